@@ -1,0 +1,29 @@
+package store
+
+import "meta9/fs/vm"
+
+// EventType is the "type" of an event line.
+type EventType string
+
+// The types of events (DESIGN.md "The tree").
+const (
+	VMCreated      EventType = "vm-created"
+	VMChanged      EventType = "vm-changed"
+	VMDeleted      EventType = "vm-deleted"
+	KeySet         EventType = "key-set"
+	KeyRemoved     EventType = "key-removed"
+	SessionParked  EventType = "session-parked"
+	SessionResumed EventType = "session-resumed"
+	QMP            EventType = "qmp"
+)
+
+// Event is one thing that happened. Every event has a revision of its own.
+type Event struct {
+	Rev   uint64
+	Date  int64 // Unix nanoseconds
+	Type  EventType
+	VM    string // UUID, "" for what belongs to no VM
+	Key   string // key-set, key-removed: the key; else what the event is about
+	Space vm.Space
+	By    string
+}

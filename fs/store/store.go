@@ -1,0 +1,114 @@
+// Package store keeps the VMs: a go-memdb view for look-ups, one Cell a VM (an
+// atomic pointer to its immutable row), the revisions, the event rings, and the
+// committer, one goroutine that turns all waiting intents into one engine
+// transaction.
+//
+// Order of a commit: durable in the engine, memdb and cells, event rings,
+// acknowledge (Intent.Done), wake (observers, then ring waiters). Reads take no
+// lock: Cell.VM is one atomic load.
+//
+// Lock order: committer's queue, then a Cell's holds, then a Ring. Done, observers
+// and wake functions run in the committer's goroutine with no lock held; they
+// must return soon, must not write to a peer, and may call Submit.
+package store
+
+import (
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"meta9/fs/vm"
+)
+
+// Op is one change of an engine's transaction. A nil Value deletes the key.
+type Op struct {
+	Key   []byte
+	Value []byte
+}
+
+// Engine keeps keys and values durably, in the order of the keys' bytes. The
+// store calls Scan before the first Apply, and Apply from one goroutine.
+type Engine interface {
+	// Scan calls fn for every key in order; the slices live as long as the call.
+	Scan(fn func(key, value []byte) error) error
+	// Apply makes all ops durable, or none. errs.NoSpace: there was no room, and
+	// nothing changed; any other error is final, since what is on the disk is no
+	// longer known.
+	Apply(ops []Op) error
+	Close() error
+}
+
+// Config is what a Store is told. Zero fields take the defaults.
+type Config struct {
+	Limits     vm.Limits        // of each VM; vm.DefaultLimits
+	TotalBytes int64            // names and values of all VMs together; 0: no limit
+	BatchBytes int64            // of one VM in one batch; 1 MiB
+	VMEvents   int              // events that a VM's ring keeps; 256
+	RootEvents int              // events that the root's ring keeps; 8192
+	Salvage    bool             // skip damaged records instead of failing
+	Now        func() time.Time // time.Now
+	Log        zerolog.Logger
+}
+
+// OpKind says what an Intent asks for.
+type OpKind uint8
+
+// The kinds of intents. "The key" is the entry that ID names where ID is not 0,
+// else the one that Name names. An ID whose entry is no longer there gives
+// errs.Gone; a Name, errs.NotFound.
+const (
+	Splice   OpKind = iota // Data at Off of the key; a gap is filled with zeros
+	Append                 // Data at the key's end
+	Put                    // create or replace the key Name with Data
+	Create                 // create the key Name, empty; errs.Exists if Exclusive, else the entry that is there
+	Set                    // Length, Mode, Mtime and NewName of the key, those that are given; all or nothing
+	Remove                 // the key
+	FlushHold              // apply Hold if it still holds; no change otherwise
+	CreateVM               // Data is the payload
+	UpdateVM               // Data is the patch (vm.Edit.Update)
+	DeleteVM               //
+	Note                   // only an event: Event's Type, Key
+)
+
+// Intent is one change that somebody wants. Intents of one Cell are computed in
+// the order of Submit on the value that the batch has so far. The store owns an
+// Intent from Submit to Done.
+type Intent struct {
+	Kind      OpKind
+	Cell      *Cell // the VM; nil for CreateVM and for a Note of the root's
+	Space     vm.Space
+	ID        uint64
+	Name      string
+	NewName   string // Set: rename, replacing what is there
+	Off       uint64
+	Data      string
+	Length    *uint64
+	Mode      *uint16
+	Mtime     *int64 // Unix nanoseconds
+	Exclusive bool
+	Guest     bool   // check vm.GuestMayWrite of every name at commit time
+	By        string // muid and the event's "by"
+	Hold      *Hold  // FlushHold
+	Event     EventType
+
+	// Done is called once, from the committer or, for an intent that is refused
+	// at once (the store is closed or failed), from Submit.
+	Done func(Result)
+}
+
+// Result is what became of an Intent.
+type Result struct {
+	Err   error     // nil: durable
+	Entry *vm.Entry // the key as it is now (nil after Remove)
+	Cell  *Cell     // CreateVM: the new VM's
+	N     int       // Splice, Append: bytes written
+}
+
+// Committed tells observers of one VM's change, in commit order.
+type Committed struct {
+	Cell    *Cell
+	Before  *vm.VM // nil: created
+	After   *vm.VM // nil: deleted
+	Changes []vm.Change
+	By      string
+}
