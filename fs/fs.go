@@ -1,0 +1,202 @@
+// Package fs is the tree of DESIGN: every VM a folder, every metadata key a
+// file, seen by one Principal through a View. It knows no dialect and no wire.
+//
+// A View is what one connection (or one bridge's client) sees and holds open; it
+// and everything reached from it (Ref, Handle) belong to one goroutine at a
+// time: the caller's lock is their lock. Only the done and wake functions that
+// are handed in run elsewhere, in the store's committer, and must follow the
+// store's rules: return soon, write to no peer. They must not touch the View;
+// the caller takes its lock again and calls Settle where that is said.
+//
+// Node and its capability interfaces are how the tree is made, and how others
+// graft files onto it; Ref is how it is used.
+package fs
+
+import (
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
+)
+
+// Principal is who a channel proves its peer to be: the admin, one VM, or, as
+// the zero Principal, nobody yet.
+type Principal struct {
+	Admin bool
+	VM    string // UUID; "" for the admin and for nobody
+}
+
+// Nobody tells whether p is nobody.
+func (p Principal) Nobody() bool { return p == Principal{} }
+
+// String is "admin", the VM's UUID, or "nobody".
+func (p Principal) String() string {
+	switch {
+	case p.Admin:
+		return "admin"
+	case p.VM != "":
+		return p.VM
+	}
+	return "nobody"
+}
+
+// Flags say how a file is opened.
+type Flags uint16
+
+// The flags. Read, Write or both.
+const (
+	Read     Flags = 1 << iota
+	Write          // writing is wanted
+	Trunc          // truncate to 0, held as DESIGN says
+	AppendTo       // every write appends, at commit time
+	NonBlock       // a read that would wait gets errs.Again
+	Linux          // after a reply with data, one read of a blocking file answers 0 before the next waits
+	Excl           // Create: errs.Exists if the name is taken
+)
+
+// Stat is what there is to know of a file or folder.
+type Stat struct {
+	QID    p9.QID // Type is p9.TypeDir or p9.TypeRegular (0)
+	Mode   uint16 // permission bits, 07777
+	Length uint64 // bytes; 0 for folders, ctl, events and sessions
+	Mtime  int64  // Unix nanoseconds
+	Name   string // as in a folder: escaped
+	Muid   string
+}
+
+// IsDir tells whether it is a folder.
+func (s *Stat) IsDir() bool { return s.QID.Type&p9.TypeDir != 0 }
+
+// Change is what SetStat changes; nil fields stay as they are. All or nothing.
+type Change struct {
+	Length *uint64
+	Mode   *uint16
+	Mtime  *int64  // Unix nanoseconds
+	Name   *string // rename within the folder, file name form
+}
+
+// Empty tells whether nothing is to change.
+func (c *Change) Empty() bool {
+	return c.Length == nil && c.Mode == nil && c.Mtime == nil && c.Name == nil
+}
+
+// Node is a file or folder as one View sees it. What it can do beyond these two
+// methods it says by the capability interfaces below; what it lacks, Ref answers
+// with the error that fits.
+type Node interface {
+	QID() p9.QID
+	// Stat fills st, and allocates nothing. errs.Stale: it is gone.
+	Stat(st *Stat) error
+}
+
+// Folder is a Node with entries.
+type Folder interface {
+	Node
+	// Walk finds an entry by its file name. errs.NotFound: there is none.
+	Walk(name string) (Node, error)
+	// List calls fn for the entries whose cookie is greater than after, in the
+	// order of their cookies (1 to 1<<63-1, kept for as long as the entry lives),
+	// until fn returns false. st is only valid during the call.
+	List(after uint64, fn func(cookie uint64, st *Stat) bool) error
+}
+
+// Opener is a file that can be opened.
+type Opener interface {
+	Open(f Flags) (Handle, error)
+}
+
+// Valuer is a file whose whole value is there at once: macros and small reads.
+type Valuer interface {
+	// AppendValue appends the value to b; errs.TooBig when it is over max bytes,
+	// and b is returned as it was.
+	AppendValue(b []byte, max int) ([]byte, error)
+}
+
+// Putter is a folder whose files can be created or replaced whole, by name.
+type Putter interface {
+	Put(name string, data []byte, by string, done func(error))
+}
+
+// Writer is a file that takes a whole value at once, as Tswrite gives it.
+type Writer interface {
+	PutValue(data []byte, by string, done func(error))
+}
+
+// Creator is a folder in which files can be created. The node that done gets is
+// the new file's; errs.Exists only with Excl.
+type Creator interface {
+	Create(name string, f Flags, by string, done func(Node, error))
+}
+
+// Remover is a file that can be removed.
+type Remover interface {
+	Remove(by string, done func(error))
+}
+
+// Unlinker is a folder that removes an entry by name.
+type Unlinker interface {
+	Unlink(name string, by string, done func(error))
+}
+
+// Renamer is a folder in which an entry can get another name, replacing what has
+// that name; to is the folder it goes to, which may be the same.
+type Renamer interface {
+	Rename(name string, to Node, newName string, by string, done func(error))
+}
+
+// Setter is a file whose stat can be changed.
+type Setter interface {
+	SetStat(c Change, by string, done func(error))
+}
+
+// Handle is an open file.
+type Handle interface {
+	// Read fills p from offset off and tells how many bytes; 0 is the end. It
+	// takes no lock and allocates nothing where it need not wait. ErrWait: nothing
+	// is there yet, and the Handle is a Waiter.
+	Read(p []byte, off uint64) (int, error)
+	// Write copies p before it returns. n bytes are durable when done is called
+	// with a nil error; it may be called before Write returns.
+	Write(p []byte, off uint64, by string, done func(n int, err error))
+	// Stat is the open file's, as this View sees it.
+	Stat(st *Stat) error
+	// SetStat is Setter's, on the open file: a Length of 0 is held, as DESIGN says.
+	SetStat(c Change, by string, done func(error))
+	// Sync ends a held truncation by committing it (Tfsync, a Twstat that touches
+	// nothing). Earlier writes of this Handle must have been answered.
+	Sync(by string, done func(error))
+	// Clunk ends the Handle: a held truncation is committed, unless a write was
+	// refused. Whatever done gets, the Handle is closed.
+	Clunk(by string, done func(error))
+	// Drop ends the Handle without a clunk: a held truncation is forgotten.
+	Drop()
+	// State is what must be kept to Restore the Handle elsewhere.
+	State() HandleState
+}
+
+// ErrWait is what a Read gets that has to wait: the caller registers with Wait.
+const ErrWait = errs.Again
+
+// Waiter is a Handle whose Read may have to wait.
+type Waiter interface {
+	// Wait calls wake once, from another goroutine, when Read at the same offset
+	// would no longer wait; ready means that it is so now, and wake is not called.
+	Wait(wake func()) (cancel func(), ready bool)
+}
+
+// NodeState names a place in the tree so that it can be found again: Path from
+// the principal's root, in file names; and ID, the qid.path, which decides where
+// names have changed meanwhile.
+type NodeState struct {
+	Path []string `json:"path"`
+	ID   uint64   `json:"id"`
+}
+
+// HandleState is an open file's state in a plain form.
+type HandleState struct {
+	Flags   Flags  `json:"flags"`
+	Rev     uint64 `json:"rev,omitempty"`     // held truncation: the entry's revision then; events: the last one given
+	Held    bool   `json:"held,omitempty"`    // a truncation is held
+	Refused bool   `json:"refused,omitempty"` // a write was refused while it was held
+	Offset  uint64 `json:"offset,omitempty"`  // events: the offset of Last
+	Last    []byte `json:"last,omitempty"`    // events: the bytes last given; ctl: the unfinished line; answers
+}
