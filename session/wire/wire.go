@@ -106,6 +106,10 @@ const (
 	MinMsize  = 4096
 	MaxMsize  = 1<<20 + 64<<10 // so that the largest value fits a macro
 	KeyLen    = 8              // a session key, published form
+
+	// MaxNumbers is how many requests one Tresume may name, and so how many a
+	// client may have in flight in a numbered dialect.
+	MaxNumbers = 512
 )
 
 // Open modes of Topen and Tcreate, from open(5); OAppend is 9P2000.u's.
@@ -131,8 +135,16 @@ const (
 	DMUnix uint32 = 0x03fc0000
 )
 
+// The states of an Rresume: what became of a numbered request.
+const (
+	Unseen   uint8 = 0 // it never came: send it again, under the same number
+	Answered uint8 = 1 // its kept reply follows
+	Running  uint8 = 2 // it waits here and will answer on this connection
+)
+
 // Dir is a stat record, from stat(5). In a Twstat every field that is ~0 (for a
-// string, empty) asks for no change. The last four fields are 9P2000.u's.
+// string, empty) asks for no change. The last four fields are 9P2000.u's; where
+// the dialect has none, Decode leaves the numbers NoUID.
 type Dir struct {
 	Type   uint16
 	Dev    uint32
@@ -154,7 +166,7 @@ type Dir struct {
 
 // Msg is any message. A comment names the messages that use the field; fields
 // that a type does not use are zero after Decode. Decode reuses the storage of
-// Names and QIDs; Data and Rest alias the frame and live only as long as it does.
+// Names and QIDs; Data aliases the frame and lives only as long as it does.
 type Msg struct {
 	Type Type
 	Tag  uint16
@@ -163,22 +175,22 @@ type Msg struct {
 	Version string   // Tversion, Rversion
 	Afid    uint32   // Tauth, Tattach
 	Fid     uint32   // almost every T
-	Newfid  uint32   // Twalk, Txattrwalk (newfid), Trename (dfid), Trenameat (newdirfid), Tlink (fid)
+	Newfid  uint32   // Twalk, Txattrwalk (newfid), Trename (dfid), Trenameat (newdirfid), Tlink (fid; its dfid is Fid)
 	Uname   string   // Tauth, Tattach
 	Aname   string   // Tauth, Tattach
 	NUname  uint32   // Tauth, Tattach in .u and .L (n_uname); NoUID elsewhere
 	Oldtag  uint16   // Tflush
 	Names   []string // Twalk, Tsread, Tswrite
 	QIDs    []p9.QID // Rwalk
-	QID     p9.QID   // Rauth, Rattach, Ropen, Rcreate, Rlopen, Rlcreate, Rmkdir, Rsymlink, Rmknod
+	QID     p9.QID   // Rauth, Rattach, Ropen, Rcreate, Rlopen, Rlcreate, Rmkdir, Rsymlink, Rmknod, Rgetattr
 	Iounit  uint32   // Ropen, Rcreate, Rlopen, Rlcreate
 	Mode    uint8    // Topen, Tcreate
 	Perm    uint32   // Tcreate; Tlcreate, Tmkdir, Tmknod (mode)
 	Name    string   // Tcreate, Tlcreate, Tmkdir, Tsymlink, Tmknod, Tlink, Trename, Trenameat (old), Tunlinkat, Txattrwalk, Txattrcreate
 	Ext     string   // Tcreate in .u (extension), Tsymlink (target), Trenameat (new name), Rreadlink
 	Offset  uint64   // Tread, Twrite, Treaddir
-	Count   uint32   // Tread, Twrite, Tswrite, Treaddir, Rwrite, Rswrite: bytes
-	Data    []byte   // Rread, Twrite, Rsread, Tswrite, Rreaddir
+	Count   uint32   // Tread, Treaddir, Rwrite, Rswrite: bytes; Twrite, Tswrite: len(Data), which is what Append writes
+	Data    []byte   // Rread, Twrite, Rsread, Tswrite, Rreaddir (Dirents)
 	Dir     Dir      // Rstat, Twstat
 	Ename   string   // Rerror
 	Errno   uint32   // Rerror in .u, Rlerror
@@ -188,13 +200,34 @@ type Msg struct {
 	Node  string       // Tsession, draft form
 	Group string       // Tsession, draft form
 
+	Numbers []uint64 // Tresume: requests whose answer never came
+	States  []uint8  // Rresume: one for each of those, Unseen, Answered or Running
+
 	// L holds the fields that only 9P2000.L messages have.
 	L MsgL
 }
 
-// MsgL are the fields of the 9P2000.L messages (diod protocol.md), added
-// together with that dialect.
-type MsgL struct{}
+// MsgL are the fields that only 9P2000.L messages have (diod protocol.md). Bits
+// of a mask that p9 has no word for are dropped.
+type MsgL struct {
+	Flags    uint32          // Tlopen, Tlcreate: open(2)'s; Txattrcreate: setxattr(2)'s; Tunlinkat: unlinkat(2)'s; Tlock: P9_LOCK_FLAGS
+	GID      uint32          // Tlcreate, Tsymlink, Tmknod, Tmkdir: of who asks
+	Major    uint32          // Tmknod
+	Minor    uint32          // Tmknod
+	Mask     p9.AttrMask     // Tgetattr: what is asked; Rgetattr: what is valid
+	Attr     p9.Attr         // Rgetattr; the qid is Msg.QID
+	SetMask  p9.SetAttrMask  // Tsetattr
+	SetAttr  p9.SetAttr      // Tsetattr; Permissions has all of mode[4]
+	Stat     p9.FSStat       // Rstatfs
+	Datasync uint32          // Tfsync
+	Size     uint64          // Rxattrwalk, Txattrcreate: bytes of the value
+	LockType p9.LockType     // Tlock, Tgetlock, Rgetlock
+	Status   p9.LockStatus   // Rlock
+	Start    uint64          // Tlock, Tgetlock, Rgetlock
+	Length   uint64          // Tlock, Tgetlock, Rgetlock: bytes, 0 to the end
+	ProcID   uint32          // Tlock, Tgetlock, Rgetlock
+	ClientID string          // Tlock, Tgetlock, Rgetlock
+}
 
 // Dialect says how messages look and which of them exist. The zero Dialect is
 // that of a connection that has not seen Tversion.

@@ -1,0 +1,104 @@
+package wire
+
+import "strings"
+
+// dialects is a set of Dialect values, one bit each.
+type dialects uint8
+
+func (s dialects) has(d Dialect) bool { return s>>d&1 != 0 }
+
+const (
+	plainLike dialects = 1<<Plain | 1<<U | 1<<E | 1<<EN
+	linuxLike dialects = 1<<L | 1<<LE
+	withNames dialects = plainLike | linuxLike  // all that were negotiated
+	beforeAny dialects = 1<<None | 1<<Unknown   // Tversion not yet agreed
+	withKeys  dialects = 1<<E | 1<<LE | 1<<EN   // sessions and macros
+	withNums  dialects = 1<<LE | 1<<EN          // numbered requests
+	withUIDs  dialects = 1<<U | linuxLike       // n_uname beside uname
+	withText  dialects = 1<<U | 1<<E | 1<<EN    // error text with a detail
+)
+
+// served are the dialects that Negotiate may answer with. One that is missing
+// is answered by its fallback: add L, LE and EN here when the session serves
+// them.
+const served = 1<<Plain | 1<<U | 1<<E
+
+// fallback is what a client of d understands as well.
+func (d Dialect) fallback() Dialect {
+	if d == EN {
+		return E
+	}
+	return Plain
+}
+
+// Negotiate chooses the dialect to answer a Tversion with, from version(5): the
+// same, or one that is the same up to a period, or Unknown.
+func Negotiate(asked string) Dialect {
+	d := named(asked)
+	for d != Unknown && !dialects(served).has(d) {
+		d = d.fallback()
+	}
+	return d
+}
+
+// named is the dialect that a version string names; a suffix that nobody knows
+// leaves plain 9P2000, as version(5) wants.
+func named(version string) Dialect {
+	for d := Plain; d < Unknown; d++ {
+		if version == versions[d] {
+			return d
+		}
+	}
+	switch {
+	case isGoogle(version):
+		return L
+	case strings.HasPrefix(version, "9P2000."):
+		return Plain
+	}
+	return Unknown
+}
+
+// isGoogle tells 9P2000.L.Google.N, which hugelgupf/p9 and gVisor ask for; they
+// take the answer 9P2000.L.
+func isGoogle(version string) bool {
+	n, ok := strings.CutPrefix(version, "9P2000.L.Google.")
+	return ok && n != "" && strings.Trim(n, "0123456789") == ""
+}
+
+var versions = [...]string{
+	None:    "none",
+	Plain:   "9P2000",
+	U:       "9P2000.u",
+	L:       "9P2000.L",
+	E:       "9P2000.e",
+	LE:      "9P2000.L.e",
+	EN:      "9P2000.e.n",
+	Unknown: "unknown",
+}
+
+// String is the version string of d as it stands in Rversion; "none" before.
+func (d Dialect) String() string {
+	if int(d) >= len(versions) {
+		d = Unknown
+	}
+	return versions[d]
+}
+
+// IsL says that Linux's messages are spoken: Rlerror, Tlopen, Tgetattr.
+func (d Dialect) IsL() bool { return linuxLike.has(d) }
+
+// IsU says that 9P2000.u is spoken: numbers beside names, errno in Rerror.
+func (d Dialect) IsU() bool { return d == U }
+
+// Sessions says that Tsession, Tsread and Tswrite exist.
+func (d Dialect) Sessions() bool { return withKeys.has(d) }
+
+// Numbered says that Tresume exists and both sides count requests.
+func (d Dialect) Numbered() bool { return withNums.has(d) }
+
+// Detail says that an error's text may go on after a colon. In plain 9P2000 it
+// may not: Linux maps the text to an errno by exact match.
+func (d Dialect) Detail() bool { return withText.has(d) }
+
+// numericIDs says that Tauth and Tattach carry n_uname.
+func (d Dialect) numericIDs() bool { return withUIDs.has(d) }
