@@ -1,0 +1,218 @@
+package vm
+
+import (
+	"meta9/fs/errs"
+)
+
+// Edit makes a new VM of an old one. It belongs to one goroutine. What it has
+// not changed yet is still the old VM's, so that an Edit costs one copy of a
+// space's slices at the first change in it, however many follow.
+type Edit struct {
+	vm      *VM
+	own     bool            // vm is a copy of this Edit's
+	ownMeta [NumSpaces]bool // so are the slices of the space
+	changes []Change
+}
+
+// Edit begins one. The VM itself stays as it is.
+func (v *VM) Edit() *Edit { return &Edit{vm: v} }
+
+// VM is the VM as it is now, for ever: a later change copies again. It is the VM
+// that Edit was called on when nothing was changed.
+func (e *Edit) VM() *VM {
+	e.own, e.ownMeta = false, [NumSpaces]bool{}
+	return e.vm
+}
+
+// Changes is what was changed since Edit, in order, each with a revision of its
+// own; the last is that of the VM.
+func (e *Edit) Changes() []Change { return e.changes }
+
+// Get is the entry of that name as it is now, or nil.
+func (e *Edit) Get(s Space, name string) *Entry { return e.vm.Get(s, name) }
+
+// GetID is the entry with that ID as it is now, or nil when it was removed.
+func (e *Edit) GetID(s Space, id uint64) *Entry { return e.vm.spaces[s].getID(id) }
+
+// Put gives a key a value: a new one gets an ID and mode 0600, one that is there
+// keeps both. The errors are those of ValidKey for a new name, TooLarge for a
+// value past its limit, NoSpace for a VM past its; then nothing is changed.
+func (e *Edit) Put(s Space, name, value string, st Stamp, lim Limits) (*Entry, error) {
+	return e.set(setting{s, name, value, Text}, st, lim)
+}
+
+func (e *Edit) set(w setting, st Stamp, lim Limits) (*Entry, error) {
+	old := e.Get(w.space, w.name)
+	if err := e.room(old, w, lim); err != nil {
+		return nil, err
+	}
+	next := &Entry{Mtime: st.Now, Kind: w.kind, Value: w.value, Muid: st.By}
+	if old != nil {
+		next.ID, next.Mode, next.Name = old.ID, old.Mode, old.Name
+	} else {
+		next.ID, next.Mode, next.Name = st.NextID(1), 0o600, w.name
+	}
+	e.replace(w.space, old, next, st)
+	return next, nil
+}
+
+// room is nil when the limits and the rules of names let w take the place of
+// old, which may be nil. A VM that is past a limit, lowered since, may shrink.
+func (e *Edit) room(old *Entry, w setting, lim Limits) error {
+	if err := lim.checkValue(w.name, len(w.value)); err != nil {
+		return err
+	}
+	grow := int64(len(w.value))
+	if old != nil {
+		grow -= int64(len(old.Value))
+		return lim.checkBytes(e.vm.bytes, grow)
+	}
+	if err := ValidKey(w.name); err != nil {
+		return err
+	}
+	if err := lim.checkKeys(e.vm.Count(), 1); err != nil {
+		return err
+	}
+	return lim.checkBytes(e.vm.bytes, grow+int64(len(w.name)))
+}
+
+// replace puts next into the space where old (or nil) was under the same name,
+// and stamps it.
+func (e *Edit) replace(s Space, old, next *Entry, st Stamp) {
+	e.ownSpace(s)
+	next.Rev = e.change(Change{Type: KeySet, Space: s, Key: next.Name}, st)
+	e.vm.spaces[s].put(next)
+	e.vm.bytes += next.bytes()
+	if old != nil {
+		e.vm.bytes -= old.bytes()
+	}
+}
+
+// Remove takes a key away; false when there is none.
+func (e *Edit) Remove(s Space, name string, st Stamp) bool {
+	old := e.Get(s, name)
+	if old == nil {
+		return false
+	}
+	e.drop(s, old)
+	e.change(Change{Type: KeyRemoved, Space: s, Key: name}, st)
+	return true
+}
+
+// drop takes an entry out of the space without a Change.
+func (e *Edit) drop(s Space, old *Entry) {
+	e.ownSpace(s)
+	e.vm.spaces[s].remove(old)
+	e.vm.bytes -= old.bytes()
+}
+
+// Rename gives the key another name. Its ID, value and times stay; a key that
+// has that name already is replaced. The errors are NotFound and those of Put;
+// then nothing is changed, nor by a name that is the same.
+func (e *Edit) Rename(s Space, from, to string, st Stamp, lim Limits) error {
+	old := e.Get(s, from)
+	if old == nil {
+		return errs.New(errs.NotFound, "no key %q", from)
+	}
+	if from == to {
+		return nil
+	}
+	if err := ValidKey(to); err != nil {
+		return err
+	}
+	grow := int64(len(to) - len(from))
+	over := e.Get(s, to)
+	if over != nil {
+		grow -= over.bytes()
+	}
+	if err := lim.checkBytes(e.vm.bytes, grow); err != nil {
+		return err
+	}
+	e.drop(s, old)
+	if over != nil {
+		e.drop(s, over)
+	}
+	e.change(Change{Type: KeyRemoved, Space: s, Key: from}, st)
+	next := *old
+	next.Name = to
+	e.replace(s, nil, &next, st)
+	return nil
+}
+
+// SetMeta sets the permission bits, the time of the last change, or both; nil
+// leaves one as it is. The error is NotFound.
+func (e *Edit) SetMeta(s Space, name string, mode *uint16, mtime *int64, st Stamp) error {
+	old := e.Get(s, name)
+	if old == nil {
+		return errs.New(errs.NotFound, "no key %q", name)
+	}
+	next := *old
+	if mode != nil {
+		next.Mode = *mode & 0o777
+	}
+	if mtime != nil {
+		next.Mtime = *mtime
+	}
+	if mode != nil || mtime != nil {
+		e.replace(s, old, &next, st)
+	}
+	return nil
+}
+
+// change stamps the VM, which is this Edit's own by now, with a new revision and
+// notes what it is for.
+func (e *Edit) change(c Change, st Stamp) uint64 {
+	c.Rev = st.NextRev()
+	e.vm.Rev, e.vm.Mtime = c.Rev, st.Now
+	e.changes = append(e.changes, c)
+	return c.Rev
+}
+
+func (e *Edit) ownVM() {
+	if !e.own {
+		vm := *e.vm
+		e.vm, e.own = &vm, true
+	}
+}
+
+// ownSpace makes the space's slices this Edit's own, and sees to it that the
+// properties have a place for the space.
+func (e *Edit) ownSpace(s Space) {
+	if e.ownMeta[s] {
+		return
+	}
+	e.ownVM()
+	e.vm.spaces[s] = e.vm.spaces[s].clone()
+	e.ownMeta[s] = true
+	e.vm.Props = e.vm.Props.placeholder(s)
+}
+
+// placeholder is the object with a null member for the space, at its end unless
+// there is one.
+func (o Object) placeholder(s Space) Object {
+	if o.index(s.Member()) >= 0 {
+		return o
+	}
+	return o.with(s.Member(), Value{})
+}
+
+func (l Limits) checkValue(name string, size int) error {
+	if l.Value > 0 && size > l.Value {
+		return errs.New(errs.TooLarge, "%d bytes is the limit of a value, %q has %d", l.Value, clip(name), size)
+	}
+	return nil
+}
+
+func (l Limits) checkKeys(have, more int) error {
+	if l.Keys > 0 && more > 0 && have+more > l.Keys {
+		return errs.New(errs.NoSpace, "%d keys is this VM's limit", l.Keys)
+	}
+	return nil
+}
+
+func (l Limits) checkBytes(have, more int64) error {
+	if l.Bytes > 0 && more > 0 && have+more > l.Bytes {
+		return errs.New(errs.NoSpace, "%d bytes of metadata is this VM's limit", l.Bytes)
+	}
+	return nil
+}
