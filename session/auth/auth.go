@@ -1,0 +1,67 @@
+// Package auth is MUMBLE, the authentication that Erlang on Xen's 9P clients
+// use: one text, written to an auth fid, names a node and a group and sets the
+// session key, and is signed with a secret that stays on the host
+// (protocols/9p2000e.md 2.6; LING doc/mumble.md).
+//
+// Ring is the policy: who a signed message may be here. Every refusal is the
+// same errs.AuthFailed, so that nobody learns which part was wrong, and the
+// mac is compared in constant time. Nothing here keeps state or locks; a Ring
+// may be used by any number of goroutines as long as nobody changes it.
+package auth
+
+import (
+	"slices"
+	"time"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+)
+
+// Ring says which secrets sign messages and what a message may ask for.
+type Ring struct {
+	// Secret signs for every VM and for the admin groups. Empty: it signs nothing.
+	Secret []byte
+	// VMSecret is the secret of one VM, which signs for that VM alone; it returns
+	// nil when the VM has none. VMSecret itself may be nil.
+	VMSecret func(uuid string) []byte
+	// AdminGroups are the groups whose members are the admin.
+	AdminGroups []string
+	VMExists    func(uuid string) bool
+	Now         func() time.Time
+}
+
+// Identity is who an accepted message proves its sender to be.
+type Identity struct {
+	Who         fs.Principal
+	Node, Group string
+	Key         [KeyLen]byte // the session key that it sets; all zero: no session is wanted
+}
+
+// Check judges the text that was written to an auth fid. The error is
+// errs.AuthFailed and nothing more, whatever was wrong.
+func (r *Ring) Check(text []byte) (Identity, error) {
+	m, mac, err := Parse(text)
+	if err != nil {
+		return Identity{}, errs.AuthFailed
+	}
+	who := r.who(m)
+	signed := m.signedBy(r.Secret, mac)
+	if who.VM != "" && r.VMSecret != nil {
+		own := m.signedBy(r.VMSecret(who.VM), mac)
+		signed = signed || own
+	}
+	if !signed || who.Nobody() || m.expired(r.Now()) {
+		return Identity{}, errs.AuthFailed
+	}
+	return Identity{Who: who, Node: m.Node, Group: m.Group, Key: m.Key}, nil
+}
+
+// who is the principal that m asks to be: the VM that its node names, which
+// comes first because it may do less, or the admin by its group.
+func (r *Ring) who(m Message) fs.Principal {
+	if uuid, err := vm.ParseUUID(m.Node); err == nil && r.VMExists(uuid) {
+		return fs.Principal{VM: uuid}
+	}
+	return fs.Principal{Admin: slices.Contains(r.AdminGroups, m.Group)}
+}
