@@ -103,9 +103,10 @@ func (r *reader) message(m *Msg, d Dialect) {
 	case Tflush:
 		m.Oldtag = r.u16()
 	case Rstat:
-		m.Dir = r.stat(d)
+		r.stat(m, d)
 	case Twstat:
-		m.Fid, m.Dir = r.u32(), r.stat(d)
+		m.Fid = r.u32()
+		r.stat(m, d)
 	case Tcreate:
 		m.Fid, m.Name, m.Perm, m.Mode = r.u32(), r.str(), r.u32(), r.u8()
 		if d.IsU() {

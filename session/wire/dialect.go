@@ -10,12 +10,12 @@ func (s dialects) has(d Dialect) bool { return s>>d&1 != 0 }
 const (
 	plainLike dialects = 1<<Plain | 1<<U | 1<<E | 1<<EN
 	linuxLike dialects = 1<<L | 1<<LE
-	withNames dialects = plainLike | linuxLike  // all that were negotiated
-	beforeAny dialects = 1<<None | 1<<Unknown   // Tversion not yet agreed
-	withKeys  dialects = 1<<E | 1<<LE | 1<<EN   // sessions and macros
-	withNums  dialects = 1<<LE | 1<<EN          // numbered requests
-	withUIDs  dialects = 1<<U | linuxLike       // n_uname beside uname
-	withText  dialects = 1<<U | 1<<E | 1<<EN    // error text with a detail
+	withNames dialects = plainLike | linuxLike // all that were negotiated
+	beforeAny dialects = 1<<None | 1<<Unknown  // Tversion not yet agreed
+	withKeys  dialects = 1<<E | 1<<LE | 1<<EN  // sessions and macros
+	withNums  dialects = 1<<LE | 1<<EN         // numbered requests
+	withUIDs  dialects = 1<<U | linuxLike      // n_uname beside uname
+	withText  dialects = 1<<U | 1<<E | 1<<EN   // error text with a detail
 )
 
 // served are the dialects that Negotiate may answer with. One that is missing

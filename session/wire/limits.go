@@ -17,15 +17,13 @@ type row struct {
 // Parts of a largest frame. A message that carries data is bounded by msize
 // alone; so is msize by MaxMsize.
 const (
-	str   = 1<<16 - 1              // what a string adds to its length[2]
-	names = MaxWalk * (2 + str)    // nwname*(wname[s])
-	qids  = MaxWalk * 13           // nwqid*(qid[13])
-	stats = 1<<16 - 1 - dirLen     // stat[n] beyond its fixed part
-	data  = 1<<32 - 1 - 1<<16      // data[count]: any msize is smaller
-	nums  = MaxNumbers * 8         // count*(number[8])
-	all   = withNames | beforeAny  // before Tversion as well
-	dirLen  = 2 + 2 + 4 + 13 + 4*3 + 8 + 4*2
-	dirMore = 2 + 4*3 // extension[s] n_uid[4] n_gid[4] n_muid[4], in .u
+	str   = 1<<16 - 1             // what a string adds to its length[2]
+	names = MaxWalk * (2 + str)   // nwname*(wname[s])
+	qids  = MaxWalk * 13          // nwqid*(qid[13])
+	stats = 1<<16 - 1 - dirLen    // stat[n] beyond its fixed part
+	data  = 1<<32 - 1 - 1<<16     // data[count]: any msize is smaller
+	nums  = MaxNumbers * 8        // count*(number[8])
+	all   = withNames | beforeAny // before Tversion as well
 )
 
 // table has every message type. The comment of a row is the layout that follows
@@ -35,81 +33,81 @@ const (
 var table = [256]row{
 	Rlerror: {"Rlerror", linuxLike | beforeAny, span{11, 11}, span{}}, // ecode[4]
 
-	Tstatfs:      {"Tstatfs", linuxLike, span{11, 11}, span{}},                       // fid[4]
-	Rstatfs:      {"Rstatfs", linuxLike, span{67, 67}, span{}},                       // type[4] bsize[4] blocks[8] bfree[8] bavail[8] files[8] ffree[8] fsid[8] namelen[4]
-	Tlopen:       {"Tlopen", linuxLike, span{15, 15}, span{}},                        // fid[4] flags[4]
-	Rlopen:       {"Rlopen", linuxLike, span{24, 24}, span{}},                        // qid[13] iounit[4]
-	Tlcreate:     {"Tlcreate", linuxLike, span{25, 25 + str}, span{}},                // fid[4] name[s] flags[4] mode[4] gid[4]
-	Rlcreate:     {"Rlcreate", linuxLike, span{24, 24}, span{}},                      // qid[13] iounit[4]
-	Tsymlink:     {"Tsymlink", linuxLike, span{19, 19 + 2*str}, span{}},              // fid[4] name[s] symtgt[s] gid[4]
-	Rsymlink:     {"Rsymlink", linuxLike, span{20, 20}, span{}},                      // qid[13]
-	Tmknod:       {"Tmknod", linuxLike, span{29, 29 + str}, span{}},                  // dfid[4] name[s] mode[4] major[4] minor[4] gid[4]
-	Rmknod:       {"Rmknod", linuxLike, span{20, 20}, span{}},                        // qid[13]
-	Trename:      {"Trename", linuxLike, span{17, 17 + str}, span{}},                 // fid[4] dfid[4] name[s]
-	Rrename:      {"Rrename", linuxLike, span{7, 7}, span{}},                         //
-	Treadlink:    {"Treadlink", linuxLike, span{11, 11}, span{}},                     // fid[4]
-	Rreadlink:    {"Rreadlink", linuxLike, span{9, 9 + str}, span{}},                 // target[s]
-	Tgetattr:     {"Tgetattr", linuxLike, span{19, 19}, span{}},                      // fid[4] request_mask[8]
-	Rgetattr:     {"Rgetattr", linuxLike, span{160, 160}, span{}},                    // valid[8] qid[13] mode[4] uid[4] gid[4] nlink[8] rdev[8] size[8] blksize[8] blocks[8] atime[8+8] mtime[8+8] ctime[8+8] btime[8+8] gen[8] data_version[8]
-	Tsetattr:     {"Tsetattr", linuxLike, span{67, 67}, span{}},                      // fid[4] valid[4] mode[4] uid[4] gid[4] size[8] atime[8+8] mtime[8+8]
-	Rsetattr:     {"Rsetattr", linuxLike, span{7, 7}, span{}},                        //
-	Txattrwalk:   {"Txattrwalk", linuxLike, span{17, 17 + str}, span{}},              // fid[4] newfid[4] name[s]
-	Rxattrwalk:   {"Rxattrwalk", linuxLike, span{15, 15}, span{}},                    // size[8]
-	Txattrcreate: {"Txattrcreate", linuxLike, span{25, 25 + str}, span{}},            // fid[4] name[s] attr_size[8] flags[4]
-	Rxattrcreate: {"Rxattrcreate", linuxLike, span{7, 7}, span{}},                    //
-	Treaddir:     {"Treaddir", linuxLike, span{23, 23}, span{}},                      // fid[4] offset[8] count[4]
-	Rreaddir:     {"Rreaddir", linuxLike, span{11, 11 + data}, span{}},               // count[4] data[count]
-	Tfsync:       {"Tfsync", linuxLike, span{11, 15}, span{}},                        // fid[4] datasync[4]; older clients leave datasync out
-	Rfsync:       {"Rfsync", linuxLike, span{7, 7}, span{}},                          //
-	Tlock:        {"Tlock", linuxLike, span{38, 38 + str}, span{}},                   // fid[4] type[1] flags[4] start[8] length[8] proc_id[4] client_id[s]
-	Rlock:        {"Rlock", linuxLike, span{8, 8}, span{}},                           // status[1]
-	Tgetlock:     {"Tgetlock", linuxLike, span{34, 34 + str}, span{}},                // fid[4] type[1] start[8] length[8] proc_id[4] client_id[s]
-	Rgetlock:     {"Rgetlock", linuxLike, span{30, 30 + str}, span{}},                // type[1] start[8] length[8] proc_id[4] client_id[s]
-	Tlink:        {"Tlink", linuxLike, span{17, 17 + str}, span{}},                   // dfid[4] fid[4] name[s]
-	Rlink:        {"Rlink", linuxLike, span{7, 7}, span{}},                           //
-	Tmkdir:       {"Tmkdir", linuxLike, span{21, 21 + str}, span{}},                  // dfid[4] name[s] mode[4] gid[4]
-	Rmkdir:       {"Rmkdir", linuxLike, span{20, 20}, span{}},                        // qid[13]
-	Trenameat:    {"Trenameat", linuxLike, span{19, 19 + 2*str}, span{}},             // olddirfid[4] oldname[s] newdirfid[4] newname[s]
-	Rrenameat:    {"Rrenameat", linuxLike, span{7, 7}, span{}},                       //
-	Tunlinkat:    {"Tunlinkat", linuxLike, span{17, 17 + str}, span{}},               // dirfid[4] name[s] flags[4]
-	Runlinkat:    {"Runlinkat", linuxLike, span{7, 7}, span{}},                       //
+	Tstatfs:      {"Tstatfs", linuxLike, span{11, 11}, span{}},            // fid[4]
+	Rstatfs:      {"Rstatfs", linuxLike, span{67, 67}, span{}},            // type[4] bsize[4] blocks[8] bfree[8] bavail[8] files[8] ffree[8] fsid[8] namelen[4]
+	Tlopen:       {"Tlopen", linuxLike, span{15, 15}, span{}},             // fid[4] flags[4]
+	Rlopen:       {"Rlopen", linuxLike, span{24, 24}, span{}},             // qid[13] iounit[4]
+	Tlcreate:     {"Tlcreate", linuxLike, span{25, 25 + str}, span{}},     // fid[4] name[s] flags[4] mode[4] gid[4]
+	Rlcreate:     {"Rlcreate", linuxLike, span{24, 24}, span{}},           // qid[13] iounit[4]
+	Tsymlink:     {"Tsymlink", linuxLike, span{19, 19 + 2*str}, span{}},   // fid[4] name[s] symtgt[s] gid[4]
+	Rsymlink:     {"Rsymlink", linuxLike, span{20, 20}, span{}},           // qid[13]
+	Tmknod:       {"Tmknod", linuxLike, span{29, 29 + str}, span{}},       // dfid[4] name[s] mode[4] major[4] minor[4] gid[4]
+	Rmknod:       {"Rmknod", linuxLike, span{20, 20}, span{}},             // qid[13]
+	Trename:      {"Trename", linuxLike, span{17, 17 + str}, span{}},      // fid[4] dfid[4] name[s]
+	Rrename:      {"Rrename", linuxLike, span{7, 7}, span{}},              //
+	Treadlink:    {"Treadlink", linuxLike, span{11, 11}, span{}},          // fid[4]
+	Rreadlink:    {"Rreadlink", linuxLike, span{9, 9 + str}, span{}},      // target[s]
+	Tgetattr:     {"Tgetattr", linuxLike, span{19, 19}, span{}},           // fid[4] request_mask[8]
+	Rgetattr:     {"Rgetattr", linuxLike, span{160, 160}, span{}},         // valid[8] qid[13] mode[4] uid[4] gid[4] nlink[8] rdev[8] size[8] blksize[8] blocks[8] atime[8+8] mtime[8+8] ctime[8+8] btime[8+8] gen[8] data_version[8]
+	Tsetattr:     {"Tsetattr", linuxLike, span{67, 67}, span{}},           // fid[4] valid[4] mode[4] uid[4] gid[4] size[8] atime[8+8] mtime[8+8]
+	Rsetattr:     {"Rsetattr", linuxLike, span{7, 7}, span{}},             //
+	Txattrwalk:   {"Txattrwalk", linuxLike, span{17, 17 + str}, span{}},   // fid[4] newfid[4] name[s]
+	Rxattrwalk:   {"Rxattrwalk", linuxLike, span{15, 15}, span{}},         // size[8]
+	Txattrcreate: {"Txattrcreate", linuxLike, span{25, 25 + str}, span{}}, // fid[4] name[s] attr_size[8] flags[4]
+	Rxattrcreate: {"Rxattrcreate", linuxLike, span{7, 7}, span{}},         //
+	Treaddir:     {"Treaddir", linuxLike, span{23, 23}, span{}},           // fid[4] offset[8] count[4]
+	Rreaddir:     {"Rreaddir", linuxLike, span{11, 11 + data}, span{}},    // count[4] data[count]
+	Tfsync:       {"Tfsync", linuxLike, span{11, 15}, span{}},             // fid[4] datasync[4]; older clients leave datasync out
+	Rfsync:       {"Rfsync", linuxLike, span{7, 7}, span{}},               //
+	Tlock:        {"Tlock", linuxLike, span{38, 38 + str}, span{}},        // fid[4] type[1] flags[4] start[8] length[8] proc_id[4] client_id[s]
+	Rlock:        {"Rlock", linuxLike, span{8, 8}, span{}},                // status[1]
+	Tgetlock:     {"Tgetlock", linuxLike, span{34, 34 + str}, span{}},     // fid[4] type[1] start[8] length[8] proc_id[4] client_id[s]
+	Rgetlock:     {"Rgetlock", linuxLike, span{30, 30 + str}, span{}},     // type[1] start[8] length[8] proc_id[4] client_id[s]
+	Tlink:        {"Tlink", linuxLike, span{17, 17 + str}, span{}},        // dfid[4] fid[4] name[s]
+	Rlink:        {"Rlink", linuxLike, span{7, 7}, span{}},                //
+	Tmkdir:       {"Tmkdir", linuxLike, span{21, 21 + str}, span{}},       // dfid[4] name[s] mode[4] gid[4]
+	Rmkdir:       {"Rmkdir", linuxLike, span{20, 20}, span{}},             // qid[13]
+	Trenameat:    {"Trenameat", linuxLike, span{19, 19 + 2*str}, span{}},  // olddirfid[4] oldname[s] newdirfid[4] newname[s]
+	Rrenameat:    {"Rrenameat", linuxLike, span{7, 7}, span{}},            //
+	Tunlinkat:    {"Tunlinkat", linuxLike, span{17, 17 + str}, span{}},    // dirfid[4] name[s] flags[4]
+	Runlinkat:    {"Runlinkat", linuxLike, span{7, 7}, span{}},            //
 
-	Tversion: {"Tversion", all, span{13, 13 + str}, span{}},                                       // msize[4] version[s]
-	Rversion: {"Rversion", all, span{13, 13 + str}, span{}},                                       // msize[4] version[s]
-	Tauth:    {"Tauth", withNames, span{15, 15 + 2*str}, span{19, 19 + 2*str}},                    // afid[4] uname[s] aname[s] <n_uname[4]>
-	Rauth:    {"Rauth", withNames, span{20, 20}, span{}},                                          // aqid[13]
-	Tattach:  {"Tattach", withNames, span{19, 19 + 2*str}, span{23, 23 + 2*str}},                  // fid[4] afid[4] uname[s] aname[s] <n_uname[4]>
-	Rattach:  {"Rattach", withNames, span{20, 20}, span{}},                                        // qid[13]
-	Rerror:   {"Rerror", plainLike | beforeAny, span{9, 9 + str}, span{13, 13 + str}},             // ename[s] <errno[4]>
-	Tflush:   {"Tflush", withNames, span{9, 9}, span{}},                                           // oldtag[2]
-	Rflush:   {"Rflush", withNames, span{7, 7}, span{}},                                           //
-	Twalk:    {"Twalk", withNames, span{17, 17 + names}, span{}},                                  // fid[4] newfid[4] nwname[2] nwname*(wname[s])
-	Rwalk:    {"Rwalk", withNames, span{9, 9 + qids}, span{}},                                     // nwqid[2] nwqid*(wqid[13])
-	Topen:    {"Topen", plainLike, span{12, 12}, span{}},                                          // fid[4] mode[1]
-	Ropen:    {"Ropen", plainLike, span{24, 24}, span{}},                                          // qid[13] iounit[4]
-	Tcreate:  {"Tcreate", plainLike, span{18, 18 + str}, span{20, 20 + 2*str}},                    // fid[4] name[s] perm[4] mode[1] <extension[s]>
-	Rcreate:  {"Rcreate", plainLike, span{24, 24}, span{}},                                        // qid[13] iounit[4]
-	Tread:    {"Tread", withNames, span{23, 23}, span{}},                                          // fid[4] offset[8] count[4]
-	Rread:    {"Rread", withNames, span{11, 11 + data}, span{}},                                   // count[4] data[count]
-	Twrite:   {"Twrite", withNames, span{23, 23 + data}, span{}},                                  // fid[4] offset[8] count[4] data[count]
-	Rwrite:   {"Rwrite", withNames, span{11, 11}, span{}},                                         // count[4]
-	Tclunk:   {"Tclunk", withNames, span{11, 11}, span{}},                                         // fid[4]
-	Rclunk:   {"Rclunk", withNames, span{7, 7}, span{}},                                           //
-	Tremove:  {"Tremove", withNames, span{11, 11}, span{}},                                        // fid[4]
-	Rremove:  {"Rremove", withNames, span{7, 7}, span{}},                                          //
-	Tstat:    {"Tstat", plainLike, span{11, 11}, span{}},                                          // fid[4]
-	Rstat:    {"Rstat", plainLike, span{9 + dirLen, 9 + dirLen + stats}, span{9 + dirLen + dirMore, 9 + dirLen + stats}},     // n[2] stat[n]
+	Tversion: {"Tversion", all, span{13, 13 + str}, span{}},                                                                   // msize[4] version[s]
+	Rversion: {"Rversion", all, span{13, 13 + str}, span{}},                                                                   // msize[4] version[s]
+	Tauth:    {"Tauth", withNames, span{15, 15 + 2*str}, span{19, 19 + 2*str}},                                                // afid[4] uname[s] aname[s] <n_uname[4]>
+	Rauth:    {"Rauth", withNames, span{20, 20}, span{}},                                                                      // aqid[13]
+	Tattach:  {"Tattach", withNames, span{19, 19 + 2*str}, span{23, 23 + 2*str}},                                              // fid[4] afid[4] uname[s] aname[s] <n_uname[4]>
+	Rattach:  {"Rattach", withNames, span{20, 20}, span{}},                                                                    // qid[13]
+	Rerror:   {"Rerror", plainLike | beforeAny, span{9, 9 + str}, span{13, 13 + str}},                                         // ename[s] <errno[4]>
+	Tflush:   {"Tflush", withNames, span{9, 9}, span{}},                                                                       // oldtag[2]
+	Rflush:   {"Rflush", withNames, span{7, 7}, span{}},                                                                       //
+	Twalk:    {"Twalk", withNames, span{17, 17 + names}, span{}},                                                              // fid[4] newfid[4] nwname[2] nwname*(wname[s])
+	Rwalk:    {"Rwalk", withNames, span{9, 9 + qids}, span{}},                                                                 // nwqid[2] nwqid*(wqid[13])
+	Topen:    {"Topen", plainLike, span{12, 12}, span{}},                                                                      // fid[4] mode[1]
+	Ropen:    {"Ropen", plainLike, span{24, 24}, span{}},                                                                      // qid[13] iounit[4]
+	Tcreate:  {"Tcreate", plainLike, span{18, 18 + str}, span{20, 20 + 2*str}},                                                // fid[4] name[s] perm[4] mode[1] <extension[s]>
+	Rcreate:  {"Rcreate", plainLike, span{24, 24}, span{}},                                                                    // qid[13] iounit[4]
+	Tread:    {"Tread", withNames, span{23, 23}, span{}},                                                                      // fid[4] offset[8] count[4]
+	Rread:    {"Rread", withNames, span{11, 11 + data}, span{}},                                                               // count[4] data[count]
+	Twrite:   {"Twrite", withNames, span{23, 23 + data}, span{}},                                                              // fid[4] offset[8] count[4] data[count]
+	Rwrite:   {"Rwrite", withNames, span{11, 11}, span{}},                                                                     // count[4]
+	Tclunk:   {"Tclunk", withNames, span{11, 11}, span{}},                                                                     // fid[4]
+	Rclunk:   {"Rclunk", withNames, span{7, 7}, span{}},                                                                       //
+	Tremove:  {"Tremove", withNames, span{11, 11}, span{}},                                                                    // fid[4]
+	Rremove:  {"Rremove", withNames, span{7, 7}, span{}},                                                                      //
+	Tstat:    {"Tstat", plainLike, span{11, 11}, span{}},                                                                      // fid[4]
+	Rstat:    {"Rstat", plainLike, span{9 + dirLen, 9 + dirLen + stats}, span{9 + dirLen + dirMore, 9 + dirLen + stats}},      // n[2] stat[n]
 	Twstat:   {"Twstat", plainLike, span{11 + dirLen, 13 + dirLen + stats}, span{11 + dirLen + dirMore, 13 + dirLen + stats}}, // fid[4] n[2] stat[n]; docker/go-p9p leaves n out
-	Rwstat:   {"Rwstat", plainLike, span{7, 7}, span{}},                                           //
+	Rwstat:   {"Rwstat", plainLike, span{7, 7}, span{}},                                                                       //
 
-	Tsession: {"Tsession", withKeys, span{15, 15 + 2*str}, span{}},          // key[8]; any other frame than one of 15 bytes is the draft's node[s] group[s] key[4]
-	Rsession: {"Rsession", withKeys, span{7, 7}, span{}},                    //
-	Tsread:   {"Tsread", withKeys, span{13, 13 + names}, span{}},            // fid[4] nwname[2] nwname*(wname[s])
-	Rsread:   {"Rsread", withKeys, span{11, 11 + data}, span{}},             // count[4] data[count]
-	Tswrite:  {"Tswrite", withKeys, span{17, 17 + data}, span{}},            // fid[4] nwname[2] nwname*(wname[s]) count[4] data[count]
-	Rswrite:  {"Rswrite", withKeys, span{11, 11}, span{}},                   // count[4]
-	Tresume:  {"Tresume", withNums, span{9, 9 + nums}, span{}},              // count[2] count*(number[8])
-	Rresume:  {"Rresume", withNums, span{9, 9 + MaxNumbers}, span{}},        // count[2] count*(state[1])
+	Tsession: {"Tsession", withKeys, span{15, 15 + 2*str}, span{}},   // key[8]; any other frame than one of 15 bytes is the draft's node[s] group[s] key[4]
+	Rsession: {"Rsession", withKeys, span{7, 7}, span{}},             //
+	Tsread:   {"Tsread", withKeys, span{13, 13 + names}, span{}},     // fid[4] nwname[2] nwname*(wname[s])
+	Rsread:   {"Rsread", withKeys, span{11, 11 + data}, span{}},      // count[4] data[count]
+	Tswrite:  {"Tswrite", withKeys, span{17, 17 + data}, span{}},     // fid[4] nwname[2] nwname*(wname[s]) count[4] data[count]
+	Rswrite:  {"Rswrite", withKeys, span{11, 11}, span{}},            // count[4]
+	Tresume:  {"Tresume", withNums, span{9, 9 + nums}, span{}},       // count[2] count*(number[8])
+	Rresume:  {"Rresume", withNums, span{9, 9 + MaxNumbers}, span{}}, // count[2] count*(state[1])
 }
 
 // spanOf is the span of a frame of type t in d; false: d has no such type.

@@ -210,23 +210,23 @@ type Msg struct {
 // MsgL are the fields that only 9P2000.L messages have (diod protocol.md). Bits
 // of a mask that p9 has no word for are dropped.
 type MsgL struct {
-	Flags    uint32          // Tlopen, Tlcreate: open(2)'s; Txattrcreate: setxattr(2)'s; Tunlinkat: unlinkat(2)'s; Tlock: P9_LOCK_FLAGS
-	GID      uint32          // Tlcreate, Tsymlink, Tmknod, Tmkdir: of who asks
-	Major    uint32          // Tmknod
-	Minor    uint32          // Tmknod
-	Mask     p9.AttrMask     // Tgetattr: what is asked; Rgetattr: what is valid
-	Attr     p9.Attr         // Rgetattr; the qid is Msg.QID
-	SetMask  p9.SetAttrMask  // Tsetattr
-	SetAttr  p9.SetAttr      // Tsetattr; Permissions has all of mode[4]
-	Stat     p9.FSStat       // Rstatfs
-	Datasync uint32          // Tfsync
-	Size     uint64          // Rxattrwalk, Txattrcreate: bytes of the value
-	LockType p9.LockType     // Tlock, Tgetlock, Rgetlock
-	Status   p9.LockStatus   // Rlock
-	Start    uint64          // Tlock, Tgetlock, Rgetlock
-	Length   uint64          // Tlock, Tgetlock, Rgetlock: bytes, 0 to the end
-	ProcID   uint32          // Tlock, Tgetlock, Rgetlock
-	ClientID string          // Tlock, Tgetlock, Rgetlock
+	Flags    uint32         // Tlopen, Tlcreate: open(2)'s; Txattrcreate: setxattr(2)'s; Tunlinkat: unlinkat(2)'s; Tlock: P9_LOCK_FLAGS
+	GID      uint32         // Tlcreate, Tsymlink, Tmknod, Tmkdir: of who asks
+	Major    uint32         // Tmknod
+	Minor    uint32         // Tmknod
+	Mask     p9.AttrMask    // Tgetattr: what is asked; Rgetattr: what is valid
+	Attr     p9.Attr        // Rgetattr; the qid is Msg.QID
+	SetMask  p9.SetAttrMask // Tsetattr
+	SetAttr  p9.SetAttr     // Tsetattr; Permissions has all of mode[4]
+	Stat     p9.FSStat      // Rstatfs
+	Datasync uint32         // Tfsync
+	Size     uint64         // Rxattrwalk, Txattrcreate: bytes of the value
+	LockType p9.LockType    // Tlock, Tgetlock, Rgetlock
+	Status   p9.LockStatus  // Rlock
+	Start    uint64         // Tlock, Tgetlock, Rgetlock
+	Length   uint64         // Tlock, Tgetlock, Rgetlock: bytes, 0 to the end
+	ProcID   uint32         // Tlock, Tgetlock, Rgetlock
+	ClientID string         // Tlock, Tgetlock, Rgetlock
 }
 
 // Dialect says how messages look and which of them exist. The zero Dialect is
