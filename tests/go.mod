@@ -1,0 +1,27 @@
+module meta9/tests
+
+go 1.26.0
+
+require meta9 v0.0.0
+
+require (
+	github.com/Plan9-Archive/libauth v0.0.0-20180917063427-d1ca9e94969d // indirect
+	github.com/emersion/go-sasl v0.0.0-20200509203442-7bfe0ed36a21 // indirect
+	github.com/fhs/mux9p v0.3.1 // indirect
+	golang.org/x/exp v0.0.0-20231219180239-dc181d75b848 // indirect
+)
+
+require (
+	9fans.net/go v0.0.8-0.20250307142834-96bdba94b63f
+	github.com/Harvey-OS/ninep v0.0.0-20200724082702-d30a6d4f9789
+	github.com/docker/go-p9p v0.0.0-20191112112554-37d97cf40d03
+	github.com/hugelgupf/p9 v0.4.1
+	github.com/kennylevinsen/qp v0.0.0-20201028211134-45c4de09f88d
+	github.com/kennylevinsen/qptools v0.3.2-0.20201028210939-9c5c155c7091
+	github.com/knusbaum/go9p v1.18.0
+	github.com/lionkov/go9p v0.0.0-20190125202718-b4200817c487
+	github.com/u-root/uio v0.0.0-20230305220412-3e8cd9d6bf63 // indirect
+	golang.org/x/sys v0.49.0
+)
+
+replace meta9 => ..

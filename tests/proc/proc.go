@@ -1,0 +1,155 @@
+// Package proc runs servers as processes of their own and looks at what they
+// cost: the tests and the bench start every server through it.
+package proc
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Proc is a running server. Its methods may be called from any goroutine.
+type Proc struct {
+	cmd    *exec.Cmd
+	exited chan struct{}
+	err    error // of Wait; set before exited is closed
+	stderr tail
+}
+
+// Ready is the line on standard output by which a server says that it serves.
+const Ready = "ready"
+
+// Start runs cmd and waits until it prints Ready, at most for timeout. The
+// process dies with its parent. Standard error is kept, see Log.
+func Start(cmd *exec.Cmd, timeout time.Duration) (*Proc, error) {
+	p := &Proc{cmd: cmd, exited: make(chan struct{})}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = &p.stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	ready := make(chan struct{})
+	go func() {
+		sc := bufio.NewScanner(out)
+		for said := false; sc.Scan(); {
+			if !said && sc.Text() == Ready {
+				close(ready)
+				said = true
+			}
+		}
+		p.err = cmd.Wait()
+		close(p.exited)
+	}()
+	return p, p.await(ready, timeout)
+}
+
+func (p *Proc) await(ready <-chan struct{}, timeout time.Duration) error {
+	select {
+	case <-ready:
+		return nil
+	case <-p.exited:
+		return fmt.Errorf("%s ended before it was ready: %v\n%s", p.cmd.Path, p.err, p.Log())
+	case <-time.After(timeout):
+		p.Kill()
+		return fmt.Errorf("%s not ready within %v\n%s", p.cmd.Path, timeout, p.Log())
+	}
+}
+
+// PID is the process's id.
+func (p *Proc) PID() int { return p.cmd.Process.Pid }
+
+// Log is the end of what the process wrote to standard error.
+func (p *Proc) Log() string { return p.stderr.String() }
+
+// Exited is closed when the process has ended.
+func (p *Proc) Exited() <-chan struct{} { return p.exited }
+
+// Signal sends a signal to the process.
+func (p *Proc) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Kill ends the process by SIGKILL and waits until it is gone.
+func (p *Proc) Kill() {
+	p.cmd.Process.Kill()
+	<-p.exited
+}
+
+// Stop ends the process by SIGTERM and waits; one that has not gone after
+// timeout is killed, which is an error, as is any exit code but 0.
+func (p *Proc) Stop(timeout time.Duration) error {
+	p.Signal(syscall.SIGTERM)
+	select {
+	case <-p.exited:
+		return p.err
+	case <-time.After(timeout):
+		p.Kill()
+		return errors.New("did not end at SIGTERM; killed")
+	}
+}
+
+// RSS is the process's resident memory in bytes.
+func (p *Proc) RSS() (int64, error) {
+	kib, err := p.status("VmRSS:")
+	return kib << 10, err
+}
+
+// Threads is how many threads the process has.
+func (p *Proc) Threads() (int64, error) { return p.status("Threads:") }
+
+// status is a number of the process's status file.
+func (p *Proc) status(field string) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, field); ok {
+			return strconv.ParseInt(strings.Fields(v)[0], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("no %s in the process's status", field)
+}
+
+// FDs is how many file descriptors the process has open.
+func (p *Proc) FDs() (int, error) {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID()))
+	return len(entries), err
+}
+
+// tail keeps the last tailMax bytes written to it, cut at lines.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+const tailMax = 256 << 10
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, b...)
+	if over := len(t.buf) - tailMax; over > 0 {
+		if nl := bytes.IndexByte(t.buf[over:], '\n'); nl >= 0 {
+			over += nl + 1
+		}
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.buf)
+}
