@@ -7,7 +7,7 @@ import (
 )
 
 // Who sees what, for files, macros, the metadata protocol and vm.json alike
-// (docs/protocol.md, "the tree"; the routes are those of SmartOS's agent):
+// (docs/tree.md; the routes are those of SmartOS's agent):
 //
 //	a guest's name          is kept in   the guest
 //	NAME_pw                 internal     reads and writes

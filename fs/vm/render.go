@@ -57,16 +57,12 @@ func (v *VM) appendSpace(b []byte, s Space, guest, binary bool) (_ []byte, n int
 		}
 		n++
 		b = appendName(b, e.Name)
-		switch {
-		case binary:
+		if binary {
+			b = base64.StdEncoding.AppendEncode(append(b, '"'), []byte(e.Value))
 			b = append(b, '"')
-			b = base64.StdEncoding.AppendEncode(b, []byte(e.Value))
-			b = append(b, '"')
-		case e.Kind == Text:
-			b = appendString(b, e.Value)
-		default:
-			b = append(b, e.Value...)
+			continue
 		}
+		b = e.value().AppendJSON(b)
 	}
 	return append(b, '}'), n
 }

@@ -51,17 +51,18 @@ var rules = map[string]rule{
 
 // list is a property that is an array of objects which one member names.
 type list struct {
-	ident string          // the member
-	rules map[string]rule // of the objects' members
+	ident  string          // the member
+	paired bool            // Diff pairs the objects of two VMs by it, as vminfod does
+	rules  map[string]rule // of the objects' members
 }
 
 var lists = map[string]list{
-	"nics": {"mac", map[string]rule{
+	"nics": {"mac", true, map[string]rule{
 		"mac": isMAC, "interface": isText, "ip": isText, "netmask": isText, "gateway": isText,
 		"nic_tag": isText, "ips": isTexts, "gateways": isTexts, "mtu": isNumber,
 	}},
-	"disks":       {"path", map[string]rule{"path": isText, "boot": isBool, "size": isNumber, "media": isText}},
-	"filesystems": {"target", map[string]rule{"target": isText, "source": isText, "type": isText}},
+	"disks":       {"path", true, map[string]rule{"path": isText, "boot": isBool, "size": isNumber, "media": isText}},
+	"filesystems": {"target", false, map[string]rule{"target": isText, "source": isText, "type": isText}},
 }
 
 // checkProps checks every property and gives the uuid its canonical form. A
@@ -78,7 +79,7 @@ func checkProps(props Object) (Object, error) {
 		return nil, errs.New(errs.Invalid, "uuid: %s", errs.Detail(err))
 	}
 	if uuid != given {
-		props = props.with("uuid", Value{Kind: StringValue, Text: uuid})
+		props = props.with("uuid", str(uuid))
 	}
 	return props, nil
 }

@@ -217,7 +217,12 @@ func (l list) remove(items []Value, m Member) ([]Value, error) {
 	return items, err
 }
 
+// index is where the object of that name is, or -1. One without a name is not
+// found.
 func (l list) index(items []Value, id string) int {
+	if id == "" {
+		return -1
+	}
 	return slices.IndexFunc(items, func(v Value) bool { return l.identOf(v.Members) == id })
 }
 

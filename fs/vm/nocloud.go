@@ -1,0 +1,289 @@
+package vm
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// NoCloudNames are the files of nocloud/, which every VM has: the seed of
+// cloud-init's NoCloud data source (cloud-init: DataSourceNoCloud).
+var NoCloudNames = [...]string{"meta-data", "user-data", "vendor-data", "network-config"}
+
+// emptyConfig is user data that does nothing. It stands where there is none,
+// since some readers (FreeBSD's nuageinit) stop at a file that is not there.
+const emptyConfig = "#cloud-config\n{}\n"
+
+// NoCloud is the content of a file of nocloud/. A key cloud-init:NAME of the VM
+// is taken as it is, except for meta-data, which is always derived: instance-id
+// from the UUID, local-hostname, and public-keys from root_authorized_keys. The
+// key user-data stands in for cloud-init:user-data, and network-config is made
+// of nics, resolvers and routes.
+func (v *VM) NoCloud(name string) (content string, ok bool) {
+	switch name {
+	case "meta-data":
+		return v.metaData(), true
+	case "user-data":
+		return v.firstKey(emptyConfig, "cloud-init:user-data", "user-data"), true
+	case "vendor-data":
+		return v.firstKey(emptyConfig, "cloud-init:vendor-data"), true
+	case "network-config":
+		return v.firstKey(v.networkConfig(), "cloud-init:network-config"), true
+	}
+	return "", false
+}
+
+// firstKey is the value of the first of the keys that the guest has and that is
+// not empty, or the other value.
+func (v *VM) firstKey(other string, keys ...string) string {
+	for _, k := range keys {
+		if e := v.Get(v.GuestSpace(k), k); e != nil && e.Value != "" {
+			return e.Value
+		}
+	}
+	return other
+}
+
+func (v *VM) metaData() string {
+	var y yaml
+	host := v.firstKey("", "hostname")
+	for _, name := range []string{"hostname", "alias", "uuid"} {
+		if host == "" {
+			host = v.Text(name)
+		}
+	}
+	y.add(0, "instance-id: ", v.UUID)
+	y.add(0, "local-hostname: ", host)
+	first := true
+	for line := range strings.Lines(v.firstKey("", "root_authorized_keys")) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		if first {
+			y.line(0, "public-keys:")
+			first = false
+		}
+		y.add(1, "- ", line)
+	}
+	return y.String()
+}
+
+// networkConfig is cloud-init's network configuration, version 2, of the VM's
+// NICs. It is empty without any, so that cloud-init falls back on its own.
+func (v *VM) networkConfig() string {
+	nics, _ := v.Prop("nics")
+	if len(nics.Items) == 0 {
+		return ""
+	}
+	var y yaml
+	y.line(0, "version: 2")
+	y.line(0, "ethernets:")
+	routes, first := v.staticRoutes(), primaryNIC(nics.Items)
+	for i, nic := range nics.Items {
+		v.ethernet(&y, i, nic.Members, i == first, routes)
+	}
+	return y.String()
+}
+
+// ethernet adds one NIC. A NIC is known by its MAC and gets the interface's
+// name; the default route and the resolvers are the primary NIC's.
+func (v *VM) ethernet(y *yaml, i int, nic Object, primary bool, routes []route) {
+	name := nic.text("interface")
+	if name == "" {
+		name = "eth" + strconv.Itoa(i)
+	}
+	y.line(1, quote(name)+":")
+	if mac := nic.text("mac"); mac != "" {
+		y.line(2, "match:")
+		y.add(3, "macaddress: ", canonicalMAC(mac))
+		y.add(2, "set-name: ", name)
+	}
+	ips := addresses(nic)
+	var static []string
+	for _, ip := range ips {
+		switch ip {
+		case "dhcp":
+			y.line(2, "dhcp4: true")
+		case "addrconf":
+			y.line(2, "dhcp6: true")
+		default:
+			static = append(static, ip)
+		}
+	}
+	y.list(2, "addresses:", static)
+	mine := onLink(routes, static)
+	if primary {
+		mine = append(defaults(nic), mine...)
+		v.nameservers(y)
+	}
+	y.routes(2, mine)
+}
+
+func (v *VM) nameservers(y *yaml) {
+	resolvers, _ := v.Prop("resolvers")
+	if len(resolvers.Items) == 0 {
+		return
+	}
+	y.line(2, "nameservers:")
+	y.list(3, "addresses:", texts(resolvers))
+	if domain := v.Text("dns_domain"); domain != "" {
+		y.list(3, "search:", []string{domain})
+	}
+}
+
+// addresses are the NIC's, with their prefix lengths: ips, or the older ip and
+// netmask.
+func addresses(nic Object) []string {
+	if ips, _ := nic.Get("ips"); len(ips.Items) > 0 {
+		return texts(ips)
+	}
+	ip := nic.text("ip")
+	mask := net.ParseIP(nic.text("netmask")).To4()
+	if mask == nil || ip == "" || ip == "dhcp" {
+		return strings.Fields(ip)
+	}
+	ones, _ := net.IPMask(mask).Size()
+	return []string{ip + "/" + strconv.Itoa(ones)}
+}
+
+// primaryNIC is the index of the NIC that is marked primary (older payloads say
+// 1 or "1"), else the first.
+func primaryNIC(nics []Value) int {
+	return max(0, slices.IndexFunc(nics, func(nic Value) bool {
+		s, _ := nic.member("primary").scalar()
+		return s == "true" || s == "1"
+	}))
+}
+
+// route is a destination and the address to go by.
+type route struct{ to, via string }
+
+// staticRoutes are the VM's routes by an address. Those that name a NIC are left
+// out: they say no more than that the destination is on its link.
+func (v *VM) staticRoutes() []route {
+	prop, _ := v.Prop("routes")
+	var routes []route
+	for _, r := range prop.Members {
+		if _, byNIC := v.routeNIC(r.Value.Text); !byNIC {
+			routes = append(routes, route{r.Name, r.Value.Text})
+		}
+	}
+	return routes
+}
+
+// onLink are the routes whose gateway is in one of the networks.
+func onLink(routes []route, networks []string) []route {
+	var mine []route
+	for _, r := range routes {
+		via, err := netip.ParseAddr(r.via)
+		for _, n := range networks {
+			p, err2 := netip.ParsePrefix(n)
+			if err == nil && err2 == nil && p.Contains(via) {
+				mine = append(mine, r)
+				break
+			}
+		}
+	}
+	return mine
+}
+
+// defaults are the default routes by the NIC's gateways, or the older gateway.
+func defaults(nic Object) []route {
+	list, _ := nic.Get("gateways")
+	gateways := texts(list)
+	if len(gateways) == 0 {
+		gateways = strings.Fields(nic.text("gateway"))
+	}
+	var routes []route
+	for _, via := range gateways {
+		to := "0.0.0.0/0"
+		if strings.Contains(via, ":") {
+			to = "::/0"
+		}
+		routes = append(routes, route{to, via})
+	}
+	return routes
+}
+
+// texts are the strings of an array.
+func texts(v Value) []string {
+	var list []string
+	for _, item := range v.Items {
+		if item.Kind == StringValue {
+			list = append(list, item.Text)
+		}
+	}
+	return list
+}
+
+// canonicalMAC is the address as Linux writes it: lower case, two digits each.
+func canonicalMAC(mac string) string {
+	parts := strings.Split(strings.ToLower(mac), ":")
+	for i, p := range parts {
+		if len(p) == 1 {
+			parts[i] = "0" + p
+		}
+	}
+	return strings.Join(parts, ":")
+}
+
+// yaml writes block YAML whose every string is quoted, so that no value of a
+// guest's can be read as more than a string.
+type yaml struct{ strings.Builder }
+
+func (y *yaml) line(depth int, s string) {
+	for range depth {
+		y.WriteString("  ")
+	}
+	y.WriteString(s)
+	y.WriteByte('\n')
+}
+
+func (y *yaml) add(depth int, key, value string) { y.line(depth, key+quote(value)) }
+
+func (y *yaml) list(depth int, key string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	y.line(depth, key)
+	for _, v := range values {
+		y.add(depth+1, "- ", v)
+	}
+}
+
+func (y *yaml) routes(depth int, routes []route) {
+	if len(routes) == 0 {
+		return
+	}
+	y.line(depth, "routes:")
+	for _, r := range routes {
+		y.add(depth+1, "- to: ", r.to)
+		y.add(depth+1, "  via: ", r.via)
+	}
+}
+
+// quote is a double-quoted YAML string. What is not printable is escaped: YAML
+// readers refuse most of it and take some of it for the end of a line.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
