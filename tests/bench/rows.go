@@ -1,0 +1,175 @@
+package main
+
+import (
+	"fmt"
+	"math"
+)
+
+// row is one question put to several servers.
+type row struct {
+	name    string
+	title   string
+	unit    string
+	base    string // the entry that others are shown as a ratio of; "" for none
+	entries []entry
+	bars    []bar
+}
+
+// entry is one server, or one way of asking it, in a row.
+type entry struct {
+	name    string
+	measure func(*bench) (figure, error)
+}
+
+// bar is what issue 2 wants of a row. at tells how far the figures got: got is
+// to be at least least, or with most at most that; ok is false where the bar
+// cannot be judged.
+type bar struct {
+	entry string // beside which the bar is shown
+	text  string
+	most  bool
+	bound float64
+	at    func(map[string]figure) (got float64, ok bool)
+}
+
+func rows() []row {
+	return []row{
+		reads("read32", "32 reads in flight on one connection", 1, 32, 0.6),
+		reads("read1", "one read at a time", 1, 1, 0.9),
+		reads("read64", "64 connections, one read at a time each", 64, 1, 0.9),
+		byPath(),
+		durable(),
+		idle(),
+		heap(),
+		coldStart(),
+	}
+}
+
+func rowNames() []string {
+	var names []string
+	for _, r := range rows() {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+// loaded is an entry that puts a load on a server.
+func loaded(name, server string, conns, depth int, p prepare) entry {
+	return entry{name, func(b *bench) (figure, error) { return b.load(server, conns, depth, p) }}
+}
+
+// ratio is how a figure stands to another.
+func ratio(of, over string) func(map[string]figure) (float64, bool) {
+	return func(f map[string]figure) (float64, bool) { return f[of].value / f[over].value, true }
+}
+
+// value is a figure itself.
+func value(of string) func(map[string]figure) (float64, bool) {
+	return func(f map[string]figure) (float64, bool) { return f[of].value, true }
+}
+
+// reads are Treads on open fids, beside the echo, which is the limit.
+func reads(name, title string, conns, depth int, least float64) row {
+	r := row{name: name, title: title, unit: "reads/s", base: sEcho}
+	for _, s := range append([]string{sEcho, sMeta9}, foreign...) {
+		r.entries = append(r.entries, loaded(s, s, conns, depth, openRead))
+	}
+	r.bars = []bar{{entry: sMeta9, text: "of the echo", bound: least, at: ratio(sMeta9, sEcho)}}
+	return r
+}
+
+// byPath reads a key by its name: one Tsread against the four messages that
+// others need, and against an HTTP GET.
+func byPath() row {
+	const macro, four, suffix = "meta9d Tsread", "meta9d 4 messages", " 4 messages"
+	r := row{name: "bypath", title: "a key by path, one at a time", unit: "keys/s", base: macro, entries: []entry{
+		loaded(sEcho, sEcho, 1, 1, byMacro),
+		loaded(macro, sMeta9, 1, 1, byMacro),
+		loaded(four, sMeta9, 1, 1, byWalk),
+		loaded(sHTTP, sHTTP, 1, 1, byGet),
+	}}
+	for _, s := range foreign {
+		r.entries = append(r.entries, loaded(s+suffix, s, 1, 1, byWalk))
+	}
+	r.bars = []bar{
+		{entry: macro, text: "times the best peer", bound: 5, at: func(f map[string]figure) (float64, bool) {
+			best := 0.0
+			for _, s := range foreign {
+				best = math.Max(best, f[s+suffix].value)
+			}
+			return f[macro].value / best, true
+		}},
+		{entry: macro, text: "times net/http", bound: 1.5, at: ratio(macro, sHTTP)},
+	}
+	return r
+}
+
+// durable are Tswrites, each answered when it is on the disk.
+func durable() row {
+	const one, many, disk = "1 connection", "64 connections", "fdatasync"
+	return row{
+		name: "durable", title: "durable Tswrite to meta9d, one at a time each, beside the disk's fdatasync", unit: "writes/s", base: one,
+		entries: []entry{
+			loaded(one, sMeta9, 1, 1, byWrite),
+			loaded(many, sMeta9, 64, 1, byWrite),
+			{disk, (*bench).syncs},
+		},
+		bars: []bar{
+			{entry: many, text: "times one connection", bound: 3, at: ratio(many, one)},
+			{entry: many, text: "times the disk's fdatasyncs", bound: 1, at: func(f map[string]figure) (float64, bool) {
+				return f[many].value / f[disk].value, f[disk].value < syncless
+			}},
+		},
+	}
+}
+
+// verdict says where the figures stand to a bar.
+type verdict struct {
+	Entry string  `json:"entry"`
+	Text  string  `json:"bar"`
+	Got   float64 `json:"got"`
+	Bound float64 `json:"bound"`
+	Most  bool    `json:"at_most,omitempty"`
+	State string  `json:"state"` // "ok", "MISSED", or "not judged"
+}
+
+func (b bar) judge(f map[string]figure) verdict {
+	got, ok := b.at(f)
+	v := verdict{Entry: b.entry, Text: b.text, Got: got, Bound: b.bound, Most: b.most, State: "ok"}
+	switch {
+	case !ok:
+		v.State = "not judged"
+	case b.most && !(got <= b.bound), !b.most && !(got >= b.bound):
+		v.State = "MISSED"
+	}
+	return v
+}
+
+func (v verdict) String() string {
+	sign := ">="
+	if v.Most {
+		sign = "<="
+	}
+	return fmt.Sprintf("%.2f %s, %s %g: %s", v.Got, v.Text, sign, v.Bound, v.State)
+}
+
+// judge holds a row's figures against its bars.
+func (r row) judge(f map[string]figure) result {
+	out := result{Row: r.name, Title: r.title, Unit: r.unit, Base: r.base}
+	for _, e := range r.entries {
+		if _, ok := f[e.name]; !ok {
+			continue
+		}
+		l := line{Entry: e.name, Value: f[e.name].value, P50: f[e.name].p50, P99: f[e.name].p99}
+		if base := f[r.base].value; base != 0 {
+			l.Ratio = l.Value / base
+		}
+		out.Lines = append(out.Lines, l)
+	}
+	for _, b := range r.bars {
+		if len(f) == len(r.entries) {
+			out.Bars = append(out.Bars, b.judge(f))
+		}
+	}
+	return out
+}
