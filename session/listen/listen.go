@@ -1,0 +1,98 @@
+// Package listen makes the channels on which 9P comes in, and proves who is at
+// the other end of each: unix sockets (the admin's; one a VM), tcp, tls, vsock,
+// and unix sockets of a hypervisor that are dialled. Every connection is handed
+// over with its fs.Principal; what is said on it is not this package's business.
+//
+// A Listener has one goroutine that accepts, and one for each connection: first
+// it proves the peer, then it is the Handler's. VMs has one goroutine that
+// makes and removes sockets, and one for each dialled device. What waits for a
+// peer is bounded in time (ProveTime) and in number (MaxProving).
+//
+// Locks: VMs.mu guards a list of names, rare.mu a time; neither is held while
+// another is taken, nor over a system call.
+package listen
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+
+	"github.com/rs/zerolog"
+
+	"meta9/fs"
+	"meta9/fs/vm"
+)
+
+// Handler serves one connection and closes it. who is what the channel proves of
+// the peer, via the listener's text ("tcp:127.0.0.1:5640"), addr the peer's
+// address without its port on tcp and tls, "" elsewhere. It runs in a goroutine
+// of its own.
+type Handler func(c net.Conn, who fs.Principal, via, addr string)
+
+// Config is what listeners are told.
+type Config struct {
+	Handle   Handler
+	Insecure bool        // tcp may be bound to a principal (Addr.As)
+	TLS      *tls.Config // for tls:, as LoadTLS makes it; nil: none is configured
+	Admin    string      // the name in the admin's certificate; "": no certificate is the admin's
+	VM       func(uuid string) *vm.VM
+	ByCID    func(cid uint32) *vm.VM
+	Log      zerolog.Logger
+}
+
+// Listen opens the channel that a names and accepts from it until Close. The
+// error names the listener and what is wrong.
+func (cfg Config) Listen(a Addr) (*Listener, error) {
+	nl, err := cfg.open(a)
+	if err != nil {
+		return nil, fmt.Errorf("listener %s: %w", a, err)
+	}
+	return cfg.Serve(nl, a), nil
+}
+
+// open makes the socket of a, or says why it may not be.
+func (cfg Config) open(a Addr) (net.Listener, error) {
+	switch a.Net {
+	case Unix:
+		return bind(a.Path, Perm{Mode: adminMode, UID: -1, GID: -1})
+	case TLS:
+		if cfg.TLS == nil {
+			return nil, fmt.Errorf("no certificate is configured; tls needs cert, key and ca")
+		}
+		nl, err := net.Listen("tcp", a.Host)
+		if err != nil {
+			return nil, reason(err)
+		}
+		return tls.NewListener(nl, cfg.TLS), nil
+	case Vsock:
+		return listenVsock(a.Port)
+	}
+	if !a.As.Nobody() && !cfg.Insecure {
+		return nil, fmt.Errorf("tcp proves nobody, and QEMU's user networking lets guests reach the host's loopback: whoever connects would be %s; if that is meant, say --insecure", a.As)
+	}
+	nl, err := net.Listen("tcp", a.Host)
+	return nl, reason(err)
+}
+
+// Serve accepts from nl, which is what open would have made of a: the way in for
+// tests and for sockets that somebody else has opened. Closing the Listener
+// closes nl.
+func (cfg Config) Serve(nl net.Listener, a Addr) *Listener {
+	if a.Net == TCP || a.Net == TLS {
+		a.Host = nl.Addr().String() // port 0 has become a real one
+	}
+	return start(nl, a.String(), cfg.prover(a), cfg.Handle, &rare{log: cfg.Log})
+}
+
+// prover is how the listener a knows who is there.
+func (cfg Config) prover(a Addr) prover {
+	switch a.Net {
+	case Unix:
+		return proveAdmin
+	case TLS:
+		return cfg.proveTLS
+	case Vsock:
+		return cfg.proveVsock
+	}
+	return always(a.As)
+}

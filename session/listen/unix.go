@@ -1,0 +1,174 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	tree "meta9/fs"
+)
+
+// adminMode is the mode of the admin's sockets, whatever the umask is.
+const adminMode = 0o600
+
+// maxPath is the longest path of a unix socket in bytes (sun_path, less its NUL).
+const maxPath = 107
+
+// Perm is who may connect to a unix socket, as far as its file says so.
+type Perm struct {
+	Mode     os.FileMode
+	UID, GID int // -1: the daemon's
+}
+
+// socket is a unix listener that removes its own file, and no other's.
+type socket struct {
+	*net.UnixListener
+	path string
+	made os.FileInfo
+}
+
+// bind makes a unix socket and its folder. A socket that nobody answers on is
+// left over from a crash and is replaced; one that somebody answers on is in use.
+// The folder is locked meanwhile, so that of two daemons that start at once only
+// one finds the left-over.
+func bind(path string, p Perm) (net.Listener, error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("the path has %d bytes, a unix socket's has at most %d", len(path), maxPath)
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	unlock, err := lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := clearStale(path); err != nil {
+		return nil, err
+	}
+	return create(path, p)
+}
+
+// lock takes the advisory lock of a folder.
+func lock(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// clearStale removes what is left at path, if it is a socket that nobody answers on.
+func clearStale(path string) error {
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if fi.Mode().Type() != fs.ModeSocket {
+		return errors.New("the path is taken by something that is no socket")
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		c.Close()
+		return errors.New("in use: somebody answers there")
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("in use, or not ours to use: %w", reason(err))
+	}
+	return os.Remove(path)
+}
+
+// create binds a socket that nobody but the daemon can connect to before p says
+// who may: Linux makes the file with the mode of the socket itself.
+func create(path string, p Perm) (net.Listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		var err error
+		if e := rc.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), adminMode) }); e != nil {
+			return e
+		}
+		return err
+	}}
+	nl, err := lc.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, reason(err)
+	}
+	s := &socket{UnixListener: nl.(*net.UnixListener), path: path}
+	s.SetUnlinkOnClose(false)
+	if s.made, err = os.Lstat(path); err == nil {
+		err = p.apply(path)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// apply gives path to its owner, then opens it to the others.
+func (p Perm) apply(path string) error {
+	if p.UID >= 0 || p.GID >= 0 {
+		if err := os.Lchown(path, p.UID, p.GID); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, p.Mode)
+}
+
+// Close removes the file first: once nobody answers on it, it is another
+// daemon's to replace.
+func (s *socket) Close() error {
+	if fi, err := os.Lstat(s.path); err == nil && s.made != nil && os.SameFile(fi, s.made) {
+		os.Remove(s.path)
+	}
+	return s.UnixListener.Close()
+}
+
+// proveAdmin asks the kernel who connected.
+func proveAdmin(_ context.Context, c net.Conn) (tree.Principal, error) {
+	uid, err := peerUID(c)
+	if err != nil {
+		return tree.Principal{}, err
+	}
+	if uid != 0 && uid != uint32(os.Geteuid()) {
+		return tree.Principal{}, fmt.Errorf("user %d is not the admin: only root and user %d are", uid, os.Geteuid())
+	}
+	return tree.Principal{Admin: true}, nil
+}
+
+// peerUID is SO_PEERCRED's user: who the peer was when it connected.
+func peerUID(c net.Conn) (uint32, error) {
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		return 0, fmt.Errorf("%T is no unix connection", c)
+	}
+	rc, err := uc.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	e := rc.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if e != nil {
+		return 0, e
+	}
+	if err != nil {
+		return 0, err
+	}
+	return cred.Uid, nil
+}

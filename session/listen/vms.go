@@ -1,0 +1,279 @@
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	tree "meta9/fs"
+	"meta9/fs/vm"
+)
+
+// OwnerProperty is the VM's property that names the user, by name or number, who
+// owns the VM's sockets: the one that its QEMU runs as.
+const OwnerProperty = "9p_owner"
+
+// Modes of the folder RUN/UUID. It is always the daemon's own, since who could
+// write there could lead the daemon's chown astray; a VM's owner, who may be in
+// no group of ours, gets through it by folderOpen.
+const (
+	folderMode = 0o710
+	folderOpen = 0o711
+)
+
+// VMConfig is what VMs is told.
+type VMConfig struct {
+	Run     string   // the run folder; sockets are Run/UUID/NAME
+	Sockets []Socket // that every VM has; none: switched off
+	Devices []Device // that a VM may have
+	Perm    Perm     // of sockets; the group is the folder's too
+	VM      func(uuid string) *vm.VM
+	Log     zerolog.Logger
+}
+
+// Socket is a socket that every VM has under its name.
+type Socket struct {
+	Name   string // "9p.sock"
+	Handle Handler
+}
+
+// VMs keeps each VM's sockets and dialled devices in step with the VM: they are
+// made when it is, change with its properties, and go with it. What one VM asks
+// for in vain is logged, and keeps nobody else waiting.
+type VMs struct {
+	cfg  VMConfig
+	rare *rare // of all VMs' sockets together: a thousand that run dry are one line
+	wake chan struct{}
+	done chan struct{} // closed when work has ended
+	kept map[string]*kept
+
+	mu      sync.Mutex
+	changed map[string]bool // VMs to look at again
+	idle    []chan struct{}
+	closed  bool
+}
+
+// kept is what one VM has.
+type kept struct {
+	owner   string
+	sockets []*Listener
+	devices map[string]*dialled // by property
+}
+
+// NewVMs starts with no VM but those that an earlier run left folders of: they
+// are looked at first, and cleared away where the VM is gone.
+func NewVMs(cfg VMConfig) *VMs {
+	m := &VMs{
+		cfg: cfg, rare: &rare{log: cfg.Log},
+		kept: map[string]*kept{}, changed: map[string]bool{},
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	left, _ := os.ReadDir(cfg.Run) // not there yet: nothing is left
+	for _, e := range left {
+		if vm.ValidUUID(e.Name()) == nil {
+			m.Changed(e.Name())
+		}
+	}
+	go m.work()
+	return m
+}
+
+// Changed says that the VM was made, has other properties or is gone. It returns
+// at once.
+func (m *VMs) Changed(uuid string) {
+	m.mu.Lock()
+	m.changed[uuid] = true
+	m.mu.Unlock()
+	m.poke()
+}
+
+// Settle waits until all that Changed was told before is done.
+func (m *VMs) Settle() {
+	c := make(chan struct{})
+	m.mu.Lock()
+	m.idle = append(m.idle, c)
+	m.mu.Unlock()
+	m.poke()
+	select {
+	case <-c:
+	case <-m.done:
+	}
+}
+
+// Close removes all sockets and dials no more; connections that were handed over
+// stay the Handler's. The folders stay: they may be mounted somewhere, and the
+// next run uses them again.
+func (m *VMs) Close() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.poke()
+	<-m.done
+}
+
+func (m *VMs) poke() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// work does what Changed asked for until Close. Only it touches kept.
+func (m *VMs) work() {
+	defer close(m.done)
+	for range m.wake {
+		m.mu.Lock()
+		changed, idle, closed := m.changed, m.idle, m.closed
+		m.changed, m.idle = map[string]bool{}, nil
+		m.mu.Unlock()
+		if closed {
+			break
+		}
+		for uuid := range changed {
+			m.look(uuid)
+		}
+		for _, c := range idle {
+			close(c)
+		}
+	}
+	for _, k := range m.kept {
+		k.closeSockets()
+		k.endDevices(nil)
+	}
+}
+
+// look brings one VM's sockets and devices in step with the VM.
+func (m *VMs) look(uuid string) {
+	k, v := m.kept[uuid], m.cfg.VM(uuid)
+	if v == nil {
+		m.forget(uuid, k)
+		return
+	}
+	if k == nil {
+		k = &kept{devices: map[string]*dialled{}}
+		m.kept[uuid] = k
+		m.open(v, k)
+	} else if owner(v) != k.owner {
+		k.closeSockets()
+		m.open(v, k)
+	}
+	for _, d := range m.cfg.Devices {
+		k.dial(d, v, m.cfg.Log)
+	}
+}
+
+// forget clears away what a VM had, or an earlier run has left of it.
+func (m *VMs) forget(uuid string, k *kept) {
+	if k != nil {
+		k.closeSockets()
+		k.endDevices(errHungUp)
+		delete(m.kept, uuid)
+	}
+	dir := filepath.Join(m.cfg.Run, uuid)
+	for _, s := range m.cfg.Sockets {
+		path := filepath.Join(dir, s.Name)
+		if err := clearStale(path); err != nil {
+			m.cfg.Log.Warn().Err(err).Str("socket", path).Msg("left of a VM that is gone")
+		}
+	}
+	os.Remove(dir) // not if somebody else keeps something in it
+}
+
+// open makes the VM's sockets. One that cannot be made is logged and missing.
+func (m *VMs) open(v *vm.VM, k *kept) {
+	k.owner = owner(v)
+	if len(m.cfg.Sockets) == 0 {
+		return
+	}
+	perm, err := m.perm(k.owner)
+	if err == nil {
+		err = m.folder(v.UUID, perm)
+	}
+	for i := 0; err == nil && i < len(m.cfg.Sockets); i++ {
+		err = m.listen(v.UUID, k, m.cfg.Sockets[i], perm)
+	}
+	if err != nil {
+		m.cfg.Log.Error().Err(err).Str("vm", v.UUID).Msg("the VM's sockets cannot be made")
+	}
+}
+
+func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
+	path := filepath.Join(m.cfg.Run, uuid, s.Name)
+	nl, err := bind(path, perm)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	l := start(nl, "unix:"+path, always(tree.Principal{VM: uuid}), s.Handle, m.rare)
+	k.sockets = append(k.sockets, l)
+	return nil
+}
+
+// folder makes RUN/UUID as it should be, also where one was left.
+func (m *VMs) folder(uuid string, p Perm) error {
+	dir := filepath.Join(m.cfg.Run, uuid)
+	if err := os.MkdirAll(m.cfg.Run, 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := ours(dir); err != nil {
+		return err
+	}
+	mode := os.FileMode(folderMode)
+	if p.UID >= 0 {
+		mode = folderOpen
+	}
+	return Perm{Mode: mode, UID: -1, GID: p.GID}.apply(dir)
+}
+
+// perm is what the VM's sockets get, with their owner.
+func (m *VMs) perm(owner string) (Perm, error) {
+	p := m.cfg.Perm
+	if owner == "" {
+		return p, nil
+	}
+	if _, err := strconv.ParseUint(owner, 10, 31); err != nil {
+		u, err := user.Lookup(owner)
+		if err != nil {
+			return p, fmt.Errorf("%s: %w", OwnerProperty, err)
+		}
+		owner = u.Uid
+	}
+	uid, err := strconv.Atoi(owner)
+	p.UID = uid
+	return p, err
+}
+
+// owner is the property as it stands, a number as its text.
+func owner(v *vm.VM) string {
+	p, _ := v.Prop(OwnerProperty)
+	return p.Text
+}
+
+func (k *kept) closeSockets() {
+	for _, l := range k.sockets {
+		l.Close()
+	}
+	k.sockets = nil
+}
+
+// ours refuses a folder that somebody else could have put other files in.
+func ours(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Uid != uint32(unix.Geteuid()) {
+		return errors.New(dir + " is not a folder of the daemon's own user")
+	}
+	return nil
+}
