@@ -41,7 +41,7 @@ func (x *text) next() string {
 	return t
 }
 
-// key begins the field of that name. While parsing it tells whether the name
+// begin begins the field of that name. While parsing it tells whether the name
 // stands there, and so whether a value may be taken.
 func (x *text) begin(name string) bool {
 	if !x.parsing {
@@ -225,7 +225,7 @@ func (x *text) qids(v *[]p9.QID) {
 }
 
 func formatQID(q *p9.QID) string {
-	return fmt.Sprintf("0x%02x.%d.%d", uint8(q.Type), q.Version, q.Path)
+	return formatNum(q.Type, 16) + "." + formatNum(q.Version, 10) + "." + formatNum(q.Path, 10)
 }
 
 func (x *text) parseQID(name string) p9.QID {
