@@ -109,8 +109,8 @@ func (l *Listener) welcome(c net.Conn) {
 	<-l.proving
 	l.running.Done()
 	if err != nil {
-		c.Close()
 		l.rare.warn(l.via, "connection refused", err)
+		c.Close()
 		return
 	}
 	l.handle(c, who, l.via, host(c))

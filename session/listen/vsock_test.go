@@ -1,0 +1,80 @@
+package listen_test
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/mdlayher/vsock"
+
+	"meta9/fs"
+	"meta9/session/listen"
+)
+
+// piped is a net.Listener whose connections and errors the test makes.
+type piped struct {
+	conns chan net.Conn
+	errs  chan error
+	done  chan struct{}
+}
+
+func newPiped() *piped {
+	return &piped{make(chan net.Conn), make(chan error), make(chan struct{})}
+}
+
+func (p *piped) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case err := <-p.errs:
+		return nil, err
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *piped) Close() error   { close(p.done); return nil }
+func (p *piped) Addr() net.Addr { return &vsock.Addr{ContextID: 2, Port: 564} }
+
+// guest is a connection that comes from a guest.
+type guest struct {
+	net.Conn
+	from vsock.Addr
+}
+
+func (g guest) RemoteAddr() net.Addr { return &g.from }
+
+func TestVsock(t *testing.T) {
+	d, log, p := newDesk(t), &logs{}, newPiped()
+	s := newVMs(t, payload(vm1, `,"vsock_cid":5`), payload(vm2, `,"vsock_cid":6,"vsock_unprivileged":true`))
+	cfg := listen.Config{Handle: d.handle, VM: s.get, ByCID: s.byCID, Log: log.logger()}
+	l := cfg.Serve(p, listen.Addr{Net: listen.Vsock, Port: 564})
+	defer l.Close()
+	for _, c := range []struct {
+		cid, port uint32
+		want      string // "": refused
+	}{
+		{5, 1023, vm1},
+		{5, 1024, ""},
+		{6, 1023, vm2},
+		{6, 4000000000, vm2},
+		{7, 1, ""},
+		{2, 1, ""}, // the host itself
+	} {
+		far, near := net.Pipe()
+		p.conns <- guest{near, vsock.Addr{ContextID: c.cid, Port: c.port}}
+		if c.want == "" {
+			closed(t, far)
+			d.none()
+			continue
+		}
+		got := d.next()
+		if got.who != (fs.Principal{VM: c.want}) || got.via != "vsock:564" || got.addr != "" {
+			t.Errorf("%+v: handed over %+v", c, got)
+		}
+		far.Close()
+	}
+	if s := log.String(); log.lines() != 1 || !strings.Contains(s, "vsock_unprivileged") {
+		t.Errorf("log: %s", s)
+	}
+}
