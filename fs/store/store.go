@@ -30,12 +30,19 @@ type Op struct {
 // store calls Scan before the first Apply, and Apply from one goroutine.
 type Engine interface {
 	// Scan calls fn for every key in order; the slices live as long as the call.
+	// An error of fn ends it and is returned.
 	Scan(fn func(key, value []byte) error) error
-	// Apply makes all ops durable, or none. errs.NoSpace: there was no room, and
-	// nothing changed; any other error is final, since what is on the disk is no
-	// longer known.
+	// Apply makes all ops durable, one after the other, or none. errs.NoSpace:
+	// there was no room, and nothing changed; any other error is final, since what
+	// is on the disk is no longer known. The ops are the engine's until it returns.
 	Apply(ops []Op) error
 	Close() error
+}
+
+// Verifier is what an engine with a structure of its own offers Check beside: to
+// report what is wrong with that structure. It is called after a whole Scan.
+type Verifier interface {
+	Verify(report func(what string)) error
 }
 
 // Config is what a Store is told. Zero fields take the defaults.
@@ -57,17 +64,17 @@ type OpKind uint8
 // else the one that Name names. An ID whose entry is no longer there gives
 // errs.Gone; a Name, errs.NotFound.
 const (
-	Splice   OpKind = iota // Data at Off of the key; a gap is filled with zeros
-	Append                 // Data at the key's end
-	Put                    // create or replace the key Name with Data
-	Create                 // create the key Name, empty; errs.Exists if Exclusive, else the entry that is there
-	Set                    // Length, Mode, Mtime and NewName of the key, those that are given; all or nothing
-	Remove                 // the key
-	FlushHold              // apply Hold if it still holds; no change otherwise
-	CreateVM               // Data is the payload
-	UpdateVM               // Data is the patch (vm.Edit.Update)
-	DeleteVM               //
-	Note                   // only an event: Event's Type, Key
+	Splice    OpKind = iota // Data at Off of the key; a gap is filled with zeros
+	Append                  // Data at the key's end
+	Put                     // create or replace the key Name with Data
+	Create                  // create the key Name, empty; errs.Exists if Exclusive, else the entry that is there
+	Set                     // Length, Mode, Mtime and NewName of the key, those that are given; all or nothing
+	Remove                  // the key
+	FlushHold               // apply Hold if it still holds; no change otherwise
+	CreateVM                // Data is the payload
+	UpdateVM                // Data is the patch (vm.Edit.Update)
+	DeleteVM                //
+	Note                    // only an event: Event's Type, Key
 )
 
 // Intent is one change that somebody wants. Intents of one Cell are computed in
@@ -92,8 +99,10 @@ type Intent struct {
 	Event     EventType
 
 	// Done is called once, from the committer or, for an intent that is refused
-	// at once (the store is closed or failed), from Submit.
+	// at once (the store is closed or failed), from Submit. nil: nobody asks.
 	Done func(Result)
+
+	seq uint64 // the how manieth Submit; orders it against the Holds
 }
 
 // Result is what became of an Intent.

@@ -1,0 +1,282 @@
+package store
+
+import (
+	"strings"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+)
+
+// run computes one intent on what the batch has so far. An intent that is refused
+// leaves no trace but numbers that nobody else gets.
+func (b *batch) run(in *Intent) Result {
+	switch {
+	case in.Kind == CreateVM:
+		return resultOf(b.createVM(in))
+	case in.Kind == Note && in.Cell == nil:
+		b.note(in)
+		return Result{}
+	case in.Cell == nil || in.Kind > Note || in.Space >= vm.NumSpaces:
+		return Result{Err: errs.New(errs.Invalid, "an intent of kind %d, space %d", in.Kind, in.Space)}
+	}
+	w := b.work(in.Cell)
+	if w == nil || w.deleted {
+		return Result{Err: notThere(in)}
+	}
+	r, err := b.apply(w, in)
+	if err != nil {
+		return Result{Err: err}
+	}
+	if !w.deleted {
+		b.harvest(w, in)
+	}
+	return r
+}
+
+func resultOf(r Result, err error) Result {
+	if err != nil {
+		return Result{Err: err}
+	}
+	return r
+}
+
+// notThere is what an intent gets that finds no VM.
+func notThere(in *Intent) error {
+	if in.ID != 0 {
+		return errs.Gone
+	}
+	return errs.NotFound
+}
+
+func (b *batch) apply(w *work, in *Intent) (Result, error) {
+	switch in.Kind {
+	case Splice, Append:
+		return b.splice(w, in)
+	case Put:
+		return b.replace(w, in)
+	case Create:
+		return b.create(w, in)
+	case Set:
+		return b.set(w, in)
+	case Remove:
+		return b.remove(w, in)
+	case FlushHold:
+		return b.flush(w, in)
+	case UpdateVM:
+		return b.updateVM(w, in)
+	case DeleteVM:
+		return b.deleteVM(w, in)
+	}
+	b.note(in)
+	return Result{}, nil
+}
+
+// splice is Splice and Append. Without data it changes nothing, as a write of 0
+// bytes to any file.
+func (b *batch) splice(w *work, in *Intent) (Result, error) {
+	e, err := w.find(in)
+	if err != nil || in.Data == "" {
+		return Result{Entry: e}, err
+	}
+	old, off := w.value(in, e), in.Off
+	if in.Kind == Append {
+		off = uint64(len(old))
+	}
+	if err := b.fits(off, uint64(len(in.Data))); err != nil {
+		return Result{}, err
+	}
+	r, err := b.put(w, in, e.Name, spliced(old, int(off), in.Data))
+	r.N = len(in.Data)
+	return r, err
+}
+
+// fits checks the size of a value before it takes memory; off and n may be any
+// numbers.
+func (b *batch) fits(off, n uint64) error {
+	limit := uint64(maxValue)
+	if l := b.store.cfg.Limits.Value; l > 0 {
+		limit = uint64(l)
+	}
+	if off > limit || n > limit-off {
+		return errs.New(errs.TooLarge, "%d bytes is the limit of a value", limit)
+	}
+	return nil
+}
+
+// spliced is old with data at off; a gap is zeros.
+func spliced(old string, off int, data string) string {
+	end := off + len(data)
+	var v strings.Builder
+	v.Grow(max(end, len(old)))
+	v.WriteString(old[:min(off, len(old))])
+	zeros(&v, off-len(old))
+	v.WriteString(data)
+	if end < len(old) {
+		v.WriteString(old[end:])
+	}
+	return v.String()
+}
+
+func zeros(v *strings.Builder, n int) {
+	var some [512]byte
+	for ; n > 0; n -= len(some) {
+		v.Write(some[:min(n, len(some))])
+	}
+}
+
+// resized is old cut or filled up with zeros.
+func resized(old string, n int) string {
+	if n <= len(old) {
+		return strings.Clone(old[:n])
+	}
+	return spliced(old, n, "")
+}
+
+// put gives the key its value.
+func (b *batch) put(w *work, in *Intent, name, value string) (Result, error) {
+	more := int64(len(value))
+	if old := w.edit.Get(in.Space, name); old != nil {
+		more -= int64(len(old.Value))
+	} else {
+		more += int64(len(name))
+	}
+	if err := b.room(more); err != nil {
+		return Result{}, err
+	}
+	e, err := w.edit.Put(in.Space, name, value, b.stamp(in), b.store.cfg.Limits)
+	if err != nil {
+		return Result{}, err
+	}
+	b.bytes += more
+	return Result{Entry: e}, nil
+}
+
+func (b *batch) replace(w *work, in *Intent) (Result, error) {
+	if err := w.permit(in, in.Name); err != nil {
+		return Result{}, err
+	}
+	if err := b.fits(0, uint64(len(in.Data))); err != nil {
+		return Result{}, err
+	}
+	return b.put(w, in, in.Name, in.Data)
+}
+
+func (b *batch) create(w *work, in *Intent) (Result, error) {
+	if err := w.permit(in, in.Name); err != nil {
+		return Result{}, err
+	}
+	e := w.edit.Get(in.Space, in.Name)
+	switch {
+	case e == nil:
+		return b.put(w, in, in.Name, "")
+	case in.Exclusive:
+		return Result{}, errs.Exists
+	}
+	return Result{Entry: e}, nil
+}
+
+func (b *batch) remove(w *work, in *Intent) (Result, error) {
+	e, err := w.find(in)
+	if err != nil {
+		return Result{}, err
+	}
+	w.edit.Remove(in.Space, e.Name, b.stamp(in))
+	b.bytes -= int64(len(e.Name) + len(e.Value))
+	return Result{}, nil
+}
+
+// flush applies the Hold if it still waits, which makes it end with the key's
+// other Holds.
+func (b *batch) flush(w *work, in *Intent) (Result, error) {
+	if in.Hold == nil || !in.Cell.waits(in.Hold) {
+		return Result{}, nil
+	}
+	e := w.edit.GetID(in.Hold.key.space, in.Hold.key.id)
+	if e == nil {
+		return Result{}, nil
+	}
+	in.Space = in.Hold.key.space
+	if err := w.permit(in, e.Name); err != nil {
+		return Result{}, err
+	}
+	return b.put(w, in, e.Name, "")
+}
+
+// set is Set: a truncation that is held comes first, then length, mode and time,
+// then the name. It is undone as a whole when one of them is refused.
+func (b *batch) set(w *work, in *Intent) (Result, error) {
+	e, err := w.find(in)
+	if err != nil {
+		return Result{}, err
+	}
+	renames := in.NewName != "" && in.NewName != e.Name
+	if renames {
+		if err := w.permit(in, in.NewName); err != nil {
+			return Result{}, err
+		}
+	}
+	if in.Length == nil && in.Mode == nil && in.Mtime == nil && !renames {
+		return Result{Entry: e}, nil
+	}
+	was, bytes := w.begin(), b.bytes
+	if err := b.setAll(w, in, e, renames); err != nil {
+		w.reset(was)
+		b.bytes = bytes
+		return Result{}, err
+	}
+	return Result{Entry: w.edit.GetID(in.Space, e.ID)}, nil
+}
+
+func (b *batch) setAll(w *work, in *Intent, e *vm.Entry, renames bool) error {
+	if in.Length != nil || w.held(in, e) {
+		if err := b.resize(w, in, e); err != nil {
+			return err
+		}
+	}
+	if err := w.edit.SetMeta(in.Space, e.Name, in.Mode, in.Mtime, b.stamp(in)); err != nil {
+		return err
+	}
+	if !renames {
+		return nil
+	}
+	return b.rename(w, in, e)
+}
+
+func (b *batch) resize(w *work, in *Intent, e *vm.Entry) error {
+	value := w.value(in, e)
+	if in.Length != nil {
+		if err := b.fits(*in.Length, 0); err != nil {
+			return err
+		}
+		value = resized(value, int(*in.Length))
+	}
+	_, err := b.put(w, in, e.Name, value)
+	return err
+}
+
+func (b *batch) rename(w *work, in *Intent, e *vm.Entry) error {
+	more := int64(len(in.NewName) - len(e.Name))
+	if over := w.edit.Get(in.Space, in.NewName); over != nil {
+		more -= int64(len(over.Name) + len(over.Value))
+	}
+	if err := b.room(more); err != nil {
+		return err
+	}
+	if err := w.edit.Rename(in.Space, e.Name, in.NewName, b.stamp(in), b.store.cfg.Limits); err != nil {
+		return err
+	}
+	b.bytes += more
+	return nil
+}
+
+// note is Note: an event of its own, with nothing changed.
+func (b *batch) note(in *Intent) {
+	ev := Event{
+		Rev: b.store.numbers.rev(), Date: b.now,
+		Type: in.Event, Key: in.Name, Space: in.Space, By: in.By,
+	}
+	if in.Cell != nil {
+		ev.VM = in.Cell.uuid
+	}
+	b.events = append(b.events, told{in.Cell, ev})
+}

@@ -1,0 +1,209 @@
+// Package bolt is the embedded engine: one bbolt file in the data folder. Every
+// Apply is one transaction, synced before it returns.
+//
+// bbolt reads its file through a memory map and trusts what it reads there. A
+// damaged or truncated file makes it panic or fault; the Engine turns both into
+// errors.
+//
+// An Engine is used as store.Engine says: Scan first, then Apply from one
+// goroutine. bbolt has the locks.
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+)
+
+// FileName is the file in the data folder.
+const FileName = "meta9.db"
+
+// mapSize is the address space that is taken at the start. Growing past it maps
+// the file anew, which has to wait for open reads.
+const mapSize = 1 << 30
+
+// Options change how a file is opened. Zero fields take the defaults.
+type Options struct {
+	ReadOnly bool          // for a check: the folder must be there and stays as it is
+	MaxSize  int64         // bytes of the file; 0: what the disk has
+	Timeout  time.Duration // wait for another process to let go of the file; 1 s
+}
+
+// Engine is an open file.
+type Engine struct {
+	db     *bbolt.DB
+	broken bool // bbolt panicked while it held its writer's lock, perhaps
+}
+
+var (
+	_ store.Engine   = (*Engine)(nil)
+	_ store.Verifier = (*Engine)(nil)
+)
+
+// bucket is the one that holds all keys.
+var bucket = []byte("meta9")
+
+// Open opens the file in the data folder, and makes both (modes 0600 and 0700)
+// if they are not there. errs.Busy: another process has it open; any other error
+// is IO and says what is wrong with the file.
+func Open(dir string, o Options) (*Engine, error) {
+	if !o.ReadOnly {
+		if err := makeDir(dir); err != nil {
+			return nil, errs.New(errs.IO, "data folder: %v", err)
+		}
+	}
+	if o.Timeout == 0 {
+		o.Timeout = time.Second
+	}
+	path := filepath.Join(dir, FileName)
+	e := &Engine{}
+	if err := e.open(path, o); err != nil {
+		if errors.Is(err, berrors.ErrTimeout) {
+			return nil, errs.New(errs.Busy, "%s: in use by another process", path)
+		}
+		return nil, errs.New(errs.IO, "%s: %v", path, err)
+	}
+	return e, nil
+}
+
+func (e *Engine) open(path string, o Options) (err error) {
+	defer guard(&err)()
+	e.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:         o.Timeout,
+		ReadOnly:        o.ReadOnly,
+		MaxSize:         int(o.MaxSize),
+		FreelistType:    bbolt.FreelistMapType,
+		InitialMmapSize: mapSize,
+		NoStatistics:    true,
+	})
+	if err != nil || o.ReadOnly {
+		return err
+	}
+	return errors.Join(e.makeBucket(), syncDir(filepath.Dir(path)))
+}
+
+func (e *Engine) makeBucket() error {
+	var there bool
+	if err := e.db.View(func(tx *bbolt.Tx) error {
+		there = tx.Bucket(bucket) != nil
+		return nil
+	}); err != nil || there {
+		return err
+	}
+	return e.db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucket(bucket)
+		return err
+	})
+}
+
+// makeDir makes the folder, and its name durable.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(filepath.Clean(dir)))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Scan calls fn for every key in order.
+func (e *Engine) Scan(fn func(key, value []byte) error) (err error) {
+	defer guard(&err)()
+	return e.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucket)
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(fn)
+	})
+}
+
+// Verify reports what is wrong with the file's own structure. It must follow a
+// Scan that had no error.
+func (e *Engine) Verify(report func(what string)) (err error) {
+	defer guard(&err)()
+	return e.db.View(func(tx *bbolt.Tx) error {
+		for err := range tx.Check() {
+			report(err.Error())
+		}
+		return nil
+	})
+}
+
+// Apply makes the ops durable in one transaction.
+func (e *Engine) Apply(ops []store.Op) error {
+	var attempt int
+	err := e.update(func(tx *bbolt.Tx) error {
+		attempt = tx.ID()
+		return put(tx.Bucket(bucket), ops)
+	})
+	switch {
+	case err == nil:
+		return nil
+	case outOfRoom(err) && !e.broken && e.before(attempt):
+		return errs.New(errs.NoSpace, "the data folder's disk is full: %v", err)
+	default:
+		return errs.New(errs.IO, "data file: %v", err)
+	}
+}
+
+// update is Update, in which a panic is an error after which bbolt must not be
+// touched: it may still hold its lock.
+func (e *Engine) update(fn func(tx *bbolt.Tx) error) (err error) {
+	e.broken = true
+	defer guard(&err)()
+	err = e.db.Update(fn)
+	e.broken = false
+	return err
+}
+
+func put(b *bbolt.Bucket, ops []store.Op) error {
+	for i := range ops {
+		var err error
+		if ops[i].Value == nil {
+			err = b.Delete(ops[i].Key)
+		} else {
+			err = b.Put(ops[i].Key, ops[i].Value)
+		}
+		if err != nil {
+			return fmt.Errorf("key %q: %w", ops[i].Key, err)
+		}
+	}
+	return nil
+}
+
+// before is true when the file still stands before that transaction.
+func (e *Engine) before(attempt int) (is bool) {
+	var err error
+	defer guard(&err)()
+	err = e.db.View(func(tx *bbolt.Tx) error {
+		is = tx.ID() < attempt
+		return nil
+	})
+	return is && err == nil
+}
+
+// Close lets go of the file.
+func (e *Engine) Close() error {
+	if e.broken {
+		return nil
+	}
+	return e.db.Close()
+}

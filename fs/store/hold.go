@@ -1,0 +1,162 @@
+package store
+
+import (
+	"container/list"
+	"sync/atomic"
+
+	"meta9/fs/vm"
+)
+
+// Hold is a truncation to 0 of one key that is not committed yet (docs: "A
+// truncation to 0"). The next commit to the key by anyone computes on "" in place
+// of the value, and ends it; so do the key's removal and Drop.
+type Hold struct {
+	cell   *Cell
+	key    holdKey
+	seq    uint64        // intents submitted up to here come before it
+	active atomic.Bool   // neither committed nor dropped
+	elem   *list.Element // its place in the cell's list; nil: a batch under way applies it
+}
+
+// holdKey names the entry, whatever it is called.
+type holdKey struct {
+	space vm.Space
+	id    uint64
+}
+
+// Hold registers one at once, for intents that are submitted from now on. On a
+// key that is not there it is not active.
+func (s *Store) Hold(c *Cell, sp vm.Space, id uint64) *Hold {
+	h := &Hold{cell: c, key: holdKey{sp, id}}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Under the lock, so that the list is in the order of seq.
+	h.seq = s.queue.seq.Load()
+	if !hasID(c.VM(), h.key) {
+		return h
+	}
+	l := c.holds[h.key]
+	if l == nil {
+		if c.holds == nil {
+			c.holds = make(map[holdKey]*list.List)
+		}
+		l = list.New()
+		c.holds[h.key] = l
+	}
+	h.elem = l.PushBack(h)
+	h.active.Store(true)
+	return h
+}
+
+func hasID(v *vm.VM, k holdKey) bool {
+	if v == nil || k.space >= vm.NumSpaces || k.id == 0 {
+		return false
+	}
+	after := v.EntriesAfter(k.space, k.id-1)
+	return len(after) > 0 && after[0].ID == k.id
+}
+
+// Active says whether the key still reads as empty for whoever holds it.
+func (h *Hold) Active() bool { return h.active.Load() }
+
+// Drop ends the Hold without a commit.
+func (h *Hold) Drop() {
+	h.cell.mu.Lock()
+	defer h.cell.mu.Unlock()
+	h.active.Store(false)
+	if h.elem != nil {
+		h.cell.unlist(h)
+	}
+}
+
+// waits says whether h is still to be applied.
+func (c *Cell) waits(h *Hold) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return h.cell == c && h.elem != nil
+}
+
+// held says whether an intent of that seq finds the key held. It looks at the
+// oldest Hold alone, however many there are.
+func (c *Cell) held(k holdKey, seq uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.holds[k]
+	return l != nil && l.Front().Value.(*Hold).seq < seq
+}
+
+// takeHolds takes the key's Holds that come before seq out of the cell and
+// appends them to taken. They stay active until endHolds.
+func (c *Cell) takeHolds(k holdKey, seq uint64, taken []*Hold) []*Hold {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for l := c.holds[k]; l != nil && l.Len() > 0; {
+		h := l.Front().Value.(*Hold)
+		if h.seq >= seq {
+			break
+		}
+		c.unlist(h)
+		taken = append(taken, h)
+	}
+	return taken
+}
+
+// unlist takes h out of its list, and an empty list out of the cell.
+func (c *Cell) unlist(h *Hold) {
+	l := c.holds[h.key]
+	l.Remove(h.elem)
+	h.elem = nil
+	if l.Len() == 0 {
+		delete(c.holds, h.key)
+	}
+}
+
+// returnHolds undoes takeHolds, for a batch that came to nothing.
+func (c *Cell) returnHolds(taken []*Hold) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := len(taken) - 1; i >= 0; i-- {
+		h := taken[i]
+		if !h.Active() {
+			continue
+		}
+		l := c.holds[h.key]
+		if l == nil {
+			l = list.New()
+			c.holds[h.key] = l
+		}
+		h.elem = l.PushFront(h)
+	}
+}
+
+// endHolds ends those that a durable batch has applied.
+func endHolds(taken []*Hold) {
+	for _, h := range taken {
+		h.active.Store(false)
+	}
+}
+
+// endGone ends the Holds of an entry that is no longer there. A Hold that is
+// registered later finds the new row.
+func (c *Cell) endGone(k holdKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endList(k)
+}
+
+// endAll ends every Hold of a VM that was deleted.
+func (c *Cell) endAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k := range c.holds {
+		c.endList(k)
+	}
+}
+
+func (c *Cell) endList(k holdKey) {
+	for l := c.holds[k]; l != nil && l.Len() > 0; {
+		h := l.Front().Value.(*Hold)
+		c.unlist(h)
+		h.active.Store(false)
+	}
+}

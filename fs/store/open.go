@@ -1,0 +1,191 @@
+package store
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-memdb"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+)
+
+// Defaults of Config.
+const (
+	defaultBatchBytes = 1 << 20
+	defaultVMEvents   = 256
+	defaultRootEvents = 8192
+)
+
+// maxReported is how many damaged records Open logs one by one.
+const maxReported = 100
+
+// Store keeps the VMs. Its methods may be called from any goroutine.
+type Store struct {
+	cfg    Config
+	engine Engine
+	view   *memdb.MemDB
+	ring   *Ring
+	queue  queue
+
+	// publish lets Snapshot find rows and revision at one commit. It is held for
+	// the moment in which both change.
+	publish sync.RWMutex
+	rev     atomic.Uint64
+	count   atomic.Int64
+	bytes   atomic.Int64
+
+	numbers   numbers             // the committer's
+	skipped   map[string][][]byte // the committer's: damaged records, by uuid
+	observers []func(Committed)
+	damage    []Damage
+	full      bool // the committer's: the last batch found no room
+
+	failure atomic.Pointer[error]
+	failed  chan struct{} // closed after failure is set
+	stopped chan struct{} // closed when the committer has returned
+	closing sync.Once
+	closed  error
+}
+
+// Open loads all that the engine holds and starts the committer. Damage is an
+// error (IO) that names the first damaged VM and key, unless cfg.Salvage: then
+// such records are skipped, logged and listed (Salvaged). They stay in the engine
+// until the VM is deleted or created anew. On an error the engine is still the
+// caller's to close; else it is the Store's.
+func Open(e Engine, cfg Config) (*Store, error) {
+	s := &Store{
+		cfg: cfg.withDefaults(), engine: e,
+		failed: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	s.queue.some.L = &s.queue.mu
+	var err error
+	if s.view, err = newView(); err != nil {
+		return nil, errs.New(errs.IO, "view: %v", err)
+	}
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	s.ring = newRing(s.cfg.RootEvents, s.Rev())
+	go s.run()
+	return s, nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Limits == (vm.Limits{}) {
+		c.Limits = vm.DefaultLimits
+	}
+	if c.BatchBytes <= 0 {
+		c.BatchBytes = defaultBatchBytes
+	}
+	if c.VMEvents <= 0 {
+		c.VMEvents = defaultVMEvents
+	}
+	if c.RootEvents <= 0 {
+		c.RootEvents = defaultRootEvents
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+// load fills the view.
+func (s *Store) load() error {
+	txn := s.view.Txn(true)
+	defer txn.Abort()
+	var failed error
+	l := loader{engine: s.engine, report: s.found, onVM: func(v *vm.VM) {
+		if err := s.admit(txn, v); err != nil && failed == nil {
+			failed = err
+		}
+	}}
+	if err := l.load(); err != nil {
+		return errs.New(errs.IO, "loading: %v", err)
+	}
+	if failed != nil {
+		return failed
+	}
+	if n := len(s.damage); n > 0 && !s.cfg.Salvage {
+		return errs.New(errs.IO, "damaged data: %s (%d damaged in all; salvage skips them)", s.damage[0], n)
+	}
+	s.numbers, s.skipped = resume(&l), l.skipped
+	s.rev.Store(s.numbers.next.rev - 1)
+	txn.Commit()
+	return nil
+}
+
+// admit takes a loaded VM into the view.
+func (s *Store) admit(txn *memdb.Txn, v *vm.VM) error {
+	c := s.newCell(v)
+	c.vm.Store(v)
+	if err := claim(txn, c, nil, v); err != nil {
+		return err
+	}
+	if err := setRow(txn, c, v); err != nil {
+		return errs.New(errs.IO, "VM %s: %v", v.UUID, err)
+	}
+	s.count.Add(1)
+	s.bytes.Add(v.Bytes())
+	return nil
+}
+
+func (s *Store) found(d Damage) {
+	s.damage = append(s.damage, d)
+	switch n := len(s.damage); {
+	case n <= maxReported:
+		s.cfg.Log.Error().Str("vm", d.VM).Str("key", d.Key).Msg("damaged: " + d.What)
+	case n == maxReported+1:
+		s.cfg.Log.Error().Msg("more is damaged; a check lists all")
+	}
+}
+
+// Salvaged is what Open skipped.
+func (s *Store) Salvaged() []Damage { return s.damage }
+
+// Close commits what is queued, refuses the rest and closes the engine. It must
+// not be called from the committer's goroutine.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		s.queue.close()
+		<-s.stopped
+		if err := s.engine.Close(); err != nil {
+			s.closed = errs.New(errs.IO, "closing: %v", err)
+		}
+	})
+	return s.closed
+}
+
+// Submit hands over an intent; in.Done is told later. It never waits for the
+// disk.
+func (s *Store) Submit(in *Intent) {
+	if err := s.queue.put(in); err != nil {
+		in.done(Result{Err: err})
+	}
+}
+
+// Do submits and waits, for tests, commands and the start; it sets in.Done. It
+// must not be called from the committer's goroutine.
+func (s *Store) Do(in *Intent) Result {
+	done := make(chan Result, 1)
+	in.Done = func(r Result) { done <- r }
+	s.Submit(in)
+	return <-done
+}
+
+// Err is the final failure of the engine (IO), after which all writes are
+// refused with it, or nil.
+func (s *Store) Err() error {
+	if err := s.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Failed is closed when Err becomes an error.
+func (s *Store) Failed() <-chan struct{} { return s.failed }
+
+// Observe adds one who is told of every change, in commit order, after it was
+// acknowledged. It must be called before the first Submit.
+func (s *Store) Observe(fn func(Committed)) { s.observers = append(s.observers, fn) }

@@ -1,0 +1,54 @@
+package store
+
+import "meta9/fs/vm"
+
+// Cell is the VM with that uuid (lower case), or nil.
+func (s *Store) Cell(uuid string) *Cell { return s.named(nameKey{nameUUID, uuid}) }
+
+// Alias is the VM with that alias, or nil.
+func (s *Store) Alias(alias string) *Cell { return s.named(nameKey{nameAlias, alias}) }
+
+// ByCID is the VM with that vsock_cid, or nil.
+func (s *Store) ByCID(cid uint32) *Cell { return s.named(cidKey(cid)) }
+
+func (s *Store) named(key nameKey) *Cell { return lookup(s.view.Txn(false), key) }
+
+// Cells calls fn for the VMs with an ID greater than after, in the order of their
+// IDs, which is that of creation, until fn returns false. The set is that of one
+// moment; a Cell in it may have been deleted since.
+func (s *Store) Cells(after uint64, fn func(*Cell) bool) {
+	if after+1 != 0 {
+		rows(s.view.Txn(false), after+1, func(r *vmRow) bool { return fn(r.cell) })
+	}
+}
+
+// Snapshot calls fn with all VMs as they are after one commit, by ID, and the
+// revision of it: the events up to rev are in the rows, those after are not.
+func (s *Store) Snapshot(fn func(rows []*vm.VM, rev uint64)) {
+	s.publish.RLock()
+	txn, rev := s.view.Txn(false), s.Rev()
+	s.publish.RUnlock()
+	var all []*vm.VM
+	rows(txn, 0, func(r *vmRow) bool {
+		all = append(all, r.vm)
+		return true
+	})
+	fn(all, rev)
+}
+
+// Count is how many VMs there are.
+func (s *Store) Count() int { return int(s.count.Load()) }
+
+// Bytes is the size of all names and values of all VMs, which Config.TotalBytes
+// bounds.
+func (s *Store) Bytes() int64 { return s.bytes.Load() }
+
+// Rev is the revision of the newest event that was told, or a greater one that
+// was skipped by a restart.
+func (s *Store) Rev() uint64 { return s.rev.Load() }
+
+// Limits are those of each VM.
+func (s *Store) Limits() vm.Limits { return s.cfg.Limits }
+
+// Ring is the root's: the events of all VMs.
+func (s *Store) Ring() *Ring { return s.ring }

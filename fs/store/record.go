@@ -1,0 +1,256 @@
+package store
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"hash/crc32"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+)
+
+// The layout of an engine's keys and values.
+//
+//	m                      the high-water marks: revision, id
+//	v uuid[16] 0           a VM: id, rev, date, properties
+//	v uuid[16] 1+space key an entry: id, rev, mtime, date, mode, kind, muid, value
+//
+// Every value is a format byte, the CRC32C (little-endian) of key, format byte
+// and rest, and the rest: varints, and one text without a length at the end. date
+// is when the record was committed. A VM's Rev and Mtime are those of its newest
+// record, so that a write to a key need not write the VM.
+const (
+	formatByte = 1
+	headSize   = 1 + crc32.Size
+	uuidSize   = 16
+
+	prefixMarks = 'm'
+	prefixVM    = 'v'
+	tagVM       = 0
+	tagSpace    = 1 // and the space
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// maxValue bounds a value where no limit is set. It is what fits the engines and
+// an int of any size.
+const maxValue = 1 << 30
+
+// marks are the numbers up to which revisions and ids may have been handed out.
+type marks struct{ rev, id uint64 }
+
+// entryRecord is an entry and when it was committed.
+type entryRecord struct {
+	entry vm.Entry
+	date  int64
+}
+
+// vmRecord is what the record of a VM says.
+type vmRecord struct {
+	id, rev uint64
+	date    int64
+	props   []byte
+}
+
+func marksKey() []byte { return []byte{prefixMarks} }
+
+// vmKey is the key of the VM's record, or the start of the keys of its entries.
+func vmKey(uuid string, tag byte) []byte {
+	key := make([]byte, 0, 1+uuidSize+1+32)
+	key = append(key, prefixVM)
+	key = appendUUID(key, uuid)
+	return append(key, tag)
+}
+
+func entryKey(uuid string, sp vm.Space, name string) []byte {
+	return append(vmKey(uuid, tagSpace+byte(sp)), name...)
+}
+
+// appendUUID appends the 16 bytes of a uuid that vm has found valid.
+func appendUUID(b []byte, uuid string) []byte {
+	var text [2 * uuidSize]byte
+	n := 0
+	for i := 0; i < len(uuid) && n < len(text); i++ {
+		if uuid[i] != '-' {
+			text[n] = uuid[i]
+			n++
+		}
+	}
+	var raw [uuidSize]byte
+	_, _ = hex.Decode(raw[:], text[:])
+	return append(b, raw[:]...)
+}
+
+// uuidText is the uuid's text: 8-4-4-4-12 digits.
+func uuidText(raw []byte) string {
+	h := hex.EncodeToString(raw)
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+// begin makes a value with room for the head and size more bytes.
+func begin(size int) []byte { return make([]byte, headSize, headSize+size) }
+
+// seal writes the head of a value whose rest is complete.
+func seal(key, value []byte) Op {
+	value[0] = formatByte
+	binary.LittleEndian.PutUint32(value[1:], checksum(key, value))
+	return Op{Key: key, Value: value}
+}
+
+func checksum(key, value []byte) uint32 {
+	sum := crc32.Update(0, castagnoli, key)
+	sum = crc32.Update(sum, castagnoli, value[:1])
+	return crc32.Update(sum, castagnoli, value[headSize:])
+}
+
+// unseal is the rest of a value, if it is whole.
+func unseal(key, value []byte) ([]byte, error) {
+	switch {
+	case len(value) < headSize:
+		return nil, errs.New(errs.IO, "the record has %d bytes, %d are the least", len(value), headSize)
+	case binary.LittleEndian.Uint32(value[1:]) != checksum(key, value):
+		return nil, errs.New(errs.IO, "the checksum is wrong")
+	case value[0] != formatByte:
+		return nil, errs.New(errs.IO, "format %d is not known to this version", value[0])
+	}
+	return value[headSize:], nil
+}
+
+func (m marks) op() Op {
+	b := begin(2 * binary.MaxVarintLen64)
+	b = binary.AppendUvarint(b, m.rev)
+	b = binary.AppendUvarint(b, m.id)
+	return seal(marksKey(), b)
+}
+
+func readMarks(key, value []byte) (marks, error) {
+	rest, err := unseal(key, value)
+	if err != nil {
+		return marks{}, err
+	}
+	f := fields{b: rest}
+	m := marks{rev: f.uvarint(), id: f.uvarint()}
+	return m, f.end()
+}
+
+func vmOp(v *vm.VM) Op {
+	b := begin(256)
+	b = binary.AppendUvarint(b, v.ID)
+	b = binary.AppendUvarint(b, v.Rev)
+	b = binary.AppendVarint(b, v.Mtime)
+	return seal(vmKey(v.UUID, tagVM), v.AppendRecord(b))
+}
+
+func readVM(key, value []byte) (vmRecord, error) {
+	rest, err := unseal(key, value)
+	if err != nil {
+		return vmRecord{}, err
+	}
+	f := fields{b: rest}
+	r := vmRecord{id: f.uvarint(), rev: f.uvarint(), date: f.varint()}
+	r.props = f.rest()
+	return r, f.err()
+}
+
+func entryOp(uuid string, sp vm.Space, e *vm.Entry, date int64) Op {
+	b := begin(5*binary.MaxVarintLen64 + 1 + len(e.Muid) + len(e.Value))
+	b = binary.AppendUvarint(b, e.ID)
+	b = binary.AppendUvarint(b, e.Rev)
+	b = binary.AppendVarint(b, e.Mtime)
+	b = binary.AppendVarint(b, date-e.Mtime)
+	b = binary.AppendUvarint(b, uint64(e.Mode))
+	b = append(b, byte(e.Kind))
+	b = binary.AppendUvarint(b, uint64(len(e.Muid)))
+	b = append(b, e.Muid...)
+	b = append(b, e.Value...)
+	return seal(entryKey(uuid, sp, e.Name), b)
+}
+
+// readEntry reads all but the name. text makes the strings that many entries
+// have alike.
+func readEntry(key, value []byte, text func([]byte) string) (entryRecord, error) {
+	rest, err := unseal(key, value)
+	if err != nil {
+		return entryRecord{}, err
+	}
+	f := fields{b: rest}
+	var r entryRecord
+	r.entry.ID, r.entry.Rev, r.entry.Mtime = f.uvarint(), f.uvarint(), f.varint()
+	r.date = r.entry.Mtime + f.varint()
+	r.entry.Mode = uint16(f.uvarint())
+	r.entry.Kind = vm.Kind(f.byte())
+	muid := f.take(f.uvarint())
+	if f.bad || r.entry.Kind > vm.Bool || r.entry.ID == 0 {
+		return entryRecord{}, errMalformed
+	}
+	r.entry.Muid = text(muid)
+	r.entry.Value = string(f.rest())
+	return r, nil
+}
+
+var errMalformed = errs.New(errs.IO, "the record's fields are wrong")
+
+// fields reads the rest of a record; bad stays true after the first field that
+// is not there.
+type fields struct {
+	b   []byte
+	bad bool
+}
+
+func (f *fields) uvarint() uint64 {
+	v, n := binary.Uvarint(f.b)
+	return skip(f, v, n)
+}
+
+func (f *fields) varint() int64 {
+	v, n := binary.Varint(f.b)
+	return skip(f, v, n)
+}
+
+func skip[T uint64 | int64](f *fields, v T, n int) T {
+	if n <= 0 {
+		f.bad = true
+		return 0
+	}
+	f.b = f.b[n:]
+	return v
+}
+
+func (f *fields) byte() byte {
+	b := f.take(1)
+	if len(b) == 0 {
+		return 0
+	}
+	return b[0]
+}
+
+func (f *fields) take(n uint64) []byte {
+	if n > uint64(len(f.b)) {
+		f.bad = true
+		return nil
+	}
+	b := f.b[:n]
+	f.b = f.b[n:]
+	return b
+}
+
+func (f *fields) rest() []byte {
+	b := f.b
+	f.b = nil
+	return b
+}
+
+func (f *fields) err() error {
+	if f.bad {
+		return errMalformed
+	}
+	return nil
+}
+
+// end is err, and an error too when there is more than was asked for.
+func (f *fields) end() error {
+	if len(f.b) > 0 {
+		return errMalformed
+	}
+	return f.err()
+}
