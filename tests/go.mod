@@ -15,6 +15,7 @@ require (
 	9fans.net/go v0.0.8-0.20250307142834-96bdba94b63f
 	github.com/Harvey-OS/ninep v0.0.0-20200724082702-d30a6d4f9789
 	github.com/docker/go-p9p v0.0.0-20191112112554-37d97cf40d03
+	github.com/google/go-cmp v0.7.0
 	github.com/hugelgupf/p9 v0.4.1
 	github.com/kennylevinsen/qp v0.0.0-20201028211134-45c4de09f88d
 	github.com/kennylevinsen/qptools v0.3.2-0.20201028210939-9c5c155c7091

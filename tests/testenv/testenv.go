@@ -1,0 +1,170 @@
+// Package testenv is what the black-box tests stand on: it builds the product's
+// binaries once a test process, runs meta9d in temporary folders, and installs
+// the tools of the system that a test needs.
+package testenv
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"meta9/tests/daemon"
+	"meta9/tests/raw"
+)
+
+// RaceEnv is the environment variable that makes Binary build with the race
+// detector; make test sets it.
+const RaceEnv = "META9_TEST_RACE"
+
+var builds struct {
+	sync.Mutex
+	dir  string
+	bins map[string]string
+}
+
+// Binary is the path of a command of the product, built from the tree at its
+// first use.
+func Binary(t testing.TB, command string) string {
+	t.Helper()
+	builds.Lock()
+	defer builds.Unlock()
+	if bin, ok := builds.bins[command]; ok {
+		return bin
+	}
+	var flags []string
+	if os.Getenv(RaceEnv) != "" {
+		flags = append(flags, "-race")
+	}
+	if builds.dir == "" {
+		dir, err := os.MkdirTemp("", "meta9-bin-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		builds.dir, builds.bins = dir, map[string]string{}
+	}
+	bin, err := daemon.Build(builds.dir, command, flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	builds.bins[command] = bin
+	return bin
+}
+
+// Main runs a test package and removes what Binary built: TestMain calls it.
+func Main(m *testing.M) {
+	code := m.Run()
+	if builds.dir != "" {
+		os.RemoveAll(builds.dir)
+	}
+	os.Exit(code)
+}
+
+// Server is a running meta9d that ends with the test, or before.
+type Server struct {
+	*daemon.Daemon
+	t testing.TB
+}
+
+// Start runs meta9d. Where o.Dir is "", it gets a temporary folder; a server
+// that is to find the data of an earlier one is given its Options again.
+func Start(t testing.TB, o daemon.Options) *Server {
+	t.Helper()
+	if o.Bin == "" {
+		o.Bin = Binary(t, "meta9d")
+	}
+	if o.Dir == "" {
+		o.Dir = tempDir(t)
+	}
+	d, err := daemon.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Daemon: d, t: t}
+	t.Cleanup(s.end)
+	return s
+}
+
+// tempDir is a short path, since a unix socket's has at most 107 bytes.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "m9-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// end stops the server, if the test has not; a bad end, a panic or a race is
+// the test's failure. It shows the log of a failed test.
+func (s *Server) end() {
+	select {
+	case <-s.Exited():
+	default:
+		if err := s.Stop(20 * time.Second); err != nil {
+			s.t.Errorf("meta9d at its end: %v", err)
+		}
+	}
+	if s.t.Failed() {
+		s.t.Logf("meta9d's log:\n%s", s.Log())
+	}
+}
+
+// Restart stops the server by SIGKILL and starts it again on what it left.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Kill()
+	d, err := daemon.Start(s.Options)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.Daemon = d
+}
+
+// UUID is the n-th UUID of the tests' VMs.
+func UUID(n int) string { return fmt.Sprintf("550e8400-e29b-41d4-a716-%012d", n) }
+
+// NewVM makes a VM of a payload.
+func (s *Server) NewVM(payload string) {
+	s.t.Helper()
+	if err := s.Create([]byte(payload)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Conn is an attached connection to the admin's socket that ends with the test.
+func (s *Server) Conn(aname string) *raw.Conn {
+	s.t.Helper()
+	c, err := s.Dial(aname)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// Shared is the path of a file in the folder of shared facts, which stands
+// beside the tree.
+func Shared(t testing.TB, elem ...string) string {
+	t.Helper()
+	root, err := daemon.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(append([]string{root, "..", "shared"}, elem...)...)
+}
+
+// Eventually waits until ok is true, at most 20 s.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not so after 20 s: %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
