@@ -19,19 +19,17 @@ import (
 
 // GuestSpace is the space in which a guest's name is looked for.
 func (v *VM) GuestSpace(name string) Space {
-	if strings.HasSuffix(name, "_pw") || v.reserved(name) != "" {
+	if _, reserved := v.reserved(name); reserved || strings.HasSuffix(name, "_pw") {
 		return Internal
 	}
 	return Keys
 }
 
-// reserved is the namespace of a name in internal_metadata_namespaces, or "".
-func (v *VM) reserved(name string) string {
-	ns, _, ok := strings.Cut(name, ":")
-	if ok && v.hasNamespace(ns) {
-		return ns
-	}
-	return ""
+// reserved is the name's namespace, and whether internal_metadata_namespaces has
+// it.
+func (v *VM) reserved(name string) (ns string, ok bool) {
+	ns, _, ok = strings.Cut(name, ":")
+	return ns, ok && v.hasNamespace(ns)
 }
 
 // neverGuests is true for the names that are the operator's in both spaces: a
@@ -57,7 +55,7 @@ func (v *VM) GuestMayWrite(s Space, name string) error {
 	case strings.HasPrefix(name, "sdc:"):
 		return errs.New(errs.NotPermitted, `Cannot update the "sdc" Namespace.`)
 	}
-	if ns := v.reserved(name); ns != "" {
+	if ns, ok := v.reserved(name); ok {
 		kind := errs.NotPermitted
 		if s == Internal {
 			kind = errs.Permission

@@ -115,6 +115,15 @@ func (o Object) equal(p Object) bool {
 	return true
 }
 
+// str is s as a JSON string.
+func str(s string) Value { return Value{Kind: StringValue, Text: s} }
+
+// member is a member of an object, or null.
+func (v Value) member(name string) Value {
+	m, _ := v.Members.Get(name)
+	return m
+}
+
 // scalar is the text of a string, number or boolean. ok is false for the rest.
 func (v Value) scalar() (text string, ok bool) {
 	switch v.Kind {

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// How SmartOS's agent answers sdc:NAME: some names have a
-// rule of their own, the rest is the VM object flattened one or two levels deep,
-// and only strings, numbers and booleans are values.
+// How SmartOS's agent answers sdc:NAME: some names have a rule of their own, the
+// rest is the VM object flattened one or two levels deep, and only strings,
+// numbers and booleans are values.
 
 // wholeJSON are the properties that sdc: gives as JSON.
 var wholeJSON = map[string]bool{"nics": true, "resolvers": true, "tmpfs": true}
@@ -24,11 +24,6 @@ var flattened = map[string]func(v Value, rest string) Value{
 	"nics": Value.cell, "disks": Value.cell, "pci_devices": Value.cell, // X.N.k
 }
 
-func (v Value) member(name string) Value {
-	m, _ := v.Members.Get(name)
-	return m
-}
-
 // item is the element of an array at an index in decimal, or null.
 func (v Value) item(index string) Value {
 	i, err := strconv.ParseUint(index, 10, 31)
@@ -39,7 +34,10 @@ func (v Value) item(index string) Value {
 }
 
 func (v Value) cell(rest string) Value {
-	index, name, _ := strings.Cut(rest, ".")
+	index, name, ok := strings.Cut(rest, ".")
+	if !ok {
+		return Value{}
+	}
 	return v.item(index).member(name)
 }
 
@@ -170,6 +168,3 @@ func (v *VM) routeNIC(value string) (nic Object, ok bool) {
 	}
 	return nic, true
 }
-
-// str is s as a JSON string.
-func str(s string) Value { return Value{Kind: StringValue, Text: s} }

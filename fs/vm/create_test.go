@@ -1,0 +1,209 @@
+package vm_test
+
+import (
+	"strings"
+	"testing"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+)
+
+func TestCreate(t *testing.T) {
+	st := newStamp()
+	payload := `{"x-unknown":[1.50,null],"UUID":1,"uuid":"E4E6A97E-CB36-4B18-95C9-8EB0D0D7787F","alias":"web0","state":"running",` +
+		`"customer_metadata":{"b":"2","a":1.0,"t":true,"f":false},"ram":1024,"internal_metadata":{"root_pw":"x"},"internal_metadata_namespaces":["ns","docker"]}`
+	v, changes, err := vm.Create([]byte(payload), st, vm.DefaultLimits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "changes", changes, []vm.Change{{Type: vm.Created, Rev: 1}})
+	diff(t, "JSON", whole(v), strings.Replace(payload, "E4E6A97E-CB36-4B18-95C9-8EB0D0D7787F", uuid, 1))
+	diff(t, "keys", v.Entries(vm.Keys), []*vm.Entry{
+		{ID: 117, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "b", Value: "2", Muid: "test"},
+		{ID: 118, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "a", Value: "1.0", Kind: vm.Number, Muid: "test"},
+		{ID: 119, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "t", Value: "true", Kind: vm.Bool, Muid: "test"},
+		{ID: 120, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "f", Value: "false", Kind: vm.Bool, Muid: "test"},
+	})
+	diff(t, "the rest", []any{v.UUID, v.ID, v.Rev, v.Mtime, v.Count(), v.Bytes(), v.Alias(), v.State(), v.Namespaces()},
+		[]any{uuid, uint64(101), uint64(1), int64(1000), 5, int64(25), "web0", "running", []string{"ns", "docker"}})
+	if e := v.Get(vm.Internal, "root_pw"); e == nil || v.Get(vm.Keys, "root_pw") != nil {
+		t.Errorf("root_pw in internal: %v", e)
+	}
+}
+
+func TestCreateErrors(t *testing.T) {
+	id := `"uuid":"` + uuid + `"`
+	for _, c := range []struct{ payload, text string }{
+		{`[]`, "a VM is a JSON object"},
+		{`{`, "JSON: "},
+		{`{}`, "uuid: missing"},
+		{`{"uuid":null}`, "uuid: "},
+		{`{"uuid":7}`, "uuid: must be a UUID such as"},
+		{`{"uuid":"e4e6a97e"}`, `uuid: must be a UUID such as`},
+		{`{` + id + `,"alias":7}`, "alias: must be a string"},
+		{`{` + id + `,"alias":"a\nb"}`, "alias: must be a string that could be"},
+		{`{` + id + `,"alias":"x","alias":"y"}`, `"alias" is given twice`},
+		{`{` + id + `,"owner_uuid":"nobody"}`, "owner_uuid: must be a UUID"},
+		{`{` + id + `,"hostname":{}}`, "hostname: must be a string, not {}"},
+		{`{` + id + `,"ram":"lots"}`, "ram: must be a number"},
+		{`{` + id + `,"autoboot":"yes"}`, "autoboot: must be true or false"},
+		{`{` + id + `,"vsock_cid":2}`, "vsock_cid: must be an integer from 3"},
+		{`{` + id + `,"vsock_cid":3.5}`, "vsock_cid: "},
+		{`{` + id + `,"vsock_cid":4294967295}`, "vsock_cid: "},
+		{`{` + id + `,"vsock_cid":"7"}`, "vsock_cid: "},
+		{`{` + id + `,"9p_chardev":1}`, "9p_chardev: must be a string"},
+		{`{` + id + `,"mdata_chardev":[]}`, "mdata_chardev: must be a string"},
+		{`{` + id + `,"nics":{}}`, "nics: must be an array of objects"},
+		{`{` + id + `,"nics":[1]}`, "nics: must be an array of objects"},
+		{`{` + id + `,"nics":[{},{"mac":"aa:bb:cc:dd:ee"}]}`, `nics.1.mac: must be a MAC address such as 02:08:20:aa:bb:cc, not "aa:bb:cc:dd:ee"`},
+		{`{` + id + `,"nics":[{"mac":"aa:bb:cc:dd:ee:gg"}]}`, "nics.0.mac: "},
+		{`{` + id + `,"nics":[{"mac":"aa:bb:cc:dd:ee:é1"}]}`, "nics.0.mac: "},
+		{`{` + id + `,"nics":[{"mac":"aa:bb:cc:dd:ee:01"},{"mac":"AA:bb:cc:dd:ee:01"}]}`, `nics.1.mac: "aa:bb:cc:dd:ee:01" is there twice`},
+		{`{` + id + `,"nics":[{"ips":"dhcp"}]}`, "nics.0.ips: must be an array of strings"},
+		{`{` + id + `,"disks":"none"}`, "disks: must be an array of objects"},
+		{`{` + id + `,"disks":[{"path":"/a"},{"path":"/a"}]}`, `disks.1.path: "/a" is there twice`},
+		{`{` + id + `,"tags":["a"]}`, "tags: must be an object of strings, numbers and booleans"},
+		{`{` + id + `,"tags":{"a":null}}`, "tags: must be"},
+		{`{` + id + `,"routes":{"a":1}}`, "routes: must be an object of strings"},
+		{`{` + id + `,"resolvers":"8.8.8.8"}`, "resolvers: must be an array of strings"},
+		{`{` + id + `,"internal_metadata_namespaces":[1]}`, "internal_metadata_namespaces: must be"},
+		{`{` + id + `,"customer_metadata":[]}`, "customer_metadata: must be an object of keys"},
+		{`{` + id + `,"customer_metadata":null}`, "customer_metadata: must be an object of keys"},
+		{`{` + id + `,"customer_metadata":{"k":{}}}`, "customer_metadata.k: must be a string, a number or a boolean"},
+		{`{` + id + `,"internal_metadata":{"k":null}}`, "internal_metadata.k: must be a string"},
+		{`{` + id + `,"internal_metadata":{" k":""}}`, `internal_metadata: key " k": no blank`},
+		{`{` + id + `,"set_customer_metadata":{"a":"b"}}`, "set_customer_metadata: is for an update"},
+		{`{` + id + `,"add_nics":[]}`, "add_nics: is for an update"},
+		{`{` + id + `,"__meta9_binary":1}`, "__meta9_binary: must be an object"},
+		{`{` + id + `,"__meta9_binary":{"keys":{}}}`, "__meta9_binary.keys: the members are"},
+		{`{` + id + `,"__meta9_binary":{"customer_metadata":{"k":"*"}}}`, "__meta9_binary.customer_metadata.k: must be a string in base64"},
+		{`{` + id + `,"__meta9_binary":{"customer_metadata":{"k":1234}}}`, "k: must be a string in base64"},
+		{`{` + id + `,"customer_metadata":{"k":""},"__meta9_binary":{"customer_metadata":{"k":""}}}`, `customer_metadata: the key "k" is there twice`},
+	} {
+		v, _, err := vm.Create([]byte(c.payload), newStamp(), vm.DefaultLimits)
+		if v != nil {
+			t.Errorf("%s made a VM", c.payload)
+			continue
+		}
+		wantError(t, err, errs.Invalid, c.text)
+	}
+	_, _, err := vm.Create([]byte(`{`+id+`,"customer_metadata":{"`+strings.Repeat("k", 256)+`":""}}`), newStamp(), vm.DefaultLimits)
+	wantError(t, err, errs.NameTooLong, "customer_metadata: a key is at most 255")
+}
+
+// TestCreateTakes: what looks odd but is right.
+func TestCreateTakes(t *testing.T) {
+	for _, members := range []string{
+		`"alias":""`, `"zoneid":null`, `"ram":"1024"`, `"vsock_cid":3`, `"nics":[{"mac":"2:8:20:A:b:c","primary":1}]`,
+		`"nics":[{},{}]`, `"tags":{}`, `"set_top_box":1`, `"add_tags":["a"]`, `"remove_x":{}`, `"customer_metadata":{}`,
+		`"filesystems":[{"source":"/a","target":"/b","options":["ro"]}]`, `"alias":"a/b%"`,
+	} {
+		v := small(t, newStamp(), members)
+		if want := `{"uuid":"` + uuid + `",` + members + `}`; whole(v) != want {
+			t.Errorf("%s became %s", want, whole(v))
+		}
+	}
+}
+
+func TestCreateLimits(t *testing.T) {
+	payload := []byte(`{"uuid":"` + uuid + `","customer_metadata":{"ab":"xyz"},"internal_metadata":{"c":"12"}}`)
+	for _, c := range []struct {
+		lim  vm.Limits
+		kind errs.Kind // 0: it fits
+		text string
+	}{
+		{vm.Limits{}, 0, ""},
+		{vm.Limits{Value: 3, Keys: 2, Bytes: 8}, 0, ""},
+		{vm.Limits{Value: 2}, errs.TooLarge, `2 bytes is the limit of a value, "ab" has 3`},
+		{vm.Limits{Keys: 1}, errs.NoSpace, "1 keys is this VM's limit"},
+		{vm.Limits{Bytes: 7}, errs.NoSpace, "7 bytes of metadata is this VM's limit"},
+	} {
+		v, _, err := vm.Create(payload, newStamp(), c.lim)
+		if c.kind == 0 {
+			if err != nil || v.Count() != 2 {
+				t.Errorf("%+v: %v", c.lim, err)
+			}
+			continue
+		}
+		wantError(t, err, c.kind, c.text)
+	}
+}
+
+// TestRecord: a VM that went to disk and back is the same VM.
+func TestRecord(t *testing.T) {
+	st := newStamp()
+	for _, v := range []*vm.VM{create(t, st, string(readMdata(t).VM)), small(t, st, ""), small(t, st, `"customer_metadata":{},"a":1.0`)} {
+		e := v.Edit()
+		if _, err := e.Put(vm.Internal, "bin", "\xff", st, vm.DefaultLimits); err != nil {
+			t.Fatal(err)
+		}
+		v = e.VM()
+		entries := [vm.NumSpaces][]*vm.Entry{}
+		for s := range vm.NumSpaces {
+			for _, e := range v.Entries(s) { // in another order
+				entries[s] = append([]*vm.Entry{e}, entries[s]...)
+			}
+		}
+		back, err := vm.Restore(v.UUID, v.ID, v.Rev, v.Mtime, v.AppendRecord(nil), entries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		diff(t, "JSON", whole(back), whole(v))
+		diff(t, "numbers", []any{back.UUID, back.ID, back.Rev, back.Mtime, back.Count(), back.Bytes()},
+			[]any{v.UUID, v.ID, v.Rev, v.Mtime, v.Count(), v.Bytes()})
+		for _, e := range v.Entries(vm.Keys) {
+			if back.Get(vm.Keys, e.Name) != e {
+				t.Errorf("%q is not found", e.Name)
+			}
+		}
+	}
+}
+
+func TestRestoreErrors(t *testing.T) {
+	a, b := &vm.Entry{ID: 1, Name: "a"}, &vm.Entry{ID: 2, Name: "a"}
+	c := &vm.Entry{ID: 1, Name: "c"}
+	for _, r := range []struct {
+		uuid, props string
+		entries     []*vm.Entry
+		text        string
+	}{
+		{"x", `{}`, nil, "UUID"},
+		{uuid, `{`, nil, "JSON"},
+		{uuid, `[]`, nil, "no JSON object"},
+		{uuid, `{}`, []*vm.Entry{a, b}, `internal_metadata: the key "a" is there twice`},
+		{uuid, `{}`, []*vm.Entry{a, c}, `the same id 1`},
+	} {
+		v, err := vm.Restore(r.uuid, 1, 1, 1, []byte(r.props), [vm.NumSpaces][]*vm.Entry{vm.Internal: r.entries})
+		wantError(t, err, errs.Invalid, r.text)
+		if v != nil {
+			t.Errorf("%s: a VM beside the error", r.text)
+		}
+	}
+}
+
+// FuzzCreate: a payload makes a VM whose JSON makes the same VM, or an error of
+// the kinds that Create names.
+func FuzzCreate(f *testing.F) {
+	f.Add([]byte(`{"uuid":"` + uuid + `"}`))
+	f.Add([]byte(`{"uuid":"` + uuid + `","alias":"a","nics":[{"mac":"2:8:20:a:b:c","ip":"dhcp"}],"tags":{"a.b":1},"routes":{"10.0.0.0/8":"nics[0]"},` +
+		`"customer_metadata":{"k":1.0,"t":true,"user-data":"x"},"internal_metadata":{"x_pw":"y"},"__meta9_binary":{"customer_metadata":{"b":"/w=="}}}`))
+	f.Add([]byte(`{"uuid":"` + uuid + `","customer_metadata":{"` + strings.Repeat("k", 256) + `":""}}`))
+	f.Add([]byte(`{"uuid":"","nics":[{"mac":7}]}`))
+	lim := vm.Limits{Value: 64, Keys: 8, Bytes: 256}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		v, _, err := vm.Create(payload, newStamp(), lim)
+		if err != nil {
+			switch errs.KindOf(err) {
+			case errs.Invalid, errs.NameTooLong, errs.TooLarge, errs.NoSpace:
+			default:
+				t.Fatalf("kind of %v", err)
+			}
+			return
+		}
+		checkVM(t, v, lim)
+		again, _, err := vm.Create([]byte(whole(v)), newStamp(), lim)
+		if err != nil || whole(again) != whole(v) {
+			t.Fatalf("%s made %v, %v", whole(v), again, err)
+		}
+	})
+}

@@ -1,0 +1,136 @@
+package vm_test
+
+import (
+	"testing"
+
+	"meta9/fs/vm"
+)
+
+func TestNoCloudOfVector(t *testing.T) {
+	v := vectorVM(t)
+	for name, want := range map[string]string{
+		"meta-data": `instance-id: "e4e6a97e-cb36-4b18-95c9-8eb0d0d7787f"
+local-hostname: "cust-host"
+public-keys:
+  - "ssh-rsa AAAA test@x"
+`,
+		"user-data":   "hello user data",
+		"vendor-data": "#cloud-config\n{}\n",
+		"network-config": `version: 2
+ethernets:
+  "net0":
+    match:
+      macaddress: "aa:bb:cc:dd:ee:01"
+    set-name: "net0"
+    addresses:
+      - "192.168.1.10/24"
+    nameservers:
+      addresses:
+        - "8.8.8.8"
+        - "1.1.1.1"
+      search:
+        - "local"
+    routes:
+      - to: "0.0.0.0/0"
+        via: "192.168.1.1"
+`,
+	} {
+		got, ok := v.NoCloud(name)
+		if !ok {
+			t.Errorf("no %s", name)
+		}
+		diff(t, name, got, want)
+	}
+	if _, ok := v.NoCloud("x"); ok {
+		t.Error("a file x")
+	}
+	for _, name := range vm.NoCloudNames {
+		if _, ok := v.NoCloud(name); !ok {
+			t.Errorf("%s is listed and not there", name)
+		}
+	}
+}
+
+func TestNoCloudKeys(t *testing.T) {
+	for _, c := range []struct{ members, file, want string }{
+		{``, "meta-data", "instance-id: \"" + uuid + "\"\nlocal-hostname: \"" + uuid + "\"\n"},
+		{`"alias":"a0"`, "meta-data", "instance-id: \"" + uuid + "\"\nlocal-hostname: \"a0\"\n"},
+		{`"hostname":"h0","alias":"a0"`, "meta-data", "instance-id: \"" + uuid + "\"\nlocal-hostname: \"h0\"\n"},
+		{
+			`"customer_metadata":{"hostname":"a\"\nb: c","root_authorized_keys":"one\n\n two \r\n"}`, "meta-data",
+			"instance-id: \"" + uuid + "\"\nlocal-hostname: \"a\\\"\\u000ab: c\"\npublic-keys:\n  - \"one\"\n  - \"two\"\n",
+		},
+		{
+			`"customer_metadata":{"hostname":"` + "\u0085\u2028é\U0001f600\U000e0001" + `"}`, "meta-data",
+			"instance-id: \"" + uuid + "\"\nlocal-hostname: \"\\u0085\\u2028é\U0001f600\\U000e0001\"\n",
+		},
+		{``, "user-data", "#cloud-config\n{}\n"},
+		{`"customer_metadata":{"user-data":"u","cloud-init:user-data":"c"}`, "user-data", "c"},
+		{`"customer_metadata":{"user-data":"u","cloud-init:user-data":""}`, "user-data", "u"},
+		{`"customer_metadata":{"cloud-init:user-data":"c"},"internal_metadata":{"cloud-init:user-data":"i"},"internal_metadata_namespaces":["cloud-init"]`, "user-data", "i"},
+		{`"customer_metadata":{"cloud-init:vendor-data":"v"}`, "vendor-data", "v"},
+		{`"customer_metadata":{"cloud-init:network-config":"n"},"nics":[{}]`, "network-config", "n"},
+		{``, "network-config", ""},
+		{`"nics":[]`, "network-config", ""},
+	} {
+		got, _ := small(t, newStamp(), c.members).NoCloud(c.file)
+		diff(t, c.members+" "+c.file, got, c.want)
+	}
+}
+
+// TestNoCloudBinary: user data may be compressed.
+func TestNoCloudBinary(t *testing.T) {
+	st := newStamp()
+	e := small(t, st, "").Edit()
+	put(t, e, st, "user-data", "\x1f\x8b\x00")
+	if got, _ := e.VM().NoCloud("user-data"); got != "\x1f\x8b\x00" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestNetworkConfig(t *testing.T) {
+	v := small(t, newStamp(), `"nics":[{"mac":"2:8:20:A:b:c","ips":["dhcp","addrconf"]},`+
+		`{"interface":"net1","mac":"02:08:20:00:00:02","ip":"10.1.0.5","netmask":"255.255.0.0","gateway":"10.1.0.1","primary":1},`+
+		`{"interface":"net2","ips":["10.2.0.5/24","fd00::5/64"],"gateways":["10.2.0.1"]},{"ip":"dhcp","gateway":"fd00::1"}],`+
+		`"routes":{"10.9.0.0/16":"10.2.0.9","fd01::/64":"fd00::9","10.8.0.0/16":"nics[1]","10.7.0.0/16":"10.99.0.1","bad":"x"}`)
+	got, _ := v.NoCloud("network-config")
+	diff(t, "network-config", got, `version: 2
+ethernets:
+  "eth0":
+    match:
+      macaddress: "02:08:20:0a:0b:0c"
+    set-name: "eth0"
+    dhcp4: true
+    dhcp6: true
+  "net1":
+    match:
+      macaddress: "02:08:20:00:00:02"
+    set-name: "net1"
+    addresses:
+      - "10.1.0.5/16"
+    routes:
+      - to: "0.0.0.0/0"
+        via: "10.1.0.1"
+  "net2":
+    addresses:
+      - "10.2.0.5/24"
+      - "fd00::5/64"
+    routes:
+      - to: "10.9.0.0/16"
+        via: "10.2.0.9"
+      - to: "fd01::/64"
+        via: "fd00::9"
+  "eth3":
+    dhcp4: true
+`)
+	got, _ = small(t, newStamp(), `"nics":[{"ip":"fe80::5","netmask":"x","gateways":["fe80::1"]}]`).NoCloud("network-config")
+	diff(t, "the only NIC is primary", got, `version: 2
+ethernets:
+  "eth0":
+    addresses:
+      - "fe80::5"
+    routes:
+      - to: "::/0"
+        via: "fe80::1"
+`)
+}

@@ -1,0 +1,72 @@
+package vm_test
+
+import (
+	"strings"
+	"testing"
+
+	"meta9/fs/vm"
+)
+
+// TestGuestJSON: the guest's vm.json of the vector VM lacks what it does not see
+// and nothing else.
+func TestGuestJSON(t *testing.T) {
+	v := vectorVM(t)
+	want := whole(v)
+	for _, hidden := range []string{
+		`"foo:shadow":"customer",`, `"x_pw":"wrong",`,
+		`"operator-script":"#!/bin/sh\necho op\n",`, `,"secret":"hidden"`, `,"sdc:volumes":"[{\"name\":\"v\"}]"`,
+	} {
+		if !strings.Contains(want, hidden) {
+			t.Fatalf("%s is not in %s", hidden, want)
+		}
+		want = strings.Replace(want, hidden, "", 1)
+	}
+	diff(t, "guest's JSON", string(v.AppendJSON(nil, true)), want)
+}
+
+// TestJSONIsThePayload: what was given comes back, byte for byte but for blanks.
+func TestJSONIsThePayload(t *testing.T) {
+	payload, err := vm.ParseValue(readMdata(t).VM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "JSON", whole(vectorVM(t)), string(payload.AppendJSON(nil)))
+}
+
+// TestBinaryValues: they leave their place, are base64 beside it, and come back.
+func TestBinaryValues(t *testing.T) {
+	st := newStamp()
+	v := small(t, st, `"customer_metadata":{"a":"1"}`)
+	e := v.Edit()
+	for _, s := range []vm.Space{vm.Keys, vm.Internal} {
+		for _, name := range []string{"bin", "b_pw"} {
+			if _, err := e.Put(s, name, "\xff\x00", st, vm.DefaultLimits); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	v = e.VM()
+	const head = `{"uuid":"` + uuid + `","customer_metadata":{"a":"1"},"internal_metadata":{},"__meta9_binary":`
+	diff(t, "admin's", whole(v), head+`{"customer_metadata":{"bin":"/wA=","b_pw":"/wA="},"internal_metadata":{"bin":"/wA=","b_pw":"/wA="}}}`)
+	diff(t, "guest's", string(v.AppendJSON([]byte("x"), true)), "x"+head+`{"customer_metadata":{"bin":"/wA="},"internal_metadata":{"b_pw":"/wA="}}}`)
+
+	back := create(t, st, whole(v))
+	diff(t, "read again", whole(back), whole(v))
+	if got := back.Get(vm.Internal, "b_pw"); got.Value != "\xff\x00" || got.Kind != vm.Text {
+		t.Errorf("b_pw is %+v", got)
+	}
+	if err := e.Update([]byte(whole(v)), st, vm.DefaultLimits); err != nil || e.VM() != v {
+		t.Errorf("its own JSON changed it: %v", err)
+	}
+}
+
+// TestOnlyInternalBinary: an empty half of the member is left out.
+func TestOnlyInternalBinary(t *testing.T) {
+	st := newStamp()
+	e := small(t, st, "").Edit()
+	if _, err := e.Put(vm.Internal, "x", "\xff", st, vm.DefaultLimits); err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "JSON", whole(e.VM()), `{"uuid":"`+uuid+`","internal_metadata":{},"__meta9_binary":{"internal_metadata":{"x":"/w=="}}}`)
+	diff(t, "guest's", string(e.VM().AppendJSON(nil, true)), `{"uuid":"`+uuid+`","internal_metadata":{}}`)
+}
