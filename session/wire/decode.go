@@ -19,12 +19,13 @@ func Split(b []byte) (size uint32, t Type, tag uint16, ok bool) {
 }
 
 // Decode reads one whole frame, from its size field (which must be true) to its
-// end, into m and zeroes every field of m that the type does not use. Bytes after
-// the fields of a message are ignored, except in a draft Tsession. Names are not
+// end, into m and zeroes every field of m that the type does not use. It writes
+// over the lists that m had, so they must be m's own. Bytes after the fields of a
+// message are ignored, except in a draft Tsession and in a stat. Names are not
 // judged: any bytes pass.
 //
-// The error is errs.Unsupported for a type that d does not have and
-// errs.Protocol for a malformed frame; m.Type and m.Tag are set in both cases.
+// The error is errs.Unsupported for a type that d does not have and errs.Protocol
+// for a malformed frame; of m only Type and Tag mean anything then.
 func Decode(m *Msg, frame []byte, d Dialect) error {
 	m.reset()
 	_, t, tag, ok := Split(frame)

@@ -7,25 +7,29 @@ type dialects uint8
 
 func (s dialects) has(d Dialect) bool { return s>>d&1 != 0 }
 
+// The sets that share a message or a trait.
 const (
-	plainLike dialects = 1<<Plain | 1<<U | 1<<E | 1<<EN
-	linuxLike dialects = 1<<L | 1<<LE
-	withNames dialects = plainLike | linuxLike // all that were negotiated
-	beforeAny dialects = 1<<None | 1<<Unknown  // Tversion not yet agreed
-	withKeys  dialects = 1<<E | 1<<LE | 1<<EN  // sessions and macros
-	withNums  dialects = 1<<LE | 1<<EN         // numbered requests
-	withUIDs  dialects = 1<<U | linuxLike      // n_uname beside uname
-	withText  dialects = 1<<U | 1<<E | 1<<EN   // error text with a detail
+	plainLike  dialects = 1<<Plain | 1<<U | 1<<E | 1<<EN
+	linuxLike  dialects = 1<<L | 1<<LE
+	negotiated dialects = plainLike | linuxLike
+	beforeAny  dialects = 1<<None | 1<<Unknown
+	everywhere dialects = negotiated | beforeAny
+	withKeys   dialects = 1<<E | 1<<LE | 1<<EN // sessions and macros
+	withNums   dialects = 1<<LE | 1<<EN        // numbered requests
+	withUIDs   dialects = 1<<U | linuxLike     // n_uname beside uname
+	withText   dialects = 1<<U | 1<<E | 1<<EN  // error texts with a detail
 )
 
-// served are the dialects that Negotiate may answer with. One that is missing
-// is answered by its fallback: add L, LE and EN here when the session serves
-// them.
-const served = 1<<Plain | 1<<U | 1<<E
+// served are the dialects that Negotiate may answer with; one that is missing is
+// answered by its fallback. Add L, LE and EN once the session serves them.
+const served dialects = 1<<Plain | 1<<U | 1<<E
 
-// fallback is what a client of d understands as well.
+// fallback is what a client that asks for d understands as well.
 func (d Dialect) fallback() Dialect {
-	if d == EN {
+	switch d {
+	case LE:
+		return L
+	case EN:
 		return E
 	}
 	return Plain
@@ -35,7 +39,7 @@ func (d Dialect) fallback() Dialect {
 // same, or one that is the same up to a period, or Unknown.
 func Negotiate(asked string) Dialect {
 	d := named(asked)
-	for d != Unknown && !dialects(served).has(d) {
+	for d != Unknown && !served.has(d) {
 		d = d.fallback()
 	}
 	return d

@@ -244,7 +244,7 @@ func (w *writer) u64(v uint64) { w.b = binary.LittleEndian.AppendUint64(w.b, v) 
 func (w *writer) qid(q *p9.QID) { w.b = appendQID(w.b, q) }
 
 func (w *writer) str(s string) {
-	if len(s) > str {
+	if len(s) > maxStr {
 		w.fail("a string over 65,535 bytes")
 		return
 	}

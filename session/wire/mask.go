@@ -63,7 +63,7 @@ func DirentSize(e *p9.Dirent) int { return 13 + 8 + 1 + 2 + len(e.Name) }
 // offset[8] type[1] name[s]. A name over 65,535 bytes has no such form: nothing
 // is appended. Linux shows type to programs as d_type: 4 is a folder, 8 a file.
 func AppendDirent(b []byte, e *p9.Dirent) []byte {
-	if len(e.Name) > str {
+	if len(e.Name) > maxStr {
 		return b
 	}
 	b = appendQID(b, &e.QID)
