@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"meta9/session/wire"
@@ -56,7 +58,7 @@ type Options struct {
 	Bin    string   // meta9d
 	Dir    string   // its data, run folder and configuration go in here
 	Config string   // TOML; "" for none
-	TCP    bool     // listen on a loopback port as admin, too
+	TCP    []string // who a loopback listener each is bound to: "" (nobody), "as=admin", "as=vm:UUID"
 	Memory bool     // --data "": nothing on disk
 	Args   []string // further arguments
 	Env    []string // further environment, NAME=VALUE
@@ -67,7 +69,7 @@ type Options struct {
 type Daemon struct {
 	*proc.Proc
 	Options
-	TCPAddr string // HOST:PORT with Options.TCP, else ""
+	TCPAddrs []string // HOST:PORT of each of Options.TCP
 }
 
 // startTime is how long meta9d may take to be ready: a folder of a million keys
@@ -93,13 +95,17 @@ func (d *Daemon) args() ([]string, error) {
 	if d.Memory {
 		args[3] = ""
 	}
-	if d.TCP {
+	for _, as := range d.TCP {
 		port, err := freePort()
 		if err != nil {
 			return nil, err
 		}
-		d.TCPAddr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		args = append(args, "--insecure", "--listen", "tcp:"+d.TCPAddr+",as=admin")
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		d.TCPAddrs = append(d.TCPAddrs, addr)
+		args = append(args, "--listen", strings.TrimSuffix("tcp:"+addr+","+as, ","))
+	}
+	if slices.ContainsFunc(d.TCP, func(as string) bool { return as != "" }) {
+		args = append(args, "--insecure")
 	}
 	if d.Config != "" {
 		file := filepath.Join(d.Dir, "meta9d.toml")

@@ -147,7 +147,7 @@ func oneLine(payload string) string { return strings.ReplaceAll(payload, "\n", "
 // TestClients runs the script with every client over both transports. Every
 // run has a VM of its own.
 func TestClients(t *testing.T) {
-	srv := testenv.Start(t, daemon.Options{TCP: true})
+	srv := testenv.Start(t, daemon.Options{TCP: []string{"as=admin"}})
 	for i, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
 			for j, network := range []string{"unix", "tcp"} {
@@ -158,7 +158,7 @@ func TestClients(t *testing.T) {
 					defer srv.Ctl("delete " + testenv.UUID(n)) // the alias is free again
 					addr, aname := srv.VM(testenv.UUID(n)), ""
 					if network == "tcp" {
-						addr, aname = srv.TCPAddr, "vms/"+testenv.UUID(n)
+						addr, aname = srv.TCPAddrs[0], "vms/"+testenv.UUID(n)
 					}
 					runScript(t, k, network, addr, aname)
 				})
