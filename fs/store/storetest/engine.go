@@ -1,0 +1,189 @@
+package storetest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"meta9/fs/store"
+)
+
+// content is what Scan finds; it fails when the keys are not in order.
+func content(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, e store.Engine,
+) map[string]string {
+	t.Helper()
+	got := make(map[string]string)
+	var last []byte
+	if err := e.Scan(func(key, value []byte) error {
+		if last != nil && bytes.Compare(key, last) <= 0 {
+			return fmt.Errorf("key %q comes after %q", key, last)
+		}
+		last = bytes.Clone(key)
+		got[string(key)] = string(value)
+		return nil
+	}); err != nil {
+		t.Fatalf("Scan: %v", err)
+	}
+	return got
+}
+
+func apply(t *testing.T, e store.Engine, ops ...store.Op) {
+	t.Helper()
+	if err := e.Apply(ops); err != nil {
+		t.Fatalf("Apply: %v", err)
+	}
+}
+
+func put(key, value string) store.Op { return store.Op{Key: []byte(key), Value: []byte(value)} }
+func del(key string) store.Op        { return store.Op{Key: []byte(key)} }
+
+func testEmpty(t *testing.T, open func(string) store.Engine) {
+	e := open(t.TempDir())
+	if got := content(t, e); len(got) != 0 {
+		t.Errorf("a new engine holds %q", got)
+	}
+	apply(t, e)
+	apply(t, e, del("not there"))
+	mustClose(t, e)
+}
+
+func testOrder(t *testing.T, open func(string) store.Engine) {
+	dir := t.TempDir()
+	e := open(dir)
+	content(t, e)
+	want := make(map[string]string)
+	var ops []store.Op
+	for i := range 256 {
+		for _, key := range []string{string([]byte{byte(255 - i)}), string([]byte{byte(i), 0}), string([]byte{'x', byte(i), 255})} {
+			want[key] = fmt.Sprint("value of ", i)
+			ops = append(ops, put(key, want[key]))
+		}
+	}
+	apply(t, e, ops...)
+	diff(t, "content", want, content(t, e))
+	mustClose(t, e)
+	e = open(dir)
+	diff(t, "content after reopen", want, content(t, e))
+	mustClose(t, e)
+}
+
+func testOneApply(t *testing.T, open func(string) store.Engine) {
+	dir := t.TempDir()
+	e := open(dir)
+	content(t, e)
+	apply(t, e, put("a", "1"), put("b", "1"), put("c", "1"))
+	apply(t, e,
+		put("a", "2"), put("a", "3"),
+		del("b"), put("b", "2"),
+		put("c", "2"), del("c"),
+		put("d", "1"), del("d"), put("d", "2"))
+	mustClose(t, e)
+	e = open(dir)
+	diff(t, "content", map[string]string{"a": "3", "b": "2", "d": "2"}, content(t, e))
+	mustClose(t, e)
+}
+
+// testAllOrNone gives an op that an engine may refuse; if it does, the others of
+// the same Apply are not there.
+func testAllOrNone(t *testing.T, open func(string) store.Engine) {
+	e := open(t.TempDir())
+	content(t, e)
+	apply(t, e, put("a", "1"))
+	err := e.Apply([]store.Op{put("a", "2"), put("", "no key"), put("b", "2")})
+	want := map[string]string{"a": "2", "b": "2", "": "no key"}
+	if err != nil {
+		want = map[string]string{"a": "1"}
+	}
+	diff(t, "content", want, content(t, e))
+	mustClose(t, e)
+}
+
+func testLarge(t *testing.T, open func(string) store.Engine) {
+	dir := t.TempDir()
+	e := open(dir)
+	content(t, e)
+	large := string(bytes.Repeat([]byte("0123456789abcdef"), 1<<20)) // 16 MiB
+	apply(t, e, put("large", large), put("small", "s"))
+	apply(t, e, put("other", large[1:]))
+	apply(t, e, del("other"))
+	mustClose(t, e)
+	e = open(dir)
+	got := content(t, e)
+	if len(got) != 2 || got["large"] != large || got["small"] != "s" {
+		t.Errorf("%d keys, large has %d bytes", len(got), len(got["large"]))
+	}
+	mustClose(t, e)
+}
+
+func testScanError(t *testing.T, open func(string) store.Engine) {
+	e := open(t.TempDir())
+	content(t, e)
+	apply(t, e, put("a", "1"), put("b", "1"))
+	stop := errors.New("stop")
+	calls := 0
+	err := e.Scan(func(_, _ []byte) error {
+		calls++
+		return stop
+	})
+	if !errors.Is(err, stop) || calls != 1 {
+		t.Errorf("Scan called %d times and returned %v", calls, err)
+	}
+	mustClose(t, e)
+}
+
+// testRandom compares with a map, over reopens.
+func testRandom(t *testing.T, open func(string) store.Engine) {
+	root := t.TempDir()
+	n := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		n++
+		dir := fmt.Sprint(root, "/", n)
+		e := open(dir)
+		defer func() { _ = e.Close() }()
+		want := make(map[string]string)
+		for range rapid.IntRange(1, 6).Draw(rt, "applies") {
+			diffMap(rt, want, content(rt, e))
+			ops, next := drawOps(rt, want)
+			if err := e.Apply(ops); err != nil {
+				rt.Fatalf("Apply: %v", err)
+			}
+			want = next
+			if rapid.Bool().Draw(rt, "reopen") {
+				if err := e.Close(); err != nil {
+					rt.Fatalf("Close: %v", err)
+				}
+				e = open(dir)
+			}
+		}
+		diffMap(rt, want, content(rt, e))
+	})
+}
+
+func drawOps(rt *rapid.T, have map[string]string) ([]store.Op, map[string]string) {
+	next := maps.Clone(have)
+	var ops []store.Op
+	for range rapid.IntRange(0, 20).Draw(rt, "ops") {
+		key := rapid.StringMatching(`[a-c]{1,2}`).Draw(rt, "key")
+		if rapid.IntRange(0, 3).Draw(rt, "delete") == 0 {
+			delete(next, key)
+			ops = append(ops, del(key))
+			continue
+		}
+		next[key] = rapid.StringN(1, 50, 5000).Draw(rt, "value")
+		ops = append(ops, put(key, next[key]))
+	}
+	return ops, next
+}
+
+func diffMap(rt *rapid.T, want, got map[string]string) {
+	if !maps.Equal(want, got) {
+		rt.Fatalf("want %q, got %q", want, got)
+	}
+}
