@@ -67,7 +67,8 @@ func (m *Msg) reset() {
 // the next message: no file name is longer.
 const maxKept = 255
 
-// message reads the fields of every type but those that only 9P2000.L has.
+// message reads the fields of a type that d has. The assignments below lean on
+// Go's order of calls, left to right, which is the order of the wire.
 func (r *reader) message(m *Msg, d Dialect) {
 	switch m.Type {
 	case Tread, Treaddir:
@@ -108,19 +109,20 @@ func (r *reader) message(m *Msg, d Dialect) {
 	case Twstat:
 		m.Fid = r.u32()
 		r.stat(m, d)
+	default:
+		r.rare(m, d)
+	}
+}
+
+// rare reads the messages that a connection seldom carries: those that begin it
+// or a session, Rerror, Tcreate, and whatever only 9P2000.L has.
+func (r *reader) rare(m *Msg, d Dialect) {
+	switch m.Type {
 	case Tcreate:
 		m.Fid, m.Name, m.Perm, m.Mode = r.u32(), r.str(), r.u32(), r.u8()
 		if d.IsU() {
 			m.Ext = r.str()
 		}
-	default:
-		r.opening(m, d)
-	}
-}
-
-// opening reads the messages that begin a connection or a session, and Rerror.
-func (r *reader) opening(m *Msg, d Dialect) {
-	switch m.Type {
 	case Tversion, Rversion:
 		m.Msize, m.Version = r.u32(), r.str()
 	case Tauth:
@@ -145,6 +147,7 @@ func (r *reader) opening(m *Msg, d Dialect) {
 	}
 }
 
+// nuname is NoUID where the dialect has none: 0 would be root.
 func (r *reader) nuname(d Dialect) uint32 {
 	if d.numericIDs() {
 		return r.u32()
@@ -171,6 +174,8 @@ func (r *reader) session(m *Msg) {
 // draftKeyLen is the length in bytes of a session key in the draft's form.
 const draftKeyLen = 4
 
+// names reads nwname[2] nwname*(wname[s]). A client that polls a path sends the
+// same names again and again, so a string of the last time is taken if it fits.
 func (r *reader) names(m *Msg) {
 	n := int(r.u16())
 	if n > MaxWalk {
@@ -181,7 +186,7 @@ func (r *reader) names(m *Msg) {
 	for i := range n {
 		b := r.take(int(r.u16()))
 		if i < len(old) && old[i] == string(b) {
-			m.Names = old[:i+1] // a name walked again costs no allocation
+			m.Names = old[:i+1]
 			continue
 		}
 		m.Names = append(m.Names, string(b))
@@ -199,6 +204,7 @@ func (r *reader) qids(m *Msg) {
 	}
 }
 
+// numbers looks at the frame before it makes room for 8 bytes a number.
 func (r *reader) numbers(m *Msg) {
 	n := int(r.u16())
 	if n > MaxNumbers || len(r.b) < 8*n {
@@ -226,6 +232,7 @@ type reader struct {
 	bad string
 }
 
+// fail keeps the first reason and lets every later field fail as well.
 func (r *reader) fail(why string) {
 	if r.bad == "" {
 		r.bad = why
@@ -233,7 +240,8 @@ func (r *reader) fail(why string) {
 	r.b = nil
 }
 
-// take gives the next n bytes without copying them.
+// take gives the next n bytes without copying them; their capacity ends with
+// them, so that nobody appends over the rest of the frame.
 func (r *reader) take(n int) []byte {
 	if len(r.b) < n {
 		r.fail("a field runs past the end of the frame")
@@ -272,6 +280,7 @@ func (r *reader) u64() uint64 {
 	return 0
 }
 
+// str copies: strings outlive the frame.
 func (r *reader) str() string { return string(r.take(int(r.u16()))) }
 
 // data reads count[4] data[count]. The count is compared before it is an int,

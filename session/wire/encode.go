@@ -86,7 +86,7 @@ func clip(s string, n int) string {
 	return s[:n]
 }
 
-// message writes the fields of every type but those that only 9P2000.L has.
+// message writes the fields of a type that d has.
 func (w *writer) message(m *Msg, d Dialect) {
 	switch m.Type {
 	case Tread, Treaddir:
@@ -133,13 +133,12 @@ func (w *writer) message(m *Msg, d Dialect) {
 		w.u32(m.Fid)
 		w.stat(&m.Dir, d)
 	default:
-		w.opening(m, d)
+		w.rare(m, d)
 	}
 }
 
-// opening writes the messages that begin a connection or a session, Rerror, and
-// Tcreate.
-func (w *writer) opening(m *Msg, d Dialect) {
+// rare writes what reader.rare reads.
+func (w *writer) rare(m *Msg, d Dialect) {
 	switch m.Type {
 	case Tversion, Rversion:
 		w.u32(m.Msize)
@@ -175,6 +174,7 @@ func (w *writer) opening(m *Msg, d Dialect) {
 	}
 }
 
+// who is the end of a Tauth and of a Tattach.
 func (w *writer) who(m *Msg, d Dialect) {
 	w.str(m.Uname)
 	w.str(m.Aname)
@@ -243,6 +243,7 @@ func (w *writer) u64(v uint64) { w.b = binary.LittleEndian.AppendUint64(w.b, v) 
 
 func (w *writer) qid(q *p9.QID) { w.b = appendQID(w.b, q) }
 
+// str refuses what length[2] cannot say; cut short it would be another string.
 func (w *writer) str(s string) {
 	if len(s) > maxStr {
 		w.fail("a string over 65,535 bytes")
@@ -269,6 +270,7 @@ func (w *writer) count(n, limit int) {
 	w.u16(uint16(n))
 }
 
+// stat writes n[2] stat[n]: the size stands there twice (stat(5), BUGS).
 func (w *writer) stat(dir *Dir, d Dialect) {
 	n := DirSize(dir, d)
 	if n > MaxDir {

@@ -2,7 +2,9 @@ package wire
 
 import "github.com/hugelgupf/p9/p9"
 
-// linux reads the fields of the types that only 9P2000.L has.
+// linux reads the types that only 9P2000.L has; the layouts are diod's
+// protocol.md and what hugelgupf/p9 and Linux send. Where protocol.md says dfid
+// or dirfid, Msg has the folder in Fid.
 func (r *reader) linux(m *Msg) {
 	l := &m.L
 	switch m.Type {
@@ -24,7 +26,7 @@ func (r *reader) linux(m *Msg) {
 		r.statfs(&l.Stat)
 	case Tfsync:
 		m.Fid = r.u32()
-		if len(r.b) != 0 {
+		if len(r.b) != 0 { // hugelgupf/p9 sends no datasync
 			l.Datasync = r.u32()
 		}
 	case Rxattrwalk:
@@ -71,7 +73,7 @@ func (r *reader) linuxNames(m *Msg) {
 	}
 }
 
-// linux writes the fields of the types that only 9P2000.L has.
+// linux writes what reader.linux reads; a Tfsync always with its datasync.
 func (w *writer) linux(m *Msg) {
 	l := &m.L
 	switch m.Type {
@@ -117,7 +119,8 @@ func (w *writer) linux(m *Msg) {
 	}
 }
 
-// linuxNames writes the types of 9P2000.L that make, name or remove a file.
+// linuxNames writes what reader.linuxNames reads: but for Rreadlink they all
+// begin with a fid, sometimes a second one, and a name.
 func (w *writer) linuxNames(m *Msg) {
 	l := &m.L
 	if m.Type == Rreadlink {
@@ -156,6 +159,7 @@ func (w *writer) linuxNames(m *Msg) {
 	}
 }
 
+// lock reads the end that Tlock, Tgetlock and Rgetlock share.
 func (r *reader) lock(l *MsgL) {
 	l.Start, l.Length, l.ProcID, l.ClientID = r.u64(), r.u64(), r.u32(), r.str()
 }
@@ -167,7 +171,8 @@ func (w *writer) lock(l *MsgL) {
 	w.str(l.ClientID)
 }
 
-// attr reads what follows the qid of an Rgetattr.
+// attr reads what follows the qid of an Rgetattr. All of it is there, whatever
+// the mask calls valid.
 func (r *reader) attr(a *p9.Attr) {
 	a.Mode, a.UID, a.GID = p9.FileMode(r.u32()), p9.UID(r.u32()), p9.GID(r.u32())
 	a.NLink, a.RDev, a.Size = p9.NLink(r.u64()), p9.Dev(r.u64()), r.u64()

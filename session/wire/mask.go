@@ -6,6 +6,10 @@ import (
 	"github.com/hugelgupf/p9/p9"
 )
 
+// p9 keeps its masks as words and the conversion to bits to itself. An array of
+// pointers states the order of the bits once for both directions, and stays on
+// the stack.
+
 // attrFlags are the words of an AttrMask in the order of their bits, from
 // P9_GETATTR_MODE up.
 func attrFlags(m *p9.AttrMask) [14]*bool {

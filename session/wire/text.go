@@ -50,6 +50,7 @@ func Mask(m *Msg, secret func(fid uint32) bool) string {
 	return x.format(m)
 }
 
+// underPW tells a path to a key whose name marks it as a password.
 func underPW(names []string) bool {
 	return len(names) > 0 && strings.HasSuffix(names[len(names)-1], "_pw")
 }
@@ -71,7 +72,8 @@ func (x *text) format(m *Msg) string {
 }
 
 // message goes through the fields of m in the order of the wire: writes them, or
-// sets them from the tokens.
+// sets them from the tokens. The names are those of the manuals where these have
+// one; modes and permissions are octal, flags and masks hexadecimal.
 func (x *text) message(m *Msg) {
 	num(x, "tag", 10, &m.Tag)
 	switch m.Type {
@@ -118,6 +120,8 @@ func (x *text) message(m *Msg) {
 	}
 }
 
+// attach has Tauth and Tattach. Without its n_uname a line is of a dialect that
+// has none, and reads as Decode would have it.
 func (x *text) attach(m *Msg) {
 	if m.Type == Tattach {
 		num(x, "fid", 10, &m.Fid)
@@ -165,6 +169,8 @@ func (x *text) transfer(m *Msg) {
 	}
 }
 
+// stat has the stat record without its sizes, which follow from it. The fields of
+// 9P2000.u come together or not at all.
 func (x *text) stat(m *Msg) {
 	if m.Type == Twstat {
 		num(x, "fid", 10, &m.Fid)

@@ -63,6 +63,7 @@ func (x *text) optional(name string, have bool) bool {
 	return have
 }
 
+// value appends one value to the line.
 func (x *text) value(v string) { x.out = append(append(x.out, ' '), v...) }
 
 // listed tells whether another value of a list comes next: values begin with a
@@ -92,6 +93,7 @@ func num[T number](x *text, name string, base int, v *T) {
 	*v = n
 }
 
+// formatNum writes what parseNum, and strconv.ParseUint with base 0, read back.
 func formatNum[T number](v T, base int) string {
 	if v == ^T(0) {
 		return "~0"
@@ -169,6 +171,7 @@ func (x *text) names(v *[]string) {
 	}
 }
 
+// data is a quoted string of any bytes, or while it is hidden its length.
 func (x *text) data(name string, v *[]byte) {
 	switch {
 	case !x.begin(name):
@@ -198,6 +201,7 @@ func (x *text) key(name string, v []byte) {
 	}
 }
 
+// qid is type.version.path, of which type is hexadecimal.
 func (x *text) qid(name string, v *p9.QID) {
 	if !x.begin(name) {
 		return
@@ -239,6 +243,8 @@ func (x *text) parseQID(name string) p9.QID {
 	return p9.QID{Type: p9.QIDType(t), Version: version, Path: path}
 }
 
+// attrMask is a mask as its bits. m is written only while parsing: others may be
+// reading a message that is being formatted.
 func (x *text) attrMask(name string, m *p9.AttrMask) {
 	bits := attrBits(m)
 	num(x, name, 16, &bits)
@@ -287,7 +293,8 @@ func (x *text) setAttr(a *p9.SetAttr) {
 	num(x, "mtime_nsec", 10, &a.MTimeNanoSeconds)
 }
 
-// split cuts a line at its blanks, but not within quotes.
+// split cuts a line at its blanks, but not within quotes. A quote that does not
+// end is left in pieces, which no field takes.
 func split(line string) (tokens []string) {
 	for {
 		line = strings.TrimLeft(line, " \t")

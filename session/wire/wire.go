@@ -4,7 +4,9 @@
 //
 // There is one message struct, Msg, for all types. A frame is judged by its
 // size against a table (limits.go) before anything else looks at it. Decoding
-// never copies Data: it aliases the frame. Nothing here keeps state or locks.
+// never copies Data: it aliases the frame. A message has a text form for tests and
+// traces (text.go). Nothing here keeps state or locks, so any call may run beside
+// any other on another Msg.
 package wire
 
 import "github.com/hugelgupf/p9/p9"
