@@ -68,22 +68,26 @@ type kept struct {
 	devices map[string]*dialled // by property
 }
 
-// NewVMs starts with no VM but those that an earlier run left folders of: they
-// are looked at first, and cleared away where the VM is gone.
+// NewVMs starts with no VM: it is told of all by Changed.
 func NewVMs(cfg VMConfig) *VMs {
 	m := &VMs{
 		cfg: cfg, rare: &rare{log: cfg.Log},
 		kept: map[string]*kept{}, changed: map[string]bool{},
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	left, _ := os.ReadDir(cfg.Run) // not there yet: nothing is left
+	go m.work()
+	return m
+}
+
+// Sweep looks at the folders that an earlier run left, and clears them away
+// where the VM is gone.
+func (m *VMs) Sweep() {
+	left, _ := os.ReadDir(m.cfg.Run) // not there yet: nothing is left
 	for _, e := range left {
 		if vm.ValidUUID(e.Name()) == nil {
 			m.Changed(e.Name())
 		}
 	}
-	go m.work()
-	return m
 }
 
 // Changed says that the VM was made, has other properties or is gone. It returns

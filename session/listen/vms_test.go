@@ -39,6 +39,7 @@ func newBench(t *testing.T, change func(*listen.VMConfig), payloads ...string) *
 	for uuid := range b.vms.m {
 		b.Changed(uuid)
 	}
+	b.Sweep()
 	b.Settle()
 	return b
 }

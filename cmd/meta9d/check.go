@@ -1,0 +1,35 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"meta9/fs/store"
+	"meta9/fs/store/bolt"
+)
+
+// check walks a data folder, prints every damaged record and a summary. The error
+// says that there is damage, or that the folder cannot be read.
+func check(dir string, out io.Writer) error {
+	if dir == "" {
+		return misused("--check: --data \"\" keeps nothing that could be damaged")
+	}
+	if err := usable(dir, os.O_RDONLY); err != nil {
+		return err
+	}
+	e, err := bolt.Open(dir, bolt.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	st, err := store.Check(e, func(d store.Damage) { fmt.Fprintln(out, d) })
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%d VMs, %d keys, %d bytes; %d damaged\n", st.VMs, st.Keys, st.Bytes, st.Damaged)
+	if st.Damaged > 0 {
+		return fmt.Errorf("%s: %d damaged; --salvage starts without them", dir, st.Damaged)
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"meta9/fs/vm"
+	"meta9/session"
+	"meta9/session/listen"
+)
+
+// config is every setting; docs/meta9d.toml says what each is for and holds the
+// defaults.
+type config struct {
+	Data     string   `toml:"data"`
+	Run      string   `toml:"run"`
+	Listen   []string `toml:"listen"`
+	Insecure bool     `toml:"insecure"`
+	LogLevel string   `toml:"log_level"`
+	Trace    bool     `toml:"trace"`
+	Sockets  sockets  `toml:"sockets"`
+	Session  sessions `toml:"session"`
+	Mumble   mumble   `toml:"mumble"`
+	TLS      tlsFiles `toml:"tls"`
+	Limits   limits   `toml:"limits"`
+}
+
+// sockets is about the sockets that every VM has in the run folder.
+type sockets struct {
+	Enabled bool     `toml:"enabled"`
+	Mode    fileMode `toml:"mode"`
+	Group   string   `toml:"group"`
+}
+
+type sessions struct {
+	Lifetime span `toml:"lifetime"`
+}
+
+type mumble struct {
+	Secret      string   `toml:"secret"`
+	SecretFile  string   `toml:"secret_file"`
+	AdminGroups []string `toml:"admin_groups"`
+}
+
+// off tells that nobody can authenticate by MUMBLE.
+func (m *mumble) off() bool { return m.Secret == "" && m.SecretFile == "" }
+
+type tlsFiles struct {
+	Cert  string `toml:"cert"`
+	Key   string `toml:"key"`
+	CA    string `toml:"ca"`
+	Admin string `toml:"admin"`
+}
+
+// limits are DESIGN's, by what they bound. Sizes are in bytes.
+type limits struct {
+	Value       size `toml:"value"`
+	VMKeys      size `toml:"vm_keys"`
+	VMBytes     size `toml:"vm_bytes"`
+	VMBatch     size `toml:"vm_batch"`
+	VMEvents    size `toml:"vm_events"`
+	VMConns     size `toml:"vm_connections"`
+	VMSessions  size `toml:"vm_sessions"`
+	Bytes       size `toml:"bytes"`
+	Events      size `toml:"events"`
+	Conns       size `toml:"connections"`
+	Parked      size `toml:"parked_sessions"`
+	ParkedBytes size `toml:"parked_bytes"`
+	Msize       size `toml:"msize"`
+	Fids        size `toml:"fids"`
+	Waiting     size `toml:"waiting"`
+	Unsent      size `toml:"unsent"`
+	AuthTime    span `toml:"auth_time"`
+	TakeOver    span `toml:"take_over"`
+}
+
+// defaults are the settings of a daemon that is told nothing.
+func defaults() config {
+	v, s := vm.DefaultLimits, session.DefaultLimits
+	return config{
+		Data: "./meta9-data", Run: "./meta9-run", LogLevel: "info",
+		Sockets: sockets{Enabled: true, Mode: 0o660},
+		Session: sessions{Lifetime: span(30 * time.Second)},
+		Limits: limits{
+			Value: size(v.Value), VMKeys: size(v.Keys), VMBytes: size(v.Bytes),
+			VMBatch: 1 << 20, VMEvents: 256, VMConns: size(s.VMConns), VMSessions: size(s.VMSessions),
+			Bytes: 4 << 30, Events: 8192, Conns: size(s.Conns),
+			Parked: size(s.Parked), ParkedBytes: size(s.ParkedBytes),
+			Msize: size(s.Msize), Fids: size(s.Fids), Waiting: size(s.Waiting), Unsent: size(s.Unsent),
+			AuthTime: span(s.AuthTime), TakeOver: span(s.TakeOver),
+		},
+	}
+}
+
+// load reads a settings file over what is set. A setting that is unknown, or
+// that cannot have this value, is an error that names it.
+func (c *config) load(file string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return misused("settings: %w", err)
+	}
+	md, err := toml.NewDecoder(bytes.NewReader(b)).Decode(c)
+	if err != nil {
+		return misused("settings in %s: %s", file, strings.TrimPrefix(err.Error(), "toml: "))
+	}
+	if unknown := md.Undecoded(); len(unknown) > 0 {
+		names := make([]string, len(unknown))
+		for i, key := range unknown {
+			names[i] = key.String()
+		}
+		return misused("settings in %s: unknown: %s", file, strings.Join(names, ", "))
+	}
+	return nil
+}
+
+// validate says what cannot be meant.
+func (c *config) validate() error {
+	for _, ok := range []func(*config) error{
+		checkLevel, checkListen, checkMumble, checkTLS, checkLimits,
+	} {
+		if err := ok(c); err != nil {
+			return usageError{err}
+		}
+	}
+	return nil
+}
+
+func checkLevel(c *config) error {
+	if _, ok := levels[c.LogLevel]; !ok {
+		return fmt.Errorf("log level %q: it is debug, info, warn or error", c.LogLevel)
+	}
+	return nil
+}
+
+// checkListen reads every address, and finds out now what would be refused when
+// some of them are already open.
+func checkListen(c *config) error {
+	if c.Run == "" {
+		return errors.New("run: a folder is needed, for the admin's socket")
+	}
+	for _, text := range c.Listen {
+		a, err := listen.Parse(text)
+		if err != nil {
+			return err
+		}
+		if a.Net == listen.TLS && c.TLS.Cert == "" {
+			return fmt.Errorf("listener %s: tls.cert, tls.key and tls.ca are not set", text)
+		}
+	}
+	return nil
+}
+
+// minSecret is the shortest secret, in bytes, that signs MUMBLE messages: anyone
+// can try secrets on a message that he has seen.
+const minSecret = 8
+
+func checkMumble(c *config) error {
+	m := &c.Mumble
+	if m.Secret != "" && m.SecretFile != "" {
+		return errors.New("mumble.secret and mumble.secret_file are both set")
+	}
+	if m.Secret != "" && len(m.Secret) < minSecret {
+		return fmt.Errorf("mumble.secret: at least %d bytes", minSecret)
+	}
+	if slices.Contains(m.AdminGroups, "") {
+		return errors.New(`mumble.admin_groups: "" is the group of whoever names none`)
+	}
+	if len(m.AdminGroups) > 0 && m.off() {
+		return errors.New("mumble.admin_groups: without a secret nobody can prove to be in one")
+	}
+	return nil
+}
+
+func checkTLS(c *config) error {
+	t := &c.TLS
+	if set := (t.Cert != "") == (t.Key != "") && (t.Key != "") == (t.CA != ""); !set {
+		return errors.New("tls: cert, key and ca go together")
+	}
+	if t.Admin != "" && vm.ValidUUID(strings.ToLower(t.Admin)) == nil {
+		return errors.New("tls.admin: a UUID is a VM's name")
+	}
+	return nil
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestSample: the sample has every setting, at its default.
+func TestSample(t *testing.T) {
+	var c config
+	md, err := toml.DecodeFile("../../docs/meta9d.toml", &c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if un := md.Undecoded(); len(un) > 0 {
+		t.Errorf("unknown: %v", un)
+	}
+	want := defaults()
+	want.Listen, want.Mumble.AdminGroups = []string{}, []string{}
+	if d := cmp.Diff(want, c, cmp.AllowUnexported(mumble{})); d != "" {
+		t.Error(d)
+	}
+	if err := c.validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+// settings writes a settings file.
+func settings(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "meta9d.toml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestFlagsWinOverFile(t *testing.T) {
+	file := settings(t, `
+data = "/file/data"
+run = "/file/run"
+listen = ["tcp:h:1", "tcp:h:2"]
+log_level = "warn"
+trace = true
+[session]
+lifetime = "48h"
+`)
+	c, err := parse([]string{"--data", "", "--listen=unix:x", "--config", file, "--listen", "unix:y", "--trace=false"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults()
+	want.Data, want.Run, want.LogLevel = "", "/file/run", "warn"
+	want.Listen = []string{"unix:x", "unix:y"}
+	want.Session.Lifetime = span(48 * time.Hour)
+	if d := cmp.Diff(want, c.config, cmp.AllowUnexported(mumble{})); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestFileOverDefaults(t *testing.T) {
+	file := settings(t, `
+listen = ["vsock:564"]
+[sockets]
+enabled = false
+mode = 0o600
+[limits]
+value = 4096
+vm_bytes = "3 MiB"
+bytes = 0
+auth_time = "1500ms"
+[mumble]
+secret = "12345678"
+admin_groups = ["ops"]
+`)
+	c, err := parse([]string{"--config", file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults()
+	want.Listen = []string{"vsock:564"}
+	want.Sockets.Enabled, want.Sockets.Mode = false, 0o600
+	want.Limits.Value, want.Limits.VMBytes, want.Limits.Bytes = 4096, 3<<20, 0
+	want.Limits.AuthTime = span(1500 * time.Millisecond)
+	want.Mumble.Secret, want.Mumble.AdminGroups = "12345678", []string{"ops"}
+	if d := cmp.Diff(want, c.config, cmp.AllowUnexported(mumble{})); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestRefusedSettings: what cannot be meant is said by name, before anything is
+// opened.
+func TestRefusedSettings(t *testing.T) {
+	for text, reason := range map[string]string{
+		`dta = "x"`:                                               "unknown: dta",
+		"[limits]\nvalues = 1\nvalue = 1":                         "unknown: limits.values",
+		"[limit]\nvalue = 1":                                      "unknown: limit",
+		`data = 3`:                                                "data",
+		`data = `:                                                 "line 1",
+		`log_level = "loud"`:                                      `"loud"`,
+		`run = ""`:                                                "run",
+		`listen = ["tcp:5640"]`:                                   "not HOST:PORT",
+		`listen = ["tls::564"]`:                                   "tls.cert",
+		"[limits]\nvalue = \"1MB\"":                               `"1MB"`,
+		"[limits]\nvalue = -1":                                    `"-1"`,
+		"[limits]\nvalue = \"9000000TiB\"":                        `"9000000TiB"`,
+		"[limits]\nvalue = 0":                                     "limits.value: 0 is not from 1",
+		"[limits]\nvalue = \"2GiB\"":                              "limits.value",
+		"[limits]\nconnections = 0":                               "limits.connections",
+		"[limits]\nmsize = 4095":                                  "limits.msize: 4095 is not from 4096",
+		"[limits]\nmsize = \"2MiB\"":                              "limits.msize",
+		"[limits]\nauth_time = 10":                                `"10" is no time`,
+		"[limits]\ntake_over = \"2h\"":                            "limits.take_over",
+		"[session]\nlifetime = \"0s\"":                            "session.lifetime",
+		"[session]\nlifetime = \"10000h\"":                        "session.lifetime",
+		"[sockets]\nmode = \"0888\"":                              "0888",
+		"[sockets]\nmode = 0o1777":                                "no mode",
+		"[mumble]\nsecret = \"short\"":                            "mumble.secret: at least 8",
+		"[mumble]\nadmin_groups = [\"ops\"]":                      "without a secret",
+		"[mumble]\nsecret = \"12345678\"\nsecret_file = \"x\"":    "both set",
+		"[mumble]\nsecret = \"12345678\"\nadmin_groups = [\"\"]":  "mumble.admin_groups",
+		"[tls]\ncert = \"x\"":                                     "go together",
+		"[tls]\nadmin = \"01B2C898-945f-11e1-a523-af1afbe22822\"": "tls.admin",
+	} {
+		file := settings(t, text)
+		_, err := parse([]string{"--config", file})
+		if err == nil || !strings.Contains(err.Error(), reason) || exitCode(err) != exitUsage {
+			t.Errorf("%s\n  got %v, want %q", text, err, reason)
+		}
+	}
+}
+
+func TestRefusedFlags(t *testing.T) {
+	for args, reason := range map[string]string{
+		"--dta x":               "--dta",
+		"--data":                "--data",
+		"--trace=maybe":         "--trace",
+		"--log-level loud":      `"loud"`,
+		"--listen http:x":       `"http:x"`,
+		"--config /nowhere/x":   "/nowhere/x",
+		"extra":                 `"extra"`,
+		"--data x extra --help": `"extra"`,
+	} {
+		_, err := parse(strings.Fields(args))
+		if err == nil || !strings.Contains(err.Error(), reason) || exitCode(err) != exitUsage {
+			t.Errorf("%s: got %v, want %q", args, err, reason)
+		}
+	}
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/store/bolt"
+	"meta9/session"
+)
+
+// drainTime is how long the end waits for connections that have begun something.
+const drainTime = 15 * time.Second
+
+// daemon is what runs. undo ends it, the last part first.
+type daemon struct {
+	cfg    config
+	log    zerolog.Logger
+	store  *store.Store
+	server *session.Server
+	undo   []func()
+}
+
+// serve runs the daemon until a signal ends it.
+func serve(c command, stdout, stderr io.Writer) error {
+	ctx := untilSignal()
+	d := &daemon{cfg: c.config, log: newLog(stderr, levels[c.config.LogLevel])}
+	defer d.stop()
+	if err := d.start(c.salvage); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(stdout, "ready"); err != nil {
+		return fmt.Errorf("standard output: %w", err)
+	}
+	notify("READY=1")
+	d.wait(ctx)
+	notify("STOPPING=1")
+	return nil
+}
+
+// start brings up each part on those below it.
+func (d *daemon) start(salvage bool) error {
+	ring, err := d.ring()
+	if err != nil {
+		return err
+	}
+	if err := d.openStore(salvage); err != nil {
+		return err
+	}
+	d.log.Info().Str("version", version()).Str("data", d.cfg.Data).Str("run", d.cfg.Run).
+		Int("vms", d.store.Count()).Int64("bytes", d.store.Bytes()).Msg("meta9d")
+	d.server = session.New(session.Config{
+		Tree:     fs.New(d.store, fs.Config{Log: d.log, Version: version()}),
+		Limits:   d.cfg.Limits.session(),
+		Lifetime: time.Duration(d.cfg.Session.Lifetime),
+		Auth:     ring,
+		Trace:    d.trace(),
+		Log:      d.log,
+	})
+	return d.listen()
+}
+
+// later adds what is to be done at the end, before all that was added earlier.
+func (d *daemon) later(f func()) { d.undo = append(d.undo, f) }
+
+func (d *daemon) stop() {
+	for i := len(d.undo) - 1; i >= 0; i-- {
+		d.undo[i]()
+	}
+}
+
+// wait waits for the end, and says so if the store fails before it.
+func (d *daemon) wait(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-d.store.Failed():
+		err := d.store.Err()
+		d.log.Error().Err(err).Msg("the store failed; writes are refused, reads go on; restart when the cause is mended")
+		notify("STATUS=storage failed, writes are refused: " + oneLine(err))
+		<-ctx.Done()
+	}
+	d.log.Info().Msg("ending")
+}
+
+// drain lets what has begun be answered, for a while.
+func (d *daemon) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	if err := d.server.Drain(ctx); err != nil {
+		d.log.Warn().Err(err).Msg("not all connections ended by themselves")
+	}
+}
+
+// openStore opens the data folder, or memory, and loads what is there.
+func (d *daemon) openStore(salvage bool) error {
+	e, err := d.engine()
+	if err != nil {
+		return err
+	}
+	l := &d.cfg.Limits
+	d.store, err = store.Open(e, store.Config{
+		Limits: l.vm(), TotalBytes: int64(l.Bytes), BatchBytes: int64(l.VMBatch),
+		VMEvents: int(l.VMEvents), RootEvents: int(l.Events),
+		Salvage: salvage, Log: d.log,
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("data folder %s: %w", d.cfg.Data, err), e.Close())
+	}
+	d.later(func() {
+		if err := d.store.Close(); err != nil {
+			d.log.Error().Err(err).Msg("closing the store")
+		}
+	})
+	if n := len(d.store.Salvaged()); n > 0 {
+		d.log.Warn().Int("skipped", n).Msg("started without what is damaged")
+	}
+	return nil
+}
+
+func (d *daemon) engine() (store.Engine, error) {
+	if d.cfg.Data == "" {
+		d.log.Warn().Msg("all is kept in memory only, and lost at the end")
+		return store.NewMemory(), nil
+	}
+	if err := usable(d.cfg.Data, os.O_RDWR); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	e, err := bolt.Open(d.cfg.Data, bolt.Options{})
+	if errors.Is(err, errs.Busy) {
+		return nil, fmt.Errorf("data folder %s: in use by another meta9d", d.cfg.Data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("data folder %s: %w", d.cfg.Data, err)
+	}
+	return e, nil
+}
+
+// usable says why the data file is not there or may not be used, which the
+// engine would say of a damaged one.
+func usable(dir string, flag int) error {
+	f, err := os.OpenFile(filepath.Join(dir, bolt.FileName), flag, 0)
+	if err != nil {
+		return misused("data: %w", err)
+	}
+	return f.Close()
+}
+
+// trace is what is done with each message, if anything is.
+func (d *daemon) trace() func(line string) {
+	if !d.cfg.Trace {
+		return nil
+	}
+	return func(line string) { d.log.Log().Msg(line) }
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+
+	tree "meta9/fs"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+	"meta9/session"
+	"meta9/session/listen"
+)
+
+// listen opens every channel: the admin's, the configured ones, the VMs' own. At
+// the end they close, and then the connections are drained. The VMs are followed
+// from before the first client can change one.
+func (d *daemon) listen() error {
+	d.later(d.drain)
+	perm, err := d.perm()
+	if err != nil {
+		return err
+	}
+	conf, err := d.tls()
+	if err != nil {
+		return err
+	}
+	vms := d.vms(perm)
+	cfg := listen.Config{
+		Handle: d.serve, Insecure: d.cfg.Insecure, TLS: conf, Admin: d.cfg.TLS.Admin,
+		VM: d.vm, ByCID: d.byCID, Log: d.log,
+	}
+	admin := "unix:" + filepath.Join(d.cfg.Run, "admin.sock")
+	for _, text := range append([]string{admin}, d.cfg.Listen...) {
+		if err := d.open(cfg, text); err != nil {
+			return usageError{err}
+		}
+	}
+	// Only now that nobody else has the run folder.
+	vms.Sweep()
+	d.store.Cells(0, func(c *store.Cell) bool {
+		vms.Changed(c.UUID())
+		return true
+	})
+	vms.Settle()
+	return nil
+}
+
+func (d *daemon) open(cfg listen.Config, text string) error {
+	a, err := listen.Parse(text)
+	if err != nil {
+		return err
+	}
+	l, err := cfg.Listen(a)
+	if err != nil {
+		return err
+	}
+	d.later(func() { l.Close() })
+	d.log.Info().Str("via", l.String()).Msg("listening")
+	if a.Net == listen.TCP && a.As.Nobody() && d.cfg.Mumble.off() {
+		d.log.Warn().Str("via", l.String()).Msg("nobody can say who he is there: mumble.secret is not set")
+	}
+	return nil
+}
+
+// serve hands a connection to the sessions. What proves nobody cannot resume by
+// a key alone.
+func (d *daemon) serve(c net.Conn, who tree.Principal, via, addr string) {
+	d.server.Serve(c, session.Peer{Who: who, Via: via, Addr: addr, Resumes: !who.Nobody()})
+}
+
+// vms follows what becomes of the VMs, for their own channels.
+func (d *daemon) vms(perm listen.Perm) *listen.VMs {
+	cfg := listen.VMConfig{
+		Run: d.cfg.Run, Perm: perm, VM: d.vm, Log: d.log,
+		Devices: []listen.Device{{Property: "9p_chardev", Handle: d.serve}},
+	}
+	if d.cfg.Sockets.Enabled {
+		cfg.Sockets = []listen.Socket{{Name: "9p.sock", Handle: d.serve}}
+	}
+	m := listen.NewVMs(cfg)
+	d.later(m.Close)
+	d.store.Observe(func(c store.Committed) {
+		if c.After == nil {
+			// It closes connections, which must not hold up the committer.
+			go d.server.DropVM(c.Cell.UUID())
+		}
+		if propertiesChanged(c) {
+			m.Changed(c.Cell.UUID())
+		}
+	})
+	return m
+}
+
+// propertiesChanged tells a change of more than metadata.
+func propertiesChanged(c store.Committed) bool {
+	if c.Before == nil || c.After == nil {
+		return true
+	}
+	for _, ch := range c.Changes {
+		if ch.Type == vm.Changed {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *daemon) vm(uuid string) *vm.VM {
+	if c := d.store.Cell(uuid); c != nil {
+		return c.VM()
+	}
+	return nil
+}
+
+func (d *daemon) byCID(cid uint32) *vm.VM {
+	if c := d.store.ByCID(cid); c != nil {
+		return c.VM()
+	}
+	return nil
+}
+
+// perm is who may connect to VMs' sockets.
+func (d *daemon) perm() (listen.Perm, error) {
+	p := listen.Perm{Mode: os.FileMode(d.cfg.Sockets.Mode), UID: -1, GID: -1}
+	group := d.cfg.Sockets.Group
+	if group == "" {
+		return p, nil
+	}
+	if _, err := strconv.ParseUint(group, 10, 31); err != nil {
+		g, err := user.LookupGroup(group)
+		if err != nil {
+			return p, misused("sockets.group: %w", err)
+		}
+		group = g.Gid
+	}
+	gid, err := strconv.Atoi(group)
+	if err != nil {
+		return p, fmt.Errorf("sockets.group: %w", err)
+	}
+	p.GID = gid
+	return p, nil
+}
+
+func (d *daemon) tls() (*tls.Config, error) {
+	t := &d.cfg.TLS
+	if t.Cert == "" {
+		return nil, nil
+	}
+	conf, err := listen.LoadTLS(t.Cert, t.Key, t.CA)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return conf, nil
+}

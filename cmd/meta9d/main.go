@@ -1,0 +1,89 @@
+// Meta9d serves the metadata of virtual machines over 9P: every VM a folder,
+// every key a file. It only wires the rooms together: flags and settings, the
+// store, the tree, sessions and listeners, in this order, and takes them down in
+// the reverse one.
+//
+// One goroutine waits for the end here; the rest belong to the rooms. The signal
+// that ends the daemon is the only thing that is shared, through a context.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+)
+
+// Exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1 // the data folder is in use or damaged, or the daemon failed
+	exitUsage   = 2 // a flag, a setting, a file or a listener is not usable
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main: what it does is decided by the command line, and what went wrong
+// is one line on stderr.
+func run(args []string, stdout, stderr io.Writer) int {
+	cmd, err := parse(args)
+	if err == nil {
+		err = cmd.do(stdout, stderr)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "meta9d:", oneLine(err))
+	}
+	return exitCode(err)
+}
+
+func (c command) do(stdout, stderr io.Writer) error {
+	switch {
+	case c.help:
+		_, err := io.WriteString(stdout, usage)
+		return err
+	case c.version:
+		_, err := fmt.Fprintln(stdout, "meta9d", version())
+		return err
+	case c.check:
+		return check(c.config.Data, stdout)
+	}
+	return serve(c, stdout, stderr)
+}
+
+// usageError is an error of who started the daemon: nothing has begun.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// misused is a usageError; its text is formatted as by fmt.Errorf.
+func misused(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+func exitCode(err error) int {
+	var u usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &u):
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// oneLine is an error as one line, whatever it quotes.
+func oneLine(err error) string {
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
+// version is what the Go toolchain recorded of the source.
+func version() string {
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
+		return bi.Main.Version
+	}
+	return "(unknown)"
+}

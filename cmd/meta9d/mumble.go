@@ -1,0 +1,50 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"time"
+
+	"meta9/fs/vm"
+	"meta9/session/auth"
+)
+
+// secretKey is the key in internal_metadata that holds a secret of the VM's own,
+// with which the guest signs for itself: whoever reads it there is the VM already.
+const secretKey = "mumble_secret_pw"
+
+// ring is who may authenticate by MUMBLE; nil without a secret.
+func (d *daemon) ring() (*auth.Ring, error) {
+	m := &d.cfg.Mumble
+	secret := []byte(m.Secret)
+	if m.SecretFile != "" {
+		b, err := os.ReadFile(m.SecretFile)
+		if err != nil {
+			return nil, misused("mumble.secret_file: %w", err)
+		}
+		if secret = bytes.TrimRight(b, "\r\n"); len(secret) < minSecret {
+			return nil, misused("mumble.secret_file: %s: at least %d bytes", m.SecretFile, minSecret)
+		}
+	}
+	if len(secret) == 0 {
+		return nil, nil
+	}
+	return &auth.Ring{
+		Secret: secret, VMSecret: d.vmSecret, AdminGroups: m.AdminGroups,
+		VMExists: func(uuid string) bool { return d.vm(uuid) != nil },
+		Now:      time.Now,
+	}, nil
+}
+
+// vmSecret is the VM's own secret, unless it is too short to be one.
+func (d *daemon) vmSecret(uuid string) []byte {
+	v := d.vm(uuid)
+	if v == nil {
+		return nil
+	}
+	e := v.Get(vm.Internal, secretKey)
+	if e == nil || len(e.Value) < minSecret {
+		return nil
+	}
+	return []byte(e.Value)
+}
