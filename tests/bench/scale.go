@@ -79,7 +79,7 @@ func (b *bench) idleRSS() (figure, error) {
 }
 
 // scaleConfig switches the sockets of the VMs off.
-const scaleConfig = "vm_sockets = false\n"
+const scaleConfig = "[sockets]\nenabled = false\n"
 
 // scaleData gives a folder with the data of many VMs, made once a run.
 func (b *bench) scaleData() (dir string, err error) {

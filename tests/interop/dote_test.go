@@ -337,7 +337,7 @@ func TestTakeOver(t *testing.T) {
 
 const (
 	mumbleSecret = "meta9-example-secret"
-	mumbleConfig = "mumble_secret = \"" + mumbleSecret + "\"\nmumble_admin_groups = [\"hosts\"]\n"
+	mumbleConfig = "[mumble]\nsecret = \"" + mumbleSecret + "\"\n"
 )
 
 // goldenMumble is protocols/9p2000e.md 2.6: it names testenv.UUID's VM 446655440000.

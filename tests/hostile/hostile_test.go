@@ -1,0 +1,522 @@
+// Package hostile attacks a running meta9d from outside: whatever a guest
+// sends, slowly, halfway or in masses, others are served meanwhile and after,
+// and what it cost is bounded and given back.
+package hostile
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"meta9/session/wire"
+	"meta9/tests/daemon"
+	"meta9/tests/raw"
+	"meta9/tests/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+var seed = flag.Uint64("seed", 20121217, "what random bytes grow from")
+
+// target is a meta9d with two VMs: the attacker's and a bystander's.
+type target struct {
+	*testenv.Server
+	t         *testing.T
+	bystander *raw.Conn
+	fds       int
+	rss       int64
+}
+
+const (
+	attacker  = 0
+	innocent  = 1
+	value     = "the bystander's value"
+	rssGrowth = 256 << 20 // what an attack may leave behind: buffers that Go has not given back
+)
+
+func newTarget(t *testing.T, config string) *target {
+	t.Helper()
+	srv := testenv.Start(t, daemon.Options{Config: config})
+	for i := range 2 {
+		srv.NewVM(fmt.Sprintf(`{"uuid":%q,"customer_metadata":{"key":%q}}`, testenv.UUID(i), value))
+	}
+	g := &target{Server: srv, t: t}
+	g.bystander = g.attached(innocent)
+	g.fds, _ = srv.FDs()
+	g.rss, _ = srv.RSS()
+	return g
+}
+
+// attached is a 9P2000.e connection over a VM's socket; fid 0 is its folder.
+func (g *target) attached(vm int) *raw.Conn {
+	g.t.Helper()
+	c := g.dial(vm)
+	if err := daemon.Hello(c, "9P2000.e", ""); err != nil {
+		g.t.Fatal(err)
+	}
+	return c
+}
+
+func (g *target) dial(vm int) *raw.Conn {
+	g.t.Helper()
+	c, err := raw.Dial("unix", g.VM(testenv.UUID(vm)))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// serves wants the bystander served, on its old connection and on a new one,
+// reading and writing.
+func (g *target) serves() {
+	g.t.Helper()
+	for _, c := range []*raw.Conn{g.bystander, g.attached(innocent)} {
+		if b, err := c.Sread(0, "keys", "key"); err != nil || string(b) != value {
+			g.t.Fatalf("the bystander reads %q, %v", b, err)
+		}
+		if err := c.Swrite(0, []byte("x"), "keys", "other"); err != nil {
+			g.t.Fatalf("the bystander writes: %v", err)
+		}
+	}
+}
+
+// survived wants the bystander served, the attacker's connections gone, and
+// memory within its bound. The test must have closed what it opened.
+func (g *target) survived() {
+	g.t.Helper()
+	g.serves()
+	testenv.Eventually(g.t, "the attacker's descriptors are closed", func() bool {
+		n, err := g.FDs()
+		return err == nil && n <= g.fds+4
+	})
+	rss, err := g.RSS()
+	if err != nil || rss > g.rss+rssGrowth {
+		g.t.Errorf("RSS was %d MiB and is %d MiB, %v", g.rss>>20, rss>>20, err)
+	}
+	if strings.Contains(g.Log(), "panic") || strings.Contains(g.Log(), "DATA RACE") {
+		g.t.Errorf("meta9d's log:\n%s", g.Log())
+	}
+}
+
+// gone tells whether err says that the server closed the connection.
+func gone(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// wantClosed wants the connection closed, after whatever replies.
+func (g *target) wantClosed(what string, c *raw.Conn) {
+	g.t.Helper()
+	for {
+		_, err := c.Recv()
+		if err == nil {
+			continue
+		}
+		if !gone(err) {
+			g.t.Errorf("%s: %v, want the connection closed", what, err)
+		}
+		return
+	}
+}
+
+func TestRandomBytes(t *testing.T) {
+	g := newTarget(t, "")
+	random := rand.New(rand.NewPCG(*seed, 1))
+	for i := range 300 {
+		c := g.dial(attacker)
+		if i%2 == 0 {
+			if err := daemon.Hello(c, "9P2000.e", ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b := make([]byte, 1+random.IntN(5000))
+		for j := range b {
+			b[j] = byte(random.Uint32())
+		}
+		if i%3 == 0 { // a size that is believed
+			copy(b, []byte{byte(len(b)), byte(len(b) >> 8), 0, 0, byte(100 + random.IntN(60))})
+		}
+		c.Send(b) // it may have hung up already
+		c.Close()
+	}
+	g.survived()
+}
+
+// TestEveryLength sends every type at every length up to that of a whole, well
+// made message, as a frame whose size field is true: an error reply or none,
+// and the connection lives or was closed; never silence about the next request.
+func TestEveryLength(t *testing.T) {
+	g := newTarget(t, "")
+	for _, whole := range messages() {
+		kind := wire.Type(whole[4])
+		t.Run(kind.String(), func(t *testing.T) {
+			g.t = t
+			c := g.attached(attacker)
+			for n := raw.HeaderLen; n <= len(whole)+3; n++ {
+				cut := make([]byte, n)
+				copy(cut, whole)
+				copy(cut, []byte{byte(n), byte(n >> 8), 0, 0})
+				c = g.probe(c, cut)
+			}
+			c.Close()
+		})
+	}
+	g.t = t
+	g.survived()
+}
+
+// probe sends a frame and then a request that must be answered. It gives the
+// connection to go on with: where the frame ended the session, a new one.
+func (g *target) probe(c *raw.Conn, frame []byte) *raw.Conn {
+	g.t.Helper()
+	const probeTag = 0x7777
+	if err := c.Send(append(frame, raw.Frame(wire.Tsread, probeTag, uint32(0), []string{"keys", "key"})...)); err != nil && !gone(err) {
+		g.t.Fatal(err)
+	}
+	for {
+		r, err := c.Recv()
+		if gone(err) {
+			return g.attached(attacker)
+		}
+		if err != nil {
+			g.t.Fatalf("after %x: %v", frame, err)
+		}
+		if r.Tag != probeTag {
+			continue
+		}
+		if r.Err() != nil { // a whole Tversion, Tclunk or Tremove of fid 0 does that
+			c.Close()
+			return g.attached(attacker)
+		}
+		return c
+	}
+}
+
+// messages is a well made frame of every type that there is, and of some that
+// there is not.
+func messages() [][]byte {
+	const fid, newfid = uint32(0), uint32(5)
+	dir := append([]byte{60, 0, 58, 0}, make([]byte, 58)...)
+	known := [][]byte{
+		raw.Frame(wire.Tversion, raw.NoTag, uint32(8192), "9P2000.e"),
+		raw.Frame(wire.Tauth, 1, newfid, "u", "a"),
+		raw.Frame(wire.Tattach, 1, newfid, raw.NoFid, "u", ""),
+		raw.Frame(wire.Tflush, 1, uint16(9)),
+		raw.Frame(wire.Twalk, 1, fid, newfid, []string{"keys", "key"}),
+		raw.Frame(wire.Topen, 1, fid, uint8(0)),
+		raw.Frame(wire.Tcreate, 1, fid, "name", uint32(0o600), uint8(1)),
+		raw.Frame(wire.Tread, 1, fid, uint64(0), uint32(100)),
+		raw.Frame(wire.Twrite, 1, fid, uint64(0), raw.Data("data")),
+		raw.Frame(wire.Tclunk, 1, fid),
+		raw.Frame(wire.Tremove, 1, fid),
+		raw.Frame(wire.Tstat, 1, fid),
+		raw.Frame(wire.Twstat, 1, fid, dir),
+		raw.Frame(wire.Tsession, raw.NoTag, make([]byte, 8)),
+		raw.Frame(wire.Tsread, 1, fid, []string{"keys"}),
+		raw.Frame(wire.Tswrite, 1, fid, []string{"keys", "mine"}, raw.Data("data")),
+	}
+	seen := map[byte]bool{}
+	for _, m := range known {
+		seen[m[4]] = true
+	}
+	for kind := range 256 {
+		if !seen[byte(kind)] {
+			known = append(known, raw.Frame(wire.Type(kind), 1, make([]byte, 24)))
+		}
+	}
+	return known
+}
+
+func TestHalfFrames(t *testing.T) {
+	g := newTarget(t, "")
+	for _, whole := range messages()[:16] {
+		for _, n := range []int{1, 4, 6, 7, len(whole) - 1} {
+			c := g.attached(attacker)
+			if err := c.Send(whole[:min(n, len(whole)-1)]); err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		}
+	}
+	g.survived()
+}
+
+func TestBadFraming(t *testing.T) {
+	g := newTarget(t, "")
+	for what, head := range map[string][]byte{
+		"size 0":          {0, 0, 0, 0, byte(wire.Tread), 1, 0},
+		"size 6":          {6, 0, 0, 0, byte(wire.Tread), 1, 0},
+		"size over msize": {0xff, 0xff, 0xff, 0x7f, byte(wire.Twrite), 1, 0},
+		"size ~0":         {0xff, 0xff, 0xff, 0xff, byte(wire.Twrite), 1, 0},
+	} {
+		c := g.attached(attacker)
+		if err := c.Send(head); err != nil {
+			t.Fatal(err)
+		}
+		g.wantClosed(what, c)
+		c.Close()
+	}
+	g.survived()
+	if n := strings.Count(g.Log(), "\n"); n > 40 {
+		t.Errorf("%d lines of log", n)
+	}
+}
+
+func TestMsize(t *testing.T) {
+	g := newTarget(t, "")
+	for _, msize := range []uint32{0, 1, 7, 256, 4095} {
+		c := g.dial(attacker)
+		if _, version, err := c.Version(msize, "9P2000"); err == nil {
+			t.Errorf("msize %d: granted %s", msize, version)
+		}
+		if _, _, err := c.Version(8192, "9P2000"); err != nil {
+			t.Errorf("after msize %d: %v", msize, err)
+		}
+		c.Close()
+	}
+	c := g.dial(attacker)
+	if got, _, err := c.Version(^uint32(0), "9P2000"); err != nil || got != wire.MaxMsize {
+		t.Errorf("msize ~0: granted %d, %v", got, err)
+	}
+	c.Close()
+	c = g.dial(attacker)
+	if _, _, err := c.Version(4096, "9P2000.e"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Attach(0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Send(raw.Frame(wire.Tswrite, 1, uint32(0), []string{"keys", "big"}, raw.Data(make([]byte, 4096)))); err != nil {
+		t.Fatal(err)
+	}
+	g.wantClosed("a frame over the msize granted", c)
+	c.Close()
+	g.survived()
+}
+
+func TestBeforeVersion(t *testing.T) {
+	g := newTarget(t, "")
+	for _, m := range messages()[1:] {
+		c := g.dial(attacker)
+		if err := c.Send(m); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := c.Recv(); err == nil && r.Err() == nil {
+			t.Errorf("%v before Tversion: %v", wire.Type(m[4]), r.Type)
+		}
+		c.Close()
+	}
+	g.survived()
+}
+
+// TestFids: 4,096 fids a connection, and an error for more; the connection
+// lives and the fids can be given back.
+func TestFids(t *testing.T) {
+	g := newTarget(t, "")
+	c := g.attached(attacker)
+	granted := 0
+	for fid := uint32(1); fid <= 5000; fid++ {
+		err := c.Walk(0, fid)
+		var refused *raw.Error
+		switch {
+		case err == nil:
+			granted++
+		case !errors.As(err, &refused) || !strings.HasPrefix(refused.Text, "Too many open files"):
+			t.Fatalf("fid %d: %v", fid, err)
+		}
+	}
+	if granted != 4095 { // and fid 0
+		t.Errorf("%d fids beside the first, want 4095", granted)
+	}
+	if err := c.Clunk(1); err != nil {
+		t.Error(err)
+	}
+	if err := c.Walk(0, 5000); err != nil {
+		t.Errorf("after one was given back: %v", err)
+	}
+	if err := c.Walk(0, 2); err == nil {
+		t.Error("a fid in use was taken")
+	}
+	c.Close()
+	g.survived()
+}
+
+// TestWaiting: 256 requests may wait; the next gets an error, and all end when
+// they are flushed.
+func TestWaiting(t *testing.T) {
+	g := newTarget(t, "")
+	c := g.attached(attacker)
+	if err := c.Walk(0, 1, "events"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Open(1, wire.ORead); err != nil {
+		t.Fatal(err)
+	}
+	const limit = 256
+	var out []byte
+	for tag := range uint16(limit + 1) {
+		out = raw.Append(out, wire.Tread, tag+1, uint32(1), uint64(0), uint32(8192))
+	}
+	if err := c.Send(out); err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Recv()
+	if err != nil || r.Err() == nil {
+		t.Fatalf("request %d that waits: %v tag %d, %v", limit+1, r.Type, r.Tag, err)
+	}
+	refused := r.Tag
+	for tag := range uint16(limit + 1) {
+		if tag+1 == refused {
+			continue
+		}
+		r, err := c.RPC(wire.Tflush, 0x4000, tag+1)
+		if err != nil {
+			t.Fatalf("Tflush of %d: %v (%v)", tag+1, err, r.Type)
+		}
+	}
+	if b, err := c.Sread(0, "keys", "key"); err != nil || string(b) != value {
+		t.Errorf("afterwards: %q, %v", b, err)
+	}
+	c.Close()
+	g.survived()
+}
+
+// TestTagInUse: a tag that is still in use closes the connection, since an
+// error would be a second reply to it.
+func TestTagInUse(t *testing.T) {
+	g := newTarget(t, "")
+	c := g.attached(attacker)
+	if err := c.Walk(0, 1, "events"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Open(1, wire.ORead); err != nil {
+		t.Fatal(err)
+	}
+	read := raw.Frame(wire.Tread, 3, uint32(1), uint64(0), uint32(8192))
+	if err := c.Send(append(read, read...)); err != nil {
+		t.Fatal(err)
+	}
+	g.wantClosed("a tag in use", c)
+	c.Close()
+	g.survived()
+}
+
+// TestSlowReader asks for far more than 8 MiB and reads nothing: the server
+// stops reading, holds a bounded amount, and serves others.
+func TestSlowReader(t *testing.T) {
+	g := newTarget(t, "")
+	c := g.attached(attacker)
+	big := make([]byte, 900<<10)
+	if err := c.Swrite(0, big, "keys", "big"); err != nil {
+		t.Fatal(err)
+	}
+	const asked = 1000 // 900 MB of replies
+	frame := raw.Frame(wire.Tsread, 1, uint32(0), []string{"keys", "big"})
+	sent := 0
+	c.Net.SetWriteDeadline(time.Now().Add(2 * time.Second))
+	for range asked {
+		if _, err := c.Net.Write(frame); err != nil {
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal(err)
+			}
+			break
+		}
+		sent++
+	}
+	g.serves()
+	rss, err := g.RSS()
+	if err != nil || rss > g.rss+rssGrowth {
+		t.Errorf("with %d replies unread: RSS was %d MiB and is %d MiB, %v", sent, g.rss>>20, rss>>20, err)
+	}
+	for i := range min(sent, 20) { // it is only slow: what it asked for comes
+		r, err := c.Recv()
+		if err != nil || len(r.Data()) != len(big) {
+			t.Fatalf("reply %d: %v of %d bytes, %v", i, r.Type, len(r.Data()), err)
+		}
+	}
+	c.Close()
+	g.survived()
+}
+
+// TestConnections: a VM has 64 connections, and one more is turned away; the
+// bystander has its own. The admin's socket takes thousands.
+func TestConnections(t *testing.T) {
+	g := newTarget(t, "")
+	var conns []*raw.Conn
+	for range 64 {
+		conns = append(conns, g.attached(attacker))
+	}
+	for range 200 {
+		c := g.dial(attacker)
+		if _, _, err := c.Version(8192, "9P2000"); err == nil {
+			t.Fatal("connection 65 of a VM was served")
+		}
+		c.Close()
+	}
+	g.serves()
+	for _, c := range conns {
+		c.Close()
+	}
+	testenv.Eventually(t, "the VM is served again", func() bool {
+		c, err := raw.Dial("unix", g.VM(testenv.UUID(attacker)))
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		return daemon.Hello(c, "9P2000", "") == nil
+	})
+
+	var admins []net.Conn
+	for range 3000 {
+		c, err := net.Dial("unix", g.Admin())
+		if err != nil {
+			t.Fatal(err)
+		}
+		admins = append(admins, c)
+	}
+	g.serves()
+	for _, c := range admins {
+		c.Close()
+	}
+	g.survived()
+}
+
+// TestChurn opens, blocks and drops connections in masses: no thread, fid or
+// descriptor stays behind.
+func TestChurn(t *testing.T) {
+	g := newTarget(t, "")
+	threads, err := g.Threads()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 500 {
+		c := g.attached(attacker)
+		if err := c.Walk(0, 1, "events"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Open(1, wire.ORead); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Send(raw.Frame(wire.Tread, 1, uint32(1), uint64(0), uint32(8192))); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			if err := c.Send(raw.Frame(wire.Tswrite, 2, uint32(0), []string{"keys", "churn"}, raw.Data("x"))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Close()
+	}
+	g.survived()
+	if now, err := g.Threads(); err != nil || now > threads+16 {
+		t.Errorf("%d threads, were %d, %v", now, threads, err)
+	}
+}
