@@ -18,37 +18,37 @@ type Kind uint8
 
 // The kinds. The comment says when; the table below says what a client sees.
 const (
-	_                Kind = iota
-	NotFound              // there is no such name
-	Exists                // the name is taken
-	Permission            // this principal may not
-	NotPermitted          // nobody may
-	WstatProhibited       // nobody may change this with wstat
-	NotDir                // a folder is needed here
-	IsDir                 // a file is needed here
-	NotEmpty              // the folder has entries
-	NameTooLong           // a name is longer than 255 bytes
-	Invalid               // an argument is out of its range, or a name is no name
-	TooLarge              // the value is past its limit
-	NoSpace               // the VM, the daemon or the disk is full
-	Quota                 // too many keys
-	TooManyFids           // the connection has too many fids
-	ReadOnly              // a read-only place
-	Unsupported           // not in this server
-	UnknownFid            // no such fid
-	FidInUse              // the fid is taken
-	BadUse                // the fid is not open, or open in another way
-	BadOffset             // no such offset in a folder
-	Gone                  // the file was removed while this fid had it open
-	Stale                 // the fid could not be restored
-	IO                    // storage failed, or an upstream is silent
-	Busy                  // in use
-	Again                 // nothing is ready now
-	Interrupted           // flushed
-	AuthFailed            // not authenticated
-	Protocol              // a malformed message
-	CannotRecover         // Tsession: no such session for this principal
-	TooBig                // a macro's answer does not fit a message
+	_               Kind = iota
+	NotFound             // there is no such name
+	Exists               // the name is taken
+	Permission           // this principal may not
+	NotPermitted         // nobody may
+	WstatProhibited      // nobody may change this with wstat
+	NotDir               // a folder is needed here
+	IsDir                // a file is needed here
+	NotEmpty             // the folder has entries
+	NameTooLong          // a name is longer than 255 bytes
+	Invalid              // an argument is out of its range, or a name is no name
+	TooLarge             // the value is past its limit
+	NoSpace              // the VM, the daemon or the disk is full
+	Quota                // too many keys
+	TooManyFids          // the connection has too many fids
+	ReadOnly             // a read-only place
+	Unsupported          // not in this server
+	UnknownFid           // no such fid
+	FidInUse             // the fid is taken
+	BadUse               // the fid is not open, or open in another way
+	BadOffset            // no such offset in a folder
+	Gone                 // the file was removed while this fid had it open
+	Stale                // the fid could not be restored
+	IO                   // storage failed, or an upstream is silent
+	Busy                 // in use
+	Again                // nothing is ready now
+	Interrupted          // flushed
+	AuthFailed           // not authenticated
+	Protocol             // a malformed message
+	CannotRecover        // Tsession: no such session for this principal
+	TooBig               // a macro's answer does not fit a message
 	numKinds
 )
 

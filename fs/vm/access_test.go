@@ -87,3 +87,16 @@ func TestGuestSpace(t *testing.T) {
 		}
 	}
 }
+
+// TestAccessAllocatesNothing: it is asked for every name of every listing.
+func TestAccessAllocatesNothing(t *testing.T) {
+	v := vectorVM(t)
+	n := testing.AllocsPerRun(100, func() {
+		if !v.GuestSees(vm.Keys, "user-script") || !v.GuestSees(vm.Internal, "foo:bar") || v.Get(vm.Keys, "user-script") == nil {
+			t.Fatal("not seen")
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

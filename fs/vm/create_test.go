@@ -75,6 +75,7 @@ func TestCreateErrors(t *testing.T) {
 		{`{` + id + `,"set_customer_metadata":{"a":"b"}}`, "set_customer_metadata: is for an update"},
 		{`{` + id + `,"add_nics":[]}`, "add_nics: is for an update"},
 		{`{` + id + `,"__meta9_binary":1}`, "__meta9_binary: must be an object"},
+		{`{` + id + `,"__meta9_binary":{"customer_metadata":[]}}`, "__meta9_binary.customer_metadata: must be an object"},
 		{`{` + id + `,"__meta9_binary":{"keys":{}}}`, "__meta9_binary.keys: the members are"},
 		{`{` + id + `,"__meta9_binary":{"customer_metadata":{"k":"*"}}}`, "__meta9_binary.customer_metadata.k: must be a string in base64"},
 		{`{` + id + `,"__meta9_binary":{"customer_metadata":{"k":1234}}}`, "k: must be a string in base64"},

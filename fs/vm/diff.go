@@ -122,15 +122,6 @@ func (d *differ) objects(path []Step, from, to Object) {
 	}
 }
 
-// positions are the indices of the members by their names.
-func (o Object) positions() map[string]int {
-	at := make(map[string]int, len(o))
-	for i := range o {
-		at[o[i].Name] = i
-	}
-	return at
-}
-
 func (d *differ) values(path []Step, name string, from, to Value) {
 	switch {
 	case from.Equal(to):
@@ -150,15 +141,7 @@ func (d *differ) arrays(path []Step, name string, from, to []Value) {
 	removed, added := missing(from, to), missing(to, from)
 	var pairs [][2]Value
 	if l := lists[name]; l.paired && len(path) == 1 {
-		removed = slices.DeleteFunc(removed, func(v Value) bool {
-			i := l.index(added, l.identOf(v.Members))
-			if i < 0 {
-				return false
-			}
-			pairs = append(pairs, [2]Value{v, added[i]})
-			added = slices.Delete(added, i, i+1)
-			return true
-		})
+		removed, added, pairs = l.pair(removed, added)
 	}
 	for _, v := range removed {
 		d.note(at, WasRemoved, v, Value{})
@@ -171,6 +154,26 @@ func (d *differ) arrays(path []Step, name string, from, to []Value) {
 	for _, v := range added {
 		d.note(at, WasAdded, Value{}, v)
 	}
+}
+
+// pair takes the objects out of both lists that have the same name in them.
+func (l list) pair(a, b []Value) (onlyA, onlyB []Value, pairs [][2]Value) {
+	there := l.positions(b)
+	paired := make(map[int]bool)
+	for _, v := range a {
+		if i, ok := there[l.identOf(v.Members)]; ok {
+			pairs = append(pairs, [2]Value{v, b[i]})
+			paired[i] = true
+		} else {
+			onlyA = append(onlyA, v)
+		}
+	}
+	for i, v := range b {
+		if !paired[i] {
+			onlyB = append(onlyB, v)
+		}
+	}
+	return onlyA, onlyB, pairs
 }
 
 // missing are the values of a that b has not.

@@ -139,7 +139,7 @@ func (e *Edit) Rename(s Space, from, to string, st Stamp, lim Limits) error {
 	return nil
 }
 
-// SetMeta sets the permission bits, the time of the last change, or both; nil
+// SetMeta sets the permission bits (07777), the time of the last change, or both; nil
 // leaves one as it is. The error is NotFound.
 func (e *Edit) SetMeta(s Space, name string, mode *uint16, mtime *int64, st Stamp) error {
 	old := e.Get(s, name)
@@ -148,7 +148,7 @@ func (e *Edit) SetMeta(s Space, name string, mode *uint16, mtime *int64, st Stam
 	}
 	next := *old
 	if mode != nil {
-		next.Mode = *mode & 0o777
+		next.Mode = *mode & 0o7777
 	}
 	if mtime != nil {
 		next.Mtime = *mtime

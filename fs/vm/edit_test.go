@@ -41,11 +41,11 @@ func TestPut(t *testing.T) {
 func TestPutKeepsMode(t *testing.T) {
 	st := newStamp()
 	e := small(t, st, `"customer_metadata":{"k":""}`).Edit()
-	mode := uint16(0o100640)
+	mode := uint16(0o104640)
 	if err := e.SetMeta(vm.Keys, "k", &mode, nil, st); err != nil {
 		t.Fatal(err)
 	}
-	if got := put(t, e, st, "k", "new").Mode; got != 0o640 {
+	if got := put(t, e, st, "k", "new").Mode; got != 0o4640 {
 		t.Errorf("mode %o", got)
 	}
 }

@@ -78,15 +78,13 @@ func (o Object) with(name string, v Value) Object {
 	return append(next, Member{name, v})
 }
 
-// without is a new Object that lacks the member, or o when it has none.
-func (o Object) without(name string) Object {
-	i := o.index(name)
-	if i < 0 {
-		return o
+// positions are the indices of the members by their names.
+func (o Object) positions() map[string]int {
+	at := make(map[string]int, len(o))
+	for i := range o {
+		at[o[i].Name] = i
 	}
-	next := make(Object, 0, len(o)-1)
-	next = append(next, o[:i]...)
-	return append(next, o[i+1:]...)
+	return at
 }
 
 // Equal says whether two values have the same JSON text. Like that text it
@@ -135,6 +133,17 @@ func (v Value) scalar() (text string, ok bool) {
 		return "false", true
 	}
 	return "", false
+}
+
+// texts are the strings of an array.
+func texts(v Value) []string {
+	var list []string
+	for _, item := range v.Items {
+		if item.Kind == StringValue {
+			list = append(list, item.Text)
+		}
+	}
+	return list
 }
 
 // AppendJSON appends the value as JavaScript's JSON.stringify writes it: no

@@ -88,6 +88,20 @@ func TestPlainNamesAllocateNothing(t *testing.T) {
 	}
 }
 
+func TestWords(t *testing.T) {
+	diff(t, "folders", []string{vm.Keys.String(), vm.Internal.String()}, []string{"keys", "internal"})
+	diff(t, "members", []string{vm.Keys.Member(), vm.Internal.Member()}, []string{"customer_metadata", "internal_metadata"})
+}
+
+// TestVersion: a qid's version is never 0, which means that it is not cached.
+func TestVersion(t *testing.T) {
+	for rev, want := range map[uint64]uint32{1: 1, 7: 7, 1<<32 - 1: 1<<32 - 1, 1 << 32: 1, 1<<32 + 5: 5} {
+		if got := vm.Version(rev); got != want {
+			t.Errorf("version of %d is %d, want %d", rev, got, want)
+		}
+	}
+}
+
 func TestUUIDs(t *testing.T) {
 	if got, err := vm.ParseUUID("E4E6A97E-cb36-4b18-95c9-8eb0d0d7787f"); err != nil || got != uuid {
 		t.Errorf("%q, %v", got, err)
@@ -96,10 +110,13 @@ func TestUUIDs(t *testing.T) {
 		t.Error(err)
 	}
 	wantError(t, vm.ValidUUID(strings.ToUpper(uuid)), errs.Invalid, "lower case")
-	for _, s := range []string{"", "x", uuid + "0", uuid[1:], strings.Replace(uuid, "-", "a", 1), strings.Replace(uuid, "e", "g", 1), strings.Replace(uuid, "e4", "-4", 1), strings.Repeat("é", 18)} {
+	for _, s := range []string{"", "x", uuid + "0", uuid[1:], strings.Replace(uuid, "-", "a", 1), strings.Replace(uuid, "e", "g", 1), strings.Replace(uuid, "e4", "-4", 1), strings.Repeat("é", 18), strings.Repeat("long", 1000)} {
 		wantError(t, vm.ValidUUID(s), errs.Invalid, "UUID")
 		_, err := vm.ParseUUID(s)
 		wantError(t, err, errs.Invalid, "UUID")
+		if len(err.Error()) > 200 {
+			t.Errorf("an error of %d bytes", len(err.Error()))
+		}
 	}
 }
 

@@ -209,17 +209,6 @@ func defaults(nic Object) []route {
 	return routes
 }
 
-// texts are the strings of an array.
-func texts(v Value) []string {
-	var list []string
-	for _, item := range v.Items {
-		if item.Kind == StringValue {
-			list = append(list, item.Text)
-		}
-	}
-	return list
-}
-
 // canonicalMAC is the address as Linux writes it: lower case, two digits each.
 func canonicalMAC(mac string) string {
 	parts := strings.Split(strings.ToLower(mac), ":")

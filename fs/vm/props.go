@@ -17,13 +17,7 @@ func (v *VM) State() string { return v.Text("state") }
 // (internal_metadata_namespaces).
 func (v *VM) Namespaces() []string {
 	list, _ := v.Prop("internal_metadata_namespaces")
-	var names []string
-	for _, item := range list.Items {
-		if item.Kind == StringValue {
-			names = append(names, item.Text)
-		}
-	}
-	return names
+	return texts(list)
 }
 
 // hasNamespace is Namespaces contains ns, without a copy: it is asked for every

@@ -117,13 +117,28 @@ func checkMember(rules map[string]rule, prefix string, m Member) error {
 	return wrongType(prefix+m.Name, fmt.Sprintf("%s, not %s", r.must, clip(string(m.Value.AppendJSON(nil)))))
 }
 
-// identOf is what names an object of the list, or "": upper case in a MAC makes
-// no difference.
-func (l list) identOf(o Object) string {
+// identOf is what names an object of the list, or "".
+func (l list) identOf(o Object) string { return l.canonical(o.text(l.ident)) }
+
+// canonical is an identifier as it is compared: upper case in a MAC makes no
+// difference.
+func (l list) canonical(id string) string {
 	if l.ident == "mac" {
-		return strings.ToLower(o.text(l.ident))
+		return strings.ToLower(id)
 	}
-	return o.text(l.ident)
+	return id
+}
+
+// positions are the indices of the objects by what names them; those without a
+// name are left out.
+func (l list) positions(items []Value) map[string]int {
+	at := make(map[string]int, len(items))
+	for i := range items {
+		if id := l.identOf(items[i].Members); id != "" {
+			at[id] = i
+		}
+	}
+	return at
 }
 
 // all says whether every element of an array or object obeys the rule.

@@ -163,7 +163,7 @@ func (v *VM) routeNIC(value string) (nic Object, ok bool) {
 		return nil, false
 	}
 	l := lists["nics"]
-	if i := l.index(nics.Items, strings.ToLower(mac)); i >= 0 {
+	if i, ok := l.positions(nics.Items)[l.canonical(mac)]; ok {
 		nic = nics.Items[i].Members
 	}
 	return nic, true

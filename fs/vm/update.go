@@ -79,14 +79,8 @@ func (e *Edit) draft(patch []byte) (draft, error) {
 	}
 	d := draft{props: e.vm.Props}
 	for _, verb := range verbs {
-		for _, m := range o {
-			v, prop := splitVerb(m.Name)
-			if v != verb {
-				continue
-			}
-			if err := d.take(verb, prop, m); err != nil {
-				return draft{}, err
-			}
+		if err := d.takeAll(verb, o); err != nil {
+			return draft{}, err
 		}
 	}
 	if d.props, err = checkProps(d.props); err != nil {
@@ -98,40 +92,55 @@ func (e *Edit) draft(patch []byte) (draft, error) {
 	return d, nil
 }
 
+// takeAll notes the members of an update that have the verb.
+func (d *draft) takeAll(verb string, o Object) error {
+	var plain Object
+	for _, m := range o {
+		v, prop := splitVerb(m.Name)
+		if v != verb {
+			continue
+		}
+		if v != "" {
+			if err := d.take(verb, prop, m); err != nil {
+				return err
+			}
+			continue
+		}
+		sets, meta, err := readMetadata(m)
+		if err != nil {
+			return err
+		}
+		d.sets = append(d.sets, sets...)
+		if !meta {
+			plain = append(plain, m)
+		}
+	}
+	d.props = d.props.merge(plain)
+	return nil
+}
+
 // take notes one member of an update, m, which applies verb to prop.
 func (d *draft) take(verb, prop string, m Member) error {
-	if verb == "" {
-		return d.plain(m)
-	}
 	if s, ok := spaceOf(prop); ok {
 		return d.metadata(verb, s, m)
 	}
 	old, _ := d.props.Get(prop)
-	var err error
-	if l, ok := lists[prop]; ok {
-		old.Kind = Array
-		old.Items, err = l.edit(verb, old.Items, m)
-	} else {
-		old.Kind = ObjectValue
-		old.Members, err = old.Members.edit(verb, m)
-	}
-	if err == nil {
-		d.props = d.props.with(prop, old)
-	}
-	return err
-}
-
-func (d *draft) plain(m Member) error {
-	sets, meta, err := readMetadata(m)
-	switch {
-	case err != nil:
+	if err := checkProp(Member{prop, old}); err != nil {
 		return err
-	case meta:
-		d.sets = append(d.sets, sets...)
-	case m.Value.Kind == Null:
-		d.props = d.props.without(m.Name)
-	default:
-		d.props = d.props.with(m.Name, m.Value)
+	}
+	next, err := Value{}, error(nil)
+	if l, ok := lists[prop]; ok {
+		next.Kind = Array
+		next.Items, err = l.edit(verb, old.Items, m)
+	} else {
+		next.Kind = ObjectValue
+		next.Members, err = old.Members.edit(verb, m)
+	}
+	if err != nil {
+		return err
+	}
+	if old.Kind != Null || len(next.Items)+len(next.Members) > 0 {
+		d.props = d.props.with(prop, next)
 	}
 	return nil
 }
@@ -154,46 +163,48 @@ func readNames(m Member) ([]string, error) {
 	if !isTexts.check(m.Value) {
 		return nil, wrongType(m.Name, isTexts.must)
 	}
-	var names []string
-	for _, item := range m.Value.Items {
-		names = append(names, item.Text)
-	}
-	return names, nil
+	return texts(m.Value), nil
 }
 
-// edit is the object after set_X or remove_X.
+// edit is the object after set_X or remove_X. Like all that follows it copies;
+// the old values stay.
 func (o Object) edit(verb string, m Member) (Object, error) {
-	if verb == "remove_" {
-		names, err := readNames(m)
-		return slices.DeleteFunc(slices.Clone(o), func(m Member) bool { return slices.Contains(names, m.Name) }), err
+	if verb == "set_" {
+		if m.Value.Kind != ObjectValue {
+			return nil, wrongType(m.Name, isObject.must)
+		}
+		return o.merge(m.Value.Members), nil
 	}
-	if m.Value.Kind != ObjectValue {
-		return nil, wrongType(m.Name, isObject.must)
+	names, err := readNames(m)
+	gone := make(Object, len(names))
+	for i, name := range names {
+		gone[i].Name = name
 	}
-	return o.merge(m.Value.Members), nil
+	return o.merge(gone), err
 }
 
-// edit is the items of the list after add_X, update_X or remove_X. They are
-// copied; the old ones stay.
+// edit is the items of the list after add_X, update_X or remove_X.
 func (l list) edit(verb string, items []Value, m Member) ([]Value, error) {
 	items = slices.Clone(items)
+	at := l.positions(items)
 	if verb == "remove_" {
-		return l.remove(items, m)
+		return l.remove(items, at, m)
 	}
 	if !isObjects.check(m.Value) {
 		return nil, wrongType(m.Name, isObjects.must)
 	}
 	for _, item := range m.Value.Items {
 		id := l.identOf(item.Members)
-		i := l.index(items, id)
+		i, there := at[id]
 		switch {
 		case id == "":
 			return nil, errs.New(errs.Invalid, "%s: %s: missing", m.Name, l.ident)
-		case verb == "add_" && i >= 0:
+		case verb == "add_" && there:
 			return nil, errs.New(errs.Invalid, "%s: %s %q is there already", m.Name, l.ident, clip(id))
 		case verb == "add_":
+			at[id] = len(items)
 			items = append(items, item)
-		case i < 0:
+		case !there:
 			return nil, errs.New(errs.Invalid, "%s: no %s %q", m.Name, l.ident, clip(id))
 		default:
 			items[i].Members = items[i].Members.merge(item.Members)
@@ -202,48 +213,37 @@ func (l list) edit(verb string, items []Value, m Member) ([]Value, error) {
 	return items, nil
 }
 
-func (l list) remove(items []Value, m Member) ([]Value, error) {
+// remove takes the named ones out of items, whose positions are at.
+func (l list) remove(items []Value, at map[string]int, m Member) ([]Value, error) {
 	names, err := readNames(m)
-	for _, id := range names {
-		if l.ident == "mac" {
-			id = strings.ToLower(id)
+	gone := make(map[string]bool, len(names))
+	for _, name := range names {
+		id := l.canonical(name)
+		if _, there := at[id]; !there {
+			return nil, errs.New(errs.Invalid, "%s: no %s %q", m.Name, l.ident, clip(name))
 		}
-		i := l.index(items, id)
-		if i < 0 {
-			return nil, errs.New(errs.Invalid, "%s: no %s %q", m.Name, l.ident, clip(id))
-		}
-		items = slices.Delete(items, i, i+1)
+		gone[id] = true
 	}
-	return items, err
+	return slices.DeleteFunc(items, func(v Value) bool { return gone[l.identOf(v.Members)] }), err
 }
 
-// index is where the object of that name is, or -1. One without a name is not
-// found.
-func (l list) index(items []Value, id string) int {
-	if id == "" {
-		return -1
-	}
-	return slices.IndexFunc(items, func(v Value) bool { return l.identOf(v.Members) == id })
-}
-
-// merge is a new object: o with each member of the patch in it; null takes one
-// away.
+// merge is the object with each member of the patch in it; null takes one away.
 func (o Object) merge(patch Object) Object {
-	at := make(map[string]int, len(o))
-	for i := range o {
-		at[o[i].Name] = i
-	}
+	at := o.positions()
 	next := slices.Clone(o)
+	gone := make(map[string]bool)
 	for _, m := range patch {
-		if i, ok := at[m.Name]; ok {
+		i, there := at[m.Name]
+		switch {
+		case m.Value.Kind == Null:
+			gone[m.Name] = true
+		case there:
 			next[i].Value = m.Value
-		} else {
+		default:
 			next = append(next, m)
 		}
 	}
-	return slices.DeleteFunc(next, func(m Member) bool {
-		return m.Value.Kind == Null && patch.index(m.Name) >= 0
-	})
+	return slices.DeleteFunc(next, func(m Member) bool { return gone[m.Name] })
 }
 
 // apply changes what the draft has otherwise than the VM. The limits of the VM

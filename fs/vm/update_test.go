@@ -96,6 +96,28 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+// TestUpdateOfNothing: lists and objects that are not there are as good as empty.
+func TestUpdateOfNothing(t *testing.T) {
+	for patch, want := range map[string]string{
+		`{"remove_tags":["a"],"add_nics":[],"set_routes":{}}`:               ``,
+		`{"set_tags":{"a":null}}`:                                           ``,
+		`{"set_tags":{"a":"1"},"add_disks":[{"path":"/d"}]}`:                `,"tags":{"a":"1"},"disks":[{"path":"/d"}]`,
+		`{"routes":{"a":"b"},"set_routes":{"c":"d"},"remove_routes":["a"]}`: `,"routes":{"c":"d"}`,
+		`{"remove_customer_metadata":["k"],"customer_metadata":{}}`:         ``,
+	} {
+		st := newStamp()
+		v := small(t, st, "")
+		e := v.Edit()
+		if err := e.Update([]byte(patch), st, vm.DefaultLimits); err != nil {
+			t.Errorf("%s: %v", patch, err)
+		}
+		diff(t, patch, whole(e.VM()), `{"uuid":"`+uuid+`"`+want+`}`)
+		if (want == "") != (e.VM() == v) {
+			t.Errorf("%s made another VM or none", patch)
+		}
+	}
+}
+
 func TestUpdateErrors(t *testing.T) {
 	for _, c := range []struct {
 		patch string
@@ -115,6 +137,7 @@ func TestUpdateErrors(t *testing.T) {
 		{`{"alias":"x","set_tags":{"a":{}}}`, errs.Invalid, "tags: must be an object of strings, numbers"},
 		{`{"alias":"x","remove_tags":{}}`, errs.Invalid, "remove_tags: must be an array of strings"},
 		{`{"alias":"x","set_routes":{"a":5}}`, errs.Invalid, "routes: must be an object of strings"},
+		{`{"nics":7,"add_nics":[]}`, errs.Invalid, "nics: must be an array of objects, not 7"},
 		{`{"alias":"x","add_nics":{}}`, errs.Invalid, "add_nics: must be an array of objects"},
 		{`{"alias":"x","add_nics":[{"ip":"dhcp"}]}`, errs.Invalid, "add_nics: mac: missing"},
 		{`{"alias":"x","add_nics":[{"mac":"AA:bb:cc:dd:ee:01"}]}`, errs.Invalid, `add_nics: mac "aa:bb:cc:dd:ee:01" is there already`},
