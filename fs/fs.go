@@ -189,6 +189,8 @@ type Waiter interface {
 type NodeState struct {
 	Path []string `json:"path"`
 	ID   uint64   `json:"id"`
+	Top  int      `json:"top,omitempty"` // how many names of Path lead to the attach's own place
+	By   string   `json:"by,omitempty"`  // who attached
 }
 
 // HandleState is an open file's state in a plain form.
@@ -199,4 +201,5 @@ type HandleState struct {
 	Refused bool   `json:"refused,omitempty"` // a write was refused while it was held
 	Offset  uint64 `json:"offset,omitempty"`  // events: the offset of Last
 	Last    []byte `json:"last,omitempty"`    // events: the bytes last given; ctl: the unfinished line; answers
+	Rest    []byte `json:"rest,omitempty"`    // events: bytes of lines that are begun or made, not given yet
 }

@@ -1,0 +1,214 @@
+package fs
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+)
+
+// derivation is a folder of derived files.
+type derivation struct {
+	folder string
+	slot   uint64
+	names  func(m *vm.VM) []string // by which value finds something
+	value  func(m *vm.VM, name string) (string, bool)
+}
+
+var (
+	sdcFolder = &derivation{
+		"sdc", slotSdc, (*vm.VM).SdcNames,
+		(*vm.VM).Sdc,
+	}
+	nocloudFolder = &derivation{
+		"nocloud", slotNoCloud, func(*vm.VM) []string { return vm.NoCloudNames[:] },
+		(*vm.VM).NoCloud,
+	}
+)
+
+// derivedDir is sdc/ or nocloud/ of a VM.
+type derivedDir struct {
+	dir *vmDir
+	of  *derivation
+}
+
+func (d *derivedDir) readOnly() {}
+
+func (d *derivedDir) QID() p9.QID { return dirQID(d.dir.cell.ID()+d.of.slot, d.dir.rev()) }
+
+func (d *derivedDir) Stat(st *Stat) error {
+	return d.dir.statSlot(st, d.of.slot, d.of.folder)
+}
+
+func (d *derivedDir) Walk(name string) (Node, error) {
+	m, err := d.dir.vm()
+	if err != nil {
+		return nil, err
+	}
+	key, err := vm.KeyName(name)
+	if err != nil {
+		return nil, errs.NotFound
+	}
+	value, ok := d.of.value(m, key)
+	if !ok {
+		return nil, errs.NotFound
+	}
+	n := d.file(name, key)
+	n.rev, n.bytes = m.Rev, len(value)
+	return n, nil
+}
+
+// file is the node of one name.
+func (d *derivedDir) file(name, key string) *derivedFile {
+	return &derivedFile{
+		dir: d.dir, path: DerivedPath(d.dir.cell.ID(), d.of.folder, key), name: name, mode: 0o444,
+		derive: func(m *vm.VM) (string, bool) { return d.of.value(m, key) },
+	}
+}
+
+// List has the qid paths for cookies: a name keeps its own whatever else comes
+// and goes.
+func (d *derivedDir) List(after uint64, fn func(uint64, *Stat) bool) error {
+	m, err := d.dir.vm()
+	if err != nil {
+		return err
+	}
+	type entry struct {
+		path uint64
+		key  string
+	}
+	var entries []entry
+	for _, key := range d.of.names(m) {
+		if path := DerivedPath(d.dir.cell.ID(), d.of.folder, key); path > after {
+			entries = append(entries, entry{path, key})
+		}
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.path, b.path) })
+	st := Stat{Mode: 0o444, Mtime: m.Mtime}
+	for _, e := range entries {
+		value, ok := d.of.value(m, e.key)
+		if !ok {
+			continue
+		}
+		st.QID, st.Length, st.Name = fileQID(e.path, m.Rev), uint64(len(value)), vm.FileName(e.key)
+		if !fn(e.path, &st) {
+			break
+		}
+	}
+	return nil
+}
+
+// derivedFile is a file whose content is computed from the VM. Its qid.version is
+// the VM's, since it may change with any commit of it.
+type derivedFile struct {
+	dir    *vmDir
+	path   uint64
+	name   string
+	mode   uint16
+	derive deriver
+	large  bool // its length is worth being remembered by the Tree
+
+	rev   uint64 // at which bytes was the length
+	bytes int
+}
+
+// newVMJSON is vm.json.
+func newVMJSON(d *vmDir) *derivedFile {
+	guest := d.v.guest()
+	return &derivedFile{
+		dir: d, path: d.cell.ID() + slotJSON, name: "vm.json", mode: 0o400, large: true,
+		derive: func(m *vm.VM) (string, bool) { return string(m.AppendJSON(nil, guest)), true },
+	}
+}
+
+func (n *derivedFile) QID() p9.QID { return fileQID(n.path, n.dir.rev()) }
+
+func (n *derivedFile) Stat(st *Stat) error {
+	m, err := n.dir.vm()
+	if err != nil {
+		return err
+	}
+	if n.rev != m.Rev {
+		bytes, ok := n.length(m)
+		if !ok {
+			return errs.Stale
+		}
+		n.rev, n.bytes = m.Rev, bytes
+	}
+	*st = Stat{
+		QID: fileQID(n.path, m.Rev), Mode: n.mode, Length: uint64(n.bytes),
+		Mtime: m.Mtime, Name: n.name,
+	}
+	return nil
+}
+
+// length is how long the file is; ok is false when it is not there any more.
+func (n *derivedFile) length(m *vm.VM) (bytes int, ok bool) {
+	if n.large {
+		k := lengthKey{n.dir.cell, n.dir.v.guest()}
+		return n.dir.v.tree.lengths.get(k, m.Rev, func() int {
+			text, _ := n.derive(m)
+			return len(text)
+		}), true
+	}
+	text, ok := n.derive(m)
+	return len(text), ok
+}
+
+func (n *derivedFile) AppendValue(b []byte, max int) ([]byte, error) {
+	m, err := n.dir.vm()
+	if err != nil {
+		return b, err
+	}
+	text, ok := n.derive(m)
+	switch {
+	case !ok:
+		return b, errs.Stale
+	case len(text) > max:
+		return b, errs.New(errs.TooBig, "%d bytes, and %d fit", len(text), max)
+	}
+	return append(b, text...), nil
+}
+
+func (n *derivedFile) Open(f Flags) (Handle, error) {
+	if err := refuseWrite(n, f); err != nil {
+		return nil, err
+	}
+	h := &derivedHandle{plain: plain{node: n, flags: f}}
+	v := n.dir.v
+	file := v.tree.opens.open(n.dir.cell, fileKey{n.path, v.guest()}, 0, n.derive)
+	if h.reader.open(v, file) == nil {
+		h.reader.close()
+		return nil, errs.Stale
+	}
+	return h, nil
+}
+
+// derivedHandle is an open derived file.
+type derivedHandle struct {
+	plain
+	reader reader
+}
+
+// Read gives the content as of the last read at offset 0. errs.Gone: it is not
+// there any more.
+func (h *derivedHandle) Read(p []byte, off uint64) (int, error) {
+	if !h.readable() || h.reader.file == nil {
+		return 0, errs.BadUse
+	}
+	e := h.reader.value(off)
+	if e == nil {
+		return 0, errs.Gone
+	}
+	return copyAt(p, e.Value, off), nil
+}
+
+func (h *derivedHandle) Clunk(_ string, done func(error)) {
+	h.reader.close()
+	done(nil)
+}
+
+func (h *derivedHandle) Drop() { h.reader.close() }

@@ -1,0 +1,66 @@
+package fs
+
+import "meta9/fs/errs"
+
+// plain is what the Handles of files without a key have in common: they cannot be
+// changed, and there is nothing to end.
+type plain struct {
+	node  Node
+	flags Flags
+}
+
+// Stat is the node's.
+func (h *plain) Stat(st *Stat) error { return h.node.Stat(st) }
+
+// Write is refused.
+func (h *plain) Write(_ []byte, _ uint64, _ string, done func(int, error)) {
+	done(0, errs.BadUse)
+}
+
+// SetStat is the node's, if it has one.
+func (h *plain) SetStat(c Change, by string, done func(error)) {
+	n, ok := h.node.(Setter)
+	switch {
+	case c.Empty():
+		done(nil)
+	case ok:
+		n.SetStat(c, by, done)
+	default:
+		done(Missing(h.node, OpSetStat))
+	}
+}
+
+// Sync has nothing to do.
+func (h *plain) Sync(_ string, done func(error)) { done(nil) }
+
+// Clunk has nothing to do.
+func (h *plain) Clunk(_ string, done func(error)) { done(nil) }
+
+// Drop has nothing to do.
+func (h *plain) Drop() {}
+
+// State is the flags.
+func (h *plain) State() HandleState { return HandleState{Flags: h.flags} }
+
+// readable tells whether the Handle was opened for reading.
+func (h *plain) readable() bool { return h.flags&Read != 0 }
+
+// refuseWrite is the error for opening a file for writing that has nothing to be
+// written to.
+func refuseWrite(n Node, f Flags) error {
+	if f&(Write|Trunc|AppendTo) != 0 {
+		return Missing(n, OpWrite)
+	}
+	return nil
+}
+
+// dirHandle is an open folder. It is read with Ref.List.
+type dirHandle struct{ plain }
+
+// Read answers IsDir.
+func (h *dirHandle) Read([]byte, uint64) (int, error) { return 0, errs.IsDir }
+
+// Write answers IsDir.
+func (h *dirHandle) Write(_ []byte, _ uint64, _ string, done func(int, error)) {
+	done(0, errs.IsDir)
+}

@@ -1,0 +1,191 @@
+package fs
+
+import (
+	"sync/atomic"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+)
+
+// keyHandle is an open key.
+type keyHandle struct {
+	node    *keyNode
+	flags   Flags
+	reader  reader
+	held    *store.Hold // the truncation that this Handle holds, or held last
+	refused atomic.Bool // a write was refused since; set in the committer
+}
+
+// open makes the Handle readable; nil when the key is not there any more.
+func (h *keyHandle) open() *vm.Entry {
+	n := h.node
+	key := fileKey{n.id, n.view().guest()}
+	f := n.view().tree.opens.open(n.dir.dir.cell, key, n.dir.space, nil)
+	return h.reader.open(n.view(), f)
+}
+
+// created is the Handle of a key that a create has made, or found. Settle enters
+// it into the View.
+func (n *keyNode) created(f Flags) *keyHandle {
+	h := &keyHandle{node: n, flags: f}
+	n.view().noteCreated(h)
+	return h
+}
+
+// enter does what Open does, for a created Handle. That the key is gone again
+// shows when it is used.
+func (h *keyHandle) enter() {
+	if h.node.view().closed {
+		return
+	}
+	if h.flags&Read != 0 {
+		h.open()
+	}
+	// A new key is empty already, and one that was there is truncated.
+	if e := h.node.dir.find(h.node.id); e != nil && e.Value != "" && h.flags&Trunc != 0 {
+		_ = h.truncate()
+	}
+}
+
+// Read gives the value as of the last read at offset 0 (see reader), or nothing
+// while this View holds a truncation. errs.Gone: the key was removed, and there
+// is no old value to give.
+func (h *keyHandle) Read(p []byte, off uint64) (int, error) {
+	if h.reader.file == nil {
+		return 0, errs.BadUse
+	}
+	if h.node.held() {
+		return 0, nil
+	}
+	e := h.reader.value(off)
+	if e == nil {
+		return 0, errs.Gone
+	}
+	return copyAt(p, e.Value, off), nil
+}
+
+// Write is one atomic splice, or append.
+func (h *keyHandle) Write(p []byte, off uint64, by string, done func(int, error)) {
+	if h.flags&Write == 0 {
+		done(0, errs.BadUse)
+		return
+	}
+	in := h.node.intent(store.Splice, by)
+	in.Off, in.Data = off, string(p)
+	if h.flags&AppendTo != 0 {
+		in.Kind, in.Off = store.Append, 0
+	}
+	h.node.dir.submit(in, func(r store.Result) {
+		if r.Err != nil {
+			h.refused.Store(true)
+		}
+		done(r.N, r.Err)
+	})
+}
+
+// Stat is the key's; of a removed one, that of the value that is still read.
+func (h *keyHandle) Stat(st *Stat) error {
+	err := h.node.Stat(st)
+	if e := h.reader.pin.content(); err != nil && e != nil {
+		h.node.stat(st, e)
+		return nil
+	}
+	return err
+}
+
+// SetStat holds a truncation to 0 if the Handle is open for writing. The mtime
+// that v9fs sends along is left to the commit: setting it now would commit the
+// truncation with it.
+func (h *keyHandle) SetStat(c Change, by string, done func(error)) {
+	switch {
+	case c.Empty():
+		done(nil)
+	case c.Length != nil && *c.Length == 0 && c.Mode == nil && c.Name == nil && h.flags&Write != 0:
+		done(h.truncate())
+	default:
+		h.node.SetStat(c, by, done)
+	}
+}
+
+// truncate holds a truncation to 0. errs.Gone: the key is no longer there.
+func (h *keyHandle) truncate() error {
+	if h.holds() {
+		return nil
+	}
+	n := h.node
+	hold, err := n.view().hold(n.dir.dir.cell, n.dir.space, n.id)
+	if err != nil {
+		return err
+	}
+	h.held = hold
+	h.refused.Store(false)
+	return nil
+}
+
+// holds tells whether the Handle's truncation waits for a commit.
+func (h *keyHandle) holds() bool { return h.held != nil && h.held.Active() }
+
+// Sync commits a held truncation.
+func (h *keyHandle) Sync(by string, done func(error)) {
+	if !h.holds() {
+		done(nil)
+		return
+	}
+	h.flush(by, done)
+}
+
+func (h *keyHandle) flush(by string, done func(error)) {
+	in := h.node.intent(store.FlushHold, by)
+	in.Hold = h.held
+	h.node.dir.submit(in, ending(done))
+}
+
+// Clunk closes the Handle. A held truncation is committed, or forgotten when a
+// write was refused; this View sees it until then.
+func (h *keyHandle) Clunk(by string, done func(error)) {
+	h.reader.close()
+	switch {
+	case !h.holds():
+		done(nil)
+	case h.refused.Load():
+		h.held.Drop()
+		done(nil)
+	default:
+		hold := h.held
+		h.flush(by, func(err error) {
+			if err != nil {
+				hold.Drop()
+			}
+			done(err)
+		})
+	}
+}
+
+// Drop closes the Handle and forgets a held truncation.
+func (h *keyHandle) Drop() {
+	h.reader.close()
+	if h.held != nil {
+		h.held.Drop()
+	}
+}
+
+// State tells of a held truncation at which revision of the key it is held.
+func (h *keyHandle) State() HandleState {
+	hs := HandleState{Flags: h.flags &^ (Trunc | Excl)}
+	if e := h.node.dir.find(h.node.id); e != nil && h.holds() {
+		hs.Held, hs.Rev, hs.Refused = true, e.Rev, h.refused.Load()
+	}
+	return hs
+}
+
+// restore holds the truncation again, unless a commit has ended it since.
+func (h *keyHandle) restore(hs HandleState) {
+	e := h.node.dir.find(h.node.id)
+	if !hs.Held || e == nil || e.Rev != hs.Rev {
+		return
+	}
+	if h.truncate() == nil {
+		h.refused.Store(hs.Refused)
+	}
+}

@@ -1,0 +1,185 @@
+package fs
+
+import (
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+)
+
+// spaceDir is keys/ or internal/ of one VM.
+type spaceDir struct {
+	dir   *vmDir
+	space vm.Space
+}
+
+func (d *spaceDir) slot() uint64 {
+	if d.space == vm.Internal {
+		return slotInternal
+	}
+	return slotKeys
+}
+
+func (d *spaceDir) QID() p9.QID { return dirQID(d.dir.cell.ID()+d.slot(), d.dir.rev()) }
+
+func (d *spaceDir) Stat(st *Stat) error {
+	return d.dir.statSlot(st, d.slot(), d.space.String())
+}
+
+// sees tells whether the key is there for this View.
+func (d *spaceDir) sees(m *vm.VM, key string) bool {
+	return d.dir.v.who.Admin || m.GuestSees(d.space, key)
+}
+
+// find is the entry of that ID; nil when it is gone, or no longer for this View.
+func (d *spaceDir) find(id uint64) *vm.Entry {
+	m := d.dir.cell.VM()
+	if m == nil {
+		return nil
+	}
+	e := entryByID(m, d.space, id)
+	if e == nil || !d.sees(m, e.Name) {
+		return nil
+	}
+	return e
+}
+
+func (d *spaceDir) Walk(name string) (Node, error) {
+	m, err := d.dir.vm()
+	if err != nil {
+		return nil, err
+	}
+	key, err := vm.KeyName(name)
+	if err != nil {
+		return nil, errs.NotFound
+	}
+	e := m.Get(d.space, key)
+	if e == nil || !d.sees(m, key) {
+		return nil, errs.NotFound
+	}
+	return &keyNode{dir: d, id: e.ID, key: e.Name, file: name}, nil
+}
+
+func (d *spaceDir) List(after uint64, fn func(uint64, *Stat) bool) error {
+	m, err := d.dir.vm()
+	if err != nil {
+		return err
+	}
+	var st Stat
+	for _, e := range m.EntriesAfter(d.space, after) {
+		if !d.sees(m, e.Name) {
+			continue
+		}
+		statKey(&st, e, vm.FileName(e.Name), d.dir.v.held(e.ID))
+		if !fn(e.ID, &st) {
+			break
+		}
+	}
+	return nil
+}
+
+// statKey fills st for a key; held: this View sees it as empty.
+func statKey(st *Stat, e *vm.Entry, name string, held bool) {
+	*st = Stat{
+		QID: fileQID(e.ID, e.Rev), Mode: e.Mode, Length: uint64(len(e.Value)),
+		Mtime: e.Mtime, Name: name, Muid: e.Muid,
+	}
+	if held {
+		st.Length = 0
+	}
+}
+
+// writable is the key that a file name is for, if this View may write it now. The
+// committer checks again, since the reserved namespaces may change.
+func (d *spaceDir) writable(name string) (key string, err error) {
+	m, err := d.dir.vm()
+	if err != nil {
+		return "", err
+	}
+	if key, err = vm.KeyName(name); err != nil {
+		return "", err
+	}
+	if d.dir.v.guest() {
+		err = m.GuestMayWrite(d.space, key)
+	}
+	return key, err
+}
+
+// intent begins an intent on this space.
+func (d *spaceDir) intent(kind store.OpKind, by string) *store.Intent {
+	return &store.Intent{Kind: kind, Cell: d.dir.cell, Space: d.space, By: by}
+}
+
+func (d *spaceDir) submit(in *store.Intent, done func(store.Result)) {
+	d.dir.v.submit(in, done)
+}
+
+// ending makes a function of an intent's result of one of its error.
+func ending(done func(error)) func(store.Result) {
+	return func(r store.Result) { done(r.Err) }
+}
+
+func (d *spaceDir) Create(name string, f Flags, by string, done func(Node, error)) {
+	key, err := d.writable(name)
+	if err != nil {
+		done(nil, err)
+		return
+	}
+	in := d.intent(store.Create, by)
+	in.Name, in.Exclusive = key, f&Excl != 0
+	d.submit(in, func(r store.Result) {
+		if r.Err != nil {
+			done(nil, r.Err)
+			return
+		}
+		done(&keyNode{dir: d, id: r.Entry.ID, key: key, file: name}, nil)
+	})
+}
+
+func (d *spaceDir) Put(name string, data []byte, by string, done func(error)) {
+	key, err := d.writable(name)
+	if err != nil {
+		done(err)
+		return
+	}
+	in := d.intent(store.Put, by)
+	in.Name, in.Data = key, string(data)
+	d.submit(in, ending(done))
+}
+
+func (d *spaceDir) Unlink(name string, by string, done func(error)) {
+	key, err := d.writable(name)
+	if err != nil {
+		done(err)
+		return
+	}
+	in := d.intent(store.Remove, by)
+	in.Name = key
+	d.submit(in, ending(done))
+}
+
+func (d *spaceDir) Rename(name string, to Node, newName string, by string, done func(error)) {
+	other, ok := to.(*spaceDir)
+	switch {
+	case !ok:
+		done(Missing(to, OpRename))
+		return
+	case other.dir.cell != d.dir.cell || other.space != d.space:
+		done(errs.New(errs.NotPermitted, "a key is renamed within its folder only"))
+		return
+	}
+	key, err := d.writable(name)
+	if err != nil {
+		done(err)
+		return
+	}
+	newKey, err := d.writable(newName)
+	if err != nil {
+		done(err)
+		return
+	}
+	in := d.intent(store.Set, by)
+	in.Name, in.NewName = key, newKey
+	d.submit(in, ending(done))
+}

@@ -1,0 +1,266 @@
+package fs
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"meta9/fs/store"
+	"meta9/fs/vm"
+)
+
+// opens knows which files are open for reading, VM by VM, so that the committer
+// can keep account of the old values that they pin. Its mutexes are taken when a
+// file is opened or closed, at a commit, and by the first who reads what a commit
+// made; never two of them at a time.
+type opens struct {
+	limit int64 // vm.Limits.Bytes; 0: none
+
+	mu     sync.Mutex // guards tables and every table's opens
+	tables map[*store.Cell]*openTable
+}
+
+// openTable is the open files of one VM.
+type openTable struct {
+	cell  *store.Cell
+	opens int
+
+	mu    sync.Mutex // guards files, what is published in them, and old
+	files map[fileKey]*openFile
+	old   []*version // oldest first; some may be unused by now
+
+	oldBytes atomic.Int64 // what the old versions that are used cost
+	oldCount atomic.Int64
+}
+
+// fileKey tells open files apart. Guest and admin have separate ones, since they
+// do not see the same.
+type fileKey struct {
+	path  uint64 // qid.path
+	guest bool
+}
+
+// openFile is one file that somebody has open for reading.
+type openFile struct {
+	table  *openTable
+	key    fileKey
+	space  vm.Space
+	derive deriver // nil: a key
+	opens  int     // guarded by table.mu
+	gone   bool    // the key was removed; guarded by table.mu
+
+	renewing sync.Mutex              // lets one at a time compute a derived file
+	cur      atomic.Pointer[version] // the newest known; nil: nobody has looked
+}
+
+// deriver computes the content of a derived file; ok is false when there is none.
+type deriver func(m *vm.VM) (content string, ok bool)
+
+// open finds or makes the openFile, and counts one more user of it.
+func (o *opens) open(c *store.Cell, k fileKey, s vm.Space, d deriver) *openFile {
+	o.mu.Lock()
+	t := o.tables[c]
+	if t == nil {
+		t = &openTable{cell: c, files: make(map[fileKey]*openFile)}
+		o.tables[c] = t
+	}
+	t.opens++
+	o.mu.Unlock()
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.files[k]
+	if f == nil {
+		f = &openFile{table: t, key: k, space: s, derive: d}
+		t.files[k] = f
+	}
+	f.opens++
+	return f
+}
+
+// close undoes one open.
+func (o *opens) close(f *openFile) {
+	t := f.table
+	t.mu.Lock()
+	f.opens--
+	if f.opens == 0 {
+		delete(t.files, f.key)
+	}
+	t.mu.Unlock()
+
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	t.opens--
+	if t.opens == 0 {
+		delete(o.tables, t.cell)
+	}
+}
+
+// committed retires what the commit replaced, and drops old values past the
+// limit. It runs in the committer.
+func (o *opens) committed(c store.Committed) {
+	o.mu.Lock()
+	t := o.tables[c.Cell]
+	o.mu.Unlock()
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.After == nil {
+		t.close()
+		return
+	}
+	t.refresh(c)
+	if o.limit > 0 {
+		t.trim(o.limit - c.After.Bytes())
+	}
+}
+
+// refresh brings the open files up to date with a commit. t.mu is held.
+func (t *openTable) refresh(c store.Committed) {
+	for f := range t.derived() {
+		f.set(nil)
+	}
+	for i := range c.Changes {
+		ch := &c.Changes[i]
+		if c.Before == nil || ch.Type != vm.KeySet && ch.Type != vm.KeyRemoved {
+			continue
+		}
+		// Whatever changed an entry named it as it was called before; an entry that
+		// is new in this commit is open nowhere.
+		was := c.Before.Get(ch.Space, ch.Key)
+		if was == nil {
+			continue
+		}
+		for _, guest := range [...]bool{false, true} {
+			if f := t.files[fileKey{was.ID, guest}]; f != nil {
+				f.update(c.After)
+			}
+		}
+	}
+}
+
+// derived are the open files that are computed.
+func (t *openTable) derived() func(yield func(*openFile) bool) {
+	return func(yield func(*openFile) bool) {
+		for _, f := range t.files {
+			if f.derive != nil && !yield(f) {
+				return
+			}
+		}
+	}
+}
+
+// close ends every open file of a VM that was deleted. t.mu is held.
+func (t *openTable) close() {
+	for _, f := range t.files {
+		f.gone = true
+		f.set(nil)
+	}
+	t.trim(-1)
+}
+
+// update makes what m has of the key the newest version. table.mu is held.
+func (f *openFile) update(m *vm.VM) {
+	e := entryByID(m, f.space, f.key.path)
+	if e == nil {
+		f.gone = true
+	}
+	if e != nil && f.hides(m, e) {
+		e = nil
+	}
+	f.publish(e)
+}
+
+// publish makes e (nil: nothing) the newest version, unless a newer one is there,
+// and returns the newest. table.mu is held.
+func (f *openFile) publish(e *vm.Entry) *version {
+	cur := f.cur.Load()
+	switch {
+	case e == nil || f.gone:
+		return f.set(nil)
+	case cur != nil && cur.rev >= e.Rev:
+		return cur
+	}
+	return f.set(newVersion(f.table, e))
+}
+
+// set replaces cur and retires what was there. table.mu is held.
+func (f *openFile) set(p *version) *version {
+	if old := f.cur.Swap(p); old != nil {
+		f.table.retire(old)
+	}
+	return p
+}
+
+// hides tells whether the file's readers may no longer see the entry: a key that
+// an admin gave a name that is not a guest's.
+func (f *openFile) hides(m *vm.VM, e *vm.Entry) bool {
+	return f.key.guest && f.derive == nil && !m.GuestSees(f.space, e.Name)
+}
+
+// newest is the version that is current now; nil when there is none any more. It
+// takes a lock only where a commit made a new value that nobody has read yet.
+func (f *openFile) newest() *version {
+	m := f.table.cell.VM()
+	if m == nil {
+		return nil
+	}
+	rev := m.Rev
+	if f.derive == nil {
+		e := entryByID(m, f.space, f.key.path)
+		if e == nil {
+			return nil
+		}
+		rev = e.Rev
+	}
+	if p := f.cur.Load(); p != nil && p.rev >= rev {
+		return p
+	}
+	return f.renew()
+}
+
+// renew looks at the VM anew and publishes what it has of the file.
+func (f *openFile) renew() *version {
+	f.renewing.Lock()
+	defer f.renewing.Unlock()
+	m := f.table.cell.VM()
+	if m == nil {
+		return nil
+	}
+	if p := f.cur.Load(); f.derive != nil && p != nil && p.rev >= m.Rev {
+		return p // somebody else computed it meanwhile
+	}
+	e := f.content(m)
+	if e == nil {
+		return nil
+	}
+	f.table.mu.Lock()
+	defer f.table.mu.Unlock()
+	return f.publish(e)
+}
+
+// content is what m has of the file: a key's entry, or for a derived file an
+// Entry that no VM has, at the VM's revision.
+func (f *openFile) content(m *vm.VM) *vm.Entry {
+	if f.derive != nil {
+		text, ok := f.derive(m)
+		if !ok {
+			return nil
+		}
+		return &vm.Entry{ID: f.key.path, Rev: m.Rev, Mtime: m.Mtime, Value: text}
+	}
+	e := entryByID(m, f.space, f.key.path)
+	if e == nil || f.hides(m, e) {
+		return nil
+	}
+	return e
+}
+
+// entryByID is the entry of that ID, whatever it is called, or nil.
+func entryByID(m *vm.VM, s vm.Space, id uint64) *vm.Entry {
+	if after := m.EntriesAfter(s, id-1); len(after) > 0 && after[0].ID == id {
+		return after[0]
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package fs
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"meta9/fs/vm"
+)
+
+// An open file gives the value that was there when it was last read at offset 0.
+// That value is a version: shared by all who read it, and found again by
+// everybody through openFile.cur as long as it is the newest. A commit retires
+// it; from then on its bytes count against its VM, and when they are too many the
+// committer drops the oldest, whose readers then get the newest.
+//
+// Readers count themselves in and out with atomics alone, so that a read takes no
+// lock; the count and the two bits share one word, so that who comes last knows.
+type version struct {
+	table *openTable
+	entry atomic.Pointer[vm.Entry] // nil: dropped
+	rev   uint64
+	cost  int64
+	state atomic.Int64 // how many readers, and the bits below
+}
+
+const (
+	retired = 1 << 32 // no longer the newest; nobody starts to read it
+	dropped = 1 << 33 // given up, and no longer counted
+)
+
+// pinCost is what an old version costs beside its value, so that a great many
+// small ones are bounded too.
+const pinCost = 128
+
+func newVersion(t *openTable, e *vm.Entry) *version {
+	p := &version{table: t, rev: e.Rev, cost: int64(len(e.Value)) + pinCost}
+	p.entry.Store(e)
+	return p
+}
+
+// content is what the version holds; nil when it was dropped, or p is nil.
+func (p *version) content() *vm.Entry {
+	if p == nil {
+		return nil
+	}
+	return p.entry.Load()
+}
+
+// acquire counts a reader in, unless the version is retired.
+func (p *version) acquire() bool {
+	for {
+		s := p.state.Load()
+		if s >= retired {
+			return false
+		}
+		if p.state.CompareAndSwap(s, s+1) {
+			return true
+		}
+	}
+}
+
+// release counts a reader out; the last one of an old version ends its cost.
+func (p *version) release() {
+	if p.state.Add(-1) == retired {
+		p.table.uncount(p)
+	}
+}
+
+// unused tells whether a retired version has no reader, or was given up.
+func (p *version) unused() bool {
+	s := p.state.Load()
+	return s == retired || s&dropped != 0
+}
+
+// retire makes p an old version. t.mu is held, and p is no longer anybody's cur.
+func (t *openTable) retire(p *version) {
+	t.count(p)
+	if p.state.Add(retired) == retired {
+		t.uncount(p)
+		return
+	}
+	t.old = append(t.old, p)
+	if len(t.old) > 2*int(t.oldCount.Load())+16 {
+		t.old = slices.DeleteFunc(t.old, (*version).unused)
+	}
+}
+
+func (t *openTable) count(p *version) {
+	t.oldBytes.Add(p.cost)
+	t.oldCount.Add(1)
+}
+
+func (t *openTable) uncount(p *version) {
+	t.oldBytes.Add(-p.cost)
+	t.oldCount.Add(-1)
+}
+
+// trim drops the oldest versions until those that are left fit the room. t.mu is
+// held.
+func (t *openTable) trim(room int64) {
+	for len(t.old) > 0 && t.oldBytes.Load() > room {
+		p := t.old[0]
+		t.old[0] = nil
+		t.old = t.old[1:]
+		t.drop(p)
+	}
+}
+
+// drop gives a retired version up; its readers find the newest.
+func (t *openTable) drop(p *version) {
+	for {
+		s := p.state.Load()
+		if s == retired {
+			return // its last reader is gone
+		}
+		if p.state.CompareAndSwap(s, s|dropped) {
+			p.entry.Store(nil)
+			t.uncount(p)
+			return
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package fs
+
+import (
+	"strings"
+
+	"meta9/fs/vm"
+)
+
+// reader is the reading half of an open key or derived file: which version it
+// reads. Its View keeps a list of those that are open.
+type reader struct {
+	view       *View
+	file       *openFile // nil: closed, or not open for reading
+	pin        *version  // nil: the next read takes the newest
+	next, prev *reader
+}
+
+// value is the content for a read at that offset; nil when nothing is left of the
+// file. An append by anyone is seen at the end of what was read before; derived
+// files are never appended to.
+func (r *reader) value(off uint64) *vm.Entry {
+	e := r.pin.content()
+	switch {
+	case off == 0 || e == nil:
+		return r.retake()
+	case off >= uint64(len(e.Value)) && r.file.derive == nil:
+		return r.extend(e)
+	}
+	return e
+}
+
+// retake pins the newest version. Where there is none any more the reader keeps
+// what it had.
+func (r *reader) retake() *vm.Entry {
+	for {
+		p := r.file.newest()
+		if p == nil {
+			return r.pin.content()
+		}
+		if p != r.pin {
+			if !p.acquire() {
+				continue // retired just now
+			}
+			r.unpin()
+			r.pin = p
+		}
+		if e := p.content(); e != nil {
+			return e
+		}
+	}
+}
+
+// extend pins the newest version if it begins with e's value.
+func (r *reader) extend(e *vm.Entry) *vm.Entry {
+	p := r.file.newest()
+	if p == nil || p == r.pin {
+		return e
+	}
+	if next := p.content(); next == nil || !strings.HasPrefix(next.Value, e.Value) || !p.acquire() {
+		return e
+	}
+	r.unpin()
+	r.pin = p
+	if next := p.content(); next != nil {
+		return next
+	}
+	return e
+}
+
+// unpin lets go of the version that is pinned.
+func (r *reader) unpin() {
+	if r.pin != nil {
+		r.pin.release()
+		r.pin = nil
+	}
+}
+
+// open enters the reader into the tree's table and the View's list, and pins what
+// is there; nil when nothing is.
+func (r *reader) open(v *View, f *openFile) *vm.Entry {
+	r.view, r.file = v, f
+	r.next = v.readers
+	if r.next != nil {
+		r.next.prev = r
+	}
+	v.readers = r
+	return r.retake()
+}
+
+// close undoes open; closing twice is harmless.
+func (r *reader) close() {
+	if r.file == nil {
+		return
+	}
+	r.unpin()
+	if r.prev != nil {
+		r.prev.next = r.next
+	} else {
+		r.view.readers = r.next
+	}
+	if r.next != nil {
+		r.next.prev = r.prev
+	}
+	r.view.tree.opens.close(r.file)
+	r.file, r.next, r.prev = nil, nil, nil
+}
+
+// copyAt copies what value has from offset off.
+func copyAt(p []byte, value string, off uint64) int {
+	if off >= uint64(len(value)) {
+		return 0
+	}
+	return copy(p, value[off:])
+}

@@ -1,0 +1,269 @@
+package fs
+
+import (
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+)
+
+// Ref is a place in the tree that a fid names. It is never changed, so a fid that
+// is cloned may share it.
+type Ref struct {
+	view   *View
+	node   Node
+	parent *Ref   // nil: the principal's root
+	name   string // as it was walked
+	by     string // who attached
+	top    bool   // ".." does not lead further up
+}
+
+// QID is what a walk to this place answers.
+func (r *Ref) QID() p9.QID { return r.node.QID() }
+
+// IsDir tells whether it is a folder.
+func (r *Ref) IsDir() bool { return r.QID().Type&p9.TypeDir != 0 }
+
+// By is the name that the attach gave, or else the principal's.
+func (r *Ref) By() string { return r.by }
+
+// Node is what stands at this place.
+func (r *Ref) Node() Node { return r.node }
+
+// Stat fills st as this View sees the place. errs.Stale: it is gone.
+func (r *Ref) Stat(st *Stat) error {
+	if err := r.node.Stat(st); err != nil {
+		return err
+	}
+	if st.Name == "" {
+		st.Name = r.name
+	}
+	return nil
+}
+
+// Walk goes to an entry of this folder, or with ".." to the folder above, which
+// at the attach's own place is that place. Errors: NotDir, NotFound, NameTooLong,
+// Stale.
+func (r *Ref) Walk(name string) (*Ref, error) {
+	if name == ".." {
+		return r.up()
+	}
+	n, err := Walk(r.node, name)
+	if err != nil {
+		return nil, err
+	}
+	return r.to(n, name), nil
+}
+
+func (r *Ref) up() (*Ref, error) {
+	switch {
+	case !r.IsDir():
+		return nil, errs.NotDir
+	case r.top || r.parent == nil:
+		return r, nil
+	}
+	return r.parent, nil
+}
+
+func (r *Ref) to(n Node, name string) *Ref {
+	return &Ref{view: r.view, node: n, parent: r, name: name, by: r.by}
+}
+
+// Walk finds the entry of n with that file name. Errors: NotDir, NotFound,
+// NameTooLong, Stale.
+func Walk(n Node, name string) (Node, error) {
+	f, ok := n.(Folder)
+	if !ok {
+		return nil, Missing(n, OpWalk)
+	}
+	if len(name) > vm.MaxName {
+		return nil, errs.New(errs.NameTooLong, "a name is at most %d bytes", vm.MaxName)
+	}
+	return f.Walk(name)
+}
+
+// List calls fn for the entries whose cookie is greater than after; see Folder.
+// errs.NotDir: this is a file.
+func (r *Ref) List(after uint64, fn func(cookie uint64, st *Stat) bool) error {
+	f, ok := r.node.(Folder)
+	if !ok {
+		return Missing(r.node, OpWalk)
+	}
+	return f.List(after, fn)
+}
+
+// Open opens the file. A folder gives a Handle whose Read answers IsDir; opening
+// one for writing is IsDir. Other errors: Permission or NotPermitted with a text
+// that says why, Stale.
+func (r *Ref) Open(f Flags) (Handle, error) {
+	if o, ok := r.node.(Opener); ok {
+		return o.Open(f)
+	}
+	if _, ok := r.node.(Folder); !ok || f&(Write|Trunc) != 0 {
+		return nil, Missing(r.node, OpWrite)
+	}
+	return &dirHandle{plain{node: r.node, flags: f}}, nil
+}
+
+// RestoreHandle opens the file as hs says that it was. It never truncates and
+// never creates; a truncation that was held is held again if no commit has ended
+// it since. errs.Stale: the file is gone.
+func (r *Ref) RestoreHandle(hs HandleState) (Handle, error) {
+	hs.Flags &^= Trunc | Excl
+	h, err := r.Open(hs.Flags)
+	if err != nil {
+		return nil, err
+	}
+	if s, ok := h.(restorer); ok {
+		s.restore(hs)
+	}
+	return h, nil
+}
+
+// restorer is a Handle that takes back its State, just after it was opened.
+type restorer interface{ restore(hs HandleState) }
+
+// Create makes the file name in this folder and opens it with f. A file that is
+// there already is opened, or with Excl answered with errs.Exists. Folders cannot
+// be made: dir is NotPermitted. done gets the new file's Ref and Handle; the
+// Handle may be used after Settle.
+func (r *Ref) Create(name string, f Flags, dir bool, done func(*Ref, Handle, error)) {
+	c, ok := r.node.(Creator)
+	switch {
+	case !ok:
+		done(nil, nil, Missing(r.node, OpCreate))
+		return
+	case dir:
+		done(nil, nil, errs.New(errs.NotPermitted, "no folders are made here"))
+		return
+	}
+	c.Create(name, f, r.by, func(n Node, err error) {
+		if err != nil {
+			done(nil, nil, err)
+			return
+		}
+		h, err := openCreated(n, f)
+		if err != nil {
+			done(nil, nil, err)
+			return
+		}
+		done(r.to(n, name), h, nil)
+	})
+}
+
+// openCreated opens what a create has made. It runs in the committer, so it must
+// leave the View alone: Settle does the rest for a key.
+func openCreated(n Node, f Flags) (Handle, error) {
+	switch n := n.(type) {
+	case *keyNode:
+		return n.created(f), nil
+	case Opener:
+		return n.Open(f)
+	}
+	return nil, Missing(n, OpWrite)
+}
+
+// Remove removes the file.
+func (r *Ref) Remove(done func(error)) {
+	if n, ok := r.node.(Remover); ok {
+		n.Remove(r.by, done)
+		return
+	}
+	// A file is refused in the words of its folder, as by Unlink.
+	if at := r.parent; at != nil && !r.IsDir() && !r.isGone() {
+		done(Missing(at.node, OpRemove))
+		return
+	}
+	done(Missing(r.node, OpRemove))
+}
+
+// Unlink removes the entry name of this folder, which is a folder itself if dir
+// (rmdir) and else a file.
+func (r *Ref) Unlink(name string, dir bool, done func(error)) {
+	n, err := Walk(r.node, name)
+	if err != nil {
+		done(err)
+		return
+	}
+	_, isDir := n.(Folder)
+	u, ok := r.node.(Unlinker)
+	switch {
+	case dir && !isDir:
+		done(errs.NotDir)
+	case !dir && isDir:
+		done(errs.IsDir)
+	case !ok:
+		done(Missing(r.node, OpRemove))
+	default:
+		u.Unlink(name, r.by, done)
+	}
+}
+
+// Rename gives the entry name of this folder another name, in the folder to,
+// which must be the same folder. What has that name is replaced.
+func (r *Ref) Rename(name string, to *Ref, newName string, done func(error)) {
+	if _, err := Walk(r.node, name); err != nil {
+		done(err)
+		return
+	}
+	n, ok := r.node.(Renamer)
+	if !ok {
+		done(Missing(r.node, OpRename))
+		return
+	}
+	n.Rename(name, to.node, newName, r.by, done)
+}
+
+// SetStat changes the file's stat, all of c or nothing. A Length of 0 commits at
+// once here; on a Handle it is held.
+func (r *Ref) SetStat(c Change, done func(error)) {
+	if c.Empty() {
+		done(nil)
+		return
+	}
+	if n, ok := r.node.(Setter); ok {
+		n.SetStat(c, r.by, done)
+		return
+	}
+	done(Missing(r.node, OpSetStat))
+}
+
+// statBlock is the block size that StatFS counts in.
+const statBlock = 1024
+
+// StatFS tells limits and use of the VM that this place belongs to, or of all VMs
+// together. Without a limit what is free is what is used, so that df shows half.
+func (r *Ref) StatFS() p9.FSStat {
+	for at := r; at != nil; at = at.parent {
+		if d, ok := at.node.(*vmDir); ok {
+			if m := d.cell.VM(); m != nil {
+				lim := r.view.tree.store.Limits()
+				return statFS(d.cell.ID(), m.Bytes(), lim.Bytes, m.Count(), lim.Keys)
+			}
+		}
+	}
+	return r.view.tree.statFS()
+}
+
+// statFS counts the VMs of the whole tree as if each could grow to its limit.
+func (t *Tree) statFS() p9.FSStat {
+	lim, n := t.store.Limits(), t.store.Count()
+	return statFS(pathRoot, t.store.Bytes(), lim.Bytes*int64(n), t.keys(), lim.Keys*n)
+}
+
+func statFS(id uint64, used, limit int64, files, maxFiles int) p9.FSStat {
+	blocks, inUse := uint64(limit+statBlock-1)/statBlock, uint64(used+statBlock-1)/statBlock
+	if limit == 0 {
+		blocks = 2 * inUse
+	}
+	if maxFiles == 0 {
+		maxFiles = 2 * files
+	}
+	free := blocks - min(blocks, inUse)
+	return p9.FSStat{
+		Type: 0x01021997, BlockSize: statBlock, // V9FS_MAGIC
+		Blocks: blocks, BlocksFree: free, BlocksAvailable: free,
+		Files: uint64(maxFiles), FilesFree: uint64(maxFiles - min(maxFiles, files)),
+		FSID: id, NameLength: vm.MaxName,
+	}
+}

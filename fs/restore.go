@@ -1,0 +1,86 @@
+package fs
+
+import (
+	"slices"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+)
+
+// State names this place so that Restore finds it again.
+func (r *Ref) State() NodeState {
+	ns := NodeState{ID: r.QID().Path, By: r.by}
+	for at := r; at.parent != nil; at = at.parent {
+		ns.Path = append(ns.Path, at.name)
+	}
+	slices.Reverse(ns.Path)
+	ns.Top = len(ns.Path)
+	for at := r; at.parent != nil && !at.top; at = at.parent {
+		ns.Top--
+	}
+	return ns
+}
+
+// Restore finds the place that ns names. What stands there by name must have the
+// same qid.path; a key that was renamed meanwhile is found by that. For what is
+// gone it gives a Ref whose operations answer errs.Stale. Errors: AuthFailed for
+// nobody, Invalid when ns cannot be a State.
+func (v *View) Restore(ns NodeState) (*Ref, error) {
+	if len(ns.Path) > 2*maxNames || ns.Top < 0 || ns.Top > len(ns.Path) {
+		return nil, errs.New(errs.Invalid, "no place in the tree has %d names", len(ns.Path))
+	}
+	r, err := v.root(ns.By)
+	if errs.KindOf(err) == errs.AuthFailed {
+		return nil, err
+	}
+	if err != nil { // the VM is gone
+		r = &Ref{view: v, node: goneNode{}, name: "/", by: ns.By}
+	}
+	for i := 0; ; i++ {
+		if i == ns.Top {
+			r.top = true
+		}
+		if i == len(ns.Path) {
+			return v.checked(r, ns.ID), nil
+		}
+		r = r.restoreChild(ns.Path[i], ns.ID, i == len(ns.Path)-1)
+	}
+}
+
+// restoreChild walks to a name, or, at the end of a path, to the key of that ID.
+func (r *Ref) restoreChild(name string, id uint64, last bool) *Ref {
+	n, err := Walk(r.node, name)
+	if d, ok := r.node.(*spaceDir); ok && last && (err != nil || n.QID().Path != id) {
+		if e := d.find(id); e != nil {
+			return r.to(&keyNode{dir: d, id: id, key: e.Name, file: vm.FileName(e.Name)}, name)
+		}
+	}
+	if err != nil {
+		n = goneNode{}
+	}
+	return r.to(n, name)
+}
+
+// checked is r, if it has the ID that it had.
+func (v *View) checked(r *Ref, id uint64) *Ref {
+	if r.QID().Path == id {
+		return r
+	}
+	gone := *r
+	gone.node = goneNode{id: id}
+	return &gone
+}
+
+func (r *Ref) isGone() bool {
+	_, gone := r.node.(goneNode)
+	return gone
+}
+
+// goneNode stands where Restore found nothing. Missing answers for all that it
+// cannot do.
+type goneNode struct{ id uint64 }
+
+func (n goneNode) QID() p9.QID      { return streamQID(n.id) }
+func (n goneNode) Stat(*Stat) error { return errs.Stale }

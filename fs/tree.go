@@ -1,0 +1,112 @@
+package fs
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"meta9/fs/store"
+)
+
+// Config is what a Tree is told. Zero fields take the defaults.
+type Config struct {
+	Log     zerolog.Logger   // what the verbs of ctl did, at debug level
+	Now     func() time.Time // time.Now
+	Version string           // of the program, for /ctl
+	Status  func() string    // more lines for /ctl, each "name value" and LF; may be nil
+}
+
+// Tree is the tree over one store. Grafts and verbs are added before the first
+// View; from then on a Tree may be used by any number of goroutines.
+type Tree struct {
+	store   *store.Store
+	cfg     Config
+	started time.Time
+
+	rootGrafts []rootGraft
+	vmGrafts   []vmGraft
+	rootVerbs  verbs
+	vmVerbs    verbs
+
+	opens   opens
+	lengths lengths
+	mtime   atomic.Int64 // of the newest commit, for the folders of the root
+}
+
+// New makes the tree of the store, which it observes: call it before the store's
+// first Submit.
+func New(st *store.Store, cfg Config) *Tree {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	t := &Tree{
+		store: st, cfg: cfg, started: cfg.Now(),
+		rootVerbs: verbs{"create": createVM, "update": updateUUID, "delete": deleteUUID},
+		vmVerbs:   verbs{"update": updateVM, "delete": deleteVM},
+		opens:     opens{tables: make(map[*store.Cell]*openTable), limit: st.Limits().Bytes},
+	}
+	t.mtime.Store(t.started.UnixNano())
+	st.Observe(t.committed)
+	return t
+}
+
+// Store is the store under the tree.
+func (t *Tree) Store() *store.Store { return t.store }
+
+// committed runs in the committer for every VM that a batch changed.
+func (t *Tree) committed(c store.Committed) {
+	if c.After == nil {
+		t.lengths.forget(c.Cell)
+	} else {
+		t.mtime.Store(c.After.Mtime)
+	}
+	t.opens.committed(c)
+}
+
+// lengths remembers how long each VM's vm.json is, as admin and guest see it,
+// since a stat tells the true length and Linux asks for one at every look-up.
+type lengths struct {
+	mu sync.Mutex
+	of map[lengthKey]length
+}
+
+type lengthKey struct {
+	cell  *store.Cell
+	guest bool
+}
+
+type length struct {
+	rev   uint64
+	bytes int
+}
+
+// get is the length at that revision of the VM; it calls measure when nobody has
+// asked since the VM changed.
+func (l *lengths) get(k lengthKey, rev uint64, measure func() int) int {
+	l.mu.Lock()
+	known := l.of[k]
+	l.mu.Unlock()
+	if known.rev == rev {
+		return known.bytes
+	}
+	n := measure()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of == nil {
+		l.of = make(map[lengthKey]length)
+	}
+	// A VM that went meanwhile was forgotten, and is not to be remembered again.
+	if k.cell.VM() != nil {
+		l.of[k] = length{rev, n}
+	}
+	return n
+}
+
+func (l *lengths) forget(c *store.Cell) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.of, lengthKey{c, false})
+	delete(l.of, lengthKey{c, true})
+}

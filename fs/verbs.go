@@ -1,0 +1,168 @@
+package fs
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+)
+
+// Verb does what one line of a ctl asks for. It must return soon and call done
+// once, from any goroutine; done may be called before it returns. A Verb may be
+// called from the store's committer, and must follow its rules.
+type Verb func(call Call, done func(error))
+
+// Call is one line.
+type Call struct {
+	View *View       // whose it is
+	Cell *store.Cell // the VM; nil at the root
+	Arg  string      // the rest of the line, without blanks at its ends
+	By   string
+}
+
+type verbs map[string]Verb
+
+// RootVerb adds a verb to the root's ctl, which has create, update and delete.
+func (t *Tree) RootVerb(name string, v Verb) { t.rootVerbs[name] = v }
+
+// VMVerb adds a verb to every VM's ctl, which has update and delete.
+func (t *Tree) VMVerb(name string, v Verb) { t.vmVerbs[name] = v }
+
+// run runs one line.
+func (n *ctlFile) run(line, by string, done func(error)) {
+	t := n.v.tree
+	known, call := t.rootVerbs, Call{View: n.v, By: by}
+	if n.dir != nil {
+		known, call.Cell = t.vmVerbs, n.dir.cell
+	}
+	name, arg, _ := strings.Cut(line, " ")
+	call.Arg = strings.TrimSpace(arg)
+	v := known[name]
+	if v == nil {
+		done(errs.New(errs.Invalid, "no verb %.32q; there is %s", name,
+			strings.Join(slices.Sorted(maps.Keys(known)), ", ")))
+		return
+	}
+	v(call, func(err error) {
+		t.cfg.Log.Debug().Str("verb", name).Stringer("who", n.v.who).Err(err).Msg("ctl")
+		done(err)
+	})
+}
+
+// maxLine is the longest line: a whole VM in JSON, with room for what escaping
+// and the properties add.
+func (n *ctlFile) maxLine() int {
+	const unlimited = 64 << 20
+	if lim := n.v.tree.store.Limits().Bytes; lim > 0 && lim < unlimited/2 {
+		return max(int(2*lim), 64<<10)
+	}
+	return unlimited
+}
+
+func createVM(call Call, done func(error)) {
+	call.submit(store.CreateVM, call.Arg, done)
+}
+
+func updateVM(call Call, done func(error)) {
+	call.submit(store.UpdateVM, call.Arg, done)
+}
+
+func deleteVM(call Call, done func(error)) {
+	if call.Arg != "" {
+		done(errs.New(errs.Invalid, "delete takes nothing more here"))
+		return
+	}
+	call.submit(store.DeleteVM, "", done)
+}
+
+// updateUUID is update UUID JSON.
+func updateUUID(call Call, done func(error)) {
+	if call, ok := call.of(done); ok {
+		updateVM(call, done)
+	}
+}
+
+// deleteUUID is delete UUID.
+func deleteUUID(call Call, done func(error)) {
+	if call, ok := call.of(done); ok {
+		deleteVM(call, done)
+	}
+}
+
+// of is the call for the VM that its first word names; it tells done where there
+// is none.
+func (c Call) of(done func(error)) (Call, bool) {
+	word, rest, _ := strings.Cut(c.Arg, " ")
+	uuid, err := vm.ParseUUID(word)
+	if err != nil {
+		done(err)
+		return c, false
+	}
+	c.Cell, c.Arg = c.View.tree.store.Cell(uuid), strings.TrimSpace(rest)
+	if c.Cell == nil {
+		done(errs.New(errs.NotFound, "there is no VM %s", uuid))
+		return c, false
+	}
+	return c, true
+}
+
+func (c Call) submit(kind store.OpKind, data string, done func(error)) {
+	in := &store.Intent{Kind: kind, Cell: c.Cell, Data: data, By: c.By}
+	in.Done = func(r store.Result) {
+		if r.Err == nil && kind == store.UpdateVM {
+			c.View.note(commit{cell: c.Cell})
+		}
+		done(r.Err)
+	}
+	c.View.tree.store.Submit(in)
+}
+
+// status is what reading ctl gives: lines of a name and a value.
+func (n *ctlFile) status() ([]byte, error) {
+	if n.dir == nil {
+		return n.v.tree.status(), nil
+	}
+	m, err := n.dir.vm()
+	if err != nil {
+		return nil, err
+	}
+	b := fmt.Appendf(nil, "uuid %s\n", m.UUID)
+	if m.Alias() != "" {
+		b = fmt.Appendf(b, "alias %q\n", m.Alias())
+	}
+	if m.State() != "" {
+		b = fmt.Appendf(b, "state %s\n", m.State())
+	}
+	return fmt.Appendf(b, "keys %d\nbytes %d\nrev %d\n", m.Count(), m.Bytes(), m.Rev), nil
+}
+
+func (t *Tree) status() []byte {
+	health := "ok"
+	if err := t.store.Err(); err != nil {
+		health = strings.ReplaceAll(err.Error(), "\n", " ")
+	}
+	b := fmt.Appendf(nil, "version %s\nuptime %d\nvms %d\nkeys %d\nbytes %d\nrev %d\nhealth %s\n",
+		t.cfg.Version, int64(t.cfg.Now().Sub(t.started)/time.Second),
+		t.store.Count(), t.keys(), t.store.Bytes(), t.store.Rev(), health)
+	if t.cfg.Status != nil {
+		b = append(b, t.cfg.Status()...)
+	}
+	return b
+}
+
+// keys counts the keys of all VMs.
+func (t *Tree) keys() int {
+	n := 0
+	t.store.Cells(0, func(c *store.Cell) bool {
+		if m := c.VM(); m != nil {
+			n += m.Count()
+		}
+		return true
+	})
+	return n
+}

@@ -1,0 +1,245 @@
+package fs
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+)
+
+// View is the tree as one connection, or one client of a bridge, sees it: who it
+// is, the files that it holds open, and the truncations that only it sees yet. It
+// belongs to one goroutine at a time (see the package comment); only the fields
+// below mu are touched by the committer.
+type View struct {
+	tree    *Tree
+	who     Principal
+	readers *reader                  // all that are open, the newest first
+	holds   map[uint64][]*store.Hold // held truncations by Entry.ID
+	closed  bool
+
+	unsettled atomic.Bool
+	mu        sync.Mutex // guards the rest
+	commits   []commit
+	created   []*keyHandle
+}
+
+// commit is what a change of this View did, until Settle: to one key, or with ID
+// 0 to all keys of the VM, or without a Cell to any.
+type commit struct {
+	cell *store.Cell
+	id   uint64
+}
+
+// maxCommits bounds what Settle is owed one by one.
+const maxCommits = 64
+
+// maxUname is the longest name that an attach may give, since it is kept as the
+// muid of every key that it writes.
+const maxUname = 255
+
+// maxNames is how many names a path has at most (9P's MAXWELEM).
+const maxNames = 16
+
+// View makes a view of the tree for p. It costs little until something is opened;
+// Close it in the end.
+func (t *Tree) View(p Principal) *View {
+	return &View{tree: t, who: p}
+}
+
+// Principal is who the View was made for.
+func (v *View) Principal() Principal { return v.who }
+
+func (v *View) guest() bool { return !v.who.Admin }
+
+// Attach gives the place that aname names: "" or "/" is the principal's root,
+// anything else a path below it, with or without a slash in front. uname goes into
+// the muid of what is written from there, and gives no rights. Errors: AuthFailed
+// for nobody, NotFound, NotDir when aname is a file, NameTooLong for the uname.
+func (v *View) Attach(uname, aname string) (*Ref, error) {
+	if len(uname) > maxUname {
+		return nil, errs.New(errs.NameTooLong, "a user name is at most %d bytes", maxUname)
+	}
+	if uname == "" {
+		uname = v.who.String()
+	}
+	r, err := v.root(uname)
+	if err != nil {
+		return nil, err
+	}
+	names := strings.FieldsFunc(aname, func(c rune) bool { return c == '/' })
+	if len(names) > maxNames {
+		return nil, errs.New(errs.NotFound, "a path has at most %d names", maxNames)
+	}
+	for _, name := range names {
+		if r, err = r.Walk(name); err != nil {
+			return nil, err
+		}
+	}
+	if !r.IsDir() {
+		return nil, errs.NotDir
+	}
+	r.top = true
+	return r, nil
+}
+
+// root is the principal's root.
+func (v *View) root(uname string) (*Ref, error) {
+	r := &Ref{view: v, name: "/", by: uname}
+	switch {
+	case v.who.Nobody():
+		return nil, errs.New(errs.AuthFailed, "this channel proves nobody")
+	case v.who.Admin:
+		r.node = &rootDir{v}
+		return r, nil
+	}
+	cell := v.tree.store.Cell(v.who.VM)
+	if cell == nil {
+		return nil, errs.New(errs.NotFound, "there is no VM %s", v.who.VM)
+	}
+	r.node = newVMDir(v, cell, "/")
+	return r, nil
+}
+
+// submit sends an intent of this View's; done runs in the committer, once the
+// commit is noted for Settle.
+func (v *View) submit(in *store.Intent, done func(store.Result)) {
+	cell := in.Cell
+	in.Guest = v.guest()
+	in.Done = func(res store.Result) {
+		if res.Err == nil && res.Entry != nil {
+			v.note(commit{cell, res.Entry.ID})
+		}
+		done(res)
+	}
+	v.tree.store.Submit(in)
+}
+
+// note keeps a commit for Settle. It is called in the committer.
+func (v *View) note(c commit) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.commits) >= maxCommits {
+		v.commits = append(v.commits[:0], commit{})
+	} else {
+		v.commits = append(v.commits, c)
+	}
+	v.unsettled.Store(true)
+}
+
+// noteCreated keeps a handle that a create made for Settle to enter.
+func (v *View) noteCreated(h *keyHandle) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.created = append(v.created, h)
+	v.unsettled.Store(true)
+}
+
+// Settle applies what this View's own commits mean for it: open files on a key
+// that it changed read the new value from now on, and files that it created
+// become readable. The caller calls it with its lock held, after done functions
+// ran and before it answers.
+func (v *View) Settle() {
+	if !v.unsettled.Load() {
+		return
+	}
+	v.mu.Lock()
+	commits, created := v.commits, v.created
+	v.commits, v.created = nil, nil
+	v.unsettled.Store(false)
+	v.mu.Unlock()
+	for _, h := range created {
+		h.enter()
+	}
+	for _, c := range commits {
+		v.retake(c)
+	}
+}
+
+// retake lets every open reader of what was committed read the newest value.
+func (v *View) retake(c commit) {
+	for r := v.readers; r != nil; r = r.next {
+		if c.matches(r.file) {
+			r.retake()
+		}
+	}
+}
+
+func (c commit) matches(f *openFile) bool {
+	switch {
+	case f.derive != nil:
+		return false
+	case c.cell == nil:
+		return true
+	case c.id == 0:
+		return c.cell == f.table.cell
+	}
+	return c.id == f.key.path
+}
+
+// held tells whether this View sees the key as empty, since it holds a truncation
+// of it. When the hold has ended by a commit, open files read what that made.
+func (v *View) held(id uint64) bool {
+	holds, ok := v.holds[id]
+	if !ok {
+		return false
+	}
+	for _, h := range holds {
+		if h.Active() {
+			return true
+		}
+	}
+	delete(v.holds, id)
+	for r := v.readers; r != nil; r = r.next {
+		if r.file.derive == nil && r.file.key.path == id {
+			r.retake()
+		}
+	}
+	return false
+}
+
+// hold registers a truncation of the key. errs.Gone: the key is no longer there.
+func (v *View) hold(c *store.Cell, s vm.Space, id uint64) (*store.Hold, error) {
+	h := v.tree.store.Hold(c, s, id)
+	if !h.Active() {
+		return nil, errs.Gone
+	}
+	if v.holds == nil {
+		v.holds = make(map[uint64][]*store.Hold)
+	}
+	var live []*store.Hold
+	for _, other := range v.holds[id] {
+		if other.Active() {
+			live = append(live, other)
+		}
+	}
+	v.holds[id] = append(live, h)
+	return h, nil
+}
+
+// Park lets go of the old values that open files pin; they read the newest when
+// they are read again. Everything else stays, held truncations too.
+func (v *View) Park() {
+	for r := v.readers; r != nil; r = r.next {
+		r.unpin()
+	}
+}
+
+// Close ends every open file without a clunk: held truncations are forgotten.
+// Requests on the way still call their done functions.
+func (v *View) Close() {
+	v.closed = true
+	for v.readers != nil {
+		v.readers.close()
+	}
+	for _, holds := range v.holds {
+		for _, h := range holds {
+			h.Drop()
+		}
+	}
+	v.holds = nil
+	v.Settle()
+}
