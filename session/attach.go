@@ -1,0 +1,113 @@
+package session
+
+import (
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// tattach gives the client its root, or the folder that aname names (attach(5)).
+// Any uname may attach and gets no rights by it. Authentication belongs to the
+// connection, so afid may be NOFID even then.
+func tattach(c *conn, m *wire.Msg) error {
+	if err := c.vacant(m.Fid); err != nil {
+		return err
+	}
+	s := c.sess
+	if err := s.checkAfid(m.Afid); err != nil {
+		return err
+	}
+	if s.who.Nobody() {
+		return errs.New(errs.AuthFailed, "this connection has not said who it is")
+	}
+	if s.view == nil {
+		s.view = c.srv.cfg.Tree.View(s.who)
+	}
+	ref, err := s.view.Attach(m.Uname, m.Aname)
+	if err != nil {
+		return err
+	}
+	s.add(&fid{num: m.Fid, ref: ref})
+	if s.id == 0 {
+		c.srv.enroll(c, s)
+	}
+	c.answer(&wire.Msg{Type: wire.Rattach, Tag: m.Tag, QID: ref.QID()})
+	return nil
+}
+
+// checkAfid refuses an afid that is not one.
+func (s *session) checkAfid(num uint32) error {
+	if num == wire.NoFid {
+		return nil
+	}
+	f, err := s.find(num)
+	if err == nil && !f.auth {
+		return errs.BadUse
+	}
+	return err
+}
+
+// authPath is the qid path of every auth fid; the tree has none so high.
+const authPath = 1<<64 - 1
+
+// tauth makes an auth fid, to which a MUMBLE message can be written
+// (protocols/9p2000e.md 2.6). Linux's clients take ENOENT for "not needed here".
+func tauth(c *conn, m *wire.Msg) error {
+	if c.srv.cfg.Auth == nil {
+		return errs.New(errs.NotFound, "nothing is to be authenticated here")
+	}
+	if err := c.vacant(m.Afid); err != nil {
+		return err
+	}
+	c.sess.add(&fid{num: m.Afid, auth: true})
+	c.answer(&wire.Msg{Type: wire.Rauth, Tag: m.Tag, QID: p9.QID{Type: p9.TypeAuth, Path: authPath}})
+	return nil
+}
+
+// authenticate is a Twrite to an auth fid: the whole message at once. It proves
+// who the client is, or, where the channel has done so, must name the same one;
+// and it sets the session key.
+func (c *conn) authenticate(m *wire.Msg) error {
+	if m.Offset != 0 {
+		return errs.AuthFailed
+	}
+	id, err := c.srv.cfg.Auth.Check(m.Data)
+	if err != nil {
+		c.srv.stats.AuthFailures.Add(1)
+		return errs.AuthFailed
+	}
+	s := c.sess
+	switch {
+	case s.who.Nobody():
+		if err := c.become(id.Who); err != nil {
+			return err
+		}
+	case s.who != id.Who:
+		return errs.AuthFailed
+	}
+	s.key = keyOf(&wire.Msg{Key: id.Key})
+	if s.id != 0 {
+		c.srv.enroll(c, s)
+	}
+	c.answer(&wire.Msg{Type: wire.Rwrite, Tag: m.Tag, Count: m.Count})
+	return nil
+}
+
+// become makes nobody's connection somebody's.
+func (c *conn) become(who fs.Principal) error {
+	if !c.srv.admitTo(c, who.VM) {
+		return errs.New(errs.Quota, "the VM has %d connections already", c.srv.cfg.Limits.VMConns)
+	}
+	c.sess.who = who
+	c.known()
+	return nil
+}
+
+// known stops the clock of a connection that had to say who it is.
+func (c *conn) known() {
+	if c.clock != nil {
+		c.clock.Stop()
+	}
+}

@@ -1,0 +1,135 @@
+package session
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"meta9/session/wire"
+)
+
+// firstMsize bounds frames before an msize is agreed on: the longest Tversion.
+const firstMsize = wire.HeaderLen + 4 + 2 + 1<<16 - 1
+
+// conn is one transport and what travels on it.
+type conn struct {
+	srv   *Server
+	id    uint64 // for traces
+	nc    net.Conn
+	peer  Peer
+	in    input       // the loop's
+	clock *time.Timer // closes a connection that stays nobody's
+
+	mu      sync.Mutex // the monitor of everything below, the session included
+	moved   sync.Cond  // on mu: something went out, ended or was closed
+	dialect wire.Dialect
+	msize   uint32
+	seq     uint64 // frames that came
+	first   uint64 // the seq of the first frame after Rversion, which may be Tsession
+	sess    *session
+	output
+	waits
+	done doneList
+
+	vm string // the VM that this connection counts for; Server.mu guards it
+}
+
+// loop reads and handles until the transport ends. The error says why.
+func (c *conn) loop() error {
+	for {
+		if err := c.in.fill(); err != nil {
+			return err
+		}
+		if err := c.burst(); err != nil {
+			return err
+		}
+	}
+}
+
+// burst handles every frame that is there.
+func (c *conn) burst() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lend()
+	n, err := c.frames()
+	c.flush()
+	c.takeBack()
+	c.srv.stats.Requests.Add(n)
+	if c.closed && err == nil {
+		err = errClosed
+	}
+	return err
+}
+
+// lend makes the loop's scratch buffer the output buffer, unless there is one.
+func (c *conn) lend() {
+	c.lent = true
+	if c.out == nil {
+		c.out, c.in.sc.out = c.in.sc.out[:0], nil
+	}
+}
+
+// takeBack undoes lend. Replies that another goroutine is to send stay.
+func (c *conn) takeBack() {
+	c.lent = false
+	if len(c.out) == 0 && c.out != nil {
+		c.in.sc.out, c.out = c.out, nil
+	}
+}
+
+// frames handles the frames that are whole and tells how many there were.
+func (c *conn) frames() (n int64, err error) {
+	for !c.closed {
+		frame, err := c.in.next(c.dialect, c.msize)
+		if err != nil || frame == nil {
+			return n, err
+		}
+		n++
+		if err := c.handle(frame); err != nil {
+			return n, err
+		}
+		if len(c.out) >= outSize {
+			c.flush()
+		}
+		if c.overloaded() {
+			c.relieve()
+		}
+	}
+	return n, nil
+}
+
+// end is what follows the loop: what blocks is cancelled, what was begun is
+// awaited, and the session is parked or ends. A client that only stopped sending
+// still gets its replies.
+func (c *conn) end(err error) {
+	c.known()
+	c.mu.Lock()
+	c.cancelReads()
+	if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.shut()
+	}
+	c.settle()
+	c.flush()
+	for c.writing && !c.closed {
+		c.moved.Wait()
+	}
+	c.shut()
+	s := c.sess
+	c.sess = nil
+	c.mu.Unlock()
+	c.srv.dismiss(c)
+	c.srv.leave(s, true)
+	c.srv.logEnd(c, s.who.String(), err)
+	c.in.drop()
+}
+
+// kill closes the transport; the loop notices. It needs no lock.
+func (c *conn) kill() { _ = c.nc.Close() }
+
+// expectIdentity starts the clock of a connection that has to say who it is.
+func (c *conn) expectIdentity() {
+	c.clock = time.AfterFunc(c.srv.cfg.Limits.AuthTime, c.kill)
+}

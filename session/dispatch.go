@@ -1,0 +1,109 @@
+package session
+
+import (
+	"errors"
+
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// handler does what one T-message asks. nil: it has appended its reply or
+// entered a request that will; else the error is the reply. m lives as long as
+// the call, and the monitor is held all along unless the handler says that it
+// gives it up.
+type handler func(c *conn, m *wire.Msg) error
+
+// handlers has every T-message of every dialect; wire.Decode has refused what the
+// connection's dialect lacks.
+var handlers = [256]handler{
+	wire.Tversion: tversion,
+	wire.Tauth:    tauth,
+	wire.Tattach:  tattach,
+	wire.Tflush:   tflush,
+	wire.Twalk:    twalk,
+	wire.Topen:    topen,
+	wire.Tcreate:  tcreate,
+	wire.Tread:    tread,
+	wire.Twrite:   twrite,
+	wire.Tclunk:   tclunk,
+	wire.Tremove:  tremove,
+	wire.Tstat:    tstat,
+	wire.Twstat:   twstat,
+	wire.Tsession: tsession,
+	wire.Tsread:   tsread,
+	wire.Tswrite:  tswrite,
+}
+
+// errTag closes a connection: an error reply under the tag would be its second.
+var errTag = errors.New("a tag was used again before its reply")
+
+// handle does one frame. The error ends the connection.
+func (c *conn) handle(frame []byte) error {
+	m := &c.in.sc.msg
+	err := wire.Decode(m, frame, c.dialect)
+	if len(c.waiting) > 0 && m.Type != wire.Tversion && c.waiting[m.Tag] != nil {
+		return errTag
+	}
+	if c.srv.cfg.Trace != nil {
+		c.traceRequest(m)
+	}
+	c.seq++
+	if err == nil {
+		err = c.dispatch(m)
+	}
+	if err != nil {
+		c.refuse(m.Tag, err)
+	}
+	return nil
+}
+
+func (c *conn) dispatch(m *wire.Msg) error {
+	h := handlers[m.Type]
+	if h == nil {
+		return errs.New(errs.Unsupported, "%s is no request", m.Type)
+	}
+	return h(c, m)
+}
+
+// tversion begins a session: the old one's changes are awaited, its fids and key
+// go (version(5)). It gives the monitor up meanwhile.
+func tversion(c *conn, m *wire.Msg) error {
+	if m.Msize < wire.MinMsize {
+		return errs.New(errs.Invalid, "msize %d, %d is the least", m.Msize, wire.MinMsize)
+	}
+	tag, msize, asked := m.Tag, m.Msize, m.Version
+	c.cancelReads()
+	c.settle()
+	c.srv.leave(c.sess, false)
+	c.dialect = wire.Negotiate(asked)
+	c.msize = min(msize, c.srv.cfg.Limits.Msize)
+	if !c.sess.who.Nobody() && c.peer.Who.Nobody() {
+		c.expectIdentity()
+	}
+	c.sess = &session{who: c.peer.Who, dialect: c.dialect, foreign: c.foreign()}
+	c.first = c.seq + 1
+	c.answer(&wire.Msg{Type: wire.Rversion, Tag: tag, Msize: c.msize, Version: c.dialect.String()})
+	return nil
+}
+
+// tflush is always answered by Rflush, after which nothing follows for the old
+// tag (flush(5)). A blocking read is cancelled; a change ends, its reply goes out
+// and then Rflush. A tag that does not wait has its reply in the buffer already.
+func tflush(c *conn, m *wire.Msg) error {
+	old := c.waiting[m.Oldtag]
+	if old == nil {
+		c.empty(wire.Rflush, m.Tag)
+		return nil
+	}
+	if old.cancel != nil {
+		old.cancel()
+		delete(c.waiting, old.tag)
+		c.empty(wire.Rflush, m.Tag)
+		return nil
+	}
+	r := &request{tag: m.Tag}
+	c.enter(r)
+	c.flushes++
+	old.flushes = append(old.flushes, r)
+	return nil
+}

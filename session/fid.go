@@ -1,0 +1,102 @@
+package session
+
+import (
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// fid is a place in the tree that the client gave a number: a file or folder,
+// open or not, or an authentication under way.
+type fid struct {
+	num     uint32
+	auth    bool
+	ref     *fs.Ref   // nil: auth
+	handle  fs.Handle // nil: not open
+	flags   fs.Flags  // how it is open
+	rclose  bool      // it is removed when it is clunked
+	listing Listing   // an open folder
+	running int       // changes that are submitted and not answered
+	making  bool      // one of them is a create, which all later ones wait for
+	queue   []queued  // changes that wait for earlier ones
+}
+
+// queued is a change that waits for its turn.
+type queued struct {
+	alone bool
+	run   func()
+}
+
+// free tells whether a change may run now; alone: it waits for all earlier ones.
+func (f *fid) free(alone bool) bool {
+	return len(f.queue) == 0 && f.ready(alone)
+}
+
+func (f *fid) ready(alone bool) bool {
+	return !f.making && (!alone || f.running == 0)
+}
+
+// advance runs the changes whose turn has come.
+func (f *fid) advance() {
+	for len(f.queue) > 0 && f.ready(f.queue[0].alone) {
+		q := f.queue[0]
+		f.queue = f.queue[1:]
+		start(f, q.run)
+	}
+}
+
+// find is the fid of that number. A fid whose Tclunk or Tremove has come is no
+// longer there, even while that waits for earlier writes: a client that does not
+// wait for the reply may use the number for something else.
+func (s *session) find(num uint32) (*fid, error) {
+	if f := s.fids[num]; f != nil {
+		return f, nil
+	}
+	return nil, errs.UnknownFid
+}
+
+// file is the fid of that number if it is a file or folder.
+func (s *session) file(num uint32) (*fid, error) {
+	f, err := s.find(num)
+	if err == nil && f.auth {
+		return nil, errs.BadUse
+	}
+	return f, err
+}
+
+// opened is the fid of that number if it is open for all that want says.
+func (s *session) opened(num uint32, want fs.Flags) (*fid, error) {
+	f, err := s.file(num)
+	if err == nil && (f.handle == nil || f.flags&want != want) {
+		return nil, errs.BadUse
+	}
+	return f, err
+}
+
+// vacant tells whether num can be a new fid's number.
+func (c *conn) vacant(num uint32) error {
+	switch s := c.sess; {
+	case num == wire.NoFid:
+		return errs.New(errs.Invalid, "the fid ~0 means none")
+	case s.fids[num] != nil:
+		return errs.FidInUse
+	case len(s.fids) >= c.srv.cfg.Limits.Fids:
+		return errs.New(errs.TooManyFids, "%d is the limit", c.srv.cfg.Limits.Fids)
+	}
+	return nil
+}
+
+// add enters a fid under its number, which is vacant.
+func (s *session) add(f *fid) {
+	if s.fids == nil {
+		s.fids = make(map[uint32]*fid)
+	}
+	s.fids[f.num] = f
+	s.nfids.Store(int32(len(s.fids)))
+}
+
+// remove frees the fid's number.
+func (s *session) remove(f *fid) {
+	delete(s.fids, f.num)
+	s.nfids.Store(int32(len(s.fids)))
+}

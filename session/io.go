@@ -1,0 +1,126 @@
+package session
+
+import (
+	"bytes"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// tread reads an open file or folder. It waits for no write.
+func tread(c *conn, m *wire.Msg) error {
+	f, err := c.sess.find(m.Fid)
+	if err != nil {
+		return err
+	}
+	count := int(min(m.Count, c.msize-wire.ReadLen))
+	switch {
+	case f.auth:
+		c.reserve(0)
+		c.answerRead(wire.Rread, m.Tag, 0, f.num, nil)
+		return nil
+	case f.handle == nil || f.flags&fs.Read == 0:
+		return errs.BadUse
+	case f.ref.IsDir():
+		return c.readFolder(m.Tag, f, m.Offset, count)
+	}
+	err = c.readFile(m.Tag, f, m.Offset, count)
+	if err != fs.ErrWait || f.flags&fs.NonBlock != 0 {
+		return err
+	}
+	return c.block(m.Tag, f, m.Offset, count)
+}
+
+// readFile answers with what is there. fs.ErrWait: nothing is yet.
+func (c *conn) readFile(tag uint16, f *fid, off uint64, count int) error {
+	n, err := f.handle.Read(c.reserve(count), off)
+	if err == nil {
+		c.answerRead(wire.Rread, tag, n, f.num, nil)
+	}
+	return err
+}
+
+// block enters a read that waits for the file to have something.
+func (c *conn) block(tag uint16, f *fid, off uint64, count int) error {
+	if _, ok := f.handle.(fs.Waiter); !ok {
+		return fs.ErrWait
+	}
+	if err := c.mayWait(); err != nil {
+		return err
+	}
+	r := &request{tag: tag, fid: f, again: readAgain, off: off, count: count}
+	c.enter(r)
+	r.watch()
+	return nil
+}
+
+// watch asks to be woken when there is something to read.
+func (r *request) watch() {
+	cancel, ready := r.fid.handle.(fs.Waiter).Wait(r.woken)
+	r.cancel = cancel
+	if ready {
+		r.c.put(r)
+	}
+}
+
+// readAgain goes on with a read that was woken: it is answered, waits on, or
+// stalls while the peer does not take the replies that it has.
+func readAgain(r *request) {
+	c := r.c
+	if len(c.out)+c.sending > c.srv.cfg.Limits.Unsent {
+		c.stalled = append(c.stalled, r)
+		return
+	}
+	err := c.readFile(r.tag, r.fid, r.off, r.count)
+	if err == fs.ErrWait {
+		r.watch()
+		return
+	}
+	delete(c.waiting, r.tag)
+	if err != nil {
+		c.refuse(r.tag, err)
+	}
+}
+
+// twrite writes an open file, or authenticates. The reply waits until the bytes
+// are durable.
+func twrite(c *conn, m *wire.Msg) error {
+	f, err := c.sess.find(m.Fid)
+	if err != nil {
+		return err
+	}
+	if f.auth {
+		return c.authenticate(m)
+	}
+	if !f.making && (f.handle == nil || f.flags&fs.Write == 0) {
+		return errs.BadUse
+	}
+	if err := c.mayWait(); err != nil {
+		return err
+	}
+	data, off := m.Data, m.Offset
+	if !f.free(false) {
+		data = bytes.Clone(data) // m.Data lives as long as this call
+	}
+	r := &request{tag: m.Tag, fid: f, size: len(data), reply: written}
+	c.begin(r, false, func() { f.write(r, data, off) })
+	return nil
+}
+
+// write runs a write in its turn: an earlier create may have failed by now.
+func (f *fid) write(r *request, data []byte, off uint64) {
+	if f.handle == nil || f.flags&fs.Write == 0 {
+		r.ended(errs.BadUse)
+		return
+	}
+	f.handle.Write(data, off, f.ref.By(), r.wrote)
+}
+
+func written(r *request) {
+	if r.err != nil {
+		r.c.refuse(r.tag, r.err)
+		return
+	}
+	r.c.answer(&wire.Msg{Type: wire.Rwrite, Tag: r.tag, Count: uint32(r.n)})
+}

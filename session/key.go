@@ -1,0 +1,71 @@
+package session
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+
+	"meta9/fs"
+	"meta9/session/wire"
+)
+
+// key is what a client shows to get its session back: the published form's eight
+// bytes, or the draft's node, group and four bytes.
+type key struct {
+	set         bool
+	draft       bool
+	bytes       [wire.KeyLen]byte
+	node, group string
+}
+
+// keyOf is the key that a Tsession shows. A key of zeros asks for no recovery and
+// is none.
+func keyOf(m *wire.Msg) key {
+	if m.Key == [wire.KeyLen]byte{} {
+		return key{}
+	}
+	return key{set: true, draft: m.Draft, bytes: m.Key, node: m.Node, group: m.Group}
+}
+
+// indexID is where the table has a session: a keyed hash of who may find it and
+// of its key. Looking one up tells nothing of the keys that are there, however
+// exactly the time is taken.
+type indexID [sha256.Size]byte
+
+// indexer makes indexIDs that nobody else can.
+type indexer struct{ secret [32]byte }
+
+func newIndexer() *indexer {
+	x := new(indexer)
+	_, _ = rand.Read(x.secret[:]) // never fails (crypto/rand)
+	return x
+}
+
+// id is where a key leads. On foreign channels, which prove nobody, all look for
+// theirs in one place; elsewhere each principal has a place of its own.
+func (x *indexer) id(k *key, who fs.Principal, foreign bool) (id indexID) {
+	h := hmac.New(sha256.New, x.secret[:])
+	scope := "foreign"
+	if !foreign {
+		scope = who.String()
+	}
+	form := []byte{0}
+	if k.draft {
+		form[0] = 1
+	}
+	h.Write(form)
+	part(h, scope)
+	part(h, k.node)
+	part(h, k.group)
+	h.Write(k.bytes[:])
+	h.Sum(id[:0])
+	return id
+}
+
+// part adds a string and its length.
+func part(h hash.Hash, s string) {
+	h.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(s))))
+	h.Write([]byte(s))
+}

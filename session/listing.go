@@ -1,0 +1,71 @@
+package session
+
+import (
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// Listing is how far an open folder was read. A Tread may go on, begin anew at 0,
+// or repeat the last one, whose reply may have been lost with a transport.
+type Listing struct {
+	Last Place `json:"last"` // where the last Tread began
+	Next Place `json:"next"` // where the next goes on
+}
+
+// Place is a point in a folder's stat records: the bytes before it, and the
+// cookie of the entry before it.
+type Place struct {
+	Offset uint64 `json:"offset"`
+	Cookie uint64 `json:"cookie"`
+}
+
+// at finds the place of an offset.
+func (l *Listing) at(off uint64) (Place, error) {
+	switch off {
+	case 0:
+		return Place{}, nil
+	case l.Next.Offset:
+		return l.Next, nil
+	case l.Last.Offset:
+		return l.Last, nil
+	}
+	return Place{}, errs.BadOffset
+}
+
+// readFolder answers a Tread of a folder: whole stat records, as many as fit.
+func (c *conn) readFolder(tag uint16, f *fid, off uint64, count int) error {
+	from, err := f.listing.at(off)
+	if err != nil {
+		return err
+	}
+	used, cookie, more, err := c.records(f.ref, from.Cookie, c.reserve(count))
+	if err != nil {
+		return err
+	}
+	if used == 0 && more {
+		return errs.New(errs.Invalid, "count %d is too small for the next stat record", count)
+	}
+	f.listing = Listing{Last: from, Next: Place{off + uint64(used), cookie}}
+	c.answerRead(wire.Rread, tag, used, f.num, nil)
+	return nil
+}
+
+// records fills b with the stat records of a folder's entries after a cookie. It
+// tells how many bytes they take, the cookie of the last, and whether there are
+// more.
+func (c *conn) records(ref *fs.Ref, after uint64, b []byte) (used int, cookie uint64, more bool, err error) {
+	d := &c.in.sc.dir
+	cookie = after
+	err = ref.List(after, func(at uint64, st *fs.Stat) bool {
+		record(d, st)
+		if used+wire.DirSize(d, c.dialect) > len(b) {
+			more = true
+			return false
+		}
+		used = len(wire.AppendDir(b[:used], d, c.dialect))
+		cookie = at
+		return true
+	})
+	return used, cookie, more, err
+}

@@ -1,0 +1,69 @@
+package session
+
+import (
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/macro"
+	"meta9/session/wire"
+)
+
+// tsread answers with a whole file, or a folder's stat records, and uses up no
+// fid (9P2000.e). Never a part: what does not fit is errs.TooBig.
+func tsread(c *conn, m *wire.Msg) error {
+	f, err := c.sess.file(m.Fid)
+	if err != nil {
+		return err
+	}
+	ref, err := macro.Find(f.ref, m.Names)
+	if err != nil {
+		return err
+	}
+	room := int(c.msize - wire.ReadLen)
+	if ref.IsDir() {
+		return c.readWholeFolder(m, ref, room)
+	}
+	c.reserve(0)
+	from := len(c.out)
+	b, err := macro.Get(c.out[:from+wire.ReadLen], ref, nil, room)
+	if err != nil {
+		return err
+	}
+	c.out = b[:from]
+	c.answerRead(wire.Rsread, m.Tag, len(b)-from-wire.ReadLen, m.Fid, m.Names)
+	return nil
+}
+
+func (c *conn) readWholeFolder(m *wire.Msg, ref *fs.Ref, room int) error {
+	used, _, more, err := c.records(ref, 0, c.reserve(room))
+	if err != nil {
+		return err
+	}
+	if more {
+		return errs.TooBig
+	}
+	c.answerRead(wire.Rsread, m.Tag, used, m.Fid, m.Names)
+	return nil
+}
+
+// tswrite creates or replaces a whole file (9P2000.e). The reply waits until it
+// is durable.
+func tswrite(c *conn, m *wire.Msg) error {
+	f, err := c.sess.file(m.Fid)
+	if err != nil {
+		return err
+	}
+	if err := c.mayWait(); err != nil {
+		return err
+	}
+	r := &request{tag: m.Tag, size: len(m.Data), n: len(m.Data), reply: putWhole}
+	c.begin(r, false, func() { macro.Put(f.ref, m.Names, m.Data, r.ended) })
+	return nil
+}
+
+func putWhole(r *request) {
+	if r.err != nil {
+		r.c.refuse(r.tag, r.err)
+		return
+	}
+	r.c.answer(&wire.Msg{Type: wire.Rswrite, Tag: r.tag, Count: uint32(r.n)})
+}

@@ -1,0 +1,109 @@
+package session
+
+import (
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// topen opens a file or folder (open(5)).
+func topen(c *conn, m *wire.Msg) error {
+	f, err := c.sess.file(m.Fid)
+	if err != nil {
+		return err
+	}
+	if f.handle != nil || f.making {
+		return errs.BadUse
+	}
+	flags, err := c.openFlags(m.Mode)
+	if err != nil {
+		return err
+	}
+	rclose := m.Mode&wire.ORclose != 0
+	if f.ref.IsDir() && (flags != fs.Read || rclose) {
+		return errs.IsDir
+	}
+	h, err := f.ref.Open(flags)
+	if err != nil {
+		return err
+	}
+	f.opened(h, flags, rclose)
+	c.answer(&wire.Msg{Type: wire.Ropen, Tag: m.Tag, QID: f.ref.QID(), Iounit: c.iounit()})
+	return nil
+}
+
+func (f *fid) opened(h fs.Handle, flags fs.Flags, rclose bool) {
+	f.handle, f.flags, f.rclose = h, flags, rclose
+}
+
+// iounit is what fits a Twrite or an Rread of any dialect, as Plan 9 counts it.
+func (c *conn) iounit() uint32 { return c.msize - 24 }
+
+// modeBits are those of a mode that say something here; 0x20 is Plan 9's
+// close-on-exec, which is the client's own business.
+const modeBits = 3 | wire.OTrunc | 0x20 | wire.ORclose | wire.OAppend
+
+// openFlags are the flags that an open mode asks for.
+func (c *conn) openFlags(mode uint8) (fs.Flags, error) {
+	if mode&^modeBits != 0 || (mode&wire.OAppend != 0 && !c.dialect.IsU()) {
+		return 0, errs.New(errs.Invalid, "open mode 0x%02x", mode)
+	}
+	flags := [4]fs.Flags{wire.ORead: fs.Read, wire.OWrite: fs.Write, wire.ORdWr: fs.Read | fs.Write, wire.OExec: fs.Read}[mode&3]
+	if mode&wire.OTrunc != 0 {
+		flags |= fs.Trunc
+	}
+	if mode&wire.OAppend != 0 {
+		flags |= fs.AppendTo
+	}
+	if c.dialect.IsU() {
+		flags |= fs.Linux
+	}
+	return flags, nil
+}
+
+// tcreate makes a file in the folder that the fid is, and opens it as that fid
+// (create(5)). Rights come from the channel, so of perm only the kind of file
+// counts, and DMAPPEND, for as long as this fid has it open.
+func tcreate(c *conn, m *wire.Msg) error {
+	f, err := c.sess.file(m.Fid)
+	if err != nil {
+		return err
+	}
+	if f.handle != nil || f.making {
+		return errs.BadUse
+	}
+	if m.Perm&(wire.DMUnix|wire.DMAuth) != 0 {
+		return errs.New(errs.Unsupported, "only files are made here, perm was %#o", m.Perm)
+	}
+	flags, err := c.openFlags(m.Mode)
+	if err != nil {
+		return err
+	}
+	if err := c.mayWait(); err != nil {
+		return err
+	}
+	if m.Perm&wire.DMAppend != 0 {
+		flags |= fs.AppendTo
+	}
+	flags = flags&^fs.Trunc | fs.Excl
+	name, dir, rclose := m.Name, m.Perm&wire.DMDir != 0, m.Mode&wire.ORclose != 0
+	r := &request{tag: m.Tag, fid: f, reply: func(r *request) { r.created(flags, rclose) }}
+	c.begin(r, true, func() {
+		f.making = true
+		f.ref.Create(name, flags, dir, r.made)
+	})
+	return nil
+}
+
+// created makes the fid the new file.
+func (r *request) created(flags fs.Flags, rclose bool) {
+	f, c := r.fid, r.c
+	f.making = false
+	if r.err != nil {
+		c.refuse(r.tag, r.err)
+		return
+	}
+	f.ref = r.ref
+	f.opened(r.handle, flags, rclose)
+	c.answer(&wire.Msg{Type: wire.Rcreate, Tag: r.tag, QID: f.ref.QID(), Iounit: c.iounit()})
+}

@@ -1,0 +1,121 @@
+package session
+
+import (
+	"errors"
+
+	"meta9/session/wire"
+)
+
+// errClosed ends the loop of a connection whose transport was closed here.
+var errClosed = errors.New("connection closed")
+
+// output is the replies of a connection in the order in which they go out. The
+// monitor guards it.
+type output struct {
+	out     []byte // not sent yet
+	sending int    // bytes that some goroutine writes just now
+	writing bool   // one is
+	lent    bool   // out is the loop's scratch buffer
+	closed  bool   // nothing goes out any more
+}
+
+// flush sends the replies unless another goroutine is at it, which then sends
+// these too. The monitor is given up during each write and taken again.
+func (c *conn) flush() {
+	c.collect()
+	if c.writing {
+		return
+	}
+	c.writing = true
+	for len(c.out) > 0 && !c.closed {
+		b := c.out
+		c.out, c.sending = nil, len(b)
+		c.mu.Unlock()
+		_, err := c.nc.Write(b)
+		c.mu.Lock()
+		c.sending = 0
+		if c.out == nil {
+			c.out = b[:0]
+		}
+		if err != nil {
+			c.shut()
+		}
+		c.moved.Broadcast()
+		c.unstall()
+	}
+	c.writing = false
+	c.moved.Broadcast()
+	if !c.lent && len(c.out) == 0 {
+		c.out = nil // an idle connection keeps no buffer
+	}
+}
+
+// shut closes the transport; replies are dropped from now on. The loop, if it
+// waits to read, gets an error.
+func (c *conn) shut() {
+	c.closed = true
+	c.out = nil
+	_ = c.nc.Close()
+	c.moved.Broadcast()
+}
+
+// overloaded tells whether the loop must not take in more: replies are not sent
+// or writes not durable past the limit, or too many changes wait. All of these
+// end by themselves.
+func (c *conn) overloaded() bool {
+	l := &c.srv.cfg.Limits
+	return len(c.out)+c.sending+c.held > l.Unsent || c.changes+c.flushes >= 2*l.Waiting
+}
+
+// relieve gives the monitor up until the connection is no longer overloaded.
+func (c *conn) relieve() {
+	c.flush()
+	for c.overloaded() && !c.closed {
+		c.moved.Wait()
+	}
+}
+
+// answer appends a reply. What has no frame becomes an error reply.
+func (c *conn) answer(m *wire.Msg) {
+	from := len(c.out)
+	b, err := wire.Append(c.out, m, c.dialect)
+	if err != nil {
+		b = wire.AppendError(b, m.Tag, err, c.dialect)
+	}
+	c.out = b
+	c.traceReply(from, wire.NoFid, nil)
+}
+
+// refuse appends the error reply that err is.
+func (c *conn) refuse(tag uint16, err error) {
+	from := len(c.out)
+	c.srv.stats.Errors.Add(1)
+	c.out = wire.AppendError(c.out, tag, err, c.dialect)
+	c.traceReply(from, wire.NoFid, nil)
+}
+
+// empty appends a reply that says no more than that it was done.
+func (c *conn) empty(t wire.Type, tag uint16) {
+	c.answer(&wire.Msg{Type: t, Tag: tag})
+}
+
+// reserve makes room for an Rread of up to n bytes and gives the room for its
+// data; the frame begins at the end of c.out.
+func (c *conn) reserve(n int) []byte {
+	from := len(c.out)
+	if free := cap(c.out) - from; free < wire.ReadLen+n {
+		b := make([]byte, from, from+wire.ReadLen+n+outSize)
+		copy(b, c.out)
+		c.out = b
+	}
+	return c.out[from+wire.ReadLen : from+wire.ReadLen+n]
+}
+
+// answerRead finishes the reply whose n bytes of data are in reserve's room. They
+// are from what fid and names lead to.
+func (c *conn) answerRead(t wire.Type, tag uint16, n int, fid uint32, names []string) {
+	from := len(c.out)
+	c.out = c.out[:from+wire.ReadLen+n]
+	wire.PutRead(c.out[from:], t, tag, n)
+	c.traceReply(from, fid, names)
+}

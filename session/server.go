@@ -1,0 +1,224 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/auth"
+)
+
+// Config is what a Server is told. Zero fields take the defaults.
+type Config struct {
+	Tree     *fs.Tree
+	Limits   Limits            // DefaultLimits
+	Lifetime time.Duration     // of a parked session; 30 s
+	Auth     *auth.Ring        // nil: no MUMBLE
+	Trace    func(line string) // nil: off. One line a message, masked (wire.Mask)
+	Log      zerolog.Logger
+	Now      func() time.Time // time.Now
+}
+
+// Peer is what a channel tells of who is at its other end.
+type Peer struct {
+	Who fs.Principal // proved by the channel; zero: nobody
+	Via string       // the listener's text, for logs and sessions/: "unix:/run/meta9/admin.sock"
+	// Addr is the peer's address without its port, where keys can be guessed from
+	// anywhere: misses are counted by it. "" elsewhere.
+	Addr string
+	// Resumes tells that the channel proves its peer. A plain tcp channel does
+	// not: there a key finds only sessions that MUMBLE authenticated on such a
+	// channel, and the principal comes back with the session.
+	Resumes bool
+}
+
+// Server serves 9P on any number of connections. Its methods may be called at any
+// time from any goroutine.
+type Server struct {
+	cfg     Config
+	stats   counters
+	indexer *indexer
+	misses  misses
+	rare    rareLog
+	quit    chan struct{} // closed by Drain
+
+	mu      sync.Mutex // after any conn.mu
+	conns   map[*conn]struct{}
+	nextID  uint64
+	closing bool
+	running sync.WaitGroup // of conns
+	table
+}
+
+// New makes a Server and grafts sessions/ onto the tree. Call it before the
+// tree's first View is made.
+func New(cfg Config) *Server {
+	cfg.Limits = cfg.Limits.withDefaults()
+	cfg.Lifetime = cmp.Or(cfg.Lifetime, 30*time.Second)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	s := &Server{
+		cfg: cfg, indexer: newIndexer(), quit: make(chan struct{}), conns: make(map[*conn]struct{}),
+		table: table{byID: make(map[uint64]*session), byKey: make(map[indexID]*session), vms: make(map[string]*vmUse)},
+		rare:  rareLog{log: cfg.Log, now: cfg.Now, by: make(map[string]*held)},
+	}
+	cfg.Tree.GraftRoot("sessions", s.folder)
+	return s
+}
+
+// Serve serves one connection until it ends, and closes it. One too many is
+// closed at once.
+func (s *Server) Serve(nc net.Conn, p Peer) {
+	c := s.welcome(nc, p)
+	if err := s.admit(c); err != nil {
+		s.stats.Refused.Add(1)
+		s.rare.warn(p, p.Who.String(), "connection refused", err)
+		_ = nc.Close()
+		return
+	}
+	defer s.running.Done()
+	if p.Who.Nobody() {
+		c.expectIdentity()
+	}
+	c.end(c.loop())
+}
+
+func (s *Server) welcome(nc net.Conn, p Peer) *conn {
+	c := &conn{srv: s, nc: nc, peer: p, msize: firstMsize, sess: &session{who: p.Who}}
+	c.moved.L = &c.mu
+	c.in.init(nc)
+	return c
+}
+
+// admit enters a connection, unless there are too many.
+func (s *Server) admit(c *conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch l := &s.cfg.Limits; {
+	case s.closing:
+		return errs.New(errs.Busy, "the server is stopping")
+	case len(s.conns) >= l.Conns:
+		return errs.New(errs.Quota, "%d connections, the limit of all", l.Conns)
+	case !s.count(c, c.peer.Who.VM):
+		return errs.New(errs.Quota, "%d connections, the limit of a VM", l.VMConns)
+	}
+	s.nextID++
+	c.id = s.nextID
+	s.conns[c] = struct{}{}
+	s.running.Add(1)
+	return nil
+}
+
+// admitTo is count, for a connection that learns whose it is.
+func (s *Server) admitTo(c *conn, uuid string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count(c, uuid)
+}
+
+// count makes c one of the VM's connections; false: it has as many as it may.
+// Server.mu is held.
+func (s *Server) count(c *conn, uuid string) bool {
+	if uuid == "" || uuid == c.vm {
+		return true
+	}
+	u := s.use(uuid)
+	if u.conns >= s.cfg.Limits.VMConns {
+		s.tidy(uuid)
+		return false
+	}
+	s.uncount(c)
+	u.conns++
+	c.vm = uuid
+	return true
+}
+
+// uncount undoes count. Server.mu is held.
+func (s *Server) uncount(c *conn) {
+	if c.vm != "" {
+		s.use(c.vm).conns--
+		s.tidy(c.vm)
+		c.vm = ""
+	}
+}
+
+// dismiss undoes admit.
+func (s *Server) dismiss(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.uncount(c)
+	delete(s.conns, c)
+}
+
+// DropVM ends the VM's connections and sessions: the VM was deleted. It waits for
+// nobody.
+func (s *Server) DropVM(uuid string) {
+	var gone []*session
+	s.mu.Lock()
+	for _, n := range s.byID {
+		if n.who.VM == uuid {
+			gone = append(gone, s.release(n)...)
+		}
+	}
+	s.kill(func(c *conn) bool { return c.vm == uuid })
+	s.mu.Unlock()
+	closeAll(gone)
+}
+
+// kill closes the transports of some connections. Server.mu is held.
+func (s *Server) kill(which func(c *conn) bool) {
+	for c := range s.conns {
+		if which(c) {
+			c.kill()
+		}
+	}
+}
+
+// Drain stops the server: new connections are refused, no more requests are
+// read, what was begun is answered, then the connections are closed; parked
+// sessions end. When ctx ends first, the rest is closed at once, and the error is
+// ctx's. It returns when every Serve is done.
+func (s *Server) Drain(ctx context.Context) error {
+	s.stop()
+	done := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	s.kill(func(*conn) bool { return true })
+	s.mu.Unlock()
+	<-done
+	return ctx.Err()
+}
+
+// stop closes the door, ends the parked sessions and wakes every loop.
+func (s *Server) stop() {
+	var gone []*session
+	s.mu.Lock()
+	if !s.closing {
+		s.closing = true
+		close(s.quit)
+	}
+	for s.parked.Len() > 0 {
+		gone = append(gone, s.release(s.oldest())...)
+	}
+	s.arm()
+	for c := range s.conns {
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+	}
+	s.mu.Unlock()
+	closeAll(gone)
+}

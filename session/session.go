@@ -1,0 +1,66 @@
+package session
+
+import (
+	"container/list"
+	"sync/atomic"
+	"time"
+
+	"meta9/fs"
+	"meta9/session/wire"
+)
+
+// session is what a client has at the server, whatever transport it is at. The
+// monitor of its owner guards it; while it is parked, nobody uses it. who,
+// dialect and foreign do not change once it is enrolled, which makes them safe to
+// read under Server.mu as well.
+type session struct {
+	who     fs.Principal // zero: nobody yet
+	dialect wire.Dialect
+	foreign bool     // the channel proves nobody: MUMBLE said who it is
+	key     key      // zero: none
+	view    *fs.View // nil before the first attach
+	fids    map[uint32]*fid
+	nfids   atomic.Int32 // len(fids), for sessions/
+
+	// Server.mu guards the rest.
+	id      uint64  // its name in sessions/; 0: not enrolled
+	index   indexID // where Server.byKey has it
+	kept    bool    // it is in Server.byKey: it is parked when its transport goes
+	owner   *conn   // nil: parked
+	via     string
+	since   time.Time     // enrolled, parked or resumed
+	claims  int           // how many connections have claimed it
+	freed   chan struct{} // closed when the owner gives it up; nil: nobody waits for that
+	size    int64         // bytes of memory that it is thought to take while parked
+	place   *list.Element // in Server.parked
+	vmPlace *list.Element // in its VM's list of parked sessions
+}
+
+// close ends the session's files. Nothing of it waits any more.
+func (s *session) close() {
+	if s.view != nil {
+		s.view.Close()
+		s.view = nil
+	}
+	s.fids = nil
+	s.nfids.Store(0)
+}
+
+// Estimates of what a parked session takes, in bytes; TestParkedMemory holds them
+// against the truth.
+const (
+	sessionBytes = 1500
+	fidBytes     = 700
+)
+
+// estimate is the memory that the session takes while it is parked.
+func (s *session) estimate() int64 {
+	n := int64(sessionBytes + len(s.key.node) + len(s.key.group))
+	for _, f := range s.fids {
+		n += fidBytes
+		if f.handle != nil {
+			n += int64(len(f.handle.State().Last))
+		}
+	}
+	return n
+}

@@ -1,0 +1,142 @@
+package session
+
+import (
+	"math"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// owner is the user and the group that own every file.
+const owner = "root"
+
+// tstat tells what there is to know of a file.
+func tstat(c *conn, m *wire.Msg) error {
+	f, err := c.sess.file(m.Fid)
+	if err != nil {
+		return err
+	}
+	st := &c.in.sc.st
+	if err := f.stat(st); err != nil {
+		return err
+	}
+	r := wire.Msg{Type: wire.Rstat, Tag: m.Tag}
+	record(&r.Dir, st)
+	c.answer(&r)
+	return nil
+}
+
+// stat is the file's as its client sees it: with what this fid holds, if open.
+func (f *fid) stat(st *fs.Stat) error {
+	if f.handle != nil {
+		return f.handle.Stat(st)
+	}
+	return f.ref.Stat(st)
+}
+
+// record makes a stat record of st, all of its fields.
+func record(d *wire.Dir, st *fs.Stat) {
+	*d = wire.Dir{
+		QID: st.QID, Mode: uint32(st.Mode & 0o777),
+		Mtime: seconds(st.Mtime), Atime: seconds(st.Mtime), Length: st.Length,
+		Name: st.Name, UID: owner, GID: owner, Muid: st.Muid, NMuid: wire.NoUID,
+	}
+	if st.IsDir() {
+		d.Mode |= wire.DMDir
+	}
+}
+
+// seconds are those of Unix nanoseconds, as far as a stat record can say them.
+func seconds(ns int64) uint32 {
+	return uint32(max(0, min(ns/1e9, math.MaxUint32)))
+}
+
+// twstat changes what a stat record says (stat(5)), all of it or nothing. One
+// that touches nothing makes durable what the fid holds.
+func twstat(c *conn, m *wire.Msg) error {
+	f, err := c.sess.file(m.Fid)
+	if err != nil {
+		return err
+	}
+	st := &c.in.sc.st
+	if err := f.stat(st); err != nil {
+		return err
+	}
+	if err := unchangeable(&m.Dir, st); err != nil {
+		return err
+	}
+	change, err := changeOf(&m.Dir, st)
+	if err != nil {
+		return err
+	}
+	if err := c.mayWait(); err != nil {
+		return err
+	}
+	r := &request{tag: m.Tag, fid: f, reply: func(r *request) { r.c.reply(r, wire.Rwstat) }}
+	c.begin(r, true, func() { f.change(r, change) })
+	return nil
+}
+
+func (f *fid) change(r *request, change fs.Change) {
+	switch {
+	case f.handle == nil && change.Empty():
+		r.ended(nil)
+	case f.handle == nil:
+		f.ref.SetStat(change, r.ended)
+	case change.Empty():
+		f.handle.Sync(f.ref.By(), r.ended)
+	default:
+		f.handle.SetStat(change, f.ref.By(), r.ended)
+	}
+}
+
+// unchangeable refuses a record that would change what nobody may. type, dev and
+// qid also say nothing when they are zero, as LING's client sends them; muid and
+// atime are the server's to say, and Linux sends both along.
+func unchangeable(d *wire.Dir, st *fs.Stat) error {
+	switch {
+	case d.Type != 0 && d.Type != math.MaxUint16,
+		d.Dev != 0 && d.Dev != math.MaxUint32,
+		uint8(d.QID.Type) != 0 && uint8(d.QID.Type) != math.MaxUint8 && d.QID.Type != st.QID.Type,
+		d.QID.Version != 0 && d.QID.Version != math.MaxUint32 && d.QID.Version != st.QID.Version,
+		d.QID.Path != 0 && d.QID.Path != math.MaxUint64 && d.QID.Path != st.QID.Path:
+		return errs.New(errs.WstatProhibited, "type, dev and qid are not to be changed")
+	case d.UID != "" && d.UID != owner, d.GID != "" && d.GID != owner,
+		d.NUID != 0 && d.NUID != wire.NoUID, d.NGID != 0 && d.NGID != wire.NoUID:
+		return errs.New(errs.WstatProhibited, "every file belongs to %s", owner)
+	}
+	return nil
+}
+
+// changeOf is what the record asks for beyond what is so already.
+func changeOf(d *wire.Dir, st *fs.Stat) (ch fs.Change, err error) {
+	if d.Mode != math.MaxUint32 {
+		if d.Mode&^0o777 != kindBits(st) {
+			return ch, errs.New(errs.WstatProhibited, "of the mode only the bits 0777 change, it was %#o", d.Mode)
+		}
+		mode := uint16(d.Mode & 0o777)
+		ch.Mode = &mode
+	}
+	if d.Length != math.MaxUint64 {
+		length := d.Length
+		ch.Length = &length
+	}
+	if d.Mtime != math.MaxUint32 {
+		mtime := int64(d.Mtime) * 1e9
+		ch.Mtime = &mtime
+	}
+	if d.Name != "" && d.Name != st.Name {
+		name := d.Name
+		ch.Name = &name
+	}
+	return ch, nil
+}
+
+// kindBits are the bits of a mode above the permissions.
+func kindBits(st *fs.Stat) uint32 {
+	if st.IsDir() {
+		return wire.DMDir
+	}
+	return 0
+}

@@ -1,0 +1,158 @@
+package session
+
+import (
+	"cmp"
+	"slices"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// StateVersion is the version of State that is written; no other is read.
+const StateVersion = 1
+
+// State is a parked session in a plain form, which outlives the process and can
+// move to another host.
+type State struct {
+	Version int        `json:"version"`
+	Admin   bool       `json:"admin,omitempty"`
+	VM      string     `json:"vm,omitempty"` // UUID
+	Foreign bool       `json:"foreign,omitempty"` // authenticated by MUMBLE on a channel that proves nobody
+	Dialect string     `json:"dialect"`
+	Key     []byte     `json:"key"`             // 8 bytes; of the draft's form the first 4 count
+	Draft   bool       `json:"draft,omitempty"` // the draft's form: node and group are part of the key
+	Node    string     `json:"node,omitempty"`
+	Group   string     `json:"group,omitempty"`
+	Fids    []FidState `json:"fids"`
+}
+
+// FidState is one fid of a parked session.
+type FidState struct {
+	Fid     uint32          `json:"fid"`
+	Auth    bool            `json:"auth,omitempty"`   // an auth fid: the rest is empty
+	Node    *fs.NodeState   `json:"node,omitempty"`   // where it is
+	Handle  *fs.HandleState `json:"handle,omitempty"` // nil: it is not open
+	Rclose  bool            `json:"rclose,omitempty"` // removed when it is clunked
+	Listing Listing         `json:"listing,omitzero"` // an open folder
+}
+
+// state is what must be kept of a quiet session.
+func (n *session) state() State {
+	st := State{
+		Version: StateVersion, Admin: n.who.Admin, VM: n.who.VM, Foreign: n.foreign, Dialect: n.dialect.String(),
+		Key: n.key.bytes[:], Draft: n.key.draft, Node: n.key.node, Group: n.key.group,
+	}
+	for _, f := range n.fids {
+		st.Fids = append(st.Fids, f.state())
+	}
+	slices.SortFunc(st.Fids, func(a, b FidState) int { return cmp.Compare(a.Fid, b.Fid) })
+	return st
+}
+
+func (f *fid) state() FidState {
+	st := FidState{Fid: f.num, Auth: f.auth, Rclose: f.rclose, Listing: f.listing}
+	if f.ref != nil {
+		ns := f.ref.State()
+		st.Node = &ns
+	}
+	if f.handle != nil {
+		hs := f.handle.State()
+		st.Handle = &hs
+	}
+	return st
+}
+
+// Parked are the states of all parked sessions, the longest parked first.
+func (s *Server) Parked() []State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	states := make([]State, 0, s.parked.Len())
+	for e := s.parked.Front(); e != nil; e = e.Next() {
+		states = append(states, e.Value.(*session).state())
+	}
+	return states
+}
+
+// Restore parks a session that Parked told of, here or elsewhere, for another
+// lifetime. A fid whose file is gone meanwhile answers errs.Stale from now on.
+// errs.Invalid: it is not such a State.
+func (s *Server) Restore(st State) error {
+	n, err := s.revive(&st)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	gone := s.keep(n)
+	if n.kept {
+		s.lastID++
+		n.id = s.lastID
+		s.byID[n.id] = n
+		gone = append(gone, s.park(n)...)
+	} else {
+		gone = append(gone, n)
+	}
+	s.mu.Unlock()
+	closeAll(gone)
+	return nil
+}
+
+// revive makes the session that st tells of, as far as it is still there.
+func (s *Server) revive(st *State) (*session, error) {
+	n := &session{
+		who: fs.Principal{Admin: st.Admin, VM: st.VM}, dialect: wire.Negotiate(st.Dialect), foreign: st.Foreign,
+		key: key{set: true, draft: st.Draft, node: st.Node, group: st.Group},
+	}
+	copy(n.key.bytes[:], st.Key)
+	switch {
+	case st.Version != StateVersion, n.dialect.String() != st.Dialect, n.who.Nobody(),
+		len(st.Key) != wire.KeyLen, n.key.bytes == [wire.KeyLen]byte{}, len(st.Fids) > s.cfg.Limits.Fids:
+		return nil, errs.New(errs.Invalid, "not a session of version %d", StateVersion)
+	}
+	n.view = s.cfg.Tree.View(n.who)
+	for i := range st.Fids {
+		f, err := reviveFid(n.view, &st.Fids[i])
+		if err != nil {
+			n.close()
+			return nil, err
+		}
+		n.add(f)
+	}
+	return n, nil
+}
+
+func reviveFid(v *fs.View, st *FidState) (*fid, error) {
+	f := &fid{num: st.Fid, auth: st.Auth, rclose: st.Rclose, listing: st.Listing}
+	if f.auth {
+		return f, nil
+	}
+	if st.Node == nil {
+		return nil, errs.New(errs.Invalid, "fid %d is nowhere", st.Fid)
+	}
+	ref, err := v.Restore(*st.Node)
+	if err != nil {
+		return nil, err
+	}
+	f.ref = ref
+	if st.Handle != nil {
+		f.flags = st.Handle.Flags
+		if f.handle, err = ref.RestoreHandle(*st.Handle); err != nil {
+			f.handle = staleHandle{}
+		}
+	}
+	return f, nil
+}
+
+// staleHandle is an open file that could not be restored.
+type staleHandle struct{}
+
+func (staleHandle) Read([]byte, uint64) (int, error)                  { return 0, errs.Stale }
+func (staleHandle) Stat(*fs.Stat) error                               { return errs.Stale }
+func (staleHandle) SetStat(_ fs.Change, _ string, done func(error))   { done(errs.Stale) }
+func (staleHandle) Sync(_ string, done func(error))                   { done(errs.Stale) }
+func (staleHandle) Clunk(_ string, done func(error))                  { done(nil) }
+func (staleHandle) Drop()                                             {}
+func (staleHandle) State() (hs fs.HandleState)                        { return hs }
+func (staleHandle) Write(_ []byte, _ uint64, _ string, done func(int, error)) {
+	done(0, errs.Stale)
+}

@@ -1,0 +1,39 @@
+package session
+
+import "sync/atomic"
+
+// counters are what Stats counts since the start.
+type counters struct {
+	Requests, Errors, Protocol, Refused    atomic.Int64
+	Resumed, Expired, Misses, AuthFailures atomic.Int64
+}
+
+// Stats are figures of a Server. Conns, Sessions, Parked and ParkedBytes are as of
+// now, the rest counts since New.
+type Stats struct {
+	Conns       int   // connections
+	Sessions    int   // attached sessions, live and parked
+	Parked      int   // parked sessions
+	ParkedBytes int64 // memory that they are thought to take
+
+	Requests       int64 // T-messages
+	Errors         int64 // of them, those that got an error reply
+	ProtocolErrors int64 // connections closed for bad framing or a tag in use
+	Refused        int64 // connections closed at once, for a limit
+	Resumed        int64 // sessions that came back
+	Expired        int64 // parked sessions whose time or room was over
+	Misses         int64 // keys that led nowhere, where no peer is proved
+	AuthFailures   int64 // MUMBLE messages that were refused
+}
+
+// Stats reads the figures.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	st := Stats{Conns: len(s.conns), Sessions: len(s.byID), Parked: s.parked.Len(), ParkedBytes: s.bytes}
+	s.mu.Unlock()
+	n := &s.stats
+	st.Requests, st.Errors, st.ProtocolErrors = n.Requests.Load(), n.Errors.Load(), n.Protocol.Load()
+	st.Refused, st.Resumed, st.Expired = n.Refused.Load(), n.Resumed.Load(), n.Expired.Load()
+	st.Misses, st.AuthFailures = n.Misses.Load(), n.AuthFailures.Load()
+	return st
+}

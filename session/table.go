@@ -1,0 +1,278 @@
+package session
+
+import (
+	"container/list"
+	"strconv"
+	"time"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/session/wire"
+)
+
+// table has every session that is attached, and finds those that have a key. It
+// is part of the Server, whose mu guards it.
+type table struct {
+	byID   map[uint64]*session
+	byKey  map[indexID]*session
+	lastID uint64
+	vms    map[string]*vmUse
+	parked list.List // of *session, the longest parked first
+	bytes  int64     // the sizes of the parked ones
+	timer  *time.Timer
+}
+
+// vmUse is what one VM has here.
+type vmUse struct {
+	conns  int
+	kept   int       // sessions with a key, parked ones included
+	parked list.List // of *session, the longest parked first
+}
+
+// use is the VM's, made when it is not there.
+func (t *table) use(uuid string) *vmUse {
+	u := t.vms[uuid]
+	if u == nil {
+		u = new(vmUse)
+		t.vms[uuid] = u
+	}
+	return u
+}
+
+// tidy forgets a VM that has nothing here.
+func (t *table) tidy(uuid string) {
+	if u := t.vms[uuid]; u != nil && u.conns == 0 && u.kept == 0 {
+		delete(t.vms, uuid)
+	}
+}
+
+// enroll enters a session at its first attach, and again when it gets another
+// key. From then on it is in sessions/ and, with a key, is kept.
+func (s *Server) enroll(c *conn, n *session) {
+	s.mu.Lock()
+	var gone []*session
+	if n.id == 0 {
+		s.lastID++
+		n.id, n.via, n.since = s.lastID, c.peer.Via, s.cfg.Now()
+		s.byID[n.id] = n
+		n.owner = c
+	}
+	if n.kept {
+		s.forget(n)
+	}
+	if n.key.set {
+		gone = s.keep(n)
+	}
+	s.mu.Unlock()
+	closeAll(gone)
+}
+
+// keep makes the key lead to n. The newest session with a key is the one that it
+// leads to; but on a foreign channel a key never takes another principal's place.
+// A VM that has too many loses the one that was parked longest, or else n has no
+// key.
+func (s *Server) keep(n *session) (gone []*session) {
+	n.index = s.indexer.id(&n.key, n.who, n.foreign)
+	if old := s.byKey[n.index]; old != nil {
+		if old.who != n.who {
+			return nil
+		}
+		gone = s.release(old)
+	}
+	if n.who.VM != "" {
+		u := s.use(n.who.VM)
+		if u.kept >= s.cfg.Limits.VMSessions {
+			if u.parked.Len() == 0 {
+				return gone
+			}
+			gone = append(gone, s.release(u.parked.Front().Value.(*session))...)
+			u = s.use(n.who.VM)
+		}
+		u.kept++
+	}
+	s.byKey[n.index] = n
+	n.kept = true
+	return gone
+}
+
+// forget undoes keep.
+func (s *Server) forget(n *session) {
+	if !n.kept {
+		return
+	}
+	n.kept = false
+	delete(s.byKey, n.index)
+	if n.who.VM != "" {
+		s.use(n.who.VM).kept--
+		s.tidy(n.who.VM)
+	}
+}
+
+// release takes the key from a session. A parked one ends by that: the caller
+// closes it once Server.mu is free.
+func (s *Server) release(n *session) []*session {
+	if n.owner != nil {
+		s.forget(n)
+		return nil
+	}
+	s.unpark(n)
+	s.forget(n)
+	delete(s.byID, n.id)
+	return []*session{n}
+}
+
+// park keeps n, which has a key and is quiet, without an owner.
+func (s *Server) park(n *session) (gone []*session) {
+	n.owner, n.since = nil, s.cfg.Now()
+	n.size = n.estimate()
+	n.place = s.parked.PushBack(n)
+	if n.who.VM != "" {
+		n.vmPlace = s.use(n.who.VM).parked.PushBack(n)
+	}
+	s.bytes += n.size
+	for s.parked.Len() > s.cfg.Limits.Parked || s.bytes > s.cfg.Limits.ParkedBytes {
+		s.stats.Expired.Add(1)
+		gone = append(gone, s.release(s.oldest())...)
+	}
+	if s.parked.Len() == 1 {
+		s.arm()
+	}
+	return gone
+}
+
+func (s *Server) oldest() *session { return s.parked.Front().Value.(*session) }
+
+// unpark takes n out of the parked ones.
+func (s *Server) unpark(n *session) {
+	s.parked.Remove(n.place)
+	if n.vmPlace != nil {
+		s.use(n.who.VM).parked.Remove(n.vmPlace)
+	}
+	s.bytes -= n.size
+	n.place, n.vmPlace = nil, nil
+}
+
+// arm sets the one timer to the end of the session that was parked longest: all
+// have the same lifetime.
+func (s *Server) arm() {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	if s.parked.Len() > 0 {
+		s.timer = time.AfterFunc(s.cfg.Lifetime-s.cfg.Now().Sub(s.oldest().since), s.expire)
+	}
+}
+
+// expire ends the sessions whose lifetime is over.
+func (s *Server) expire() {
+	var gone []*session
+	s.mu.Lock()
+	now := s.cfg.Now()
+	for s.parked.Len() > 0 && now.Sub(s.oldest().since) >= s.cfg.Lifetime {
+		s.stats.Expired.Add(1)
+		gone = append(gone, s.release(s.oldest())...)
+	}
+	s.arm()
+	s.mu.Unlock()
+	closeAll(gone)
+}
+
+func closeAll(gone []*session) {
+	for _, n := range gone {
+		n.close()
+	}
+}
+
+// leave takes back the session of a connection that ends, or that begins another:
+// it is parked if it may be, else it ends. Nothing of it waits any more.
+func (s *Server) leave(n *session, mayPark bool) {
+	mayPark = mayPark && n.view != nil
+	if mayPark {
+		n.view.Park()
+	}
+	s.mu.Lock()
+	var gone []*session
+	parks := mayPark && n.kept && !s.closing
+	if parks {
+		gone = s.park(n)
+	} else {
+		s.forget(n)
+		delete(s.byID, n.id)
+		n.owner = nil
+		gone = []*session{n}
+	}
+	if n.freed != nil {
+		close(n.freed)
+		n.freed = nil
+	}
+	s.mu.Unlock()
+	closeAll(gone)
+	if parks {
+		s.note(n, store.SessionParked)
+	}
+}
+
+// claim gets c the session that a key leads to, or nil if there is none. It waits
+// until the connection that has it gave it up, whose transport it closes; the
+// last who claims a session gets it. Any error is errs.CannotRecover, and the
+// session stays where it is.
+func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
+	limit := time.NewTimer(s.cfg.Limits.TakeOver)
+	defer limit.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.byKey[id]
+	switch {
+	case n == nil:
+		return nil, nil
+	case n.dialect != d:
+		return nil, errs.New(errs.CannotRecover, "the session speaks %s", n.dialect)
+	}
+	n.claims++
+	mine := n.claims
+	for n.owner != nil {
+		if !s.awaitFreed(n, limit.C) || n.claims != mine || s.byKey[id] != n {
+			return nil, errs.New(errs.CannotRecover, "the session is still in use")
+		}
+	}
+	if !s.count(c, n.who.VM) {
+		return nil, errs.New(errs.CannotRecover, "the VM has too many connections")
+	}
+	s.unpark(n)
+	n.owner, n.via, n.since = c, c.peer.Via, s.cfg.Now()
+	return n, nil
+}
+
+// awaitFreed closes the owner's transport and waits until the owner has given
+// the session up; false: it took too long. Server.mu is free meanwhile.
+func (s *Server) awaitFreed(n *session, limit <-chan time.Time) bool {
+	if n.freed == nil {
+		n.freed = make(chan struct{})
+	}
+	freed, owner := n.freed, n.owner
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	owner.kill()
+	select {
+	case <-freed:
+		return true
+	case <-limit:
+	case <-s.quit:
+	}
+	return false
+}
+
+// note tells of a session in the events of its VM, or in the root's.
+func (s *Server) note(n *session, what store.EventType) {
+	st := s.cfg.Tree.Store()
+	in := &store.Intent{
+		Kind: store.Note, Event: what, Name: strconv.FormatUint(n.id, 10),
+		By: n.who.String(), Done: func(store.Result) {},
+	}
+	if n.who.VM != "" {
+		if in.Cell = st.Cell(n.who.VM); in.Cell == nil {
+			return
+		}
+	}
+	st.Submit(in)
+}

@@ -1,0 +1,45 @@
+package session
+
+import (
+	"strconv"
+	"strings"
+
+	"meta9/session/wire"
+)
+
+// traceRequest tells of a request, without what is secret.
+func (c *conn) traceRequest(m *wire.Msg) {
+	hidden := c.hides(m.Fid, m.Names)
+	c.traceLine("<-", m, hidden)
+}
+
+// traceReply tells of the reply that begins at from in the output. It answers a
+// request on fid, with those names.
+func (c *conn) traceReply(from int, fid uint32, names []string) {
+	if c.srv.cfg.Trace == nil {
+		return
+	}
+	var m wire.Msg
+	if wire.Decode(&m, c.out[from:], c.dialect) == nil {
+		c.traceLine("->", &m, c.hides(fid, names))
+	}
+}
+
+func (c *conn) traceLine(way string, m *wire.Msg, hidden bool) {
+	line := wire.Mask(m, func(uint32) bool { return hidden })
+	c.srv.cfg.Trace(c.sess.who.String() + " " + strconv.FormatUint(c.id, 10) + " " + way + " " + line)
+}
+
+// hides tells whether the data of a file may be secret: passwords are in keys
+// whose name ends so, in the VM as a whole, and in the verbs that make one.
+func (c *conn) hides(num uint32, names []string) bool {
+	name := ""
+	if len(names) > 0 {
+		name = names[len(names)-1]
+	} else if f := c.sess.fids[num]; f != nil && f.ref != nil {
+		if path := f.ref.State().Path; len(path) > 0 {
+			name = path[len(path)-1]
+		}
+	}
+	return strings.HasSuffix(name, "_pw") || name == "vm.json" || name == "ctl"
+}

@@ -1,0 +1,227 @@
+package session
+
+import (
+	"sync"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// request is a T-message whose reply has to wait: a change, which ends by itself
+// and has a reply function, or something that can be cancelled, which has an
+// again function.
+type request struct {
+	c       *conn
+	tag     uint16
+	fid     *fid
+	flushes []*request // the Tflushes that wait for it, in order
+
+	// A change.
+	reply  func(r *request) // writes the reply; the monitor is held
+	size   int              // bytes of data that it holds
+	n      int              // what became of it: set before the request is put
+	err    error
+	ref    *fs.Ref
+	handle fs.Handle
+
+	// What can be cancelled.
+	again  func(r *request) // goes on with it; the monitor is held
+	cancel func()
+	off    uint64
+	count  int
+}
+
+// waits are the requests of a connection that wait. The monitor guards it.
+type waits struct {
+	waiting map[uint16]*request
+	changes int        // of them, changes
+	flushes int        // of them, Tflushes: they end with a change
+	held    int        // bytes of data that the changes hold
+	stalled []*request // blocking reads that go on once replies are sent
+	serving bool       // whoever has the monitor will collect before he gives it up
+}
+
+// doneList is where those who end requests leave them.
+type doneList struct {
+	mu     sync.Mutex
+	list   []*request
+	served bool // somebody will collect, or is on his way to
+}
+
+// put hands r over to whoever has the monitor next. It waits for nobody.
+func (c *conn) put(r *request) {
+	c.done.mu.Lock()
+	c.done.list = append(c.done.list, r)
+	start := !c.done.served
+	c.done.served = true
+	c.done.mu.Unlock()
+	if start {
+		go c.serve()
+	}
+}
+
+// serve is the short life of the goroutine that put starts.
+func (c *conn) serve() {
+	c.mu.Lock()
+	c.serving = true
+	c.flush()
+	c.mu.Unlock()
+}
+
+// expect says that the holder of the monitor will collect, so that a request
+// that ends at once needs no goroutine.
+func (c *conn) expect() {
+	if c.serving {
+		return
+	}
+	c.serving = true
+	c.done.mu.Lock()
+	c.done.served = true
+	c.done.mu.Unlock()
+}
+
+// collect finishes the requests that were put.
+func (c *conn) collect() {
+	for c.serving {
+		list := c.take()
+		if len(list) > 0 && c.sess != nil && c.sess.view != nil {
+			c.sess.view.Settle()
+		}
+		for _, r := range list {
+			c.finish(r)
+		}
+	}
+}
+
+// take empties the list; once it is empty, the next put starts a goroutine.
+func (c *conn) take() []*request {
+	c.done.mu.Lock()
+	defer c.done.mu.Unlock()
+	list := c.done.list
+	c.done.list = nil
+	if len(list) == 0 {
+		c.done.served, c.serving = false, false
+	}
+	return list
+}
+
+func (c *conn) finish(r *request) {
+	if r.again == nil {
+		r.reply(r)
+		c.retire(r)
+	} else if c.waiting[r.tag] == r {
+		r.again(r)
+	}
+}
+
+// mayWait refuses a request that would wait when too many do already. Tclunk,
+// Tremove and Tflush do not ask: they must not fail, and overloaded keeps them
+// few.
+func (c *conn) mayWait() error {
+	if len(c.waiting) >= c.srv.cfg.Limits.Waiting {
+		return errs.New(errs.Quota, "%d requests wait on this connection already", len(c.waiting))
+	}
+	return nil
+}
+
+// enter makes r one of the requests that wait.
+func (c *conn) enter(r *request) {
+	if c.waiting == nil {
+		c.waiting = make(map[uint16]*request)
+	}
+	r.c = c
+	c.waiting[r.tag] = r
+	c.expect()
+}
+
+// begin enters a change of f, which may be nil, and runs it as soon as the
+// earlier changes of f let it. alone: it waits for all of them.
+func (c *conn) begin(r *request, alone bool, run func()) {
+	c.enter(r)
+	c.changes++
+	c.held += r.size
+	if f := r.fid; f == nil || f.free(alone) {
+		start(f, run)
+	} else {
+		f.queue = append(f.queue, queued{alone: alone, run: run})
+	}
+}
+
+func start(f *fid, run func()) {
+	if f != nil {
+		f.running++
+	}
+	run()
+}
+
+// retire ends a change whose reply was written: what waited for it goes on.
+func (c *conn) retire(r *request) {
+	delete(c.waiting, r.tag)
+	c.changes--
+	c.held -= r.size
+	c.flushed(r)
+	if f := r.fid; f != nil {
+		f.running--
+		f.advance()
+	}
+	c.moved.Broadcast()
+}
+
+// flushed answers the Tflushes that waited for r, and those that waited for
+// these.
+func (c *conn) flushed(r *request) {
+	for _, f := range r.flushes {
+		delete(c.waiting, f.tag)
+		c.flushes--
+		c.empty(wire.Rflush, f.tag)
+		c.flushed(f)
+	}
+}
+
+// cancelReads ends what can be cancelled, without a reply.
+func (c *conn) cancelReads() {
+	for tag, r := range c.waiting {
+		if r.cancel != nil {
+			r.cancel()
+			delete(c.waiting, tag)
+		}
+	}
+}
+
+// settle gives the monitor up until no change waits.
+func (c *conn) settle() {
+	for c.collect(); c.changes > 0; c.collect() {
+		c.moved.Wait()
+	}
+}
+
+// unstall goes on with the reads that had no room, as far as there is some now.
+func (c *conn) unstall() {
+	list := c.stalled
+	c.stalled = nil
+	for _, r := range list {
+		c.finish(r)
+	}
+}
+
+// ended is the done function of most changes.
+func (r *request) ended(err error) {
+	r.err = err
+	r.c.put(r)
+}
+
+// wrote is the done function of a write.
+func (r *request) wrote(n int, err error) {
+	r.n, r.err = n, err
+	r.c.put(r)
+}
+
+// made is the done function of a create.
+func (r *request) made(ref *fs.Ref, h fs.Handle, err error) {
+	r.ref, r.handle, r.err = ref, h, err
+	r.c.put(r)
+}
+
+// woken is the wake function of what can be cancelled.
+func (r *request) woken() { r.c.put(r) }

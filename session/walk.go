@@ -1,0 +1,136 @@
+package session
+
+import (
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// twalk walks to a new fid, or moves one that is not open (walk(5)). An open fid
+// may be walked from when newfid differs, as Linux does.
+func twalk(c *conn, m *wire.Msg) error {
+	f, err := c.sess.file(m.Fid)
+	if err != nil {
+		return err
+	}
+	if m.Newfid == m.Fid {
+		if f.handle != nil || f.making {
+			return errs.BadUse
+		}
+	} else if err := c.vacant(m.Newfid); err != nil {
+		return err
+	}
+	var qids [wire.MaxWalk]p9.QID
+	ref, n, err := walk(f.ref, m.Names, &qids)
+	if err != nil && n == 0 {
+		return err
+	}
+	switch {
+	case err != nil: // walked in part: newfid stays what it was
+	case m.Newfid == m.Fid:
+		f.ref = ref
+	default:
+		c.sess.add(&fid{num: m.Newfid, ref: ref})
+	}
+	c.answer(&wire.Msg{Type: wire.Rwalk, Tag: m.Tag, QIDs: qids[:n]})
+	return nil
+}
+
+// walk goes as far as the names lead and tells how far that is.
+func walk(ref *fs.Ref, names []string, qids *[wire.MaxWalk]p9.QID) (*fs.Ref, int, error) {
+	for i, name := range names {
+		next, err := ref.Walk(name)
+		if err != nil {
+			return nil, i, err
+		}
+		ref = next
+		qids[i] = ref.QID()
+	}
+	return ref, len(names), nil
+}
+
+// tclunk ends a fid. The number is free at once; the reply waits for the earlier
+// writes, and for the truncation that is committed with it.
+func tclunk(c *conn, m *wire.Msg) error {
+	f, err := c.sess.find(m.Fid)
+	if err != nil {
+		return err
+	}
+	c.unlink(f)
+	if f.running == 0 && !f.rclose && (f.handle == nil || f.flags&fs.Write == 0) {
+		f.drop()
+		c.empty(wire.Rclunk, m.Tag)
+		return nil
+	}
+	r := &request{tag: m.Tag, fid: f, reply: clunked}
+	c.begin(r, true, func() { f.clunk(r) })
+	return nil
+}
+
+// clunk closes the file, and removes it where it was opened with ORCLOSE. Only
+// the first can fail for the client: what ORCLOSE cannot remove stays, and
+// nobody hears of it (remove(5) has no reply for that).
+func (f *fid) clunk(r *request) {
+	switch {
+	case f.rclose:
+		f.drop()
+		f.ref.Remove(func(error) { r.ended(nil) })
+	case f.handle != nil:
+		f.handle.Clunk(f.ref.By(), r.ended)
+	default:
+		r.ended(nil)
+	}
+}
+
+func clunked(r *request) { r.c.reply(r, wire.Rclunk) }
+
+// reply answers a change that has nothing to say but how it ended.
+func (c *conn) reply(r *request, t wire.Type) {
+	if r.err != nil {
+		c.refuse(r.tag, r.err)
+		return
+	}
+	c.empty(t, r.tag)
+}
+
+// tremove removes the file and clunks the fid, even when the file stays
+// (remove(5)).
+func tremove(c *conn, m *wire.Msg) error {
+	f, err := c.sess.find(m.Fid)
+	if err != nil {
+		return err
+	}
+	c.unlink(f)
+	if f.auth {
+		return errs.BadUse
+	}
+	r := &request{tag: m.Tag, fid: f, reply: func(r *request) { r.c.reply(r, wire.Rremove) }}
+	c.begin(r, true, func() {
+		f.drop()
+		f.ref.Remove(r.ended)
+	})
+	return nil
+}
+
+// unlink frees the number of a fid and ends the reads that block on it: each gets
+// its reply before the clunk does.
+func (c *conn) unlink(f *fid) {
+	c.sess.remove(f)
+	for tag, r := range c.waiting {
+		if r.fid == f && r.cancel != nil {
+			r.cancel()
+			delete(c.waiting, tag)
+			c.refuse(tag, errs.Interrupted)
+		}
+	}
+}
+
+// drop closes the file without a clunk.
+func (f *fid) drop() {
+	if f.handle != nil {
+		f.handle.Drop()
+		f.handle = nil
+	}
+}
