@@ -1,0 +1,94 @@
+# meta9's build. `make` alone lists what there is to make. Nothing but Go is
+# needed; what the tests need of Debian they install as root, and say so.
+
+GO       ?= go
+FUZZTIME ?= 20s
+FUZZLOG  ?= bin/fuzz.log
+BENCH    ?=
+
+GOFUMPT     := .tools/gofumpt-v0.12.0
+STATICCHECK := .tools/staticcheck-v0.8.2
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test unit blackbox check fuzz bench docs clean cc
+
+help: ## list the targets
+	@awk -F ': .*## ' '/^[a-z]+: .*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/meta9d and bin/meta9, static
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/meta9d ./cmd/meta9
+
+# The sample VM of `make run`, whose data and sockets are where both programs
+# look by default: ./meta9-data and ./meta9-run.
+SAMPLE := 550e8400-e29b-41d4-a716-446655440000
+
+run: build ## start meta9d here with a sample VM; Ctrl-C ends it
+	@set -eu; \
+	bin/meta9d & daemon=$$!; \
+	trap 'kill $$daemon 2>/dev/null || :' INT TERM EXIT; \
+	until bin/meta9 ls / >/dev/null 2>&1; do \
+		kill -0 $$daemon 2>/dev/null || { wait $$daemon; exit $$?; }; \
+		sleep 0.1; \
+	done; \
+	bin/meta9 stat /vms/$(SAMPLE) >/dev/null 2>&1 || bin/meta9 vm create -f tests/testdata/sample-vm.json; \
+	printf '%s\n' '' 'meta9d serves. Paste into another terminal, in this folder:' '' \
+		'  bin/meta9 ls -l /vms/$(SAMPLE)/keys' \
+		'  bin/meta9 cat /vms/$(SAMPLE)/keys/motd' \
+		'  bin/meta9 put /vms/$(SAMPLE)/keys/color blue' \
+		'  bin/meta9 watch /vms/$(SAMPLE)/keys/color' '' 'Ctrl-C here ends it.' ''; \
+	wait $$daemon || :
+
+test: check unit blackbox fuzz ## everything that shows that meta9 works
+
+check: $(GOFUMPT) $(STATICCHECK) ## formatting, vet, staticcheck, the arrows between rooms
+	@bad=$$($(GOFUMPT) -l .); test -z "$$bad" || { echo "not gofumpt'ed:"; echo "$$bad"; exit 1; }
+	$(GO) vet ./...
+	cd tests && $(GO) vet ./...
+	$(STATICCHECK) ./...
+	cd tests && ../$(STATICCHECK) ./...
+	cd tests && $(GO) test -count=1 ./arrow
+
+unit: cc ## the tests of every package, with the race detector
+	$(GO) test -race -count=1 -timeout 20m ./...
+
+blackbox: cc ## foreign clients, kill -9, strace, attacks: against the real meta9d
+	cd tests && $(GO) test -count=1 -timeout 5m ./bench ./raw ./arrow
+	cd tests && META9_TEST_RACE=1 $(GO) test -count=1 -timeout 30m -p 1 ./interop ./hostile ./durability
+
+fuzz: ## run every fuzz target for FUZZTIME (20s) each; the log goes to FUZZLOG
+	@set -eu; mkdir -p $(dir $(FUZZLOG)); : > $(FUZZLOG); \
+	for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || :); do \
+			echo "$$pkg $$target $(FUZZTIME)" | tee -a $(FUZZLOG); \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg >> $(FUZZLOG) 2>&1 || \
+				{ tail -n 40 $(FUZZLOG); exit 1; }; \
+		done; \
+	done; \
+	echo "fuzz: $$(grep -c '^PASS' $(FUZZLOG)) targets, nothing found; $(FUZZLOG)"
+
+bench: build ## measure meta9d beside other servers; BENCH="-rows read1,read64 -check" and so on
+	cd tests && $(GO) build -o ../bin/bench ./bench
+	bin/bench -meta9d bin/meta9d $(BENCH)
+
+docs: build ## write the manual pages of the commands to docs/
+	$(GO) generate ./cmd/...
+
+clean: ## remove what was built (not ./meta9-data)
+	rm -rf bin .tools
+
+# The race detector needs a C compiler.
+cc:
+	@command -v gcc >/dev/null || { \
+		how="apt-get install -y --no-install-recommends gcc libc6-dev"; \
+		test "$$(id -u)" = 0 || { echo "the race detector needs gcc; as root: $$how"; exit 1; }; \
+		echo "installing for the race detector: $$how"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$how >/dev/null; }
+
+$(GOFUMPT):
+	GOBIN=$(CURDIR)/.tools $(GO) install mvdan.cc/gofumpt@v0.12.0
+	mv .tools/gofumpt $@
+
+$(STATICCHECK):
+	GOBIN=$(CURDIR)/.tools $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
+	mv .tools/staticcheck $@
