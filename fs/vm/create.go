@@ -23,8 +23,7 @@ func Create(payload []byte, st Stamp, lim Limits) (*VM, []Change, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	v := &VM{Props: props, Mtime: st.Now}
-	v.UUID = props.text("uuid")
+	v := &VM{UUID: props.text("uuid"), Props: props, Mtime: st.Now}
 	if err := lim.checkAll(sets); err != nil {
 		return nil, nil, err
 	}
@@ -115,6 +114,7 @@ func readPayload(payload []byte) (Object, []setting, error) {
 	return props, sets, nil
 }
 
+// parseObject reads a payload that must be an object.
 func parseObject(payload []byte) (Object, error) {
 	v, err := ParseValue(payload)
 	if err != nil {
@@ -208,6 +208,7 @@ func (l Limits) checkAll(sets []setting) error {
 	return l.checkBytes(0, bytes)
 }
 
+// wrongType is the error for a field that is not what its rule asks for.
 func wrongType(field, want string) error {
 	return errs.New(errs.Invalid, "%s: must be %s", field, want)
 }

@@ -95,6 +95,7 @@ type differ struct {
 	ident string
 }
 
+// note adds a difference with the identifier of the element that is walked.
 func (d *differ) note(path []Step, a Action, from, to Value) {
 	d.found = append(d.found, Difference{path, a, from, to, d.ident})
 }
@@ -104,6 +105,8 @@ func below(path []Step, s Step) []Step {
 	return append(slices.Clip(path), s)
 }
 
+// objects walks the old members for what was removed and changed, then the new
+// ones for what was added.
 func (d *differ) objects(path []Step, from, to Object) {
 	there := to.positions()
 	here := from.positions()
@@ -122,6 +125,8 @@ func (d *differ) objects(path []Step, from, to Object) {
 	}
 }
 
+// values compares two values at one path. Those of different kinds are one
+// change, however deep they go.
 func (d *differ) values(path []Step, name string, from, to Value) {
 	switch {
 	case from.Equal(to):

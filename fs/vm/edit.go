@@ -41,6 +41,7 @@ func (e *Edit) Put(s Space, name, value string, st Stamp, lim Limits) (*Entry, e
 	return e.set(setting{s, name, value, Text}, st, lim)
 }
 
+// set is Put for a value of any kind, as an update has them.
 func (e *Edit) set(w setting, st Stamp, lim Limits) (*Entry, error) {
 	old := e.Get(w.space, w.name)
 	if err := e.room(old, w, lim); err != nil {
@@ -168,6 +169,8 @@ func (e *Edit) change(c Change, st Stamp) uint64 {
 	return c.Rev
 }
 
+// ownVM makes the VM itself this Edit's own; its properties and spaces are still
+// the old one's.
 func (e *Edit) ownVM() {
 	if !e.own {
 		vm := *e.vm
@@ -195,6 +198,9 @@ func (o Object) placeholder(s Space) Object {
 	}
 	return o.with(s.Member(), Value{})
 }
+
+// The three limits, one by one. A change that asks for no more than there was
+// always passes, so that a VM over a limit that was lowered can be emptied.
 
 func (l Limits) checkValue(name string, size int) error {
 	if l.Value > 0 && size > l.Value {

@@ -48,6 +48,8 @@ func (o Object) Get(name string) (Value, bool) {
 	return Value{}, false
 }
 
+// index is where the member is, or -1. Objects are small, but for tags and
+// metadata in odd payloads, and those who walk them use positions.
 func (o Object) index(name string) int {
 	for i := range o {
 		if o[i].Name == name {
@@ -101,6 +103,7 @@ func (v Value) Equal(w Value) bool {
 	return v.Members.equal(w.Members)
 }
 
+// equal is Equal for the members of two objects.
 func (o Object) equal(p Object) bool {
 	if len(o) != len(p) {
 		return false
@@ -170,6 +173,7 @@ func (v Value) AppendJSON(b []byte) []byte {
 	return append(b, text...)
 }
 
+// appendJSON is AppendJSON for an object.
 func (o Object) appendJSON(b []byte) []byte {
 	b = append(b, '{')
 	for i := range o {

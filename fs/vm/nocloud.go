@@ -48,6 +48,8 @@ func (v *VM) firstKey(other string, keys ...string) string {
 	return other
 }
 
+// metaData is the file meta-data. The hostname is the guest's own choice first,
+// as cloud-init's SmartOS source has it.
 func (v *VM) metaData() string {
 	var y yaml
 	host := v.firstKey("", "hostname")
@@ -123,6 +125,7 @@ func (v *VM) ethernet(y *yaml, i int, nic Object, primary bool, routes []route) 
 	y.routes(2, mine)
 }
 
+// nameservers adds the resolvers and the search domain, if there are resolvers.
 func (v *VM) nameservers(y *yaml) {
 	resolvers, _ := v.Prop("resolvers")
 	if len(resolvers.Items) == 0 {
@@ -224,6 +227,7 @@ func canonicalMAC(mac string) string {
 // guest's can be read as more than a string.
 type yaml struct{ strings.Builder }
 
+// line adds a line as it is.
 func (y *yaml) line(depth int, s string) {
 	for range depth {
 		y.WriteString("  ")
@@ -232,8 +236,10 @@ func (y *yaml) line(depth int, s string) {
 	y.WriteByte('\n')
 }
 
+// add adds a key, or a dash, and a string.
 func (y *yaml) add(depth int, key, value string) { y.line(depth, key+quote(value)) }
 
+// list adds a key and a list of strings, or nothing for none.
 func (y *yaml) list(depth int, key string, values []string) {
 	if len(values) == 0 {
 		return
@@ -244,6 +250,8 @@ func (y *yaml) list(depth int, key string, values []string) {
 	}
 }
 
+// routes adds the routes. The default route is spelled 0.0.0.0/0: gateway4 is
+// out of favour, and older readers do not know "default".
 func (y *yaml) routes(depth int, routes []route) {
 	if len(routes) == 0 {
 		return

@@ -23,6 +23,7 @@ func (p *parser) wrong(want string) error {
 	return errs.New(errs.Invalid, "JSON: %q at byte %d, where %s is expected", r, p.at, want)
 }
 
+// blank skips what JSON takes for blanks, which is less than Unicode does.
 func (p *parser) blank() {
 	for p.at < len(p.in) {
 		switch p.in[p.at] {
@@ -40,6 +41,8 @@ func (p *parser) next() byte {
 	return p.peek()
 }
 
+// peek is the byte at the place that was reached; 0 is the end, or a NUL, which
+// no rule of the grammar takes.
 func (p *parser) peek() byte {
 	if p.at < len(p.in) {
 		return p.in[p.at]
@@ -49,13 +52,15 @@ func (p *parser) peek() byte {
 
 // take steps over c when it is next after blanks.
 func (p *parser) take(c byte) bool {
-	if p.next() != c || p.at >= len(p.in) {
+	if p.next() != c {
 		return false
 	}
 	p.at++
 	return true
 }
 
+// value reads any value; the outermost has depth 0. Recursion is bounded here,
+// since a payload of brackets would otherwise take the stack.
 func (p *parser) value(depth int) (Value, error) {
 	if depth > MaxDepth {
 		return Value{}, errs.New(errs.Invalid, "JSON: nested deeper than %d", MaxDepth)
@@ -82,6 +87,7 @@ func (p *parser) value(depth int) (Value, error) {
 	}
 }
 
+// word reads one of the three literal names.
 func (p *parser) word(word string, k ValueKind) (Value, error) {
 	if len(p.in)-p.at < len(word) || string(p.in[p.at:p.at+len(word)]) != word {
 		return Value{}, p.wrong("a value")
@@ -131,6 +137,7 @@ func (p *parser) digits() bool {
 	return p.at > start
 }
 
+// array reads from an opening bracket on.
 func (p *parser) array(depth int) (Value, error) {
 	v := Value{Kind: Array}
 	p.at++
@@ -152,6 +159,9 @@ func (p *parser) array(depth int) (Value, error) {
 	}
 }
 
+// object reads from an opening brace on. A member that is given twice is an
+// error: JavaScript would keep the last, and whoever wrote the first would never
+// learn of it.
 func (p *parser) object(depth int) (Value, error) {
 	v := Value{Kind: ObjectValue}
 	var seen names
@@ -177,6 +187,7 @@ func (p *parser) object(depth int) (Value, error) {
 	}
 }
 
+// member reads a name, a colon and a value.
 func (p *parser) member(depth int) (Member, error) {
 	if p.next() != '"' {
 		return Member{}, p.wrong("the name of a member")
@@ -197,8 +208,11 @@ func (p *parser) member(depth int) (Member, error) {
 // quadratic time.
 type names map[string]struct{}
 
+// fewNames is about where looking through names and a map cost the same.
 const fewNames = 16
 
+// twice says whether an object that has these members has the name already. It
+// is asked once for every member, in order.
 func (n *names) twice(have Object, name string) bool {
 	if len(have) < fewNames {
 		return have.index(name) >= 0
@@ -295,6 +309,7 @@ func (p *parser) unicode() (rune, error) {
 	return 0, errs.New(errs.Invalid, `JSON: \u%04x before byte %d is half of a surrogate pair`, r, p.at)
 }
 
+// hex4 reads u and four digits.
 func (p *parser) hex4() (rune, error) {
 	p.at++
 	var r rune

@@ -84,6 +84,7 @@ func checkProps(props Object) (Object, error) {
 	return props, nil
 }
 
+// checkProp checks one property, and the objects in it if it is a list.
 func checkProp(m Member) error {
 	if err := checkMember(rules, "", m); err != nil {
 		return err
@@ -109,6 +110,8 @@ func checkProp(m Member) error {
 	return nil
 }
 
+// checkMember checks a member against the rule for its name, if there is one.
+// Null passes everywhere: it is how vminfod shows what a stopped VM lacks.
 func checkMember(rules map[string]rule, prefix string, m Member) error {
 	r, ok := rules[m.Name]
 	if !ok || m.Value.Kind == Null || r.check(m.Value) {
@@ -165,6 +168,8 @@ func numeric(v Value) bool {
 	return err == nil && n.Kind == NumberValue
 }
 
+// vsockCID takes what the kernel gives to guests: 0 to 2 are hypervisor, loopback
+// and host, the last is "any".
 func vsockCID(v Value) bool {
 	n, err := strconv.ParseUint(v.Text, 10, 32)
 	return v.Kind == NumberValue && err == nil && n >= 3 && n <= 4294967294

@@ -33,6 +33,7 @@ func (v Value) item(index string) Value {
 	return v.Items[i]
 }
 
+// cell is a member of an element of an array of objects, by "N.member", or null.
 func (v Value) cell(rest string) Value {
 	index, name, ok := strings.Cut(rest, ".")
 	if !ok {
@@ -101,6 +102,7 @@ func (v *VM) SdcNames() []string {
 // sdcNames gathers names that have a value.
 type sdcNames []string
 
+// add takes a name that has a value, if it can be a file's.
 func (l *sdcNames) add(name string, ok bool) {
 	if ok && ValidKey(name) == nil {
 		*l = append(*l, name)

@@ -24,18 +24,21 @@ func makeSpace(entries []*Entry) (space, error) {
 	return sp, nil
 }
 
+// nameAt is where the name is in byName, or belongs.
 func (sp *space) nameAt(name string) (int, bool) {
 	return slices.BinarySearchFunc(sp.byName, name, func(e *Entry, name string) int {
 		return cmp.Compare(e.Name, name)
 	})
 }
 
+// idAt is where the ID is in byID, or belongs.
 func (sp *space) idAt(id uint64) (int, bool) {
 	return slices.BinarySearchFunc(sp.byID, id, func(e *Entry, id uint64) int {
 		return cmp.Compare(e.ID, id)
 	})
 }
 
+// get is the entry of that name, or nil.
 func (sp *space) get(name string) *Entry {
 	if i, ok := sp.nameAt(name); ok {
 		return sp.byName[i]
@@ -43,6 +46,7 @@ func (sp *space) get(name string) *Entry {
 	return nil
 }
 
+// getID is the entry with that ID, or nil.
 func (sp *space) getID(id uint64) *Entry {
 	if i, ok := sp.idAt(id); ok {
 		return sp.byID[i]
@@ -51,7 +55,8 @@ func (sp *space) getID(id uint64) *Entry {
 }
 
 // put takes the entry in, in the place of the one with its name, which has the
-// same ID, or as a new one.
+// same ID, or as a new one. Like remove it changes the slices in place: only an
+// Edit that owns them may call it.
 func (sp *space) put(e *Entry) {
 	i, ok := sp.nameAt(e.Name)
 	j, _ := sp.idAt(e.ID)
@@ -111,4 +116,5 @@ func (v *VM) Count() int {
 // bounds.
 func (v *VM) Bytes() int64 { return v.bytes }
 
+// bytes is what the entry counts for in VM.Bytes.
 func (e *Entry) bytes() int64 { return int64(len(e.Name) + len(e.Value)) }

@@ -24,6 +24,7 @@ func splitVerb(member string) (verb, prop string) {
 	return "", member
 }
 
+// takesVerb says whether an update may have the verb for the property.
 func takesVerb(verb, prop string) bool {
 	if _, ok := lists[prop]; ok {
 		return verb != "set_"
@@ -145,6 +146,7 @@ func (d *draft) take(verb, prop string, m Member) error {
 	return nil
 }
 
+// metadata notes set_ or remove_ of a space's keys.
 func (d *draft) metadata(verb string, s Space, m Member) error {
 	if verb == "set_" {
 		sets, err := readSettings(s, m.Name, m.Value)
