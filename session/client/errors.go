@@ -1,0 +1,102 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+var (
+	// ErrUnknown is in the chain of the error of a request that changes something
+	// and whose outcome cannot be known: it was sent, and the transport was lost, or
+	// the context ended and the server did not say in time what became of it. It may
+	// or may not have happened.
+	ErrUnknown = errors.New("may or may not have happened")
+
+	// ErrUnavailable is in the chain of an error when there is no connection, and
+	// Options.Patience has passed since there was one.
+	ErrUnavailable = errors.New("no connection")
+
+	// ErrClosed is what a closed Client or File answers.
+	ErrClosed = errors.New("closed")
+)
+
+// Error is what every operation of this package fails with.
+type Error struct {
+	// Op is what was tried: "read", "write", "stat", "list", "remove", "rename",
+	// "open", "create", "close" or "connect".
+	Op string
+	// Path is the file it was tried on, as the caller spelled it; of Dial, the
+	// address.
+	Path string
+	// Kind is the kind of error that the server named; errors.Is finds it. It is 0
+	// when the server did not answer, or with a text that no kind has.
+	Kind errs.Kind
+	// Err is what happened: a server's answer as it stands, the error of the
+	// transport or of the context, ErrUnknown.
+	Err error
+}
+
+// Error is the path and what happened; Op is left out, for the caller knows it.
+func (e *Error) Error() string { return e.Path + ": " + e.Err.Error() }
+
+// Unwrap gives what happened, which has the kind in its chain.
+func (e *Error) Unwrap() error { return e.Err }
+
+// wrap makes err, if it is one, the Error of op on path.
+func wrap(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	e := &Error{Op: op, Path: path, Err: err}
+	errors.As(err, &e.Kind)
+	return e
+}
+
+// answer is an Rerror: the server's text, and its kind if it is one of ours.
+type answer struct {
+	text string
+	kind errs.Kind
+}
+
+func answered(m *wire.Msg) error { return &answer{text: m.Ename, kind: errs.FromText(m.Ename)} }
+
+func (a *answer) Error() string { return a.text }
+
+// Unwrap gives the kind, so that errors.Is finds it.
+func (a *answer) Unwrap() error {
+	if a.kind == 0 {
+		return nil
+	}
+	return a.kind
+}
+
+// isAnswer tells whether the server itself refused.
+func isAnswer(err error) bool {
+	var a *answer
+	return errors.As(err, &a)
+}
+
+// lost is what a request ends with whose transport ended before its reply came.
+type lost struct {
+	sent  bool  // its frame may have left
+	cause error // why the transport ended
+}
+
+func (l *lost) Error() string { return "connection lost: " + l.cause.Error() }
+func (l *lost) Unwrap() error { return l.cause }
+
+// isLost tells whether the request may be sent again on the next link.
+func isLost(err error) bool {
+	var l *lost
+	return errors.As(err, &l) && !errors.Is(err, ErrUnknown)
+}
+
+// errFlushed is what a request ends with that the server has forgotten for us: by
+// flush(5) it is as if it had never been sent.
+var errFlushed = errors.New("flushed")
+
+// unknown makes err say that the change may have happened.
+func unknown(err error) error { return fmt.Errorf("%w: %w", ErrUnknown, err) }

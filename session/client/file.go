@@ -1,0 +1,225 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// closeTime is how long File.Close waits for its answer.
+const closeTime = 5 * time.Second
+
+// File is an open file. Any number of goroutines may use it.
+//
+// It outlives the transport. When the server has kept the session it is as it
+// was. Otherwise it is opened again by its path, without truncation or creation
+// and only if the same file (qid.path) is there; it fails with errs.Stale for good
+// when that cannot be: the file is gone, it is a stream whose bytes are nobody's
+// twice (qid.version 0, as events and ctl have), or a truncation is lost that
+// nothing was written after.
+type File struct {
+	c     *Client
+	path  string
+	names []string
+	mode  uint8 // Topen's, without OTrunc
+
+	lock chan struct{} // held while what follows is used; a mutex that a context can leave
+	open opening
+	held bool  // truncated, and nothing written since
+	over error // why it can be used no more
+}
+
+// opening is a fid that is open, on the links of one epoch.
+type opening struct {
+	fid   uint32
+	epoch uint64
+	qid   p9.QID
+	most  int // bytes in one read or write
+}
+
+// Open opens a file for reading.
+func (c *Client) Open(ctx context.Context, path string) (*File, error) {
+	return c.OpenFile(ctx, path, os.O_RDONLY)
+}
+
+// OpenFile opens a file: os.O_RDONLY, O_WRONLY or O_RDWR, with O_TRUNC, and with
+// O_CREATE if it may be created (0600). Others are errs.Invalid.
+func (c *Client) OpenFile(ctx context.Context, path string, flag int) (*File, error) {
+	f := &File{c: c, path: path, names: splitPath(path), lock: make(chan struct{}, 1)}
+	mode, err := openMode(flag)
+	if err == nil {
+		f.mode = mode &^ wire.OTrunc
+		err = c.do(ctx, func(l *link) error { return f.start(ctx, l, mode, flag&os.O_CREATE != 0) })
+	}
+	if err != nil {
+		return nil, wrap("open", path, err)
+	}
+	return f, nil
+}
+
+// openMode is Topen's mode for the flags of package os.
+func openMode(flag int) (mode uint8, err error) {
+	if flag&^(os.O_WRONLY|os.O_RDWR|os.O_TRUNC|os.O_CREATE) != 0 {
+		return 0, errs.New(errs.Invalid, "no such way to open a file in 9P2000")
+	}
+	switch {
+	case flag&os.O_RDWR != 0:
+		mode = wire.ORdWr
+	case flag&os.O_WRONLY != 0:
+		mode = wire.OWrite
+	}
+	if flag&os.O_TRUNC != 0 {
+		mode |= wire.OTrunc
+	}
+	return mode, nil
+}
+
+// start opens f on l for the first time.
+func (f *File) start(ctx context.Context, l *link, mode uint8, create bool) error {
+	fid, _, err := l.walk(ctx, f.names)
+	if create && errors.Is(err, errs.NotFound) && len(f.names) > 0 {
+		f.open, err = l.create(ctx, f.names, f.mode)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	f.open, err = l.open(ctx, fid, mode)
+	f.held = mode&wire.OTrunc != 0
+	return err
+}
+
+// use gives what is open on l, after opening it again if it must.
+func (f *File) use(ctx context.Context, l *link) (opening, error) {
+	select {
+	case f.lock <- struct{}{}:
+		defer func() { <-f.lock }()
+	case <-ctx.Done():
+		return opening{}, context.Cause(ctx)
+	}
+	if f.over == nil && f.open.epoch != l.epoch {
+		if err := f.restore(ctx, l); err != nil {
+			return opening{}, err
+		}
+	}
+	return f.open, f.over
+}
+
+// restore opens f again on l, or sets over if that cannot be.
+func (f *File) restore(ctx context.Context, l *link) error {
+	if f.held || f.open.qid.Version == 0 {
+		f.over = errs.New(errs.Stale, "the session was lost")
+		return nil
+	}
+	fid, qid, err := l.walk(ctx, f.names)
+	switch {
+	case err == nil && qid.Path != f.open.qid.Path:
+		l.release(fid)
+		f.over = errs.New(errs.Stale, "another file has the name now")
+		return nil
+	case errors.Is(err, errs.NotFound):
+		f.over = errs.Stale
+		return nil
+	case err != nil:
+		return err
+	}
+	again, err := l.open(ctx, fid, f.mode)
+	if err == nil {
+		f.c.fids.put(f.open.fid) // it went with its epoch
+		f.open = again
+	}
+	return err
+}
+
+// do runs op with what is open, as Client.do does.
+func (f *File) do(ctx context.Context, op func(l *link, o opening) error) error {
+	return f.c.do(ctx, func(l *link) error {
+		o, err := f.use(ctx, l)
+		if err != nil {
+			return err
+		}
+		return op(l, o)
+	})
+}
+
+// ReadAt is one Tread: at most len(p) bytes from off on, maybe fewer; io.EOF at the
+// end. A read that waits, as of events, is flushed when ctx ends. The bytes of a
+// stream may be asked for again at the same offset.
+func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+	if off < 0 {
+		return 0, wrap("read", f.path, errs.Invalid)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	err = f.do(ctx, func(l *link, o opening) error {
+		data, err := l.readPart(ctx, o.fid, uint64(off), min(len(p), o.most))
+		n = copy(p, data)
+		return err
+	})
+	if err == nil && n == 0 {
+		return 0, io.EOF
+	}
+	return n, wrap("read", f.path, err)
+}
+
+// WriteAt writes p at off and tells how many bytes the server has answered for. A
+// Twrite is one splice that a reader sees whole or not at all; more bytes than a
+// message takes go in several. With ErrUnknown the bytes after n are in doubt.
+func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+	if off < 0 {
+		return 0, wrap("write", f.path, errs.Invalid)
+	}
+	for n < len(p) && err == nil {
+		err = f.do(ctx, func(l *link, o opening) error {
+			written, err := l.writePart(ctx, o.fid, uint64(off)+uint64(n), p[n:n+min(len(p)-n, o.most)])
+			n += written
+			return err
+		})
+	}
+	if n > 0 {
+		f.lock <- struct{}{}
+		f.held = false
+		<-f.lock
+	}
+	return n, wrap("write", f.path, err)
+}
+
+// Close ends the File. Only after an open with O_TRUNC that nothing was written
+// after, whose truncation is sure by the server's answer, does it wait for that, at
+// most 5 s.
+func (f *File) Close() error {
+	f.lock <- struct{}{}
+	defer func() { <-f.lock }()
+	over := f.over
+	f.over = ErrClosed
+	switch {
+	case errors.Is(over, ErrClosed):
+		return wrap("close", f.path, ErrClosed)
+	case f.held && over == nil:
+		return wrap("close", f.path, f.clunk())
+	}
+	f.c.release(stray{f.open.fid, f.open.epoch})
+	return nil
+}
+
+// clunk ends a File that holds a truncation; lock is held.
+func (f *File) clunk() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	return f.c.do(ctx, func(l *link) error {
+		if l.epoch != f.open.epoch {
+			return errs.New(errs.Stale, "the session was lost, and with it the truncation")
+		}
+		_, err := l.change(ctx, &wire.Msg{Type: wire.Tclunk, Fid: f.open.fid})
+		l.spent(f.open.fid, err)
+		return err
+	})
+}
