@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -52,14 +53,8 @@ func (v *VM) firstKey(other string, keys ...string) string {
 // as cloud-init's SmartOS source has it.
 func (v *VM) metaData() string {
 	var y yaml
-	host := v.firstKey("", "hostname")
-	for _, name := range []string{"hostname", "alias", "uuid"} {
-		if host == "" {
-			host = v.Text(name)
-		}
-	}
 	y.add(0, "instance-id: ", v.UUID)
-	y.add(0, "local-hostname: ", host)
+	y.add(0, "local-hostname: ", cmp.Or(v.firstKey("", "hostname"), v.Text("hostname"), v.Alias(), v.UUID))
 	first := true
 	for line := range strings.Lines(v.firstKey("", "root_authorized_keys")) {
 		if line = strings.TrimSpace(line); line == "" {
@@ -94,15 +89,14 @@ func (v *VM) networkConfig() string {
 // ethernet adds one NIC. A NIC is known by its MAC and gets the interface's
 // name; the default route and the resolvers are the primary NIC's.
 func (v *VM) ethernet(y *yaml, i int, nic Object, primary bool, routes []route) {
-	name := nic.text("interface")
-	if name == "" {
-		name = "eth" + strconv.Itoa(i)
-	}
-	y.line(1, quote(name)+":")
-	if mac := nic.text("mac"); mac != "" {
+	name, mac := nic.text("interface"), nic.text("mac")
+	y.line(1, quote(cmp.Or(name, "eth"+strconv.Itoa(i)))+":")
+	if mac != "" {
 		y.line(2, "match:")
 		y.add(3, "macaddress: ", canonicalMAC(mac))
-		y.add(2, "set-name: ", name)
+		if name != "" {
+			y.add(2, "set-name: ", name)
+		}
 	}
 	ips := addresses(nic)
 	var static []string

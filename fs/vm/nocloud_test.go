@@ -99,7 +99,6 @@ ethernets:
   "eth0":
     match:
       macaddress: "02:08:20:0a:0b:0c"
-    set-name: "eth0"
     dhcp4: true
     dhcp6: true
   "net1":
