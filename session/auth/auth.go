@@ -1,12 +1,8 @@
-// Package auth is MUMBLE, the authentication that Erlang on Xen's 9P clients
-// use: one text, written to an auth fid, names a node and a group and sets the
-// session key, and is signed with a secret that stays on the host
-// (protocols/9p2000e.md 2.6; LING doc/mumble.md).
+// Package auth says who a signed MUMBLE message (session/mumble) may be here.
 //
-// Ring is the policy: who a signed message may be here. Every refusal is the
-// same errs.AuthFailed, so that nobody learns which part was wrong, and the
-// mac is compared in constant time. Nothing here keeps state or locks; a Ring
-// may be used by any number of goroutines as long as nobody changes it.
+// Every refusal is the same errs.AuthFailed, so that nobody learns which part was
+// wrong. Nothing here keeps state or locks; a Ring may be used by any number of
+// goroutines as long as nobody changes it.
 package auth
 
 import (
@@ -16,7 +12,11 @@ import (
 	"meta9/fs"
 	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/session/mumble"
 )
+
+// Message is what a Ring judges.
+type Message = mumble.Message
 
 // Ring says which secrets sign messages and what a message may ask for.
 type Ring struct {
@@ -35,23 +35,23 @@ type Ring struct {
 type Identity struct {
 	Who         fs.Principal
 	Node, Group string
-	Key         [KeyLen]byte // the session key that it sets; all zero: no session is wanted
+	Key         [mumble.KeyLen]byte // the session key that it sets; all zero: no session is wanted
 }
 
 // Check judges the text that was written to an auth fid. The error is
 // errs.AuthFailed and nothing more, whatever was wrong.
 func (r *Ring) Check(text []byte) (Identity, error) {
-	m, mac, err := Parse(text)
+	m, mac, err := mumble.Parse(text)
 	if err != nil {
 		return Identity{}, errs.AuthFailed
 	}
 	who := r.who(m)
-	signed := m.signedBy(r.Secret, mac)
+	signed := m.SignedBy(r.Secret, mac)
 	if who.VM != "" && r.VMSecret != nil {
-		own := m.signedBy(r.VMSecret(who.VM), mac)
+		own := m.SignedBy(r.VMSecret(who.VM), mac)
 		signed = signed || own
 	}
-	if !signed || who.Nobody() || m.expired(r.Now()) {
+	if !signed || who.Nobody() || m.Expired(r.Now()) {
 		return Identity{}, errs.AuthFailed
 	}
 	return Identity{Who: who, Node: m.Node, Group: m.Group, Key: m.Key}, nil

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"meta9/session/mumble"
 	"meta9/session/wire"
 )
 
@@ -111,7 +112,8 @@ func (c *Client) prepare() (err error) {
 		c.opt.Patience = defaultPatience
 	}
 	if c.opt.Mumble != "" {
-		c.keep.key, err = mumbleKey(c.opt.Mumble)
+		m, _, err := mumble.Parse([]byte(c.opt.Mumble))
+		c.keep.key = m.Key
 		return err
 	}
 	_, err = rand.Read(c.keep.key[:])

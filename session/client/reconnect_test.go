@@ -385,18 +385,18 @@ func TestServerWithoutSessions(t *testing.T) {
 	}
 }
 
-const mumble = "MUMBLE:AAHo9hM9AkDLEfHrdcC1gDKRVl3UnAECAwQFBgcIAKUYagAAAAAkADU1MGU4NDAwLWUyOWItNDFkNC1hNzE2LTQ0NjY1NTQ0MDAwMAYAc3dhcm0xAAAAAA==:"
+const message = "MUMBLE:AAHo9hM9AkDLEfHrdcC1gDKRVl3UnAECAwQFBgcIAKUYagAAAAAkADU1MGU4NDAwLWUyOWItNDFkNC1hNzE2LTQ0NjY1NTQ0MDAwMAYAc3dhcm0xAAAAAA==:"
 
 func TestMumble(t *testing.T) {
 	f := newFake(t)
-	f.proves, f.mumble = false, mumble
+	f.proves, f.mumble = false, message
 	if _, err := client.Dial(t.Context(), "fake", client.Options{Dial: f.Dial}); !errors.Is(err, errs.Permission) {
 		t.Errorf("without a message: %v", err)
 	}
 	if n := f.count("Tsession"); n != 1 {
 		t.Errorf("without a message: %d times Tsession", n)
 	}
-	opt := client.Options{Mumble: mumble}
+	opt := client.Options{Mumble: message}
 	ch := states(&opt)
 	c := f.dial(opt)
 	if n := f.count("Tsession"); n != 1 {
@@ -416,18 +416,18 @@ func TestMumble(t *testing.T) {
 	if n := f.count("Tauth"); n != 2 {
 		t.Errorf("%d times Tauth", n)
 	}
-	for _, bad := range []string{mumble[:40], "nonsense", strings.Replace(mumble, "A", "!", 1)} {
-		if _, err := client.Dial(t.Context(), "fake", client.Options{Dial: f.Dial, Mumble: bad}); !errors.Is(err, errs.Invalid) {
+	for _, bad := range []string{message[:40], "nonsense", strings.Replace(message, "A", "!", 1)} {
+		if _, err := client.Dial(t.Context(), "fake", client.Options{Dial: f.Dial, Mumble: bad}); !errors.Is(err, errs.Protocol) {
 			t.Errorf("%.20s: %v", bad, err)
 		}
 	}
 
 	f.with(func() { f.mumble = "another" })
-	if _, err := client.Dial(t.Context(), "fake", client.Options{Dial: f.Dial, Mumble: mumble}); !errors.Is(err, errs.AuthFailed) {
+	if _, err := client.Dial(t.Context(), "fake", client.Options{Dial: f.Dial, Mumble: message}); !errors.Is(err, errs.AuthFailed) {
 		t.Errorf("a message of another secret: %v", err)
 	}
 	f.with(func() { f.mumble, f.proves = "", true })
-	if c, err := client.Dial(t.Context(), "fake", client.Options{Dial: f.Dial, Mumble: mumble}); err != nil {
+	if c, err := client.Dial(t.Context(), "fake", client.Options{Dial: f.Dial, Mumble: message}); err != nil {
 		t.Errorf("a server that wants no authentication: %v", err)
 	} else {
 		c.Close()

@@ -1,4 +1,9 @@
-package auth
+// Package mumble is the message of MUMBLE, the authentication that Erlang on
+// Xen's 9P clients use: one text names a node and a group and sets the session
+// key, signed with a secret that stays on the host (protocols/9p2000e.md 2.6; LING
+// doc/mumble.md). Who makes messages and who shows them links no more than this;
+// who a message may be is session/auth's. Nothing here keeps state or locks.
+package mumble
 
 import (
 	"crypto/hmac"
@@ -57,7 +62,7 @@ func (m Message) Sign(secret []byte) string {
 // nothing.
 func Verify(text, secret []byte, now time.Time) (Message, error) {
 	m, mac, err := Parse(text)
-	if err != nil || !m.signedBy(secret, mac) || m.expired(now) {
+	if err != nil || !m.SignedBy(secret, mac) || m.Expired(now) {
 		return Message{}, errs.AuthFailed
 	}
 	return m, nil
@@ -153,14 +158,15 @@ func (m Message) mac(secret []byte) (mac [MacLen]byte) {
 	return mac
 }
 
-// signedBy compares in constant time. Anyone can sign with an empty secret, so
+// SignedBy tells whether mac is m's with secret; it compares in constant time. Anyone can sign with an empty secret, so
 // that one counts for nothing.
-func (m Message) signedBy(secret []byte, mac [MacLen]byte) bool {
+func (m Message) SignedBy(secret []byte, mac [MacLen]byte) bool {
 	want := m.mac(secret)
 	return len(secret) > 0 && hmac.Equal(want[:], mac[:])
 }
 
-func (m Message) expired(now time.Time) bool {
+// Expired tells whether m's time to live is over.
+func (m Message) Expired(now time.Time) bool {
 	end := time.Unix(int64(m.Time)+int64(m.TTL), 0)
 	return m.TTL != 0 && now.After(end.Add(Skew))
 }
