@@ -36,7 +36,7 @@ func TestKill(t *testing.T) {
 	random := rand.New(rand.NewPCG(*seed, 0))
 	srv := testenv.Start(t, daemon.Options{})
 	for i := range nVMs {
-		srv.NewVM(fmt.Sprintf(`{"uuid":%q}`, testenv.UUID(i)))
+		srv.NewVM(testenv.UUID(i), fmt.Sprintf(`{"uuid":%q}`, testenv.UUID(i)))
 	}
 	writers := make([]writer, nWriters)
 	for i := range writers {

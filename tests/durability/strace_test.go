@@ -47,7 +47,7 @@ func traced(t *testing.T, clients, each int) []call {
 		"strace", "-D", "-f", "-xx", "-s", "8", "-o", file,
 		"-e", "trace=read,recvfrom,write,writev,sendto,pwrite64,fdatasync,fsync,msync",
 	}})
-	srv.NewVM(fmt.Sprintf(`{"uuid":%q}`, testenv.UUID(0)))
+	srv.NewVM(testenv.UUID(0), fmt.Sprintf(`{"uuid":%q}`, testenv.UUID(0)))
 	var wg sync.WaitGroup
 	for i := range clients {
 		c := srv.Conn("vms/" + testenv.UUID(0) + "/keys")

@@ -46,7 +46,7 @@ func newTarget(t *testing.T, config string) *target {
 	t.Helper()
 	srv := testenv.Start(t, daemon.Options{Config: config})
 	for i := range 2 {
-		srv.NewVM(fmt.Sprintf(`{"uuid":%q,"customer_metadata":{"key":%q}}`, testenv.UUID(i), value))
+		srv.NewVM(testenv.UUID(i), fmt.Sprintf(`{"uuid":%q,"customer_metadata":{"key":%q}}`, testenv.UUID(i), value))
 	}
 	g := &target{Server: srv, t: t}
 	g.bystander = g.attached(innocent)

@@ -206,7 +206,7 @@ func (d *dote) value(want string, fid qp.Fid, names ...string) {
 func startVM(t *testing.T, o daemon.Options) (*testenv.Server, string) {
 	t.Helper()
 	srv := testenv.Start(t, o)
-	srv.NewVM(oneLine(samplePayload(0)))
+	srv.NewVM(testenv.UUID(0), oneLine(samplePayload(0)))
 	return srv, testenv.UUID(0)
 }
 
@@ -347,7 +347,7 @@ const goldenMumble = "MUMBLE:AAHo9hM9AkDLEfHrdcC1gDKRVl3UnAECAwQFBgcIAKUYagAAAAA
 // session that this began, there, by the key alone.
 func TestMumble(t *testing.T) {
 	srv := testenv.Start(t, daemon.Options{TCP: []string{""}, Config: mumbleConfig})
-	srv.NewVM(oneLine(samplePayload(446655440000)))
+	srv.NewVM(testenv.UUID(446655440000), oneLine(samplePayload(446655440000)))
 	addr := srv.TCPAddrs[0]
 	now := uint32(time.Now().Unix())
 	node := testenv.UUID(446655440000)

@@ -13,7 +13,7 @@ func TestHarness(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.close()
-			s := script{t, c}
+			s := script{t, c, "tcp"}
 			s.must("create", c.create("keys/a", "one"))
 			s.value("keys/a", "one")
 			s.must("write", c.write("keys/a", "two!"))

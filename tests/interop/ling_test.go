@@ -54,7 +54,7 @@ func lingDir(length uint64, name string) []byte {
 
 func TestLing(t *testing.T) {
 	srv := testenv.Start(t, daemon.Options{TCP: []string{""}, Config: mumbleConfig})
-	srv.NewVM(oneLine(samplePayload(446655440000)))
+	srv.NewVM(testenv.UUID(446655440000), oneLine(samplePayload(446655440000)))
 	c, err := raw.Dial("tcp", srv.TCPAddrs[0])
 	if err != nil {
 		t.Fatal(err)

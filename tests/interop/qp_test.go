@@ -12,7 +12,8 @@ import (
 )
 
 // qpClient is kennylevinsen/qptools' Client over qp's codec: 9P2000, msize
-// 131072.
+// 131072. Its WriteAt panics where the last chunk is shorter than the others,
+// and qp's OTRUNC is 0x50, which is truncation and removal on close.
 type qpClient struct {
 	conn net.Conn
 	c    *qpclient.Client
@@ -83,12 +84,26 @@ func (c *qpClient) list(dir string) ([]string, error) {
 	return names, err
 }
 
+// oTrunc is open(5)'s.
+const oTrunc qp.OpenMode = 0x10
+
 func (c *qpClient) write(p, value string) error {
-	f, err := c.open(p, qp.OWRITE|qp.OTRUNC)
+	f, err := c.open(p, qp.OWRITE|oTrunc)
 	if err != nil {
 		return err
 	}
-	return writeClose(f, value)
+	return c.put(f, value)
+}
+
+// put writes all of value and clunks.
+func (c *qpClient) put(f *qpclient.WrappedFid, value string) error {
+	for _, piece := range pieces(value, 32<<10) {
+		if _, err := f.Write([]byte(piece)); err != nil {
+			f.Close()
+			return err
+		}
+	}
+	return f.Close()
 }
 
 func (c *qpClient) make(p string, perm qp.FileMode) (*qpclient.WrappedFid, error) {
@@ -108,7 +123,7 @@ func (c *qpClient) create(p, value string) error {
 	if err != nil {
 		return err
 	}
-	return writeClose(f, value)
+	return c.put(f, value)
 }
 
 func (c *qpClient) remove(p string) error {

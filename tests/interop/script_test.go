@@ -14,8 +14,9 @@ import (
 
 // script is a client at work and what must come of it.
 type script struct {
-	t *testing.T
-	c client
+	t       *testing.T
+	c       client
+	network string
 }
 
 func (s script) must(what string, err error) {
@@ -75,7 +76,17 @@ var steps = []struct {
 }{
 	{"list", func(s script) {
 		s.names("keys", "color", "empty", "user-script")
-		s.names("internal", "root_pw") // what a guest may see of it
+	}},
+	{"guest", func(s script) { // the channel says who is there, not the client
+		if s.network == "tcp" {
+			return // the admin's, here
+		}
+		s.names("internal", "root_pw")
+		s.value("internal/root_pw", "secret")
+		_, err := s.c.read("internal/operator-script")
+		s.refused("read what is not a guest's", "", err)
+		_, err = s.c.list("vms")
+		s.refused("list what is the admin's", "", err)
 	}},
 	{"read", func(s script) {
 		s.value("keys/color", "blue")
@@ -154,7 +165,7 @@ func TestClients(t *testing.T) {
 				n := 10 * (2*i + j)
 				payload := strings.Replace(oneLine(samplePayload(n)), fmt.Sprintf(`"web%d"`, n), `"web0"`, 1)
 				t.Run(network, func(t *testing.T) {
-					srv.NewVM(payload)
+					srv.NewVM(testenv.UUID(n), payload)
 					defer srv.Ctl("delete " + testenv.UUID(n)) // the alias is free again
 					addr, aname := srv.VM(testenv.UUID(n)), ""
 					if network == "tcp" {
@@ -178,7 +189,7 @@ func runScript(t *testing.T, k kind, network, addr, aname string) {
 			t.Logf("%s cannot %s: %s", k.name, step.name, why)
 			continue
 		}
-		step.do(script{t, c})
+		step.do(script{t, c, network})
 		if t.Failed() {
 			t.Fatalf("failed at %q", step.name)
 		}

@@ -127,12 +127,17 @@ func (s *Server) Restart() {
 // UUID is the n-th UUID of the tests' VMs.
 func UUID(n int) string { return fmt.Sprintf("550e8400-e29b-41d4-a716-%012d", n) }
 
-// NewVM makes a VM of a payload.
-func (s *Server) NewVM(payload string) {
+// NewVM makes a VM of a payload and waits for its socket, which is made when the
+// creation was acknowledged already.
+func (s *Server) NewVM(uuid, payload string) {
 	s.t.Helper()
 	if err := s.Create([]byte(payload)); err != nil {
 		s.t.Fatal(err)
 	}
+	Eventually(s.t, "the VM has its socket", func() bool {
+		_, err := os.Stat(s.VM(uuid))
+		return err == nil
+	})
 }
 
 // Conn is an attached connection to the admin's socket that ends with the test.
