@@ -17,7 +17,7 @@ const StateVersion = 1
 type State struct {
 	Version int        `json:"version"`
 	Admin   bool       `json:"admin,omitempty"`
-	VM      string     `json:"vm,omitempty"` // UUID
+	VM      string     `json:"vm,omitempty"`      // UUID
 	Foreign bool       `json:"foreign,omitempty"` // authenticated by MUMBLE on a channel that proves nobody
 	Dialect string     `json:"dialect"`
 	Key     []byte     `json:"key"`             // 8 bytes; of the draft's form the first 4 count
@@ -146,13 +146,13 @@ func reviveFid(v *fs.View, st *FidState) (*fid, error) {
 // staleHandle is an open file that could not be restored.
 type staleHandle struct{}
 
-func (staleHandle) Read([]byte, uint64) (int, error)                  { return 0, errs.Stale }
-func (staleHandle) Stat(*fs.Stat) error                               { return errs.Stale }
-func (staleHandle) SetStat(_ fs.Change, _ string, done func(error))   { done(errs.Stale) }
-func (staleHandle) Sync(_ string, done func(error))                   { done(errs.Stale) }
-func (staleHandle) Clunk(_ string, done func(error))                  { done(nil) }
-func (staleHandle) Drop()                                             {}
-func (staleHandle) State() (hs fs.HandleState)                        { return hs }
+func (staleHandle) Read([]byte, uint64) (int, error)                { return 0, errs.Stale }
+func (staleHandle) Stat(*fs.Stat) error                             { return errs.Stale }
+func (staleHandle) SetStat(_ fs.Change, _ string, done func(error)) { done(errs.Stale) }
+func (staleHandle) Sync(_ string, done func(error))                 { done(errs.Stale) }
+func (staleHandle) Clunk(_ string, done func(error))                { done(nil) }
+func (staleHandle) Drop()                                           {}
+func (staleHandle) State() (hs fs.HandleState)                      { return hs }
 func (staleHandle) Write(_ []byte, _ uint64, _ string, done func(int, error)) {
 	done(0, errs.Stale)
 }
