@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -155,12 +156,13 @@ func (c call) writes() bool { return c.name == "write" || c.name == "writev" || 
 // an fdatasync that lies between its Tswrite and itself; with strict also no
 // write to the database may have begun or ended after that fdatasync began.
 func judge(calls []call, strict bool) (replies int, unsynced []string) {
-	asked := map[int]int{}      // socket: where its last Tswrite had been read
-	synced, wrote := call{}, -1 // the last good fdatasync; where the last write to the database ended
+	asked := map[int]int{} // socket: where its last Tswrite had been read
+	var syncs []call       // the good fdatasyncs
+	wrote := -1            // where the last write to the database ended
 	for _, c := range calls {
 		switch {
 		case c.name == "fdatasync" && c.result == 0:
-			synced = c
+			syncs = append(syncs, c)
 		case c.name == "pwrite64":
 			wrote = c.end
 		case c.reads() && c.carries(wire.Tswrite):
@@ -168,18 +170,40 @@ func judge(calls []call, strict bool) (replies int, unsynced []string) {
 		case c.writes() && c.carries(wire.Rswrite):
 			replies++
 			from, ok := asked[c.fd]
-			switch {
-			case !ok:
+			if !ok {
 				unsynced = append(unsynced, fmt.Sprintf("an Rswrite at %d on fd %d that nobody asked for", c.begin, c.fd))
-			case synced.begin <= from || synced.end >= c.begin:
-				unsynced = append(unsynced, fmt.Sprintf("the Rswrite at %d, asked for at %d: the last fdatasync is %d to %d", c.begin, from, synced.begin, synced.end))
-			case strict && wrote >= synced.begin:
-				unsynced = append(unsynced, fmt.Sprintf("the Rswrite at %d: written to at %d, after the fdatasync at %d began", c.begin, wrote, synced.begin))
-			case strict && wrote <= from:
-				unsynced = append(unsynced, fmt.Sprintf("the Rswrite at %d: nothing was written since %d", c.begin, from))
+				continue
 			}
 			delete(asked, c.fd)
+			synced := lastBefore(syncs, c.begin)
+			if wrong := condemn(from, wrote, synced, strict); wrong != "" {
+				unsynced = append(unsynced, fmt.Sprintf("the Rswrite at %d, asked for at %d: %s", c.begin, from, wrong))
+			}
 		}
 	}
 	return replies, unsynced
+}
+
+// lastBefore is the last of the calls that ended before a position.
+func lastBefore(calls []call, at int) call {
+	for _, c := range slices.Backward(calls) {
+		if c.end < at {
+			return c
+		}
+	}
+	return call{begin: -1, end: -1}
+}
+
+// condemn says what is wrong with a reply that was asked for at from and left
+// after the fdatasync synced.
+func condemn(from, wrote int, synced call, strict bool) string {
+	switch {
+	case synced.begin <= from:
+		return fmt.Sprintf("the last fdatasync is %d to %d", synced.begin, synced.end)
+	case strict && wrote >= synced.begin:
+		return fmt.Sprintf("written to at %d, after the fdatasync at %d began", wrote, synced.begin)
+	case strict && wrote <= from:
+		return "nothing was written"
+	}
+	return ""
 }
