@@ -55,7 +55,7 @@ func named(n Node, name string) Node {
 }
 
 // NewFile makes a read-only file whose content is taken when it is opened, and
-// again by a read at offset 0. Its qid.version and length are 0, as it changes
+// again by every read at offset 0 but the first. Its qid.version and length are 0, as it changes
 // without commits; qidPath must be its own (see DerivedPath).
 func NewFile(qidPath uint64, mode uint16, content func() ([]byte, error)) Node {
 	return &file{path: qidPath, mode: mode, content: content}

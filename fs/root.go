@@ -109,8 +109,8 @@ func (d *vmsDir) List(after uint64, fn func(uint64, *Stat) bool) error {
 	return nil
 }
 
-// namesDir is names/: the same folders as in vms/, by alias. An alias is any
-// text; one that cannot be the name of a file is left out.
+// namesDir is names/: the same folders as in vms/, by alias. An alias may be
+// whatever a key may be called (package vm), and is spelled as one.
 type namesDir struct{ rootFolder }
 
 func (d *namesDir) Walk(name string) (Node, error) {
@@ -126,11 +126,6 @@ func (d *namesDir) Walk(name string) (Node, error) {
 }
 
 func (d *namesDir) List(after uint64, fn func(uint64, *Stat) bool) error {
-	d.list(after, fn, func(m *vm.VM) string {
-		if vm.ValidKey(m.Alias()) != nil {
-			return ""
-		}
-		return vm.FileName(m.Alias())
-	})
+	d.list(after, fn, func(m *vm.VM) string { return vm.FileName(m.Alias()) })
 	return nil
 }
