@@ -30,6 +30,27 @@ func (s *script) add(want wire.Type, frame []byte) {
 	s.want = append(s.want, want)
 }
 
+// verify runs the script once, with care: every reply must be of the type that
+// is wanted, and what is read must be the value.
+func (s script) verify(c *raw.Conn) error {
+	for i, want := range s.want {
+		if err := c.Send(s.frames[i]); err != nil {
+			return err
+		}
+		r, err := c.Recv()
+		if err != nil {
+			return err
+		}
+		if r.Type != want {
+			return fmt.Errorf("%v came, not %v: %v", r.Type, want, r.Err())
+		}
+		if (want == wire.Rread || want == wire.Rsread) && string(r.Data()) != fileValue() {
+			return fmt.Errorf("another value was read: %.40q", r.Data())
+		}
+	}
+	return nil
+}
+
 // A prepare makes connection number i ready and gives what it will repeat.
 type prepare func(in *instance, c *raw.Conn, i int) (script, error)
 
@@ -152,6 +173,9 @@ func newLoader(in *instance, i, depth int, p prepare) (*loader, error) {
 		return nil, err
 	}
 	s, err := p(in, c, i)
+	if err == nil {
+		err = s.verify(c)
+	}
 	if err != nil {
 		c.Close()
 		return nil, err

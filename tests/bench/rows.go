@@ -40,6 +40,7 @@ func rows() []row {
 		byPath(),
 		durable(),
 		idle(),
+		parked(),
 		heap(),
 		coldStart(),
 	}

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"meta9/session/wire"
 	"meta9/tests/daemon"
 	"meta9/tests/peers"
 	"meta9/tests/raw"
@@ -16,6 +18,7 @@ import (
 // The sizes that issue 2 asks for; a short run has a tenth of them.
 const (
 	idleConns = 10_000
+	nParked   = 10_000
 	scaleVMs  = 10_000
 	keysPerVM = 100
 )
@@ -37,7 +40,11 @@ func atMost(name, title, unit string, bound float64, measure func(*bench) (figur
 }
 
 func idle() row {
-	return atMost("idle", "growth of RSS by an idle attached unix connection", "bytes/connection", 8<<10, (*bench).idleRSS)
+	return atMost("idle", "growth of RSS by an idle attached unix connection, of 10,000 (a tenth if -short)", "bytes/connection", 8<<10, (*bench).idleRSS)
+}
+
+func parked() row {
+	return atMost("parked", "growth of RSS by 10,000 parked sessions of 4 fids", "MiB", 64, (*bench).parkedRSS)
 }
 
 func heap() row {
@@ -45,7 +52,7 @@ func heap() row {
 }
 
 func coldStart() row {
-	return atMost("coldstart", "from exec to ready, 10,000 VMs of 100 keys", "s", 5, (*bench).startTime)
+	return atMost("coldstart", "from exec to ready, 10,000 VMs of 100 keys (a tenth if -short)", "s", 5, (*bench).startTime)
 }
 
 // idleRSS attaches connections, leaves them alone, and weighs the process.
@@ -76,6 +83,68 @@ func (b *bench) idleRSS() (figure, error) {
 	time.Sleep(b.idle) // the row is about what is left after that long
 	after, err := in.proc.RSS()
 	return figure{value: float64(after-before) / float64(n)}, err
+}
+
+// parkedConfig keeps sessions while they are made and weighed.
+const parkedConfig = "[session]\nlifetime = \"1h\"\n"
+
+// parkedRSS parks sessions one after the other and weighs the process. A short
+// run counts up what its fewer sessions cost.
+func (b *bench) parkedRSS() (figure, error) {
+	dir, err := b.dirFor("parked")
+	if err != nil {
+		return figure{}, err
+	}
+	d, err := daemon.Start(daemon.Options{Bin: b.meta9d, Dir: dir, Config: parkedConfig})
+	if err != nil {
+		return figure{}, err
+	}
+	defer d.Kill()
+	if err := d.Create(payload(benchVM, files())); err != nil {
+		return figure{}, err
+	}
+	before, err := d.RSS()
+	if err != nil {
+		return figure{}, err
+	}
+	n := b.scaled(nParked)
+	for i := range n {
+		if err := park(d, uint64(i)+1); err != nil {
+			return figure{}, fmt.Errorf("session %d: %w", i+1, err)
+		}
+	}
+	after, err := d.RSS()
+	return figure{value: float64(after-before) / (1 << 20) * nParked / float64(n)}, err
+}
+
+// park leaves a session behind that has 4 fids, two of them open.
+func park(d *daemon.Daemon, key uint64) error {
+	c, err := raw.Dial("unix", d.Admin())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, _, err := c.Version(8192, "9P2000.e"); err != nil {
+		return err
+	}
+	if _, err := c.RPC(wire.Tsession, raw.NoTag, key); err == nil || !strings.Contains(err.Error(), "cannot recover") {
+		return fmt.Errorf("a new key: %w", err)
+	}
+	if err := c.Attach(0, ours.aname); err != nil {
+		return err
+	}
+	for fid := uint32(1); fid <= 3; fid++ {
+		if err := c.Walk(0, fid, fileName(int(fid))); err != nil {
+			return err
+		}
+		if fid == 3 {
+			break
+		}
+		if err := c.Open(fid, wire.ORead); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // scaleConfig switches the sockets of the VMs off.

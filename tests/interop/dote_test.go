@@ -310,31 +310,6 @@ func (d *dote) hungUp() {
 	}
 }
 
-// TestTakeOver presents a session's key on a second connection, and a third.
-func TestTakeOver(t *testing.T) {
-	srv, uuid := startVM(t, daemon.Options{})
-	key := [8]byte{9, 8, 7, 6, 5, 4, 3, 2}
-	first := dialDote(t, "unix", srv.VM(uuid))
-	first.version(8192, qp.VersionDote)
-	first.refused("an unknown key", "cannot recover", first.session(key))
-	first.must("attach", first.attach(1, ""))
-	first.must("open", first.open(1, 2, qp.ORDWR, "keys", "color"))
-	first.must("half a value", first.writeAt(2, 0, "gr"))
-	last := first
-	for round := range 2 {
-		next := dialDote(t, "unix", srv.VM(uuid))
-		next.version(8192, qp.VersionDote)
-		next.must("Tsession", next.session(key))
-		last.hungUp()
-		if got, err := next.readAt(2, 0); err != nil || !strings.HasPrefix(got, "gr") {
-			t.Errorf("round %d: the open fid reads %q, %v", round, got, err)
-		}
-		last = next
-	}
-	last.must("the other half", last.writeAt(2, 2, "een"))
-	last.value("green", 1, "keys", "color")
-}
-
 const (
 	mumbleSecret = "meta9-example-secret"
 	mumbleConfig = "[mumble]\nsecret = \"" + mumbleSecret + "\"\n"
