@@ -83,7 +83,7 @@ func (l *Listener) loop() {
 		if l.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 			return
 		}
-		l.rare.warn(l.via, "cannot accept; trying on", reason(err))
+		l.rare.warn(l.String, "cannot accept; trying on", reason(err))
 		if !sleep(l.ctx, pause) {
 			return
 		}
@@ -109,7 +109,7 @@ func (l *Listener) welcome(c net.Conn) {
 	<-l.proving
 	l.running.Done()
 	if err != nil {
-		l.rare.warn(l.via, "connection refused", err)
+		l.rare.warn(l.String, "connection refused", err)
 		c.Close()
 		return
 	}

@@ -6,16 +6,16 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
-	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"meta9/fs"
 	"meta9/fs/vm"
 )
 
-// redial is the pause before a device is dialled again.
+// redial is how often a device that is not connected is dialled.
 const redial = 100 * time.Millisecond
 
 // Device is a character device of the hypervisor: a unix socket that it owns and
@@ -25,77 +25,92 @@ type Device struct {
 	Handle   Handler
 }
 
-// dialled is one VM's device: a goroutine that dials and serves until end.
+// dialled is one VM's device. Without a connection it costs no goroutine, since
+// the VMs that are switched off may be thousands: VMs dials them all in turn.
 type dialled struct {
-	path string // as the property has it
+	text   string // as the property has it
+	path   string
+	who    fs.Principal
+	handle Handler
+	rare   rare
+
+	ctx  context.Context
 	end  context.CancelCauseFunc
+	busy atomic.Bool // serve runs
 }
 
 // errHungUp is the cause of an end that closes the connection too: the VM is
 // gone, or has another device. Any other end leaves it to the Handler.
 var errHungUp = errors.New("hung up")
 
-// dial starts, moves or ends the VM's device d as its property says now.
-func (k *kept) dial(d Device, v *vm.VM, log zerolog.Logger) {
-	want := v.Text(d.Property)
+// device makes, moves or ends the VM's device d as its property says now.
+func (m *VMs) device(d Device, v *vm.VM, k *kept) {
+	text := v.Text(d.Property)
 	if now := k.devices[d.Property]; now != nil {
-		if now.path == want {
+		if now.text == text {
 			return
 		}
-		now.end(errHungUp)
+		m.hangUp(now, errHungUp)
 		delete(k.devices, d.Property)
 	}
-	if want == "" {
+	if text == "" {
 		return
 	}
-	log = log.With().Str("vm", v.UUID).Logger()
-	path := strings.TrimPrefix(want, "unix:")
+	log := m.cfg.Log.With().Str("vm", v.UUID).Logger()
+	path := strings.TrimPrefix(text, "unix:")
 	if !filepath.IsAbs(path) || len(path) > maxPath {
-		log.Error().Str(d.Property, want).Msgf("not dialled: an absolute path of at most %d bytes is needed", maxPath)
+		log.Error().Str(d.Property, text).Msgf("not dialled: an absolute path of at most %d bytes is needed", maxPath)
 		return
 	}
-	ctx, end := context.WithCancelCause(context.Background())
-	k.devices[d.Property] = &dialled{path: want, end: end}
-	go redialling(ctx, path, d.Handle, fs.Principal{VM: v.UUID}, &rare{log: log})
+	now := &dialled{text: text, path: path, who: fs.Principal{VM: v.UUID}, handle: d.Handle, rare: rare{log: log}}
+	now.ctx, now.end = context.WithCancelCause(context.Background())
+	k.devices[d.Property] = now
+	m.devices[now] = true
+	now.dial()
 }
 
-// endDevices ends all the VM's devices.
-func (k *kept) endDevices(cause error) {
-	for _, d := range k.devices {
-		d.end(cause)
+// hangUp ends a device.
+func (m *VMs) hangUp(d *dialled, cause error) {
+	d.end(cause)
+	delete(m.devices, d)
+}
+
+// dial dials the device unless it is connected. It first looks whether the path
+// is there at all, which it is not where the VM is switched off.
+func (d *dialled) dial() {
+	if d.busy.Load() {
+		return
 	}
-	clear(k.devices)
+	if err := unix.Access(d.path, unix.F_OK); err != nil {
+		d.absent(err)
+		return
+	}
+	d.busy.Store(true)
+	go d.serve()
 }
 
-// redialling serves the device at path, one connection after the other.
-func redialling(ctx context.Context, path string, handle Handler, who fs.Principal, r *rare) {
-	via := "dial:" + path
-	for {
-		c, err := dialUnix(ctx, path)
-		if err == nil {
-			stop := context.AfterFunc(ctx, func() {
-				if context.Cause(ctx) == errHungUp {
-					c.Close()
-				}
-			})
-			handle(c, who, via, "")
-			stop()
-		} else if ctx.Err() == nil {
-			r.warn(via, "the device is not there; dialling on", err)
+// serve connects and serves the device until its connection ends.
+func (d *dialled) serve() {
+	defer d.busy.Store(false)
+	var dialer net.Dialer
+	c, err := dialer.DialContext(d.ctx, "unix", d.path)
+	if err != nil {
+		d.absent(reason(err))
+		return
+	}
+	stop := context.AfterFunc(d.ctx, func() {
+		if context.Cause(d.ctx) == errHungUp {
+			c.Close()
 		}
-		if !sleep(ctx, redial) {
-			return
-		}
-	}
+	})
+	defer stop()
+	d.handle(c, d.who, d.via(), "")
 }
 
-// dialUnix first looks whether the path is there, which is all that a thousand
-// devices of stopped VMs cost ten times a second.
-func dialUnix(ctx context.Context, path string) (net.Conn, error) {
-	if err := unix.Access(path, unix.F_OK); err != nil {
-		return nil, err
+func (d *dialled) via() string { return "dial:" + d.path }
+
+func (d *dialled) absent(err error) {
+	if d.ctx.Err() == nil {
+		d.rare.warn(d.via, "the device is not there; dialling on", err)
 	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", path)
-	return c, reason(err)
 }

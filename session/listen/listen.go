@@ -5,8 +5,8 @@
 //
 // A Listener has one goroutine that accepts, and one for each connection: first
 // it proves the peer, then it is the Handler's. VMs has one goroutine that
-// makes and removes sockets, and one for each dialled device. What waits for a
-// peer is bounded in time (ProveTime) and in number (MaxProving).
+// makes and removes sockets and looks after the devices, and one for each device
+// that is connected. What waits for a peer is bounded in time (ProveTime) and in number (MaxProving).
 //
 // Locks: VMs.mu guards a list of names, rare.mu a time; neither is held while
 // another is taken, nor over a system call.

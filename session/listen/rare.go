@@ -20,9 +20,9 @@ type rare struct {
 	held int       // lines held back
 }
 
-func (r *rare) warn(via, what string, err error) {
+func (r *rare) warn(via func() string, what string, err error) {
 	if held, ok := r.allow(time.Now()); ok {
-		r.log.Warn().Str("via", via).Int("more", held).Err(err).Msg(what)
+		r.log.Warn().Str("via", via()).Int("more", held).Err(err).Msg(what)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
@@ -53,7 +54,10 @@ type VMs struct {
 	rare *rare // of all VMs' sockets together: a thousand that run dry are one line
 	wake chan struct{}
 	done chan struct{} // closed when work has ended
-	kept map[string]*kept
+
+	// work's alone:
+	kept    map[string]*kept
+	devices map[*dialled]bool // of all VMs
 
 	mu      sync.Mutex
 	changed map[string]bool // VMs to look at again
@@ -72,7 +76,7 @@ type kept struct {
 func NewVMs(cfg VMConfig) *VMs {
 	m := &VMs{
 		cfg: cfg, rare: &rare{log: cfg.Log},
-		kept: map[string]*kept{}, changed: map[string]bool{},
+		kept: map[string]*kept{}, devices: map[*dialled]bool{}, changed: map[string]bool{},
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	go m.work()
@@ -130,27 +134,58 @@ func (m *VMs) poke() {
 	}
 }
 
-// work does what Changed asked for until Close. Only it touches kept.
+// work does what Changed asked for, and dials devices, until Close.
 func (m *VMs) work() {
 	defer close(m.done)
-	for range m.wake {
-		m.mu.Lock()
-		changed, idle, closed := m.changed, m.idle, m.closed
-		m.changed, m.idle = map[string]bool{}, nil
-		m.mu.Unlock()
-		if closed {
-			break
+	tick := time.NewTicker(redial)
+	defer tick.Stop()
+	for ticking := true; ; {
+		// No device, no tick: an idle daemon sleeps.
+		if want := len(m.devices) > 0; want != ticking {
+			if ticking = want; want {
+				tick.Reset(redial)
+			} else {
+				tick.Stop()
+			}
 		}
-		for uuid := range changed {
-			m.look(uuid)
-		}
-		for _, c := range idle {
-			close(c)
+		select {
+		case <-tick.C:
+			for d := range m.devices {
+				d.dial()
+			}
+		case <-m.wake:
+			if !m.catchUp() {
+				m.leave()
+				return
+			}
 		}
 	}
+}
+
+// catchUp looks at every VM that has changed; false: Close was called.
+func (m *VMs) catchUp() bool {
+	m.mu.Lock()
+	changed, idle, closed := m.changed, m.idle, m.closed
+	m.changed, m.idle = map[string]bool{}, nil
+	m.mu.Unlock()
+	if closed {
+		return false
+	}
+	for uuid := range changed {
+		m.look(uuid)
+	}
+	for _, c := range idle {
+		close(c)
+	}
+	return true
+}
+
+func (m *VMs) leave() {
 	for _, k := range m.kept {
 		k.closeSockets()
-		k.endDevices(nil)
+	}
+	for d := range m.devices {
+		m.hangUp(d, nil)
 	}
 }
 
@@ -170,7 +205,7 @@ func (m *VMs) look(uuid string) {
 		m.open(v, k)
 	}
 	for _, d := range m.cfg.Devices {
-		k.dial(d, v, m.cfg.Log)
+		m.device(d, v, k)
 	}
 }
 
@@ -178,7 +213,9 @@ func (m *VMs) look(uuid string) {
 func (m *VMs) forget(uuid string, k *kept) {
 	if k != nil {
 		k.closeSockets()
-		k.endDevices(errHungUp)
+		for _, d := range k.devices {
+			m.hangUp(d, errHungUp)
+		}
 		delete(m.kept, uuid)
 	}
 	dir := filepath.Join(m.cfg.Run, uuid)
