@@ -33,7 +33,7 @@ var rooms = []struct {
 	{"session/listen", []string{"fs", "session/packet"}},
 	{"session/client", []string{"fs/errs", "session/wire", "session/packet", "session/mumble"}},
 	{"session/keep", []string{"fs/errs", "session/wire", "session/packet", "session/client"}},
-	{"session", []string{"fs", "macro", "session/wire", "session/auth", "session/packet"}},
+	{"session", []string{"fs", "macro", "session/wire", "session/mumble", "session/auth", "session/packet"}},
 	{"mdbridge/*/server", []string{"fs", "macro", "mdbridge"}},
 	{"mdbridge", []string{"fs/errs", "fs/vm", "mdbridge"}},
 	{"cmd", []string{"fs", "macro", "session", "mdbridge", "cmd"}},
