@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"meta9/session/client"
+)
+
+// completeTime is how long a shell may be kept waiting for names.
+const completeTime = 2 * time.Second
+
+type completer = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective)
+
+// completePaths completes the first n arguments, or all if n is 0, to paths in the
+// tree. Where there is no server it completes nothing.
+func (a *app) completePaths(n int) completer {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if n != 0 && len(args) >= n {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		dir := typed[:strings.LastIndexByte(typed, '/')+1]
+		var out []string
+		for _, i := range a.names(cmd, dir) {
+			if name := dir + i.Name; strings.HasPrefix(name, typed) {
+				if i.IsDir() {
+					name += "/"
+				}
+				out = append(out, name)
+			}
+		}
+		directive := cobra.ShellCompDirectiveNoFileComp
+		if len(out) == 1 && strings.HasSuffix(out[0], "/") {
+			directive |= cobra.ShellCompDirectiveNoSpace
+		}
+		return out, directive
+	}
+}
+
+// completeUUID completes the first argument to the UUID of a VM.
+func (a *app) completeUUID(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	var out []string
+	if len(args) == 0 {
+		for _, i := range a.names(cmd, "vms") {
+			if strings.HasPrefix(i.Name, typed) {
+				out = append(out, i.Name)
+			}
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+// names lists a folder for a shell that waits.
+func (a *app) names(cmd *cobra.Command, dir string) []client.Info {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
+	defer cancel()
+	c, err := a.connect(ctx, nil)
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	list, _ := c.ReadDir(ctx, dir)
+	return list
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+
+	"meta9/fs/errs"
+	"meta9/session/client"
+)
+
+// The exit codes, which scripts may rely on. Of several failures the highest
+// counts.
+const (
+	exitOK       = 0
+	exitFailed   = 1   // the server refused, the file is not there, input is no good
+	exitUsage    = 2   // the command line
+	exitNoServer = 3   // no connection, or no answer in time
+	exitUnknown  = 4   // a change may or may not have happened
+	exitSignal   = 130 // interrupted
+)
+
+// exitHelp is what the help and the manual page say of them.
+const exitHelp = `0  done
+1  the server refused, there is no such file, or the input is no good
+2  the command line is wrong
+3  no connection, or no answer within --timeout; nothing was changed
+4  the connection was lost, or the time was over, before a change was
+   answered: it may or may not have happened
+130  interrupted; nothing was changed`
+
+// usageError is an error of the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// misused is a usageError; its text is formatted as by fmt.Errorf.
+func misused(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func exitCode(err error) int {
+	var u usageError
+	var e *client.Error
+	switch connecting := errors.As(err, &e) && e.Op == "connect"; {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &u), connecting && e.Kind == errs.Invalid:
+		return exitUsage
+	case errors.Is(err, client.ErrUnknown):
+		return exitUnknown
+	case errors.Is(err, context.Canceled):
+		return exitSignal
+	case connecting, errors.Is(err, client.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return exitNoServer
+	}
+	return exitFailed
+}
+
+// printable is s without what would move a terminal's cursor: names and texts may
+// come from a guest.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}
+
+// fail prints err, if there is one, and notes its exit code.
+func (a *app) fail(err error) {
+	if err == nil {
+		return
+	}
+	a.code = max(a.code, exitCode(err))
+	a.progress.hide()
+	if errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrUnknown) {
+		return // who interrupted it knows
+	}
+	fmt.Fprintln(a.err, "meta9:", printable(err.Error()))
+	var u usageError
+	if errors.As(err, &u) {
+		io.WriteString(a.err, "Try 'meta9 --help'.\n")
+	}
+}
+
+// judge makes what cobra found wrong with the command line a usageError: nothing
+// has run then.
+func (a *app) judge(err error) error {
+	if err != nil && !a.ran {
+		return usageError{err}
+	}
+	return err
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"meta9/fs/errs"
+	"meta9/session/client"
+)
+
+func newLs(a *app) *cobra.Command {
+	var long bool
+	cmd := &cobra.Command{
+		Use:               "ls [-l] [PATH]...",
+		Short:             "list folders",
+		Long:              "List the names in each folder PATH, by default the root; of a file, its own name.\nWith -l also the mode, who changed it last, the length in bytes and when it was changed.",
+		ValidArgsFunction: a.completePaths(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				args = []string{"/"}
+			}
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				for i, path := range args {
+					list, err := entries(ctx, c, path)
+					if err == nil && len(args) > 1 {
+						fmt.Fprintf(a.out, "%s%s:\n", strings.Repeat("\n", min(i, 1)), path)
+					}
+					a.list(list, long)
+					a.fail(err)
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&long, "long", "l", false, "say more than the names")
+	return cmd
+}
+
+// entries are a folder's, by name, or a file itself.
+func entries(ctx context.Context, c *client.Client, path string) ([]client.Info, error) {
+	list, err := c.ReadDir(ctx, path)
+	if errors.Is(err, errs.NotDir) {
+		var info client.Info
+		if info, err = c.Stat(ctx, path); err == nil {
+			list = []client.Info{info}
+		}
+	}
+	slices.SortFunc(list, func(x, y client.Info) int { return cmp.Compare(x.Name, y.Name) })
+	return list, err
+}
+
+func (a *app) list(list []client.Info, long bool) {
+	var who, size int
+	for _, i := range list {
+		who, size = max(who, len(orDash(i.Muid))), max(size, len(fmt.Sprint(i.Length)))
+	}
+	for _, i := range list {
+		name := i.Name
+		if a.tty {
+			name = printable(name)
+		}
+		if long {
+			fmt.Fprintf(a.out, "%s  %-*s  %*d  %s  ", i.Mode, who, printable(orDash(i.Muid)), size, i.Length, i.Mtime.Format(time.DateTime))
+		}
+		fmt.Fprintln(a.out, name)
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,35 @@
+// Meta9 is the command line of meta9: it reads, writes and watches the files that
+// meta9d serves, and manages VMs. It runs on hosts and in guests, and links no
+// store.
+//
+// Each subcommand has a file of its own; what they share is in app. One command
+// runs, in one goroutine; only `vm list` reads with several.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is main, with all that it touches.
+func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
+	a := &app{in: in, err: err, tty: isTerminal(out)}
+	a.out = output{out, &a.progress}
+	root := newRoot(a)
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(a.out)
+	root.SetErr(err)
+	a.fail(a.judge(root.ExecuteContext(ctx)))
+	return a.code
+}

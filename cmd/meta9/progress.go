@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"meta9/session/client"
+)
+
+// progressAfter is how long a command may take before it says what it waits for.
+const progressAfter = time.Second
+
+// progress is one line on a terminal that says what takes so long. Where standard
+// error is no terminal it is nothing.
+type progress struct {
+	mu    sync.Mutex
+	w     io.Writer // nil: say nothing
+	timer *time.Timer
+	text  string
+	shown bool
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// on starts it, if w is a terminal.
+func (p *progress) on(w io.Writer) {
+	if !isTerminal(w) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.w = w
+	p.timer = time.AfterFunc(progressAfter, p.show)
+}
+
+// say sets what is waited for.
+func (p *progress) say(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.text = text
+	if p.shown {
+		p.draw()
+	}
+}
+
+// connection says what became of the connection.
+func (p *progress) connection(s client.State) {
+	if s.Up {
+		p.say("connected again")
+	} else {
+		p.say("connection lost, trying again: " + s.Err.Error())
+	}
+}
+
+func (p *progress) show() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.w != nil && p.text != "" {
+		p.draw()
+	}
+}
+
+// draw writes the line over the one before; mu is held.
+func (p *progress) draw() {
+	p.shown = true
+	fmt.Fprintf(p.w, "\r\x1b[K%s", printable(p.text))
+}
+
+// hide takes the line away, for good: what follows is the command's own.
+func (p *progress) hide() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.w == nil {
+		return
+	}
+	p.timer.Stop()
+	if p.shown {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+	p.w, p.shown = nil, false
+}
+
+// output is standard output, before which the progress goes away.
+type output struct {
+	io.Writer
+	before *progress
+}
+
+func (o output) Write(b []byte) (int, error) {
+	o.before.hide()
+	return o.Writer.Write(b)
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"meta9/session/client"
+)
+
+// maxInput is how many bytes are taken from standard input or a file: far more
+// than any value or payload may have.
+const maxInput = 64 << 20
+
+func newPut(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "put PATH [VALUE]",
+		Short: "write a file",
+		Long: `Make VALUE, or without one what standard input has, the whole value of the file,
+and create it if there is none. Nothing is added, not even a newline. A reader
+sees the old value or the new one. When put is done, the value is durable.`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: a.completePaths(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			value, err := a.value(args)
+			if err != nil {
+				return err
+			}
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				return c.WriteFile(ctx, args[0], value)
+			})
+		},
+	}
+}
+
+func (a *app) value(args []string) ([]byte, error) {
+	if len(args) == 2 {
+		return []byte(args[1]), nil
+	}
+	return readLimited(a.in, "standard input")
+}
+
+// readLimited reads all of r, which has a name for people.
+func readLimited(r io.Reader, name string) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxInput+1))
+	if err == nil && len(b) > maxInput {
+		err = fmt.Errorf("longer than %d bytes", maxInput)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return b, nil
+}

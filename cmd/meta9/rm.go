@@ -1,0 +1,26 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"meta9/session/client"
+)
+
+func newRm(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:               "rm PATH...",
+		Short:             "remove files",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completePaths(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				for _, path := range args {
+					a.fail(c.Remove(ctx, path))
+				}
+				return nil
+			})
+		},
+	}
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// app is what the subcommands share: the streams, the flags of all, and what has
+// failed so far.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	tty      bool // out is a terminal
+	code     int
+	ran      bool // the command line was good
+	progress progress
+
+	addr    string
+	timeout time.Duration
+	mumble  string
+	cert    string
+	key     string
+	ca      string
+}
+
+const rootHelp = `Meta9 reads, writes and watches the metadata of virtual machines, which meta9d
+serves as files: a folder for every VM, a file for every key. On a host it also
+creates, updates and deletes VMs.
+
+Paths begin at the root of what the connection shows: for the admin vms/UUID/keys/NAME
+and names/ALIAS/keys/NAME, for a guest keys/NAME.
+
+Exit status:
+` + exitHelp + `
+
+Environment:
+META9_ADDR    where meta9d is, if --addr is not given
+META9_MUMBLE  a ready-made message, as of 'meta9 mumble', if --mumble is not given`
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:               "meta9",
+		Short:             "metadata of virtual machines, as files",
+		Long:              rootHelp,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		DisableAutoGenTag: true,
+		PersistentPreRun: func(*cobra.Command, []string) {
+			a.ran = true
+			a.progress.on(a.err)
+		},
+		PersistentPostRun: func(*cobra.Command, []string) { a.progress.hide() },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return misused("which command? There are %s", commandNames(cmd))
+		},
+		Args: cobra.NoArgs,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = false
+	f := root.PersistentFlags()
+	f.StringVar(&a.addr, "addr", "", "where meta9d is: `ADDR` is unix:PATH, tcp:HOST:PORT or tls:HOST:PORT (default $META9_ADDR, then "+defaultAddrs[0]+", then "+defaultAddrs[1]+")")
+	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after `TIME`; 0: never")
+	f.StringVar(&a.mumble, "mumble", "", "authenticate with the ready-made message in `FILE` (default $META9_MUMBLE, which is the message itself)")
+	f.StringVar(&a.cert, "cert", "", "for tls: the certificate in `FILE` (PEM)")
+	f.StringVar(&a.key, "key", "", "for tls: its key in `FILE` (PEM; default: the file of --cert)")
+	f.StringVar(&a.ca, "ca", "", "for tls: trust the authorities in `FILE` (PEM; default: the system's)")
+	for _, add := range []func(*app) *cobra.Command{newLs, newCat, newPut, newRm, newMv, newStat, newWatch, newVM, newMumble, newVersion} {
+		root.AddCommand(add(a))
+	}
+	return root
+}
+
+func commandNames(cmd *cobra.Command) (s string) {
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() && c.Name() != "help" && c.Name() != "completion" {
+			s += ", " + c.Name()
+		}
+	}
+	return s[2:]
+}
+
+// limited is ctx with the time that --timeout gives.
+func (a *app) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if a.timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, a.timeout, fmt.Errorf("not done within %v: %w", a.timeout, context.DeadlineExceeded))
+}

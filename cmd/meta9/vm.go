@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+
+	"github.com/spf13/cobra"
+
+	"meta9/fs/vm"
+	"meta9/session/client"
+)
+
+func newVM(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "vm",
+		Short: "list, show, create, update and delete VMs",
+		Long:  "Manage VMs, on the host. What 'create' and 'update' take and 'get' gives has the shape\nof vmadm's payload.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return misused("which vm command? There are %s", commandNames(cmd))
+		},
+	}
+	for _, add := range []func(*app) *cobra.Command{newVMList, newVMGet, newVMCreate, newVMUpdate, newVMDelete} {
+		cmd.AddCommand(add(a))
+	}
+	return cmd
+}
+
+// vmPath is where a VM's file is.
+func vmPath(uuid string, file ...string) string {
+	return path.Join(append([]string{"/vms", uuid}, file...)...)
+}
+
+// uuidArg reads the argument that names a VM.
+func uuidArg(cmd *cobra.Command, arg string) (string, error) {
+	uuid, err := vm.ParseUUID(arg)
+	if err != nil {
+		return "", misused("Invalid or missing UUID for %s", cmd.Name())
+	}
+	return uuid, nil
+}
+
+// about makes an error speak of the VM instead of the file in which it was.
+func about(uuid string, err error) error {
+	var e *client.Error
+	if errors.As(err, &e) && e.Op != "connect" {
+		e.Path = uuid
+	}
+	return err
+}
+
+// payload reads the JSON object in a file, or in standard input if it has no
+// name, and makes it one line.
+func (a *app) payload(file string) ([]byte, error) {
+	in, name := a.in, "standard input"
+	if file != "" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in, name = f, file
+	}
+	b, err := readLimited(in, name)
+	if err != nil {
+		return nil, err
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, b); err != nil {
+		return nil, fmt.Errorf("%s: not JSON: %w", name, err)
+	}
+	return line.Bytes(), nil
+}
+
+// verb writes one line to a ctl file.
+func verb(ctx context.Context, c *client.Client, ctl, name string, arg []byte) error {
+	line := append([]byte(name+" "), arg...)
+	return c.WriteFile(ctx, ctl, append(line, '\n'))
+}

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"meta9/session/client"
+)
+
+func newVMDelete(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:               "delete UUID",
+		Short:             "delete a VM and its metadata",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeUUID,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			uuid, err := uuidArg(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			err = a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				return verb(ctx, c, "/ctl", "delete", []byte(uuid))
+			})
+			if err == nil {
+				fmt.Fprintln(a.err, "Successfully deleted VM", uuid)
+			}
+			return about(uuid, err)
+		},
+	}
+}

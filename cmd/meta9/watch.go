@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+	"meta9/session/client"
+)
+
+func newWatch(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "watch [PATH]",
+		Short: "print what changes, as it happens",
+		Long: `Print one JSON object a line for each event at or below PATH: a VM's folder, its
+keys, one key; without PATH all that the connection shows. Values are not in it.
+
+When the connection is lost it is made again, without end, and no event is lost
+while the server keeps the session. If it did not, or if this command was too
+slow, a line {"type":"lost",...} says so. --timeout is for the beginning only.`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completePaths(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			target := "/"
+			if len(args) > 0 {
+				target = args[0]
+			}
+			return a.watch(cmd.Context(), target)
+		},
+	}
+}
+
+func (a *app) watch(ctx context.Context, target string) error {
+	start, cancel := a.limited(ctx)
+	defer cancel()
+	c, err := a.connect(start, a.progress.connection)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	w := &watcher{c: c, out: a.out}
+	if err := w.find(start, target); err != nil {
+		return err
+	}
+	a.progress.hide()
+	for {
+		if err = w.follow(ctx); !waits(err) {
+			return err
+		}
+		fmt.Fprintln(a.err, "meta9:", printable(err.Error()))
+		if err = w.reopen(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// waits tells whether a watch goes on after err: the connection or the session
+// was lost.
+func waits(err error) bool {
+	return errors.Is(err, errs.Stale) || errors.Is(err, client.ErrUnavailable)
+}
+
+// watcher prints the events of one file that a filter lets through.
+type watcher struct {
+	c    *client.Client
+	out  io.Writer
+	path string // of the events file
+	file *client.File
+	off  int64
+	part []byte // a line whose end has not come
+
+	space, key string // what is printed; "": all
+	rev        uint64 // the newest event that was seen
+}
+
+// find opens the events file that tells of target: its own, or that of the
+// nearest folder above it, as far as the names between are a space and a key.
+func (w *watcher) find(ctx context.Context, target string) error {
+	var below []string
+	for dir := path.Clean("/" + target); ; dir = path.Dir(dir) {
+		err := w.open(ctx, path.Join(dir, "events"))
+		switch {
+		case err == nil:
+			return w.filter(target, dir, below)
+		case !errors.Is(err, errs.NotFound) && !errors.Is(err, errs.NotDir), dir == "/":
+			return err
+		}
+		below = append([]string{path.Base(dir)}, below...)
+	}
+}
+
+// filter sets what is printed of dir's events: what is below it on the way to
+// target.
+func (w *watcher) filter(target, dir string, below []string) (err error) {
+	switch {
+	case len(below) == 0, dir == "/" && len(below) == 1 && (below[0] == "vms" || below[0] == "names"):
+		return nil
+	case len(below) > 2, below[0] != "keys" && below[0] != "internal":
+		return fmt.Errorf("%s: %w", target, errs.NotFound)
+	case len(below) == 2:
+		if w.key, err = vm.KeyName(below[1]); err != nil {
+			return fmt.Errorf("%s: %w", target, err)
+		}
+	}
+	w.space = below[0]
+	return nil
+}
+
+func (w *watcher) open(ctx context.Context, file string) (err error) {
+	w.path, w.off, w.part = file, 0, nil
+	w.file, err = w.c.Open(ctx, file)
+	return err
+}
+
+// reopen opens the file of a session that was lost, and says so among the events:
+// those between are not known.
+func (w *watcher) reopen(ctx context.Context) error {
+	w.file.Close()
+	for {
+		err := w.open(ctx, w.path)
+		if err == nil {
+			break
+		}
+		if !waits(err) {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(w.out, "{\"type\":\"lost\",\"from\":%d}\n", w.rev+1)
+	return err
+}
+
+// follow prints events until it cannot read more.
+func (w *watcher) follow(ctx context.Context) error {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := w.file.ReadAt(ctx, buf, w.off)
+		if errors.Is(err, io.EOF) {
+			return fmt.Errorf("%s: the events have ended", w.path)
+		}
+		if err != nil {
+			return err
+		}
+		w.off += int64(n)
+		if err := w.print(buf[:n]); err != nil {
+			return err
+		}
+	}
+}
+
+// print prints the whole lines in data, and keeps the rest for the next time.
+func (w *watcher) print(data []byte) error {
+	w.part = append(w.part, data...)
+	for {
+		line, rest, whole := bytes.Cut(w.part, []byte("\n"))
+		if !whole {
+			return nil
+		}
+		if w.wanted(line) {
+			if _, err := fmt.Fprintf(w.out, "%s\n", line); err != nil {
+				return err
+			}
+		}
+		w.part = rest
+	}
+}
+
+// wanted tells whether the filter lets a line through. What is not an event of a
+// key, as that events were lost, or that the VM is gone, concerns every watcher.
+func (w *watcher) wanted(line []byte) bool {
+	var e struct {
+		Rev   uint64
+		To    uint64
+		Type  string
+		Key   string
+		Space string
+	}
+	if json.Unmarshal(line, &e) != nil {
+		return true
+	}
+	w.rev = max(w.rev, e.Rev, e.To)
+	if w.space == "" || !strings.HasPrefix(e.Type, "key-") {
+		return w.space == "" || e.Type == "lost" || e.Type == "vm-deleted"
+	}
+	return e.Space == w.space && (w.key == "" || e.Key == w.key)
+}
