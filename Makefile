@@ -57,15 +57,7 @@ blackbox: cc ## foreign clients, kill -9, strace, attacks: against the real meta
 	cd tests && META9_TEST_RACE=1 $(GO) test -count=1 -timeout 30m -p 1 ./interop ./hostile ./durability
 
 fuzz: ## run every fuzz target for FUZZTIME (20s) each; the log goes to FUZZLOG
-	@set -eu; mkdir -p $(dir $(FUZZLOG)); : > $(FUZZLOG); \
-	for pkg in $$($(GO) list ./...); do \
-		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || :); do \
-			echo "$$pkg $$target $(FUZZTIME)" | tee -a $(FUZZLOG); \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg >> $(FUZZLOG) 2>&1 || \
-				{ tail -n 40 $(FUZZLOG); exit 1; }; \
-		done; \
-	done; \
-	echo "fuzz: $$(grep -c '^PASS' $(FUZZLOG)) targets, nothing found; $(FUZZLOG)"
+	@.ci/fuzz $(FUZZTIME) $(FUZZLOG)
 
 bench: build ## measure meta9d beside other servers; BENCH="-rows read1,read64 -check" and so on
 	cd tests && $(GO) build -o ../bin/bench ./bench
