@@ -1,0 +1,129 @@
+package mdata
+
+import (
+	"bytes"
+	"errors"
+	"io"
+)
+
+// firstBuffer is the size of a Lines' buffer at first.
+const firstBuffer = 4 << 10
+
+// ErrLong is what Lines.Next gives for a line that is longer than it may be.
+var ErrLong = errors.New("the line is too long")
+
+// Lines cuts a stream into lines. Whatever comes in, its buffer never outgrows
+// the limit (or firstBuffer): a longer line is the caller's to allow or to skip.
+type Lines struct {
+	r     io.Reader
+	limit int
+	buf   []byte // buf[at:] was read and not given out
+	at    int
+	seen  int  // bytes of buf[at:] that are known to hold no LF
+	skip  bool // what comes belongs to a skipped line, up to its LF
+}
+
+// NewLines reads r's lines of at most limit bytes, not counting the LF.
+func NewLines(r io.Reader, limit int) *Lines { return &Lines{r: r, limit: limit} }
+
+// Limit sets how long a line may be from now on, the one that was ErrLong too. A
+// lower limit gives back the memory beyond it; what is there stays.
+func (l *Lines) Limit(limit int) {
+	l.limit = limit
+	if size := l.Pending() + firstBuffer; limit < cap(l.buf) && size < cap(l.buf) {
+		l.move(size)
+	}
+}
+
+// Pending is how many bytes were read and not given out.
+func (l *Lines) Pending() int { return len(l.buf) - l.at }
+
+// Skip drops the line that has begun up to its LF, which may still be to come.
+func (l *Lines) Skip() {
+	l.skip = true
+	l.skipped()
+}
+
+// Ready tells whether Next has a line, or ErrLong, without reading.
+func (l *Lines) Ready() bool {
+	if l.skip && !l.skipped() {
+		return false
+	}
+	return l.find() >= 0 || l.Pending() > l.limit
+}
+
+// Next is the next line without its LF, valid until the next call. It is ErrLong,
+// and stays so, for a line longer than the limit, until Limit or Skip; other
+// errors are the reader's, after which Next may be called again. What the stream
+// ends in without an LF is no line.
+func (l *Lines) Next() ([]byte, error) {
+	for {
+		if !l.skip || l.skipped() {
+			switch n := l.find(); {
+			case n > l.limit, n < 0 && l.Pending() > l.limit:
+				return nil, ErrLong
+			case n >= 0:
+				line := l.buf[l.at : l.at+n]
+				l.at, l.seen = l.at+n+1, 0
+				return line, nil
+			}
+		}
+		if err := l.fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// find is the length of the next line; -1: its LF is not there yet.
+func (l *Lines) find() int {
+	n := bytes.IndexByte(l.buf[l.at+l.seen:], '\n')
+	if n >= 0 {
+		return l.seen + n
+	}
+	l.seen = l.Pending()
+	return -1
+}
+
+// skipped drops what is there of a line to be skipped; true: its LF was there.
+func (l *Lines) skipped() bool {
+	n := l.find()
+	if n < 0 {
+		l.buf, l.at, l.seen = l.buf[:0], 0, 0
+		return false
+	}
+	l.at, l.seen, l.skip = l.at+n+1, 0, false
+	return true
+}
+
+// fill reads once, after making room. A Reader that gives nothing at all is at
+// its end (io.ErrNoProgress).
+func (l *Lines) fill() error {
+	l.room()
+	n, err := l.r.Read(l.buf[len(l.buf):cap(l.buf)])
+	l.buf = l.buf[:len(l.buf)+n]
+	switch {
+	case n > 0:
+		return nil // an error comes again
+	case err == nil:
+		return io.ErrNoProgress
+	}
+	return err
+}
+
+// room makes space for a read: one byte more than the limit is enough to know
+// that a line is too long.
+func (l *Lines) room() {
+	switch size := cap(l.buf); {
+	case l.Pending() == size:
+		l.move(max(firstBuffer, min(2*size, l.limit+1)))
+	case l.at > 0:
+		l.buf = l.buf[:copy(l.buf, l.buf[l.at:])]
+		l.at = 0
+	}
+}
+
+// move goes on in a new buffer.
+func (l *Lines) move(size int) {
+	l.buf = append(make([]byte, 0, size), l.buf[l.at:]...)
+	l.at = 0
+}
