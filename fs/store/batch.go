@@ -195,9 +195,6 @@ func (b *batch) seal() error {
 			w.after = w.edit.VM()
 		}
 		b.ops = w.appendOps(b.ops, b.store.skipped[w.cell.uuid])
-		if w.before == nil && w.after == nil {
-			continue
-		}
 		if err := setRow(b.txn, w.cell, w.after); err != nil {
 			return errs.New(errs.IO, "view: %v", err)
 		}

@@ -154,7 +154,7 @@ func (b *batch) show(w *work) {
 // observe tells the observers of each VM that was changed.
 func (b *batch) observe() {
 	for _, w := range b.works {
-		if len(w.changes) == 0 || w.before == nil && w.after == nil {
+		if len(w.changes) == 0 {
 			continue
 		}
 		for _, fn := range b.store.observers {

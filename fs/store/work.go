@@ -8,7 +8,8 @@ import (
 	"meta9/fs/vm"
 )
 
-// work is what a batch makes of one VM.
+// work is what a batch makes of one VM. It never both creates and deletes one:
+// nobody has a new VM's Cell before the batch is published.
 type work struct {
 	cell    *Cell
 	before  *vm.VM // durable; nil: created in this batch
@@ -105,8 +106,6 @@ func (w *work) appendOps(ops []Op, skipped [][]byte) []Op {
 		}
 	}
 	switch {
-	case w.deleted && w.before == nil:
-		return ops
 	case w.deleted:
 		return appendDelete(ops, w.before)
 	case w.before == nil:

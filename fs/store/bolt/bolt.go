@@ -12,6 +12,7 @@ package bolt
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -125,6 +126,9 @@ func syncDir(dir string) error {
 
 // Scan calls fn for every key in order.
 func (e *Engine) Scan(fn func(key, value []byte) error) (err error) {
+	if err := warm(e.db.Path()); err != nil {
+		return err
+	}
 	defer guard(&err)()
 	return e.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucket)
@@ -133,6 +137,18 @@ func (e *Engine) Scan(fn func(key, value []byte) error) (err error) {
 		}
 		return b.ForEach(fn)
 	})
+}
+
+// warm reads the file through once. bbolt maps it for random access, so that a
+// scan of a file that is not in memory would fetch it page by page; and what the
+// disk cannot read is an error here, not a fault.
+func warm(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, make([]byte, 1<<20))
+	return errors.Join(err, f.Close())
 }
 
 // Verify reports what is wrong with the file's own structure. It must follow a
