@@ -6,8 +6,12 @@ import (
 	"io"
 )
 
-// firstBuffer is the size of a Lines' buffer at first.
-const firstBuffer = 4 << 10
+// firstBuffer is the size of a Lines' buffer at first. One of more than
+// keepBuffer is given up when there is little in it.
+const (
+	firstBuffer = 4 << 10
+	keepBuffer  = 16 << 10
+)
 
 // ErrLong is what Lines.Next gives for a line that is longer than it may be.
 var ErrLong = errors.New("the line is too long")
@@ -114,6 +118,8 @@ func (l *Lines) fill() error {
 // that a line is too long.
 func (l *Lines) room() {
 	switch size := cap(l.buf); {
+	case size > keepBuffer && l.Pending() < firstBuffer:
+		l.move(firstBuffer)
 	case l.Pending() == size:
 		l.move(max(firstBuffer, min(2*size, l.limit+1)))
 	case l.at > 0:

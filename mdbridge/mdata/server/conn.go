@@ -1,0 +1,135 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"meta9/fs"
+	"meta9/mdbridge/mdata"
+)
+
+// narrow is how long a line or a reply may be without a wide slot, and how much
+// of replies gathers before it is written.
+const narrow = 64 << 10
+
+// keep is how large the buffers of an idle connection may be.
+const keep = 16 << 10
+
+// conn is one connection.
+type conn struct {
+	net.Conn
+	server *Server
+	guest  *guest
+	keys   keys
+	lines  *mdata.Lines
+	wide   bool   // it has one of the VM's wide slots
+	out    []byte // replies to be written
+	value  []byte // of the request at hand
+	err    error  // of the first write that failed; then it only ends
+}
+
+// newConn begins with a connection; nil: its VM is not there.
+func (s *Server) newConn(nc net.Conn, who fs.Principal, g *guest) *conn {
+	c := &conn{Conn: nc, server: s, guest: g}
+	if !c.keys.open(s.tree, who) {
+		return nil
+	}
+	c.lines = mdata.NewLines(c, narrow)
+	return c
+}
+
+// end gives back what the connection holds.
+func (c *conn) end() {
+	c.keys.close()
+	if c.wide {
+		<-c.guest.wide
+	}
+}
+
+// loop answers one line after the other. Replies gather while whole lines are
+// there already, and are written before it waits for more.
+func (c *conn) loop() {
+	for c.err == nil {
+		if c.wide || len(c.out) >= narrow || !c.lines.Ready() {
+			c.flush()
+			c.slim()
+			c.narrow()
+		}
+		line, err := c.next()
+		if err != nil {
+			c.flush()
+			return
+		}
+		c.answer(line)
+	}
+}
+
+// next is the next line. One that is too long, and a long one of which nothing
+// more comes, is dropped up to its LF.
+func (c *conn) next() ([]byte, error) {
+	for {
+		line, err := c.lines.Next()
+		switch {
+		case errors.Is(err, mdata.ErrLong) && !c.wide:
+			c.widen()
+		case errors.Is(err, mdata.ErrLong), c.wide && errors.Is(err, os.ErrDeadlineExceeded):
+			c.server.dropped.Add(1)
+			c.lines.Skip()
+			c.narrow()
+		default:
+			return line, err
+		}
+	}
+}
+
+// Read reads for Lines. A wide connection that stands still is not waited for.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.wide {
+		c.SetReadDeadline(time.Now().Add(c.server.limits.WideTime))
+	}
+	return c.Conn.Read(p)
+}
+
+// widen waits for a wide slot, with which long lines and replies are allowed.
+func (c *conn) widen() {
+	if c.wide {
+		return
+	}
+	c.flush()
+	c.guest.wide <- struct{}{}
+	c.wide = true
+	c.lines.Limit(c.server.maxLine)
+}
+
+// narrow gives the slot back, and the memory before it; but not while much is
+// there to be answered.
+func (c *conn) narrow() {
+	if !c.wide || c.lines.Pending() > narrow {
+		return
+	}
+	c.lines.Limit(narrow)
+	c.SetDeadline(time.Time{})
+	c.wide = false
+	<-c.guest.wide
+}
+
+// slim gives up buffers that have grown, once there is nothing in them.
+func (c *conn) slim() {
+	if cap(c.out)+cap(c.value) > keep {
+		c.out, c.value = nil, nil
+	}
+}
+
+// flush writes the replies that have gathered.
+func (c *conn) flush() {
+	if len(c.out) == 0 || c.err != nil {
+		return
+	}
+	if c.wide {
+		c.SetWriteDeadline(time.Now().Add(c.server.limits.WideTime))
+	}
+	_, c.err = c.Write(c.out)
+	c.out = c.out[:0]
+}
