@@ -104,13 +104,14 @@ func (v *View) root(uname string) (*Ref, error) {
 	return r, nil
 }
 
-// submit sends an intent of this View's; done runs in the committer, once the
-// commit is noted for Settle.
+// submit sends an intent on a key, of this View's; done runs in the committer,
+// once the commit is noted for Settle. One that changes nothing (the same name, a
+// create that finds the key) gives an Entry from before.
 func (v *View) submit(in *store.Intent, done func(store.Result)) {
-	cell := in.Cell
+	cell, rev := in.Cell, v.tree.store.Rev()
 	in.Guest = v.guest()
 	in.Done = func(res store.Result) {
-		if res.Err == nil && res.Entry != nil {
+		if res.Err == nil && res.Entry != nil && res.Entry.Rev > rev {
 			v.note(commit{cell, res.Entry.ID})
 		}
 		done(res)

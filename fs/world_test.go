@@ -34,9 +34,8 @@ const wait = 10 * time.Second
 // world is a store with a tree, and the clients of a test.
 type world struct {
 	testing.TB
-	st    *store.Store
-	tree  *fs.Tree
-	views map[string]*client
+	st   *store.Store
+	tree *fs.Tree
 }
 
 // newWorld makes one over an engine of its own, with VMs A and B.
@@ -51,7 +50,7 @@ func worldOn(t testing.TB, e store.Engine, cfg store.Config, prepare func(*fs.Tr
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{TB: t, st: st, tree: fs.New(st, fs.Config{Version: "test"}), views: map[string]*client{}}
+	w := &world{TB: t, st: st, tree: fs.New(st, fs.Config{Version: "test"})}
 	if prepare != nil {
 		prepare(w.tree)
 	}
@@ -66,6 +65,13 @@ func worldOn(t testing.TB, e store.Engine, cfg store.Config, prepare func(*fs.Tr
 		}
 	}
 	return w
+}
+
+// in is the same world, for a sub-test or a fuzz target.
+func (w *world) in(t testing.TB) *world {
+	sub := *w
+	sub.TB = t
+	return &sub
 }
 
 // cell is the VM's.
