@@ -27,10 +27,10 @@ const (
 const exitHelp = `0  done
 1  the server refused, there is no such file, or the input is no good
 2  the command line is wrong
-3  no connection, or no answer within --timeout; nothing was changed
+3  no connection, or no answer within --timeout; what failed did not happen
 4  the connection was lost, or the time was over, before a change was
    answered: it may or may not have happened
-130  interrupted; nothing was changed`
+130  interrupted; what was interrupted did not happen`
 
 // usageError is an error of the command line.
 type usageError struct{ error }

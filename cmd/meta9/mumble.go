@@ -51,12 +51,14 @@ key of one session, so that two clients at once need a message each.`,
 	f.StringVar(&s.group, "group", "", "the message's group is `NAME`")
 	f.StringVar(&s.key, "session-key", "", "the session's key: 16 hexadecimal `DIGITS` (default: at random)")
 	f.DurationVar(&s.ttl, "ttl", 0, "the message is good for `TIME` (default: for ever)")
-	cmd.MarkFlagRequired("secret")
 	return cmd
 }
 
 // message makes the message of node.
 func (s *signing) message(node string) (string, error) {
+	if s.secret == "" {
+		return "", misused("--secret FILE is needed")
+	}
 	if _, err := vm.ParseUUID(node); err != nil && s.group == "" {
 		return "", misused("%s: not the UUID of a VM, and there is no --group", node)
 	}

@@ -43,7 +43,7 @@ META9_MUMBLE  a ready-made message, as of 'meta9 mumble', if --mumble is not giv
 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:               "meta9",
+		Use:               "meta9 [OPTION]... COMMAND [ARG]...",
 		Short:             "metadata of virtual machines, as files",
 		Long:              rootHelp,
 		SilenceUsage:      true,
@@ -59,7 +59,6 @@ func newRoot(a *app) *cobra.Command {
 		},
 		Args: cobra.NoArgs,
 	}
-	root.CompletionOptions.HiddenDefaultCmd = false
 	f := root.PersistentFlags()
 	f.StringVar(&a.addr, "addr", "", "where meta9d is: `ADDR` is unix:PATH, tcp:HOST:PORT or tls:HOST:PORT (default $META9_ADDR, then "+defaultAddrs[0]+", then "+defaultAddrs[1]+")")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after `TIME`; 0: never")
@@ -70,7 +69,16 @@ func newRoot(a *app) *cobra.Command {
 	for _, add := range []func(*app) *cobra.Command{newLs, newCat, newPut, newRm, newMv, newStat, newWatch, newVM, newMumble, newVersion} {
 		root.AddCommand(add(a))
 	}
+	saySynopsis(root)
 	return root
+}
+
+// saySynopsis makes the usage lines of cmd and all below it ours as they stand.
+func saySynopsis(cmd *cobra.Command) {
+	cmd.DisableFlagsInUseLine = true
+	for _, sub := range cmd.Commands() {
+		saySynopsis(sub)
+	}
 }
 
 func commandNames(cmd *cobra.Command) (s string) {
@@ -87,5 +95,12 @@ func (a *app) limited(ctx context.Context) (context.Context, context.CancelFunc)
 	if a.timeout <= 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, a.timeout, fmt.Errorf("not done within %v: %w", a.timeout, context.DeadlineExceeded))
+	return context.WithTimeoutCause(ctx, a.timeout, tooLate(a.timeout))
 }
+
+// tooLate is the context.DeadlineExceeded of --timeout, in words.
+type tooLate time.Duration
+
+func (t tooLate) Error() string { return fmt.Sprintf("no answer within %v", time.Duration(t)) }
+
+func (t tooLate) Is(target error) bool { return target == context.DeadlineExceeded }

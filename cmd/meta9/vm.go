@@ -17,7 +17,7 @@ import (
 
 func newVM(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "vm",
+		Use:   "vm COMMAND [ARG]...",
 		Short: "list, show, create, update and delete VMs",
 		Long:  "Manage VMs, on the host. What 'create' and 'update' take and 'get' gives has the shape\nof vmadm's payload.",
 		Args:  cobra.NoArgs,

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"meta9": main}) }
+
+// The scripts run meta9 against a real meta9d. Beside testscript's own commands
+// they have
+//
+//	daemon start ARG...             start meta9d here and wait until it is ready
+//	daemon stop|kill|pause|resume   SIGTERM, SIGKILL (both are waited for), SIGSTOP, SIGCONT
+//	exits N PROGRAM ARG...          run it, with the exit code N
+func TestScripts(t *testing.T) {
+	meta9d := buildDaemon(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("USER", "tester")
+			env.Setenv("VM", "550e8400-e29b-41d4-a716-446655440000")
+			env.Setenv("PORT", strconv.Itoa(freePort(t)))
+			env.Values["daemon"] = &daemon{program: meta9d}
+			return makeCerts(env.WorkDir)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"daemon": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(ts.Value("daemon").(*daemon).do(ts, args))
+			},
+			"exits": exits,
+		},
+	})
+}
+
+// buildDaemon builds meta9d, for the test alone.
+func buildDaemon(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "meta9d")
+	if out, err := exec.Command("go", "build", "-o", program, "meta9/cmd/meta9d").CombinedOutput(); err != nil {
+		t.Fatalf("building meta9d: %v\n%s", err, out)
+	}
+	return program
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// daemon is a running meta9d.
+type daemon struct {
+	program string
+	cmd     *exec.Cmd // nil: it does not run
+}
+
+func (d *daemon) do(ts *testscript.TestScript, args []string) error {
+	switch args[0] {
+	case "start":
+		ts.Defer(func() { d.end(syscall.SIGKILL) })
+		return d.start(ts.MkAbs("."), args[1:]...)
+	case "stop":
+		return d.end(syscall.SIGTERM)
+	case "kill":
+		return d.end(syscall.SIGKILL)
+	case "pause":
+		return d.cmd.Process.Signal(syscall.SIGSTOP)
+	case "resume":
+		return d.cmd.Process.Signal(syscall.SIGCONT)
+	}
+	return fmt.Errorf("daemon %s?", args[0])
+}
+
+// start starts meta9d in dir and waits until it says that it is ready.
+func (d *daemon) start(dir string, args ...string) error {
+	d.cmd = exec.Command(d.program, args...)
+	d.cmd.Dir = dir
+	log, err := os.OpenFile(filepath.Join(dir, "daemon.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	d.cmd.Stderr = log
+	out, err := d.cmd.StdoutPipe()
+	if err == nil {
+		err = d.cmd.Start()
+	}
+	if err != nil {
+		return err
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		return fmt.Errorf("meta9d is not ready: %q, %v", line, err)
+	}
+	return nil
+}
+
+// end sends a signal and waits for the end.
+func (d *daemon) end(sig syscall.Signal) error {
+	if d.cmd == nil || d.cmd.Process == nil {
+		return nil
+	}
+	d.cmd.Process.Signal(sig)
+	err := d.cmd.Wait()
+	d.cmd = nil
+	if sig == syscall.SIGKILL {
+		return nil
+	}
+	return err
+}
+
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		got = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// makeCerts makes an authority, and certificates of a server, of the admin and of
+// a stranger, in dir: ca.pem, and NAME.pem with its key in it.
+func makeCerts(dir string) error {
+	ca, caKey, err := makeCert(dir, "ca", nil, nil)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"127.0.0.1", "operator", "stranger"} {
+		if _, _, err := makeCert(dir, name, ca, caKey); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeCert makes a certificate that parent signs, or itself.
+func makeCert(dir, name string, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: parent == nil, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	if parent == nil {
+		parent, parentKey = cert, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, parent, &key.PublicKey, parentKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})...)
+	return cert, key, os.WriteFile(filepath.Join(dir, name+".pem"), text, 0o600)
+}

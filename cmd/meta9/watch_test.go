@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	testVM  = "550e8400-e29b-41d4-a716-446655440000"
+	payload = `{"uuid": "` + testVM + `", "customer_metadata": {"motd": "hi!", "a/b": "x"}}`
+)
+
+// world is a meta9d with one VM, and meta9 to use it.
+type world struct {
+	t      *testing.T
+	daemon *daemon
+	dir    string
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, daemon: &daemon{program: buildDaemon(t)}, dir: t.TempDir()}
+	w.start()
+	t.Cleanup(func() { w.daemon.end(syscall.SIGKILL) })
+	w.must(payload, "vm", "create")
+	return w
+}
+
+func (w *world) start() {
+	w.t.Helper()
+	if err := w.daemon.start(w.dir); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) args(args []string) []string {
+	return append([]string{"--addr", filepath.Join(w.dir, "meta9-run", "admin.sock")}, args...)
+}
+
+// must runs meta9, which must work, with an input.
+func (w *world) must(in string, args ...string) {
+	w.t.Helper()
+	var out, err bytes.Buffer
+	if code := run(w.t.Context(), w.args(args), strings.NewReader(in), &out, &err); code != exitOK {
+		w.t.Fatalf("meta9 %q: exit code %d: %s", args, code, err.String())
+	}
+}
+
+// event is what the tests look at in a line.
+type event struct {
+	Rev, From  uint64
+	Type, Key  string
+	Space, Raw string
+}
+
+// watching is a meta9 watch that runs.
+type watching struct {
+	t     *testing.T
+	lines chan event
+	code  chan int
+	errs  bytes.Buffer // may be read when code has come
+	stop  context.CancelFunc
+}
+
+// watch starts meta9 watch; touch is called until it prints something.
+func (w *world) watch(path string, touch func()) *watching {
+	ctx, stop := context.WithCancel(w.t.Context())
+	r, out := io.Pipe()
+	v := &watching{t: w.t, lines: make(chan event, 100), code: make(chan int, 1), stop: stop}
+	go func() {
+		v.code <- run(ctx, w.args([]string{"watch", path}), nil, out, &v.errs)
+		out.Close()
+	}()
+	go func() {
+		defer close(v.lines)
+		for s := bufio.NewScanner(r); s.Scan(); {
+			e := event{Raw: s.Text()}
+			if err := json.Unmarshal(s.Bytes(), &e); err != nil {
+				w.t.Errorf("%q: %v", s.Text(), err)
+			}
+			v.lines <- e
+		}
+	}()
+	for {
+		touch()
+		select {
+		case <-v.lines:
+			return v
+		case code := <-v.code:
+			w.t.Fatalf("watch %s ended with %d: %s", path, code, v.errs.String())
+		case <-time.After(10 * time.Millisecond): // it may not have begun
+		}
+	}
+}
+
+// until skips lines until ok.
+func (v *watching) until(what string, ok func(e event) bool) event {
+	v.t.Helper()
+	late := time.After(20 * time.Second)
+	for {
+		select {
+		case e, more := <-v.lines:
+			if !more {
+				v.t.Fatalf("%s: the watch ended", what)
+			}
+			if ok(e) {
+				return e
+			}
+		case <-late:
+			v.t.Fatalf("%s did not come", what)
+		}
+	}
+}
+
+func TestWatchFilters(t *testing.T) {
+	w := newWorld(t)
+	keys := "vms/" + testVM + "/keys"
+	for path, want := range map[string][]string{
+		"/":                {"keys/motd", "internal/x_pw", "keys/a/b"},
+		"vms":              {"keys/motd", "internal/x_pw", "keys/a/b"},
+		"vms/" + testVM:    {"keys/motd", "internal/x_pw", "keys/a/b"},
+		keys:               {"keys/motd", "keys/a/b"},
+		keys + "/motd":     {"keys/motd"},
+		keys + "/a%2Fb":    {"keys/a/b"},
+		keys + "/../keys/": {"keys/motd", "keys/a/b"},
+	} {
+		all := func() {
+			w.must("", "put", keys+"/motd", "v")
+			w.must("", "put", "vms/"+testVM+"/internal/x_pw", "v")
+			w.must("", "put", keys+"/a%2Fb", "v")
+		}
+		v := w.watch(path, all)
+		all()
+		seen := map[string]bool{}
+		for range want {
+			e := v.until(path, func(e event) bool { return !seen[e.Space+"/"+e.Key] })
+			seen[e.Space+"/"+e.Key] = true
+		}
+		for _, key := range want {
+			if !seen[key] {
+				t.Errorf("%s: saw %v, want %v", path, seen, want)
+			}
+		}
+		v.stop()
+		if code := <-v.code; code != exitSignal || v.errs.Len() > 0 {
+			t.Errorf("%s: interrupted: exit code %d, %q", path, code, v.errs.String())
+		}
+	}
+	for _, path := range []string{"vms/nope", "vms/" + testVM + "/sdc/x", keys + "/a/b", keys + "/a%2fb"} {
+		var out, err bytes.Buffer
+		if code := run(t.Context(), w.args([]string{"watch", path}), nil, &out, &err); code != exitFailed || !strings.Contains(err.String(), path) {
+			t.Errorf("%s: exit code %d, %q", path, code, err.String())
+		}
+	}
+}
+
+// A watch outlives the daemon, and says that events may be missing.
+func TestWatchOutlivesTheDaemon(t *testing.T) {
+	w := newWorld(t)
+	motd := "vms/" + testVM + "/keys/motd"
+	touch := func() { w.must("", "put", motd, "v") }
+	v := w.watch(motd, touch)
+	touch()
+	last := v.until("an event", func(e event) bool { return e.Type == "key-set" })
+	w.daemon.end(syscall.SIGKILL)
+	w.start()
+	lost := v.until("the loss", func(e event) bool {
+		last.Rev = max(last.Rev, e.Rev)
+		return e.Type == "lost"
+	})
+	if lost.From != last.Rev+1 {
+		t.Errorf("lost from %d on, but %d was seen", lost.From, last.Rev)
+	}
+	touch()
+	v.until("the next event", func(e event) bool { return e.Type == "key-set" && e.Rev >= lost.From })
+	w.must("", "vm", "delete", testVM)
+	v.until("the deletion", func(e event) bool { return e.Type == "vm-deleted" })
+	if code := <-v.code; code != exitFailed {
+		t.Errorf("exit code %d after the VM is gone", code)
+	}
+	if !strings.Contains(v.errs.String(), "the session was lost") {
+		t.Errorf("standard error: %q", v.errs.String())
+	}
+}
