@@ -1,0 +1,375 @@
+package qmp
+
+import (
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// token is a kind of token: a structural character stands for itself.
+type token byte
+
+// The other kinds.
+const (
+	stringToken token = '"'
+	numberToken token = '0'
+	wordToken   token = 'a'
+)
+
+func structural(c byte) bool { return strings.IndexByte("{}[]:,", c) >= 0 }
+
+func digit(c byte) bool { return '0' <= c && c <= '9' }
+
+func letter(c byte) bool { return 'a' <= c && c <= 'z' }
+
+// clip shortens what an error quotes.
+func clip(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}
+
+// read is the next byte of the stream.
+func (d *Decoder) read() (byte, error) {
+	c, err := d.r.ReadByte()
+	if err == nil && c == sentinel {
+		err = errSentinel
+	}
+	return c, err
+}
+
+// peek looks at the next byte; 0, which no token has, is also the end.
+func (d *Decoder) peek() byte {
+	c, err := d.r.ReadByte()
+	if err != nil {
+		return 0
+	}
+	_ = d.r.UnreadByte()
+	return c
+}
+
+// put adds to the value.
+func (d *Decoder) put(c byte) error {
+	switch {
+	case d.drop:
+		return nil
+	case len(d.buf) >= d.limit:
+		return ErrTooLarge
+	}
+	d.buf = append(d.buf, c)
+	return nil
+}
+
+// take reads a byte into the value.
+func (d *Decoder) take() (byte, error) {
+	c, err := d.read()
+	if err != nil {
+		return c, err
+	}
+	return c, d.put(c)
+}
+
+// stray is the error for a byte at which no token begins or goes on. It has been
+// read; what of its token came before is in the value.
+func (d *Decoder) stray(c byte) error {
+	text := clip(string(d.buf[d.start:]))
+	return &SyntaxError{Desc: "JSON parse error, stray '" + text + string([]byte{c}) + "'", stray: true}
+}
+
+// token reads the next token into the value.
+func (d *Decoder) token() (token, error) {
+	c, err := d.blank()
+	if err != nil {
+		return 0, err
+	}
+	d.start = len(d.buf)
+	switch {
+	case c == '"', c == '\'':
+		return stringToken, d.str(c)
+	case c == '-', digit(c):
+		return numberToken, d.number(c)
+	case letter(c):
+		return wordToken, d.letters(c)
+	case structural(c):
+		d.first = d.first && c == '{'
+		return token(c), d.bracket(c)
+	}
+	return 0, d.stray(c)
+}
+
+// blank skips blanks and reads the byte after them. It notes in first whether
+// that is the first of its line.
+func (d *Decoder) blank() (byte, error) {
+	d.first = false
+	for {
+		c, err := d.read()
+		if err != nil {
+			return 0, err
+		}
+		switch c {
+		case '\n':
+			d.first = true
+		case ' ', '\t', '\r':
+			d.first = false
+		default:
+			d.first = d.first && c == '{'
+			return c, nil
+		}
+	}
+}
+
+// bracket counts one, or takes a comma or a colon.
+func (d *Decoder) bracket(c byte) error {
+	switch c {
+	case '{', '[':
+		d.depth++
+	case '}', ']':
+		d.depth--
+	}
+	if d.depth > MaxDepth && !d.drop {
+		return &SyntaxError{Desc: "JSON nesting depth limit exceeded"}
+	}
+	return d.put(c)
+}
+
+// letters reads a word that begins with c.
+func (d *Decoder) letters(c byte) error {
+	err := d.put(c)
+	for err == nil && letter(d.peek()) {
+		_, err = d.take()
+	}
+	return err
+}
+
+// number reads one that begins with c, by the grammar of RFC 8259.
+func (d *Decoder) number(c byte) error {
+	err := d.put(c)
+	if err == nil && c == '-' {
+		c, err = d.take()
+	}
+	switch {
+	case err != nil:
+		return err
+	case !digit(c):
+		return d.misplaced(c)
+	case c != '0':
+		err = d.digits()
+	case digit(d.peek()):
+		err = d.astray()
+	}
+	if err == nil && d.peek() == '.' {
+		err = d.fraction()
+	}
+	if c := d.peek(); err == nil && c|0x20 == 'e' {
+		err = d.exponent()
+	}
+	return err
+}
+
+// misplaced is stray for a byte that is in the value already.
+func (d *Decoder) misplaced(c byte) error {
+	if len(d.buf) > d.start {
+		d.buf = d.buf[:len(d.buf)-1]
+	}
+	return d.stray(c)
+}
+
+// astray reads the next byte and is stray.
+func (d *Decoder) astray() error {
+	c, err := d.read()
+	if err != nil {
+		return err
+	}
+	return d.stray(c)
+}
+
+func (d *Decoder) fraction() error {
+	if _, err := d.take(); err != nil {
+		return err
+	}
+	return d.someDigits()
+}
+
+func (d *Decoder) exponent() error {
+	if _, err := d.take(); err != nil {
+		return err
+	}
+	if c := d.peek(); c == '+' || c == '-' {
+		if _, err := d.take(); err != nil {
+			return err
+		}
+	}
+	return d.someDigits()
+}
+
+// someDigits is digits, of which there must be one.
+func (d *Decoder) someDigits() error {
+	if !digit(d.peek()) {
+		return d.astray()
+	}
+	return d.digits()
+}
+
+func (d *Decoder) digits() error {
+	for digit(d.peek()) {
+		if _, err := d.take(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// str reads a string up to the quote that ends it. What is wrong in it is told
+// only then, so that the quote is found.
+func (d *Decoder) str(quote byte) error {
+	err := d.put('"')
+	var bad string
+	for err == nil {
+		if err = d.plain(quote); err != nil {
+			break
+		}
+		var c byte
+		if c, err = d.read(); err != nil {
+			break
+		}
+		what := ""
+		switch {
+		case c == quote:
+			if err = d.put('"'); err == nil && bad != "" && !d.drop {
+				err = wrong(bad)
+			}
+			return err
+		case c == '\\':
+			what, err = d.escape()
+		case c < ' ', c == 0xFE:
+			err = d.stray(c)
+		case c < utf8.RuneSelf:
+			err = d.putRune(rune(c))
+		default:
+			what, err = d.multibyte(c)
+		}
+		if bad == "" {
+			bad = what
+		}
+	}
+	return err
+}
+
+// plain takes over what is there of a string and needs no look at each byte.
+func (d *Decoder) plain(quote byte) error {
+	in, _ := d.r.Peek(d.r.Buffered())
+	n := 0
+	for n < len(in) && in[n] >= ' ' && in[n] < 0x7F && in[n] != '"' && in[n] != quote && in[n] != '\\' {
+		n++
+	}
+	if !d.drop {
+		if n > d.limit-len(d.buf) {
+			return ErrTooLarge
+		}
+		d.buf = append(d.buf, in[:n]...)
+	}
+	_, _ = d.r.Discard(n)
+	return nil
+}
+
+// putRune adds a character of a string to the value.
+func (d *Decoder) putRune(r rune) error {
+	if d.drop {
+		return nil
+	}
+	d.buf = appendRune(d.buf, r)
+	if len(d.buf) > d.limit {
+		return ErrTooLarge
+	}
+	return nil
+}
+
+// multibyte reads the rest of a character in UTF-8 that begins with c. What is
+// wrong with it is in the first result.
+func (d *Decoder) multibyte(c byte) (bad string, err error) {
+	text := append(make([]byte, 0, utf8.UTFMax), c)
+	for !utf8.FullRune(text) {
+		if c, err = d.read(); err != nil {
+			return "", err
+		}
+		text = append(text, c)
+	}
+	r, size := utf8.DecodeRune(text)
+	if r != utf8.RuneError || size > 1 {
+		return "", d.putRune(r)
+	}
+	if len(text) > 1 {
+		_ = d.r.UnreadByte() // it may be the quote
+	}
+	return "invalid UTF-8 sequence in string", nil
+}
+
+// escapes are the letters after a backslash, and what they stand for.
+const (
+	escapes = `"'\/bfnrt`
+	escaped = "\"'\\/\b\f\n\r\t"
+)
+
+// escape reads what follows a backslash.
+func (d *Decoder) escape() (bad string, err error) {
+	c, err := d.read()
+	switch {
+	case err != nil:
+		return "", err
+	case c == 'u':
+		return d.unicode()
+	case c < ' ', c == 0xFE:
+		return "", d.stray(c)
+	}
+	if i := strings.IndexByte(escapes, c); i >= 0 {
+		return "", d.putRune(rune(escaped[i]))
+	}
+	return "invalid escape sequence in string", nil
+}
+
+// unicode reads what follows \u, and the second half when it is half of a pair.
+func (d *Decoder) unicode() (bad string, err error) {
+	r, text := d.hex4()
+	if utf16.IsSurrogate(r) && d.peek() == '\\' {
+		_, _ = d.r.ReadByte()
+		if d.peek() != 'u' {
+			_, err = d.escape()
+			return invalidRune(text), err
+		}
+		_, _ = d.r.ReadByte()
+		low, more := d.hex4()
+		r, text = utf16.DecodeRune(r, low), text+more
+		if r == utf8.RuneError {
+			r = -1
+		}
+	}
+	if r < 0 || utf16.IsSurrogate(r) {
+		return invalidRune(text), nil
+	}
+	return "", d.putRune(r)
+}
+
+func invalidRune(text string) string { return text + " is not a valid Unicode character" }
+
+// hex4 reads four digits, or as many as there are: then the result is negative.
+// text is how it was written.
+func (d *Decoder) hex4() (r rune, text string) {
+	b := []byte(`\u`)
+	for range 4 {
+		c := d.peek()
+		switch {
+		case digit(c):
+			r = r<<4 | rune(c-'0')
+		case 'a' <= c|0x20 && c|0x20 <= 'f':
+			r = r<<4 | rune(c|0x20-'a'+10)
+		default:
+			return -1, string(b)
+		}
+		_, _ = d.r.ReadByte()
+		b = append(b, c)
+	}
+	return r, string(b)
+}
+
