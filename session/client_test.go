@@ -12,13 +12,14 @@ import (
 	"meta9/session/wire"
 )
 
-// client is the other end of a connection. It reads all the time, so that a
-// server that writes while the client does never waits for it.
+// client is the other end of a connection. It reads and writes all the time, so
+// that neither end ever waits for the test.
 type client struct {
 	t       testing.TB
 	nc      net.Conn
 	dialect wire.Dialect
 	frames  chan []byte   // what came; closed at the end
+	writes  chan []byte   // what goes out
 	paused  chan struct{} // closed: it reads
 	resume  func()
 }
@@ -33,10 +34,11 @@ func (w *world) dial(transport string, p session.Peer) *client {
 }
 
 func (w *world) client(nc net.Conn) *client {
-	c := &client{t: w.t, nc: nc, frames: make(chan []byte, 1<<16), paused: make(chan struct{})}
+	c := &client{t: w.t, nc: nc, frames: make(chan []byte, 1<<16), writes: make(chan []byte, 1<<16), paused: make(chan struct{})}
 	c.resume = sync.OnceFunc(func() { close(c.paused) })
 	w.served.Go(c.read)
-	w.t.Cleanup(func() { c.resume(); nc.Close() })
+	w.served.Go(c.sendAll)
+	w.t.Cleanup(func() { c.resume(); close(c.writes); nc.Close() })
 	return c
 }
 
@@ -67,10 +69,12 @@ func (c *client) send(m *wire.Msg) {
 	c.write(frame)
 }
 
-func (c *client) write(b []byte) {
-	c.t.Helper()
-	if _, err := c.nc.Write(b); err != nil {
-		c.t.Fatalf("write: %v", err)
+// write sends bytes, and does not wait until they are gone.
+func (c *client) write(b []byte) { c.writes <- b }
+
+func (c *client) sendAll() {
+	for b := range c.writes {
+		_, _ = c.nc.Write(b) // a server that hung up is seen by reading
 	}
 }
 

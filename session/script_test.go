@@ -86,9 +86,6 @@ func runScript(t *testing.T, transport, file, text string) {
 	if len(s.pending) > 0 {
 		s.unordered()
 	}
-	if s.release != nil {
-		s.release()
-	}
 }
 
 func (s *script) fatalf(format string, args ...any) {
@@ -192,6 +189,7 @@ func (s *script) outside(word, name, value string) {
 		s.server.DropVM(vmOne)
 	case "block":
 		_, s.release = s.engine.Block()
+		s.testing.Cleanup(s.release)
 	case "release":
 		s.release()
 		s.release = nil
@@ -254,11 +252,10 @@ func (s *script) send(line string) {
 		s.fatalf("%v", err)
 	}
 	d := s.at.dialect
-	if m.Type >= wire.Tsession {
+	if !d.Sessions() && m.Type >= wire.Tsession {
 		d = wire.E // also where the server must refuse it
-	}
-	if m.Type == wire.Tversion {
-		d = wire.None
+	} else if d == wire.None || d == wire.Unknown {
+		d = wire.Plain
 	}
 	b, err := wire.Append(s.together, m, d)
 	if err != nil {
