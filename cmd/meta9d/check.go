@@ -16,16 +16,16 @@ func check(dir string, out io.Writer) error {
 		return misused("--check: --data \"\" keeps nothing that could be damaged")
 	}
 	if err := usable(dir, os.O_RDONLY); err != nil {
-		return err
+		return misused("data: %w", err)
 	}
-	e, err := bolt.Open(dir, bolt.Options{ReadOnly: true})
+	e, err := openData(dir, bolt.Options{ReadOnly: true})
 	if err != nil {
 		return err
 	}
 	defer e.Close()
 	st, err := store.Check(e, func(d store.Damage) { fmt.Fprintln(out, d) })
 	if err != nil {
-		return err
+		return fmt.Errorf("data folder %s: %w", dir, err)
 	}
 	fmt.Fprintf(out, "%d VMs, %d keys, %d bytes; %d damaged\n", st.VMs, st.Keys, st.Bytes, st.Damaged)
 	if st.Damaged > 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"meta9/fs"
 	"meta9/fs/errs"
@@ -132,15 +133,24 @@ func (d *daemon) engine() (store.Engine, error) {
 		d.log.Warn().Msg("all is kept in memory only, and lost at the end")
 		return store.NewMemory(), nil
 	}
-	if err := usable(d.cfg.Data, os.O_RDWR); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	e, err := bolt.Open(d.cfg.Data, bolt.Options{})
-	if errors.Is(err, errs.Busy) {
-		return nil, fmt.Errorf("data folder %s: in use by another meta9d", d.cfg.Data)
+	err := usable(d.cfg.Data, os.O_RDWR)
+	if errors.Is(err, os.ErrNotExist) {
+		err = creatable(d.cfg.Data)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("data folder %s: %w", d.cfg.Data, err)
+		return nil, misused("data: %w", err)
+	}
+	return openData(d.cfg.Data, bolt.Options{})
+}
+
+// openData opens the data file, for the daemon or for a check.
+func openData(dir string, o bolt.Options) (*bolt.Engine, error) {
+	e, err := bolt.Open(dir, o)
+	switch {
+	case errors.Is(err, errs.Busy):
+		return nil, fmt.Errorf("data folder %s: in use by another meta9d", dir)
+	case err != nil:
+		return nil, fmt.Errorf("data folder %s: %w", dir, err)
 	}
 	return e, nil
 }
@@ -150,9 +160,21 @@ func (d *daemon) engine() (store.Engine, error) {
 func usable(dir string, flag int) error {
 	f, err := os.OpenFile(filepath.Join(dir, bolt.FileName), flag, 0)
 	if err != nil {
-		return misused("data: %w", err)
+		return err
 	}
 	return f.Close()
+}
+
+// creatable says why nothing can be made in dir, or dir where its parents end.
+func creatable(dir string) error {
+	err := unix.Access(dir, unix.W_OK|unix.X_OK)
+	if up := filepath.Dir(dir); err == unix.ENOENT && up != dir {
+		return creatable(up)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	return nil
 }
 
 // trace is what is done with each message, if anything is.
