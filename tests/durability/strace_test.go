@@ -64,10 +64,11 @@ func traced(t *testing.T, clients, each int) []call {
 	if err := srv.Stop(20 * time.Second); err != nil {
 		t.Error(err)
 	}
+	ended := regexp.MustCompile(fmt.Sprintf(`(?m)^%d +\+\+\+ exited`, srv.PID()))
 	var b []byte
 	testenv.Eventually(t, "strace has written all", func() bool {
 		b, _ = os.ReadFile(file)
-		return bytes.Contains(b, fmt.Appendf(nil, "\n%d +++ exited", srv.PID()))
+		return ended.Match(b)
 	})
 	return parse(t, b)
 }
