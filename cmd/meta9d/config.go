@@ -36,13 +36,15 @@ type config struct {
 type sockets struct {
 	Enabled bool     `toml:"enabled"`
 	Mode    fileMode `toml:"mode"`
-	Group   string   `toml:"group"`
+	Group   string   `toml:"group"` // name or number; "": the daemon's
 }
 
+// sessions is about sessions whose transport was lost.
 type sessions struct {
 	Lifetime span `toml:"lifetime"`
 }
 
+// mumble is who may authenticate by MUMBLE. At most one of the secrets is set.
 type mumble struct {
 	Secret      string   `toml:"secret"`
 	SecretFile  string   `toml:"secret_file"`
@@ -52,33 +54,41 @@ type mumble struct {
 // off tells that nobody can authenticate by MUMBLE.
 func (m *mumble) off() bool { return m.Secret == "" && m.SecretFile == "" }
 
+// tlsFiles is what tls listeners need: PEM files, and the name by which the
+// admin's certificate is known.
 type tlsFiles struct {
 	Cert  string `toml:"cert"`
 	Key   string `toml:"key"`
 	CA    string `toml:"ca"`
-	Admin string `toml:"admin"`
+	Admin string `toml:"admin"` // "": no certificate is the admin's
 }
 
-// limits are DESIGN's, by what they bound. Sizes are in bytes.
+// limits are DESIGN's, by what they bound. Sizes are in bytes; 0 is refused, but
+// for Bytes. The rooms that keep to them say more of each.
 type limits struct {
-	Value       size `toml:"value"`
-	VMKeys      size `toml:"vm_keys"`
-	VMBytes     size `toml:"vm_bytes"`
-	VMBatch     size `toml:"vm_batch"`
-	VMEvents    size `toml:"vm_events"`
-	VMConns     size `toml:"vm_connections"`
-	VMSessions  size `toml:"vm_sessions"`
-	Bytes       size `toml:"bytes"`
+	// A VM.
+	Value      size `toml:"value"`
+	VMKeys     size `toml:"vm_keys"`
+	VMBytes    size `toml:"vm_bytes"` // names and values
+	VMBatch    size `toml:"vm_batch"` // written in one commit
+	VMEvents   size `toml:"vm_events"`
+	VMConns    size `toml:"vm_connections"`
+	VMSessions size `toml:"vm_sessions"` // with a key, live and parked
+
+	// The daemon.
+	Bytes       size `toml:"bytes"` // of all VMs; 0: no limit
 	Events      size `toml:"events"`
 	Conns       size `toml:"connections"`
 	Parked      size `toml:"parked_sessions"`
 	ParkedBytes size `toml:"parked_bytes"`
-	Msize       size `toml:"msize"`
-	Fids        size `toml:"fids"`
-	Waiting     size `toml:"waiting"`
-	Unsent      size `toml:"unsent"`
-	AuthTime    span `toml:"auth_time"`
-	TakeOver    span `toml:"take_over"`
+
+	// A connection.
+	Msize    size `toml:"msize"`
+	Fids     size `toml:"fids"`
+	Waiting  size `toml:"waiting"` // requests
+	Unsent   size `toml:"unsent"`
+	AuthTime span `toml:"auth_time"` // to be nobody's
+	TakeOver span `toml:"take_over"` // to wait for what the session's old one has begun
 }
 
 // defaults are the settings of a daemon that is told nothing.
@@ -161,6 +171,7 @@ func checkListen(c *config) error {
 // can try secrets on a message that he has seen.
 const minSecret = 8
 
+// checkMumble refuses what would let in more than was meant.
 func checkMumble(c *config) error {
 	m := &c.Mumble
 	if m.Secret != "" && m.SecretFile != "" {
@@ -178,6 +189,7 @@ func checkMumble(c *config) error {
 	return nil
 }
 
+// checkTLS: an admin who is named like a VM could be taken for one.
 func checkTLS(c *config) error {
 	t := &c.TLS
 	if set := (t.Cert != "") == (t.Key != "") && (t.Key != "") == (t.CA != ""); !set {

@@ -74,6 +74,7 @@ func (d *daemon) start(salvage bool) error {
 // later adds what is to be done at the end, before all that was added earlier.
 func (d *daemon) later(f func()) { d.undo = append(d.undo, f) }
 
+// stop undoes what start did, also where start got only half the way.
 func (d *daemon) stop() {
 	for i := len(d.undo) - 1; i >= 0; i-- {
 		d.undo[i]()
@@ -128,6 +129,8 @@ func (d *daemon) openStore(salvage bool) error {
 	return nil
 }
 
+// engine is the data folder's, or one that keeps nothing. What the daemon may not
+// use is an error of who started it; damage and another meta9d are not.
 func (d *daemon) engine() (store.Engine, error) {
 	if d.cfg.Data == "" {
 		d.log.Warn().Msg("all is kept in memory only, and lost at the end")

@@ -50,6 +50,7 @@ func (d *daemon) listen() error {
 	return nil
 }
 
+// open opens one listener, and says where if the system chose the port.
 func (d *daemon) open(cfg listen.Config, text string) error {
 	a, err := listen.Parse(text)
 	if err != nil {
@@ -109,6 +110,7 @@ func propertiesChanged(c store.Committed) bool {
 	return false
 }
 
+// vm is the VM as it is now; nil: there is none.
 func (d *daemon) vm(uuid string) *vm.VM {
 	if c := d.store.Cell(uuid); c != nil {
 		return c.VM()
@@ -116,6 +118,7 @@ func (d *daemon) vm(uuid string) *vm.VM {
 	return nil
 }
 
+// byCID is the VM that has the vsock_cid; nil: there is none.
 func (d *daemon) byCID(cid uint32) *vm.VM {
 	if c := d.store.ByCID(cid); c != nil {
 		return c.VM()
@@ -145,6 +148,7 @@ func (d *daemon) perm() (listen.Perm, error) {
 	return p, nil
 }
 
+// tls is what tls listeners use; nil where it is not configured.
 func (d *daemon) tls() (*tls.Config, error) {
 	t := &d.cfg.TLS
 	if t.Cert == "" {

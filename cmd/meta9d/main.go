@@ -40,6 +40,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitCode(err)
 }
 
+// do does what the command line asks for, and returns when it is done.
 func (c command) do(stdout, stderr io.Writer) error {
 	switch {
 	case c.help:
@@ -64,6 +65,7 @@ func misused(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
+// exitCode is the exit status that err ends with.
 func exitCode(err error) int {
 	var u usageError
 	switch {

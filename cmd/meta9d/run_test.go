@@ -97,7 +97,7 @@ func TestRefusals(t *testing.T) {
 		"nowhere.pem":           "--config tls.toml",
 		"not a directory":       "--data file",
 		"is a directory":        "--data odd",
-		"file: not a directory": "--data file/deep/er",
+		"file/deep/er":          "--data file/deep/er",
 		"file/x":                "--run file/x",
 		busy.Addr().String():    "--listen tcp:" + busy.Addr().String(),
 		"--insecure":            "--listen tcp:127.0.0.1:0,as=admin",

@@ -46,6 +46,7 @@ type Listener struct {
 	running sync.WaitGroup // the loop, and every connection until it is proved
 }
 
+// start accepts from nl at once; via names it in logs and to the Handler.
 func start(nl net.Listener, via string, prove prover, handle Handler, r *rare) *Listener {
 	l := &Listener{nl: nl, via: via, prove: prove, handle: handle, rare: r}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -101,7 +102,8 @@ func (l *Listener) slot() bool {
 	}
 }
 
-// welcome proves who c is and hands it over.
+// welcome proves who c is and hands it over. Its slot is free again before it is
+// handed over: what a proved peer may take is the Handler's business.
 func (l *Listener) welcome(c net.Conn) {
 	ctx, cancel := context.WithTimeout(l.ctx, ProveTime)
 	who, err := l.prove(ctx, c)

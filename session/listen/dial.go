@@ -109,6 +109,7 @@ func (d *dialled) serve() {
 
 func (d *dialled) via() string { return "dial:" + d.path }
 
+// absent tells the log; not of a device that was hung up while it was dialled.
 func (d *dialled) absent(err error) {
 	if d.ctx.Err() == nil {
 		d.rare.warn(d.via, "the device is not there; dialling on", err)

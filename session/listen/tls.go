@@ -79,6 +79,7 @@ func (cfg Config) named(cert *x509.Certificate) (fs.Principal, error) {
 	return who, nil
 }
 
+// principal is whom one name names; a VM must be here, or its UUID is nobody's.
 func (cfg Config) principal(name string) fs.Principal {
 	if name != "" && name == cfg.Admin {
 		return fs.Principal{Admin: true}

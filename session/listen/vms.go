@@ -127,6 +127,7 @@ func (m *VMs) Close() {
 	<-m.done
 }
 
+// poke wakes work; one wake is enough for all that was left for it.
 func (m *VMs) poke() {
 	select {
 	case m.wake <- struct{}{}:
@@ -180,6 +181,7 @@ func (m *VMs) catchUp() bool {
 	return true
 }
 
+// leave is the end of work: Close's promise.
 func (m *VMs) leave() {
 	for _, k := range m.kept {
 		k.closeSockets()
@@ -246,6 +248,8 @@ func (m *VMs) open(v *vm.VM, k *kept) {
 	}
 }
 
+// listen makes one socket, on which everyone is the VM: that the file's mode and
+// its folder let only the VM's QEMU reach it is all the proof there is.
 func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
 	path := filepath.Join(m.cfg.Run, uuid, s.Name)
 	nl, err := bind(path, perm)
