@@ -16,6 +16,9 @@ func (b *batch) run(in *Intent) Result {
 	case in.Kind == Note && in.Cell == nil:
 		b.note(in)
 		return Result{}
+	case in.Kind == dropHold && in.Hold != nil:
+		in.Hold.cell.drop(in.Hold)
+		return Result{}
 	case in.Cell == nil || in.Kind > Note || in.Space >= vm.NumSpaces:
 		return Result{Err: errs.New(errs.Invalid, "an intent of kind %d, space %d", in.Kind, in.Space)}
 	}

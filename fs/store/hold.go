@@ -11,11 +11,12 @@ import (
 // truncation to 0"). The next commit to the key by anyone computes on "" in place
 // of the value, and ends it; so do the key's removal and Drop.
 type Hold struct {
-	cell   *Cell
-	key    holdKey
-	seq    uint64        // intents submitted up to here come before it
-	active atomic.Bool   // neither committed nor dropped
-	elem   *list.Element // its place in the cell's list; nil: a batch under way applies it
+	cell    *Cell
+	key     holdKey
+	seq     uint64        // intents submitted up to here come before it
+	active  atomic.Bool   // neither committed nor dropped
+	elem    *list.Element // its place in the cell's list; nil: a batch under way applies it
+	dropped bool          // the committer has seen Drop; the committer's
 }
 
 // holdKey names the entry, whatever it is called.
@@ -59,13 +60,23 @@ func hasID(v *vm.VM, k holdKey) bool {
 // Active says whether the key still reads as empty for whoever holds it.
 func (h *Hold) Active() bool { return h.active.Load() }
 
-// Drop ends the Hold without a commit.
+// Drop ends the Hold without a commit, at once for whoever holds it. The intents
+// that were submitted before still find it: what was written over a truncated key
+// must not be mixed with what was in it when the writer's connection is lost. So
+// Drop is an intent itself.
 func (h *Hold) Drop() {
-	h.cell.mu.Lock()
-	defer h.cell.mu.Unlock()
-	h.active.Store(false)
+	if h.active.Swap(false) {
+		h.cell.store.Submit(&Intent{Kind: dropHold, Cell: h.cell, Hold: h})
+	}
+}
+
+// drop is Drop in the committer.
+func (c *Cell) drop(h *Hold) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h.dropped = true
 	if h.elem != nil {
-		h.cell.unlist(h)
+		c.unlist(h)
 	}
 }
 
@@ -117,7 +128,7 @@ func (c *Cell) returnHolds(taken []*Hold) {
 	defer c.mu.Unlock()
 	for i := len(taken) - 1; i >= 0; i-- {
 		h := taken[i]
-		if !h.Active() {
+		if h.dropped {
 			continue
 		}
 		l := c.holds[h.key]

@@ -112,6 +112,43 @@ func TestHoldDrop(t *testing.T) {
 	wantValue(t, c, "k", "old+")
 }
 
+// TestHoldDropOrder drops a hold while a write over it is queued: the write still
+// finds it. A later one does not.
+func TestHoldDropOrder(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		disk := storetest.NewDisk()
+		rec := &storetest.Recorder{Engine: disk}
+		s := open(t, rec, store.Config{})
+		c := create(t, s, `{"uuid":"`+uuidA+`"}`)
+		e := put(t, s, c, "k", "old value")
+		h := s.Hold(c, vm.Keys, e.ID)
+		entered, release := rec.Block()
+		first := submit(s, store.Intent{Kind: store.Put, Cell: c, Name: "other"})
+		wait(t, entered)
+		write := submit(s, store.Intent{Kind: store.Splice, Cell: c, Name: "k", Data: "new"})
+		h.Drop()
+		if h.Active() {
+			t.Error("active after Drop")
+		}
+		if full {
+			disk.Limit(1)
+		}
+		release()
+		wait(t, first)
+		want := "new"
+		if r := wait(t, write); full {
+			if errs.KindOf(r.Err) != errs.NoSpace {
+				t.Error(r.Err)
+			}
+			want = "old value"
+		}
+		disk.Limit(0)
+		wantValue(t, c, "k", want)
+		do(t, s, store.Intent{Kind: store.Append, Cell: c, Name: "k", Data: "+"})
+		wantValue(t, c, "k", want+"+")
+	}
+}
+
 // TestHoldStays over what is refused, changes nothing or is about another key.
 func TestHoldStays(t *testing.T) {
 	s, c, e, h := held(t)

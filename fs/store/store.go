@@ -75,6 +75,8 @@ const (
 	UpdateVM                // Data is the patch (vm.Edit.Update)
 	DeleteVM                //
 	Note                    // only an event: Event's Type, Key
+
+	dropHold // Hold.Drop
 )
 
 // Intent is one change that somebody wants. Intents of one Cell are computed in
