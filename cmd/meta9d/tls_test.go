@@ -1,0 +1,78 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// selfSigned writes a certificate that is its own authority, for a server that is
+// reached at 127.0.0.1 and for a client that has a name.
+func selfSigned(t *testing.T, dir, name string) (cert, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"meta9d"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kder, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
+	for file, b := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: kder}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
+// TestTLS: the certificates of the settings decide who is there, and 9P goes
+// over TLS as it does over a socket.
+func TestTLS(t *testing.T) {
+	for name, path := range map[string]string{"ops": "names/web/keys/hostname", vmUUID: "keys/hostname"} {
+		dir := shortDir(t)
+		cert, key := selfSigned(t, dir, name)
+		p := start(t, dir, "--listen", "tls:127.0.0.1:0", "--config", settings(t,
+			"[tls]\ncert = \""+cert+"\"\nkey = \""+key+"\"\nca = \""+cert+"\"\nadmin = \"ops\"\n"))
+		p.connect("meta9-run/admin.sock").put("ctl", "create "+payload)
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		roots := x509.NewCertPool()
+		roots.AddCert(pair.Leaf)
+		c, err := tls.Dial("tcp", p.listener("tls:"), &tls.Config{
+			Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: "meta9d",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if v := newClient(t, c).get(path); v != "web1" {
+			t.Errorf("%s reads %q", name, v)
+		}
+		if code, log := p.stop(); code != 0 {
+			t.Errorf("exit %d, log:\n%s", code, log)
+		}
+	}
+}
