@@ -5,6 +5,7 @@ package testenv
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -127,15 +128,18 @@ func (s *Server) Restart() {
 // UUID is the n-th UUID of the tests' VMs.
 func UUID(n int) string { return fmt.Sprintf("550e8400-e29b-41d4-a716-%012d", n) }
 
-// NewVM makes a VM of a payload and waits for its socket, which is made when the
-// creation was acknowledged already.
+// NewVM makes a VM of a payload and waits until its socket answers, since that
+// is made when the creation was acknowledged already.
 func (s *Server) NewVM(uuid, payload string) {
 	s.t.Helper()
 	if err := s.Create([]byte(payload)); err != nil {
 		s.t.Fatal(err)
 	}
-	Eventually(s.t, "the VM has its socket", func() bool {
-		_, err := os.Stat(s.VM(uuid))
+	Eventually(s.t, "the VM's socket answers", func() bool {
+		c, err := net.Dial("unix", s.VM(uuid))
+		if err == nil {
+			c.Close()
+		}
 		return err == nil
 	})
 }
