@@ -18,7 +18,8 @@ var ErrTooLarge = errors.New("JSON token size limit exceeded")
 type SyntaxError struct {
 	Desc string
 
-	stray bool // a byte that no token begins or goes on with
+	stray bool // a byte at which no token begins or goes on
+	ends  bool // it ended the line
 }
 
 // Error is what was wrong.
@@ -38,8 +39,9 @@ const sentinel = 0xFF
 // but printable ASCII escaped, numbers as they came. So what it gives can be sent
 // back as it is.
 //
-// Its memory is at most three times the limit, and what does not count is free:
-// blanks, and what it skips.
+// Its memory is at most six times the limit (the text, and 16 bytes for each name,
+// in slices that have grown), and what does not count is free: blanks, and what it
+// skips.
 //
 // After an error of syntax it goes on where QEMU does: past a byte that is in no
 // token, at the next bracket, comma, colon or end of line; past any other error,
@@ -53,7 +55,7 @@ type Decoder struct {
 	names []span // of the members of the objects that are open
 	start int    // where in buf the last token begins
 	depth int    // brackets that are open
-	first bool   // the last token is the first of its line, without blanks before it
+	first bool   // the last token is a brace that begins a line
 	drop  bool   // tokens are skipped, not kept
 	lost  bool   // a stray byte was read: the next token is still to be found
 }
@@ -112,7 +114,7 @@ func (d *Decoder) next() error {
 func (d *Decoder) fail(e *SyntaxError) {
 	d.depth = max(d.depth, 0)
 	if e.stray {
-		d.depth, d.lost = 0, true
+		d.depth, d.lost = 0, !e.ends
 	}
 	d.restart()
 }
@@ -139,12 +141,15 @@ func (d *Decoder) resync() error {
 			continue
 		}
 		_, err := d.token()
-		if e, ok := err.(*SyntaxError); ok && e.stray {
-			d.depth, d.lost = 0, true
-		} else if err != nil {
+		e, bad := err.(*SyntaxError)
+		switch {
+		case bad:
+			d.fail(e)
+		case err != nil:
 			return err
+		default:
+			d.restart()
 		}
-		d.restart()
 	}
 	return nil
 }

@@ -75,7 +75,10 @@ func (d *Decoder) take() (byte, error) {
 // read; what of its token came before is in the value.
 func (d *Decoder) stray(c byte) error {
 	text := clip(string(d.buf[d.start:]))
-	return &SyntaxError{Desc: "JSON parse error, stray '" + text + string([]byte{c}) + "'", stray: true}
+	return &SyntaxError{
+		Desc:  "JSON parse error, stray '" + text + string([]byte{c}) + "'",
+		stray: true, ends: c < ' ' && c != '\t',
+	}
 }
 
 // token reads the next token into the value.
@@ -93,7 +96,6 @@ func (d *Decoder) token() (token, error) {
 	case letter(c):
 		return wordToken, d.letters(c)
 	case structural(c):
-		d.first = d.first && c == '{'
 		return token(c), d.bracket(c)
 	}
 	return 0, d.stray(c)
@@ -372,4 +374,3 @@ func (d *Decoder) hex4() (r rune, text string) {
 	}
 	return r, string(b)
 }
-

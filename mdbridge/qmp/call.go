@@ -1,0 +1,152 @@
+package qmp
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// Do runs a command and gives what it returned. The error is an *Error where the
+// server answered with one; ctx's when that ended first, and then the command may
+// still be done; else the connection has ended.
+func (c *Client) Do(ctx context.Context, cmd Command) (json.RawMessage, error) {
+	verb := "execute"
+	if cmd.OOB {
+		verb = "exec-oob"
+	}
+	members := map[string]any{verb: cmd.Name}
+	if cmd.Arguments != nil {
+		members["arguments"] = cmd.Arguments
+	}
+	a, err := c.call(ctx, members)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", cmd.Name, err)
+	case a.err != nil:
+		return nil, a.err
+	}
+	return a.ret, nil
+}
+
+// Pass runs a command as somebody wrote it, by the rules of Decoder: an object
+// with execute and the rest. It gives the server's answer as one object in ASCII
+// with the id that the command had, and no line end. An answer that is an error
+// is in the error too, as by Do.
+func (c *Client) Pass(ctx context.Context, text []byte) (json.RawMessage, error) {
+	members, err := parseCommand(text)
+	if err != nil {
+		return nil, err
+	}
+	id, _ := members["id"].(json.RawMessage)
+	a, err := c.call(ctx, members)
+	switch {
+	case err != nil:
+		return nil, err
+	case a.err != nil:
+		return bytes.TrimSuffix(AppendError(nil, a.err, id), []byte(lineEnd)), a.err
+	}
+	return bytes.TrimSuffix(AppendReturn(nil, a.ret, id), []byte(lineEnd)), nil
+}
+
+// parseCommand reads exactly one object.
+func parseCommand(text []byte) (map[string]any, error) {
+	d := NewDecoder(bytes.NewReader(append(bytes.Clone(text), '\n')), 8*len(text)+2)
+	v, err := d.Next()
+	if err != nil {
+		return nil, fmt.Errorf("not a command: %w", ending(err))
+	}
+	if v[0] != '{' {
+		return nil, errors.New("QMP input must be a JSON object")
+	}
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal(v, &raw); err != nil {
+		return nil, err
+	}
+	if _, err := d.Next(); err == nil {
+		return nil, errors.New("one command at a time")
+	}
+	members := make(map[string]any, len(raw))
+	for name, value := range raw {
+		members[name] = value
+	}
+	return members, nil
+}
+
+// call sends a command under an id of its own, and waits for the answer.
+func (c *Client) call(ctx context.Context, members map[string]any) (answer, error) {
+	done := make(chan answer, 1)
+	id, err := c.expect(done)
+	if err != nil {
+		return answer{}, err
+	}
+	members["id"] = id
+	if err := c.send(ctx, members); err != nil {
+		c.forget(id)
+		return answer{}, err
+	}
+	select {
+	case a := <-done:
+		return a, nil
+	case <-ctx.Done():
+		c.forget(id)
+		return answer{}, ctx.Err()
+	case <-c.done:
+	}
+	select {
+	case a := <-done: // it came just before the end
+		return a, nil
+	default:
+		return answer{}, fmt.Errorf("no answer: %w", c.Err())
+	}
+}
+
+// expect makes an id, whose answer goes to done.
+func (c *Client) expect(done chan<- answer) (uint64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls == nil {
+		return 0, fmt.Errorf("not sent: %w", c.err)
+	}
+	c.lastID++
+	c.calls[c.lastID] = done
+	return c.lastID, nil
+}
+
+func (c *Client) forget(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.calls, id)
+}
+
+// send writes a command. What was written in part spoils the connection for all
+// that could follow: it is ended.
+func (c *Client) send(ctx context.Context, command any) error {
+	text, err := Marshal(command)
+	if err != nil {
+		return err
+	}
+	select {
+	case c.sending <- struct{}{}:
+		defer func() { <-c.sending }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	err = during(ctx, c.conn.SetWriteDeadline, func() error {
+		_, err := c.conn.Write(append(text, lineEnd...))
+		return err
+	})
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		c.fail(fmt.Errorf("a command was sent in part: %w", ctx.Err()))
+		return ctx.Err()
+	}
+	c.fail(err)
+	return c.Err()
+}

@@ -1,0 +1,230 @@
+package qmp
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Config is what a Client is told. Zero fields take the defaults.
+type Config struct {
+	// GreetTime is how long the greeting may take; 10 s. A QEMU serves one client
+	// of a socket at a time, and lets the others wait for it.
+	GreetTime time.Duration
+	// Limit is how many bytes a message may have that comes in; 64 MiB.
+	Limit int
+	// OnEvent is called for every event, in the order in which they come, maybe
+	// before New returns. It must return soon, must not call the Client, and must
+	// not keep the event's data.
+	OnEvent func(Event)
+}
+
+// Client is a connection to a QMP server, past the negotiation.
+type Client struct {
+	conn     net.Conn
+	dec      *Decoder
+	onEvent  func(Event)
+	greeting Greeting
+	sending  chan struct{} // has a token while somebody writes
+	done     chan struct{} // closed when the reading goroutine has ended
+
+	mu     sync.Mutex
+	calls  map[uint64]chan<- answer // capacity 1; nil: the connection has ended
+	lastID uint64
+	err    error // why it has ended
+}
+
+// answer is what a command came to: one of the two.
+type answer struct {
+	ret json.RawMessage
+	err *Error
+}
+
+// message is anything that a server says.
+type message struct {
+	QMP    *Greeting       `json:"QMP"`
+	Return json.RawMessage `json:"return"`
+	Error  *Error          `json:"error"`
+	ID     json.RawMessage `json:"id"`
+	Event
+}
+
+// Dial connects to the unix socket at path and negotiates; see New.
+func Dial(ctx context.Context, path string, cfg Config) (*Client, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return New(ctx, conn, cfg)
+}
+
+// New waits for the greeting on conn and negotiates: it enables OOB where that is
+// offered. It takes conn over, and closes it on an error. The Client lives on when
+// ctx ends, until Close or until the connection does.
+func New(ctx context.Context, conn net.Conn, cfg Config) (*Client, error) {
+	c := &Client{
+		conn: conn, dec: NewDecoder(conn, cmp.Or(cfg.Limit, 64<<20)), onEvent: cfg.OnEvent,
+		sending: make(chan struct{}, 1), done: make(chan struct{}), calls: make(map[uint64]chan<- answer),
+	}
+	if err := c.greet(ctx, cmp.Or(cfg.GreetTime, 10*time.Second)); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	go c.read()
+	caps := Command{Name: Capabilities}
+	if slices.Contains(c.greeting.Capabilities, OOB) {
+		caps.Arguments = map[string]any{"enable": []string{OOB}}
+	}
+	if _, err := c.Do(ctx, caps); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// greet reads the greeting.
+func (c *Client) greet(ctx context.Context, limit time.Duration) error {
+	timed, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var m message
+	err := during(timed, c.conn.SetReadDeadline, func() error {
+		text, err := c.dec.Next()
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(text, &m)
+	})
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("no greeting within %s; another client may have this socket", limit)
+	case err != nil:
+		return fmt.Errorf("no greeting: %w", ending(err))
+	case m.QMP == nil:
+		return errors.New("no greeting: this is not QMP")
+	}
+	c.greeting = *m.QMP
+	return nil
+}
+
+// during runs f, and while it runs lets the end of ctx end what f waits for, by
+// the deadline that set sets.
+func during(ctx context.Context, set func(time.Time) error, f func() error) error {
+	fired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = set(time.Unix(1, 0))
+		close(fired)
+	})
+	err := f()
+	if !stop() {
+		<-fired
+		_ = set(time.Time{})
+	}
+	return err
+}
+
+// ending says in words how a connection ended.
+func ending(err error) error {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the connection ended in the middle of a message")
+	case errors.Is(err, io.EOF):
+		return errors.New("the connection ended")
+	case errors.Is(err, ErrTooLarge):
+		return errors.New("a message is larger than the limit")
+	}
+	return err
+}
+
+// Greeting is what the server said first.
+func (c *Client) Greeting() Greeting { return c.greeting }
+
+// Done is closed when the connection has ended.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err says why the connection has ended; nil as long as it has not.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Close ends the connection. Calls that wait fail. It must not be called by
+// OnEvent; no event is told after it returns.
+func (c *Client) Close() {
+	c.fail(net.ErrClosed)
+	<-c.done
+}
+
+// fail ends the connection, for the first reason that there is.
+func (c *Client) fail(err error) {
+	c.mu.Lock()
+	if c.err == nil {
+		c.err = ending(err)
+	}
+	c.calls = nil
+	c.mu.Unlock()
+	_ = c.conn.Close()
+}
+
+// read takes in what the server says, until the connection ends.
+func (c *Client) read() {
+	defer close(c.done)
+	for {
+		text, err := c.dec.Next()
+		if err == nil {
+			err = c.take(text)
+		}
+		if err != nil {
+			c.fail(err)
+			return
+		}
+	}
+}
+
+// take hands on one message. What it does not know it leaves alone (section 5).
+func (c *Client) take(text []byte) error {
+	var m message
+	if err := json.Unmarshal(text, &m); err != nil {
+		return fmt.Errorf("not QMP: %w", err)
+	}
+	switch {
+	case m.Event.Name != "":
+		if c.onEvent != nil {
+			c.onEvent(m.Event)
+		}
+	case m.Error != nil && m.ID == nil:
+		// Every command has an id: the server could not read one, and nobody knows
+		// which.
+		return fmt.Errorf("a command was not understood: %w", m.Error)
+	case m.Error != nil || m.Return != nil:
+		c.answer(m.ID, answer{m.Return, m.Error})
+	}
+	return nil
+}
+
+// answer hands an answer to the call that waits for it, if there is still one.
+func (c *Client) answer(id json.RawMessage, a answer) {
+	n, err := strconv.ParseUint(string(id), 10, 64)
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	call := c.calls[n]
+	delete(c.calls, n)
+	c.mu.Unlock()
+	if call != nil {
+		call <- a
+	}
+}
