@@ -166,7 +166,7 @@ func (d *spaceDir) Rename(name string, to Node, newName string, by string, done 
 		done(Missing(to, OpRename))
 		return
 	case other.dir.cell != d.dir.cell || other.space != d.space:
-		done(errs.New(errs.NotPermitted, "a key is renamed within its folder only"))
+		done(errs.New(errs.CrossDevice, "a key is renamed within its folder only"))
 		return
 	}
 	key, err := d.writable(name)

@@ -214,6 +214,20 @@ func (r *Ref) Rename(name string, to *Ref, newName string, done func(error)) {
 	n.Rename(name, to.node, newName, r.by, done)
 }
 
+// Move gives this file another name, in the folder to, as Rename does.
+func (r *Ref) Move(to *Ref, newName string, done func(error)) {
+	var st Stat
+	if err := r.node.Stat(&st); err != nil {
+		done(err)
+		return
+	}
+	if r.parent == nil {
+		done(Missing(r.node, OpRename))
+		return
+	}
+	r.parent.Rename(st.Name, to, newName, done)
+}
+
 // SetStat changes the file's stat, all of c or nothing. A Length of 0 commits at
 // once here; on a Handle it is held.
 func (r *Ref) SetStat(c Change, done func(error)) {

@@ -32,6 +32,26 @@ var handlers = [256]handler{
 	wire.Tsession: tsession,
 	wire.Tsread:   tsread,
 	wire.Tswrite:  tswrite,
+
+	wire.Tlopen:       tlopen,
+	wire.Tlcreate:     tlcreate,
+	wire.Tgetattr:     tgetattr,
+	wire.Tsetattr:     tsetattr,
+	wire.Treaddir:     treaddir,
+	wire.Tstatfs:      tstatfs,
+	wire.Tfsync:       tfsync,
+	wire.Tlock:        tlock,
+	wire.Tgetlock:     tgetlock,
+	wire.Trename:      trename,
+	wire.Trenameat:    trenameat,
+	wire.Tunlinkat:    tunlinkat,
+	wire.Tmkdir:       tmkdir,
+	wire.Tlink:        tunsupported,
+	wire.Tsymlink:     tunsupported,
+	wire.Tmknod:       tunsupported,
+	wire.Treadlink:    tunsupported,
+	wire.Txattrwalk:   tunsupported,
+	wire.Txattrcreate: tunsupported,
 }
 
 // errTag closes a connection: an error reply under the tag would be its second.

@@ -11,14 +11,15 @@ import (
 type fid struct {
 	num     uint32
 	auth    bool
-	ref     *fs.Ref   // nil: auth
-	handle  fs.Handle // nil: not open
-	flags   fs.Flags  // how it is open
-	rclose  bool      // it is removed when it is clunked
-	listing Listing   // an open folder
-	running int       // changes that are submitted and not answered
-	making  bool      // one of them is a create, which all later ones wait for
-	queue   []queued  // changes that wait for earlier ones
+	ref     *fs.Ref    // nil: auth
+	handle  fs.Handle  // nil: not open
+	flags   fs.Flags   // how it is open
+	rclose  bool       // it is removed when it is clunked
+	listing Listing    // an open folder
+	locks   *lockTable // nil: it has never locked anything
+	running int        // changes that are submitted and not answered
+	making  bool       // one of them is a create, which all later ones wait for
+	queue   []queued   // changes that wait for earlier ones
 }
 
 // queued is a change that waits for its turn.

@@ -12,15 +12,19 @@ func topen(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	if f.handle != nil || f.making {
-		return errs.BadUse
-	}
 	flags, err := c.openFlags(m.Mode)
 	if err != nil {
 		return err
 	}
-	rclose := m.Mode&wire.ORclose != 0
-	if f.ref.IsDir() && (flags != fs.Read || rclose) {
+	return c.open(m.Tag, f, flags, m.Mode&wire.ORclose != 0, wire.Ropen)
+}
+
+// open opens what the fid is and answers with a message of type t.
+func (c *conn) open(tag uint16, f *fid, flags fs.Flags, rclose bool, t wire.Type) error {
+	switch {
+	case f.handle != nil || f.making:
+		return errs.BadUse
+	case f.ref.IsDir() && (flags&(fs.Write|fs.Trunc|fs.AppendTo) != 0 || rclose):
 		return errs.IsDir
 	}
 	h, err := f.ref.Open(flags)
@@ -28,7 +32,7 @@ func topen(c *conn, m *wire.Msg) error {
 		return err
 	}
 	f.opened(h, flags, rclose)
-	c.answer(&wire.Msg{Type: wire.Ropen, Tag: m.Tag, QID: f.ref.QID(), Iounit: c.iounit()})
+	c.answer(&wire.Msg{Type: t, Tag: tag, QID: f.ref.QID(), Iounit: c.iounit()})
 	return nil
 }
 
@@ -69,9 +73,6 @@ func tcreate(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	if f.handle != nil || f.making {
-		return errs.BadUse
-	}
 	if m.Perm&(wire.DMUnix|wire.DMAuth) != 0 {
 		return errs.New(errs.Unsupported, "only files are made here, perm was %#o", m.Perm)
 	}
@@ -79,24 +80,43 @@ func tcreate(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	if err := c.mayWait(); err != nil {
-		return err
-	}
 	if m.Perm&wire.DMAppend != 0 {
 		flags |= fs.AppendTo
 	}
-	flags = flags&^fs.Trunc | fs.Excl
-	name, dir, rclose := m.Name, m.Perm&wire.DMDir != 0, m.Mode&wire.ORclose != 0
-	r := &request{tag: m.Tag, fid: f, reply: func(r *request) { r.created(flags, rclose) }}
+	return c.create(f, creation{
+		tag: m.Tag, name: m.Name, dir: m.Perm&wire.DMDir != 0, flags: flags&^fs.Trunc | fs.Excl,
+		rclose: m.Mode&wire.ORclose != 0, answer: wire.Rcreate,
+	})
+}
+
+// creation is what a Tcreate or a Tlcreate asks for, in any dialect.
+type creation struct {
+	tag    uint16
+	name   string
+	dir    bool
+	flags  fs.Flags
+	rclose bool
+	answer wire.Type
+}
+
+// create makes a file in the folder that the fid is, which becomes the file.
+func (c *conn) create(f *fid, n creation) error {
+	if f.handle != nil || f.making {
+		return errs.BadUse
+	}
+	if err := c.mayWait(); err != nil {
+		return err
+	}
+	r := &request{tag: n.tag, fid: f, reply: func(r *request) { r.created(&n) }}
 	c.begin(r, true, func() {
 		f.making = true
-		f.ref.Create(name, flags, dir, r.made)
+		f.ref.Create(n.name, n.flags, n.dir, r.made)
 	})
 	return nil
 }
 
 // created makes the fid the new file.
-func (r *request) created(flags fs.Flags, rclose bool) {
+func (r *request) created(n *creation) {
 	f, c := r.fid, r.c
 	f.making = false
 	if r.err != nil {
@@ -104,6 +124,6 @@ func (r *request) created(flags fs.Flags, rclose bool) {
 		return
 	}
 	f.ref = r.ref
-	f.opened(r.handle, flags, rclose)
-	c.answer(&wire.Msg{Type: wire.Rcreate, Tag: r.tag, QID: f.ref.QID(), Iounit: c.iounit()})
+	f.opened(r.handle, n.flags, n.rclose)
+	c.answer(&wire.Msg{Type: n.answer, Tag: r.tag, QID: f.ref.QID(), Iounit: c.iounit()})
 }

@@ -46,6 +46,7 @@ type Server struct {
 	indexer *indexer
 	misses  misses
 	rare    rareLog
+	locks   lockTable
 	quit    chan struct{} // closed by Drain
 
 	mu      sync.Mutex // after any conn.mu

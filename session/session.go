@@ -21,6 +21,7 @@ type session struct {
 	view    *fs.View // nil before the first attach
 	fids    map[uint32]*fid
 	nfids   atomic.Int32 // len(fids), for sessions/
+	locks   int          // held by its fids; lockTable.mu guards it
 
 	// Server.mu guards the rest.
 	id      uint64  // its name in sessions/; 0: not enrolled
@@ -38,6 +39,9 @@ type session struct {
 
 // close ends the session's files. Nothing of it waits any more.
 func (s *session) close() {
+	for _, f := range s.fids {
+		f.unlock()
+	}
 	if s.view != nil {
 		s.view.Close()
 		s.view = nil

@@ -84,7 +84,11 @@ func (f *fid) clunk(r *request) {
 	}
 }
 
-func clunked(r *request) { r.c.reply(r, wire.Rclunk) }
+// clunked frees the locks only now, when all that was written is durable.
+func clunked(r *request) {
+	r.fid.unlock()
+	r.c.reply(r, wire.Rclunk)
+}
 
 // reply answers a change that has nothing to say but how it ended.
 func (c *conn) reply(r *request, t wire.Type) {
@@ -129,6 +133,7 @@ func (c *conn) unlink(f *fid) {
 
 // drop closes the file without a clunk.
 func (f *fid) drop() {
+	f.unlock()
 	if f.handle != nil {
 		f.handle.Drop()
 		f.handle = nil

@@ -34,6 +34,7 @@ const (
 	Quota                // too many keys
 	TooManyFids          // the connection has too many fids
 	ReadOnly             // a read-only place
+	CrossDevice          // a rename to another folder; a program copies instead
 	Unsupported          // not in this server
 	UnknownFid           // no such fid
 	FidInUse             // the fid is taken
@@ -76,6 +77,7 @@ var table = [numKinds]row{
 	Quota:           {text: "Disk quota exceeded", errno: linux.EDQUOT},
 	TooManyFids:     {text: "Too many open files", errno: linux.EMFILE},
 	ReadOnly:        {text: "read only file system", errno: linux.EROFS},
+	CrossDevice:     {text: "Invalid cross-device link", errno: linux.EXDEV},
 	Unsupported:     {text: "Operation not supported", errno: linux.EOPNOTSUPP},
 	UnknownFid:      {text: "fid unknown or out of range", errno: linux.EBADF},
 	FidInUse:        {text: "fid already in use", errno: linux.EBADF},

@@ -1,0 +1,121 @@
+package session
+
+import (
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// The types of directory entries, readdir(3)'s, which v9fs passes on as they are.
+const (
+	typeDir  p9.QIDType = 4
+	typeFile p9.QIDType = 8
+)
+
+// treaddir answers with as many entries as fit, from the cookie of an earlier
+// one on. There are none for "." and "..", which Linux makes itself.
+func treaddir(c *conn, m *wire.Msg) error {
+	f, err := c.sess.opened(m.Fid, fs.Read)
+	if err != nil {
+		return err
+	}
+	b := c.reserve(int(min(m.Count, c.msize-wire.ReadLen)))
+	used, more, err := dirents(f.ref, m.Offset, b)
+	switch {
+	case err != nil:
+		return err
+	case used == 0 && more:
+		return errs.New(errs.Invalid, "count %d is too small for the next entry", m.Count)
+	}
+	c.answerRead(wire.Rreaddir, m.Tag, used, f.num, nil)
+	return nil
+}
+
+// dirents fills b with the entries of a folder after a cookie and tells how many
+// bytes they take, and whether there are more.
+func dirents(ref *fs.Ref, after uint64, b []byte) (used int, more bool, err error) {
+	err = ref.List(after, func(cookie uint64, st *fs.Stat) bool {
+		d := p9.Dirent{QID: st.QID, Offset: cookie, Type: typeFile, Name: st.Name}
+		if st.IsDir() {
+			d.Type = typeDir
+		}
+		if used+wire.DirentSize(&d) > len(b) {
+			more = true
+			return false
+		}
+		used = len(wire.AppendDirent(b[:used], &d))
+		return true
+	})
+	return used, more, err
+}
+
+// rmdir is the flag of a Tunlinkat that asks for a folder's removal, AT_REMOVEDIR.
+const rmdir = 0x200
+
+// tunlinkat removes an entry of a folder by its name.
+func tunlinkat(c *conn, m *wire.Msg) error {
+	name, dir := m.Name, m.L.Flags&rmdir != 0
+	return c.alter(m, wire.Runlinkat, func(f *fid, done func(error)) { f.ref.Unlink(name, dir, done) })
+}
+
+// trenameat gives an entry of a folder another name, and replaces what has that.
+func trenameat(c *conn, m *wire.Msg) error {
+	to, err := c.sess.file(m.Newfid)
+	if err != nil {
+		return err
+	}
+	from, name := m.Name, m.Ext
+	return c.alter(m, wire.Rrenameat, func(f *fid, done func(error)) { f.ref.Rename(from, to.ref, name, done) })
+}
+
+// trename gives the file that the fid is another name, in the folder that newfid
+// is.
+func trename(c *conn, m *wire.Msg) error {
+	to, err := c.sess.file(m.Newfid)
+	if err != nil {
+		return err
+	}
+	name := m.Name
+	return c.alter(m, wire.Rrename, func(f *fid, done func(error)) { f.ref.Move(to.ref, name, done) })
+}
+
+// alter enters a change that the fid of m is asked for and that has nothing to
+// say but how it ended.
+func (c *conn) alter(m *wire.Msg, t wire.Type, change func(f *fid, done func(error))) error {
+	f, err := c.sess.file(m.Fid)
+	if err != nil {
+		return err
+	}
+	if err := c.mayWait(); err != nil {
+		return err
+	}
+	r := &request{tag: m.Tag, fid: f, reply: func(r *request) { r.c.reply(r, t) }}
+	c.begin(r, true, func() { change(f, r.ended) })
+	return nil
+}
+
+// tmkdir is refused: folders come with a VM.
+func tmkdir(c *conn, m *wire.Msg) error {
+	f, err := c.sess.file(m.Fid)
+	if err != nil {
+		return err
+	}
+	if _, err := f.ref.Walk(m.Name); err == nil {
+		return errs.Exists
+	}
+	name := m.Name
+	return c.alter(m, wire.Rmkdir, func(f *fid, done func(error)) {
+		f.ref.Create(name, fs.Read, true, func(_ *fs.Ref, _ fs.Handle, err error) { done(err) })
+	})
+}
+
+// tunsupported refuses what no file here has: links, devices, extended
+// attributes. Linux falls back on EOPNOTSUPP, and on no other errno.
+func tunsupported(c *conn, m *wire.Msg) error {
+	if _, err := c.sess.file(m.Fid); err != nil {
+		return err
+	}
+	return errs.Unsupported
+}

@@ -1,0 +1,321 @@
+package session
+
+import (
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// The bounds of locks: on one file, and what one session holds. Past them a lock
+// is refused as by a full lock table (LockStatusError, which is ENOLCK).
+const (
+	maxFileLocks    = 1024
+	maxSessionLocks = 1024
+)
+
+// span is a range of bytes of a file, both ends in it.
+type span struct{ from, to uint64 }
+
+func (s span) meets(o span) bool { return s.from <= o.to && o.from <= s.to }
+
+// lock is one range that is locked. A lock belongs to its fid, with which it
+// goes, and to the process that asked: either may unlock it, as flock(2) and
+// fcntl(2) want. Linux settles conflicts within one mount itself.
+type lock struct {
+	span
+	write  bool
+	fid    *fid
+	sess   *session
+	client string
+	pid    uint32
+}
+
+// owns tells whether l and o never conflict.
+func (l *lock) owns(o *lock) bool {
+	return l.fid == o.fid || (l.sess == o.sess && l.pid == o.pid && l.client == o.client)
+}
+
+func (l *lock) conflicts(o *lock) bool {
+	return (l.write || o.write) && l.meets(o.span) && !l.owns(o)
+}
+
+// lockTable is the locks of all files, by qid path. Its mutex comes after the
+// monitor of a conn, and nothing is called with it held but request.woken.
+type lockTable struct {
+	mu    sync.Mutex
+	files map[uint64]*fileLocks
+}
+
+// fileLocks are those of one file, and who waits for some of them to go.
+type fileLocks struct {
+	held  []lock
+	waits []*request
+}
+
+// set takes a lock, or takes its range from those of its owner if it unlocks.
+func (t *lockTable) set(path uint64, l lock, unlock bool) p9.LockStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.files[path]
+	if f == nil {
+		if unlock {
+			return p9.LockStatusOK
+		}
+		f = &fileLocks{}
+		if t.files == nil {
+			t.files = make(map[uint64]*fileLocks)
+		}
+		t.files[path] = f
+	}
+	if !unlock {
+		if status := f.may(&l); status != p9.LockStatusOK {
+			t.tidy(path, f)
+			return status
+		}
+	}
+	f.take(&l)
+	if !unlock {
+		f.held = append(f.held, l)
+		l.sess.locks++
+	}
+	f.wake()
+	t.tidy(path, f)
+	return p9.LockStatusOK
+}
+
+// may tells whether l can be had now.
+func (f *fileLocks) may(l *lock) p9.LockStatus {
+	switch {
+	case f.conflict(l) != nil:
+		return p9.LockStatusBlocked
+	case len(f.held) >= maxFileLocks-1, l.sess.locks >= maxSessionLocks-1: // take may split one
+		return p9.LockStatusError
+	}
+	return p9.LockStatusOK
+}
+
+func (f *fileLocks) conflict(l *lock) *lock {
+	i := slices.IndexFunc(f.held, func(o lock) bool { return l.conflicts(&o) })
+	if i < 0 {
+		return nil
+	}
+	return &f.held[i]
+}
+
+// take takes l's range out of what its owner holds. Of a lock that reaches
+// further, the ends stay.
+func (f *fileLocks) take(l *lock) {
+	var kept []lock
+	for _, o := range f.held {
+		if !l.owns(&o) || !l.meets(o.span) {
+			kept = append(kept, o)
+			continue
+		}
+		o.sess.locks--
+		for _, end := range o.without(l.span) {
+			rest := o
+			rest.span = end
+			kept = append(kept, rest)
+			o.sess.locks++
+		}
+	}
+	f.held = kept
+}
+
+// without is what is left of s when o is taken out: none, one or two ends.
+func (s span) without(o span) []span {
+	var ends []span
+	if s.from < o.from {
+		ends = append(ends, span{s.from, o.from - 1})
+	}
+	if s.to > o.to {
+		ends = append(ends, span{o.to + 1, s.to})
+	}
+	return ends
+}
+
+// wake lets all who wait try again; who is still in conflict waits on.
+func (f *fileLocks) wake() {
+	for _, r := range f.waits {
+		r.woken()
+	}
+	f.waits = nil
+}
+
+func (t *lockTable) tidy(path uint64, f *fileLocks) {
+	if len(f.held) == 0 && len(f.waits) == 0 {
+		delete(t.files, path)
+	}
+}
+
+// wait enters a request that waits for l; ready: nothing is in its way any more,
+// and woken is not called.
+func (t *lockTable) wait(path uint64, l *lock, r *request) (cancel func(), ready bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.files[path]
+	if f == nil || f.conflict(l) == nil {
+		return func() {}, true
+	}
+	f.waits = append(f.waits, r)
+	return func() { t.forget(path, r) }, false
+}
+
+func (t *lockTable) forget(path uint64, r *request) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f := t.files[path]; f != nil {
+		f.waits = slices.DeleteFunc(f.waits, func(o *request) bool { return o == r })
+		t.tidy(path, f)
+	}
+}
+
+// test is the lock that is in l's way; false: none.
+func (t *lockTable) test(path uint64, l *lock) (lock, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f := t.files[path]; f != nil {
+		if o := f.conflict(l); o != nil {
+			return *o, true
+		}
+	}
+	return lock{}, false
+}
+
+// unlock frees what the fid has locked, for it ends.
+func (f *fid) unlock() {
+	if f.locks != nil {
+		f.locks.drop(f.ref.QID().Path, f)
+		f.locks = nil
+	}
+}
+
+// drop frees the locks that belong to the fid.
+func (t *lockTable) drop(path uint64, owner *fid) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.files[path]
+	if f == nil {
+		return
+	}
+	f.held = slices.DeleteFunc(f.held, func(l lock) bool {
+		if l.fid == owner {
+			l.sess.locks--
+		}
+		return l.fid == owner
+	})
+	f.wake()
+	t.tidy(path, f)
+}
+
+// lockOf is the lock that a Tlock or Tgetlock means.
+func (c *conn) lockOf(m *wire.Msg) (l lock, f *fid, err error) {
+	if f, err = c.sess.file(m.Fid); err != nil {
+		return l, nil, err
+	}
+	l = lock{
+		span: span{m.L.Start, math.MaxUint64}, write: m.L.LockType == p9.WriteLock,
+		fid: f, sess: c.sess, client: m.L.ClientID, pid: m.L.ProcID,
+	}
+	switch {
+	case m.L.LockType > p9.Unlock, m.L.Length > 0 && m.L.Start+m.L.Length-1 < m.L.Start:
+		return l, nil, errs.New(errs.Invalid, "a lock of type %d from %d, %d bytes", m.L.LockType, m.L.Start, m.L.Length)
+	case len(l.client) > maxClientID:
+		return l, nil, errs.New(errs.NameTooLong, "a client_id has at most %d bytes", maxClientID)
+	case m.L.Length > 0:
+		l.to = m.L.Start + m.L.Length - 1
+	}
+	return l, f, nil
+}
+
+// maxClientID is the length in bytes of the longest client_id, which is a host's
+// name.
+const maxClientID = 255
+
+// tlock locks or unlocks a range of a file. One that is in the way of a request
+// that may block makes it wait here, so that a flock(1) goes on the moment it can
+// (Linux would ask again after 30 s).
+func tlock(c *conn, m *wire.Msg) error {
+	l, f, err := c.lockOf(m)
+	if err != nil {
+		return err
+	}
+	status := c.srv.locks.set(f.ref.QID().Path, l, m.L.LockType == p9.Unlock)
+	f.locks = &c.srv.locks
+	if status == p9.LockStatusBlocked && m.L.Flags&uint32(p9.LockFlagsBlock) != 0 {
+		return c.awaitLock(m.Tag, f, l)
+	}
+	c.lockStatus(m.Tag, status)
+	return nil
+}
+
+func (c *conn) lockStatus(tag uint16, status p9.LockStatus) {
+	r := wire.Msg{Type: wire.Rlock, Tag: tag}
+	r.L.Status = status
+	c.answer(&r)
+}
+
+// awaitLock enters a Tlock that waits; a Tflush or the fid's clunk ends it.
+func (c *conn) awaitLock(tag uint16, f *fid, l lock) error {
+	if err := c.mayWait(); err != nil {
+		return err
+	}
+	r := &request{tag: tag, fid: f}
+	r.again = func(r *request) { r.lockAgain(&l) }
+	c.enter(r)
+	r.watchLock(&l)
+	return nil
+}
+
+func (r *request) watchLock(l *lock) {
+	cancel, ready := r.c.srv.locks.wait(r.fid.ref.QID().Path, l, r)
+	r.cancel = cancel
+	if ready {
+		r.c.put(r)
+	}
+}
+
+// lockAgain tries once more after some lock of the file went.
+func (r *request) lockAgain(l *lock) {
+	c := r.c
+	status := c.srv.locks.set(r.fid.ref.QID().Path, *l, false)
+	if status == p9.LockStatusBlocked {
+		r.watchLock(l)
+		return
+	}
+	delete(c.waiting, r.tag)
+	c.lockStatus(r.tag, status)
+}
+
+// tgetlock tells which lock would be in the way.
+func tgetlock(c *conn, m *wire.Msg) error {
+	l, f, err := c.lockOf(m)
+	if err != nil {
+		return err
+	}
+	r := wire.Msg{Type: wire.Rgetlock, Tag: m.Tag}
+	r.L.LockType, r.L.Start, r.L.Length = p9.Unlock, m.L.Start, m.L.Length
+	r.L.ProcID, r.L.ClientID = m.L.ProcID, m.L.ClientID
+	if o, ok := c.srv.locks.test(f.ref.QID().Path, &l); ok {
+		r.L.LockType, r.L.Start, r.L.Length = p9.ReadLock, o.from, o.length()
+		r.L.ProcID, r.L.ClientID = o.pid, o.client
+		if o.write {
+			r.L.LockType = p9.WriteLock
+		}
+	}
+	c.answer(&r)
+	return nil
+}
+
+// length is that of a range as Rgetlock says it: 0 is to the end.
+func (s span) length() uint64 {
+	if s.to == math.MaxUint64 {
+		return 0
+	}
+	return s.to - s.from + 1
+}
