@@ -220,7 +220,7 @@ func (s *script) settings(rest string) func(*session.Config) {
 			if d, err := time.ParseDuration(value); err == nil {
 				field.SetInt(int64(d))
 			} else if n, err := strconv.Atoi(value); err == nil {
-				field.SetInt(int64(n))
+				field.Set(reflect.ValueOf(n).Convert(field.Type()))
 			} else {
 				s.fatalf("%v", err)
 			}
