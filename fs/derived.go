@@ -61,11 +61,13 @@ func (d *derivedDir) Walk(name string) (Node, error) {
 	return n, nil
 }
 
-// file is the node of one name.
+// file is the node of one name. What derives it may outlive the View, so it keeps
+// nothing of that.
 func (d *derivedDir) file(name, key string) *derivedFile {
+	value := d.of.value
 	return &derivedFile{
 		dir: d.dir, path: DerivedPath(d.dir.cell.ID(), d.of.folder, key), name: name, mode: 0o444,
-		derive: func(m *vm.VM) (string, bool) { return d.of.value(m, key) },
+		derive: func(m *vm.VM) (string, bool) { return value(m, key) },
 	}
 }
 

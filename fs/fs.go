@@ -180,6 +180,8 @@ const ErrWait = errs.Again
 type Waiter interface {
 	// Wait calls wake once, from another goroutine, when Read at the same offset
 	// would no longer wait; ready means that it is so now, and wake is not called.
+	// Either may be in vain (an event that a guest is not shown): then Read answers
+	// ErrWait again.
 	Wait(wake func()) (cancel func(), ready bool)
 }
 

@@ -23,6 +23,10 @@ import (
 // error's kind with some words of its text, or what was read. $A and $B are the
 // VMs' UUIDs. "limits VALUE KEYS BYTES" as the first line sets the store's.
 func TestScripts(t *testing.T) {
+	playScripts(t, func(*testing.T) store.Engine { return store.NewMemory() })
+}
+
+func playScripts(t *testing.T, engine func(t *testing.T) store.Engine) {
 	files, err := filepath.Glob("testdata/script/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no scripts", err)
@@ -33,7 +37,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			playScript(t, string(text))
+			playScript(t, engine(t), string(text))
 		})
 	}
 }
@@ -48,7 +52,7 @@ type player struct {
 	states  map[string]fs.HandleState
 }
 
-func playScript(t *testing.T, text string) {
+func playScript(t *testing.T, e store.Engine, text string) {
 	var cfg store.Config
 	lines := strings.Split(text, "\n")
 	if f := strings.Fields(lines[0]); len(f) == 4 && f[0] == "limits" {
@@ -56,7 +60,7 @@ func playScript(t *testing.T, text string) {
 		lines[0] = ""
 	}
 	p := &player{
-		world: newWorld(t, cfg), t: t, clients: map[string]*client{}, handles: map[string]fs.Handle{},
+		world: worldOn(t, e, cfg, nil), t: t, clients: map[string]*client{}, handles: map[string]fs.Handle{},
 		refs: map[string]*fs.Ref{}, nodes: map[string]fs.NodeState{}, states: map[string]fs.HandleState{},
 	}
 	for i, line := range lines {
@@ -225,6 +229,8 @@ func (p *player) refStep(c *client, r *fs.Ref, verb string, args []string) (stri
 			to = c.walk(path(args[2])...)
 		}
 		return "ok", c.await(func(done func(error)) { r.Rename(args[0], to, args[1], done) })
+	case "move":
+		return "ok", c.await(func(done func(error)) { r.Move(c.walk(path(args[0])...), args[1], done) })
 	case "set":
 		return "ok", c.await(func(done func(error)) { r.SetStat(p.change(args), done) })
 	}

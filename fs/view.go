@@ -60,6 +60,7 @@ func (v *View) guest() bool { return !v.who.Admin }
 // the muid of what is written from there, and gives no rights. Errors: AuthFailed
 // for nobody, NotFound, NotDir when aname is a file, NameTooLong for the uname.
 func (v *View) Attach(uname, aname string) (*Ref, error) {
+	uname = strings.ToValidUTF8(uname, "\uFFFD") // it goes into events, which are JSON
 	if len(uname) > maxUname {
 		return nil, errs.New(errs.NameTooLong, "a user name is at most %d bytes", maxUname)
 	}

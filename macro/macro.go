@@ -57,6 +57,10 @@ func Put(r *fs.Ref, names []string, data []byte, done func(error)) {
 		put(r.Node(), data, r.By(), done)
 		return
 	}
+	if err := checkNames(names); err != nil {
+		done(err)
+		return
+	}
 	last := len(names) - 1
 	dir, err := find(r, names[:last])
 	if err != nil {
