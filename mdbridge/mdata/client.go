@@ -1,0 +1,250 @@
+package mdata
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"meta9/fs/errs"
+)
+
+// Places are where a guest finds its metadata service: the unix sockets of zones,
+// newest first, and the second serial port of a virtual machine.
+var Places = []string{
+	"/.zonecontrol/metadata.sock",
+	"/native/.zonecontrol/metadata.sock",
+	"/var/run/smartdc/metadata.sock",
+	"/dev/ttyS1",
+}
+
+// Find is the first of Places that is there. errs.NotFound: none is.
+func Find() (string, error) {
+	for _, path := range Places {
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", errs.New(errs.NotFound, "no metadata service: none of %s is there", strings.Join(Places, ", "))
+}
+
+// Bounds of a call: its time where the context has no deadline, how often the
+// request is sent, with which pause where the host does not even listen, and the
+// largest reply.
+const (
+	patience = 60 * time.Second
+	tries    = 3
+	pause    = 100 * time.Millisecond
+	maxReply = 16 << 20
+)
+
+// Client asks a host for metadata, by version 2 where the host has it. A call ends
+// with its context, or after a minute. When the service is not there, is silent or
+// talks nonsense, the error is errs.IO with a text that names the service and says
+// what was sent and what came back; then the Client is of no more use. It belongs
+// to one goroutine at a time.
+type Client struct {
+	path  string
+	link  link
+	lines *Lines
+	v2    bool
+	talk  talk
+}
+
+// Refusal is a host's FAILURE, or another word that is not known.
+type Refusal struct {
+	Path string // of the host
+	What string // the request
+	Text string // the host's words, or ""
+}
+
+func (r *Refusal) Error() string {
+	if r.Text == "" {
+		return r.Path + ": " + r.What + ": the host refuses, and does not say why"
+	}
+	return r.Path + ": " + r.What + ": " + r.Text
+}
+
+// Unwrap makes a Refusal an errs.NotPermitted.
+func (r *Refusal) Unwrap() error { return errs.NotPermitted }
+
+// Dial connects to the service at path: a unix socket, or a character device,
+// which is locked for as long as the Client is open.
+func Dial(ctx context.Context, path string) (*Client, error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	c := &Client{path: path, talk: talk{began: time.Now()}}
+	if err := c.reset(ctx); err != nil {
+		c.Close()
+		return nil, c.explain(ctx, "connecting", err)
+	}
+	return c, nil
+}
+
+// limited is ctx with a deadline.
+func limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, patience)
+}
+
+// Close ends the connection.
+func (c *Client) Close() error {
+	if c.link == nil {
+		return nil
+	}
+	return c.link.Close()
+}
+
+// Get is the value of the key. errs.NotFound: there is none.
+func (c *Client) Get(ctx context.Context, key string) ([]byte, error) {
+	return c.call(ctx, request{Get, named(Get, key), []byte(key)})
+}
+
+// Keys are the names of all keys but the derived ones (sdc:).
+func (c *Client) Keys(ctx context.Context) ([]string, error) {
+	list, err := c.call(ctx, request{Keys, Keys, nil})
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return strings.Split(string(list), "\n"), nil
+}
+
+// Put makes value the key's. errs.Unsupported: the host speaks version 1 only.
+func (c *Client) Put(ctx context.Context, key string, value []byte) error {
+	enc := base64.StdEncoding
+	payload := enc.AppendEncode(nil, []byte(key))
+	payload = enc.AppendEncode(append(payload, ' '), value)
+	_, err := c.call(ctx, request{Put, named(Put, key), payload})
+	return err
+}
+
+// Delete removes the key, if it is there. errs.Unsupported: as for Put.
+func (c *Client) Delete(ctx context.Context, key string) error {
+	_, err := c.call(ctx, request{Delete, named(Delete, key), []byte(key)})
+	return err
+}
+
+// request is what is asked for. Each may be sent twice: the second time does what
+// the first did.
+type request struct {
+	code    string
+	what    string // for people
+	payload []byte // decoded
+}
+
+func named(code, key string) string { return fmt.Sprintf("%s %.80q", code, key) }
+
+// Errors of one attempt, after which another may succeed.
+var (
+	errSilent  = errors.New("no answer")
+	errRefused = errors.New("the host does not understand what it is sent")
+	errNoise   = errors.New("the host sends more than any answer has")
+	errBusy    = errors.New("the line is never quiet")
+	errClosed  = errors.New("the host closed the connection")
+)
+
+// call sends the request, again if need be, and gives the value of the reply.
+func (c *Client) call(ctx context.Context, r request) ([]byte, error) {
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	c.talk = talk{began: time.Now()}
+	var err error
+	for left := tries; left > 0; left-- {
+		if left < tries {
+			if err = c.again(ctx, err); err != nil {
+				break
+			}
+		}
+		var value []byte
+		if value, err = c.try(ctx, r, left); !transient(err) {
+			return value, err
+		}
+	}
+	return nil, c.explain(ctx, r.what, err)
+}
+
+// transient tells whether an error is of one attempt, not of the request.
+func transient(err error) bool {
+	var r *Refusal
+	return err != nil && !errors.As(err, &r) && !errors.Is(err, errs.NotFound) && !errors.Is(err, errs.Unsupported)
+}
+
+// again makes ready for another attempt. It gives what it failed with, or the
+// error of the one before when there is no time left.
+func (c *Client) again(ctx context.Context, err error) error {
+	if !errors.Is(err, errSilent) {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+	if over(ctx) {
+		return err
+	}
+	return c.reset(ctx)
+}
+
+// try sends the request once, and waits for the reply for its share of the time.
+func (c *Client) try(ctx context.Context, r request, left int) ([]byte, error) {
+	deadline, _ := ctx.Deadline()
+	defer c.limit(ctx, time.Until(deadline)/time.Duration(left))()
+	if c.v2 {
+		return c.tryV2(r)
+	}
+	return c.tryV1(r)
+}
+
+// talk is what was said during a call, for errors.
+type talk struct {
+	began time.Time
+	sent  []byte // the last request
+	times int    // how often one was sent
+	got   []byte // the beginning of the last line that came back
+	lines int    // how many came
+}
+
+// explain makes an error that says where it happened, what was sent and what came
+// back.
+func (c *Client) explain(ctx context.Context, what string, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return context.Cause(ctx)
+	}
+	if errors.Is(err, io.EOF) {
+		err = errClosed
+	}
+	return errs.New(errs.IO, "%s: %s: %v in %v; %v", c.path, what, err, time.Since(c.talk.began).Round(time.Millisecond), c.talk)
+}
+
+// String is without values, which may be secrets.
+func (t talk) String() string {
+	sent, got := "sent nothing", "received nothing"
+	if t.times > 0 {
+		sent = fmt.Sprintf("sent the line %q", brief(t.sent))
+	}
+	if t.times > 1 {
+		sent += fmt.Sprintf(", the last of %d", t.times)
+	}
+	if t.lines > 0 {
+		got = fmt.Sprintf("received the line %q", brief(t.got))
+	}
+	if t.lines > 1 {
+		got += fmt.Sprintf(", the last of %d", t.lines)
+	}
+	return sent + ", " + got
+}
+
+// brief is a line without a frame's payload.
+func brief(line []byte) string {
+	const words, most = 5, 80 // V2, length, checksum, id, code
+	s := string(line[:min(len(line), most)])
+	if parts := strings.SplitN(s, " ", words+1); parts[0] == V2 && len(parts) > words {
+		s = strings.Join(parts[:words], " ") + " ..."
+	}
+	return strings.TrimRight(s, "\n")
+}
