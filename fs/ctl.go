@@ -29,6 +29,7 @@ func (n *ctlFile) Stat(st *Stat) error {
 	return n.v.statStream(st, n.QID(), n.dir, "ctl", 0o600)
 }
 
+// Open takes the state where it is to be read; truncation is ignored.
 func (n *ctlFile) Open(f Flags) (Handle, error) {
 	h := &ctlHandle{fileHandle: fileHandle{plain: plain{node: n, flags: f}, content: n.status}, ctl: ctl{file: n}}
 	if f&Read == 0 {
@@ -90,10 +91,15 @@ func (h *ctlHandle) State() HandleState {
 	return HandleState{Flags: h.flags &^ (Trunc | Excl), Last: bytes.Clone(h.ctl.line)}
 }
 
+// restore takes the unfinished line back; what ran before is not run again.
 func (h *ctlHandle) restore(hs HandleState) { h.ctl.line = bytes.Clone(hs.Last) }
 
 // ctl runs the lines that are written to one Handle, one after the other. A verb
 // ends in the committer, and the next begins there.
+//
+// Lines are gathered when their write's turn comes, not when it is written: what a
+// failed line leaves of its write is dropped whole, and the next write, which may
+// have come already, starts a line of its own.
 type ctl struct {
 	file *ctlFile
 
@@ -144,7 +150,7 @@ func (c *ctl) run() {
 // verb runs one line. It tells whether the verb is done already; else the verb
 // goes on with run when it is.
 func (c *ctl) verb(w *ctlWrite, line string) bool {
-	var first atomic.Bool // who of the two comes first leaves the rest to the other
+	var first atomic.Bool // who of the two is first leaves the rest to the other
 	c.file.run(line, w.by, func(err error) {
 		if err != nil {
 			c.end(w, err)

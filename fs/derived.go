@@ -10,6 +10,10 @@ import (
 	"meta9/fs/vm"
 )
 
+// A derived file has the same content for all who read it at one revision of its
+// VM, guests and admins apart. It is computed by the first who looks, and shared
+// while it is open; it pins memory like an old value once the VM has changed.
+
 // derivation is a folder of derived files.
 type derivation struct {
 	folder string
@@ -43,6 +47,8 @@ func (d *derivedDir) Stat(st *Stat) error {
 	return d.dir.statSlot(st, d.of.slot, d.of.folder)
 }
 
+// Walk computes the file to see whether it is there, and keeps the length for the
+// stat that follows in most clients.
 func (d *derivedDir) Walk(name string) (Node, error) {
 	m, err := d.dir.vm()
 	if err != nil {
@@ -128,6 +134,8 @@ func newVMJSON(d *vmDir) *derivedFile {
 
 func (n *derivedFile) QID() p9.QID { return fileQID(n.path, n.dir.rev()) }
 
+// Stat computes the content only when the VM has changed since the last time:
+// Linux, for one, does not read past the length that it is told.
 func (n *derivedFile) Stat(st *Stat) error {
 	m, err := n.dir.vm()
 	if err != nil {
@@ -160,6 +168,7 @@ func (n *derivedFile) length(m *vm.VM) (bytes int, ok bool) {
 	return len(text), ok
 }
 
+// AppendValue computes the content anew, and leaves nothing behind.
 func (n *derivedFile) AppendValue(b []byte, max int) ([]byte, error) {
 	m, err := n.dir.vm()
 	if err != nil {
@@ -175,6 +184,7 @@ func (n *derivedFile) AppendValue(b []byte, max int) ([]byte, error) {
 	return append(b, text...), nil
 }
 
+// Open takes the content, which all who have the file open share.
 func (n *derivedFile) Open(f Flags) (Handle, error) {
 	if err := refuseWrite(n, f); err != nil {
 		return nil, err
@@ -208,9 +218,11 @@ func (h *derivedHandle) Read(p []byte, off uint64) (int, error) {
 	return copyAt(p, e.Value, off), nil
 }
 
+// Clunk lets the content go.
 func (h *derivedHandle) Clunk(_ string, done func(error)) {
 	h.reader.close()
 	done(nil)
 }
 
+// Drop is Clunk with nobody waiting.
 func (h *derivedHandle) Drop() { h.reader.close() }

@@ -43,6 +43,7 @@ func (v *View) statStream(st *Stat, qid p9.QID, dir *vmDir, name string, mode ui
 	return nil
 }
 
+// Open starts a stream at the newest event. With NonBlock the Handle is no Waiter.
 func (n *eventsFile) Open(f Flags) (Handle, error) {
 	if err := refuseWrite(n, f); err != nil {
 		return nil, err
@@ -66,7 +67,11 @@ func (n *eventsFile) Open(f Flags) (Handle, error) {
 
 // events is an open events file: a byte stream of lines, made from the ring as it
 // is read. The bytes that the last read gave are kept, and given again to a read
-// at the same offset; a read at any other goes on.
+// at the same offset; a read at any other goes on. So a client that never saw the
+// reply, as its transport was lost, asks again and misses nothing.
+//
+// Nothing is kept for it but those bytes and a revision: who reads slowly is told
+// what it lost, and holds up nobody.
 type events struct {
 	plain
 	ring  *store.Ring

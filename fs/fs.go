@@ -10,6 +10,11 @@
 //
 // Node and its capability interfaces are how the tree is made, and how others
 // graft files onto it; Ref is how it is used.
+//
+// Locks, none of which is held while a done function or the store is called:
+// openFile.renewing, then openTable.mu; and, each by itself, opens.mu, lengths.mu,
+// View.mu and ctl.mu. A read takes none of them unless a commit has made a value
+// that nobody has read yet.
 package fs
 
 import (

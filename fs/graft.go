@@ -75,6 +75,7 @@ func (n *file) Stat(st *Stat) error {
 	return nil
 }
 
+// Open fails with content's error, such as IO for an upstream that is silent.
 func (n *file) Open(f Flags) (Handle, error) {
 	if err := refuseWrite(n, f); err != nil {
 		return nil, err
@@ -102,11 +103,13 @@ type fileHandle struct {
 	begun   bool // a read at offset 0 has used data
 }
 
+// take asks for the content.
 func (h *fileHandle) take() (err error) {
 	h.data, err = h.content()
 	return err
 }
 
+// Read gives what was taken, and takes it anew where a client starts again.
 func (h *fileHandle) Read(p []byte, off uint64) (int, error) {
 	if !h.readable() {
 		return 0, errs.BadUse

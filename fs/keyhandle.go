@@ -8,6 +8,20 @@ import (
 	"meta9/fs/vm"
 )
 
+// A truncation to 0 is two messages and a moment away from the value that is to
+// take the old one's place (v9fs: Topen OTRUNC or Tsetattr, then Twrite), and
+// nobody else is to see the key empty in between. So it is held:
+//
+//	truncate     nothing is committed; this View sees length 0, on every fid
+//	a commit     to the key, by anybody, computes on "" and ends all its holds
+//	Sync, Clunk  commit the truncation by itself
+//	a refusal    of a write leaves it held; the Clunk then drops it, and what was
+//	             there before is there still
+//	Drop, Close  drop it: the writer is lost, and the old value is the better one
+//
+// The store keeps the holds, since its committer applies them; the View keeps its
+// own by key (View.held), and the Handle the one that it has to end.
+
 // keyHandle is an open key.
 type keyHandle struct {
 	node    *keyNode
@@ -135,6 +149,7 @@ func (h *keyHandle) Sync(by string, done func(error)) {
 	h.flush(by, done)
 }
 
+// flush commits the truncation, unless another commit is faster.
 func (h *keyHandle) flush(by string, done func(error)) {
 	in := h.node.intent(store.FlushHold, by)
 	in.Hold = h.held
@@ -170,7 +185,8 @@ func (h *keyHandle) Drop() {
 	}
 }
 
-// State tells of a held truncation at which revision of the key it is held.
+// State tells of a held truncation at which revision of the key it is held: there
+// is no other way to know, in another process, whether a commit has ended it.
 func (h *keyHandle) State() HandleState {
 	hs := HandleState{Flags: h.flags &^ (Trunc | Excl)}
 	if e := h.node.dir.find(h.node.id); e != nil && h.holds() {

@@ -16,6 +16,7 @@ type keyNode struct {
 	file string // the same, as a file name
 }
 
+// view is whose node it is.
 func (n *keyNode) view() *View { return n.dir.dir.v }
 
 // entry is the key as it is now. errs.Stale: it was removed or replaced.
@@ -26,8 +27,10 @@ func (n *keyNode) entry() (*vm.Entry, error) {
 	return nil, errs.Stale
 }
 
+// held tells whether the View sees the key as empty.
 func (n *keyNode) held() bool { return n.view().held(n.id) }
 
+// QID has version 0, which nobody caches, once the key is gone.
 func (n *keyNode) QID() p9.QID {
 	e, err := n.entry()
 	if err != nil {
@@ -54,7 +57,8 @@ func (n *keyNode) stat(st *Stat, e *vm.Entry) {
 	statKey(st, e, file, n.held())
 }
 
-// mayWrite tells whether this View may change the key now.
+// mayWrite tells whether this View may change the key now. It is the early answer,
+// as for an open; the committer asks again, by the name that the key has then.
 func (n *keyNode) mayWrite() error {
 	e, err := n.entry()
 	if err != nil {
@@ -67,12 +71,16 @@ func (n *keyNode) mayWrite() error {
 	return m.GuestMayWrite(n.dir.space, e.Name)
 }
 
+// intent begins an intent on the key, by its ID: it follows a rename, and never
+// hits another key that has the name by now.
 func (n *keyNode) intent(kind store.OpKind, by string) *store.Intent {
 	in := n.dir.intent(kind, by)
 	in.ID = n.id
 	return in
 }
 
+// Open pins the value for reading, and holds a truncation. What is only written is
+// not pinned.
 func (n *keyNode) Open(f Flags) (Handle, error) {
 	if f&(Write|Trunc|AppendTo) != 0 {
 		if err := n.mayWrite(); err != nil {
@@ -93,6 +101,7 @@ func (n *keyNode) Open(f Flags) (Handle, error) {
 	return h, nil
 }
 
+// AppendValue gives the newest value, which is that of no open file.
 func (n *keyNode) AppendValue(b []byte, max int) ([]byte, error) {
 	e, err := n.entry()
 	switch {
@@ -116,6 +125,7 @@ func (n *keyNode) PutValue(data []byte, by string, done func(error)) {
 	n.dir.Put(vm.FileName(e.Name), data, by, done)
 }
 
+// Remove removes this very key; errs.Gone when somebody else did.
 func (n *keyNode) Remove(by string, done func(error)) {
 	if err := n.mayWrite(); err != nil {
 		done(err)
@@ -124,6 +134,7 @@ func (n *keyNode) Remove(by string, done func(error)) {
 	n.dir.submit(n.intent(store.Remove, by), ending(done))
 }
 
+// SetStat is one commit of all that changes.
 func (n *keyNode) SetStat(c Change, by string, done func(error)) {
 	if err := n.mayWrite(); err != nil {
 		done(err)

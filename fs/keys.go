@@ -14,6 +14,7 @@ type spaceDir struct {
 	space vm.Space
 }
 
+// slot is the space's in the VM's block of qid paths.
 func (d *spaceDir) slot() uint64 {
 	if d.space == vm.Internal {
 		return slotInternal
@@ -45,6 +46,8 @@ func (d *spaceDir) find(id uint64) *vm.Entry {
 	return e
 }
 
+// Walk finds a key by its one file name. Whatever else might be meant by a name (a
+// spelling that is not canonical, a key that is hidden) is not there.
 func (d *spaceDir) Walk(name string) (Node, error) {
 	m, err := d.dir.vm()
 	if err != nil {
@@ -61,6 +64,8 @@ func (d *spaceDir) Walk(name string) (Node, error) {
 	return &keyNode{dir: d, id: e.ID, key: e.Name, file: name}, nil
 }
 
+// List has the keys' IDs for cookies, which are in the order of creation: whatever
+// comes and goes meanwhile, nothing is listed twice or left out.
 func (d *spaceDir) List(after uint64, fn func(uint64, *Stat) bool) error {
 	m, err := d.dir.vm()
 	if err != nil {
@@ -111,6 +116,7 @@ func (d *spaceDir) intent(kind store.OpKind, by string) *store.Intent {
 	return &store.Intent{Kind: kind, Cell: d.dir.cell, Space: d.space, By: by}
 }
 
+// submit sends it, as the View's.
 func (d *spaceDir) submit(in *store.Intent, done func(store.Result)) {
 	d.dir.v.submit(in, done)
 }
@@ -120,6 +126,8 @@ func ending(done func(error)) func(store.Result) {
 	return func(r store.Result) { done(r.Err) }
 }
 
+// Create commits an empty value at once. A key that is there stays as it is, or is
+// errs.Exists with Excl.
 func (d *spaceDir) Create(name string, f Flags, by string, done func(Node, error)) {
 	key, err := d.writable(name)
 	if err != nil {
@@ -137,6 +145,8 @@ func (d *spaceDir) Create(name string, f Flags, by string, done func(Node, error
 	})
 }
 
+// Put replaces the value of the key that has the name when it is committed, or
+// creates one: what was removed meanwhile is made anew.
 func (d *spaceDir) Put(name string, data []byte, by string, done func(error)) {
 	key, err := d.writable(name)
 	if err != nil {
@@ -148,6 +158,7 @@ func (d *spaceDir) Put(name string, data []byte, by string, done func(error)) {
 	d.submit(in, ending(done))
 }
 
+// Unlink removes the key that has the name when it is committed.
 func (d *spaceDir) Unlink(name string, by string, done func(error)) {
 	key, err := d.writable(name)
 	if err != nil {
@@ -159,6 +170,8 @@ func (d *spaceDir) Unlink(name string, by string, done func(error)) {
 	d.submit(in, ending(done))
 }
 
+// Rename is within the folder: an intent is about one space of one VM, and what
+// goes to another would have to be two commits. mv copies when it gets CrossDevice.
 func (d *spaceDir) Rename(name string, to Node, newName string, by string, done func(error)) {
 	other, ok := to.(*spaceDir)
 	switch {

@@ -118,8 +118,10 @@ func (o *opens) committed(c store.Committed) {
 
 // refresh brings the open files up to date with a commit. t.mu is held.
 func (t *openTable) refresh(c store.Committed) {
-	for f := range t.derived() {
-		f.set(nil)
+	for _, f := range t.files {
+		if f.derive != nil {
+			f.set(nil)
+		}
 	}
 	for i := range c.Changes {
 		ch := &c.Changes[i]
@@ -140,17 +142,6 @@ func (t *openTable) refresh(c store.Committed) {
 	}
 }
 
-// derived are the open files that are computed.
-func (t *openTable) derived() func(yield func(*openFile) bool) {
-	return func(yield func(*openFile) bool) {
-		for _, f := range t.files {
-			if f.derive != nil && !yield(f) {
-				return
-			}
-		}
-	}
-}
-
 // close ends every open file of a VM that was deleted. t.mu is held.
 func (t *openTable) close() {
 	for _, f := range t.files {
@@ -160,7 +151,8 @@ func (t *openTable) close() {
 	t.trim(-1)
 }
 
-// update makes what m has of the key the newest version. table.mu is held.
+// update makes what m has of the key the newest version. An ID never comes back, so
+// a key that is gone stays gone; one that is hidden may come back. table.mu is held.
 func (f *openFile) update(m *vm.VM) {
 	e := entryByID(m, f.space, f.key.path)
 	if e == nil {
@@ -200,7 +192,9 @@ func (f *openFile) hides(m *vm.VM, e *vm.Entry) bool {
 }
 
 // newest is the version that is current now; nil when there is none any more. It
-// takes a lock only where a commit made a new value that nobody has read yet.
+// takes a lock only where a commit made a new value that nobody has read yet. The
+// VM decides, not cur: a commit is acknowledged before it is observed, and who was
+// told of it must read it.
 func (f *openFile) newest() *version {
 	m := f.table.cell.VM()
 	if m == nil {
@@ -220,7 +214,8 @@ func (f *openFile) newest() *version {
 	return f.renew()
 }
 
-// renew looks at the VM anew and publishes what it has of the file.
+// renew looks at the VM anew and publishes what it has of the file. What it has
+// looked at may be old by then; publish decides by the revision.
 func (f *openFile) renew() *version {
 	f.renewing.Lock()
 	defer f.renewing.Unlock()

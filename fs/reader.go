@@ -8,6 +8,17 @@ import (
 
 // reader is the reading half of an open key or derived file: which version it
 // reads. Its View keeps a list of those that are open.
+//
+// A client reads a value in pieces, and must not get the head of one and the tail
+// of another; but it must see what it has written itself, and tail -f what others
+// append. So a reader keeps its version until
+//
+//	a read at offset 0              the client starts again
+//	a commit of its own View        Settle
+//	the end of a hold of its View   it read "" until then
+//	a read at the end of the value, when the newest begins with all of it
+//
+// and loses it only to Park, and to the VM's limit.
 type reader struct {
 	view       *View
 	file       *openFile // nil: closed, or not open for reading

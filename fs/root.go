@@ -26,6 +26,8 @@ var rootEntries = [...]struct {
 	{pathNames, "names", func(v *View) Node { return &namesDir{rootFolder{v, pathNames, "names"}} }},
 }
 
+// QID changes with every commit, since it is not worth knowing which of them
+// changed the root's own entries.
 func (d *rootDir) QID() p9.QID { return dirQID(pathRoot, d.v.tree.store.Rev()) }
 
 func (d *rootDir) Stat(st *Stat) error {
@@ -93,6 +95,7 @@ func (d *rootFolder) list(after uint64, fn func(uint64, *Stat) bool, name func(*
 // vmsDir is vms/.
 type vmsDir struct{ rootFolder }
 
+// Walk takes the UUID in lower case only: one file has one name.
 func (d *vmsDir) Walk(name string) (Node, error) {
 	if vm.ValidUUID(name) != nil {
 		return nil, errs.NotFound // not the canonical spelling
@@ -113,6 +116,7 @@ func (d *vmsDir) List(after uint64, fn func(uint64, *Stat) bool) error {
 // whatever a key may be called (package vm), and is spelled as one.
 type namesDir struct{ rootFolder }
 
+// Walk leads to the very folder that vms/ has: qids and all, but for its name.
 func (d *namesDir) Walk(name string) (Node, error) {
 	alias, err := vm.KeyName(name)
 	if err != nil {

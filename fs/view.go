@@ -120,7 +120,8 @@ func (v *View) submit(in *store.Intent, done func(store.Result)) {
 	v.tree.store.Submit(in)
 }
 
-// note keeps a commit for Settle. It is called in the committer.
+// note keeps a commit for Settle. It is called in the committer, which must not
+// touch the readers: their View's goroutine may be using them.
 func (v *View) note(c commit) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -223,7 +224,8 @@ func (v *View) hold(c *store.Cell, s vm.Space, id uint64) (*store.Hold, error) {
 }
 
 // Park lets go of the old values that open files pin; they read the newest when
-// they are read again. Everything else stays, held truncations too.
+// they are read again. Everything else stays, held truncations too: a parked
+// session may come back at any time, and costs its VM no bytes until then.
 func (v *View) Park() {
 	for r := v.readers; r != nil; r = r.next {
 		r.unpin()

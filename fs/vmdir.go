@@ -59,6 +59,7 @@ func (d *vmDir) rev() uint64 {
 	return 0
 }
 
+// QID has the VM's revision for a version, as all folders in it.
 func (d *vmDir) QID() p9.QID { return dirQID(d.cell.ID(), d.rev()) }
 
 func (d *vmDir) Stat(st *Stat) error {
@@ -85,6 +86,8 @@ func (d *vmDir) statSlot(st *Stat, slot uint64, name string) error {
 	return nil
 }
 
+// Walk answers errs.Stale for a VM that was deleted, and errs.NotFound for what is
+// not a guest's.
 func (d *vmDir) Walk(name string) (Node, error) {
 	if _, err := d.vm(); err != nil {
 		return nil, err
@@ -105,6 +108,7 @@ func (d *vmDir) Walk(name string) (Node, error) {
 // shows tells whether an entry is there for this View.
 func (d *vmDir) shows(adminOnly bool) bool { return !adminOnly || d.v.who.Admin }
 
+// List leaves out what a guest may not have, and what would make it hang.
 func (d *vmDir) List(after uint64, fn func(uint64, *Stat) bool) error {
 	if _, err := d.vm(); err != nil {
 		return err

@@ -1,7 +1,6 @@
 package fs_test
 
 import (
-	"sync"
 	"testing"
 	"time"
 
@@ -84,12 +83,11 @@ func (w *world) cell(uuid string) *store.Cell {
 	return c
 }
 
-// client is one View, with the lock that its caller has to hold.
+// client is one View.
 type client struct {
 	w    *world
 	view *fs.View
 	root *fs.Ref
-	mu   sync.Mutex
 }
 
 // attach makes a client of its own.

@@ -51,7 +51,9 @@ func open(t testing.TB) (admin, guest *fs.Ref) {
 	return attach(fs.Principal{Admin: true}), attach(fs.Principal{VM: uuid})
 }
 
-func split(path string) []string { return strings.FieldsFunc(path, func(c rune) bool { return c == '/' }) }
+func split(path string) []string {
+	return strings.FieldsFunc(path, func(c rune) bool { return c == '/' })
+}
 
 // await waits for an asynchronous call.
 func await(t testing.TB, call func(done func(error))) error {
