@@ -21,8 +21,8 @@ const (
 )
 
 // served are the dialects that Negotiate may answer with; one that is missing is
-// answered by its fallback. Add L, LE and EN once the session serves them.
-const served dialects = 1<<Plain | 1<<U | 1<<E
+// answered by its fallback. Add LE and EN once the session serves them.
+const served dialects = 1<<Plain | 1<<U | 1<<E | 1<<L
 
 // fallback is what a client that asks for d understands as well.
 func (d Dialect) fallback() Dialect {

@@ -7,16 +7,16 @@ import (
 )
 
 // TestNegotiate has every row of DESIGN.md's table and the strings around it.
-// 9P2000.L and the private dialects still get what they fall back to.
+// The private dialects still get what they fall back to.
 func TestNegotiate(t *testing.T) {
 	for asked, want := range map[string]wire.Dialect{
 		"9P2000":              wire.Plain,
 		"9P2000.u":            wire.U,
 		"9P2000.e":            wire.E,
-		"9P2000.L":            wire.Plain,
-		"9P2000.L.Google.0":   wire.Plain,
-		"9P2000.L.Google.12":  wire.Plain,
-		"9P2000.L.e":          wire.Plain,
+		"9P2000.L":            wire.L,
+		"9P2000.L.Google.0":   wire.L,
+		"9P2000.L.Google.12":  wire.L,
+		"9P2000.L.e":          wire.L,
 		"9P2000.e.n":          wire.E,
 		"9P2000.e.x":          wire.Plain,
 		"9P2000.U":            wire.Plain,
