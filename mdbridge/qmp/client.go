@@ -23,8 +23,7 @@ type Config struct {
 	// Limit is how many bytes a message may have that comes in; 64 MiB.
 	Limit int
 	// OnEvent is called for every event, in the order in which they come, maybe
-	// before New returns. It must return soon, must not call the Client, and must
-	// not keep the event's data.
+	// before New returns. It must return soon and must not call the Client.
 	OnEvent func(Event)
 }
 
@@ -102,7 +101,10 @@ func (c *Client) greet(ctx context.Context, limit time.Duration) error {
 		if err != nil {
 			return err
 		}
-		return json.Unmarshal(text, &m)
+		if json.Unmarshal(text, &m) != nil {
+			m = message{}
+		}
+		return nil
 	})
 	switch {
 	case ctx.Err() != nil:

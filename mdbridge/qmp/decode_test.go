@@ -141,24 +141,14 @@ func TestDecodeLimit(t *testing.T) {
 	}
 }
 
-// endless gives n times the same text.
-type endless struct {
-	text string
-	n    int
-	at   int
-}
-
-func (e *endless) Read(p []byte) (int, error) {
-	for i := range p {
-		if e.n == 0 {
-			return i, io.EOF
-		}
-		p[i] = e.text[e.at]
-		if e.at++; e.at == len(e.text) {
-			e.at, e.n = 0, e.n-1
-		}
+// repeated gives a text again and again, up to about n bytes.
+func repeated(text string, n int) io.Reader {
+	block := strings.Repeat(text, max(1, (64<<10)/len(text)))
+	var all []io.Reader
+	for ; n > 0; n -= len(block) {
+		all = append(all, strings.NewReader(block))
 	}
-	return len(p), nil
+	return io.MultiReader(all...)
 }
 
 // TestDecodeMemory: what is not part of a value costs nothing, however much of it
@@ -168,10 +158,10 @@ func TestDecodeMemory(t *testing.T) {
 		name string
 		in   io.Reader
 	}{
-		{"100 MB of blanks", &endless{text: " \t\r\n ", n: 20 << 20}},
-		{"100 MB of blanks inside", io.MultiReader(strings.NewReader("{"), &endless{text: " ", n: 100 << 20}, strings.NewReader("}"))},
-		{"what is skipped", io.MultiReader(strings.NewReader("[nil"), &endless{text: `,{"a":"bcdefghijkl"}`, n: 1 << 18})},
-		{"errors", &endless{text: "/\n", n: 1 << 16}},
+		{"100 MB of blanks", repeated(" \t\r\n ", 100<<20)},
+		{"100 MB of blanks inside", io.MultiReader(strings.NewReader("{"), repeated(" ", 100<<20), strings.NewReader("}"))},
+		{"what is skipped", io.MultiReader(strings.NewReader("[nil"), repeated(`,{"a":"bcdefghijkl"}`, 4<<20))},
+		{"errors", repeated("/\n", 1<<16)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d := NewDecoder(tt.in, 1<<10)

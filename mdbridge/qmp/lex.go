@@ -18,6 +18,8 @@ const (
 
 func structural(c byte) bool { return strings.IndexByte("{}[]:,", c) >= 0 }
 
+func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
+
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
 func letter(c byte) bool { return 'a' <= c && c <= 'z' }
@@ -102,23 +104,25 @@ func (d *Decoder) token() (token, error) {
 }
 
 // blank skips blanks and reads the byte after them. It notes in first whether
-// that is the first of its line.
+// that is a brace that begins a line.
 func (d *Decoder) blank() (byte, error) {
-	d.first = false
-	for {
+	for before := byte(0); ; {
+		in, _ := d.r.Peek(d.r.Buffered())
+		n := 0
+		for n < len(in) && blank(in[n]) {
+			before = in[n]
+			n++
+		}
+		_, _ = d.r.Discard(n)
 		c, err := d.read()
 		if err != nil {
 			return 0, err
 		}
-		switch c {
-		case '\n':
-			d.first = true
-		case ' ', '\t', '\r':
-			d.first = false
-		default:
-			d.first = d.first && c == '{'
+		if !blank(c) {
+			d.first = before == '\n' && c == '{'
 			return c, nil
 		}
+		before = c
 	}
 }
 
