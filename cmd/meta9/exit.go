@@ -43,6 +43,7 @@ func misused(format string, args ...any) error { return usageError{fmt.Errorf(fo
 func exitCode(err error) int {
 	var u usageError
 	var e *client.Error
+	var m mdataError
 	switch connecting := errors.As(err, &e) && e.Op == "connect"; {
 	case err == nil:
 		return exitOK
@@ -52,6 +53,8 @@ func exitCode(err error) int {
 		return exitUnknown
 	case errors.Is(err, context.Canceled):
 		return exitSignal
+	case errors.As(err, &m):
+		return m.code
 	case connecting, errors.Is(err, client.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return exitNoServer
 	}

@@ -16,7 +16,9 @@ import (
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/store/bolt"
+	mdata "meta9/mdbridge/mdata/server"
 	"meta9/session"
+	"meta9/session/listen"
 )
 
 // drainTime is how long the end waits for connections that have begun something.
@@ -28,6 +30,8 @@ type daemon struct {
 	log    zerolog.Logger
 	store  *store.Store
 	server *session.Server
+	mdata  *mdata.Server
+	own    *listen.VMs // the VMs' own channels
 	undo   []func()
 }
 
@@ -60,8 +64,10 @@ func (d *daemon) start(salvage bool) error {
 	}
 	d.log.Info().Str("version", version()).Str("data", d.cfg.Data).Str("run", d.cfg.Run).
 		Int("vms", d.store.Count()).Int64("bytes", d.store.Bytes()).Msg("meta9d")
+	tree := fs.New(d.store, fs.Config{Log: d.log, Version: version(), Status: d.status, Made: d.made})
+	d.mdata = d.newMdata(tree)
 	d.server = session.New(session.Config{
-		Tree:     fs.New(d.store, fs.Config{Log: d.log, Version: version()}),
+		Tree:     tree,
 		Limits:   d.cfg.Limits.session(),
 		Lifetime: time.Duration(d.cfg.Session.Lifetime),
 		Auth:     ring,
@@ -98,7 +104,9 @@ func (d *daemon) wait(ctx context.Context) {
 func (d *daemon) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	if err := d.server.Drain(ctx); err != nil {
+	other := make(chan error, 1)
+	go func() { other <- d.mdata.Drain(ctx) }()
+	if err := errors.Join(d.server.Drain(ctx), <-other); err != nil {
 		d.log.Warn().Err(err).Msg("not all connections ended by themselves")
 	}
 }

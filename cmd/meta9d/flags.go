@@ -12,8 +12,9 @@ Serve the metadata of virtual machines over 9P.
 
   --data DIR         where the metadata is kept (default ./meta9-data);
                      "" keeps it in memory only
-  --run DIR          where sockets are made: DIR/admin.sock for the admin,
-                     DIR/UUID/9p.sock for each VM (default ./meta9-run)
+  --run DIR          where sockets are made: DIR/admin.sock for the admin, and
+                     for each VM DIR/UUID/9p.sock and, for the Joyent metadata
+                     protocol, DIR/UUID/mdata.sock (default ./meta9-run)
   --listen ADDR      listen there too; may be repeated. ADDR is unix:PATH,
                      tcp:HOST:PORT, tls:HOST:PORT or vsock:PORT; and, with
                      --insecure, tcp:HOST:PORT,as=admin or ,as=vm:UUID

@@ -30,6 +30,7 @@ func (d *daemon) listen() error {
 		return err
 	}
 	vms := d.vms(perm)
+	d.own = vms
 	cfg := listen.Config{
 		Handle: d.serve, Insecure: d.cfg.Insecure, TLS: conf, Admin: d.cfg.TLS.Admin,
 		VM: d.vm, ByCID: d.byCID, Log: d.log,
@@ -78,23 +79,38 @@ func (d *daemon) serve(c net.Conn, who tree.Principal, via, addr string) {
 func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 	cfg := listen.VMConfig{
 		Run: d.cfg.Run, Perm: perm, VM: d.vm, Log: d.log,
-		Devices: []listen.Device{{Property: "9p_chardev", Handle: d.serve}},
+		Devices: []listen.Device{
+			{Property: "9p_chardev", Handle: d.serve},
+			{Property: "mdata_chardev", Handle: d.serveMdata},
+		},
 	}
 	if d.cfg.Sockets.Enabled {
-		cfg.Sockets = []listen.Socket{{Name: "9p.sock", Handle: d.serve}}
+		cfg.Sockets = []listen.Socket{
+			{Name: "9p.sock", Handle: d.serve},
+			{Name: "mdata.sock", Handle: d.serveMdata},
+		}
 	}
 	m := listen.NewVMs(cfg)
 	d.later(m.Close)
 	d.store.Observe(func(c store.Committed) {
 		if c.After == nil {
 			// It closes connections, which must not hold up the committer.
-			go d.server.DropVM(c.Cell.UUID())
+			go func() {
+				d.server.DropVM(c.Cell.UUID())
+				d.mdata.DropVM(c.Cell.UUID())
+			}()
 		}
 		if propertiesChanged(c) {
 			m.Changed(c.Cell.UUID())
 		}
 	})
 	return m
+}
+
+// made answers for a new VM when its sockets are there.
+func (d *daemon) made(uuid string, done func()) {
+	d.own.Changed(uuid)
+	d.own.Await(done)
 }
 
 // propertiesChanged tells a change of more than metadata.
