@@ -16,6 +16,11 @@ type Config struct {
 	Now     func() time.Time // time.Now
 	Version string           // of the program, for /ctl
 	Status  func() string    // more lines for /ctl, each "name value" and LF; may be nil
+
+	// Made sees to it that a VM that was created has its channels, and calls done
+	// then; the ctl that created it is answered after that. It runs in the store's
+	// committer. nil: there is nothing to wait for.
+	Made func(uuid string, done func())
 }
 
 // Tree is the tree over one store. Grafts and verbs are added before the first

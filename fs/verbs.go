@@ -64,8 +64,19 @@ func (n *ctlFile) maxLine() int {
 	return unlimited
 }
 
+// createVM is answered when the VM's channels are there as well, so that who
+// started it may start its QEMU at once.
 func createVM(call Call, done func(error)) {
-	call.submit(store.CreateVM, call.Arg, done)
+	in := &store.Intent{Kind: store.CreateVM, Data: call.Arg, By: call.By}
+	in.Done = func(r store.Result) {
+		made := call.View.tree.cfg.Made
+		if r.Err != nil || made == nil {
+			done(r.Err)
+			return
+		}
+		made(r.Cell.UUID(), func() { done(nil) })
+	}
+	call.View.tree.store.Submit(in)
 }
 
 func updateVM(call Call, done func(error)) {

@@ -61,7 +61,7 @@ type VMs struct {
 
 	mu      sync.Mutex
 	changed map[string]bool // VMs to look at again
-	idle    []chan struct{}
+	idle    []func()
 	closed  bool
 }
 
@@ -106,14 +106,24 @@ func (m *VMs) Changed(uuid string) {
 // Settle waits until all that Changed was told before is done.
 func (m *VMs) Settle() {
 	c := make(chan struct{})
+	m.Await(func() { close(c) })
+	<-c
+}
+
+// Await calls done when all that Changed was told before is done, or when that
+// will never be, since Close was called. It returns at once.
+func (m *VMs) Await(done func()) {
 	m.mu.Lock()
-	m.idle = append(m.idle, c)
-	m.mu.Unlock()
-	m.poke()
-	select {
-	case <-c:
-	case <-m.done:
+	closed := m.closed
+	if !closed {
+		m.idle = append(m.idle, done)
 	}
+	m.mu.Unlock()
+	if closed {
+		done()
+		return
+	}
+	m.poke()
 }
 
 // Close removes all sockets and dials no more; connections that were handed over
@@ -169,16 +179,15 @@ func (m *VMs) catchUp() bool {
 	changed, idle, closed := m.changed, m.idle, m.closed
 	m.changed, m.idle = map[string]bool{}, nil
 	m.mu.Unlock()
-	if closed {
-		return false
+	if !closed {
+		for uuid := range changed {
+			m.look(uuid)
+		}
 	}
-	for uuid := range changed {
-		m.look(uuid)
+	for _, done := range idle {
+		done()
 	}
-	for _, c := range idle {
-		close(c)
-	}
-	return true
+	return !closed
 }
 
 // leave is the end of work: Close's promise.
