@@ -23,6 +23,7 @@ require (
 	github.com/lionkov/go9p v0.0.0-20190125202718-b4200817c487
 	github.com/u-root/uio v0.0.0-20230305220412-3e8cd9d6bf63 // indirect
 	golang.org/x/sys v0.49.0
+	golang.org/x/term v0.47.0 // indirect
 )
 
 replace meta9 => ..

@@ -86,7 +86,7 @@ makes it; meta9d's is on its disk.`,
 				return mdataError{err, exitNoMdata}
 			}
 			return a.mdata(dev, func(ctx context.Context, c *mdata.Client, args []string) error {
-				return c.Put(ctx, args[0], value)
+				return a.eachKey(args[:1], func(key string) error { return c.Put(ctx, key, value) })
 			})(cmd, args)
 		},
 	}
