@@ -4,6 +4,7 @@
 GO       ?= go
 FUZZTIME ?= 20s
 FUZZLOG  ?= bin/fuzz.log
+FUZZJOBS ?= 2
 BENCH    ?=
 
 GOFUMPT     := .tools/gofumpt-v0.12.0
@@ -56,8 +57,8 @@ blackbox: cc ## foreign clients, kill -9, strace, attacks: against the real meta
 	cd tests && $(GO) test -count=1 -timeout 5m ./bench ./raw ./arrow
 	cd tests && META9_TEST_RACE=1 $(GO) test -count=1 -timeout 30m -p 1 ./interop ./hostile ./durability
 
-fuzz: ## run every fuzz target for FUZZTIME (20s) each; the log goes to FUZZLOG
-	@.ci/fuzz $(FUZZTIME) $(FUZZLOG)
+fuzz: ## run every fuzz target for FUZZTIME (20s), FUZZJOBS (2) at a time; the log goes to FUZZLOG
+	@.ci/fuzz $(FUZZTIME) $(FUZZLOG) $(FUZZJOBS)
 
 bench: build ## measure meta9d beside other servers; BENCH="-rows read1,read64 -check" and so on
 	cd tests && $(GO) build -o ../bin/bench ./bench
