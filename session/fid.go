@@ -15,6 +15,7 @@ type fid struct {
 	handle  fs.Handle  // nil: not open
 	flags   fs.Flags   // how it is open
 	rclose  bool       // it is removed when it is clunked
+	folder  bool       // it is open, and a folder
 	listing Listing    // an open folder
 	locks   *lockTable // nil: it has never locked anything
 	running int        // changes that are submitted and not answered

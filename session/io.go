@@ -22,7 +22,7 @@ func tread(c *conn, m *wire.Msg) error {
 		return nil
 	case f.handle == nil || f.flags&fs.Read == 0:
 		return errs.BadUse
-	case f.ref.IsDir():
+	case f.folder:
 		return c.readFolder(m.Tag, f, m.Offset, count)
 	}
 	err = c.readFile(m.Tag, f, m.Offset, count)

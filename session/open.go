@@ -38,6 +38,7 @@ func (c *conn) open(tag uint16, f *fid, flags fs.Flags, rclose bool, t wire.Type
 
 func (f *fid) opened(h fs.Handle, flags fs.Flags, rclose bool) {
 	f.handle, f.flags, f.rclose = h, flags, rclose
+	f.folder = f.ref.IsDir()
 }
 
 // iounit is what fits a Twrite or an Rread of any dialect, as Plan 9 counts it.

@@ -122,7 +122,7 @@ func (s *Server) revive(st *State) (*session, error) {
 }
 
 func reviveFid(v *fs.View, st *FidState) (*fid, error) {
-	f := &fid{num: st.Fid, auth: st.Auth, rclose: st.Rclose, listing: st.Listing}
+	f := &fid{num: st.Fid, auth: st.Auth, listing: st.Listing}
 	if f.auth {
 		return f, nil
 	}
@@ -135,10 +135,11 @@ func reviveFid(v *fs.View, st *FidState) (*fid, error) {
 	}
 	f.ref = ref
 	if st.Handle != nil {
-		f.flags = st.Handle.Flags
-		if f.handle, err = ref.RestoreHandle(*st.Handle); err != nil {
-			f.handle = staleHandle{}
+		h, err := ref.RestoreHandle(*st.Handle)
+		if err != nil {
+			h = staleHandle{}
 		}
+		f.opened(h, st.Handle.Flags, st.Rclose)
 	}
 	return f, nil
 }
