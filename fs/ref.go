@@ -178,7 +178,8 @@ func (r *Ref) Remove(done func(error)) {
 }
 
 // Unlink removes the entry name of this folder, which is a folder itself if dir
-// (rmdir) and else a file.
+// (rmdir) and else a file. No folder can be removed, and one with entries says so
+// by NotEmpty, as rmdir(2) does.
 func (r *Ref) Unlink(name string, dir bool, done func(error)) {
 	n, err := Walk(r.node, name)
 	if err != nil {
@@ -192,11 +193,19 @@ func (r *Ref) Unlink(name string, dir bool, done func(error)) {
 		done(errs.NotDir)
 	case !dir && isDir:
 		done(errs.IsDir)
+	case dir && hasEntries(n):
+		done(errs.NotEmpty)
 	case !ok:
 		done(Missing(r.node, OpRemove))
 	default:
 		u.Unlink(name, r.by, done)
 	}
+}
+
+// hasEntries tells whether the View is shown an entry of the folder n.
+func hasEntries(n Node) (has bool) {
+	err := n.(Folder).List(0, func(uint64, *Stat) bool { has = true; return false })
+	return has && err == nil
 }
 
 // Rename gives the entry name of this folder another name, in the folder to,

@@ -198,7 +198,7 @@ func (c *client) mustRead(h fs.Handle, off uint64, n int) string {
 // kindNames are the names by which tests call the errors.
 var kindNames = map[errs.Kind]string{
 	errs.NotFound: "NotFound", errs.Exists: "Exists", errs.Permission: "Permission",
-	errs.NotPermitted: "NotPermitted", errs.NotDir: "NotDir", errs.IsDir: "IsDir",
+	errs.NotPermitted: "NotPermitted", errs.NotEmpty: "NotEmpty", errs.NotDir: "NotDir", errs.IsDir: "IsDir",
 	errs.NameTooLong: "NameTooLong", errs.Invalid: "Invalid", errs.TooLarge: "TooLarge",
 	errs.NoSpace: "NoSpace", errs.Quota: "Quota", errs.ReadOnly: "ReadOnly",
 	errs.BadUse: "BadUse", errs.Gone: "Gone", errs.Stale: "Stale", errs.IO: "IO",

@@ -24,10 +24,15 @@ type load struct {
 
 // newLoad prepares n requests in flight, whose replies have size bytes each.
 func newLoad(b testing.TB, nc net.Conn, n, size int, request func(tag uint16) *wire.Msg) *load {
+	return newLoadIn(wire.Plain, b, nc, n, size, request)
+}
+
+// newLoadIn is newLoad in another dialect.
+func newLoadIn(d wire.Dialect, b testing.TB, nc net.Conn, n, size int, request func(tag uint16) *wire.Msg) *load {
 	l := &load{nc: nc, answer: make([]byte, n*size)}
 	for tag := range n {
 		var err error
-		if l.burst, err = wire.Append(l.burst, request(uint16(tag)), wire.Plain); err != nil {
+		if l.burst, err = wire.Append(l.burst, request(uint16(tag)), d); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -22,7 +22,8 @@ const (
 )
 
 // linuxFlags are the flags that open(2)'s ask for. O_CREAT in a Tlopen says
-// nothing: Linux has looked the file up.
+// nothing: Linux has looked the file up. Nor does O_APPEND where nothing is
+// written.
 func linuxFlags(open uint32) (fs.Flags, error) {
 	access := [4]fs.Flags{fs.Read, fs.Write, fs.Read | fs.Write, 0}[open&linuxAccess]
 	if access == 0 {
@@ -36,6 +37,9 @@ func linuxFlags(open uint32) (fs.Flags, error) {
 		if open&f.bit != 0 {
 			flags |= f.flag
 		}
+	}
+	if flags&fs.Write == 0 {
+		flags &^= fs.AppendTo
 	}
 	return flags, nil
 }
@@ -71,8 +75,9 @@ func tlcreate(c *conn, m *wire.Msg) error {
 	return c.create(f, creation{tag: m.Tag, name: m.Name, flags: flags, answer: wire.Rlcreate})
 }
 
-// The kinds of the nine attributes that every file has; Gen and the rest are not
-// kept, and clients ask for them in vain.
+// linuxAttrs are the attributes that every file has, those of stat(2)
+// (P9_STATS_BASIC). The time of birth, the generation and the data's version are
+// not kept, and clients ask for them in vain.
 var linuxAttrs = p9.AttrMask{
 	Mode: true, NLink: true, UID: true, GID: true, RDev: true, ATime: true,
 	MTime: true, CTime: true, INo: true, Size: true, Blocks: true,
@@ -183,16 +188,26 @@ func tstatfs(c *conn, m *wire.Msg) error {
 }
 
 // tfsync is answered when all that was written through the fid is durable, a
-// held truncation included. With or without datasync it is the same.
+// held truncation included. With or without datasync it is the same. One that
+// comes right behind a create waits for that, as a write does.
 func tfsync(c *conn, m *wire.Msg) error {
-	f, err := c.sess.opened(m.Fid, 0)
-	if err != nil {
+	f, err := c.sess.file(m.Fid)
+	switch {
+	case err != nil:
 		return err
+	case f.handle == nil && !f.making:
+		return errs.BadUse
 	}
 	if err := c.mayWait(); err != nil {
 		return err
 	}
 	r := &request{tag: m.Tag, fid: f, reply: func(r *request) { r.c.reply(r, wire.Rfsync) }}
-	c.begin(r, true, func() { f.change(r, fs.Change{}) })
+	c.begin(r, true, func() {
+		if f.handle == nil { // the create failed
+			r.ended(errs.BadUse)
+			return
+		}
+		f.change(r, fs.Change{})
+	})
 	return nil
 }

@@ -15,7 +15,8 @@ const (
 )
 
 // treaddir answers with as many entries as fit, from the cookie of an earlier
-// one on. There are none for "." and "..", which Linux makes itself.
+// one on. There are none for "." and "..", as from p9's server: nothing that
+// Linux or its programs do needs them, since a path with them never comes here.
 func treaddir(c *conn, m *wire.Msg) error {
 	f, err := c.sess.opened(m.Fid, fs.Read)
 	if err != nil {
@@ -102,8 +103,11 @@ func tmkdir(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.ref.Walk(m.Name); err == nil {
+	switch _, err := f.ref.Walk(m.Name); {
+	case err == nil:
 		return errs.Exists
+	case errs.KindOf(err) == errs.NameTooLong:
+		return err
 	}
 	name := m.Name
 	return c.alter(m, wire.Rmkdir, func(f *fid, done func(error)) {

@@ -34,7 +34,11 @@ func (l *Listing) at(off uint64) (Place, error) {
 }
 
 // readFolder answers a Tread of a folder: whole stat records, as many as fit.
+// 9P2000.L has none, and Treaddir instead.
 func (c *conn) readFolder(tag uint16, f *fid, off uint64, count int) error {
+	if c.dialect.IsL() {
+		return errs.IsDir
+	}
 	from, err := f.listing.at(off)
 	if err != nil {
 		return err

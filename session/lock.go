@@ -11,8 +11,9 @@ import (
 	"meta9/session/wire"
 )
 
-// The bounds of locks: on one file, and what one session holds. Past them a lock
-// is refused as by a full lock table (LockStatusError, which is ENOLCK).
+// The bounds of locks: on one file, and what one session holds. What would pass
+// them, an unlock that splits a lock included, is refused as by a full lock table
+// (LockStatusError, which is ENOLCK).
 const (
 	maxFileLocks    = 1024
 	maxSessionLocks = 1024
@@ -61,44 +62,47 @@ type fileLocks struct {
 func (t *lockTable) set(path uint64, l lock, unlock bool) p9.LockStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	f := t.file(path)
+	defer t.tidy(path, f)
+	if !unlock && f.conflict(&l) != nil {
+		return p9.LockStatusBlocked
+	}
+	held, fewer := f.without(&l)
+	if !unlock {
+		held = append(held, l)
+	}
+	more := len(held) - len(f.held) // all of them l.sess's
+	if more > 0 && (len(held) > maxFileLocks || l.sess.locks+more > maxSessionLocks) {
+		return p9.LockStatusError
+	}
+	f.held = held
+	l.sess.locks += more
+	if fewer {
+		f.wake()
+	}
+	return p9.LockStatusOK
+}
+
+// file is the locks of a file, made when it has none. tidy follows.
+func (t *lockTable) file(path uint64) *fileLocks {
 	f := t.files[path]
 	if f == nil {
-		if unlock {
-			return p9.LockStatusOK
-		}
 		f = &fileLocks{}
 		if t.files == nil {
 			t.files = make(map[uint64]*fileLocks)
 		}
 		t.files[path] = f
 	}
-	if !unlock {
-		if status := f.may(&l); status != p9.LockStatusOK {
-			t.tidy(path, f)
-			return status
-		}
-	}
-	f.take(&l)
-	if !unlock {
-		f.held = append(f.held, l)
-		l.sess.locks++
-	}
-	f.wake()
-	t.tidy(path, f)
-	return p9.LockStatusOK
+	return f
 }
 
-// may tells whether l can be had now.
-func (f *fileLocks) may(l *lock) p9.LockStatus {
-	switch {
-	case f.conflict(l) != nil:
-		return p9.LockStatusBlocked
-	case len(f.held) >= maxFileLocks-1, l.sess.locks >= maxSessionLocks-1: // take may split one
-		return p9.LockStatusError
+func (t *lockTable) tidy(path uint64, f *fileLocks) {
+	if len(f.held) == 0 && len(f.waits) == 0 {
+		delete(t.files, path)
 	}
-	return p9.LockStatusOK
 }
 
+// conflict is a lock that is in l's way, or nil.
 func (f *fileLocks) conflict(l *lock) *lock {
 	i := slices.IndexFunc(f.held, func(o lock) bool { return l.conflicts(&o) })
 	if i < 0 {
@@ -107,24 +111,23 @@ func (f *fileLocks) conflict(l *lock) *lock {
 	return &f.held[i]
 }
 
-// take takes l's range out of what its owner holds. Of a lock that reaches
-// further, the ends stay.
-func (f *fileLocks) take(l *lock) {
-	var kept []lock
+// without is what is held when l's range is taken out of what its owner has; of a
+// lock that reaches further, the ends stay. fewer: something was taken out.
+func (f *fileLocks) without(l *lock) (held []lock, fewer bool) {
+	held = make([]lock, 0, len(f.held)+2)
 	for _, o := range f.held {
 		if !l.owns(&o) || !l.meets(o.span) {
-			kept = append(kept, o)
+			held = append(held, o)
 			continue
 		}
-		o.sess.locks--
+		fewer = true
 		for _, end := range o.without(l.span) {
 			rest := o
 			rest.span = end
-			kept = append(kept, rest)
-			o.sess.locks++
+			held = append(held, rest)
 		}
 	}
-	f.held = kept
+	return held, fewer
 }
 
 // without is what is left of s when o is taken out: none, one or two ends.
@@ -145,12 +148,6 @@ func (f *fileLocks) wake() {
 		r.woken()
 	}
 	f.waits = nil
-}
-
-func (t *lockTable) tidy(path uint64, f *fileLocks) {
-	if len(f.held) == 0 && len(f.waits) == 0 {
-		delete(t.files, path)
-	}
 }
 
 // wait enters a request that waits for l; ready: nothing is in its way any more,
@@ -213,9 +210,10 @@ func (t *lockTable) drop(path uint64, owner *fid) {
 	t.tidy(path, f)
 }
 
-// lockOf is the lock that a Tlock or Tgetlock means.
+// lockOf is the lock that a Tlock or Tgetlock means. The fid must be open, so
+// that no walk or create makes it another file, whose locks would not go with it.
 func (c *conn) lockOf(m *wire.Msg) (l lock, f *fid, err error) {
-	if f, err = c.sess.file(m.Fid); err != nil {
+	if f, err = c.sess.opened(m.Fid, 0); err != nil {
 		return l, nil, err
 	}
 	l = lock{
@@ -248,7 +246,8 @@ func tlock(c *conn, m *wire.Msg) error {
 	status := c.srv.locks.set(f.ref.QID().Path, l, m.L.LockType == p9.Unlock)
 	f.locks = &c.srv.locks
 	if status == p9.LockStatusBlocked && m.L.Flags&uint32(p9.LockFlagsBlock) != 0 {
-		return c.awaitLock(m.Tag, f, l)
+		c.awaitLock(m.Tag, f, l)
+		return nil
 	}
 	c.lockStatus(m.Tag, status)
 	return nil
@@ -260,16 +259,19 @@ func (c *conn) lockStatus(tag uint16, status p9.LockStatus) {
 	c.answer(&r)
 }
 
-// awaitLock enters a Tlock that waits; a Tflush or the fid's clunk ends it.
-func (c *conn) awaitLock(tag uint16, f *fid, l lock) error {
-	if err := c.mayWait(); err != nil {
-		return err
+// awaitLock enters a Tlock that waits; a Tflush or the fid's clunk ends it. Locks
+// take at most half of what may wait on a connection: whoever has the lock that
+// the others wait for must still be able to write. The rest ask again, as Linux
+// does after 30 s.
+func (c *conn) awaitLock(tag uint16, f *fid, l lock) {
+	if len(c.waiting) >= c.srv.cfg.Limits.Waiting/2 {
+		c.lockStatus(tag, p9.LockStatusBlocked)
+		return
 	}
 	r := &request{tag: tag, fid: f}
 	r.again = func(r *request) { r.lockAgain(&l) }
 	c.enter(r)
 	r.watchLock(&l)
-	return nil
 }
 
 func (r *request) watchLock(l *lock) {

@@ -39,7 +39,7 @@ import (
 //	log TEXT, nolog TEXT   the log has it, has it not
 //
 // NAME: may be left out after the first time. $VM is the first VM's UUID, $VM2 the
-// second's, $mumble(KEY,NODE,GROUP) a signed message. In a Twstat, "only" stands
+// second's, $256 a name of so many bytes, $mumble(KEY,NODE,GROUP) a signed message. In a Twstat, "only" stands
 // for all fields that are to stay as they are.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -96,7 +96,7 @@ func (s *script) fatalf(format string, args ...any) {
 var mumble = regexp.MustCompile(`\$mumble\(([^,]*),([^,]*),([^)]*)\)`)
 
 func (s *script) expand(line string) string {
-	line = strings.ReplaceAll(strings.ReplaceAll(line, "$VM2", vmTwo), "$VM", vmOne)
+	line = strings.NewReplacer("$VM2", vmTwo, "$VM", vmOne, "$256", strings.Repeat("n", 256)).Replace(line)
 	return mumble.ReplaceAllStringFunc(line, func(call string) string {
 		arg := mumble.FindStringSubmatch(call)
 		m := auth.Message{Time: uint32(time.Now().Unix()), Node: arg[2], Group: arg[3]}
