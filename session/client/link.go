@@ -345,6 +345,9 @@ func (l *link) write() {
 		frames := l.out
 		l.out, l.taken = spare[:0], l.queued
 		l.mu.Unlock()
+		if len(frames) == 0 { // they went with the last write
+			continue
+		}
 		l.conn.SetWriteDeadline(time.Now().Add(stallTime))
 		if _, err := l.conn.Write(frames); err != nil {
 			l.fail(err)
