@@ -107,8 +107,9 @@ func tversion(c *conn, m *wire.Msg) error {
 }
 
 // tflush is always answered by Rflush, after which nothing follows for the old
-// tag (flush(5)). A blocking read is cancelled; a change ends, its reply goes out
-// and then Rflush. A tag that does not wait has its reply in the buffer already.
+// tag (flush(5)): Linux drops the whole mount otherwise. A blocking read is
+// cancelled; a change ends, its reply goes out and then Rflush. A tag that does not
+// wait has its reply in the buffer already, or never was.
 func tflush(c *conn, m *wire.Msg) error {
 	old := c.waiting[m.Oldtag]
 	if old == nil {

@@ -37,7 +37,9 @@ var scratches = sync.Pool{New: func() any {
 // alone.
 //
 // Where the transport has a file descriptor, nothing is borrowed until there is
-// something to read. Elsewhere (tls, pipes) the first bytes go to peek.
+// something to read: a read that finds nothing gives the scratch back before the
+// goroutine is parked. Elsewhere (tls, pipes) the first bytes go to peek, and the
+// scratch is kept while a frame is not whole.
 type input struct {
 	nc         net.Conn
 	raw        syscall.RawConn // nil: there is none
@@ -154,8 +156,9 @@ func (e framingError) Error() string {
 }
 
 // next takes the next frame out of the input; nil: it is not whole yet, and there
-// is room to read on. Of a frame that is longer than its type can use, only what
-// can be used is kept.
+// is room to read on. Its size is judged by the header, before any memory is taken
+// for it. Of a frame that is longer than its type can use, only what can be used is
+// kept: Decode ignores the rest, as other servers do.
 func (in *input) next(d wire.Dialect, msize uint32) ([]byte, error) {
 	if in.skip > 0 {
 		n := min(in.skip, in.end-in.start)

@@ -20,11 +20,11 @@ type key struct {
 	node, group string
 }
 
-// keyOf is the key that a Tsession shows. A key of zeros asks for no recovery and
-// is none.
+// keyOf is the key that a Tsession shows. One of zeros asks for no recovery (LING
+// doc/mumble.md): it is not set, is never entered and so never found.
 func keyOf(m *wire.Msg) key {
 	if m.Key == [wire.KeyLen]byte{} {
-		return key{}
+		return key{draft: m.Draft}
 	}
 	return key{set: true, draft: m.Draft, bytes: m.Key, node: m.Node, group: m.Group}
 }

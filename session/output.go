@@ -9,8 +9,9 @@ import (
 // errClosed ends the loop of a connection whose transport was closed here.
 var errClosed = errors.New("connection closed")
 
-// output is the replies of a connection in the order in which they go out. The
-// monitor guards it.
+// output is the replies of a connection in the order in which they go out: there
+// is one buffer, whoever appends to it, since an Rflush must not overtake the reply
+// that it speaks of (flush(5)). The monitor guards it.
 type output struct {
 	out     []byte // not sent yet
 	sending int    // bytes that some goroutine writes just now
@@ -47,6 +48,7 @@ func (c *conn) flush() {
 	c.moved.Broadcast()
 	if !c.lent && len(c.out) == 0 {
 		c.out = nil // an idle connection keeps no buffer
+		c.rest()
 	}
 }
 
@@ -61,7 +63,8 @@ func (c *conn) shut() {
 
 // overloaded tells whether the loop must not take in more: replies are not sent
 // or writes not durable past the limit, or too many changes wait. All of these
-// end by themselves.
+// end by themselves, or with the transport; blocking reads do not, and so must not
+// count here, or the Tflush that ends them would never be read.
 func (c *conn) overloaded() bool {
 	l := &c.srv.cfg.Limits
 	return len(c.out)+c.sending+c.held > l.Unsent || c.changes+c.flushes >= 2*l.Waiting

@@ -53,7 +53,9 @@ func seconds(ns int64) uint32 {
 }
 
 // twstat changes what a stat record says (stat(5)), all of it or nothing. One
-// that touches nothing makes durable what the fid holds.
+// that touches nothing makes durable what the fid holds: it is Linux's fsync. It
+// waits for the fid's earlier writes, as a length that overtakes one would cut
+// other bytes than the client meant.
 func twstat(c *conn, m *wire.Msg) error {
 	f, err := c.sess.file(m.Fid)
 	if err != nil {

@@ -12,6 +12,11 @@ import (
 
 // table has every session that is attached, and finds those that have a key. It
 // is part of the Server, whose mu guards it.
+//
+// A session is in byID from its first attach to its end. It is kept, that is in
+// byKey and counted for its VM, from then on if it has a key, until another takes
+// the key, the VM is dropped, or it ends. It has an owner or is in parked, never
+// both; what is parked is kept.
 type table struct {
 	byID   map[uint64]*session
 	byKey  map[indexID]*session
@@ -109,7 +114,7 @@ func (s *Server) forget(n *session) {
 }
 
 // release takes the key from a session. A parked one ends by that: the caller
-// closes it once Server.mu is free.
+// closes it once Server.mu is free, as closing takes the locks of the tree.
 func (s *Server) release(n *session) []*session {
 	if n.owner != nil {
 		s.forget(n)
@@ -213,9 +218,11 @@ func (s *Server) leave(n *session, mayPark bool) {
 }
 
 // claim gets c the session that a key leads to, or nil if there is none. It waits
-// until the connection that has it gave it up, whose transport it closes; the
-// last who claims a session gets it. Any error is errs.CannotRecover, and the
-// session stays where it is.
+// until the connection that has it gave it up, whose transport it closes: after a
+// move of the guest the old one may look alive for minutes. The last who claims a
+// session gets it, since the client has given up the others. Any error is
+// errs.CannotRecover, and the session stays where it is: when its old connection
+// is done, it is parked.
 func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	limit := time.NewTimer(s.cfg.Limits.TakeOver)
 	defer limit.Stop()

@@ -9,8 +9,13 @@ import (
 )
 
 // request is a T-message whose reply has to wait: a change, which ends by itself
-// and has a reply function, or something that can be cancelled, which has an
-// again function.
+// and has a reply function; something that can be cancelled, which has cancel and
+// mostly an again function; or a Tflush, which ends with the change that it names.
+//
+// A change is never cancelled, not by Tflush either: it may be durable already, and
+// a reply that says otherwise would be a lie. The fields that say what became of
+// it are written by the goroutine that calls its done function, and read after
+// conn.put has handed it over.
 type request struct {
 	c       *conn
 	tag     uint16
@@ -35,6 +40,7 @@ type request struct {
 // waits are the requests of a connection that wait. The monitor guards it.
 type waits struct {
 	waiting map[uint16]*request
+	most    int        // there were in waiting, since it was made
 	changes int        // of them, changes
 	flushes int        // of them, Tflushes: they end with a change
 	held    int        // bytes of data that the changes hold
@@ -49,7 +55,10 @@ type doneList struct {
 	served bool // somebody will collect, or is on his way to
 }
 
-// put hands r over to whoever has the monitor next. It waits for nobody.
+// put hands r over to whoever has the monitor next. It waits for nobody, so that
+// the store's committer may call it, and the holder of the monitor too: served
+// decides, under one lock, between a goroutine that will look at the list anyhow
+// and a new one, and take clears it only when the list is empty.
 func (c *conn) put(r *request) {
 	c.done.mu.Lock()
 	c.done.list = append(c.done.list, r)
@@ -81,7 +90,8 @@ func (c *conn) expect() {
 	c.done.mu.Unlock()
 }
 
-// collect finishes the requests that were put.
+// collect finishes the requests that were put, and those that end while it does.
+// The View is settled first: a reply to a change says that reads see it.
 func (c *conn) collect() {
 	for c.serving {
 		list := c.take()
@@ -132,7 +142,19 @@ func (c *conn) enter(r *request) {
 	}
 	r.c = c
 	c.waiting[r.tag] = r
+	c.most = max(c.most, len(c.waiting))
 	c.expect()
+}
+
+// keptWaiting is how many requests a table may have had to be kept when it is
+// empty: maps do not shrink, and an idle connection shall be small.
+const keptWaiting = 16
+
+// rest lets go of what a connection that has nothing to do does not need.
+func (c *conn) rest() {
+	if len(c.waiting) == 0 && c.most > keptWaiting {
+		c.waiting, c.most = nil, 0
+	}
 }
 
 // begin enters a change of f, which may be nil, and runs it as soon as the

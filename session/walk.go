@@ -8,15 +8,17 @@ import (
 	"meta9/session/wire"
 )
 
-// twalk walks to a new fid, or moves one that is not open (walk(5)). An open fid
-// may be walked from when newfid differs, as Linux does.
+// twalk walks to a new fid, or moves one that is not open (walk(5)). The manual
+// has no walks from an open fid; Linux does them since 5.10 (hugelgupf/p9 #47), so
+// they are allowed where newfid differs.
 func twalk(c *conn, m *wire.Msg) error {
 	f, err := c.sess.file(m.Fid)
 	if err != nil {
 		return err
 	}
 	if m.Newfid == m.Fid {
-		if f.handle != nil || f.making {
+		// A change that still waits means the place where the fid was.
+		if f.handle != nil || f.running > 0 {
 			return errs.BadUse
 		}
 	} else if err := c.vacant(m.Newfid); err != nil {
@@ -52,7 +54,8 @@ func walk(ref *fs.Ref, names []string, qids *[wire.MaxWalk]p9.QID) (*fs.Ref, int
 }
 
 // tclunk ends a fid. The number is free at once; the reply waits for the earlier
-// writes, and for the truncation that is committed with it.
+// writes, and for the truncation that is committed with it. A file that was only
+// read has nothing to wait for.
 func tclunk(c *conn, m *wire.Msg) error {
 	f, err := c.sess.find(m.Fid)
 	if err != nil {
@@ -69,9 +72,9 @@ func tclunk(c *conn, m *wire.Msg) error {
 	return nil
 }
 
-// clunk closes the file, and removes it where it was opened with ORCLOSE. Only
-// the first can fail for the client: what ORCLOSE cannot remove stays, and
-// nobody hears of it (remove(5) has no reply for that).
+// clunk closes the file, and removes it where it was opened with ORCLOSE. What
+// cannot be removed stays, and nobody hears of it, as in Plan 9: the fid is gone
+// whatever is answered, and Linux shows no error of a clunk to its programs.
 func (f *fid) clunk(r *request) {
 	switch {
 	case f.rclose:
