@@ -1,0 +1,36 @@
+package vm
+
+import "slices"
+
+// Public is the VM without its internal metadata, for those who are not proved to
+// be the admin and are no guest either: AppendJSON and Diff of two such VMs show
+// nothing of it, also not that it is there. It shares all else with v.
+func (v *VM) Public() *VM {
+	i := v.Props.index(Internal.Member())
+	if i < 0 && len(v.spaces[Internal].byID) == 0 {
+		return v
+	}
+	public := *v
+	if i >= 0 {
+		public.Props = slices.Delete(slices.Clone(v.Props), i, i+1)
+	}
+	public.spaces[Internal] = space{}
+	for _, e := range v.spaces[Internal].byID {
+		public.bytes -= e.bytes()
+	}
+	return &public
+}
+
+// Member is the member of that name of what AppendJSON shows to an admin, but for
+// BinaryMember.
+func (v *VM) Member(name string) (Value, bool) {
+	i := v.Props.index(name)
+	if i < 0 {
+		return Value{}, false
+	}
+	if s, ok := spaceOf(name); ok {
+		text, _ := v.spaces[s].objects()
+		return Value{Kind: ObjectValue, Members: text}, true
+	}
+	return v.Props[i].Value, true
+}
