@@ -1,0 +1,259 @@
+package packet
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"time"
+)
+
+// link is one link of a stream. Its reading half belongs to whoever reads.
+type link struct {
+	*stream
+	host   bool
+	number uint64 // set before begun
+	nonce  uint64 // of the Ask that it answers; the reader's
+
+	room  *buffer // holds the packet that is being read; nil: none is
+	rest  []byte  // of its payload, what nobody has read yet
+	heard uint32  // packets that came
+	fault error   // why nothing more can be read
+	clock *time.Timer
+
+	sent uint32 // packets that went; writing guards it
+
+	begun bool // stream.mu guards it and the next
+	over  bool // the peer has ended it, or it is closed
+}
+
+// Why a peer's end of a link is over.
+var (
+	errAsked = errors.New("the guest began another link")
+	errHost  = errors.New("the host began another link")
+)
+
+// Read gives what came, in order and whole. On the host's side the first Read
+// waits for the link to begin. A deadline that passes within a packet ends the
+// link.
+func (l *link) Read(p []byte) (int, error) {
+	for len(l.rest) == 0 {
+		l.release()
+		if l.fault != nil {
+			return 0, l.fault
+		}
+		if err := l.advance(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, l.rest)
+	if l.rest = l.rest[n:]; len(l.rest) == 0 {
+		l.release()
+	}
+	return n, nil
+}
+
+// release gives the packet's room back: an idle link has none.
+func (l *link) release() {
+	if l.room != nil {
+		buffers.Put(l.room)
+		l.room = nil
+	}
+}
+
+// advance brings the link to its next packet, or says what the matter is.
+func (l *link) advance() error {
+	if l.host && !l.begun {
+		if err := l.begin(); err != nil {
+			return err
+		}
+	}
+	if _, err := l.in.Peek(1); err != nil { // a link may be idle for as long as it likes
+		return err
+	}
+	l.fault = l.packet()
+	return l.fault
+}
+
+// begin does the host's part of the handshake.
+func (l *link) begin() error {
+	nonce := l.asked
+	l.asked = 0
+	if nonce == 0 {
+		if err := l.signal(hello, control{}); err != nil {
+			return err
+		}
+		c, err := find(l.in, ask)
+		if err != nil {
+			return err
+		}
+		nonce = c.nonce
+	}
+	return l.accept(nonce)
+}
+
+// accept begins the link for the guest that asked.
+func (l *link) accept(nonce uint64) error {
+	number, err := random()
+	if err != nil {
+		return err
+	}
+	l.nonce = nonce
+	l.start(number)
+	return l.signal(hello, control{link: number, nonce: nonce})
+}
+
+func (l *link) start(number uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.number, l.begun = number, true
+}
+
+// packet takes one packet, of which a byte is there.
+func (l *link) packet() error {
+	l.timed()
+	defer l.clock.Stop()
+	b, err := l.in.Peek(headerLen)
+	if err != nil {
+		return cut(err)
+	}
+	h, err := parseHeader(b)
+	if err != nil {
+		return l.end(err)
+	}
+	sum := crc32.Checksum(b, table)
+	_, _ = l.in.Discard(headerLen)
+	room := buffers.Get().(*buffer)
+	l.room = room
+	body := room[:h.length+crcLen]
+	if _, err := io.ReadFull(l.in, body); err != nil {
+		return cut(err)
+	}
+	payload := body[:h.length]
+	if crc32.Update(sum, table, payload) != binary.LittleEndian.Uint32(body[h.length:]) {
+		return l.end(errDamaged)
+	}
+	return l.take(h, payload)
+}
+
+// timed ends the stream unless the packet is there in time.
+func (l *link) timed() {
+	if l.clock == nil {
+		l.clock = time.AfterFunc(unfinished, func() { _ = l.kill() })
+	} else {
+		l.clock.Reset(unfinished)
+	}
+}
+
+// take does what a packet that came whole is for.
+func (l *link) take(h header, payload []byte) error {
+	switch {
+	case h.kind == data && h.link == l.number && h.seq == l.heard+1:
+		l.heard++
+		l.rest = payload
+		return nil
+	case h.kind == end && l.host && h.link == l.number && h.seq == l.heard+1:
+		return l.end(io.EOF)
+	case h.kind == ask && l.host:
+		return l.askedAgain(binary.LittleEndian.Uint64(payload))
+	case h.kind == hello && !l.host:
+		if h.link == l.number {
+			return nil // said twice, since it was asked twice
+		}
+		return l.end(errHost)
+	}
+	return l.end(fmt.Errorf("%w: packet %d of kind %d", errDamaged, h.seq, h.kind))
+}
+
+// askedAgain answers a guest that was too impatient. Any other is a new one.
+func (l *link) askedAgain(nonce uint64) error {
+	if nonce != l.nonce {
+		l.asked = nonce
+		return l.end(errAsked)
+	}
+	if l.heard > 0 {
+		return nil
+	}
+	return l.signal(hello, control{link: l.number, nonce: nonce})
+}
+
+// end notes that the peer has ended the link, or that it cannot be understood any
+// more: the stream is good for another.
+func (l *link) end(why error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	return why
+}
+
+// cut says in words what the end of a stream within a packet is.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Write sends p in as many packets as it takes.
+func (l *link) Write(p []byte) (n int, err error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	for n < len(p) {
+		if err := l.writable(); err != nil {
+			return n, err
+		}
+		part := p[n:min(len(p), n+MaxPayload)]
+		l.sent++
+		if err := l.emit(data, l.number, l.sent, part); err != nil {
+			return n, err
+		}
+		n += len(part)
+	}
+	return n, nil
+}
+
+// errSilent is why nothing can be written: the host is silent until it is asked.
+var errSilent = errors.New("the link has not begun")
+
+func (l *link) writable() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.over || l.dead:
+		return net.ErrClosed
+	case !l.begun:
+		return errSilent
+	}
+	return nil
+}
+
+// Close ends the link. The host's stream stays open where it was the peer who
+// ended the link, and no write is under way: another link follows on it.
+func (l *link) Close() error {
+	l.mu.Lock()
+	over, begun := l.over, l.begun
+	l.over = true
+	l.mu.Unlock()
+	free := l.writing.TryLock()
+	if free {
+		defer l.writing.Unlock()
+	}
+	switch {
+	case l.host && over && free:
+		return nil
+	case !l.host && begun && !over && free:
+		_ = l.nc.SetWriteDeadline(time.Now().Add(time.Second))
+		_ = l.emit(end, l.number, l.sent+1, nil)
+	}
+	return l.kill()
+}
+
+// The rest of a net.Conn is the transport's.
+
+func (l *link) LocalAddr() net.Addr                { return l.nc.LocalAddr() }
+func (l *link) RemoteAddr() net.Addr               { return l.nc.RemoteAddr() }
+func (l *link) SetDeadline(t time.Time) error      { return l.nc.SetDeadline(t) }
+func (l *link) SetReadDeadline(t time.Time) error  { return l.nc.SetReadDeadline(t) }
+func (l *link) SetWriteDeadline(t time.Time) error { return l.nc.SetWriteDeadline(t) }

@@ -1,0 +1,82 @@
+package packet
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"net"
+	"os"
+	"time"
+)
+
+// Serve is the host's end of nc: it hands links to serve, one after the other,
+// until nc ends, and closes nc. serve must close its link. The first Read of a
+// link waits until a guest asks for it. A link that serve closes of its own accord
+// takes nc with it; one that the guest has ended, or that was damaged, does not.
+func Serve(nc net.Conn, serve func(link net.Conn)) {
+	s := newStream(nc)
+	for s.alive() {
+		l := &link{stream: s, host: true}
+		serve(l)
+		_ = l.Close()
+	}
+}
+
+// askAgain is how long a guest waits for the answer before it asks again.
+const askAgain = time.Second
+
+// Dial is the guest's end of nc: it asks the host for a link and waits for it,
+// until ctx ends. Closing the link closes nc; so does an error. nc must have
+// deadlines.
+func Dial(ctx context.Context, nc net.Conn) (net.Conn, error) {
+	l := &link{stream: newStream(nc)}
+	stop := context.AfterFunc(ctx, func() { _ = l.kill() })
+	err := l.dial()
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		_ = l.kill()
+		return nil, err
+	}
+	return l, nil
+}
+
+// dial does the guest's part of the handshake.
+func (l *link) dial() (err error) {
+	if l.nonce, err = random(); err != nil {
+		return err
+	}
+	for {
+		if err := l.signal(ask, control{nonce: l.nonce}); err != nil {
+			return err
+		}
+		c, err := l.hear()
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			continue
+		case err != nil:
+			return err
+		case c.nonce == l.nonce && c.link != 0:
+			l.start(c.link)
+			return l.nc.SetReadDeadline(time.Time{})
+		}
+		// Another's link, or a host that has just come and heard nothing yet.
+	}
+}
+
+// hear waits a while for a Hello.
+func (l *link) hear() (control, error) {
+	if err := l.nc.SetReadDeadline(time.Now().Add(askAgain)); err != nil {
+		return control{}, err
+	}
+	return find(l.in, hello)
+}
+
+// random is a number that no earlier link had, not 0.
+func random() (uint64, error) {
+	var b [8]byte
+	_, err := rand.Read(b[:])
+	return max(1, binary.LittleEndian.Uint64(b[:])), err
+}

@@ -1,0 +1,480 @@
+package packet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patient = 10 * time.Second
+
+// pair is a byte stream with two ends.
+func pair(t testing.TB) (a, b net.Conn) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		if ends[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		t.Cleanup(func() { ends[i].Close() })
+	}
+	return ends[0], ends[1]
+}
+
+// host serves nc with an echo, and tells of each link.
+func host(t testing.TB, nc net.Conn) <-chan net.Conn {
+	links, done := make(chan net.Conn, 100), make(chan struct{})
+	go func() {
+		defer close(done)
+		Serve(nc, func(l net.Conn) {
+			links <- l
+			_, _ = io.Copy(l, l)
+			l.Close()
+		})
+	}()
+	t.Cleanup(func() {
+		nc.Close()
+		<-done
+	})
+	return links
+}
+
+func dial(t testing.TB, nc net.Conn) net.Conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	defer cancel()
+	l, err := Dial(ctx, nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// next waits for a link of the host's.
+func next(t testing.TB, links <-chan net.Conn) net.Conn {
+	t.Helper()
+	select {
+	case l := <-links:
+		return l
+	case <-time.After(patient):
+		t.Fatal("no link began")
+		return nil
+	}
+}
+
+// echo sends msg and wants it back.
+func echo(t testing.TB, l net.Conn, msg []byte) {
+	t.Helper()
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := l.Write(msg)
+		wrote <- err
+	}()
+	got := make([]byte, len(msg))
+	_ = l.SetReadDeadline(time.Now().Add(patient))
+	if _, err := io.ReadFull(l, got); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, msg) {
+		t.Fatal("the echo is not what was sent")
+	}
+}
+
+func noise(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+func TestEcho(t *testing.T) {
+	a, b := pair(t)
+	links := host(t, a)
+	next(t, links)
+	l := dial(t, b)
+	for _, n := range []int{1, 100, MaxPayload - 1, MaxPayload, MaxPayload + 1, 5 * MaxPayload} {
+		echo(t, l, noise(uint64(n), n))
+	}
+}
+
+// leftovers are what an earlier link may have left in a stream.
+func leftovers(t *testing.T) map[string][]byte {
+	whole := appendPacket(nil, data, 7, 3, noise(1, 5000))
+	said := appendControl(nil, hello, control{link: 7, nonce: 8})
+	asked := appendControl(nil, ask, control{nonce: 8})
+	large := appendPacket(nil, data, 7, 3, noise(2, MaxPayload))
+	return map[string][]byte{
+		"nothing":        nil,
+		"noise":          noise(3, 10000),
+		"a packet":       whole,
+		"two":            append(bytes.Clone(whole), whole...),
+		"a torn packet":  whole[:3000],
+		"a torn header":  whole[:headerLen-2],
+		"only its mark":  whole[:4],
+		"its end":        whole[2000:],
+		"much of it":     large[:MaxPayload/2],
+		"a hello":        said,
+		"a torn hello":   said[:controlLen-1],
+		"marks":          bytes.Repeat(mark, 100),
+		"marks and kind": bytes.Repeat(appendControl(nil, hello, control{})[:5], 100),
+		"asks, torn":     append(bytes.Clone(asked[:20]), asked[:controlLen-4]...),
+		"hellos":         bytes.Repeat(said, 20),
+	}
+}
+
+// TestLeftovers: whatever stands in the stream, in either direction, a link
+// begins behind it, and carries nothing of it.
+func TestLeftovers(t *testing.T) {
+	for name, left := range leftovers(t) {
+		t.Run(name, func(t *testing.T) {
+			a, b := pair(t)
+			for _, end := range []net.Conn{a, b} {
+				if _, err := end.Write(left); err != nil {
+					t.Fatal(err)
+				}
+			}
+			links := host(t, a)
+			next(t, links)
+			echo(t, dial(t, b), noise(4, 3*MaxPayload))
+		})
+	}
+}
+
+// TestLeftoverAsk: the host takes up a link with a guest that is gone, and leaves
+// it for the one that is there.
+func TestLeftoverAsk(t *testing.T) {
+	a, b := pair(t)
+	if _, err := b.Write(appendControl(nil, ask, control{nonce: 8})); err != nil {
+		t.Fatal(err)
+	}
+	links := host(t, a)
+	next(t, links)
+	l := dial(t, b)
+	next(t, links)
+	echo(t, l, []byte("hello"))
+}
+
+// TestGuestAgain: a guest's program goes without a word, in the middle of a
+// packet or not, and another comes. The host's stream is the same.
+func TestGuestAgain(t *testing.T) {
+	a, b := pair(t)
+	links := host(t, a)
+	next(t, links)
+	for i := range 5 {
+		dev := &device{Conn: b}
+		l := dial(t, dev)
+		echo(t, l, noise(uint64(i), 100))
+		if i%2 == 0 { // what the host echoes is a leftover for the next
+			if _, err := l.Write(noise(9, 1000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dev.gone = true
+		l.Close() // says nothing more
+		dev = &device{Conn: b}
+		l = dial(t, dev)
+		next(t, links)
+		echo(t, l, noise(uint64(i), 70000))
+		l.Close() // says End
+		next(t, links)
+	}
+}
+
+// device is an end of a stream that outlives those who have it open.
+type device struct {
+	net.Conn
+	gone bool
+}
+
+func (d *device) Close() error { return nil }
+
+func (d *device) Write(p []byte) (int, error) {
+	if d.gone {
+		return 0, net.ErrClosed
+	}
+	return d.Conn.Write(p)
+}
+
+// TestHostAgain: the host's program is another one; a guest in the middle of its
+// link hears it.
+func TestHostAgain(t *testing.T) {
+	a, b := pair(t)
+	quiet := make(chan struct{})
+	go func() {
+		defer close(quiet)
+		Serve(&device{Conn: a}, func(l net.Conn) { _, _ = l.Read(make([]byte, 10)) })
+	}()
+	l := dial(t, &device{Conn: b})
+	if _, err := l.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	<-quiet
+	links := host(t, a)
+	next(t, links)
+	if _, err := l.Read(make([]byte, 10)); !errors.Is(err, errHost) {
+		t.Fatalf("the guest's read ended with %v", err)
+	}
+	l.Close()
+	echo(t, dial(t, b), []byte("hello"))
+}
+
+// TestDamage: a packet that is lost, torn, repeated or changed ends the link, and
+// nothing wrong is read.
+func TestDamage(t *testing.T) {
+	const number = 77
+	good := func(seq uint32) []byte { return appendPacket(nil, data, number, seq, []byte{byte(seq)}) }
+	flip := func(b []byte, i int) []byte {
+		b = bytes.Clone(b)
+		b[i] ^= 0x10
+		return b
+	}
+	for name, bad := range map[string][]byte{
+		"lost":            good(3),
+		"repeated":        good(1),
+		"another link's":  appendPacket(nil, data, number+1, 2, []byte{2}),
+		"payload":         flip(good(2), headerLen),
+		"mark":            flip(good(2), 0),
+		"kind":            flip(good(2), 4),
+		"number":          flip(good(2), 6),
+		"seq":             flip(good(2), 13),
+		"length":          flip(good(2), 18),
+		"much too long":   flip(good(2), 20),
+		"crc":             flip(good(2), headerLen+1),
+		"torn, then more": append(bytes.Clone(good(2)[:10]), good(3)...),
+		"an end":          appendPacket(nil, end, number, 2, nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := pair(t)
+			l := &link{stream: newStream(a), number: number, begun: true}
+			if _, err := b.Write(append(good(1), bad...)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.Write(good(3)); err != nil {
+				t.Fatal(err)
+			}
+			b.Close()
+			got, err := io.ReadAll(l)
+			if err == nil || !bytes.Equal(got, []byte{1}) {
+				t.Fatalf("read %v, %v", got, err)
+			}
+			l.Close()
+		})
+	}
+}
+
+// TestImpatient: a guest that asks twice gets two answers and one link.
+func TestImpatient(t *testing.T) {
+	a, b := pair(t)
+	links := host(t, a)
+	next(t, links)
+	twice := appendControl(nil, ask, control{nonce: 5})
+	if _, err := b.Write(append(twice, twice...)); err != nil {
+		t.Fatal(err)
+	}
+	l := &link{stream: newStream(b), nonce: 5}
+	var c control
+	for c.nonce != 5 {
+		var err error
+		if c, err = find(l.in, hello); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.start(c.link)
+	defer l.Close()
+	echo(t, l, []byte("once"))
+}
+
+// TestDialEnds: a host that is not there is waited for as long as was said.
+func TestDialEnds(t *testing.T) {
+	_, b := pair(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if l, err := Dial(ctx, b); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("%v, %v", l, err)
+	}
+	if _, err := b.Write([]byte{0}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the transport is still open: %v", err)
+	}
+}
+
+// TestLateHost: the guest asks until there is a host.
+func TestLateHost(t *testing.T) {
+	a, b := pair(t)
+	asked := make(chan error, 1)
+	go func() {
+		first := make([]byte, controlLen) // nobody's: QEMU dropped it
+		_, err := io.ReadFull(a, first)
+		asked <- err
+	}()
+	got := make(chan net.Conn, 1)
+	go func() {
+		l, err := Dial(context.Background(), b)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- l
+	}()
+	if err := <-asked; err != nil {
+		t.Fatal(err)
+	}
+	next(t, host(t, a))
+	l := next(t, got)
+	defer l.Close()
+	echo(t, l, []byte("late"))
+}
+
+// TestHostCloses: a link that the host closes takes the stream along, also while a
+// write is stuck.
+func TestHostCloses(t *testing.T) {
+	a, b := pair(t)
+	ended := make(chan error, 1)
+	go Serve(a, func(l net.Conn) {
+		_, _ = l.Read(make([]byte, 1))
+		go func() {
+			_, err := l.Write(make([]byte, 64<<20))
+			ended <- err
+		}()
+		_, _ = l.Read(make([]byte, 1)) // until the guest asks anew
+		l.Close()
+	})
+	l := dial(t, &device{Conn: b})
+	if _, err := l.Write([]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(l, make([]byte, MaxPayload)); err != nil { // now it writes
+		t.Fatal(err)
+	}
+	if _, err := b.Write(appendControl(nil, ask, control{nonce: 99})); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("the write succeeded")
+		}
+	case <-time.After(patient):
+		t.Fatal("the write is stuck")
+	}
+}
+
+// TestUnfinished: a packet that is not finished in time ends the stream, on both
+// sides; a link that is idle for an hour does not.
+func TestUnfinished(t *testing.T) {
+	for _, atHost := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := net.Pipe()
+			defer b.Close()
+			l := &link{stream: newStream(a), host: atHost, number: 1, begun: true}
+			defer l.Close()
+			whole := appendPacket(nil, data, 1, 1, []byte("abc"))
+			torn := appendPacket(nil, data, 1, 2, []byte("def"))
+			var wrote time.Time
+			go func() {
+				time.Sleep(time.Hour)
+				_, _ = b.Write(whole)
+				_, _ = b.Write(torn[:len(torn)-1])
+				wrote = time.Now()
+			}()
+			got, err := io.ReadAll(l)
+			if string(got) != "abc" || err == nil {
+				t.Errorf("%q, %v", got, err)
+			}
+			if took := time.Since(wrote); took != unfinished {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+// TestSilentHost: nothing goes out before a guest has asked.
+func TestSilentHost(t *testing.T) {
+	a, b := pair(t)
+	l := &link{stream: newStream(a), host: true}
+	if _, err := l.Write([]byte("x")); !errors.Is(err, errSilent) {
+		t.Errorf("Write: %v", err)
+	}
+	l.Close()
+	if got, err := io.ReadAll(b); len(got) != 0 || err != nil {
+		t.Errorf("%x, %v", got, err)
+	}
+}
+
+// FuzzHandshake: no bytes in front of an Ask keep the host from finding it,
+// unless they hold another whole one.
+func FuzzHandshake(f *testing.F) {
+	f.Add([]byte(nil), uint64(1))
+	f.Add(noise(1, 100), uint64(2))
+	f.Add(bytes.Repeat(mark, 9), uint64(3))
+	f.Add(appendPacket(nil, data, 7, 3, noise(1, 50))[:60], uint64(4))
+	f.Add(appendControl(nil, ask, control{nonce: 9}), uint64(5))
+	f.Fuzz(func(t *testing.T, left []byte, nonce uint64) {
+		asked := appendControl(nil, ask, control{nonce: nonce})
+		s := newStream(readOnly{bytes.NewReader(append(left, asked...))})
+		for {
+			c, err := find(s.in, ask)
+			if err != nil {
+				t.Fatalf("not found: %v", err)
+			}
+			if c.nonce == nonce {
+				return
+			}
+		}
+	})
+}
+
+// FuzzLink: whatever follows good packets, only their payload is read.
+func FuzzLink(f *testing.F) {
+	f.Add([]byte(nil), true)
+	f.Add(appendPacket(nil, data, 1, 2, []byte("b")), true)
+	f.Add(appendPacket(nil, data, 1, 3, []byte("b")), false)
+	f.Add(appendControl(nil, hello, control{link: 1}), false)
+	f.Add(appendControl(nil, ask, control{nonce: 1}), true)
+	f.Add(appendPacket(nil, end, 1, 2, nil), true)
+	f.Fuzz(func(t *testing.T, more []byte, host bool) {
+		good := appendPacket(nil, data, 1, 1, []byte("a"))
+		l := &link{stream: newStream(readOnly{bytes.NewReader(append(good, more...))}), host: host, number: 1, begun: true}
+		got, _ := io.ReadAll(l)
+		l.Close()
+		if len(got) == 0 || got[0] != 'a' {
+			t.Fatalf("read %q", got)
+		}
+		if h, err := parseHeader(append(more, make([]byte, headerLen)...)); len(got) > 1 && (err != nil || h.kind != data || h.seq != 2) {
+			t.Fatalf("read %q of %x", got, more)
+		}
+	})
+}
+
+// readOnly is a transport on which nothing can be written.
+type readOnly struct{ io.Reader }
+
+func (readOnly) Write(p []byte) (int, error)      { return len(p), nil }
+func (readOnly) Close() error                     { return nil }
+func (readOnly) LocalAddr() net.Addr              { return nil }
+func (readOnly) RemoteAddr() net.Addr             { return nil }
+func (readOnly) SetDeadline(time.Time) error      { return nil }
+func (readOnly) SetReadDeadline(time.Time) error  { return nil }
+func (readOnly) SetWriteDeadline(time.Time) error { return nil }

@@ -1,0 +1,85 @@
+package packet
+
+import (
+	"bufio"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// unfinished is how long a packet may take from its first byte to its last.
+	unfinished = 30 * time.Second
+
+	// patience is how long a peer may take to take a packet of the handshake, or
+	// the last one.
+	patience = 10 * time.Second
+
+	// readAhead is what an idle stream has of a buffer, in bytes.
+	readAhead = 2 << 10
+)
+
+// stream is what the links of one transport have in common, one after the other.
+type stream struct {
+	nc    net.Conn
+	in    *bufio.Reader // the reader's
+	asked uint64        // the reader's: the Ask that ended the last link; 0: none did
+
+	writing sync.Mutex // held over a write
+
+	mu   sync.Mutex
+	dead bool // nc is closed
+}
+
+func newStream(nc net.Conn) *stream {
+	return &stream{nc: nc, in: bufio.NewReaderSize(nc, readAhead)}
+}
+
+func (s *stream) alive() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.dead
+}
+
+// kill closes the transport.
+func (s *stream) kill() error {
+	s.mu.Lock()
+	again := s.dead
+	s.dead = true
+	s.mu.Unlock()
+	if again {
+		return net.ErrClosed
+	}
+	return s.nc.Close()
+}
+
+// buffer is room for the largest packet.
+type buffer [headerLen + MaxPayload + crcLen]byte
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+// emit writes a packet; writing is held. One that is written in part leaves
+// nothing that could follow it.
+func (s *stream) emit(k kind, link uint64, seq uint32, payload []byte) error {
+	room := buffers.Get().(*buffer)
+	defer buffers.Put(room)
+	_, err := s.nc.Write(appendPacket(room[:0], k, link, seq, payload))
+	if err != nil {
+		_ = s.kill()
+	}
+	return err
+}
+
+// signal writes a packet of the handshake, for which a peer that takes nothing is
+// not waited for long.
+func (s *stream) signal(k kind, c control) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	_ = s.nc.SetWriteDeadline(time.Now().Add(patience))
+	defer s.nc.SetWriteDeadline(time.Time{})
+	_, err := s.nc.Write(appendControl(nil, k, c))
+	if err != nil {
+		_ = s.kill()
+	}
+	return err
+}
