@@ -2,23 +2,30 @@ package main
 
 import (
 	"context"
+	"errors"
+	"path"
 
 	"github.com/spf13/cobra"
 
+	"meta9/fs/errs"
 	"meta9/session/client"
 )
 
 func newCat(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:               "cat PATH...",
-		Short:             "print files",
-		Long:              "Print the value of each file, byte for byte: nothing is added, not even a newline.",
+		Use:   "cat PATH...",
+		Short: "print files",
+		Long: `Print the value of each file, byte for byte: nothing is added, not even a newline.
+Of an events file that is what comes from now on, as by watch.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completePaths(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				for _, path := range args {
-					data, err := c.ReadFile(ctx, path)
+				for _, file := range args {
+					data, err := c.ReadFile(ctx, file)
+					if endless(file, err) {
+						err = a.watch(cmd.Context(), path.Dir(file))
+					}
 					if err != nil {
 						a.fail(err)
 						continue
@@ -31,4 +38,10 @@ func newCat(a *app) *cobra.Command {
 			})
 		},
 	}
+}
+
+// endless tells an events file by the error that reading it whole gets. A key may
+// have that name too, and is read like any other.
+func endless(file string, err error) bool {
+	return path.Base(file) == "events" && errors.Is(err, errs.Permission)
 }

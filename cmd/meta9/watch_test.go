@@ -70,12 +70,15 @@ type watching struct {
 }
 
 // watch starts meta9 watch; touch is called until it prints something.
-func (w *world) watch(path string, touch func()) *watching {
+func (w *world) watch(path string, touch func()) *watching { return w.follow("watch", path, touch) }
+
+// follow starts a command that prints events.
+func (w *world) follow(command, path string, touch func()) *watching {
 	ctx, stop := context.WithCancel(w.t.Context())
 	r, out := io.Pipe()
 	v := &watching{t: w.t, lines: make(chan event, 100), code: make(chan int, 1), stop: stop}
 	go func() {
-		v.code <- run(ctx, w.args([]string{"watch", path}), nil, out, &v.errs)
+		v.code <- run(ctx, w.args([]string{command, path}), nil, out, &v.errs)
 		out.Close()
 	}()
 	go func() {
@@ -94,7 +97,7 @@ func (w *world) watch(path string, touch func()) *watching {
 		case <-v.lines:
 			return v
 		case code := <-v.code:
-			w.t.Fatalf("watch %s ended with %d: %s", path, code, v.errs.String())
+			w.t.Fatalf("%s %s ended with %d: %s", command, path, code, v.errs.String())
 		case <-time.After(10 * time.Millisecond): // it may not have begun
 		}
 	}
@@ -116,6 +119,19 @@ func (v *watching) until(what string, ok func(e event) bool) event {
 		case <-late:
 			v.t.Fatalf("%s did not come", what)
 		}
+	}
+}
+
+// TestCatEvents: an events file has no end, and cat goes on like watch.
+func TestCatEvents(t *testing.T) {
+	w := newWorld(t)
+	touch := func() { w.must("", "put", "vms/"+testVM+"/keys/motd", "v") }
+	v := w.follow("cat", "vms/"+testVM+"/events", touch)
+	touch()
+	v.until("a write", func(e event) bool { return e.Type == "key-set" && e.Key == "motd" })
+	v.stop()
+	if code := <-v.code; code != exitSignal {
+		t.Errorf("exit code %d: %s", code, v.errs.String())
 	}
 }
 
