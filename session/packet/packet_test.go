@@ -392,18 +392,18 @@ func TestUnfinished(t *testing.T) {
 			defer l.Close()
 			whole := appendPacket(nil, data, 1, 1, []byte("abc"))
 			torn := appendPacket(nil, data, 1, 2, []byte("def"))
-			var wrote time.Time
+			wrote := make(chan time.Time, 1)
 			go func() {
 				time.Sleep(time.Hour)
 				_, _ = b.Write(whole)
 				_, _ = b.Write(torn[:len(torn)-1])
-				wrote = time.Now()
+				wrote <- time.Now()
 			}()
 			got, err := io.ReadAll(l)
 			if string(got) != "abc" || err == nil {
 				t.Errorf("%q, %v", got, err)
 			}
-			if took := time.Since(wrote); took != unfinished {
+			if took := time.Since(<-wrote); took != unfinished {
 				t.Errorf("it took %v", took)
 			}
 		})
