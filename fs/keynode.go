@@ -64,6 +64,9 @@ func (n *keyNode) mayWrite() error {
 	if err != nil {
 		return err
 	}
+	if err := n.view().tree.store.Writable(); err != nil {
+		return err
+	}
 	m := n.dir.dir.cell.VM()
 	if !n.view().guest() || m == nil {
 		return nil

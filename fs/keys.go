@@ -105,6 +105,9 @@ func (d *spaceDir) writable(name string) (key string, err error) {
 	if key, err = vm.KeyName(name); err != nil {
 		return "", err
 	}
+	if err := d.dir.v.tree.store.Writable(); err != nil {
+		return "", err
+	}
 	if d.dir.v.guest() {
 		err = m.GuestMayWrite(d.space, key)
 	}

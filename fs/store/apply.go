@@ -10,6 +10,9 @@ import (
 // run computes one intent on what the batch has so far. An intent that is refused
 // leaves no trace but numbers that nobody else gets.
 func (b *batch) run(in *Intent) Result {
+	if err := b.store.Writable(); err != nil && !in.Mirror && in.Kind.changes() {
+		return Result{Err: err}
+	}
 	switch {
 	case in.Kind == CreateVM:
 		return resultOf(b.createVM(in))
@@ -65,7 +68,7 @@ func (b *batch) apply(w *work, in *Intent) (Result, error) {
 		return b.remove(w, in)
 	case FlushHold:
 		return b.flush(w, in)
-	case UpdateVM:
+	case UpdateVM, ReplaceVM:
 		return b.updateVM(w, in)
 	case DeleteVM:
 		return b.deleteVM(w, in)

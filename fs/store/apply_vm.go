@@ -32,13 +32,17 @@ func (b *batch) createVM(in *Intent) (Result, error) {
 	return Result{Cell: c}, nil
 }
 
-// updateVM applies a patch to the properties and the metadata.
+// updateVM applies a patch to the properties and the metadata, or replaces both.
 func (b *batch) updateVM(w *work, in *Intent) (Result, error) {
 	if in.Guest {
 		return Result{}, errGuestVM
 	}
 	was := w.begin()
-	if err := w.edit.Update([]byte(in.Data), b.stamp(in), b.store.cfg.Limits); err != nil {
+	edit := w.edit.Update
+	if in.Kind == ReplaceVM {
+		edit = w.edit.Replace
+	}
+	if err := edit([]byte(in.Data), b.stamp(in), b.store.cfg.Limits); err != nil {
 		return Result{}, err
 	}
 	now := w.edit.VM()

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 
@@ -55,10 +56,12 @@ func (s *Store) commit(b *batch) {
 		s.noRoom(nil)
 	}
 	woken := b.publish()
+	told := b.committed()
+	tell(s.recorders, told)
 	for i, in := range b.intents {
 		in.done(b.results[i])
 	}
-	b.observe()
+	tell(s.observers, told)
 	for _, w := range woken {
 		w.call()
 	}
@@ -151,17 +154,30 @@ func (b *batch) show(w *work) {
 	w.endHolds()
 }
 
-// observe tells the observers of each VM that was changed.
-func (b *batch) observe() {
+// committed is what the batch did to each VM that it changed, ordered by the last
+// revision of each: events made of it can be told apart by that one.
+func (b *batch) committed() []Committed {
+	told := make([]Committed, 0, len(b.works))
 	for _, w := range b.works {
 		if len(w.changes) == 0 {
 			continue
 		}
-		for _, fn := range b.store.observers {
-			fn(Committed{
-				Cell: w.cell, Before: w.before, After: w.after,
-				Changes: slices.Clip(w.changes), By: w.by,
-			})
+		told = append(told, Committed{
+			Cell: w.cell, Before: w.before, After: w.after,
+			Changes: slices.Clip(w.changes), By: w.by,
+		})
+	}
+	slices.SortFunc(told, func(x, y Committed) int { return cmp.Compare(x.Rev(), y.Rev()) })
+	return told
+}
+
+// Rev is the revision of the last change.
+func (c *Committed) Rev() uint64 { return c.Changes[len(c.Changes)-1].Rev }
+
+func tell(who []func(Committed), told []Committed) {
+	for _, c := range told {
+		for _, fn := range who {
+			fn(c)
 		}
 	}
 }

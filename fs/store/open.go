@@ -38,6 +38,7 @@ type Store struct {
 
 	numbers   numbers             // the committer's
 	skipped   map[string][][]byte // the committer's: damaged records, by uuid
+	recorders []func(Committed)
 	observers []func(Committed)
 	damage    []Damage
 	full      bool // the committer's: the last batch found no room
@@ -189,3 +190,19 @@ func (s *Store) Failed() <-chan struct{} { return s.failed }
 // Observe adds one who is told of every change, in commit order, after it was
 // acknowledged. It must be called before the first Submit.
 func (s *Store) Observe(fn func(Committed)) { s.observers = append(s.observers, fn) }
+
+// Record adds one who keeps events of its own, as the rings do: it is told of every
+// change as observers are, but before the change is acknowledged. It must be
+// called before the first Submit.
+func (s *Store) Record(fn func(Committed)) { s.recorders = append(s.recorders, fn) }
+
+// Writable is nil, or why nobody but the mirror may change a VM (ReadOnly).
+func (s *Store) Writable() error {
+	if s.cfg.ReadOnly == "" {
+		return nil
+	}
+	return errs.New(errs.ReadOnly, "%s", s.cfg.ReadOnly)
+}
+
+// changes says whether the kind changes VMs.
+func (k OpKind) changes() bool { return k != Note && k != dropHold }
