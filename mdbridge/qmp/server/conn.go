@@ -1,0 +1,296 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"meta9/fs"
+	"meta9/mdbridge/qmp"
+)
+
+// conn is one client's connection.
+type conn struct {
+	srv  *Server
+	nc   net.Conn
+	dec  *qmp.Decoder
+	root *fs.Ref // the reading goroutine's, as is the View behind it
+	view *fs.View
+
+	mu    sync.Mutex // whoever writes
+	out   []byte
+	tells *teller       // nil during the negotiation
+	over  bool          // nothing more is written
+	gone  chan struct{} // closed when the reading goroutine ends
+	told  chan struct{} // closed when the other has ended; nil: there is none
+}
+
+func (s *Server) newConn(nc net.Conn) *conn {
+	return &conn{srv: s, nc: nc, dec: qmp.NewDecoder(nc, s.cfg.Limit), gone: make(chan struct{})}
+}
+
+// serve is the reading goroutine.
+func (c *conn) serve() {
+	defer c.end()
+	c.view = c.srv.cfg.Tree.View(fs.Principal{Admin: true})
+	defer c.view.Close()
+	var err error
+	if c.root, err = c.view.Attach(author, ""); err != nil {
+		c.srv.cfg.Log.Error().Err(err).Msg("qmp: the tree has no root")
+		return
+	}
+	if c.write(qmp.AppendGreeting(nil, c.srv.version.json())) != nil {
+		return
+	}
+	for c.next() == nil {
+	}
+}
+
+// end closes the connection and waits for the goroutine that tells events.
+func (c *conn) end() {
+	close(c.gone)
+	_ = c.nc.Close()
+	if c.told != nil {
+		<-c.told
+	}
+}
+
+// next reads one command and answers it. The error ends the connection.
+func (c *conn) next() error {
+	text, err := c.dec.Next()
+	var syntax *qmp.SyntaxError
+	switch {
+	case err == nil:
+		return c.answer(c.execute(text))
+	case errors.As(err, &syntax):
+		return c.answer(reply{err: generic("%s", syntax.Desc)})
+	case err == qmp.ErrTooLarge:
+		_ = c.answer(reply{err: generic("%v: %d bytes", err, c.srv.cfg.Limit)})
+	}
+	return err
+}
+
+// reply is what a command comes to.
+type reply struct {
+	ret   any // what is to be marshalled; nil: an empty object
+	err   *qmp.Error
+	id    json.RawMessage // nil: there was none, or it could not be read
+	sync  bool            // a sentinel goes before it
+	after func()          // what is done when it was sent; may be nil
+}
+
+// answer writes a reply, after the events that were there before it.
+func (c *conn) answer(r reply) error {
+	var b []byte
+	if r.sync {
+		b = append(b, sentinel)
+	}
+	ret, err := marshal(r.ret)
+	switch {
+	case r.err != nil:
+		b = qmp.AppendError(b, r.err, r.id)
+	case err != nil:
+		b = qmp.AppendError(b, generic("%v", err), r.id)
+	default:
+		b = qmp.AppendReturn(b, ret, r.id)
+	}
+	if err := c.write(b); err != nil {
+		return err
+	}
+	if r.after != nil {
+		r.after()
+	}
+	return nil
+}
+
+// sentinel is the byte before the answer to guest-sync-delimited.
+const sentinel = 0xFF
+
+func marshal(v any) ([]byte, error) {
+	if v == nil {
+		return []byte("{}"), nil
+	}
+	return qmp.Marshal(v)
+}
+
+// write sends what has happened, and then b.
+func (c *conn) write(b []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return net.ErrClosed
+	}
+	if c.tells != nil {
+		c.out, _ = c.tells.append(c.out[:0], c.srv.cfg.Now())
+		b = append(c.out, b...)
+	}
+	_, err := c.nc.Write(b)
+	return err
+}
+
+// negotiated begins the command mode.
+func (c *conn) negotiated(t *teller) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tells = t
+	c.told = make(chan struct{})
+	go c.tell()
+}
+
+// tell writes events when they come, or when they are due that were held back.
+func (c *conn) tell() {
+	defer close(c.told)
+	woken := make(chan struct{}, 1)
+	wake := func() {
+		select {
+		case woken <- struct{}{}:
+		default:
+		}
+	}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		due, cancel := c.news(wake)
+		if due > 0 {
+			timer.Reset(due)
+		}
+		select {
+		case <-woken:
+		case <-timer.C:
+		case <-c.gone:
+			cancel()
+			return
+		}
+		cancel()
+	}
+}
+
+// news writes what has happened, and asks to be woken when there is more. due is
+// when there is more to write at the latest; 0: not before that.
+func (c *conn) news(wake func()) (due time.Duration, cancel func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.srv.cfg.Now()
+	c.out, due = c.tells.append(c.out[:0], now)
+	if len(c.out) > 0 && !c.over {
+		if _, err := c.nc.Write(c.out); err != nil {
+			_ = c.nc.Close() // the reading goroutine finds out
+		}
+	}
+	if cap(c.out) > keptBuffer {
+		c.out = nil
+	}
+	cancel, ready := c.tells.ring.Wait(c.tells.rev, wake)
+	if ready {
+		wake()
+	}
+	return due, cancel
+}
+
+// keptBuffer is how large a buffer an idle connection may keep.
+const keptBuffer = 64 << 10
+
+// shutdown says goodbye and closes the connection. A write that is stuck, its own
+// or another, ends by its time.
+func (c *conn) shutdown() {
+	_ = c.nc.SetWriteDeadline(time.Now().Add(lastWrite))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tells != nil && !c.over {
+		b := c.tells.flush(nil)
+		_, _ = c.nc.Write(c.srv.appendShutdown(b))
+	}
+	c.over = true
+	_ = c.nc.Close()
+}
+
+// request is the members of a command (section 2.3).
+type request struct {
+	execute   string
+	arguments map[string]json.RawMessage
+	id        json.RawMessage
+}
+
+// execute runs one command.
+func (c *conn) execute(text []byte) reply {
+	req, err := parse(text)
+	r := reply{err: err, id: req.id}
+	if err != nil {
+		return r
+	}
+	cmd, err := c.lookup(req.execute)
+	if err != nil {
+		r.err = err
+		return r
+	}
+	args, err := cmd.args.check("", req.arguments)
+	if err != nil {
+		r.err = err
+		return r
+	}
+	if err := cmd.run(c, args, &r); err != nil {
+		r.err = failure(err)
+	}
+	c.view.Settle()
+	c.srv.cfg.Log.Debug().Str("command", cmd.name).Err(asError(r.err)).Msg("qmp")
+	return r
+}
+
+func asError(e *qmp.Error) error {
+	if e == nil {
+		return nil
+	}
+	return e
+}
+
+// lookup finds a command, as the state of the negotiation allows.
+func (c *conn) lookup(name string) (*command, *qmp.Error) {
+	// Only this goroutine writes tells.
+	switch negotiating := c.tells == nil; {
+	case negotiating && name != qmp.Capabilities:
+		return nil, &qmp.Error{Class: qmp.CommandNotFound, Desc: "Expecting capabilities negotiation with '" + qmp.Capabilities + "'"}
+	case !negotiating && name == qmp.Capabilities:
+		return nil, &qmp.Error{Class: qmp.CommandNotFound, Desc: "Capabilities negotiation is already complete, command ignored"}
+	}
+	cmd := c.srv.commands[name]
+	if cmd == nil {
+		return nil, &qmp.Error{Class: qmp.CommandNotFound, Desc: "The command " + name + " has not been found"}
+	}
+	return cmd, nil
+}
+
+// parse takes a command apart. Its errors are QEMU's (qapi/qmp-dispatch.c); the id
+// is given back with them where there is one.
+func parse(text []byte) (request, *qmp.Error) {
+	if text[0] != '{' {
+		return request{}, generic("QMP input must be a JSON object")
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return request{}, generic("JSON parse error, %v", err)
+	}
+	req := request{id: members["id"]}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		switch value := members[name]; name {
+		case "id":
+		case "execute":
+			if value[0] != '"' || json.Unmarshal(value, &req.execute) != nil {
+				return req, generic("QMP input member 'execute' must be a string")
+			}
+		case "arguments":
+			if value[0] != '{' || json.Unmarshal(value, &req.arguments) != nil {
+				return req, generic("QMP input member 'arguments' must be an object")
+			}
+		default:
+			return req, generic("QMP input member '%s' is unexpected", name)
+		}
+	}
+	if _, ok := members["execute"]; !ok {
+		return req, generic("QMP input lacks member 'execute'")
+	}
+	return req, nil
+}

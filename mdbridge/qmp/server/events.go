@@ -1,0 +1,130 @@
+package server
+
+import (
+	"time"
+
+	"meta9/fs/store"
+	"meta9/mdbridge/qmp"
+)
+
+// eventType is an event of ours.
+type eventType struct {
+	name    string
+	data    *typ
+	limited bool // to one a second of those that are similar
+}
+
+// The members of events' data.
+var (
+	changeMembers  = []member{need("uuid", strType), need("rev", intType), may("by", strType)}
+	sessionMembers = []member{need("session", strType), may("uuid", strType), may("who", strType)}
+)
+
+// The events. VM_CREATED and VM_DELETED are not limited, since each ends what the
+// other tells, nor are those of sessions.
+var (
+	vmCreated       = &eventType{"VM_CREATED", object(changeMembers...), false}
+	vmChanged       = &eventType{"VM_CHANGED", object(changeMembers...), true}
+	vmDeleted       = &eventType{"VM_DELETED", object(changeMembers...), false}
+	metadataChanged = &eventType{"METADATA_CHANGED", object(append(changeMembers[:3:3],
+		need("key", strType), need("space", spaceType), need("change", enum("set", "removed")))...), true}
+	sessionParked  = &eventType{"SESSION_PARKED", object(sessionMembers...), false}
+	sessionResumed = &eventType{"SESSION_RESUMED", object(sessionMembers...), false}
+	eventsLost     = &eventType{"EVENTS_LOST", object(need("from", intType), need("to", intType)), false}
+	shutdown       = &eventType{"SHUTDOWN", object(need("guest", boolType), need("reason", enum("host-qmp-quit", "host-signal"))), false}
+
+	events = []*eventType{
+		eventsLost, metadataChanged, sessionParked, sessionResumed, shutdown, vmChanged, vmCreated, vmDeleted,
+	}
+)
+
+// ofStore are the events of the store that clients are told of.
+var ofStore = map[store.EventType]*eventType{
+	store.VMCreated: vmCreated, store.VMChanged: vmChanged, store.VMDeleted: vmDeleted,
+	store.KeySet: metadataChanged, store.KeyRemoved: metadataChanged,
+	store.SessionParked: sessionParked, store.SessionResumed: sessionResumed,
+}
+
+// dataOf is an event's data, by the members of its type.
+func dataOf(t *eventType, e *store.Event) map[string]any {
+	d := map[string]any{}
+	who := "by"
+	if t == sessionParked || t == sessionResumed {
+		d["session"], who = e.Key, "who"
+	} else {
+		d["rev"] = e.Rev
+	}
+	if e.VM != "" {
+		d["uuid"] = e.VM
+	}
+	if e.By != "" {
+		d[who] = e.By
+	}
+	if t == metadataChanged {
+		d["key"], d["space"], d["change"] = e.Key, e.Space.String(), "set"
+		if e.Type == store.KeyRemoved {
+			d["change"] = "removed"
+		}
+	}
+	return d
+}
+
+// appendEvent appends what a client reads of an event that happened at date, in
+// Unix nanoseconds.
+func appendEvent(b []byte, t *eventType, date int64, data map[string]any) []byte {
+	text, err := qmp.Marshal(data)
+	if err != nil {
+		text = nil
+	}
+	return qmp.AppendEvent(b, &qmp.Event{
+		Name: t.name, Data: text,
+		Timestamp: qmp.Stamp{Seconds: date / 1e9, Microseconds: date % 1e9 / 1e3},
+	})
+}
+
+// appendShutdown appends the last event.
+func (s *Server) appendShutdown(b []byte) []byte {
+	data := map[string]any{"guest": false, "reason": s.reason()}
+	return appendEvent(b, shutdown, s.cfg.Now().UnixNano(), data)
+}
+
+// teller makes QMP events of the store's, for one connection.
+type teller struct {
+	ring  *store.Ring
+	rev   uint64 // the newest that was taken from the ring
+	limit limiter
+}
+
+// newTeller begins with what happens from now on.
+func newTeller(r *store.Ring) *teller {
+	return &teller{ring: r, rev: r.Last(), limit: newLimiter()}
+}
+
+// tellAtOnce is how many events are taken from the ring at a time.
+const tellAtOnce = 64
+
+// append appends what there is to tell. due is when something is to be told that
+// is held back; 0: there is nothing.
+func (t *teller) append(b []byte, now time.Time) (_ []byte, due time.Duration) {
+	b = t.limit.expire(b, now)
+	for t.ring.Last() > t.rev {
+		events, lost := t.ring.After(t.rev, tellAtOnce, nil)
+		if lost != 0 {
+			b = appendEvent(b, eventsLost, now.UnixNano(), map[string]any{"from": t.rev + 1, "to": lost})
+			t.rev = lost
+		}
+		for i := range events {
+			b = t.limit.add(b, &events[i], now)
+			t.rev = events[i].Rev
+		}
+		if len(events) == 0 {
+			break
+		}
+	}
+	return b, t.limit.due(now)
+}
+
+// flush appends all that is held back.
+func (t *teller) flush(b []byte) []byte {
+	return t.limit.flush(b)
+}

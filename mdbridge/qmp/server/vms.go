@@ -1,0 +1,196 @@
+package server
+
+import (
+	"encoding/base64"
+	"math"
+	"unicode/utf8"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+	"meta9/macro"
+)
+
+// author is the "by" of what this server changes.
+const author = "qmp"
+
+func queryVMs(c *conn, args arguments, r *reply) error {
+	list := []map[string]any{}
+	st := c.srv.cfg.Tree.Store()
+	add := func(cell *store.Cell) bool {
+		if m := cell.VM(); m != nil {
+			list = append(list, describe(m))
+		}
+		return true
+	}
+	if _, one := args["uuid"]; one {
+		cell, err := c.cell(args)
+		if err != nil {
+			return err
+		}
+		add(cell)
+	} else {
+		st.Cells(0, add)
+	}
+	r.ret = list
+	return nil
+}
+
+func describe(m *vm.VM) map[string]any {
+	d := map[string]any{"uuid": m.UUID, "keys": m.Count(), "bytes": m.Bytes(), "rev": m.Rev}
+	if m.Alias() != "" {
+		d["alias"] = m.Alias()
+	}
+	if m.State() != "" {
+		d["state"] = m.State()
+	}
+	return d
+}
+
+// cell is the VM that the argument uuid names.
+func (c *conn) cell(args arguments) (*store.Cell, error) {
+	uuid, err := vm.ParseUUID(args.str("uuid"))
+	if err != nil {
+		return nil, err
+	}
+	cell := c.srv.cfg.Tree.Store().Cell(uuid)
+	if cell == nil {
+		return nil, errs.New(errs.Invalid, "VM '%s' not found", uuid)
+	}
+	return cell, nil
+}
+
+func vmCreate(c *conn, args arguments, r *reply) error {
+	made, err := c.submit(&store.Intent{Kind: store.CreateVM, Data: args.str("vm")})
+	if err == nil {
+		r.ret = map[string]any{"uuid": made.UUID()}
+	}
+	return err
+}
+
+func vmUpdate(c *conn, args arguments, _ *reply) error {
+	cell, err := c.cell(args)
+	if err != nil {
+		return err
+	}
+	_, err = c.submit(&store.Intent{Kind: store.UpdateVM, Cell: cell, Data: args.str("update")})
+	return err
+}
+
+func vmDelete(c *conn, args arguments, _ *reply) error {
+	cell, err := c.cell(args)
+	if err != nil {
+		return err
+	}
+	_, err = c.submit(&store.Intent{Kind: store.DeleteVM, Cell: cell})
+	return err
+}
+
+// submit waits until the change is durable.
+func (c *conn) submit(in *store.Intent) (*store.Cell, error) {
+	in.By = author
+	r := c.srv.cfg.Tree.Store().Do(in)
+	return r.Cell, r.Err
+}
+
+// path is where in the tree the arguments' space, and the key in it if there is
+// one, is.
+func (c *conn) path(args arguments) ([]string, error) {
+	cell, err := c.cell(args)
+	if err != nil {
+		return nil, err
+	}
+	space := args.str("space")
+	if space == "" {
+		space = vm.Keys.String()
+	}
+	path := []string{"vms", cell.UUID(), space}
+	if key, ok := args["key"]; ok {
+		name := key.(string)
+		if err := vm.ValidKey(name); err != nil {
+			return nil, errs.New(errs.Invalid, "key: %s", errs.Detail(err))
+		}
+		path = append(path, vm.FileName(name))
+	}
+	return path, nil
+}
+
+// noKey is what err says, where it says only that there is no such key.
+func noKey(args arguments, err error) error {
+	if errs.KindOf(err) == errs.NotFound {
+		return errs.New(errs.Invalid, "Key '%s' not found", args.str("key"))
+	}
+	return err
+}
+
+func metadataGet(c *conn, args arguments, r *reply) error {
+	path, err := c.path(args)
+	if err != nil {
+		return err
+	}
+	value, err := macro.Get(nil, c.root, path, maxValue)
+	if err != nil {
+		return noKey(args, err)
+	}
+	encoding, text := args.str("encoding"), string(value)
+	switch valid := utf8.Valid(value); {
+	case encoding == "" && valid:
+		encoding = "utf8"
+	case encoding == "utf8" && !valid:
+		return errs.New(errs.Invalid, "Key '%s' has a value that is not UTF-8; ask for encoding base64", args.str("key"))
+	case encoding != "utf8":
+		encoding, text = "base64", base64.StdEncoding.EncodeToString(value)
+	}
+	r.ret = map[string]any{"value": text, "encoding": encoding}
+	return nil
+}
+
+// maxValue is more than any value can have.
+const maxValue = math.MaxInt32
+
+func metadataPut(c *conn, args arguments, _ *reply) error {
+	value := []byte(args.str("value"))
+	if args.str("encoding") == "base64" {
+		var err error
+		if value, err = base64.StdEncoding.DecodeString(string(value)); err != nil {
+			return errs.New(errs.Invalid, "Parameter 'value' is not base64: %v", err)
+		}
+	}
+	path, err := c.path(args)
+	if err != nil {
+		return err
+	}
+	return wait(func(done func(error)) { macro.Put(c.root, path, value, done) })
+}
+
+func metadataDelete(c *conn, args arguments, _ *reply) error {
+	path, err := c.path(args)
+	if err != nil {
+		return err
+	}
+	return noKey(args, wait(func(done func(error)) { macro.Delete(c.root, path, done) }))
+}
+
+// wait waits for what f begins.
+func wait(f func(done func(error))) error {
+	result := make(chan error, 1)
+	f(func(err error) { result <- err })
+	return <-result
+}
+
+func metadataList(c *conn, args arguments, r *reply) error {
+	path, err := c.path(args)
+	if err != nil {
+		return err
+	}
+	list := []map[string]any{}
+	err = macro.List(c.root, path, func(st *fs.Stat) bool {
+		if key, err := vm.KeyName(st.Name); err == nil {
+			list = append(list, map[string]any{"name": key, "size": st.Length})
+		}
+		return true
+	})
+	r.ret = list
+	return err
+}
