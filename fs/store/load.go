@@ -67,8 +67,13 @@ func (l *loader) load() error {
 	return nil
 }
 
+// maxKey is the longest key that record.go makes.
+const maxKey = 1 + uuidSize + 1 + 255
+
 func (l *loader) record(key, value []byte) {
 	switch {
+	case len(key) > maxKey:
+		l.report(Damage{What: fmt.Sprintf("a key of %d bytes, which begins with %q", len(key), key[:maxKey])})
 	case string(key) == string(marksKey()):
 		l.readMarks(key, value)
 	case len(key) >= 1+uuidSize+1 && key[0] == prefixVM:

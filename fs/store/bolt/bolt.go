@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -44,10 +45,7 @@ type Engine struct {
 	broken bool // bbolt panicked while it held its writer's lock, perhaps
 }
 
-var (
-	_ store.Engine   = (*Engine)(nil)
-	_ store.Verifier = (*Engine)(nil)
-)
+var _ store.Engine = (*Engine)(nil)
 
 // bucket is the one that holds all keys.
 var bucket = []byte("meta9")
@@ -76,12 +74,24 @@ func Open(dir string, o Options) (*Engine, error) {
 }
 
 func (e *Engine) open(path string, o Options) (err error) {
+	var file *os.File
+	defer func() {
+		if e.db == nil && file != nil {
+			unlock(file)
+		}
+	}()
 	defer guard(&err)()
 	e.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+			f, err := os.OpenFile(name, flag, mode)
+			file = f
+			return f, err
+		},
 		Timeout:         o.Timeout,
 		ReadOnly:        o.ReadOnly,
 		MaxSize:         int(o.MaxSize),
 		FreelistType:    bbolt.FreelistMapType,
+		PreLoadFreelist: true,
 		InitialMmapSize: mapSize,
 		NoStatistics:    true,
 	})
@@ -89,6 +99,13 @@ func (e *Engine) open(path string, o Options) (err error) {
 		return err
 	}
 	return errors.Join(e.makeBucket(), syncDir(filepath.Dir(path)))
+}
+
+// unlock lets go of a file in which bbolt panicked. Its memory map stays, and would
+// keep the lock.
+func unlock(f *os.File) {
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+	_ = f.Close()
 }
 
 func (e *Engine) makeBucket() error {
@@ -124,18 +141,27 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Scan calls fn for every key in order.
+// Scan calls fn for every key in order. Damage to the file's own structure is an
+// error; in a file that is open for a check, also such as gets in nobody's way
+// until the file is written.
 func (e *Engine) Scan(fn func(key, value []byte) error) (err error) {
 	if err := warm(e.db.Path()); err != nil {
 		return err
 	}
 	defer guard(&err)()
 	return e.db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucket)
-		if b == nil {
-			return nil
+		if err := checkPages(tx, e.db.Info().PageSize); err != nil {
+			return err
 		}
-		return b.ForEach(fn)
+		if b := tx.Bucket(bucket); b != nil {
+			if err := b.ForEach(fn); err != nil {
+				return err
+			}
+		}
+		if e.db.IsReadOnly() {
+			return checkTree(tx)
+		}
+		return nil
 	})
 }
 
@@ -149,18 +175,6 @@ func warm(path string) error {
 	}
 	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, make([]byte, 1<<20))
 	return errors.Join(err, f.Close())
-}
-
-// Verify reports what is wrong with the file's own structure. It must follow a
-// Scan that had no error.
-func (e *Engine) Verify(report func(what string)) (err error) {
-	defer guard(&err)()
-	return e.db.View(func(tx *bbolt.Tx) error {
-		for err := range tx.Check() {
-			report(err.Error())
-		}
-		return nil
-	})
 }
 
 // Apply makes the ops durable in one transaction.
