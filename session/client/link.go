@@ -334,17 +334,14 @@ func (c *call) result() (*wire.Msg, error) {
 
 // write is the writer's loop: it sends all that has gathered in one write.
 func (l *link) write() {
-	var spare []byte
+	var frames []byte
 	for {
 		select {
 		case <-l.kick:
 		case <-l.dead:
 			return
 		}
-		l.mu.Lock()
-		frames := l.out
-		l.out, l.taken = spare[:0], l.queued
-		l.mu.Unlock()
+		frames = l.take(kept(frames))
 		if len(frames) == 0 { // they went with the last write
 			continue
 		}
@@ -353,8 +350,15 @@ func (l *link) write() {
 			l.fail(err)
 			return
 		}
-		spare = kept(frames)
 	}
+}
+
+// take gives what has gathered, and lets it gather in spare from now on.
+func (l *link) take(spare []byte) (frames []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	frames, l.out, l.taken = l.out, spare[:0], l.queued
+	return frames
 }
 
 // kept is b's storage for the next frames, unless it is large: an idle link holds

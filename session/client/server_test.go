@@ -37,7 +37,7 @@ type realServer struct {
 }
 
 func newRealServer(t *testing.T, lifetime time.Duration) *realServer {
-	st, err := store.Open(store.NewMemory(), store.Config{})
+	st, err := store.Open(store.NewMemory(), store.Config{VMEvents: 10_000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ type eventReader struct {
 func (r *eventReader) run(until string) {
 	var off int64
 	var text []byte
-	buf := make([]byte, 8<<10)
+	buf := make([]byte, 400) // a transport must live for one reply
 	for r.seen[until] == 0 {
 		n, err := r.file.ReadAt(r.t.Context(), buf, off)
 		if err != nil {
@@ -232,7 +232,7 @@ func (r *eventReader) run(until string) {
 // knowledge; the session lives on. Every answered write happened once, and is seen
 // as one event; an unknown one happened once or not at all.
 func TestRealServerStorm(t *testing.T) {
-	const writers, rounds = 4, 250
+	const writers, rounds = 4, 150
 	s := newRealServer(t, time.Minute)
 	c, ctx := s.dial(client.Options{}), t.Context()
 	s.create(c)
