@@ -3,13 +3,13 @@
 // committer, one goroutine that turns all waiting intents into one engine
 // transaction.
 //
-// Order of a commit: durable in the engine, memdb and cells, event rings,
-// acknowledge (Intent.Done), wake (observers, then ring waiters). Reads take no
-// lock: Cell.VM is one atomic load.
+// Order of a commit: durable in the engine, memdb and cells, event rings and
+// recorders, acknowledge (Intent.Done), wake (observers, then ring waiters). Reads
+// take no lock: Cell.VM is one atomic load.
 //
-// Lock order: committer's queue, then a Cell's holds, then a Ring. Done, observers
-// and wake functions run in the committer's goroutine with no lock held; they
-// must return soon, must not write to a peer, and may call Submit.
+// Lock order: committer's queue, then a Cell's holds, then a Ring. Done, recorders,
+// observers and wake functions run in the committer's goroutine with no lock held;
+// they must return soon, must not write to a peer, and may call Submit.
 package store
 
 import (
@@ -47,6 +47,7 @@ type Config struct {
 	VMEvents   int              // events that a VM's ring keeps; 256
 	RootEvents int              // events that the root's ring keeps; 8192
 	Salvage    bool             // skip damaged records instead of failing
+	ReadOnly   string           // why only intents of the mirror change VMs; "": all may
 	Now        func() time.Time // time.Now
 	Log        zerolog.Logger
 }
@@ -68,6 +69,7 @@ const (
 	CreateVM                // Data is the payload
 	UpdateVM                // Data is the patch (vm.Edit.Update)
 	DeleteVM                //
+	ReplaceVM               // Data is the whole VM (vm.Edit.Replace)
 	Note                    // only an event: Event's Type, Key
 
 	dropHold // Hold.Drop
@@ -90,6 +92,7 @@ type Intent struct {
 	Mtime     *int64 // Unix nanoseconds
 	Exclusive bool
 	Guest     bool   // check vm.GuestMayWrite of every name at commit time
+	Mirror    bool   // of the mirror, which alone changes a store that is ReadOnly
 	By        string // muid and the event's "by"
 	Hold      *Hold  // FlushHold
 	Event     EventType
@@ -109,7 +112,8 @@ type Result struct {
 	N     int       // Splice, Append: bytes written
 }
 
-// Committed tells observers of one VM's change, in commit order.
+// Committed tells recorders and observers of one VM's change, in commit order: that
+// of the last of its Changes, whose Rev is greater than all that was told before.
 type Committed struct {
 	Cell    *Cell
 	Before  *vm.VM // nil: created
