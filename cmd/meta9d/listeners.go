@@ -14,6 +14,7 @@ import (
 	"meta9/fs/vm"
 	"meta9/session"
 	"meta9/session/listen"
+	"meta9/session/packet"
 )
 
 // listen opens every channel: the admin's, the configured ones, the VMs' own. At
@@ -75,18 +76,24 @@ func (d *daemon) serve(c net.Conn, who tree.Principal, via, addr string) {
 	d.server.Serve(c, session.Peer{Who: who, Via: via, Addr: addr, Resumes: !who.Nobody()})
 }
 
+// serveLink does the same with each link that a connection carries in packets.
+func (d *daemon) serveLink(c net.Conn, who tree.Principal, via, addr string) {
+	packet.Serve(c, func(link net.Conn) { d.serve(link, who, via, addr) })
+}
+
 // vms follows what becomes of the VMs, for their own channels.
 func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 	cfg := listen.VMConfig{
 		Run: d.cfg.Run, Perm: perm, VM: d.vm, Log: d.log,
 		Devices: []listen.Device{
-			{Property: "9p_chardev", Handle: d.serve},
+			{Property: "9p_chardev", Handle: d.serve, Link: d.serveLink},
 			{Property: "mdata_chardev", Handle: d.serveMdata},
 		},
 	}
 	if d.cfg.Sockets.Enabled {
 		cfg.Sockets = []listen.Socket{
 			{Name: "9p.sock", Handle: d.serve},
+			{Name: "link.sock", Handle: d.serveLink},
 			{Name: "mdata.sock", Handle: d.serveMdata},
 		}
 	}

@@ -21,9 +21,13 @@ const redial = 100 * time.Millisecond
 // Device is a character device of the hypervisor: a unix socket that it owns and
 // that is dialled, and dialled again whenever it is gone.
 type Device struct {
-	Property string // the VM's property that holds the socket's path: "9p_chardev"
-	Handle   Handler
+	Property string  // the VM's property that holds the socket's path: "9p_chardev"
+	Handle   Handler // of one whose property is "unix:PATH" or PATH
+	Link     Handler // of one whose property ends with linkOption; nil: there is none
 }
+
+// linkOption ends the property of a device that carries packets.
+const linkOption = ",link"
 
 // dialled is one VM's device. Without a connection it costs no goroutine, since
 // the VMs that are switched off may be thousands: VMs dials them all in turn.
@@ -57,12 +61,15 @@ func (m *VMs) device(d Device, v *vm.VM, k *kept) {
 		return
 	}
 	log := m.cfg.Log.With().Str("vm", v.UUID).Logger()
-	path := strings.TrimPrefix(text, "unix:")
+	path, handle := strings.TrimPrefix(text, "unix:"), d.Handle
+	if plain, ok := strings.CutSuffix(path, linkOption); ok && d.Link != nil {
+		path, handle = plain, d.Link
+	}
 	if !filepath.IsAbs(path) || len(path) > maxPath {
 		log.Error().Str(d.Property, text).Msgf("not dialled: an absolute path of at most %d bytes is needed", maxPath)
 		return
 	}
-	now := &dialled{text: text, path: path, who: fs.Principal{VM: v.UUID}, handle: d.Handle, rare: rare{log: log}}
+	now := &dialled{text: text, path: path, who: fs.Principal{VM: v.UUID}, handle: handle, rare: rare{log: log}}
 	now.ctx, now.end = context.WithCancelCause(context.Background())
 	k.devices[d.Property] = now
 	m.devices[now] = true

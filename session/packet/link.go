@@ -229,25 +229,32 @@ func (l *link) writable() error {
 	return nil
 }
 
-// Close ends the link. The host's stream stays open where it was the peer who
-// ended the link, and no write is under way: another link follows on it.
+// Close ends the link, and waits for nobody but, on the guest's side, the peer to
+// take the last packet. The host's stream stays open where it was the peer who
+// ended the link: another link follows on it.
 func (l *link) Close() error {
 	l.mu.Lock()
 	over, begun := l.over, l.begun
 	l.over = true
 	l.mu.Unlock()
-	free := l.writing.TryLock()
-	if free {
-		defer l.writing.Unlock()
-	}
 	switch {
-	case l.host && over && free:
-		return nil
-	case !l.host && begun && !over && free:
-		_ = l.nc.SetWriteDeadline(time.Now().Add(time.Second))
-		_ = l.emit(end, l.number, l.sent+1, nil)
+	case l.host && over:
+		return l.nc.SetWriteDeadline(time.Unix(1, 0)) // ends a write that is stuck, and the stream with it
+	case !l.host && begun && !over:
+		l.sayEnd()
 	}
 	return l.kill()
+}
+
+// sayEnd tells the host that the guest wants no more, unless a write is in the
+// way.
+func (l *link) sayEnd() {
+	if !l.writing.TryLock() {
+		return
+	}
+	defer l.writing.Unlock()
+	_ = l.nc.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = l.emit(end, l.number, l.sent+1, nil)
 }
 
 // The rest of a net.Conn is the transport's.

@@ -20,6 +20,7 @@ func Serve(nc net.Conn, serve func(link net.Conn)) {
 		l := &link{stream: s, host: true}
 		serve(l)
 		_ = l.Close()
+		s.settle()
 	}
 }
 

@@ -41,6 +41,14 @@ func (s *stream) alive() bool {
 	return !s.dead
 }
 
+// settle waits for the last write of a link that was closed: it is done or ends
+// the stream.
+func (s *stream) settle() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	_ = s.nc.SetWriteDeadline(time.Time{})
+}
+
 // kill closes the transport.
 func (s *stream) kill() error {
 	s.mu.Lock()
