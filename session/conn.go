@@ -35,7 +35,8 @@ type conn struct {
 	waits
 	done doneList
 
-	vm string // the VM that this connection counts for; Server.mu guards it
+	vm       string // the VM that this connection counts for; Server.mu guards it
+	stranger bool   // it counts for nobody; Server.mu guards it
 }
 
 // loop reads and handles until the transport ends. The error says why.

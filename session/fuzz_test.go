@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hugelgupf/p9/p9"
+
 	"meta9/session"
 	"meta9/session/wire"
 )
@@ -91,7 +93,7 @@ func FuzzMessages(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, input []byte) {
 		g := generator{input}
-		d := []wire.Dialect{wire.Plain, wire.U, wire.E}[g.below(3)]
+		d := []wire.Dialect{wire.Plain, wire.U, wire.E, wire.L}[g.below(4)]
 		frames := frame(t, nil, wire.None, &wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: 8192, Version: d.String()})
 		if d == wire.E && g.below(2) == 0 {
 			frames = frame(t, frames, d, &wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(int(g.below(3)))})
@@ -131,6 +133,8 @@ func (g *generator) below(n byte) byte {
 var fuzzTypes = []wire.Type{
 	wire.Twalk, wire.Twalk, wire.Topen, wire.Topen, wire.Tcreate, wire.Tread, wire.Tread, wire.Twrite, wire.Twrite,
 	wire.Tclunk, wire.Tremove, wire.Tstat, wire.Twstat, wire.Tflush, wire.Tsread, wire.Tswrite, wire.Tattach, wire.Tauth,
+	wire.Tlopen, wire.Tlopen, wire.Tlcreate, wire.Tgetattr, wire.Tsetattr, wire.Treaddir, wire.Tfsync, wire.Tlock, wire.Tlock,
+	wire.Tgetlock, wire.Trename, wire.Trenameat, wire.Tunlinkat, wire.Tmkdir, wire.Tstatfs, wire.Txattrwalk, wire.Tsymlink,
 }
 
 var fuzzNames = []string{"keys", "internal", "events", "vm.json", "color", "new", "..", "root_pw", "", "a/b", strings.Repeat("n", 256), "sdc"}
@@ -164,8 +168,20 @@ func (g *generator) message() *wire.Msg {
 		}
 	case wire.Tattach, wire.Tauth:
 		m.Aname, m.Uname = g.name(), g.name()
+	default:
+		g.linux(m)
 	}
 	return m
+}
+
+// linux sets the fields of 9P2000.L's messages.
+func (g *generator) linux(m *wire.Msg) {
+	m.Name, m.Ext, m.Offset, m.Count = g.name(), g.name(), g.number(), uint32(g.number())
+	m.L.Flags = uint32(g.below(4)) | uint32(g.below(64))<<6
+	m.L.LockType = p9.LockType(g.below(4))
+	m.L.Start, m.L.Length, m.L.ProcID = g.number(), g.number(), uint32(g.below(3))
+	m.L.SetMask = p9.SetAttrMask{Size: g.below(2) == 0, MTime: g.below(2) == 0, Permissions: g.below(4) == 0, UID: g.below(8) == 1}
+	m.L.SetAttr.Size = g.number()
 }
 
 // scriptStreams are what the scripts send, without what they wait for.

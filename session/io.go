@@ -16,12 +16,12 @@ func tread(c *conn, m *wire.Msg) error {
 	}
 	count := int(min(m.Count, c.msize-wire.ReadLen))
 	switch {
-	case f.auth:
+	case !f.auth && (f.handle == nil || f.flags&fs.Read == 0):
+		return errs.BadUse
+	case f.auth || count == 0: // nothing need not be waited for
 		c.reserve(0)
 		c.answerRead(wire.Rread, m.Tag, 0, f.num, nil)
 		return nil
-	case f.handle == nil || f.flags&fs.Read == 0:
-		return errs.BadUse
 	case f.folder:
 		return c.readFolder(m.Tag, f, m.Offset, count)
 	}

@@ -16,7 +16,7 @@ type Limits struct {
 	Msize       uint32        // the largest msize that is agreed to, in bytes
 	VMConns     int           // connections of one VM
 	VMSessions  int           // sessions with a key of one VM, live and parked
-	Conns       int           // connections of all
+	Conns       int           // connections of all; those of nobody are at most half as many, so that no stranger shuts out a VM
 	Parked      int           // parked sessions of all
 	ParkedBytes int64         // memory of parked sessions, estimated
 	AuthTime    time.Duration // how long a connection may be nobody's

@@ -49,11 +49,12 @@ type Server struct {
 	locks   lockTable
 	quit    chan struct{} // closed by Drain
 
-	mu      sync.Mutex // after any conn.mu
-	conns   map[*conn]struct{}
-	nextID  uint64
-	closing bool
-	running sync.WaitGroup // of conns
+	mu        sync.Mutex // after any conn.mu
+	conns     map[*conn]struct{}
+	strangers int // of conns, those of nobody
+	nextID    uint64
+	closing   bool
+	running   sync.WaitGroup // of conns
 	table
 }
 
@@ -107,8 +108,14 @@ func (s *Server) admit(c *conn) error {
 		return errs.New(errs.Busy, "the server is stopping")
 	case len(s.conns) >= l.Conns:
 		return errs.New(errs.Quota, "%d connections, the limit of all", l.Conns)
+	case c.peer.Who.Nobody() && s.strangers >= (l.Conns+1)/2:
+		return errs.New(errs.Quota, "%d connections of nobody, their limit", s.strangers)
 	case !s.count(c, c.peer.Who.VM):
 		return errs.New(errs.Quota, "%d connections, the limit of a VM", l.VMConns)
+	}
+	if c.peer.Who.Nobody() {
+		c.stranger = true
+		s.strangers++
 	}
 	s.nextID++
 	c.id = s.nextID
@@ -121,7 +128,19 @@ func (s *Server) admit(c *conn) error {
 func (s *Server) admitTo(c *conn, uuid string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.count(c, uuid)
+	if !s.count(c, uuid) {
+		return false
+	}
+	s.acquaint(c)
+	return true
+}
+
+// acquaint takes c out of those of nobody. Server.mu is held.
+func (s *Server) acquaint(c *conn) {
+	if c.stranger {
+		c.stranger = false
+		s.strangers--
+	}
 }
 
 // count makes c one of the VM's connections; false: it has as many as it may.
@@ -155,6 +174,7 @@ func (s *Server) dismiss(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.uncount(c)
+	s.acquaint(c)
 	delete(s.conns, c)
 }
 

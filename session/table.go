@@ -245,6 +245,7 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	if !s.count(c, n.who.VM) {
 		return nil, errs.New(errs.CannotRecover, "the VM has too many connections")
 	}
+	s.acquaint(c)
 	s.unpark(n)
 	n.owner, n.via, n.since = c, c.peer.Via, s.cfg.Now()
 	return n, nil
