@@ -19,17 +19,18 @@ import (
 // config is every setting; docs/meta9d.toml says what each is for and holds the
 // defaults.
 type config struct {
-	Data     string   `toml:"data"`
-	Run      string   `toml:"run"`
-	Listen   []string `toml:"listen"`
-	Insecure bool     `toml:"insecure"`
-	LogLevel string   `toml:"log_level"`
-	Trace    bool     `toml:"trace"`
-	Sockets  sockets  `toml:"sockets"`
-	Session  sessions `toml:"session"`
-	Mumble   mumble   `toml:"mumble"`
-	TLS      tlsFiles `toml:"tls"`
-	Limits   limits   `toml:"limits"`
+	Data      string   `toml:"data"`
+	Run       string   `toml:"run"`
+	Listen    []string `toml:"listen"`
+	Insecure  bool     `toml:"insecure"`
+	MdataFrom string   `toml:"mdata_from"`
+	LogLevel  string   `toml:"log_level"`
+	Trace     bool     `toml:"trace"`
+	Sockets   sockets  `toml:"sockets"`
+	Session   sessions `toml:"session"`
+	Mumble    mumble   `toml:"mumble"`
+	TLS       tlsFiles `toml:"tls"`
+	Limits    limits   `toml:"limits"`
 }
 
 // sockets is about the sockets that every VM has in the run folder.
@@ -133,7 +134,7 @@ func (c *config) load(file string) error {
 // validate says what cannot be meant.
 func (c *config) validate() error {
 	for _, ok := range []func(*config) error{
-		checkLevel, checkListen, checkMumble, checkTLS, checkLimits,
+		checkLevel, checkListen, checkMdata, checkMumble, checkTLS, checkLimits,
 	} {
 		if err := ok(c); err != nil {
 			return usageError{err}

@@ -66,6 +66,7 @@ func (d *daemon) start(salvage bool) error {
 		Int("vms", d.store.Count()).Int64("bytes", d.store.Bytes()).Msg("meta9d")
 	tree := fs.New(d.store, fs.Config{Log: d.log, Version: version(), Status: d.status, Made: d.made})
 	d.mdata = d.newMdata(tree)
+	d.graftUpstream(tree)
 	d.server = session.New(session.Config{
 		Tree:     tree,
 		Limits:   d.cfg.Limits.session(),

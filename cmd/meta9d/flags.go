@@ -20,6 +20,8 @@ Serve the metadata of virtual machines over 9P.
                      --insecure, tcp:HOST:PORT,as=admin or ,as=vm:UUID
   --insecure         allow tcp listeners that take everyone for the admin
                      or for one VM
+  --mdata-from ADDR  show the metadata service at ADDR (the Joyent protocol) as
+                     the admin's folder upstream/; ADDR is unix:PATH or tty:PATH
   --config FILE      read settings from FILE (TOML); flags win over it
   --log-level LEVEL  debug, info, warn or error (default info)
   --trace            log every message, without secrets
@@ -75,6 +77,7 @@ func (c *command) flags(args []string) (file string, err error) {
 	f.StringVar(&c.config.LogLevel, "log-level", c.config.LogLevel, "")
 	f.BoolVar(&c.config.Trace, "trace", c.config.Trace, "")
 	f.BoolVar(&c.config.Insecure, "insecure", c.config.Insecure, "")
+	f.StringVar(&c.config.MdataFrom, "mdata-from", c.config.MdataFrom, "")
 	var listen []string
 	f.Func("listen", "", func(s string) error {
 		listen = append(listen, s)

@@ -3,9 +3,11 @@ package main
 import (
 	"fmt"
 	"net"
+	"strings"
 
 	"meta9/fs"
 	mdata "meta9/mdbridge/mdata/server"
+	"meta9/mdbridge/mdata/server/upstream"
 )
 
 // newMdata makes the server of the Joyent metadata protocol. Its connections are
@@ -26,4 +28,24 @@ func (d *daemon) status() string {
 	s := d.mdata.Stats()
 	return fmt.Sprintf("mdata_connections %d\nmdata_refused %d\nmdata_requests %d\nmdata_damaged %d\nmdata_dropped %d\n",
 		s.Conns, s.Refused, s.Requests, s.Damaged, s.Dropped)
+}
+
+// graftUpstream shows the metadata service that is to be taken over, if there is
+// one, in the admin's root.
+func (d *daemon) graftUpstream(t *fs.Tree) {
+	if d.cfg.MdataFrom == "" {
+		return
+	}
+	_, path, _ := strings.Cut(d.cfg.MdataFrom, ":")
+	s := upstream.New(path)
+	t.GraftRoot("upstream", func(fs.Principal, *fs.View) fs.Node { return s.Node() })
+	d.later(s.Close)
+}
+
+func checkMdata(c *config) error {
+	kind, path, _ := strings.Cut(c.MdataFrom, ":")
+	if c.MdataFrom != "" && (kind != "unix" && kind != "tty" || path == "") {
+		return fmt.Errorf("mdata_from %q: it is unix:PATH or tty:PATH", c.MdataFrom)
+	}
+	return nil
 }

@@ -146,7 +146,6 @@ var (
 	errRefused = errors.New("the host does not understand what it is sent")
 	errNoise   = errors.New("the host sends more than any answer has")
 	errBusy    = errors.New("the line is never quiet")
-	errClosed  = errors.New("the host closed the connection")
 )
 
 // call sends the request, again if need be, and gives the value of the reply.
@@ -215,18 +214,22 @@ func (c *Client) explain(ctx context.Context, what string, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return context.Cause(ctx)
 	}
-	if errors.Is(err, io.EOF) {
-		err = errClosed
+	text := err.Error()
+	switch {
+	case errors.Is(err, io.EOF):
+		text = "the host closed the connection"
+	case errors.Is(err, errSilent):
+		text = fmt.Sprintf("%v in %v", err, time.Since(c.talk.began).Round(time.Millisecond))
 	}
-	return errs.New(errs.IO, "%s: %s: %v in %v; %v", c.path, what, err, time.Since(c.talk.began).Round(time.Millisecond), c.talk)
+	return errs.New(errs.IO, "%s: %s: %s%v", c.path, what, text, c.talk)
 }
 
 // String is without values, which may be secrets.
 func (t talk) String() string {
-	sent, got := "sent nothing", "received nothing"
-	if t.times > 0 {
-		sent = fmt.Sprintf("sent the line %q", brief(t.sent))
+	if t.times == 0 {
+		return ""
 	}
+	sent, got := fmt.Sprintf("; sent the line %q", brief(t.sent)), "received nothing"
 	if t.times > 1 {
 		sent += fmt.Sprintf(", the last of %d", t.times)
 	}

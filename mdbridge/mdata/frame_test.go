@@ -109,6 +109,41 @@ func TestRecordedReplies(t *testing.T) {
 	}
 }
 
+// What ParseFrame says of a long line, LongFrame says of its pieces.
+func TestLongFrame(t *testing.T) {
+	payload := strings.Repeat("YWFh", 1000)
+	for _, tt := range []struct {
+		name, line string
+		ok         bool
+	}{
+		{"good", frame("dc4fae17 PUT " + payload), true},
+		{"CR", strings.TrimSuffix(frame("dc4fae17 PUT "+payload), "\n") + " \r\n", true},
+		{"blanks in the header", strings.Replace(frame("DC4FAE17 PUT "+payload), " ", "   ", 2), true},
+		{"a byte more", strings.TrimSuffix(frame("dc4fae17 PUT "+payload), "\n") + "a\n", false},
+		{"a byte less", strings.TrimSuffix(frame("dc4fae17 PUT "+payload), "=\n")[:4000] + "\n", false},
+		{"another byte", strings.Replace(frame("dc4fae17 PUT "+payload), "YWFhYWFh", "YWFhYWFi", 1), false},
+		{"no id", frame("PUT dc4fae17 " + payload), false},
+		{"no payload", frame(strings.Repeat("a", 1000) + " PUT"), false},
+		{"version 1", "GET " + payload + "\n", false},
+		{"no header", payload + "\n", false},
+		{"a length that is none", "V2 x 0 " + payload + "\n", false},
+		{"short", frame("dc4fae17 GET aG9zdG5hbWU="), false},
+	} {
+		for _, size := range []int{1, 7, 256, 1 << 20} {
+			var f mdata.LongFrame
+			for line := []byte(strings.TrimSuffix(tt.line, "\n")); len(line) > 0; {
+				n := min(size, len(line))
+				f.Write(line[:n])
+				line = line[n:]
+			}
+			got, ok := f.Frame()
+			if ok != tt.ok || ok && (!strings.EqualFold(string(got.ID), "dc4fae17") || string(got.Code) != "PUT") {
+				t.Errorf("%s, by %d: %v, %q", tt.name, size, ok, got)
+			}
+		}
+	}
+}
+
 func TestFrameRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		id := rapid.StringMatching(`[0-9a-fA-F]{1,40}`).Draw(t, "id")

@@ -13,8 +13,12 @@ const (
 	keepBuffer  = 16 << 10
 )
 
-// ErrLong is what Lines.Next gives for a line that is longer than it may be.
-var ErrLong = errors.New("the line is too long")
+// What Lines.Next gives instead of a line: ErrLong for one that is longer than it
+// may be, ErrSkipped where one has ended that was skipped.
+var (
+	ErrLong    = errors.New("the line is too long")
+	ErrSkipped = errors.New("the line was skipped")
+)
 
 // Lines cuts a stream into lines. Whatever comes in, its buffer never outgrows
 // the limit (or firstBuffer): a longer line is the caller's to allow or to skip.
@@ -23,8 +27,8 @@ type Lines struct {
 	limit int
 	buf   []byte // buf[at:] was read and not given out
 	at    int
-	seen  int  // bytes of buf[at:] that are known to hold no LF
-	skip  bool // what comes belongs to a skipped line, up to its LF
+	seen  int       // bytes of buf[at:] that are known to hold no LF
+	skip  io.Writer // gets what comes of a skipped line, up to its LF; nil: none is skipped
 }
 
 // NewLines reads r's lines of at most limit bytes, not counting the LF.
@@ -42,40 +46,51 @@ func (l *Lines) Limit(limit int) {
 // Pending is how many bytes were read and not given out.
 func (l *Lines) Pending() int { return len(l.buf) - l.at }
 
-// Skip drops the line that has begun up to its LF, which may still be to come.
-func (l *Lines) Skip() {
-	l.skip = true
-	l.skipped()
+// Skip drops the line that has begun up to its LF, which may still be to come; to
+// gets its bytes without the LF, and must take them all.
+func (l *Lines) Skip(to io.Writer) {
+	l.skip = to
+	if l.find() < 0 {
+		l.drop(l.Pending())
+	}
 }
 
-// Ready tells whether Next has a line, or ErrLong, without reading.
+// Ready tells whether Next has something to give without reading.
 func (l *Lines) Ready() bool {
-	if l.skip && !l.skipped() {
-		return false
-	}
-	return l.find() >= 0 || l.Pending() > l.limit
+	return l.find() >= 0 || l.skip == nil && l.Pending() > l.limit
 }
 
 // Next is the next line without its LF, valid until the next call. It is ErrLong,
-// and stays so, for a line longer than the limit, until Limit or Skip; other
-// errors are the reader's, after which Next may be called again. What the stream
-// ends in without an LF is no line.
+// and stays so, for a line longer than the limit, until Limit or Skip, and once
+// ErrSkipped after Skip. Other errors are the reader's, after which Next may be
+// called again. What the stream ends in without an LF is no line.
 func (l *Lines) Next() ([]byte, error) {
 	for {
-		if !l.skip || l.skipped() {
-			switch n := l.find(); {
-			case n > l.limit, n < 0 && l.Pending() > l.limit:
-				return nil, ErrLong
-			case n >= 0:
-				line := l.buf[l.at : l.at+n]
-				l.at, l.seen = l.at+n+1, 0
-				return line, nil
-			}
+		n := l.find()
+		switch {
+		case l.skip != nil && n >= 0:
+			l.drop(n)
+			l.at, l.skip = l.at+1, nil
+			return nil, ErrSkipped
+		case l.skip != nil:
+			l.drop(l.Pending())
+		case n > l.limit, n < 0 && l.Pending() > l.limit:
+			return nil, ErrLong
+		case n >= 0:
+			line := l.buf[l.at : l.at+n]
+			l.at, l.seen = l.at+n+1, 0
+			return line, nil
 		}
 		if err := l.fill(); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// drop gives n bytes to skip.
+func (l *Lines) drop(n int) {
+	l.skip.Write(l.buf[l.at : l.at+n])
+	l.at, l.seen = l.at+n, 0
 }
 
 // find is the length of the next line; -1: its LF is not there yet.
@@ -86,17 +101,6 @@ func (l *Lines) find() int {
 	}
 	l.seen = l.Pending()
 	return -1
-}
-
-// skipped drops what is there of a line to be skipped; true: its LF was there.
-func (l *Lines) skipped() bool {
-	n := l.find()
-	if n < 0 {
-		l.buf, l.at, l.seen = l.buf[:0], 0, 0
-		return false
-	}
-	l.at, l.seen, l.skip = l.at+n+1, 0, false
-	return true
 }
 
 // fill reads once, after making room. A Reader that gives nothing at all is at

@@ -25,7 +25,8 @@ func read(t *testing.T, l *mdata.Lines) []string {
 			got = append(got, string(line))
 		case errors.Is(err, mdata.ErrLong):
 			got = append(got, "LONG")
-			l.Skip()
+			l.Skip(io.Discard)
+		case errors.Is(err, mdata.ErrSkipped):
 		case err == io.EOF:
 			return got
 		default:
@@ -96,8 +97,12 @@ func TestLinesReady(t *testing.T) {
 	if l.Pending() != 1 {
 		t.Errorf("%d bytes pending", l.Pending())
 	}
-	l.Skip()
+	var skipped strings.Builder
+	l.Skip(&skipped)
 	go w.Write([]byte("rest of c\nd\n"))
+	if _, err := l.Next(); err != mdata.ErrSkipped || skipped.String() != "crest of c" {
+		t.Errorf("%q, %v", skipped.String(), err)
+	}
 	if line, err := l.Next(); err != nil || string(line) != "d" {
 		t.Errorf("%q, %v", line, err)
 	}

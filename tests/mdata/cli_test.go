@@ -22,13 +22,16 @@ type outcome struct {
 	code           int
 }
 
-func meta9(t *testing.T, args ...string) outcome { return meta9In(t, "", args...) }
+func meta9(t *testing.T, args ...string) outcome {
+	t.Helper()
+	return run(t, testenv.Binary(t, "meta9"), "", args...)
+}
 
-// meta9In runs it with that standard input.
-func meta9In(t *testing.T, stdin string, args ...string) outcome {
+// run runs a program with that standard input.
+func run(t *testing.T, program, stdin string, args ...string) outcome {
 	t.Helper()
 	var out, stderr bytes.Buffer
-	cmd := exec.CommandContext(within(t), testenv.Binary(t, "meta9"), args...)
+	cmd := exec.CommandContext(within(t), program, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &stderr
 	err := cmd.Run()
 	var exit *exec.ExitError
@@ -61,7 +64,7 @@ func testHost(t *testing.T, h mdatatest.Host) {
 	if want := exitCode(h.Err); out.code != want || out.stdout != h.Value || !tells(out.stderr, h.Err) {
 		t.Errorf("get: %+v; want %d, %q", out, want, h.Err)
 	}
-	out = meta9In(t, "standard input", "--timeout", limit, "mdata", "put", "--dev", path, "key")
+	out = run(t, testenv.Binary(t, "meta9"), "standard input", "--timeout", limit, "mdata", "put", "--dev", path, "key")
 	if want := exitCode(h.Put); out.code != want || !tells(out.stderr, h.Put) {
 		t.Errorf("put: %+v; want %d, %q", out, want, h.Put)
 	}

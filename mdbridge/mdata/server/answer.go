@@ -26,6 +26,21 @@ func (c *conn) answer(line []byte) {
 	c.server.requests.Add(1)
 }
 
+// refuseLong tells the sender of a line that was dropped, if it was a good frame,
+// since he would ask again.
+func (c *conn) refuseLong() {
+	f, ok := c.long.Frame()
+	c.long = mdata.LongFrame{}
+	if !ok {
+		return
+	}
+	err := errs.New(errs.TooLarge, "%d bytes is the limit of a request", c.server.maxLine)
+	if string(f.Code) == mdata.Put {
+		err = errs.New(errs.TooLarge, "%d bytes is the limit of a value", c.server.maxValue)
+	}
+	c.out = mdata.AppendFrame(c.out, f.ID, mdata.Failure, []byte(text(err)))
+}
+
 // answerV1 knows what version 1 knows: it reads.
 func (c *conn) answerV1(command, arg []byte) {
 	switch string(command) {

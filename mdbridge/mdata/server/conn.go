@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -24,10 +25,11 @@ type conn struct {
 	guest  *guest
 	keys   keys
 	lines  *mdata.Lines
-	wide   bool   // it has one of the VM's wide slots
-	out    []byte // replies to be written
-	value  []byte // of the request at hand
-	err    error  // of the first write that failed; then it only ends
+	wide   bool            // it has one of the VM's wide slots
+	out    []byte          // replies to be written
+	value  []byte          // of the request at hand
+	long   mdata.LongFrame // the line that is dropped
+	err    error           // of the first write that failed; then it only ends
 }
 
 // newConn begins with a connection; nil: its VM is not there.
@@ -50,6 +52,9 @@ func (c *conn) end() {
 
 // loop answers one line after the other. Replies gather while whole lines are
 // there already, and are written before it waits for more.
+//
+// A line that is too long, and a long one of which nothing more comes, is dropped
+// up to its LF.
 func (c *conn) loop() {
 	for c.err == nil {
 		if c.wide || len(c.out) >= narrow || !c.lines.Ready() {
@@ -57,31 +62,29 @@ func (c *conn) loop() {
 			c.slim()
 			c.narrow()
 		}
-		line, err := c.next()
-		if err != nil {
+		switch line, err := c.lines.Next(); {
+		case err == nil:
+			c.answer(line)
+		case errors.Is(err, mdata.ErrSkipped):
+			c.refuseLong()
+		case errors.Is(err, mdata.ErrLong) && !c.wide:
+			c.widen()
+		case errors.Is(err, mdata.ErrLong):
+			c.drop(&c.long)
+		case c.wide && errors.Is(err, os.ErrDeadlineExceeded):
+			c.drop(io.Discard)
+		default:
 			c.flush()
 			return
 		}
-		c.answer(line)
 	}
 }
 
-// next is the next line. One that is too long, and a long one of which nothing
-// more comes, is dropped up to its LF.
-func (c *conn) next() ([]byte, error) {
-	for {
-		line, err := c.lines.Next()
-		switch {
-		case errors.Is(err, mdata.ErrLong) && !c.wide:
-			c.widen()
-		case errors.Is(err, mdata.ErrLong), c.wide && errors.Is(err, os.ErrDeadlineExceeded):
-			c.server.dropped.Add(1)
-			c.lines.Skip()
-			c.narrow()
-		default:
-			return line, err
-		}
-	}
+// drop skips the line that has begun; to gets its bytes.
+func (c *conn) drop(to io.Writer) {
+	c.server.dropped.Add(1)
+	c.long = mdata.LongFrame{}
+	c.lines.Skip(to)
 }
 
 // Read reads for Lines. A wide connection that stands still is not waited for.

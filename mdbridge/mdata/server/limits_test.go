@@ -15,7 +15,8 @@ import (
 	"meta9/mdbridge/mdata/server"
 )
 
-// The largest value goes in and out, by both versions, and the next request too.
+// The largest value goes in and out, by both versions, and so does the next request
+// after one that is larger.
 func TestLargestValue(t *testing.T) {
 	w := newWorld(t, store.Config{}, server.Limits{VMWide: 1})
 	w.create(payload)
@@ -38,11 +39,16 @@ func TestLargestValue(t *testing.T) {
 		if _, err := io.ReadFull(c.r, got); err != nil || string(got) != want {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
-		if got := c.put(key, value+"x"); !strings.Contains(got, "1048576 bytes is the limit") {
+		for _, more := range []string{"x", strings.Repeat("x", 1000), value + value} {
+			if got := c.put(key, value+more); got != "FAILURE 1048576 bytes is the limit of a value" {
+				t.Errorf("%.80s", got)
+			}
+		}
+		if got := c.ask("GET", value+value); !strings.HasSuffix(got, " bytes is the limit of a request") {
 			t.Errorf("%.80s", got)
 		}
 	}
-	if s := w.Stats(); s.Dropped != 0 {
+	if s := w.Stats(); s.Dropped != 2*3 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -54,9 +54,10 @@ type Stats struct {
 
 // Server serves any number of connections.
 type Server struct {
-	tree    *fs.Tree
-	limits  Limits
-	maxLine int
+	tree     *fs.Tree
+	limits   Limits
+	maxValue int
+	maxLine  int
 
 	requests, refused, damaged, dropped atomic.Uint64
 
@@ -92,11 +93,10 @@ func New(cfg Config) *Server {
 	if s.limits.WideTime == 0 {
 		s.limits.WideTime = d.WideTime
 	}
-	value := cfg.Tree.Store().Limits().Value
-	if value == 0 {
-		value = anyValue
+	if s.maxValue = cfg.Tree.Store().Limits().Value; s.maxValue == 0 {
+		s.maxValue = anyValue
 	}
-	s.maxLine = max(mdata.MaxLine(value), narrow)
+	s.maxLine = max(mdata.MaxLine(s.maxValue), narrow)
 	return s
 }
 

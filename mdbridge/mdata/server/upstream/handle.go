@@ -1,0 +1,203 @@
+package upstream
+
+import (
+	"bytes"
+	"sync"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+)
+
+// handle is an open key. A truncation to 0 is held back until the first write, as
+// on keys of our own, so that no reader sees an empty value between.
+type handle struct {
+	file  *file
+	node  fs.Node
+	flags fs.Flags
+	jobs  queue
+
+	mu      sync.Mutex
+	value   []byte // for reads
+	begun   bool   // a read at offset 0 has used value
+	changes int    // that were made
+	taken   int    // of which value knows
+	held    bool   // a truncation waits for the next change
+	refused bool   // a write was refused
+}
+
+// take asks for the value. A change that is made meanwhile makes it old again.
+func (h *handle) take() error {
+	h.mu.Lock()
+	changes := h.changes
+	h.mu.Unlock()
+	value, err := h.file.dir.service.get(h.file.key)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.value, h.begun, h.taken = value, false, changes
+	return nil
+}
+
+// old tells whether value is not what the last change made; mu is held.
+func (h *handle) old() bool { return h.changes != h.taken }
+
+// Read gives the value as of the last read at offset 0, or nothing while a
+// truncation is held.
+func (h *handle) Read(p []byte, off uint64) (int, error) {
+	if h.flags&fs.Read == 0 {
+		return 0, errs.BadUse
+	}
+	h.mu.Lock()
+	held, old := h.held, h.old() || off == 0 && h.begun
+	h.mu.Unlock()
+	if held {
+		return 0, nil
+	}
+	if old {
+		if err := h.take(); err != nil {
+			return 0, err
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.begun = h.begun || off == 0
+	if off >= uint64(len(h.value)) {
+		return 0, nil
+	}
+	return copy(p, h.value[off:]), nil
+}
+
+// Write splices, or appends, and puts the whole value.
+func (h *handle) Write(p []byte, off uint64, _ string, done func(int, error)) {
+	if h.flags&fs.Write == 0 {
+		done(0, errs.BadUse)
+		return
+	}
+	p = bytes.Clone(p)
+	h.change(func(old []byte) ([]byte, error) {
+		if h.flags&fs.AppendTo != 0 {
+			off = uint64(len(old))
+		}
+		return spliced(old, off, p)
+	}, func(err error) {
+		if err != nil {
+			done(0, err)
+			return
+		}
+		done(len(p), nil)
+	})
+}
+
+func spliced(old []byte, off uint64, p []byte) ([]byte, error) {
+	if off > maxValue {
+		off = maxValue // which is too large with anything behind it
+	}
+	value, err := resized(old, max(uint64(len(old)), off+uint64(len(p))))
+	if err == nil {
+		copy(value[off:], p)
+	}
+	return value, err
+}
+
+// change makes a new value, of nothing where a truncation is held, else of what the
+// service has.
+func (h *handle) change(f func(old []byte) ([]byte, error), done func(error)) {
+	h.jobs.add(func() {
+		h.mu.Lock()
+		held := h.held
+		h.mu.Unlock()
+		var err error
+		if s := h.file.dir.service; held {
+			var value []byte
+			if value, err = f(nil); err == nil {
+				err = s.put(h.file.key, value)
+			}
+		} else {
+			err = s.change(h.file.key, f)
+		}
+		h.mu.Lock()
+		h.changes++
+		h.held = h.held && err != nil
+		h.refused = h.refused || err != nil
+		h.mu.Unlock()
+		done(err)
+	})
+}
+
+// Stat tells the length that reads give.
+func (h *handle) Stat(st *fs.Stat) error {
+	if err := h.node.Stat(st); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	held, old := h.held, h.old() || h.flags&fs.Read == 0
+	h.mu.Unlock()
+	if held {
+		st.Length = 0
+		return nil
+	}
+	if old {
+		if err := h.take(); err != nil {
+			return err
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	st.Length = uint64(len(h.value))
+	return nil
+}
+
+// SetStat holds a truncation to 0; any other length is a change like a write.
+func (h *handle) SetStat(c fs.Change, by string, done func(error)) {
+	n, ok := h.node.(fs.Setter)
+	switch {
+	case c.Empty():
+		done(nil)
+	case !ok:
+		done(fs.Missing(h.node, fs.OpSetStat))
+	case c.Length == nil || c.Mode != nil || c.Name != nil || h.flags&fs.Write == 0:
+		n.SetStat(c, by, done)
+	case *c.Length > 0:
+		size := *c.Length
+		h.change(func(old []byte) ([]byte, error) { return resized(old, size) }, done)
+	default:
+		h.mu.Lock()
+		h.held, h.refused = true, false
+		h.mu.Unlock()
+		done(nil)
+	}
+}
+
+// Sync puts an empty value, if a truncation is held.
+func (h *handle) Sync(_ string, done func(error)) {
+	h.mu.Lock()
+	held := h.held
+	h.mu.Unlock()
+	if !held {
+		done(nil)
+		return
+	}
+	h.change(func(old []byte) ([]byte, error) { return old, nil }, done)
+}
+
+// Clunk is Sync, unless a write was refused.
+func (h *handle) Clunk(by string, done func(error)) {
+	h.mu.Lock()
+	refused := h.refused
+	h.mu.Unlock()
+	if refused {
+		done(nil)
+		return
+	}
+	h.Sync(by, done)
+}
+
+// Drop forgets a held truncation.
+func (h *handle) Drop() {}
+
+// State is the flags: a truncation that is held does not outlive the process.
+func (h *handle) State() fs.HandleState {
+	return fs.HandleState{Flags: h.flags &^ (fs.Trunc | fs.Excl)}
+}

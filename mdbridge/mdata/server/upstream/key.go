@@ -1,0 +1,110 @@
+package upstream
+
+import (
+	"slices"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+)
+
+// file is one key. Its qid.version is 0: nobody may cache what may change behind
+// our back.
+type file struct {
+	dir    *dir
+	name   string // of the file
+	key    string // that the service knows
+	length int    // of the value, when the file was walked to
+}
+
+// QID is the same for as long as the service is at its path.
+func (f *file) QID() p9.QID { return p9.QID{Path: f.dir.service.qidPath(f.dir.name, f.name)} }
+
+// Stat tells the length as of the walk here.
+func (f *file) Stat(st *fs.Stat) error {
+	*st = fs.Stat{QID: f.QID(), Mode: f.dir.mode, Length: uint64(f.length), Name: f.name}
+	return nil
+}
+
+// AppendValue asks for the value.
+func (f *file) AppendValue(b []byte, max int) ([]byte, error) {
+	value, err := f.dir.service.get(f.key)
+	switch {
+	case err != nil:
+		return b, err
+	case len(value) > max:
+		return b, errs.New(errs.TooBig, "%d bytes, and %d fit", len(value), max)
+	}
+	return append(b, value...), nil
+}
+
+// sdcFile is a derived key, which is read only.
+type sdcFile struct{ file }
+
+// Open asks for the value.
+func (n *sdcFile) Open(f fs.Flags) (fs.Handle, error) {
+	if f&(fs.Write|fs.Trunc|fs.AppendTo) != 0 {
+		return nil, fs.Missing(n, fs.OpWrite)
+	}
+	h := &handle{file: &n.file, node: n, flags: f}
+	return h, h.take()
+}
+
+// keyFile is a key that is read and written through.
+type keyFile struct {
+	file
+	created bool // the service does not know it yet, nor is it open
+}
+
+// PutValue replaces the value.
+func (n *keyFile) PutValue(data []byte, _ string, done func(error)) {
+	data = slices.Clone(data)
+	go func() { done(n.dir.service.put(n.key, data)) }()
+}
+
+// Remove removes the key.
+func (n *keyFile) Remove(_ string, done func(error)) {
+	go func() { done(n.dir.service.remove(n.key)) }()
+}
+
+// SetStat sets the length. A time is the service's business, and is passed over,
+// as it comes along with lengths.
+func (n *keyFile) SetStat(c fs.Change, _ string, done func(error)) {
+	if c.Mode != nil || c.Name != nil {
+		done(errs.New(errs.NotPermitted, "a key of another service's has no mode here, and no other name"))
+		return
+	}
+	if c.Length == nil {
+		done(nil)
+		return
+	}
+	size := *c.Length
+	go func() {
+		done(n.dir.service.change(n.key, func(old []byte) ([]byte, error) { return resized(old, size) }))
+	}()
+}
+
+// maxValue is the largest value that is made here by writing beyond the end of
+// one; what the service takes is its own business.
+const maxValue = 16 << 20
+
+func resized(old []byte, size uint64) ([]byte, error) {
+	if size > maxValue {
+		return nil, errs.New(errs.TooLarge, "%d bytes is the limit of a value", maxValue)
+	}
+	if size <= uint64(len(old)) {
+		return old[:size], nil
+	}
+	return append(old, make([]byte, size-uint64(len(old)))...), nil
+}
+
+// Open asks for the value, where it is not to be truncated.
+func (n *keyFile) Open(f fs.Flags) (fs.Handle, error) {
+	h := &handle{file: &n.file, node: n, flags: f, held: n.created || f&fs.Trunc != 0}
+	n.created = false
+	if f&fs.Read == 0 || h.held {
+		return h, nil
+	}
+	return h, h.take()
+}

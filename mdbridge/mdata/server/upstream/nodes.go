@@ -1,0 +1,205 @@
+package upstream
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+)
+
+// Modes of what is here, as in a VM's own folder.
+const (
+	dirMode     = 0o755
+	keyMode     = 0o600
+	derivedMode = 0o444
+)
+
+// documented are the names that sdc/ lists where the service has them; any other
+// can be walked to.
+var documented = []string{
+	"uuid", "alias", "hostname", "dns_domain", "datacenter_name", "server_uuid", "owner_uuid", "image_uuid",
+	"nics", "resolvers", "routes", "tmpfs", "maintain_resolvers", "vendor-data", "operator-script", "volumes",
+}
+
+// qidPath is the qid.path of a file here.
+func (s *Service) qidPath(folder, name string) uint64 {
+	return fs.DerivedPath(0, "upstream\x00"+s.path+"\x00"+folder, name)
+}
+
+// Node is the folder of the service.
+func (s *Service) Node() fs.Node {
+	return fs.NewFolder(s.qidPath("", ""), func() []fs.NamedNode {
+		return []fs.NamedNode{
+			{Name: "keys", Node: &keysDir{dir{s, "keys", "", keyMode}}},
+			{Name: "sdc", Node: &sdcDir{dir{s, "sdc", "sdc:", derivedMode}}},
+		}
+	})
+}
+
+// dir is a folder of keys whose names have a prefix.
+type dir struct {
+	service *Service
+	name    string
+	prefix  string
+	mode    uint16 // of its files
+}
+
+func (d *dir) QID() p9.QID {
+	return p9.QID{Type: p9.TypeDir, Path: d.service.qidPath(d.name, "")}
+}
+
+func (d *dir) Stat(st *fs.Stat) error {
+	*st = fs.Stat{QID: d.QID(), Mode: dirMode, Name: d.name}
+	return nil
+}
+
+// file is the file of one name, if that could be a key's. errs.NotFound: it could
+// not.
+func (d *dir) file(name string) (file, error) {
+	key, err := vm.KeyName(name)
+	if err != nil {
+		return file{}, errs.NotFound
+	}
+	return file{dir: d, name: name, key: d.prefix + key}, nil
+}
+
+// find is the file of one name, with its length. errs.NotFound: the service has
+// none.
+func (d *dir) find(name string) (file, error) {
+	f, err := d.file(name)
+	if err != nil {
+		return f, err
+	}
+	value, err := d.service.get(f.key)
+	f.length = len(value)
+	return f, err
+}
+
+// list gives fn the files of the keys, or of all that there are, and their lengths.
+func (d *dir) list(after uint64, keys []string, fn func(uint64, *fs.Stat) bool) error {
+	lengths, err := d.service.lengths(keys)
+	if err != nil {
+		return err
+	}
+	var files []file
+	for key, length := range lengths {
+		name := strings.TrimPrefix(key, d.prefix)
+		if vm.ValidKey(name) == nil {
+			files = append(files, file{dir: d, name: vm.FileName(name), key: key, length: length})
+		}
+	}
+	slices.SortFunc(files, func(a, b file) int { return cmp.Compare(a.QID().Path, b.QID().Path) })
+	var st fs.Stat
+	for i := range files {
+		f := &files[i]
+		if f.QID().Path <= after {
+			continue
+		}
+		if f.Stat(&st); !fn(st.QID.Path, &st) {
+			break
+		}
+	}
+	return nil
+}
+
+// keysDir is keys/: all keys but the derived ones.
+type keysDir struct{ dir }
+
+// Walk asks the service for the key. A derived key is not here.
+func (d *keysDir) Walk(name string) (fs.Node, error) {
+	if strings.HasPrefix(name, "sdc:") {
+		return nil, errs.NotFound
+	}
+	f, err := d.find(name)
+	if err != nil {
+		return nil, err
+	}
+	return &keyFile{file: f}, nil
+}
+
+// List asks the service for all keys.
+func (d *keysDir) List(after uint64, fn func(uint64, *fs.Stat) bool) error {
+	return d.list(after, nil, fn)
+}
+
+// Put creates or replaces the key.
+func (d *keysDir) Put(name string, data []byte, _ string, done func(error)) {
+	f, err := d.writable(name)
+	if err != nil {
+		done(err)
+		return
+	}
+	data = slices.Clone(data)
+	go func() { done(d.service.put(f.key, data)) }()
+}
+
+// writable is the file of a name that a key may have.
+func (d *keysDir) writable(name string) (file, error) {
+	if _, err := vm.KeyName(name); err != nil {
+		return file{}, err
+	}
+	return d.file(name)
+}
+
+// Create makes a file that the service gets to know with its first write, or when
+// it is closed: SmartOS takes no empty value.
+func (d *keysDir) Create(name string, f fs.Flags, _ string, done func(fs.Node, error)) {
+	at, err := d.writable(name)
+	if err != nil {
+		done(nil, err)
+		return
+	}
+	go func() {
+		value, err := d.service.get(at.key)
+		at.length = len(value)
+		switch {
+		case err == nil && f&fs.Excl != 0:
+			done(nil, errs.Exists)
+		case err == nil:
+			done(&keyFile{file: at}, nil)
+		case errs.KindOf(err) == errs.NotFound:
+			done(&keyFile{file: at, created: true}, nil)
+		default:
+			done(nil, err)
+		}
+	}()
+}
+
+// Unlink removes the key.
+func (d *keysDir) Unlink(name string, _ string, done func(error)) {
+	f, err := d.file(name)
+	if err != nil {
+		done(err)
+		return
+	}
+	go func() { done(d.service.remove(f.key)) }()
+}
+
+// sdcDir is sdc/.
+type sdcDir struct{ dir }
+
+// Walk asks the service for sdc:NAME, documented or not.
+func (d *sdcDir) Walk(name string) (fs.Node, error) {
+	f, err := d.find(name)
+	if errs.KindOf(err) == errs.NotPermitted {
+		err = errs.NotFound // it is there, but has no text
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &sdcFile{f}, nil
+}
+
+// List asks the service for the documented names.
+func (d *sdcDir) List(after uint64, fn func(uint64, *fs.Stat) bool) error {
+	keys := make([]string, len(documented))
+	for i, name := range documented {
+		keys[i] = d.prefix + name
+	}
+	return d.list(after, keys, fn)
+}
