@@ -44,19 +44,26 @@ func PutRead(b []byte, t Type, tag uint16, n int) {
 // AppendError appends the reply that err is in d: Rlerror with Linux's errno, or
 // Rerror with the exact text of err's kind, in 9P2000.u its errno, and where d
 // allows it a colon and the detail of an *errs.Error. The text of any other error
-// stays here: it may name what is the host's. At most 255 bytes of text go out,
-// so that the frame fits any msize.
+// stays here: it may name what is the host's. At most 255 bytes of text go out, so
+// that the frame fits any msize, and in a numbered dialect MaxKept.
 func AppendError(b []byte, tag uint16, err error, d Dialect) []byte {
 	kind, detail := explain(err)
 	m := Msg{Type: Rlerror, Tag: tag, Errno: uint32(kind.ErrnoL())}
 	if !d.IsL() {
 		m.Type, m.Errno, m.Ename = Rerror, uint32(kind.Errno()), kind.Text()
 		if detail != "" && d.Detail() {
-			m.Ename = clip(m.Ename+": "+detail, 255)
+			m.Ename = clip(m.Ename+": "+detail, longestText(d))
 		}
 	}
 	b, _ = Append(b, &m, d) // every dialect has one of the two, and the text is short
 	return b
+}
+
+func longestText(d Dialect) int {
+	if d.Numbered() {
+		return MaxKept - HeaderLen - 2
+	}
+	return 255
 }
 
 // explain is errs.KindOf and the detail, without an allocation for the errors
