@@ -161,6 +161,17 @@ func Detail(err error) string {
 	return err.Error()
 }
 
+// FromErrno finds the kind that a server's Rlerror names best; several have one
+// errno, and the first, which is the plainest, is taken. It is 0 when none has it.
+func FromErrno(e linux.Errno) Kind {
+	for k := Kind(1); k < numKinds; k++ {
+		if k.ErrnoL() == e {
+			return k
+		}
+	}
+	return 0
+}
+
 // FromText finds the kind that a server's Rerror text names: the whole text, or
 // the part before a colon. It is 0 when no kind has that text.
 func FromText(text string) Kind {

@@ -154,3 +154,18 @@ func TestErrors(t *testing.T) {
 		t.Error("no error has a detail")
 	}
 }
+
+// TestFromErrno: the kind that is found has the errno, and every errno is found.
+func TestFromErrno(t *testing.T) {
+	for _, k := range kinds() {
+		if got := errs.FromErrno(k.ErrnoL()); got.ErrnoL() != k.ErrnoL() || got > k {
+			t.Errorf("%d (%q) is %q", k.ErrnoL(), k, got)
+		}
+	}
+	if got := errs.FromErrno(0); got != 0 {
+		t.Errorf("0 is %q", got)
+	}
+	if got := errs.FromErrno(linux.ESTALE); got != errs.Gone {
+		t.Errorf("ESTALE is %q", got)
+	}
+}
