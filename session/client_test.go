@@ -34,7 +34,7 @@ func (w *world) dial(transport string, p session.Peer) *client {
 }
 
 func (w *world) client(nc net.Conn) *client {
-	c := &client{t: w.t, nc: nc, frames: make(chan []byte, 1<<16), writes: make(chan []byte, 1<<16), paused: make(chan struct{})}
+	c := &client{t: w.t, nc: nc, frames: make(chan []byte, 1<<12), writes: make(chan []byte, 1<<12), paused: make(chan struct{})}
 	c.resume = sync.OnceFunc(func() { close(c.paused) })
 	w.served.Go(c.read)
 	w.served.Go(c.sendAll)

@@ -23,9 +23,10 @@ func fuzzLimits(c *session.Config) {
 	c.Limits = session.Limits{Fids: 16, Waiting: 8, Unsent: 64 << 10, Msize: 16 << 10, VMSessions: 2, Parked: 4}
 }
 
-// fuzzMemory is what one connection may at most take under fuzzLimits, with what
-// the store of a test keeps of its writes.
-const fuzzMemory = 48 << 20
+// fuzzMemory is what the process may at most have in use after one connection
+// under fuzzLimits: what the store of a test keeps of its writes, and the 100 MiB
+// that a worker of the fuzzer needs itself.
+const fuzzMemory = 148 << 20
 
 // abuse gives bytes to a connection of the first VM's, all at once or in pieces,
 // and hangs up. The connection must end, and have taken no more than it may; the
