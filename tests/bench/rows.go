@@ -38,6 +38,7 @@ func rows() []row {
 		reads("read1", "one read at a time", 1, 1, 0.9),
 		reads("read64", "64 connections, one read at a time each", 64, 1, 0.9),
 		byPath(),
+		byProtocol(),
 		durable(),
 		idle(),
 		parked(),

@@ -49,6 +49,7 @@ var (
 const (
 	sEcho    = "echo"
 	sMeta9   = "meta9d"
+	sMdata   = "meta9d mdata"
 	sStatic  = "p9 staticfs"
 	sLocal   = "p9 localfs"
 	sLionkov = "lionkov/go9p"
@@ -60,6 +61,7 @@ const (
 var servers = []server{
 	{sEcho, peers.Echo, none},
 	{sMeta9, nil, ours},
+	{sMdata, nil, none},
 	{sStatic, peers.Static, linux},
 	{sLocal, peers.Local, linux},
 	{sLionkov, peers.Lionkov, plain},
@@ -125,6 +127,9 @@ func (b *bench) startMeta9(s server, dir string) (*instance, error) {
 		return nil, err
 	}
 	in := &instance{server: s, proc: d.Proc, socket: d.Admin(), daemon: d}
+	if s.name == sMdata {
+		in.socket = filepath.Join(d.Run(), benchVM, "mdata.sock")
+	}
 	return in, d.Create(payload(benchVM, files()))
 }
 
