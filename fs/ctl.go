@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,10 +68,33 @@ func (n *ctlFile) SetStat(c Change, _ string, done func(error)) {
 	done(nil)
 }
 
-// ctlHandle is an open ctl.
+// ctlHandle is an open ctl. It reads as the state, and once a verb has answered
+// as that answer.
 type ctlHandle struct {
 	fileHandle
 	ctl ctl
+
+	answer []byte // nil: no verb has answered yet
+	base   uint64 // the offset of its first byte; unread: that of the first read
+}
+
+// unread is greater than any offset.
+const unread = math.MaxUint64
+
+// Read reads the state, or the newest answer of a verb: it begins where the first
+// read after it does, since a Linux file goes on reading where it was written.
+func (h *ctlHandle) Read(p []byte, off uint64) (int, error) {
+	if answer := h.ctl.takeAnswer(); answer != nil {
+		h.answer, h.base = answer, unread
+	}
+	switch {
+	case h.answer == nil:
+		return h.fileHandle.Read(p, off)
+	case !h.readable():
+		return 0, errs.BadUse
+	}
+	h.base = min(h.base, off)
+	return copy(p, h.answer[min(off-h.base, uint64(len(h.answer))):]), nil
 }
 
 // Write adds p to the line that was begun, wherever off is, and runs the lines
@@ -84,15 +108,23 @@ func (h *ctlHandle) Write(p []byte, _ uint64, by string, done func(int, error)) 
 	h.ctl.write(bytes.Clone(p), by, done)
 }
 
-// State keeps the unfinished line.
+// State keeps the unfinished line and the answer.
 func (h *ctlHandle) State() HandleState {
+	hs := HandleState{Flags: h.flags &^ (Trunc | Excl), Offset: h.base, Rest: bytes.Clone(h.answer)}
 	h.ctl.mu.Lock()
 	defer h.ctl.mu.Unlock()
-	return HandleState{Flags: h.flags &^ (Trunc | Excl), Last: bytes.Clone(h.ctl.line)}
+	hs.Last = bytes.Clone(h.ctl.line)
+	if h.ctl.answer != nil {
+		hs.Offset, hs.Rest = unread, bytes.Clone(h.ctl.answer)
+	}
+	return hs
 }
 
-// restore takes the unfinished line back; what ran before is not run again.
-func (h *ctlHandle) restore(hs HandleState) { h.ctl.line = bytes.Clone(hs.Last) }
+// restore takes the unfinished line and the answer back; what ran before is not
+// run again.
+func (h *ctlHandle) restore(hs HandleState) {
+	h.ctl.line, h.answer, h.base = bytes.Clone(hs.Last), bytes.Clone(hs.Rest), hs.Offset
+}
 
 // ctl runs the lines that are written to one Handle, one after the other. A verb
 // ends in the committer, and the next begins there.
@@ -108,6 +140,23 @@ type ctl struct {
 	queue   []*ctlWrite
 	line    []byte // begun and not ended
 	over    bool   // the line is too long: it is skipped up to its end
+	answer  []byte // of the newest verb that gave one; nil: none since takeAnswer
+}
+
+// setAnswer is Call.Answer.
+func (c *ctl) setAnswer(text []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answer = append([]byte{}, text...)
+}
+
+// takeAnswer is the newest answer, once.
+func (c *ctl) takeAnswer() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	answer := c.answer
+	c.answer = nil
+	return answer
 }
 
 // ctlWrite is one write: data is what of it is still to be run.
@@ -151,7 +200,7 @@ func (c *ctl) run() {
 // goes on with run when it is.
 func (c *ctl) verb(w *ctlWrite, line string) bool {
 	var first atomic.Bool // who of the two is first leaves the rest to the other
-	c.file.run(line, w.by, func(err error) {
+	c.file.run(line, w.by, c.setAnswer, func(err error) {
 		if err != nil {
 			c.end(w, err)
 		}

@@ -50,6 +50,8 @@ func named(n Node, name string) Node {
 		n.name = name
 	case *folder:
 		n.name = name
+	case *streamFile:
+		n.file.name = name
 	}
 	return n
 }

@@ -23,6 +23,10 @@ type Call struct {
 	Cell *store.Cell // the VM; nil at the root
 	Arg  string      // the rest of the line, without blanks at its ends
 	By   string
+
+	// Answer makes text what is read from here on through the Handle to which the
+	// line was written. It is called before done, if at all.
+	Answer func(text []byte)
 }
 
 type verbs map[string]Verb
@@ -34,9 +38,9 @@ func (t *Tree) RootVerb(name string, v Verb) { t.rootVerbs[name] = v }
 func (t *Tree) VMVerb(name string, v Verb) { t.vmVerbs[name] = v }
 
 // run runs one line.
-func (n *ctlFile) run(line, by string, done func(error)) {
+func (n *ctlFile) run(line, by string, answer func([]byte), done func(error)) {
 	t := n.v.tree
-	known, call := t.rootVerbs, Call{View: n.v, By: by}
+	known, call := t.rootVerbs, Call{View: n.v, By: by, Answer: answer}
 	if n.dir != nil {
 		known, call.Cell = t.vmVerbs, n.dir.cell
 	}

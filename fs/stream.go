@@ -1,0 +1,163 @@
+package fs
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
+)
+
+// Source is where the lines of a stream come from. What happens has positions,
+// numbers that grow. A Source may be used by any number of streams at a time.
+type Source interface {
+	// Last is the position of what happened last.
+	Last() uint64
+	// Lines makes lines of what happened after a position: as many as fit room, and
+	// at least one if there is any. to is how far they go; it may be past after
+	// without a line. ended: no more will ever come. What is no longer known stands
+	// as AppendLost first.
+	Lines(after uint64, room int) (lines []byte, to uint64, ended bool)
+	// Wait asks to be told of what happens after a position, as Waiter.Wait.
+	Wait(after uint64, wake func()) (cancel func(), ready bool)
+}
+
+// NewStream makes a read-only file whose reads wait for the lines of a source,
+// each Handle from its open on. qidPath must be its own (see DerivedPath).
+func NewStream(qidPath uint64, mode uint16, src Source) Node {
+	return &streamFile{file{path: qidPath, mode: mode}, src}
+}
+
+// streamFile is what NewStream makes. It has no whole, so it is no Valuer.
+type streamFile struct {
+	file file
+	src  Source
+}
+
+func (n *streamFile) QID() p9.QID { return n.file.QID() }
+
+func (n *streamFile) Stat(st *Stat) error { return n.file.Stat(st) }
+
+func (n *streamFile) Open(f Flags) (Handle, error) {
+	if err := refuseWrite(n, f); err != nil {
+		return nil, err
+	}
+	return openStream(n, f, n.src), nil
+}
+
+// openStream opens a stream at what happened last. With NonBlock the Handle is no
+// Waiter.
+func openStream(n Node, f Flags, src Source) Handle {
+	h := &stream{plain: plain{node: n, flags: f}, src: src, at: src.Last()}
+	if f&NonBlock != 0 {
+		return h
+	}
+	return &blockingStream{h}
+}
+
+// stream is an open stream: a byte stream of lines, made by the source as it is
+// read. The bytes that the last read gave are kept, and given again to a read at
+// the same offset; a read at any other goes on. So a client that never saw the
+// reply, as its transport was lost, asks again and misses nothing.
+//
+// Nothing is kept for it but those bytes and a position: who reads slowly is told
+// what it lost, and holds up nobody.
+type stream struct {
+	plain
+	src Source
+
+	at    uint64 // up to where lines were made
+	base  uint64 // the offset of last
+	last  []byte // what the last read gave
+	rest  []byte // what of its lines it had no room for; follows last in memory
+	gave  bool   // data was given since a read answered 0
+	ended bool   // the source has
+}
+
+// blockingStream is one whose reads may wait.
+type blockingStream struct{ *stream }
+
+// streamBuffer is how many bytes of lines are made at a time; one more line may
+// pass it.
+const streamBuffer = 8 << 10
+
+// Read gives the next bytes. It answers ErrWait where there are none, or with
+// Linux 0 once after a read that gave some. errs.Gone: the source has ended, and
+// all was read.
+func (h *stream) Read(p []byte, off uint64) (int, error) {
+	switch {
+	case !h.readable():
+		return 0, errs.BadUse
+	case len(p) == 0:
+		return 0, nil
+	case off == h.base && len(h.last) > 0:
+		return h.again(p), nil
+	}
+	if len(h.rest) == 0 && h.src.Last() > h.at {
+		var ended bool
+		h.rest, h.at, ended = h.src.Lines(h.at, min(len(p), streamBuffer))
+		h.ended = h.ended || ended
+	}
+	if len(h.rest) == 0 {
+		return 0, h.nothing()
+	}
+	n := copy(p, h.rest)
+	h.base, h.last, h.rest = off, h.rest[:n], h.rest[n:]
+	h.gave = true
+	return n, nil
+}
+
+// again gives what the last read gave. Where p has less room, what is left comes
+// next after all.
+func (h *stream) again(p []byte) int {
+	n := copy(p, h.last)
+	h.last, h.rest = h.last[:n], h.last[n:len(h.last)+len(h.rest)]
+	h.gave = true
+	return n
+}
+
+// nothing is what a read gets that finds no line.
+func (h *stream) nothing() error {
+	switch {
+	case h.ended:
+		return errs.Gone
+	case h.flags&Linux != 0 && h.gave:
+		h.gave = false
+		return nil
+	}
+	return ErrWait
+}
+
+// Wait asks to be woken when Read may have more. That may turn out to be nothing
+// that this reader is shown: then Read answers ErrWait again.
+func (h *blockingStream) Wait(wake func()) (cancel func(), ready bool) {
+	if len(h.rest) > 0 || h.ended {
+		return func() {}, true
+	}
+	return h.src.Wait(h.at, wake)
+}
+
+// State keeps the position and the bytes last given.
+func (h *stream) State() HandleState {
+	return HandleState{
+		Flags: h.flags, Rev: h.at, Offset: h.base,
+		Last: slices.Clone(h.last), Rest: slices.Clone(h.rest),
+	}
+}
+
+// restore goes on where the State was taken. A position that this source has not
+// reached is another's: then there is nothing to have missed.
+func (h *stream) restore(hs HandleState) {
+	h.at, h.base = min(hs.Rev, h.at), hs.Offset
+	all := slices.Concat(hs.Last, hs.Rest)
+	h.last, h.rest = all[:len(hs.Last)], all[len(hs.Last):]
+}
+
+// AppendLost appends the line that says what a reader missed: from and to are the
+// first and the last position.
+func AppendLost(b []byte, from, to uint64) []byte {
+	b = strconv.AppendUint(append(b, `{"type":"lost","from":`...), from, 10)
+	b = strconv.AppendUint(append(b, `,"to":`...), to, 10)
+	return append(b, '}', '\n')
+}
