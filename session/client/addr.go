@@ -18,7 +18,8 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 8 * time.Second, Interva
 type dialer func(ctx context.Context) (net.Conn, error)
 
 // parseAddr makes a dialer of an address: unix:PATH, tcp:HOST:PORT, tls:HOST:PORT,
-// or a plain PATH with a slash or a dot in front, which is a unix socket's.
+// or the PATH of a unix socket, in which a colon needs a slash or a dot in front.
+// Another kind of channel is another case here.
 func parseAddr(addr string, conf *tls.Config) (dialer, error) {
 	kind, rest, ok := strings.Cut(addr, ":")
 	switch {
@@ -43,11 +44,19 @@ func parseAddr(addr string, conf *tls.Config) (dialer, error) {
 }
 
 func dialNet(network, addr string) dialer {
-	d := net.Dialer{Timeout: greetTime, KeepAliveConfig: keepAlive}
+	d := netDialer(network)
 	return func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, network, addr) }
 }
 
 func dialTLS(addr string, conf *tls.Config) dialer {
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: greetTime, KeepAliveConfig: keepAlive}, Config: conf}
+	d := tls.Dialer{NetDialer: netDialer("tcp"), Config: conf}
 	return func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
+}
+
+func netDialer(network string) *net.Dialer {
+	d := &net.Dialer{Timeout: greetTime, KeepAliveConfig: keepAlive}
+	if network == "tcp" {
+		d.Control = control
+	}
+	return d
 }

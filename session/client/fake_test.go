@@ -37,6 +37,8 @@ const (
 	garble      // it is done, and the reply comes under another tag
 	wrong       // the reply is of another type
 	huge        // the reply says that it is larger than msize
+	half        // half of the reply is sent, and no more
+	deaf        // it is done, but nothing is read from then on
 )
 
 // node is a file, or a folder when it is nil-valued in fake.nodes with a slash.
@@ -69,16 +71,18 @@ type fake struct {
 	nodes    map[string]*node
 	ids      uint64
 	fates    []func(m *wire.Msg) (fate, bool) // the first that knows a request decides
+	twist    func(r *wire.Msg)                // changes replies; nil: no
 	seen     []string                         // requests, as text
 	conns    map[net.Conn]bool
 	fids     table // of the last connection
 	ended    sync.WaitGroup
+	gone     chan struct{} // closed when the test is over
 }
 
 func newFake(t *testing.T) *fake {
 	f := &fake{
 		t: t, version: "9P2000.e", msize: 64 << 10, proves: true, sessions: map[[8]byte]table{},
-		nodes: map[string]*node{}, conns: map[net.Conn]bool{},
+		nodes: map[string]*node{}, conns: map[net.Conn]bool{}, gone: make(chan struct{}),
 	}
 	f.put("", nil)
 	f.put("keys", nil)
@@ -149,6 +153,7 @@ func (f *fake) drop() {
 }
 
 func (f *fake) stop() {
+	close(f.gone)
 	f.drop()
 	f.ended.Wait()
 }
@@ -189,6 +194,7 @@ type talk struct {
 	known   bool
 	waiting map[uint16]*wire.Msg // hung requests
 	mute    map[uint16]bool      // flushes that get no answer
+	deaf    bool
 }
 
 func (f *fake) serve(conn net.Conn) {
@@ -197,6 +203,10 @@ func (f *fake) serve(conn net.Conn) {
 	k := &talk{fake: f, conn: conn, fids: table{}, waiting: map[uint16]*wire.Msg{}, mute: map[uint16]bool{}}
 	f.with(func() { k.known = f.proves })
 	for {
+		if k.deaf {
+			<-f.gone
+			break
+		}
 		header := make([]byte, 4)
 		if _, err := io.ReadFull(conn, header); err != nil {
 			break
@@ -264,13 +274,16 @@ func (k *talk) suffer(m *wire.Msg, what fate) bool {
 	switch what {
 	case doCut:
 		return false
-	case torn:
+	case torn, half:
 		frame = frame[:len(frame)-1]
+	case deaf:
+		k.deaf = true
+		return true
 	case huge:
 		binary.LittleEndian.PutUint32(frame, 1<<30)
 	}
 	k.conn.Write(frame)
-	return what == garble || what == wrong || what == huge
+	return what != torn
 }
 
 func (k *talk) flush(m *wire.Msg) bool {
@@ -296,7 +309,10 @@ func (k *talk) send(r *wire.Msg) bool {
 func (k *talk) reply(m *wire.Msg) *wire.Msg {
 	r := &wire.Msg{Type: m.Type + 1, Tag: m.Tag}
 	if err := k.do(m, r); err != nil {
-		return &wire.Msg{Type: wire.Rerror, Tag: m.Tag, Ename: err.Error()}
+		r = &wire.Msg{Type: wire.Rerror, Tag: m.Tag, Ename: err.Error()}
+	}
+	if k.twist != nil {
+		k.twist(r)
 	}
 	return r
 }

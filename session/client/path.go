@@ -94,25 +94,30 @@ func (l *link) walk(ctx context.Context, names []string) (fid uint32, qid p9.QID
 	for from := rootFid; from == rootFid || len(names) > 0; from = fid {
 		step := names[:min(len(names), wire.MaxWalk)]
 		reply, err := l.rpc(ctx, &wire.Msg{Type: wire.Twalk, Fid: from, Newfid: fid, Names: step})
-		short := err == nil && len(reply.QIDs) < len(step)
-		switch {
-		case from == rootFid && short:
-			l.fids.put(fid)
-		case from == fid && (short || err != nil):
-			l.release(fid)
-		}
-		if short {
-			err = errs.NotFound
+		made := err == nil || from == fid // otherwise rpc has seen to fid
+		if err == nil && len(step) > 0 {
+			qid, err = lastQID(reply, step)
 		}
 		if err != nil {
+			if made { // a clunk of what a short walk did not make is refused, and as good
+				l.release(fid)
+			}
 			return 0, qid, err
-		}
-		if len(step) > 0 {
-			qid = reply.QIDs[len(step)-1]
 		}
 		names = names[len(step):]
 	}
 	return fid, qid, nil
+}
+
+// lastQID is where a Twalk by names has come to.
+func lastQID(reply *wire.Msg, names []string) (p9.QID, error) {
+	switch n := len(reply.QIDs); {
+	case n < len(names):
+		return p9.QID{}, errs.NotFound
+	case n > len(names):
+		return p9.QID{}, errs.New(errs.Protocol, "%d qids for %d names", n, len(names))
+	}
+	return reply.QIDs[len(names)-1], nil
 }
 
 // macro tells whether names can be told a macro, beside n bytes.
