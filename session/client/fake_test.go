@@ -360,7 +360,7 @@ func (k *talk) doVersion(m, r *wire.Msg) error {
 	case k.version == "error" && m.Version != "9P2000":
 		return errs.Protocol
 	case k.version == "unknown" && m.Version != "9P2000":
-		r.Version = "unknown"
+		r.Msize, r.Version = 0, "unknown" // as hugelgupf/p9 answers
 	case k.version != "9P2000.e":
 		r.Version = "9P2000"
 	}

@@ -68,17 +68,22 @@ func (g *greeting) version() error {
 			continue
 		case err != nil:
 			return err
-		case reply.Msize < wire.MinMsize || reply.Msize > g.opt.msize():
-			return errs.New(errs.Protocol, "the server's msize is %d, at least %d is needed and %d was asked for", reply.Msize, wire.MinMsize, g.opt.msize())
-		}
-		for _, d := range []wire.Dialect{offer, wire.Plain} {
-			if reply.Version == d.String() {
-				g.dialect, g.msize = d, reply.Msize
-				return nil
-			}
+		case reply.Version == offer.String():
+			return g.agree(offer, reply.Msize)
+		case reply.Version == wire.Plain.String():
+			return g.agree(wire.Plain, reply.Msize)
 		}
 	}
 	return errs.New(errs.Unsupported, "the server speaks neither %s nor %s", wire.E, wire.Plain)
+}
+
+// agree takes the server's choice.
+func (g *greeting) agree(d wire.Dialect, msize uint32) error {
+	if asked := g.opt.msize(); msize < wire.MinMsize || msize > asked {
+		return errs.New(errs.Protocol, "the server's msize is %d, at least %d is needed and %d was asked for", msize, wire.MinMsize, asked)
+	}
+	g.dialect, g.msize = d, msize
+	return nil
 }
 
 // begin asks for the session. With a new key that announces it: a server that
