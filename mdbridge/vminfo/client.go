@@ -1,0 +1,233 @@
+package vminfo
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// MaxBytes bounds what a Client takes as one reply or one line: whoever answers
+// may be broken.
+const MaxBytes = 1 << 30
+
+// The times of a Client.
+const (
+	dialTime  = 10 * time.Second
+	readyTime = 30 * time.Second // for the first line of a stream, as vminfod's own client has it
+)
+
+// keepAlive finds out within half a minute that a host is gone that never said
+// so, since an event stream may be silent for days.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
+
+// Client asks one vminfod, or meta9d.
+type Client struct {
+	base  string
+	agent string
+	http  *http.Client
+}
+
+// New makes a Client of the service at addr: http://HOST:PORT or unix:PATH. name
+// is who asks, for the service's status. It does not connect yet.
+func New(addr, name string) (*Client, error) {
+	dialer := net.Dialer{Timeout: dialTime, KeepAliveConfig: keepAlive}
+	tr := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
+	c := &Client{base: strings.TrimSuffix(addr, "/"), agent: userAgent(name), http: &http.Client{Transport: tr}}
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		c.base = "http://localhost"
+		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", path)
+		}
+	}
+	if err := checkBase(c.base); err != nil {
+		return nil, fmt.Errorf("%q: %w; it is http://HOST:PORT or unix:PATH", addr, err)
+	}
+	return c, nil
+}
+
+func checkBase(base string) error {
+	u, err := url.Parse(base)
+	switch {
+	case err != nil:
+		return err
+	case u.Scheme != "http":
+		return errors.New("not http")
+	case u.Hostname() == "":
+		return errors.New("no host")
+	case u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		return errors.New("more than a host and a port")
+	}
+	return nil
+}
+
+// userAgent says who asks as vminfod's own clients do.
+func userAgent(name string) string {
+	host, _ := os.Hostname()
+	return fmt.Sprintf("%s - %s/%d (%s)", name, host, os.Getpid(), filepath.Base(os.Args[0]))
+}
+
+// Close ends the connections that no request uses.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// StatusError is an answer other than 200.
+type StatusError struct {
+	Code int
+	Text string // the body, at most its first 1,000 bytes
+}
+
+// Error is the text that vminfod's own client has for it.
+func (e *StatusError) Error() string { return "bad statusCode: " + strconv.Itoa(e.Code) }
+
+// open asks for a path and gives the body of a good answer.
+func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", c.agent)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err // the URL is known to who asked
+		}
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+		return nil, &StatusError{resp.StatusCode, string(text)}
+	}
+	return resp.Body, nil
+}
+
+// Get asks for a path, with its query, and gives the whole body.
+func (c *Client) Get(ctx context.Context, path string) ([]byte, error) {
+	body, err := c.open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	b, err := io.ReadAll(io.LimitReader(body, MaxBytes+1))
+	if err == nil && len(b) > MaxBytes {
+		err = fmt.Errorf("an answer of more than %d bytes", MaxBytes)
+	}
+	return b, err
+}
+
+// VMs gives the JSON array of the VMs that q lets through. vminfod gives all, whole.
+func (c *Client) VMs(ctx context.Context, q Query) ([]byte, error) {
+	path := "/vms"
+	if !q.All() {
+		path += "?" + q.String()
+	}
+	return c.Get(ctx, path)
+}
+
+// VM gives the JSON object of one VM; one that is not there is a StatusError of
+// 404.
+func (c *Client) VM(ctx context.Context, zonename string) ([]byte, error) {
+	return c.Get(ctx, "/vms/"+url.PathEscape(zonename))
+}
+
+// Stream is a stream of events. Close it.
+type Stream struct {
+	body  io.ReadCloser
+	in    *bufio.Reader
+	stop  context.CancelCauseFunc
+	ctx   context.Context
+	timer *time.Timer // ends a stream that does not begin; nil once it has
+}
+
+// errNotReady ends a stream that does not begin.
+var errNotReady = fmt.Errorf("no ready event within %v", readyTime)
+
+// Events opens the stream, whose first event is Ready and must come within 30 s.
+func (c *Client) Events(ctx context.Context) (*Stream, error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	s := &Stream{ctx: ctx, stop: stop}
+	s.timer = time.AfterFunc(readyTime, func() { stop(errNotReady) })
+	body, err := c.open(ctx, "/events")
+	if err != nil {
+		s.timer.Stop()
+		err = s.reason(err)
+		stop(nil)
+		return nil, err
+	}
+	s.body, s.in = body, bufio.NewReaderSize(body, 64<<10)
+	return s, nil
+}
+
+// Next waits for the next event. io.EOF: the service has ended the stream between
+// two events; any other error ends it as well.
+func (s *Stream) Next() (*Event, error) {
+	line, err := s.line()
+	if err != nil {
+		return nil, s.reason(err)
+	}
+	ev, err := ParseEvent(line)
+	if err != nil {
+		return nil, err
+	}
+	if s.timer != nil {
+		if ev.Type != Ready {
+			return nil, fmt.Errorf("the first event is %q, not ready", ev.Type)
+		}
+		s.timer.Stop()
+		s.timer = nil
+	}
+	return ev, nil
+}
+
+// Buffered tells whether Next would not wait: a whole line is there.
+func (s *Stream) Buffered() bool {
+	some, _ := s.in.Peek(s.in.Buffered())
+	return bytes.IndexByte(some, '\n') >= 0
+}
+
+// line reads one line, in memory of its own.
+func (s *Stream) line() ([]byte, error) {
+	var line []byte
+	for {
+		part, err := s.in.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return line[:len(line)-1], nil
+		case errors.Is(err, io.EOF) && len(line) > 0:
+			return nil, io.ErrUnexpectedEOF
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		case len(line) > MaxBytes:
+			return nil, fmt.Errorf("an event of more than %d bytes", MaxBytes)
+		}
+	}
+}
+
+// reason is why the stream ended, where that was decided here.
+func (s *Stream) reason(err error) error {
+	if cause := context.Cause(s.ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// Close ends the stream; a Next that waits fails.
+func (s *Stream) Close() error {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.stop(context.Canceled)
+	return s.body.Close()
+}

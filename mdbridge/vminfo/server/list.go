@@ -1,0 +1,263 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"meta9/fs/store"
+	"meta9/fs/vm"
+	"meta9/mdbridge/vminfo"
+)
+
+// serveVMs answers with the array of VMs, or those that the query lets through.
+func (s *Server) serveVMs(w http.ResponseWriter, r *http.Request, a Access) {
+	q, err := vminfo.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if !q.All() {
+		s.serveSome(w, r, a, q)
+		return
+	}
+	l := s.list(a)
+	defer l.release()
+	if matches(w, r, l.tag) {
+		return
+	}
+	if l.body != nil {
+		w.Header().Set("Content-Length", fmt.Sprint(len(l.body.text)))
+	}
+	out := newWriter(w, s.cfg.Limits.Patience)
+	out.limit(listTime)
+	_ = l.each(out.write) // who went away has no use for the rest
+}
+
+// listTime is how long a client may take to take a list: it keeps the VMs as they
+// were in memory.
+const listTime = 10 * time.Minute
+
+// serveSome answers a query.
+func (s *Server) serveSome(w http.ResponseWriter, r *http.Request, a Access, q vminfo.Query) {
+	var l list
+	s.cfg.Store.Snapshot(func(rows []*vm.VM, rev uint64) { l = list{rows: rows, access: a, query: q} })
+	if matches(w, r, s.tag(l.rows)) {
+		return
+	}
+	out := newWriter(w, s.cfg.Limits.Patience)
+	out.limit(listTime)
+	_ = l.each(out.write)
+}
+
+// serveVM answers with one VM.
+func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, a Access, name string) {
+	m := seen(s.find(name), a.Internal)
+	if m == nil {
+		fail(w, http.StatusNotFound, "VM Not Found: "+name)
+		return
+	}
+	if matches(w, r, fmt.Sprintf(`"%s-%d-%d"`, s.nonce, m.ID, m.Rev)) {
+		return
+	}
+	reply(w, m.AppendJSON(nil, false))
+}
+
+// find is the VM of that name, or nil. Nearly always it is the uuid.
+func (s *Server) find(name string) (m *vm.VM) {
+	if c := s.cfg.Store.Cell(name); c != nil {
+		return c.VM()
+	}
+	s.cfg.Store.Cells(0, func(c *store.Cell) bool {
+		m = c.VM()
+		if m != nil && m.Text("zonename") != name {
+			m = nil
+		}
+		return m == nil
+	})
+	return m
+}
+
+// matches sends the tag of an answer, and only that if the client has the answer
+// already.
+func matches(w http.ResponseWriter, r *http.Request, tag string) bool {
+	w.Header().Set("ETag", tag)
+	for _, has := range strings.Split(r.Header.Get("If-None-Match"), ",") {
+		has = strings.TrimPrefix(strings.TrimSpace(has), "W/")
+		if has == tag || has == "*" {
+			w.WriteHeader(http.StatusNotModified)
+			return true
+		}
+	}
+	return false
+}
+
+// tag is the ETag of a list. While the newest VM lives, VMs can only go: a change
+// or a new one would be newer. So its revision and their number tell all lists
+// of one store apart.
+func (s *Server) tag(rows []*vm.VM) string {
+	var newest uint64
+	for _, m := range rows {
+		newest = max(newest, m.Rev)
+	}
+	return fmt.Sprintf(`"%s-%d-%d"`, s.nonce, newest, len(rows))
+}
+
+// list is the array of VMs at one revision. Its text is ready-made (body), or made
+// as it is sent.
+type list struct {
+	rows   []*vm.VM
+	rev    uint64
+	tag    string
+	access Access
+	query  vminfo.Query
+	body   *body
+	of     *bodies
+}
+
+// list is that of now. Release it.
+func (s *Server) list(a Access) *list {
+	l := &list{access: a, of: &s.lists[view(a.Internal)]}
+	s.cfg.Store.Snapshot(func(rows []*vm.VM, rev uint64) { l.rows, l.rev = rows, rev })
+	l.tag = s.tag(l.rows)
+	l.body = l.of.take(l)
+	if l.body != nil {
+		l.rows = nil
+	}
+	return l
+}
+
+// release lets go of the text.
+func (l *list) release() {
+	if l.body != nil {
+		l.of.release(l.body)
+	}
+}
+
+// each calls fn with the text, a piece at a time.
+func (l *list) each(fn func([]byte) error) error {
+	if l.body == nil {
+		return l.render(make([]byte, 0, 2*piece), fn)
+	}
+	for text := l.body.text; len(text) > 0; {
+		n := min(len(text), piece)
+		if err := fn(text[:n]); err != nil {
+			return err
+		}
+		text = text[n:]
+	}
+	return nil
+}
+
+// render makes the text in b, and empties it into fn when it has a piece.
+func (l *list) render(b []byte, fn func([]byte) error) error {
+	b = append(b, '[')
+	some := false
+	for _, m := range l.rows {
+		m = seen(m, l.access.Internal)
+		if !l.query.Match(m.Member) {
+			continue
+		}
+		if some {
+			b = append(b, ',')
+		}
+		some = true
+		if b = appendVM(b, m, l.query); len(b) >= piece {
+			if err := fn(b); err != nil {
+				return err
+			}
+			b = b[:0]
+		}
+	}
+	return fn(append(b, ']'))
+}
+
+// bodies keeps the text of the newest list, so that many who ask for it get the
+// same bytes, and forgets it when nobody has asked for a while. Few texts are
+// alive at a time, however slowly they are taken: beyond that a list is made
+// piece by piece as it is sent.
+type bodies struct {
+	mu     sync.Mutex
+	newest *body
+	alive  int // newest, and those that somebody is still taking
+	forget *time.Timer
+}
+
+const (
+	maxBodies  = 3
+	forgetTime = time.Minute
+)
+
+// body is the text of the list with that tag. It is never changed.
+type body struct {
+	tag   string
+	text  []byte
+	users int // guarded by bodies.mu
+}
+
+// take is the text of l, made if need be; nil: too many are alive.
+func (bs *bodies) take(l *list) *body {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	if bs.newest == nil || bs.newest.tag != l.tag {
+		if !bs.replace(l) {
+			return nil
+		}
+	}
+	bs.newest.users++
+	return bs.newest
+}
+
+// replace makes the text of l the newest; mu is held, so that others who need it
+// wait for it.
+func (bs *bodies) replace(l *list) bool {
+	size := 4096
+	if bs.newest != nil {
+		size = len(bs.newest.text) + len(bs.newest.text)/64 + 4096
+	}
+	bs.drop()
+	if bs.alive >= maxBodies {
+		return false
+	}
+	b := &body{tag: l.tag, text: make([]byte, 0, size)}
+	_ = l.render(nil, func(some []byte) error {
+		b.text = append(b.text, some...)
+		return nil
+	})
+	bs.newest = b
+	bs.alive++
+	return true
+}
+
+// drop forgets the newest; mu is held.
+func (bs *bodies) drop() {
+	if bs.newest != nil && bs.newest.users == 0 {
+		bs.alive--
+	}
+	bs.newest = nil
+}
+
+func (bs *bodies) release(b *body) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	b.users--
+	if b != bs.newest {
+		if b.users == 0 {
+			bs.alive--
+		}
+		return
+	}
+	if bs.forget == nil {
+		bs.forget = time.AfterFunc(forgetTime, bs.expire)
+	}
+	bs.forget.Reset(forgetTime)
+}
+
+// expire forgets the newest, of which nobody has let go for a while.
+func (bs *bodies) expire() {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	bs.drop()
+}

@@ -1,0 +1,175 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"meta9/fs/vm"
+	"meta9/mdbridge/vminfo"
+)
+
+// listener is one client of /events.
+type listener struct {
+	id      string
+	agent   string
+	created time.Time
+	out     *writer
+	access  Access
+	withRev bool // it said since=
+	dropped bool // it was too slow
+
+	rev  uint64 // the newest that it has, or is taking
+	line *line  // that it is taking; guarded by feed.mu
+}
+
+// serveEvents streams until the client goes, is dropped, or the daemon ends.
+func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, a Access) {
+	since, given, err := parseSince(r)
+	if err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	li := &listener{
+		id: newUUID(), agent: r.UserAgent(), created: s.cfg.Now(),
+		out: newWriter(w, s.cfg.Limits.Patience), access: a, withRev: given, rev: since,
+	}
+	if !s.feed.enter(li) {
+		s.refused.Add(1)
+		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d event listeners is the limit", s.cfg.Limits.Listeners))
+		return
+	}
+	defer s.feed.leave(li)
+	if err := s.stream(li, r.Context().Done()); errors.Is(err, os.ErrDeadlineExceeded) {
+		li.dropped = true
+	}
+}
+
+// parseSince reads since=REV. Revision 0 is before all, so that it asks for the
+// snapshot and its revision.
+func parseSince(r *http.Request) (rev uint64, given bool, err error) {
+	q := r.URL.Query()
+	if !q.Has("since") {
+		return 0, false, nil
+	}
+	text := q.Get("since")
+	if rev, err = strconv.ParseUint(text, 10, 64); err != nil {
+		return 0, false, fmt.Errorf("since: %.40q is no revision", text)
+	}
+	return rev, true, nil
+}
+
+// stream sends the snapshot, unless the client has one that can be gone on from,
+// and then every line.
+func (s *Server) stream(li *listener, gone <-chan struct{}) error {
+	if !li.withRev || li.rev == 0 || !s.feed.keeps(li.rev, s.cfg.Store.Rev()) {
+		if err := s.sendReady(li); err != nil {
+			return err
+		}
+	}
+	for {
+		l, lost, changed := s.feed.next(li)
+		var err error
+		switch {
+		case lost:
+			li.dropped = true
+			return s.sendFault(li)
+		case l != nil:
+			err = li.send(l)
+		default:
+			if err = li.out.flush(); err == nil {
+				select {
+				case <-changed:
+				case <-gone:
+					return nil
+				case <-s.closing:
+					return nil
+				}
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// send sends one line, if it says anything to this listener.
+func (li *listener) send(l *line) error {
+	text := l.text(li.access.Internal)
+	if text == nil {
+		return nil
+	}
+	if err := li.out.write(text); err != nil {
+		return err
+	}
+	return li.out.write(appendTail(nil, li.withRev, l.rev))
+}
+
+// readyTime is how long a listener may take to take the snapshot: vminfod's own
+// client wants it within half of that.
+const readyTime = time.Minute
+
+// sendReady sends the snapshot: all VMs as one JSON string, which is made on the
+// way. What comes after it in the feed is what is not in it.
+func (s *Server) sendReady(li *listener) error {
+	li.out.limit(readyTime)
+	defer li.out.limit(0)
+	b := appendText(appendHead(nil, vminfo.Ready, li.created), "uuid", li.id)
+	if err := li.out.write(append(b, `,"vms":"`...)); err != nil {
+		return err
+	}
+	l := s.list(li.access)
+	defer l.release()
+	li.rev = l.rev
+	if err := l.each(func(b []byte) error { return li.out.write(appendEscaped(nil, b)) }); err != nil {
+		return err
+	}
+	return li.out.write(appendTail([]byte{'"'}, li.withRev, li.rev))
+}
+
+// appendEscaped appends JSON text as the inside of a JSON string.
+func appendEscaped(b, text []byte) []byte {
+	start := 0
+	for i, c := range text {
+		if c == '"' || c == '\\' {
+			b = append(b, text[start:i]...)
+			b = append(b, '\\')
+			start = i
+		}
+	}
+	return append(b, text[start:]...)
+}
+
+// sendFault says why the stream ends. Those who take every line for an event with
+// a date and a zonename find both.
+func (s *Server) sendFault(li *listener) error {
+	b := appendHead(nil, vminfo.Fault, s.cfg.Now())
+	b = appendText(appendText(b, "zonename", ""), "uuid", li.id)
+	b = appendText(b, "error", "dropped: this listener was too slow, and events that it has not taken are no longer kept; begin again")
+	if err := li.out.write(appendTail(b, li.withRev, li.rev)); err != nil {
+		return err
+	}
+	return li.out.flush()
+}
+
+// cut makes a write that waits fail. It may be called from any goroutine.
+func (li *listener) cut() { li.out.cut() }
+
+// appendVM appends the VM as those see it who have that access, with the members
+// that the query wants.
+func appendVM(b []byte, m *vm.VM, q vminfo.Query) []byte {
+	if q.Fields == nil {
+		return m.AppendJSON(b, false)
+	}
+	var o vm.Object
+	for _, p := range m.Props {
+		if q.Wants(p.Name) {
+			v, _ := m.Member(p.Name)
+			o = append(o, vm.Member{Name: p.Name, Value: v})
+		}
+	}
+	return vm.Value{Kind: vm.ObjectValue, Members: o}.AppendJSON(b)
+}

@@ -1,0 +1,94 @@
+package server
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// piece is how much is written at a time: a client that takes so much within the
+// patience it is given is slow, not gone.
+const piece = 64 << 10
+
+// writer writes a body to a client that may be slow, in pieces each of which has
+// its time.
+type writer struct {
+	w        http.ResponseWriter
+	rc       *http.ResponseController
+	patience time.Duration
+	until    time.Time // the deadline that is set
+	end      time.Time // of all; zero: none
+	isCut    atomic.Bool
+}
+
+func newWriter(w http.ResponseWriter, patience time.Duration) *writer {
+	return &writer{w: w, rc: http.NewResponseController(w), patience: patience}
+}
+
+// limit bounds the time of all that is written from now on; 0 is no bound.
+func (o *writer) limit(d time.Duration) {
+	o.end = time.Time{}
+	if d > 0 {
+		o.end = time.Now().Add(d)
+	}
+}
+
+// write sends b, or keeps a little of it until flush.
+func (o *writer) write(b []byte) error {
+	for len(b) > 0 {
+		n := min(len(b), piece)
+		if err := o.extend(); err != nil {
+			return err
+		}
+		if _, err := o.w.Write(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// flush sends what write has kept.
+func (o *writer) flush() error {
+	if err := o.extend(); err != nil {
+		return err
+	}
+	return o.rc.Flush()
+}
+
+// extend gives the next write its time. A deadline that has lost little of it is
+// left as it is, since to set one is dearer than a short line.
+func (o *writer) extend() error {
+	now := time.Now()
+	until := now.Add(o.patience)
+	if !o.end.IsZero() && until.After(o.end) {
+		until = o.end
+	}
+	if o.until.After(now) && until.Sub(o.until).Abs() < o.patience/16 {
+		return nil
+	}
+	if err := o.rc.SetWriteDeadline(until); err != nil {
+		return err
+	}
+	o.until = until
+	if o.isCut.Load() {
+		o.cut() // it may have been set over
+	}
+	return nil
+}
+
+// cut makes writes fail, also one that waits. It may be called from any goroutine.
+func (o *writer) cut() {
+	o.isCut.Store(true)
+	_ = o.rc.SetWriteDeadline(time.Unix(1, 0))
+}
+
+// newUUID is a random UUID (version 4).
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // it never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

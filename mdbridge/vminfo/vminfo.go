@@ -1,0 +1,107 @@
+// Package vminfo is vminfod's HTTP API as a client needs it: the events of its
+// stream, the queries that meta9d understands beside it, and the client itself.
+// The facts are from the real service: its code and recorded streams
+// (docs/vminfo.md).
+//
+// Nothing here is shared between goroutines but a Client, which any number may
+// use; a Stream belongs to one.
+package vminfo
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// DateFormat is how a date is written, always in UTC: JavaScript's toISOString.
+const DateFormat = "2006-01-02T15:04:05.000Z"
+
+// The types of events.
+const (
+	Ready  = "ready"  // the first: all VMs
+	Create = "create" // a VM is there
+	Modify = "modify" // a VM has changed
+	Delete = "delete" // a VM is gone
+	Fault  = "error"  // meta9d's only, and the last: why the stream ends
+)
+
+// Event is one line of the stream.
+type Event struct {
+	Type     string          `json:"type"`
+	Date     time.Time       `json:"date"`
+	Zonename string          `json:"zonename"`
+	UUID     string          `json:"uuid"`    // Ready, Fault: the listener's
+	VM       json.RawMessage `json:"vm"`      // Create, Modify: the whole VM
+	Changes  []Change        `json:"changes"` // Modify
+	VMs      string          `json:"vms"`     // Ready: the text of an array of VMs
+	Error    string          `json:"error"`   // Fault
+	Rev      uint64          `json:"rev"`     // meta9d's only, to a client that said since=
+
+	// Raw is the line, without its end.
+	Raw []byte `json:"-"`
+}
+
+// Change is one difference that a Modify made. A value that is not there is nil.
+type Change struct {
+	PrettyPath string          `json:"prettyPath"`
+	Action     string          `json:"action"` // "added", "removed", "changed"
+	OldValue   json.RawMessage `json:"oldValue"`
+	NewValue   json.RawMessage `json:"newValue"`
+	Ident      string          `json:"ident"`
+}
+
+// ParseEvent reads one line. Like vminfod's own client it takes nothing but an
+// object with a valid date. The Event keeps the line.
+func ParseEvent(line []byte) (*Event, error) {
+	ev := &Event{Raw: line}
+	if err := json.Unmarshal(line, ev); err != nil {
+		return nil, fmt.Errorf("no event: %w: %.80q", err, line)
+	}
+	switch {
+	case ev.Type == "":
+		return nil, fmt.Errorf("an event without a type: %.80q", line)
+	case ev.Date.IsZero():
+		return nil, fmt.Errorf("an event without a date: %.80q", line)
+	case (ev.Type == Create || ev.Type == Modify) && ev.VM == nil:
+		return nil, fmt.Errorf("a %s without its VM: %.80q", ev.Type, line)
+	}
+	return ev, nil
+}
+
+// Alias is the alias of the event's VM, or "".
+func (ev *Event) Alias() string {
+	var m struct {
+		Alias string `json:"alias"`
+	}
+	if json.Unmarshal(ev.VM, &m) != nil {
+		return ""
+	}
+	return m.Alias
+}
+
+// errNoArray is what a list of VMs is that is none.
+var errNoArray = errors.New("the list of VMs is no array")
+
+// SplitVMs takes an array of VMs apart, into the texts of the VMs in their order.
+func SplitVMs(list []byte) ([]json.RawMessage, error) {
+	var vms []json.RawMessage
+	if err := json.Unmarshal(list, &vms); err != nil {
+		return nil, fmt.Errorf("the list of VMs: %w", err)
+	}
+	if vms == nil {
+		return nil, errNoArray
+	}
+	return vms, nil
+}
+
+// UUIDOf is the uuid in the text of a VM, or "".
+func UUIDOf(vm []byte) string {
+	var m struct {
+		UUID string `json:"uuid"`
+	}
+	if json.Unmarshal(vm, &m) != nil {
+		return ""
+	}
+	return m.UUID
+}
