@@ -130,6 +130,6 @@ func (d *namesDir) Walk(name string) (Node, error) {
 }
 
 func (d *namesDir) List(after uint64, fn func(uint64, *Stat) bool) error {
-	d.list(after, fn, func(m *vm.VM) string { return vm.FileName(m.Alias()) })
+	d.list(after, fn, func(m *vm.VM) string { return vm.FileName(m.Link()) })
 	return nil
 }

@@ -57,10 +57,10 @@ var uniqueFields = [...]struct {
 }
 
 func aliasOf(v *vm.VM) nameKey {
-	if v.Alias() == "" {
+	if v.Link() == "" {
 		return nameKey{}
 	}
-	return nameKey{nameAlias, v.Alias()}
+	return nameKey{nameAlias, v.Link()}
 }
 
 func cidOf(v *vm.VM) nameKey {

@@ -10,6 +10,16 @@ func (v *VM) Text(name string) string { return v.Props.text(name) }
 // Alias is the VM's name for people, or "".
 func (v *VM) Alias() string { return v.Text("alias") }
 
+// Link is the alias by which the VM is found: "" for an alias that is kept but not
+// linked, since another VM had it when it was given. That is so as long as the
+// property unlinked_alias is the alias.
+func (v *VM) Link() string {
+	if alias := v.Alias(); alias != v.Text("unlinked_alias") {
+		return alias
+	}
+	return ""
+}
+
 // State is the VM's state, such as "running", or "".
 func (v *VM) State() string { return v.Text("state") }
 

@@ -37,8 +37,8 @@ var (
 // other property may have any value.
 var rules = map[string]rule{
 	"uuid": isUUID, "owner_uuid": isUUID, "image_uuid": isUUID, "server_uuid": isUUID,
-	"alias": isAlias, "hostname": isText, "dns_domain": isText, "datacenter_name": isText,
-	"brand": isText, "state": isText, "zone_state": isText, "zonename": isText, "zonepath": isText,
+	"alias": isAlias, "unlinked_alias": isAlias, "hostname": isText, "dns_domain": isText, "datacenter_name": isText,
+	"brand": isText, "state": isText, "qmp_socket": isText, "zone_state": isText, "zonename": isText, "zonepath": isText,
 	"create_timestamp": isText, "last_modified": isText,
 	"9p_chardev": isText, "mdata_chardev": isText, "vsock_cid": isCID, "vsock_unprivileged": isBool,
 	"autoboot": isBool, "firewall_enabled": isBool, "maintain_resolvers": isBool, "do_not_inventory": isBool,
