@@ -10,7 +10,9 @@ import (
 	"meta9/fs/errs"
 )
 
-// tryV2 sends the request as a frame and waits for the reply with its id.
+// tryV2 sends the request as a frame and waits for the reply with its id, which is
+// new for each attempt: the reply to an earlier one may still come, and says what
+// was so then.
 func (c *Client) tryV2(r request) ([]byte, error) {
 	id := fmt.Appendf(nil, "%08x", rand.Uint32())
 	if err := c.send(AppendFrame(nil, id, r.code, r.payload)); err != nil {
@@ -81,7 +83,8 @@ func (c *Client) tryV1(r request) ([]byte, error) {
 	}
 }
 
-// valueV1 reads a value's lines.
+// valueV1 reads a value's lines. Nothing in them says that they belong to our
+// request; only the line having been quiet before does.
 func (c *Client) valueV1() ([]byte, error) {
 	var v value
 	for len(v.b) <= maxReply {
@@ -96,7 +99,8 @@ func (c *Client) valueV1() ([]byte, error) {
 	return nil, errNoise
 }
 
-// negotiate asks for version 2, and takes version 1 where that is refused.
+// negotiate asks for version 2, and takes version 1 where that is refused. Any
+// other line is noise: to take it for a refusal would cost a guest its PUT.
 func (c *Client) negotiate() error {
 	if err := c.send([]byte(Negotiate + " " + V2 + "\n")); err != nil {
 		return err
@@ -119,9 +123,11 @@ func refuses(line []byte) bool {
 	return word == Invalid || word == Failure
 }
 
+// trimRight is a line without blanks at its end: some hosts end lines by CR LF.
 func trimRight(line []byte) string { return string(bytes.TrimRight(line, blanks)) }
 
-// send sends a request, which is remembered for errors.
+// send sends a request, which is remembered for errors. A host that reads nothing
+// fills the line, so that this too ends with the deadline.
 func (c *Client) send(request []byte) error {
 	c.talk.sent = request
 	c.talk.times++

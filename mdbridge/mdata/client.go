@@ -62,6 +62,7 @@ type Refusal struct {
 	Text string // the host's words, or ""
 }
 
+// Error names the host and the request, as all errors of a Client.
 func (r *Refusal) Error() string {
 	if r.Text == "" {
 		return r.Path + ": " + r.What + ": the host refuses, and does not say why"
@@ -138,6 +139,7 @@ type request struct {
 	payload []byte // decoded
 }
 
+// named is a request in words; a key may be of any length, and anything.
 func named(code, key string) string { return fmt.Sprintf("%s %.80q", code, key) }
 
 // Errors of one attempt, after which another may succeed.
@@ -189,7 +191,8 @@ func (c *Client) again(ctx context.Context, err error) error {
 	return c.reset(ctx)
 }
 
-// try sends the request once, and waits for the reply for its share of the time.
+// try sends the request once, and waits for the reply for its share of the time: a
+// host that lost one frame may answer the next.
 func (c *Client) try(ctx context.Context, r request, left int) ([]byte, error) {
 	deadline, _ := ctx.Deadline()
 	defer c.limit(ctx, time.Until(deadline)/time.Duration(left))()

@@ -72,6 +72,7 @@ func putHex(b []byte, n uint32) {
 	}
 }
 
+// isHex is true for one digit or more, in either case.
 func isHex(b []byte) bool {
 	for _, c := range b {
 		if (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'f') {
@@ -94,6 +95,7 @@ func cut(b []byte) (first, rest []byte) {
 	return b, nil
 }
 
+// trimLeft passes over the blanks that may be doubled in a header.
 func trimLeft(b []byte) []byte {
 	for len(b) > 0 && b[0] == ' ' {
 		b = b[1:]

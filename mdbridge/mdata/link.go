@@ -41,6 +41,9 @@ func (c *Client) reset(ctx context.Context) error {
 	}
 }
 
+// greet is one attempt of reset. A socket is dialled anew, which leaves all behind
+// that was said before; a serial line is one line for ever, and is kept, with its
+// lock, until the Client is closed.
 func (c *Client) greet(ctx context.Context) error {
 	_, shared := c.link.(*serial)
 	if !shared {
@@ -162,6 +165,8 @@ func (s *serial) locked() error {
 	return fmt.Errorf("in use: process %d has it locked", l.Pid)
 }
 
+// control does something with the descriptor, in a way that leaves it in Go's
+// poller: without it there would be no deadlines.
 func (s *serial) control(f func(fd int) error) error {
 	rc, err := s.SyscallConn()
 	if err != nil {

@@ -36,7 +36,8 @@ func (f *LongFrame) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// begin reads the header, and gives what follows it of the head.
+// begin reads the header, which a good frame has in its first bytes however long
+// its body is, and gives what follows it of the head.
 func (f *LongFrame) begin() (body []byte) {
 	command, rest := Command(f.head)
 	length, rest := word(rest)

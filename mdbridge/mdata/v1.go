@@ -14,6 +14,7 @@ func Command(line []byte) (command, arg []byte) {
 	return line, nil
 }
 
+// blanks are what separates words, and does not count at the end of a line.
 const blanks = " \t\v\f\r"
 
 // AppendValue appends a version 1 reply with a value: SUCCESS, the value's lines

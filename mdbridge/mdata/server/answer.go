@@ -74,6 +74,7 @@ func negotiated(version []byte) string {
 	return mdata.Failure
 }
 
+// line appends a whole reply of version 1.
 func (c *conn) line(s string) { c.out = append(append(c.out, s...), '\n') }
 
 // replyV1 has no place for the text of an error.
@@ -104,7 +105,8 @@ func (c *conn) answerFrame(f mdata.Frame) {
 // done is the value of a reply to a change.
 var done = []byte("OK")
 
-// request does what a frame asks for, and gives the value of its reply.
+// request does what a frame asks for, and gives the value of its reply. There are
+// no other commands: NEGOTIATE and V2 inside a frame are as unknown as any.
 func (c *conn) request(f mdata.Frame) ([]byte, error) {
 	switch string(f.Code) {
 	case mdata.Get:
@@ -139,7 +141,8 @@ func (c *conn) get(key string) ([]byte, error) {
 	return value, err
 }
 
-// manyNames is how many names make a list that is long.
+// manyNames is how many names make a list that is long: with the longest names it
+// is some 32 KiB, and 44 in base64.
 const manyNames = 128
 
 // names is the list of all keys.

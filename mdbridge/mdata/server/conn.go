@@ -32,7 +32,8 @@ type conn struct {
 	err    error           // of the first write that failed; then it only ends
 }
 
-// newConn begins with a connection; nil: its VM is not there.
+// newConn makes the VM's own View of the tree, which belongs to this connection as
+// one does to each 9P client, and begins with a connection; nil: its VM is not there.
 func (s *Server) newConn(nc net.Conn, who fs.Principal, g *guest) *conn {
 	c := &conn{Conn: nc, server: s, guest: g}
 	if !c.keys.open(s.tree, who) {
@@ -42,7 +43,8 @@ func (s *Server) newConn(nc net.Conn, who fs.Principal, g *guest) *conn {
 	return c
 }
 
-// end gives back what the connection holds.
+// end gives back what the connection holds. The slot goes last: until then the
+// memory that it stands for may be in use.
 func (c *conn) end() {
 	c.keys.close()
 	if c.wide {
@@ -87,7 +89,8 @@ func (c *conn) drop(to io.Writer) {
 	c.lines.Skip(to)
 }
 
-// Read reads for Lines. A wide connection that stands still is not waited for.
+// Read reads for Lines. A wide connection that stands still is not waited for; one
+// that is slow is, since a serial line takes minutes for the largest value.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.wide {
 		c.SetReadDeadline(time.Now().Add(c.server.limits.WideTime))
@@ -95,7 +98,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// widen waits for a wide slot, with which long lines and replies are allowed.
+// widen waits for a wide slot, with which long lines and replies are allowed. What
+// has been answered goes out first: its sender may be waiting for it, and the slot
+// may take a while.
 func (c *conn) widen() {
 	if c.wide {
 		return
@@ -118,14 +123,16 @@ func (c *conn) narrow() {
 	<-c.guest.wide
 }
 
-// slim gives up buffers that have grown, once there is nothing in them.
+// slim gives up buffers that have grown, once there is nothing in them: thousands
+// of connections are idle most of their time.
 func (c *conn) slim() {
 	if cap(c.out)+cap(c.value) > keep {
 		c.out, c.value = nil, nil
 	}
 }
 
-// flush writes the replies that have gathered.
+// flush writes the replies that have gathered. A peer that does not take them stops
+// its own connection only; where it has a slot, not for long.
 func (c *conn) flush() {
 	if len(c.out) == 0 || c.err != nil {
 		return

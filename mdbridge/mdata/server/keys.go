@@ -35,6 +35,7 @@ func (k *keys) open(t *fs.Tree, who fs.Principal) bool {
 	return true
 }
 
+// close lets go of the View.
 func (k *keys) close() { k.view.Close() }
 
 // vm is the VM as it is now. errs.Stale: it was deleted.
@@ -70,6 +71,8 @@ func (k *keys) get(b []byte, key string, max int) ([]byte, error) {
 	return b, absent(err)
 }
 
+// getSdc appends what the file of sdc/ has. A property that is there but is no text
+// has no file; it is told apart here because the host does.
 func (k *keys) getSdc(b []byte, m *vm.VM, name string, max int) ([]byte, error) {
 	b, err := macro.Get(b, k.root, []string{"sdc", vm.FileName(name)}, max)
 	err = absent(err)

@@ -135,6 +135,8 @@ func (s *Server) enter(nc net.Conn, who fs.Principal) *guest {
 	return g
 }
 
+// leave undoes enter. The guest goes with its last connection, so that the table is
+// never larger than what is connected.
 func (s *Server) leave(nc net.Conn, who fs.Principal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,6 +160,7 @@ func (s *Server) DropVM(uuid string) {
 	}
 }
 
+// each does f to every connection of the VM; Server.mu is held, and f must not wait.
 func (g *guest) each(f func(net.Conn)) {
 	for nc := range g.conns {
 		f(nc)
@@ -192,7 +195,8 @@ func (s *Server) end(f func(net.Conn)) {
 	}
 }
 
-// stopReading makes a connection's end seen after all that it has sent.
+// stopReading makes a connection's end seen after all that it has sent: what is in
+// the socket already is still read, and replies go out.
 func stopReading(nc net.Conn) {
 	if half, ok := nc.(interface{ CloseRead() error }); ok && half.CloseRead() == nil {
 		return

@@ -69,7 +69,8 @@ func (h *handle) Read(p []byte, off uint64) (int, error) {
 	return copy(p, h.value[off:]), nil
 }
 
-// Write splices, or appends, and puts the whole value.
+// Write splices, or appends, and puts the whole value. Another client of the service
+// may write between our GET and our PUT; the protocol has nothing against that.
 func (h *handle) Write(p []byte, off uint64, _ string, done func(int, error)) {
 	if h.flags&fs.Write == 0 {
 		done(0, errs.BadUse)
@@ -90,6 +91,7 @@ func (h *handle) Write(p []byte, off uint64, _ string, done func(int, error)) {
 	})
 }
 
+// spliced is old with p at off, and zeros in a gap.
 func spliced(old []byte, off uint64, p []byte) ([]byte, error) {
 	if off > maxValue {
 		off = maxValue // which is too large with anything behind it
@@ -101,7 +103,8 @@ func spliced(old []byte, off uint64, p []byte) ([]byte, error) {
 	return value, err
 }
 
-// change makes a new value, of nothing where a truncation is held, else of what the
+// change is how all writes are made, one after the other, since the service knows
+// whole values only. It makes a new value, of nothing where a truncation is held, else of what the
 // service has.
 func (h *handle) change(f func(old []byte) ([]byte, error), done func(error)) {
 	h.jobs.add(func() {
@@ -182,7 +185,7 @@ func (h *handle) Sync(_ string, done func(error)) {
 	h.change(func(old []byte) ([]byte, error) { return old, nil }, done)
 }
 
-// Clunk is Sync, unless a write was refused.
+// Clunk is Sync, unless a write was refused: then the old value is the better one.
 func (h *handle) Clunk(by string, done func(error)) {
 	h.mu.Lock()
 	refused := h.refused
@@ -194,7 +197,8 @@ func (h *handle) Clunk(by string, done func(error)) {
 	h.Sync(by, done)
 }
 
-// Drop forgets a held truncation.
+// Drop forgets a held truncation. What was written before it still goes to the
+// service.
 func (h *handle) Drop() {}
 
 // State is the flags: a truncation that is held does not outlive the process.

@@ -89,6 +89,7 @@ func (n *keyFile) SetStat(c fs.Change, _ string, done func(error)) {
 // one; what the service takes is its own business.
 const maxValue = 16 << 20
 
+// resized cuts old, or fills it up with zeros.
 func resized(old []byte, size uint64) ([]byte, error) {
 	if size > maxValue {
 		return nil, errs.New(errs.TooLarge, "%d bytes is the limit of a value", maxValue)

@@ -49,10 +49,12 @@ type dir struct {
 	mode    uint16 // of its files
 }
 
+// QID has version 0, as all files here.
 func (d *dir) QID() p9.QID {
 	return p9.QID{Type: p9.TypeDir, Path: d.service.qidPath(d.name, "")}
 }
 
+// Stat asks for nothing, so that the folders are there when the service is not.
 func (d *dir) Stat(st *fs.Stat) error {
 	*st = fs.Stat{QID: d.QID(), Mode: dirMode, Name: d.name}
 	return nil
@@ -170,7 +172,8 @@ func (d *keysDir) Create(name string, f fs.Flags, _ string, done func(fs.Node, e
 	}()
 }
 
-// Unlink removes the key.
+// Unlink removes the key. It is asked for first: the protocol's DELETE does not say
+// whether there was one, and rm has to.
 func (d *keysDir) Unlink(name string, _ string, done func(error)) {
 	f, err := d.file(name)
 	if err != nil {

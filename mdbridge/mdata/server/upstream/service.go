@@ -65,6 +65,7 @@ func (s *Service) Close() {
 	s.hangUp()
 }
 
+// leave lets the next one have the turn.
 func (s *Service) leave() { <-s.turn }
 
 // rest ends a connection that was not used for a while; one in use is ended later.
@@ -77,6 +78,7 @@ func (s *Service) rest() {
 	}
 }
 
+// hangUp ends the connection; the turn is ours.
 func (s *Service) hangUp() {
 	if s.client != nil {
 		s.client.Close()
@@ -84,7 +86,9 @@ func (s *Service) hangUp() {
 	}
 }
 
-// ask does something with the service when its turn comes, within the time.
+// ask does something with the service when its turn comes, within the time. After a
+// failure everybody gets the same answer for a moment: who lists a folder of a
+// silent service would else wait once for each file.
 func (s *Service) ask(limit time.Duration, do func(ctx context.Context, c *mdata.Client) error) error {
 	ctx, cancel := context.WithTimeout(s.ctx, limit)
 	defer cancel()
@@ -197,6 +201,7 @@ type queue struct {
 	running bool
 }
 
+// add adds a job, and sees to it that somebody runs it.
 func (q *queue) add(job func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -207,6 +212,7 @@ func (q *queue) add(job func()) {
 	}
 }
 
+// run runs jobs until there are none, with no lock held.
 func (q *queue) run() {
 	for {
 		q.mu.Lock()
