@@ -174,12 +174,12 @@ func (s *Server) expire() {
 	s.mu.Lock()
 	now := s.cfg.Now()
 	for s.parked.Len() > 0 && now.Sub(s.oldest().since) >= s.cfg.Lifetime {
-		s.stats.Expired.Add(1)
 		gone = append(gone, s.release(s.oldest())...)
 	}
 	s.arm()
 	s.mu.Unlock()
 	closeAll(gone)
+	s.stats.Expired.Add(int64(len(gone)))
 }
 
 func closeAll(gone []*session) {
