@@ -25,8 +25,8 @@ type span struct{ from, to uint64 }
 func (s span) meets(o span) bool { return s.from <= o.to && o.from <= s.to }
 
 // lock is one range that is locked. A lock belongs to its fid, with which it
-// goes, and to the process that asked: either may unlock it, as flock(2) and
-// fcntl(2) want. Linux settles conflicts within one mount itself.
+// goes, and to the process that asked. Linux settles conflicts within one mount
+// itself, before it asks.
 type lock struct {
 	span
 	write  bool
@@ -36,9 +36,35 @@ type lock struct {
 	pid    uint32
 }
 
-// owns tells whether l and o never conflict.
-func (l *lock) owns(o *lock) bool {
-	return l.fid == o.fid || (l.sess == o.sess && l.pid == o.pid && l.client == o.client)
+// owns tells whether l and o never conflict: flock(2)'s owner is the open file,
+// fcntl(2)'s the process.
+func (l *lock) owns(o *lock) bool { return l.fid == o.fid || l.sameProcess(o) }
+
+func (l *lock) sameProcess(o *lock) bool {
+	return l.sess == o.sess && l.pid == o.pid && l.client == o.client
+}
+
+// lockOp is what a Tlock does.
+type lockOp uint8
+
+const (
+	// lockRange takes a range, whatever else the owner has there.
+	lockRange lockOp = iota
+	// freeProcess frees what the process has. Linux sends it for fcntl(2), and for
+	// every close(2) by every process that has the file open, so that it must not
+	// free what another process has locked through the same fid.
+	freeProcess
+	// freeFid frees what the fid has, whoever locked it: flock(2) with LOCK_UN,
+	// which Linux tells from the rest by asking to wait.
+	freeFid
+)
+
+// replaces tells whether op on l's range takes that range from o.
+func (op lockOp) replaces(l, o *lock) bool {
+	if op == freeProcess {
+		return l.sameProcess(o)
+	}
+	return l.owns(o)
 }
 
 func (l *lock) conflicts(o *lock) bool {
@@ -58,17 +84,17 @@ type fileLocks struct {
 	waits []*request
 }
 
-// set takes a lock, or takes its range from those of its owner if it unlocks.
-func (t *lockTable) set(path uint64, l lock, unlock bool) p9.LockStatus {
+// set does op on a file.
+func (t *lockTable) set(path uint64, l lock, op lockOp) p9.LockStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.file(path)
 	defer t.tidy(path, f)
-	if !unlock && f.conflict(&l) != nil {
+	if op == lockRange && f.conflict(&l) != nil {
 		return p9.LockStatusBlocked
 	}
-	held, fewer := f.without(&l)
-	if !unlock {
+	held, fewer := f.without(&l, op)
+	if op == lockRange {
 		held = append(held, l)
 	}
 	more := len(held) - len(f.held) // all of them l.sess's
@@ -111,12 +137,12 @@ func (f *fileLocks) conflict(l *lock) *lock {
 	return &f.held[i]
 }
 
-// without is what is held when l's range is taken out of what its owner has; of a
+// without is what is held when op has taken l's range from its owner; of a
 // lock that reaches further, the ends stay. fewer: something was taken out.
-func (f *fileLocks) without(l *lock) (held []lock, fewer bool) {
+func (f *fileLocks) without(l *lock, op lockOp) (held []lock, fewer bool) {
 	held = make([]lock, 0, len(f.held)+2)
 	for _, o := range f.held {
-		if !l.owns(&o) || !l.meets(o.span) {
+		if !op.replaces(l, &o) || !l.meets(o.span) {
 			held = append(held, o)
 			continue
 		}
@@ -243,9 +269,17 @@ func tlock(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	status := c.srv.locks.set(f.ref.QID().Path, l, m.L.LockType == p9.Unlock)
+	wait := m.L.Flags&uint32(p9.LockFlagsBlock) != 0
+	op := lockRange
+	switch {
+	case m.L.LockType == p9.Unlock && wait:
+		op = freeFid
+	case m.L.LockType == p9.Unlock:
+		op = freeProcess
+	}
+	status := c.srv.locks.set(f.ref.QID().Path, l, op)
 	f.locks = &c.srv.locks
-	if status == p9.LockStatusBlocked && m.L.Flags&uint32(p9.LockFlagsBlock) != 0 {
+	if status == p9.LockStatusBlocked && wait {
 		c.awaitLock(m.Tag, f, l)
 		return nil
 	}
@@ -278,14 +312,14 @@ func (r *request) watchLock(l *lock) {
 	cancel, ready := r.c.srv.locks.wait(r.fid.ref.QID().Path, l, r)
 	r.cancel = cancel
 	if ready {
-		r.c.put(r)
+		r.put()
 	}
 }
 
 // lockAgain tries once more after some lock of the file went.
 func (r *request) lockAgain(l *lock) {
 	c := r.c
-	status := c.srv.locks.set(r.fid.ref.QID().Path, *l, false)
+	status := c.srv.locks.set(r.fid.ref.QID().Path, *l, lockRange)
 	if status == p9.LockStatusBlocked {
 		r.watchLock(l)
 		return

@@ -45,18 +45,19 @@ func (m lockModel) conflict(path uint64, l *lock) bool {
 	return false
 }
 
-func (m lockModel) set(path uint64, l lock, unlock bool) p9.LockStatus {
-	if !unlock && m.conflict(path, &l) {
+func (m lockModel) set(path uint64, l lock, op lockOp) p9.LockStatus {
+	if op == lockRange && m.conflict(path, &l) {
 		return p9.LockStatusBlocked
 	}
 	for _, at := range l.bytes() {
 		var kept []lock
 		for _, o := range m[lockByte{path, at}] {
-			if o.fid != l.fid && (o.sess != l.sess || o.pid != l.pid || o.client != l.client) {
+			process := o.sess == l.sess && o.pid == l.pid && o.client == l.client
+			if !process && (o.fid != l.fid || op == freeProcess) {
 				kept = append(kept, o)
 			}
 		}
-		if !unlock {
+		if op == lockRange {
 			kept = append(kept, l)
 		}
 		m[lockByte{path, at}] = kept
@@ -132,9 +133,9 @@ func TestLockModel(t *testing.T) {
 			"": func(t *rapid.T) { model.check(t, table, sessions) },
 			"set": func(t *rapid.T) {
 				l := drawLock(t, fids, sessions)
-				unlock := rapid.Bool().Draw(t, "unlock")
-				want := model.set(paths[l.fid], l, unlock)
-				if got := table.set(paths[l.fid], l, unlock); got != want {
+				op := rapid.SampledFrom([]lockOp{lockRange, lockRange, freeProcess, freeFid}).Draw(t, "op")
+				want := model.set(paths[l.fid], l, op)
+				if got := table.set(paths[l.fid], l, op); got != want {
 					t.Fatalf("status %d, want %d", got, want)
 				}
 			},
@@ -176,29 +177,29 @@ func drawLock(t *rapid.T, fids []*fid, sessions []*session) lock {
 // what frees a lock never fails for them.
 func TestLockLimits(t *testing.T) {
 	table, f, s := &lockTable{}, &fid{}, &session{}
-	byteOf := func(path, at uint64, unlock bool) p9.LockStatus {
-		return table.set(path, lock{span: span{at, at}, write: true, fid: f, sess: s}, unlock)
+	byteOf := func(path, at uint64, op lockOp) p9.LockStatus {
+		return table.set(path, lock{span: span{at, at}, write: true, fid: f, sess: s}, op)
 	}
 	whole := lock{span: span{0, math.MaxUint64}, write: true, fid: f, sess: s}
-	if table.set(1, whole, false) != p9.LockStatusOK {
+	if table.set(1, whole, lockRange) != p9.LockStatusOK {
 		t.Fatal("the first lock is refused")
 	}
 	refused := uint64(0)
 	for at := uint64(1); refused == 0; at += 2 {
-		if byteOf(1, at, true) == p9.LockStatusError {
+		if byteOf(1, at, freeFid) == p9.LockStatusError {
 			refused = at
 		}
 	}
 	if got := len(table.files[1].held); got != maxFileLocks || s.locks != got {
 		t.Errorf("unlocking made %d locks, the session counts %d; %d are allowed", got, s.locks, maxFileLocks)
 	}
-	if byteOf(2, 0, false) != p9.LockStatusError {
+	if byteOf(2, 0, lockRange) != p9.LockStatusError {
 		t.Error("a session has more locks than it may")
 	}
-	if byteOf(1, 0, true) != p9.LockStatusOK || byteOf(2, 0, false) != p9.LockStatusOK {
+	if byteOf(1, 0, freeProcess) != p9.LockStatusOK || byteOf(2, 0, lockRange) != p9.LockStatusOK {
 		t.Error("room was made, and none is there")
 	}
-	if table.set(1, whole, true) != p9.LockStatusOK {
+	if table.set(1, whole, freeFid) != p9.LockStatusOK {
 		t.Error("a whole file cannot be unlocked")
 	}
 	table.drop(2, f)
