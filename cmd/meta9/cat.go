@@ -11,6 +11,8 @@ import (
 	"meta9/session/client"
 )
 
+// newCat is `meta9 cat`. Bytes go out as they are, to a terminal too, as with
+// cat(1).
 func newCat(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cat PATH...",

@@ -22,6 +22,8 @@ var defaultAddrs = []string{"./meta9-run/admin.sock", "/run/meta9/admin.sock"}
 var errNoSocket = fmt.Errorf("%w: neither %s nor %s is there; say with --addr or META9_ADDR where meta9d is",
 	client.ErrUnavailable, defaultAddrs[0], defaultAddrs[1])
 
+// address is where meta9d is. A socket that is there but dead is not passed over:
+// that would be another meta9d's without a word.
 func (a *app) address() (string, error) {
 	if a.addr != "" {
 		return a.addr, nil

@@ -40,6 +40,8 @@ func (e usageError) Unwrap() error { return e.error }
 // misused is a usageError; its text is formatted as by fmt.Errorf.
 func misused(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
+// exitCode judges the unknown first: an error may say both that the time was over
+// and that nobody knows what happened, and the second is what a script must hear.
 func exitCode(err error) int {
 	var u usageError
 	var e *client.Error

@@ -15,6 +15,8 @@ import (
 	"meta9/session/client"
 )
 
+// newLs is `meta9 ls`. A folder that cannot be listed does not keep the others
+// from it, as with ls(1); so it is in cat, rm and stat.
 func newLs(a *app) *cobra.Command {
 	var long bool
 	cmd := &cobra.Command{
@@ -56,6 +58,8 @@ func entries(ctx context.Context, c *client.Client, path string) ([]client.Info,
 	return list, err
 }
 
+// list prints entries. On a terminal names are made printable, since a guest
+// chooses them; elsewhere they stay what a script can use.
 func (a *app) list(list []client.Info, long bool) {
 	var who, size int
 	for _, i := range list {
@@ -73,6 +77,7 @@ func (a *app) list(list []client.Info, long bool) {
 	}
 }
 
+// orDash is s, or what stands in tables for nothing.
 func orDash(s string) string {
 	if s == "" {
 		return "-"

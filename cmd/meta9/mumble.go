@@ -23,6 +23,7 @@ type signing struct {
 	ttl    time.Duration
 }
 
+// newMumble is `meta9 mumble`. It asks no server: the secret never leaves the host.
 func newMumble(a *app) *cobra.Command {
 	var s signing
 	cmd := &cobra.Command{
@@ -82,6 +83,8 @@ func (s *signing) message(node string) (string, error) {
 	return m.Sign(secret), nil
 }
 
+// readKey fills in the session's key. At random unless told, for whoever knows it
+// may take the session over.
 func (s *signing) readKey(key []byte) error {
 	if s.key == "" {
 		_, err := rand.Read(key)

@@ -8,6 +8,8 @@ import (
 	"meta9/session/client"
 )
 
+// newMv is `meta9 mv`. It never falls back to a copy and a removal: between the
+// two, others would see both files or, after a failure, keep both.
 func newMv(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "mv PATH NEWPATH",

@@ -14,6 +14,8 @@ import (
 // than any value or payload may have.
 const maxInput = 64 << 20
 
+// newPut is `meta9 put`. The value is read whole before the connection is made, so
+// that a slow pipe does not use up --timeout.
 func newPut(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "put PATH [VALUE]",
@@ -35,6 +37,7 @@ sees the old value or the new one. When put is done, the value is durable.`,
 	}
 }
 
+// value is the argument, if there is one: an empty argument is an empty value.
 func (a *app) value(args []string) ([]byte, error) {
 	if len(args) == 2 {
 		return []byte(args[1]), nil

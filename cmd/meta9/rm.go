@@ -8,6 +8,8 @@ import (
 	"meta9/session/client"
 )
 
+// newRm is `meta9 rm`. After a failure it goes on: what was not removed, and why,
+// is told for each.
 func newRm(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "rm PATH...",

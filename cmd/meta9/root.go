@@ -41,6 +41,7 @@ Environment:
 META9_ADDR    where meta9d is, if --addr is not given
 META9_MUMBLE  a ready-made message, as of 'meta9 mumble', if --mumble is not given`
 
+// newRoot makes the whole command. It has no state of its own: all is in a.
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:               "meta9 [OPTION]... COMMAND [ARG]...",
@@ -81,6 +82,7 @@ func saySynopsis(cmd *cobra.Command) {
 	}
 }
 
+// commandNames lists what is below cmd, but not what cobra adds by itself.
 func commandNames(cmd *cobra.Command) (s string) {
 	for _, c := range cmd.Commands() {
 		if c.IsAvailableCommand() && c.Name() != "help" && c.Name() != "completion" {

@@ -10,6 +10,7 @@ import (
 	"meta9/session/client"
 )
 
+// newStat is `meta9 stat`, in lines of a name and a value for scripts.
 func newStat(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "stat PATH...",

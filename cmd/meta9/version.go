@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// newVersion is `meta9 version`: what the Go toolchain recorded of the source.
 func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",

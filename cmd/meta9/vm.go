@@ -15,6 +15,7 @@ import (
 	"meta9/session/client"
 )
 
+// newVM is `meta9 vm` and what is below it.
 func newVM(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vm COMMAND [ARG]...",

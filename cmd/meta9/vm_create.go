@@ -10,6 +10,8 @@ import (
 	"meta9/session/client"
 )
 
+// newVMCreate is `meta9 vm create`. The payload goes as it is, on one line: what is
+// allowed in it only the server says.
 func newVMCreate(a *app) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{

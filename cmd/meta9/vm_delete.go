@@ -9,6 +9,8 @@ import (
 	"meta9/session/client"
 )
 
+// newVMDelete is `meta9 vm delete`. It writes to the root's ctl, since the VM's own
+// goes with the VM.
 func newVMDelete(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "delete UUID",

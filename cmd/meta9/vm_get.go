@@ -11,6 +11,8 @@ import (
 	"meta9/session/client"
 )
 
+// newVMGet is `meta9 vm get`. The JSON is only indented, never decoded: that would
+// lose the order of members and the text of numbers.
 func newVMGet(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "get UUID",

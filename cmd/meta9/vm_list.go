@@ -20,6 +20,8 @@ import (
 // readers is how many VMs are read at a time.
 const readers = 32
 
+// newVMList is `meta9 vm list`, in the columns of `vmadm list`. Other columns,
+// filters and forms belong between readVMs and printVMs.
 func newVMList(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
@@ -61,11 +63,13 @@ func (o object) text(name string) string {
 // kinds are the types that brands have in tables; of others the brand is shown.
 var kinds = map[string]string{"joyent": "OS", "joyent-minimal": "OS", "lx": "LX", "kvm": "KVM", "bhyve": "BHYV"}
 
+// kind is what TYPE shows: no payload has it, so vmadm makes it up from the brand.
 func (o object) kind() string {
 	brand := o.text("brand")
 	return cmp.Or(kinds[brand], brand)
 }
 
+// ram is what RAM shows: zones have max_physical_memory in its place.
 func (o object) ram() string {
 	if ram := o.text("ram"); ram != "-" {
 		return ram
@@ -81,6 +85,8 @@ func byRAM(x, y object) int {
 	return cmp.Or(cmp.Compare(mib(x), mib(y)), cmp.Compare(x.text("uuid"), y.text("uuid")))
 }
 
+// printVMs prints the table with vmadm's widths, so that scripts that cut columns
+// go on working.
 func printVMs(w io.Writer, vms []object) error {
 	const row = "%-36s  %-4s  %-7s  %-16s  %s\n"
 	table := fmt.Appendf(nil, row, "UUID", "TYPE", "RAM", "STATE", "ALIAS")

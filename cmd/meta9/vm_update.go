@@ -9,6 +9,7 @@ import (
 	"meta9/session/client"
 )
 
+// newVMUpdate is `meta9 vm update`.
 func newVMUpdate(a *app) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{

@@ -17,6 +17,7 @@ import (
 	"meta9/session/client"
 )
 
+// newWatch is `meta9 watch`.
 func newWatch(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch [PATH]",
@@ -39,6 +40,8 @@ slow, a line {"type":"lost",...} says so. --timeout is for the beginning only.`,
 	}
 }
 
+// watch follows the events of target until ctx ends or there can be no more. The
+// time limit is for what comes before the first wait: events may take for ever.
 func (a *app) watch(ctx context.Context, target string) error {
 	start, cancel := a.limited(ctx)
 	defer cancel()
@@ -115,6 +118,7 @@ func (w *watcher) filter(target, dir string, below []string) (err error) {
 	return nil
 }
 
+// open opens the events at file. The stream begins there and then.
 func (w *watcher) open(ctx context.Context, file string) (err error) {
 	w.path, w.off, w.part = file, 0, nil
 	w.file, err = w.c.Open(ctx, file)
