@@ -11,10 +11,10 @@ GOFUMPT     := .tools/gofumpt-v0.12.0
 STATICCHECK := .tools/staticcheck-v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test unit blackbox check fuzz bench docs clean cc
+.PHONY: help build run test unit blackbox test-guest check fuzz bench docs clean cc
 
 help: ## list the targets
-	@awk -F ': .*## ' '/^[a-z]+: .*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/meta9d and bin/meta9, static
 	@mkdir -p bin
@@ -40,7 +40,7 @@ run: build ## start meta9d here with a sample VM; Ctrl-C ends it
 		'  bin/meta9 watch /vms/$(SAMPLE)/keys/color' '' 'Ctrl-C here ends it.' ''; \
 	wait $$daemon || :
 
-test: check unit blackbox fuzz ## everything that shows that meta9 works
+test: check unit blackbox test-guest fuzz ## everything that shows that meta9 works
 
 check: $(GOFUMPT) $(STATICCHECK) ## formatting, vet, staticcheck, the arrows between rooms
 	@bad=$$($(GOFUMPT) -l .); test -z "$$bad" || { echo "not gofumpt'ed:"; echo "$$bad"; exit 1; }
@@ -56,6 +56,9 @@ unit: cc ## the tests of every package, with the race detector
 blackbox: cc ## foreign clients, kill -9, strace, attacks: against the real meta9d
 	cd tests && $(GO) test -count=1 -timeout 5m ./bench ./raw ./arrow
 	cd tests && META9_TEST_RACE=1 $(GO) test -count=1 -timeout 30m -p 1 ./interop ./hostile ./durability ./mdata
+
+test-guest: ## a real Linux kernel in QEMU mounts the real meta9d
+	cd tests && $(GO) test -count=1 -timeout 30m ./guest
 
 fuzz: ## run every fuzz target for FUZZTIME (20s), FUZZJOBS (2) at a time; the log goes to FUZZLOG
 	@.ci/fuzz $(FUZZTIME) $(FUZZLOG) $(FUZZJOBS)

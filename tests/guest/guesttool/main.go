@@ -1,0 +1,218 @@
+// Command guesttool is what a guest of the tests needs and busybox lacks. It is
+// static, is put into the guest beside busybox, and goes by the name that it is
+// called by: flock, fsync, and so on (see tools). Called guesttool it is the
+// agent: it runs the commands that the test on the host sends it.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"meta9/tests/guest/agent"
+)
+
+// tools are the programs, by their names.
+var tools = map[string]func(args []string) error{
+	"flock":    flock,
+	"lockf":    lockf,
+	"fsync":    fsync,
+	"direct":   direct,
+	"excl":     excl,
+	"mmapset":  mmapSet,
+	"xattr":    xattr,
+	"nonblock": nonblock,
+	"rewrite":  rewrite,
+}
+
+func main() {
+	name := filepath.Base(os.Args[0])
+	if name == "guesttool" {
+		install()
+		agent.Serve()
+		return
+	}
+	if err := tools[name](os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(1)
+	}
+}
+
+// install makes the tools commands of the guest.
+func install() {
+	for name := range tools {
+		if err := os.Symlink("/bin/guesttool", "/bin/"+name); err != nil && !os.IsExist(err) {
+			fmt.Fprintln(os.Stderr, "guesttool:", err)
+		}
+	}
+}
+
+// flock FD locks an open file as util-linux's flock(1) does: the lock stays when
+// this process is gone. flock FILE COMMAND... holds it while the command runs,
+// which has the file open too. -n does not wait, -s shares, -u unlocks.
+func flock(args []string) error {
+	how := unix.LOCK_EX
+	for ; strings.HasPrefix(args[0], "-"); args = args[1:] {
+		switch args[0] {
+		case "-s":
+			how = how&^unix.LOCK_EX | unix.LOCK_SH
+		case "-n":
+			how |= unix.LOCK_NB
+		case "-u":
+			how = unix.LOCK_UN
+		}
+	}
+	if fd, err := strconv.Atoi(args[0]); err == nil {
+		return unix.Flock(fd, how)
+	}
+	f, err := os.OpenFile(args[0], os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), how); err != nil {
+		return err
+	}
+	return run(args[1:], f)
+}
+
+// lockf FILE START LENGTH COMMAND... holds a range of a file by fcntl(2) while
+// the command runs; with "test" as its command it prints who is in the way.
+func lockf(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	l := unix.Flock_t{Type: unix.F_WRLCK}
+	if l.Start, err = strconv.ParseInt(args[1], 10, 64); err != nil {
+		return err
+	}
+	if l.Len, err = strconv.ParseInt(args[2], 10, 64); err != nil {
+		return err
+	}
+	if slices.Equal(args[3:], []string{"test"}) {
+		err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &l)
+		fmt.Println(l.Type, l.Start, l.Len)
+		return err
+	}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLKW, &l); err != nil {
+		return err
+	}
+	return run(args[3:], nil)
+}
+
+// fsync FILE makes what was written durable; -d is fdatasync(2).
+func fsync(args []string) error {
+	f, err := os.OpenFile(args[len(args)-1], os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if args[0] == "-d" {
+		return unix.Fdatasync(int(f.Fd()))
+	}
+	return f.Sync()
+}
+
+// direct FILE VALUE writes and reads it back past the page cache (O_DIRECT).
+func direct(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte(args[1]), 0); err != nil {
+		return err
+	}
+	b := make([]byte, len(args[1])+1)
+	n, _ := f.ReadAt(b, 0)
+	if string(b[:n]) != args[1] {
+		return fmt.Errorf("read %q", b[:n])
+	}
+	return nil
+}
+
+// excl FILE makes a file that must not be there yet.
+func excl(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// mmapSet FILE VALUE writes over the start of a file through a shared mapping.
+func mmapSet(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b, err := unix.Mmap(int(f.Fd()), 0, len(args[1]), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	copy(b, args[1])
+	if err := unix.Msync(b, unix.MS_SYNC); err != nil {
+		return err
+	}
+	return unix.Munmap(b)
+}
+
+// xattr FILE gets, lists and sets an extended attribute and prints what each gave.
+func xattr(args []string) error {
+	b := make([]byte, 100)
+	_, get := unix.Getxattr(args[0], "user.x", b)
+	_, list := unix.Listxattr(args[0], b)
+	set := unix.Setxattr(args[0], "user.x", []byte("v"), 0)
+	fmt.Println(get, list, set)
+	return nil
+}
+
+// nonblock FILE reads once with O_NONBLOCK and prints what came, or the error.
+func nonblock(args []string) error {
+	fd, err := unix.Open(args[0], unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 4096)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		fmt.Println(err)
+		return nil
+	}
+	_, err = os.Stdout.Write(b[:n])
+	return err
+}
+
+// rewrite FILE VALUE opens with truncation, writes and fsyncs: what is durable
+// when it ends well.
+func rewrite(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteString(args[1]); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// run runs a command, which has f open if there is one.
+func run(argv []string, f *os.File) error {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	if f != nil {
+		cmd.ExtraFiles = []*os.File{f}
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	return cmd.Run()
+}

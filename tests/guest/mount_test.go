@@ -1,0 +1,181 @@
+package guest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"meta9/session/wire"
+	"meta9/tests/daemon"
+	"meta9/tests/raw"
+	"meta9/tests/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// uuid is the VM whose guest is tested.
+var uuid = testenv.UUID(1)
+
+// host is meta9d with one VM, and a connection of the admin's to look at it.
+type host struct {
+	*testenv.Server
+	admin *raw.Conn // attached to the VM
+}
+
+// serve starts a meta9d that has a VM.
+func serve(t *testing.T, o daemon.Options) *host {
+	s := testenv.Start(t, o)
+	s.NewVM(uuid, `{"uuid":"`+uuid+`","alias":"guest","customer_metadata":{"motd":"hello"}}`)
+	return &host{s, s.Conn("vms/" + uuid)}
+}
+
+// socket is how guest.sh reaches the VM's own socket.
+func (h *host) socket() string { return "unix:" + h.VM(uuid) }
+
+// value is a key as everyone else sees it; false: there is none.
+func (h *host) value(t *testing.T, key string) (string, bool) {
+	t.Helper()
+	b, err := h.admin.Sread(0, "keys", key)
+	if err != nil {
+		if e, ok := err.(*raw.Error); ok && e.Text == "file does not exist" {
+			return "", false
+		}
+		t.Fatalf("reading %s on the host: %v", key, err)
+	}
+	return string(b), true
+}
+
+// put sets a key from the host.
+func (h *host) put(t *testing.T, key, value string) {
+	t.Helper()
+	if err := h.admin.Swrite(0, []byte(value), "keys", key); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stat is the stat record of a key.
+func (h *host) stat(t *testing.T, key string) wire.Dir {
+	t.Helper()
+	b, err := h.admin.Sread(0, "keys")
+	for err == nil && len(b) > 0 {
+		var d wire.Dir
+		if d, b, err = wire.DecodeDir(b, wire.E); err == nil && d.Name == key {
+			return d
+		}
+	}
+	t.Fatalf("no key %s: %v", key, err)
+	return wire.Dir{}
+}
+
+// mount is one mount of the VM's folder in a guest.
+type mount struct {
+	*Guest
+	host    *host
+	dir     string
+	version string // 9p2000.L, 9p2000.u, 9p2000
+	cache   string // none, mmap, loose
+	port    int    // of virtio-serial
+}
+
+// mount mounts the VM's folder; more are further mount options.
+func (g *Guest) mount(t *testing.T, h *host, version, cache string, more ...string) *mount {
+	t.Helper()
+	m := &mount{Guest: g, host: h, version: version, cache: cache}
+	m.dir = "/mnt/" + strings.ReplaceAll(t.Name(), "/", "-")
+	m.remount(t, more...)
+	t.Cleanup(func() { g.Run("/", 0, "umount "+m.dir) })
+	return m
+}
+
+func (m *mount) remount(t *testing.T, more ...string) {
+	t.Helper()
+	options := append([]string{"version=" + m.version, "cache=" + m.cache}, more...)
+	m.Sh(t, fmt.Sprintf("mount9p -p %d %s %s", m.port, m.dir, strings.Join(options, ",")))
+}
+
+// linux tells whether the mount speaks 9P2000.L.
+func (m *mount) linux() bool { return m.version == "9p2000.L" }
+
+// ok runs a shell command in the keys' folder, as root; it must exit with 0.
+func (m *mount) ok(t *testing.T, shell string) string {
+	t.Helper()
+	out, status, err := m.Run(m.dir+"/keys", 0, shell)
+	if err != nil || status != 0 {
+		t.Fatalf("%s\n\texit %d, %v: %s", shell, status, err, out)
+	}
+	return out
+}
+
+// says runs a command that must print that.
+func (m *mount) says(t *testing.T, shell, want string) {
+	t.Helper()
+	if got := m.ok(t, shell); strings.TrimSuffix(got, "\n") != want {
+		t.Errorf("%s\n\tprints %.300q, want %.300q", shell, got, want)
+	}
+}
+
+// fails runs a command that must fail and say that.
+func (m *mount) fails(t *testing.T, shell, want string) {
+	t.Helper()
+	out, status, err := m.Run(m.dir+"/keys", 0, shell)
+	if err != nil || status == 0 || !strings.Contains(out, want) {
+		t.Errorf("%s\n\texit %d, %v: %.300q, want a failure with %q", shell, status, err, out, want)
+	}
+}
+
+// stored wants a value as the host sees it; under cache=loose, once the guest has
+// written back what it holds.
+func (m *mount) stored(t *testing.T, key, want string) {
+	t.Helper()
+	if m.cache == "loose" {
+		m.ok(t, "sync")
+	}
+	if got, ok := m.host.value(t, key); !ok || got != want {
+		t.Errorf("on the host %s is %.100q (there: %v), want %.100q", key, got, ok, want)
+	}
+}
+
+// absent wants no such key on the host.
+func (m *mount) absent(t *testing.T, key string) {
+	t.Helper()
+	if got, ok := m.host.value(t, key); ok {
+		t.Errorf("on the host %s is there: %.100q", key, got)
+	}
+}
+
+// Ways to reach the server: guest.sh's --via, and how many mounts there can be.
+var ways = []string{"net", "serial"}
+
+// TestMounts goes through what users do in a shell, by every transport, dialect
+// and cache mode: all of it for 9p2000.L with cache=none, the short list for the
+// rest.
+func TestMounts(t *testing.T) {
+	for _, via := range ways {
+		t.Run(via, func(t *testing.T) {
+			h := serve(t, daemon.Options{Memory: true})
+			g := Boot(t, "--connect", h.socket(), "--via", via)
+			for _, version := range []string{"9p2000.L", "9p2000.u", "9p2000"} {
+				for _, cache := range []string{"none", "mmap", "loose"} {
+					t.Run(version+"/"+cache, func(t *testing.T) {
+						m := g.mount(t, h, version, cache)
+						list := short
+						if m.linux() && cache == "none" {
+							list = slices.Concat(short, long)
+						}
+						for _, s := range list {
+							t.Run(s.name, func(t *testing.T) { s.do(t, m) })
+						}
+						m.Sh(t, "umount "+m.dir)
+					})
+				}
+			}
+		})
+	}
+}
+
+// step is something that users do.
+type step struct {
+	name string
+	do   func(t *testing.T, m *mount)
+}
