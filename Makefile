@@ -18,7 +18,7 @@ help: ## list the targets
 
 build: ## build bin/meta9d and bin/meta9, static
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/meta9d ./cmd/meta9
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/ ./cmd/meta9d ./cmd/meta9
 
 # The sample VM of `make run`, whose data and sockets are where both programs
 # look by default: ./meta9-data and ./meta9-run.
