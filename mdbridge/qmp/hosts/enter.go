@@ -1,0 +1,161 @@
+package hosts
+
+import (
+	"encoding/json"
+	"errors"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+)
+
+// stateStopped is the state of a VM whose QEMU is gone.
+const stateStopped = "stopped"
+
+// found is what a QEMU told of its VM.
+type found struct {
+	name, path, state string
+	first             bool // since it is connected
+}
+
+// enter brings the VM up to date. One that is not there is made when its QEMU is
+// first met; one that was deleted since stays so. A name becomes the alias of a VM
+// that has none; where another VM has that alias, it is kept without a link.
+func (h *Hosts) enter(uuid string, f found) error {
+	var err error
+	for _, linked := range []bool{true, false} {
+		in := h.intent(uuid, f, linked)
+		if in == nil {
+			return nil
+		}
+		if err = h.cfg.Tree.Store().Do(in).Err; !errors.Is(err, errs.Exists) {
+			break
+		}
+	}
+	if errors.Is(err, errs.NotFound) {
+		return nil // deleted just now
+	}
+	return err
+}
+
+// intent is what brings the VM up to date; nil: it is. linked tells whether its
+// alias, if it gets one, is to be in names/.
+func (h *Hosts) intent(uuid string, f found, linked bool) *store.Intent {
+	props := map[string]any{"state": f.state, "qmp_socket": f.path}
+	cell := h.cfg.Tree.Store().Cell(uuid)
+	if cell == nil {
+		if !f.first {
+			return nil
+		}
+		props["uuid"] = uuid
+		f.alias(props, linked)
+		return intent(store.CreateVM, nil, props)
+	}
+	v := cell.VM()
+	if v == nil {
+		return nil
+	}
+	if f.first && (v.Alias() == "" || v.Alias() == f.name && v.Link() == "") {
+		f.alias(props, linked)
+	} else if v.State() == f.state && v.Text("qmp_socket") == f.path {
+		return nil
+	}
+	return intent(store.UpdateVM, cell, props)
+}
+
+// alias makes the name the alias, if it can be one.
+func (f found) alias(props map[string]any, linked bool) {
+	if vm.ValidKey(f.name) != nil {
+		return
+	}
+	props["alias"], props["unlinked_alias"] = f.name, nil
+	if !linked {
+		props["unlinked_alias"] = f.name
+	}
+}
+
+func intent(kind store.OpKind, cell *store.Cell, props map[string]any) *store.Intent {
+	b, err := json.Marshal(props)
+	if err != nil {
+		return nil
+	}
+	return &store.Intent{Kind: kind, Cell: cell, Data: string(b), By: author}
+}
+
+// setState sets the state of a VM, if it is there.
+func (h *Hosts) setState(uuid, state string) {
+	cell := h.cfg.Tree.Store().Cell(uuid)
+	if cell == nil {
+		return
+	}
+	if v := cell.VM(); v == nil || v.State() == state {
+		return
+	}
+	err := h.cfg.Tree.Store().Do(intent(store.UpdateVM, cell, map[string]any{"state": state})).Err
+	if err != nil && !errors.Is(err, errs.NotFound) {
+		h.cfg.Log.Error().Str("vm", uuid).Err(err).Msg("its state could not be set")
+	}
+}
+
+// note makes an event of the VM of one that its QEMU told. No more than a few are
+// under way at a time: a QEMU that tells more has to wait.
+func (h *Hosts) note(m *machine, name string) {
+	cell := h.cfg.Tree.Store().Cell(m.uuid)
+	if cell == nil {
+		return
+	}
+	m.notes <- struct{}{}
+	h.cfg.Tree.Store().Submit(&store.Intent{
+		Kind: store.Note, Cell: cell, Event: store.QMP, Name: name[:min(len(name), vm.MaxName)], By: author,
+		Done: func(store.Result) { <-m.notes },
+	})
+}
+
+// findLeftOvers notes which VMs were running when they were last heard of, by the
+// sockets of their QEMUs.
+func (h *Hosts) findLeftOvers() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cfg.Tree.Store().Cells(0, func(c *store.Cell) bool {
+		v := c.VM()
+		if v == nil {
+			return true
+		}
+		if path := v.Text("qmp_socket"); path != "" && v.State() != stateStopped {
+			h.leftOvers[path] = append(h.leftOvers[path], v.UUID)
+		}
+		return true
+	})
+}
+
+// stopLeftOvers stops those whose socket is gone.
+func (h *Hosts) stopLeftOvers() {
+	h.mu.Lock()
+	var paths []string
+	for path := range h.leftOvers {
+		if _, there := socketAt(path); !there {
+			paths = append(paths, path)
+		}
+	}
+	h.mu.Unlock()
+	for _, path := range paths {
+		h.stopLeftOver(path, "")
+	}
+}
+
+// stopLeftOver stops the VMs whose QEMU was last at a path where it is not now.
+// The one of that UUID is there.
+func (h *Hosts) stopLeftOver(path, uuid string) {
+	h.mu.Lock()
+	var stopped []string
+	for _, was := range h.leftOvers[path] {
+		if m := h.machines[was]; was != uuid && (m == nil || !m.claimed()) {
+			stopped = append(stopped, was)
+		}
+	}
+	delete(h.leftOvers, path)
+	h.mu.Unlock()
+	for _, was := range stopped {
+		h.setState(was, stateStopped)
+	}
+}

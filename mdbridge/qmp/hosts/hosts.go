@@ -1,0 +1,175 @@
+// Package hosts finds the QEMUs of a host by their QMP sockets and makes each a VM
+// of the tree, whose state it keeps current. Into the VM's folder it grafts qmp/
+// (status, version, events), and into its ctl the verbs start, stop, powerdown,
+// reset, quit and qmp.
+//
+// One goroutine looks for sockets. Each socket has one that connects, again and
+// again, and while it is connected does what the QEMU's events ask for; the
+// client's own goroutine reads them and only takes note. A verb that waits for a
+// QEMU has a goroutine as long as it waits.
+//
+// Locks: Hosts.mu, then machine.mu, then journal.mu. None is held while the store
+// or a QEMU is called; the store's committer takes Hosts.mu for a look-up only.
+package hosts
+
+import (
+	"cmp"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"meta9/fs"
+	"meta9/fs/store"
+)
+
+// Config is what Hosts are told. Zero fields take the defaults.
+type Config struct {
+	Tree    *fs.Tree
+	Sockets []string          // paths of sockets; they may come later
+	Globs   []string          // patterns of such paths, as filepath.Match has them
+	Bind    map[string]string // the VM, by its UUID, of a QEMU that has none, by its socket
+	Limit   int               // bytes of one message from a QEMU; 64 MiB
+	// CallTime is how long a QEMU has to answer a command; 10 s.
+	CallTime time.Duration
+	Log      zerolog.Logger
+}
+
+// Times that nobody has asked to set.
+const (
+	lookTime  = 250 * time.Millisecond // between two looks for sockets
+	quietTime = 5 * time.Second        // without a greeting, until that is said
+	firstWait = 100 * time.Millisecond // after a connection that failed, doubled up to
+	lastWait  = 5 * time.Second
+)
+
+// author is the "by" of what is changed here.
+const author = "qemu"
+
+// Hosts are the QEMUs of this host.
+type Hosts struct {
+	cfg    Config
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	all    sync.WaitGroup // goroutines
+
+	mu       sync.Mutex
+	closed   bool
+	links    map[string]*link    // by path, as long as there is something there
+	machines map[string]*machine // by UUID: those that have, or had, a QEMU
+	// leftOvers are the VMs that had a QEMU when the daemon was last here, by the
+	// path of its socket, until it is known whether they still have.
+	leftOvers map[string][]string
+}
+
+// New makes Hosts, which add to the tree: call it before the tree's first View and
+// the store's first Submit, and Start after that.
+func New(cfg Config) *Hosts {
+	cfg.CallTime = cmp.Or(cfg.CallTime, 10*time.Second)
+	h := &Hosts{
+		cfg: cfg, links: make(map[string]*link), machines: make(map[string]*machine),
+		leftOvers: make(map[string][]string),
+	}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	cfg.Tree.GraftVM("qmp", h.folder, true)
+	h.addVerbs()
+	cfg.Tree.Store().Observe(h.committed)
+	return h
+}
+
+// Start begins to look for sockets.
+func (h *Hosts) Start() {
+	h.all.Go(func() {
+		h.findLeftOvers()
+		h.look()
+		h.stopLeftOvers()
+		tick := time.NewTicker(lookTime)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				h.look()
+			case <-h.ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// Close ends all connections. The VMs keep the states that they have: their QEMUs
+// run on. It must come before the store's.
+func (h *Hosts) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.cancel()
+	h.all.Wait()
+}
+
+// spawn runs f in a goroutine that Close waits for; false: it is too late.
+func (h *Hosts) spawn(f func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.all.Go(f)
+	}
+	return !h.closed
+}
+
+// machine is the VM's, or nil when no QEMU was ever seen of it.
+func (h *Hosts) machine(uuid string) *machine {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.machines[uuid]
+}
+
+// claim makes l the socket of the VM's QEMU. Where another one has it, owner is
+// that one, and ended is closed when it has let go.
+func (h *Hosts) claim(uuid string, l *link) (m *machine, owner string, ended <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m = h.machines[uuid]
+	if m == nil {
+		m = newMachine(uuid)
+		h.machines[uuid] = m
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.path != "" {
+		return nil, m.path, m.ended
+	}
+	m.path, m.ended = l.path, make(chan struct{})
+	return m, "", nil
+}
+
+// release undoes claim.
+func (h *Hosts) release(m *machine) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.path = ""
+	close(m.ended)
+	if h.cfg.Tree.Store().Cell(m.uuid) == nil {
+		delete(h.machines, m.uuid)
+	}
+}
+
+// committed is told of every change of a VM. One that is created while its QEMU is
+// connected is to get its state; of one that is deleted nothing is kept.
+func (h *Hosts) committed(c store.Committed) {
+	if c.Before != nil && c.After != nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := h.machines[c.Cell.UUID()]
+	switch {
+	case m == nil:
+	case c.Before == nil:
+		m.poke()
+	case !m.claimed():
+		delete(h.machines, m.uuid)
+	}
+}

@@ -1,0 +1,255 @@
+package hosts
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"meta9/fs/vm"
+	"meta9/mdbridge/qmp"
+)
+
+// link is one socket. Its goroutine owns it but for id, which Hosts.mu guards.
+type link struct {
+	hosts   *Hosts
+	path    string
+	id      identity
+	renewed chan struct{}           // capacity 1: there is another socket at the path
+	machine atomic.Pointer[machine] // whose QEMU is connected, for take
+	said    string                  // what was last logged as wrong
+}
+
+// renew tells the goroutine of a new socket.
+func (l *link) renew() {
+	select {
+	case l.renewed <- struct{}{}:
+	default:
+	}
+}
+
+// refusal is an error that lasts: nothing is tried again before there is another
+// socket at the path, or until, which may be nil, is closed.
+type refusal struct {
+	error
+	until <-chan struct{}
+}
+
+// run connects, again and again, until the socket is gone.
+func (l *link) run() {
+	for pause := firstWait; ; pause = min(2*pause, lastWait) {
+		met, err := l.connect()
+		if l.hosts.ctx.Err() != nil {
+			return
+		}
+		if met {
+			pause = firstWait
+		} else {
+			l.hosts.stopLeftOver(l.path, "")
+		}
+		l.complain(err)
+		if l.hosts.gone(l) || !l.wait(pause, err) {
+			return
+		}
+	}
+}
+
+// wait waits until another try is worth it; false: no more.
+func (l *link) wait(pause time.Duration, err error) bool {
+	var r refusal
+	refused := errors.As(err, &r)
+	if refused {
+		pause = lastWait
+	}
+	for {
+		select {
+		case <-l.renewed:
+			return true
+		case <-r.until:
+			return true
+		case <-l.hosts.ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+		if !refused {
+			return true
+		}
+		if l.hosts.gone(l) {
+			return false
+		}
+	}
+}
+
+// complain logs what is wrong, but not again and again.
+func (l *link) complain(err error) {
+	if text := err.Error(); text != l.said {
+		l.said = text
+		l.hosts.cfg.Log.Warn().Str("socket", l.path).Err(err).Msg("no QEMU here")
+	}
+}
+
+// connect talks with the QEMU of the socket as long as it is there. met tells that
+// its VM was entered.
+//
+// Nothing ends the wait for a greeting soon: a QEMU serves the clients of a socket
+// one after the other, and who hangs up and calls again is no earlier in its queue.
+func (l *link) connect() (met bool, err error) {
+	ctx, cancel := context.WithTimeout(l.hosts.ctx, l.hosts.cfg.CallTime)
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", l.path)
+	cancel()
+	if err != nil {
+		return false, err
+	}
+	quiet := time.AfterFunc(quietTime, func() {
+		l.hosts.cfg.Log.Warn().Str("socket", l.path).
+			Msg("no greeting yet; another client may have this socket, which QEMU serves to one at a time: give it one of our own")
+	})
+	c, err := qmp.New(l.hosts.ctx, conn, qmp.Config{GreetTime: time.Hour, Limit: l.hosts.cfg.Limit, OnEvent: l.take})
+	quiet.Stop()
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	return l.serve(c)
+}
+
+// serve finds out whose QEMU it is, and follows it.
+func (l *link) serve(c *qmp.Client) (met bool, err error) {
+	h := l.hosts
+	uuid, err := l.uuid(c)
+	if err != nil {
+		return false, err
+	}
+	h.stopLeftOver(l.path, uuid)
+	m, owner, ended := h.claim(uuid, l)
+	if m == nil {
+		return false, refusal{fmt.Errorf("VM %s is at %s already; this socket is not used", uuid, owner), ended}
+	}
+	defer h.release(m)
+	m.connected(c)
+	l.machine.Store(m)
+	met, err = l.follow(c, m)
+	l.machine.Store(nil)
+	m.disconnected()
+	if met && h.ctx.Err() == nil {
+		h.cfg.Log.Info().Str("vm", uuid).Str("socket", l.path).Err(err).Msg("the QEMU is gone")
+		l.said = err.Error()
+		h.setState(uuid, stateStopped)
+	}
+	return met, err
+}
+
+// noUUID is what query-uuid answers of a QEMU that has none.
+const noUUID = "00000000-0000-0000-0000-000000000000"
+
+// uuid is that of the VM that the QEMU is.
+func (l *link) uuid(c *qmp.Client) (string, error) {
+	var is struct{ UUID string }
+	err := l.ask(c, "query-uuid", &is)
+	var failed *qmp.Error
+	switch {
+	case errors.As(err, &failed) && failed.Class == qmp.CommandNotFound:
+		return "", refusal{errors.New("this is no QEMU with a VM: it has no query-uuid"), nil}
+	case err != nil:
+		return "", err
+	case is.UUID == noUUID:
+		is.UUID = l.hosts.cfg.Bind[l.path]
+		if is.UUID == "" {
+			return "", refusal{errors.New("this QEMU has no UUID: start it with -uuid UUID, or set qmp.bind for its socket in the settings"), nil}
+		}
+	}
+	uuid, err := vm.ParseUUID(is.UUID)
+	if err != nil {
+		return "", refusal{err, nil}
+	}
+	return uuid, nil
+}
+
+// ask runs a command that needs no arguments and reads what it returns.
+func (l *link) ask(c *qmp.Client, command string, into any) error {
+	ctx, cancel := context.WithTimeout(l.hosts.ctx, l.hosts.cfg.CallTime)
+	defer cancel()
+	ret, err := c.Do(ctx, qmp.Command{Name: command})
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(ret, into); err != nil {
+		return fmt.Errorf("%s returned something else: %w", command, err)
+	}
+	return nil
+}
+
+// again is how soon a QEMU is asked again that did not answer.
+const again = time.Second
+
+// follow keeps the VM as its QEMU is, until that is gone. What was not answered is
+// asked again.
+func (l *link) follow(c *qmp.Client, m *machine) (met bool, err error) {
+	var is struct{ Name string }
+	for named := false; ; {
+		err = nil
+		if !named {
+			err = l.ask(c, "query-name", &is)
+			named = err == nil
+		}
+		if err == nil {
+			err = l.refresh(c, m, is.Name, !met)
+			met = met || err == nil
+		}
+		var retry <-chan time.Time
+		if err != nil && c.Err() == nil {
+			l.complain(fmt.Errorf("VM %s: %w", m.uuid, err))
+			retry = time.After(again)
+		}
+		select {
+		case <-m.dirty:
+		case <-retry:
+		case <-c.Done():
+			return met, c.Err()
+		case <-l.hosts.ctx.Done():
+			return met, l.hosts.ctx.Err()
+		}
+	}
+}
+
+// refresh asks for the status and enters it.
+func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error {
+	var text json.RawMessage
+	if err := l.ask(c, "query-status", &text); err != nil {
+		return err
+	}
+	var status struct{ Status string }
+	if err := json.Unmarshal(text, &status); err != nil {
+		return fmt.Errorf("query-status returned something else: %w", err)
+	}
+	m.setStatus(text)
+	if first {
+		l.said = ""
+		l.hosts.cfg.Log.Info().Str("vm", m.uuid).Str("name", name).Str("socket", l.path).Str("state", status.Status).Msg("QEMU")
+	}
+	return l.hosts.enter(m.uuid, found{name, l.path, status.Status, first})
+}
+
+// stateChanges are the events after which the status may be another.
+var stateChanges = map[string]bool{
+	"STOP": true, "RESUME": true, "SUSPEND": true, "SUSPEND_DISK": true, "WAKEUP": true,
+	"SHUTDOWN": true, "RESET": true, "WATCHDOG": true, "GUEST_PANICKED": true, "GUEST_CRASHLOADED": true,
+	"BLOCK_IO_ERROR": true, "MIGRATION": true, "COLO_EXIT": true,
+}
+
+// take takes an event in, in the client's goroutine.
+func (l *link) take(e qmp.Event) {
+	m := l.machine.Load()
+	if m == nil {
+		return // asked for the status later than this
+	}
+	if stateChanges[e.Name] {
+		m.poke()
+	}
+	m.events.add(bytes.TrimRight(qmp.AppendEvent(nil, &e), "\r\n"))
+	l.hosts.note(m, e.Name)
+}
