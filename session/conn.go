@@ -33,7 +33,10 @@ type conn struct {
 	sess    *session
 	output
 	waits
-	done doneList
+	done     *doneList
+	resuming bool  // Tresume is to come; what the session carries lies until then
+	now      asked // the request that is handled, and its tag
+	nowTag   uint16
 
 	vm       string // the VM that this connection counts for; Server.mu guards it
 	stranger bool   // it counts for nobody; Server.mu guards it
@@ -106,22 +109,15 @@ func (c *conn) frames() (n int64, err error) {
 	return n, nil
 }
 
-// end is what follows the loop: what blocks is cancelled, what was begun is
-// awaited, and the session is parked or ends. A client that only stopped sending
-// still gets its replies. A session is awaited even if it is not kept, since a
-// truncation that it holds must not be dropped before the write that follows it is
-// computed: half an "echo v > key" would be left.
+// end is what follows the loop: the requests end, or go on without a connection,
+// and the session is parked or ends.
 func (c *conn) end(err error) {
 	c.known()
 	c.mu.Lock()
-	c.cancelReads()
-	if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
-		c.shut()
-	}
-	c.settle()
-	c.flush()
-	for c.writing && !c.closed {
-		c.moved.Wait()
+	if c.carries() {
+		c.carry()
+	} else {
+		c.finishAll(err)
 	}
 	c.shut()
 	s := c.sess
@@ -131,6 +127,22 @@ func (c *conn) end(err error) {
 	c.srv.leave(s, true)
 	c.srv.logEnd(c, s.who.String(), err)
 	c.in.drop()
+}
+
+// finishAll cancels what blocks and awaits what was begun. A client that only
+// stopped sending still gets its replies. A session is awaited even if it is not
+// kept, since a truncation that it holds must not be dropped before the write that
+// follows it is computed: half an "echo v > key" would be left.
+func (c *conn) finishAll(err error) {
+	c.cancelReads()
+	if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.shut()
+	}
+	c.settle()
+	c.flush()
+	for c.writing && !c.closed {
+		c.moved.Wait()
+	}
 }
 
 // kill closes the transport; the loop notices. It needs no lock.

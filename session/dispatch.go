@@ -32,6 +32,7 @@ var handlers = [256]handler{
 	wire.Tsession: tsession,
 	wire.Tsread:   tsread,
 	wire.Tswrite:  tswrite,
+	wire.Tresume:  tresume,
 
 	wire.Tlopen:       tlopen,
 	wire.Tlcreate:     tlcreate,
@@ -68,12 +69,18 @@ func (c *conn) handle(frame []byte) error {
 		c.traceRequest(m)
 	}
 	c.seq++
+	if c.resuming && m.Type != wire.Tresume && m.Type != wire.Tversion {
+		c.refuse(m.Tag, errs.New(errs.Invalid, "Tresume comes right after Rsession"))
+		return nil
+	}
+	c.countRequest(m)
 	if err == nil {
 		err = c.dispatch(m)
 	}
 	if err != nil {
 		c.refuse(m.Tag, err)
 	}
+	c.now = asked{}
 	return nil
 }
 
@@ -92,6 +99,9 @@ func tversion(c *conn, m *wire.Msg) error {
 		return errs.New(errs.Invalid, "msize %d, %d is the least", m.Msize, wire.MinMsize)
 	}
 	tag, msize, asked := m.Tag, m.Msize, m.Version
+	if c.resuming {
+		c.adopt()
+	}
 	c.cancelReads()
 	c.settle()
 	c.srv.leave(c.sess, false)

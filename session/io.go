@@ -60,7 +60,7 @@ func (r *request) watch() {
 	cancel, ready := r.fid.handle.(fs.Waiter).Wait(r.woken)
 	r.cancel = cancel
 	if ready {
-		r.c.put(r)
+		r.put()
 	}
 }
 

@@ -312,7 +312,7 @@ func (r *request) watchLock(l *lock) {
 	cancel, ready := r.c.srv.locks.wait(r.fid.ref.QID().Path, l, r)
 	r.cancel = cancel
 	if ready {
-		r.c.put(r)
+		r.put()
 	}
 }
 

@@ -59,6 +59,7 @@ func (c *conn) lookUp(k key) error {
 		return errs.CannotRecover
 	}
 	c.sess = n
+	c.resuming = c.dialect.Numbered()
 	c.known()
 	c.srv.stats.Resumed.Add(1)
 	c.srv.note(n, store.SessionResumed)

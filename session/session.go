@@ -22,6 +22,8 @@ type session struct {
 	fids    map[uint32]*fid
 	nfids   atomic.Int32 // len(fids), for sessions/
 	locks   int          // held by its fids; lockTable.mu guards it
+	numbers numbers      // of a numbered dialect
+	carried *carried     // nil: the owner has what waits
 
 	// Server.mu guards the rest.
 	id      uint64  // its name in sessions/; 0: not enrolled
@@ -37,8 +39,12 @@ type session struct {
 	vmPlace *list.Element // in its VM's list of parked sessions
 }
 
-// close ends the session's files. Nothing of it waits any more.
+// close ends the session's files, once nothing of it waits any more.
 func (s *session) close() {
+	if s.carried != nil {
+		s.carried.close(s)
+		return
+	}
 	for _, f := range s.fids {
 		f.unlock()
 	}
@@ -55,11 +61,15 @@ func (s *session) close() {
 const (
 	sessionBytes = 1500
 	fidBytes     = 700
+	requestBytes = 500
 )
 
 // estimate is the memory that the session takes while it is parked.
 func (s *session) estimate() int64 {
-	n := int64(sessionBytes + len(s.key.node) + len(s.key.group))
+	n := int64(sessionBytes+len(s.key.node)+len(s.key.group)) + s.numbers.size()
+	if s.carried != nil {
+		n += int64(s.carried.held + len(s.carried.waiting)*requestBytes)
+	}
 	for _, f := range s.fids {
 		n += fidBytes
 		if f.handle != nil {

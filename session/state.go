@@ -10,7 +10,7 @@ import (
 )
 
 // StateVersion is the version of State that is written; no other is read.
-const StateVersion = 1
+const StateVersion = 2
 
 // State is a parked session in a plain form, which outlives the process and can
 // move to another host.
@@ -25,6 +25,9 @@ type State struct {
 	Node    string     `json:"node,omitempty"`
 	Group   string     `json:"group,omitempty"`
 	Fids    []FidState `json:"fids"`
+
+	Count uint64      `json:"count,omitempty"` // of a numbered dialect: requests that came
+	Kept  []KeptReply `json:"kept,omitempty"`  // and replies that may have been lost, the oldest first
 }
 
 // FidState is one fid of a parked session.
@@ -37,11 +40,12 @@ type FidState struct {
 	Listing Listing         `json:"listing,omitzero"` // an open folder
 }
 
-// state is what must be kept of a quiet session.
+// state is what must be kept of a session that is parked.
 func (n *session) state() State {
 	st := State{
 		Version: StateVersion, Admin: n.who.Admin, VM: n.who.VM, Foreign: n.foreign, Dialect: n.dialect.String(),
 		Key: n.key.bytes[:], Draft: n.key.draft, Node: n.key.node, Group: n.key.group,
+		Count: n.numbers.count, Kept: n.keptState(),
 	}
 	for _, f := range n.fids {
 		st.Fids = append(st.Fids, f.state())
@@ -108,6 +112,10 @@ func (s *Server) revive(st *State) (*session, error) {
 	case st.Version != StateVersion, n.dialect.String() != st.Dialect, n.who.Nobody(),
 		len(st.Key) != wire.KeyLen, n.key.bytes == [wire.KeyLen]byte{}, len(st.Fids) > s.cfg.Limits.Fids:
 		return nil, errs.New(errs.Invalid, "not a session of version %d", StateVersion)
+	}
+	n.numbers.count = st.Count
+	if err := n.reviveKept(st.Kept); err != nil {
+		return nil, err
 	}
 	n.view = s.cfg.Tree.View(n.who)
 	for i := range st.Fids {

@@ -239,16 +239,25 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	mine := n.claims
 	for n.owner != nil {
 		if !s.awaitFreed(n, limit.C) || n.claims != mine || s.byKey[id] != n {
-			return nil, errs.New(errs.CannotRecover, "the session is still in use")
+			return nil, errs.New(later(d), "the session is still in use")
 		}
 	}
 	if !s.count(c, n.who.VM) {
-		return nil, errs.New(errs.CannotRecover, "the VM has too many connections")
+		return nil, errs.New(later(d), "the VM has too many connections")
 	}
 	s.acquaint(c)
 	s.unpark(n)
 	n.owner, n.via, n.since = c, c.peer.Via, s.cfg.Now()
 	return n, nil
+}
+
+// later is the error that a session is there and cannot be had now. Our own
+// programs, which speak a numbered dialect, then ask again; others would not.
+func later(d wire.Dialect) errs.Kind {
+	if d.Numbered() {
+		return errs.Busy
+	}
+	return errs.CannotRecover
 }
 
 // awaitFreed closes the owner's transport and waits until the owner has given

@@ -15,9 +15,11 @@ import (
 // A change is never cancelled, not by Tflush either: it may be durable already, and
 // a reply that says otherwise would be a lie. The fields that say what became of
 // it are written by the goroutine that calls its done function, and read after
-// conn.put has handed it over.
+// put has handed it over.
 type request struct {
-	c       *conn
+	c    *conn     // the monitor guards it: a session takes its requests along
+	done *doneList // of the session
+	asked
 	tag     uint16
 	fid     *fid
 	flushes []*request // the Tflushes that wait for it, in order
@@ -51,6 +53,7 @@ type waits struct {
 // doneList is where those who end requests leave them.
 type doneList struct {
 	mu     sync.Mutex
+	to     *conn // who collects; nil: nobody for now, the session is carried
 	list   []*request
 	served bool // somebody will collect, or is on his way to
 }
@@ -59,18 +62,34 @@ type doneList struct {
 // the store's committer may call it, and the holder of the monitor too: served
 // decides, under one lock, between a goroutine that will look at the list anyhow
 // and a new one, and take clears it only when the list is empty.
-func (c *conn) put(r *request) {
-	c.done.mu.Lock()
-	c.done.list = append(c.done.list, r)
-	start := !c.done.served
-	c.done.served = true
-	c.done.mu.Unlock()
+func (r *request) put() {
+	d := r.done
+	d.mu.Lock()
+	d.list = append(d.list, r)
+	to, start := d.to, !d.served
+	d.served = true
+	d.mu.Unlock()
 	if start {
-		go c.serve()
+		go to.serve()
 	}
 }
 
-// serve is the short life of the goroutine that put starts.
+// detach lets what ends from now on lie until attach.
+func (d *doneList) detach() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.to, d.served = nil, true
+}
+
+// attach makes c, whose monitor is held by one who will collect, the one to do so.
+func (d *doneList) attach(c *conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.to, d.served = c, true
+}
+
+// serve is the short life of the goroutine that put starts. By the time that it
+// has the monitor the connection may have ended, and its requests be another's.
 func (c *conn) serve() {
 	c.mu.Lock()
 	c.serving = true
@@ -140,7 +159,10 @@ func (c *conn) enter(r *request) {
 	if c.waiting == nil {
 		c.waiting = make(map[uint16]*request)
 	}
-	r.c = c
+	r.c, r.done = c, c.done
+	if r.tag == c.nowTag {
+		r.asked = c.now
+	}
 	c.waiting[r.tag] = r
 	c.most = max(c.most, len(c.waiting))
 	c.expect()
@@ -230,20 +252,20 @@ func (c *conn) unstall() {
 // ended is the done function of most changes.
 func (r *request) ended(err error) {
 	r.err = err
-	r.c.put(r)
+	r.put()
 }
 
 // wrote is the done function of a write.
 func (r *request) wrote(n int, err error) {
 	r.n, r.err = n, err
-	r.c.put(r)
+	r.put()
 }
 
 // made is the done function of a create.
 func (r *request) made(ref *fs.Ref, h fs.Handle, err error) {
 	r.ref, r.handle, r.err = ref, h, err
-	r.c.put(r)
+	r.put()
 }
 
 // woken is the wake function of what can be cancelled.
-func (r *request) woken() { r.c.put(r) }
+func (r *request) woken() { r.put() }

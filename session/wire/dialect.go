@@ -20,44 +20,19 @@ const (
 	withText   dialects = 1<<U | 1<<E | 1<<EN  // error texts with a detail
 )
 
-// served are the dialects that Negotiate may answer with; one that is missing is
-// answered by its fallback. Add LE and EN once the session serves them.
-const served dialects = 1<<Plain | 1<<U | 1<<E | 1<<L
-
-// fallback is what a client that asks for d understands as well.
-func (d Dialect) fallback() Dialect {
-	switch d {
-	case LE:
-		return L
-	case EN:
-		return E
-	}
-	return Plain
-}
-
 // Negotiate chooses the dialect to answer a Tversion with, from version(5): the
 // same, or one that is the same up to a period, or Unknown.
 func Negotiate(asked string) Dialect {
-	d := named(asked)
-	for d != Unknown && !served.has(d) {
-		d = d.fallback()
-	}
-	return d
-}
-
-// named is the dialect that a version string names; a suffix that nobody knows
-// leaves plain 9P2000, as version(5) wants.
-func named(version string) Dialect {
 	for d := Plain; d < Unknown; d++ {
-		if version == versions[d] {
+		if asked == versions[d] {
 			return d
 		}
 	}
 	switch {
-	case isGoogle(version):
+	case isGoogle(asked):
 		return L
-	case strings.HasPrefix(version, "9P2000."):
-		return Plain
+	case strings.HasPrefix(asked, "9P2000."):
+		return Plain // a suffix that nobody knows
 	}
 	return Unknown
 }

@@ -7,7 +7,6 @@ import (
 )
 
 // TestNegotiate has every row of DESIGN.md's table and the strings around it.
-// The private dialects still get what they fall back to.
 func TestNegotiate(t *testing.T) {
 	for asked, want := range map[string]wire.Dialect{
 		"9P2000":              wire.Plain,
@@ -16,8 +15,11 @@ func TestNegotiate(t *testing.T) {
 		"9P2000.L":            wire.L,
 		"9P2000.L.Google.0":   wire.L,
 		"9P2000.L.Google.12":  wire.L,
-		"9P2000.L.e":          wire.L,
-		"9P2000.e.n":          wire.E,
+		"9P2000.L.Google.":    wire.Plain,
+		"9P2000.L.Google.7x":  wire.Plain,
+		"9P2000.L.x":          wire.Plain,
+		"9P2000.L.e":          wire.LE,
+		"9P2000.e.n":          wire.EN,
 		"9P2000.e.x":          wire.Plain,
 		"9P2000.U":            wire.Plain,
 		"9P2000.":             wire.Plain,

@@ -1,0 +1,101 @@
+package session
+
+import (
+	"meta9/session/wire"
+)
+
+// asked names the request that a reply is for, in a numbered dialect.
+type asked struct {
+	number uint64 // 1 is the session's first; 0: not counted
+	once   bool   // its reply is kept: it must not run again
+}
+
+// numbers is what a session of a numbered dialect remembers of its requests, so
+// that a client whose transport was lost can ask what became of them. The monitor
+// guards it.
+//
+// Of the replies that must not be lost, those of the last maxKept tags are kept. A
+// client has at most so many tags in flight and gets replies in the order in which
+// they were given, so that it can miss no others.
+type numbers struct {
+	count uint64           // requests that came
+	kept  map[uint16]*kept // by tag: at least until it is used again
+	given uint64           // replies that were kept, ever
+}
+
+const maxKept = wire.MaxNumbers
+
+// kept is a reply that may have been lost.
+type kept struct {
+	number uint64 // of the request
+	given  uint64 // of numbers.given: the smaller, the older
+	frame  []byte
+}
+
+// countRequest gives the request that comes now its number.
+func (c *conn) countRequest(m *wire.Msg) {
+	if !c.dialect.Numbered() || !m.Type.Counted() {
+		return
+	}
+	n := &c.sess.numbers
+	n.count++
+	c.now, c.nowTag = asked{number: n.count, once: !m.Type.Again()}, m.Tag
+}
+
+// keep keeps the reply that begins at from in the output, if it is one that must
+// not be lost: to a request that waits or to the one that came just now.
+func (c *conn) keep(tag uint16, from int) {
+	if !c.dialect.Numbered() {
+		return
+	}
+	var a asked
+	if r := c.waiting[tag]; r != nil {
+		a = r.asked
+	} else if tag == c.nowTag {
+		a = c.now
+	}
+	if a.once {
+		c.sess.numbers.keep(tag, a.number, c.out[from:])
+	}
+}
+
+// keep keeps a reply in place of the last one under its tag.
+func (n *numbers) keep(tag uint16, number uint64, frame []byte) {
+	k := n.kept[tag]
+	if k == nil {
+		if n.kept == nil {
+			n.kept = make(map[uint16]*kept)
+		}
+		if len(n.kept) >= maxKept {
+			n.forgetOldest()
+		}
+		k = new(kept)
+		n.kept[tag] = k
+	}
+	n.given++
+	k.number, k.given, k.frame = number, n.given, append(k.frame[:0], frame...)
+}
+
+// forgetOldest is for a client that uses more tags than it may: it has to look at
+// all of them.
+func (n *numbers) forgetOldest() {
+	var oldest uint16
+	given := n.given + 1
+	for tag, k := range n.kept {
+		if k.given < given {
+			oldest, given = tag, k.given
+		}
+	}
+	delete(n.kept, oldest)
+}
+
+// keptBytes is about what a kept reply takes beside its frame.
+const keptBytes = 120
+
+// size is the memory that the kept replies take.
+func (n *numbers) size() (bytes int64) {
+	for _, k := range n.kept {
+		bytes += keptBytes + int64(cap(k.frame))
+	}
+	return bytes
+}

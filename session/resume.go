@@ -1,0 +1,194 @@
+package session
+
+import (
+	"cmp"
+	"slices"
+
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// A session of a numbered dialect that loses its transport is not awaited: what
+// waits goes on, and answers on the next connection, after Tresume has told the
+// client which requests these are (docs/protocol.md).
+
+// carried are the requests of a session that has no connection, or whose
+// connection has not yet sent Tresume.
+type carried struct {
+	srv *Server
+	waits
+	done *doneList
+}
+
+// carries tells whether the session goes on without its transport, which has
+// ended: it will be parked, and the client can ask for what it missed.
+func (c *conn) carries() bool {
+	return c.dialect.Numbered() && c.sess.view != nil && c.srv.keeps(c.sess)
+}
+
+// keeps tells whether a session would be parked now.
+func (s *Server) keeps(n *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return n.kept && !s.closing
+}
+
+// carry takes the requests that wait away from the connection, to its session.
+func (c *conn) carry() {
+	if c.resuming {
+		return // they are there still
+	}
+	c.done.detach()
+	c.sess.carried = &carried{srv: c.srv, waits: c.waits, done: c.done}
+	c.waits, c.done = waits{}, &doneList{to: c}
+}
+
+// adopt gives the connection what its session has carried. What has ended
+// meanwhile is answered when the holder of the monitor collects.
+func (c *conn) adopt() {
+	c.resuming = false
+	from := c.sess.carried
+	if from == nil {
+		return // it came from elsewhere
+	}
+	c.sess.carried = nil
+	c.waits, c.done = from.waits, from.done
+	for _, r := range c.waiting {
+		r.c = c
+	}
+	c.done.attach(c)
+	c.serving = true
+}
+
+// close ends the requests that nobody will hear of, and then n, whose requests they
+// are. Changes that were begun are awaited, for the reason that conn.end has.
+func (k *carried) close(n *session) {
+	c := &conn{srv: k.srv, sess: n, dialect: n.dialect}
+	c.moved.L = &c.mu
+	c.closed = true // all replies are dropped
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.adopt()
+	c.cancelReads()
+	if c.collect(); c.changes == 0 {
+		n.close()
+		return
+	}
+	go func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.settle()
+		n.close()
+	}()
+}
+
+// tresume tells what became of the requests that the client names, since it has
+// no answer to them, and gives the answers that are kept.
+func tresume(c *conn, m *wire.Msg) error {
+	if !c.resuming || m.Tag != wire.NoTag {
+		return errs.New(errs.Invalid, "Tresume comes right after Rsession, with the tag ~0")
+	}
+	states, replies, err := c.sess.fates(m.Numbers)
+	if err != nil {
+		return err
+	}
+	c.answer(&wire.Msg{Type: wire.Rresume, Tag: wire.NoTag, States: states})
+	for _, k := range replies {
+		from := len(c.out)
+		c.out = append(c.out, k.frame...)
+		c.traceReply(from, wire.NoFid, nil)
+	}
+	c.adopt()
+	c.unstall()
+	return nil
+}
+
+// fates are the states of the requests with these numbers, and the replies that
+// are kept to some of them, in the order of their numbers.
+func (n *session) fates(numbers []uint64) (states []uint8, replies []*kept, err error) {
+	running, answered := n.running(), n.answered()
+	unseen := n.numbers.count
+	for i, number := range numbers {
+		state := wire.Answered
+		switch {
+		case number == 0, i > 0 && number <= numbers[i-1]:
+			return nil, nil, errs.New(errs.Invalid, "numbers ascend from 1")
+		case number > unseen+1:
+			return nil, nil, errs.New(errs.Invalid, "request %d is named, %d was not; %d have come", number, unseen+1, n.numbers.count)
+		case number == unseen+1:
+			state, unseen = wire.Unseen, number
+		case running[number]:
+			state = wire.Running
+		case answered[number] != nil:
+			replies = append(replies, answered[number])
+		}
+		states = append(states, state)
+	}
+	return states, replies, nil
+}
+
+// running are the numbers of the requests that are carried.
+func (n *session) running() map[uint64]bool {
+	set := make(map[uint64]bool)
+	if n.carried != nil {
+		for _, r := range n.carried.waiting {
+			set[r.number] = true
+		}
+	}
+	return set
+}
+
+// answered are the kept replies by the numbers of their requests.
+func (n *session) answered() map[uint64]*kept {
+	set := make(map[uint64]*kept)
+	for _, k := range n.numbers.kept {
+		set[k.number] = k
+	}
+	return set
+}
+
+// KeptReply is a reply that the client may not have got.
+type KeptReply struct {
+	Number uint64 `json:"number"` // of the request
+	Frame  []byte `json:"frame"`
+}
+
+// keptState are the kept replies, the oldest first. A change that is under way has
+// none: whether it will have happened cannot be told elsewhere, so that it is
+// answered errs.IO there.
+func (n *session) keptState() []KeptReply {
+	list := make([]*kept, 0, len(n.numbers.kept))
+	for _, k := range n.numbers.kept {
+		list = append(list, k)
+	}
+	slices.SortFunc(list, func(a, b *kept) int { return cmp.Compare(a.given, b.given) })
+	var st []KeptReply
+	for _, k := range list {
+		st = append(st, KeptReply{k.number, slices.Clone(k.frame)})
+	}
+	if n.carried == nil {
+		return st
+	}
+	for tag, r := range n.carried.waiting {
+		if r.once {
+			st = append(st, KeptReply{r.number, wire.AppendError(nil, tag, errs.IO, n.dialect)})
+		}
+	}
+	return st
+}
+
+// reviveKept undoes keptState.
+func (n *session) reviveKept(st []KeptReply) error {
+	if len(st) > 2*maxKept {
+		return errs.New(errs.Invalid, "%d kept replies", len(st))
+	}
+	var m wire.Msg
+	for _, k := range st {
+		size, _, tag, ok := wire.Split(k.Frame)
+		if !ok || int(size) != len(k.Frame) || size > wire.MaxKept || wire.Decode(&m, k.Frame, n.dialect) != nil {
+			return errs.New(errs.Invalid, "the kept reply to request %d is none", k.Number)
+		}
+		n.numbers.keep(tag, k.Number, k.Frame)
+	}
+	return nil
+}
