@@ -19,18 +19,19 @@ import (
 // config is every setting; docs/meta9d.toml says what each is for and holds the
 // defaults.
 type config struct {
-	Data      string   `toml:"data"`
-	Run       string   `toml:"run"`
-	Listen    []string `toml:"listen"`
-	Insecure  bool     `toml:"insecure"`
-	MdataFrom string   `toml:"mdata_from"`
-	LogLevel  string   `toml:"log_level"`
-	Trace     bool     `toml:"trace"`
-	Sockets   sockets  `toml:"sockets"`
-	Session   sessions `toml:"session"`
-	Mumble    mumble   `toml:"mumble"`
-	TLS       tlsFiles `toml:"tls"`
-	Limits    limits   `toml:"limits"`
+	Data      string      `toml:"data"`
+	Run       string      `toml:"run"`
+	Listen    []string    `toml:"listen"`
+	Insecure  bool        `toml:"insecure"`
+	MdataFrom string      `toml:"mdata_from"`
+	LogLevel  string      `toml:"log_level"`
+	Trace     bool        `toml:"trace"`
+	Sockets   sockets     `toml:"sockets"`
+	Session   sessions    `toml:"session"`
+	Mumble    mumble      `toml:"mumble"`
+	TLS       tlsFiles    `toml:"tls"`
+	QMP       qmpSettings `toml:"qmp"`
+	Limits    limits      `toml:"limits"`
 }
 
 // sockets is about the sockets that every VM has in the run folder.
@@ -99,6 +100,7 @@ func defaults() config {
 		Data: "./meta9-data", Run: "./meta9-run", LogLevel: "info",
 		Sockets: sockets{Enabled: true, Mode: 0o660},
 		Session: sessions{Lifetime: span(30 * time.Second)},
+		QMP:     defaultQMP(),
 		Limits: limits{
 			Value: size(v.Value), VMKeys: size(v.Keys), VMBytes: size(v.Bytes),
 			VMBatch: 1 << 20, VMEvents: 256, VMConns: size(s.VMConns), VMSessions: size(s.VMSessions),
@@ -134,7 +136,7 @@ func (c *config) load(file string) error {
 // validate says what cannot be meant.
 func (c *config) validate() error {
 	for _, ok := range []func(*config) error{
-		checkLevel, checkListen, checkMdata, checkMumble, checkTLS, checkLimits,
+		checkLevel, checkListen, checkMdata, checkMumble, checkTLS, checkQMP, checkLimits,
 	} {
 		if err := ok(c); err != nil {
 			return usageError{err}

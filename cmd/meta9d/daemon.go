@@ -17,6 +17,8 @@ import (
 	"meta9/fs/store"
 	"meta9/fs/store/bolt"
 	mdata "meta9/mdbridge/mdata/server"
+	"meta9/mdbridge/qmp/hosts"
+	qmp "meta9/mdbridge/qmp/server"
 	"meta9/session"
 	"meta9/session/listen"
 )
@@ -31,14 +33,18 @@ type daemon struct {
 	store  *store.Store
 	server *session.Server
 	mdata  *mdata.Server
-	own    *listen.VMs // the VMs' own channels
+	qmp    *qmp.Server
+	hosts  *hosts.Hosts // nil: no QEMUs are looked for
+	own    *listen.VMs  // the VMs' own channels
+	quit   context.CancelFunc
 	undo   []func()
 }
 
 // serve runs the daemon until a signal ends it.
 func serve(c command, stdout, stderr io.Writer) error {
-	ctx := untilSignal()
-	d := &daemon{cfg: c.config, log: newLog(stderr, levels[c.config.LogLevel])}
+	ctx, quit := context.WithCancel(untilSignal())
+	defer quit()
+	d := &daemon{cfg: c.config, log: newLog(stderr, levels[c.config.LogLevel]), quit: quit}
 	defer d.stop()
 	if err := d.start(c.salvage); err != nil {
 		return err
@@ -67,6 +73,7 @@ func (d *daemon) start(salvage bool) error {
 	tree := fs.New(d.store, fs.Config{Log: d.log, Version: version(), Status: d.status, Made: d.made})
 	d.mdata = d.newMdata(tree)
 	d.graftUpstream(tree)
+	d.newQMP(tree)
 	d.server = session.New(session.Config{
 		Tree:     tree,
 		Limits:   d.cfg.Limits.session(),
@@ -75,7 +82,10 @@ func (d *daemon) start(salvage bool) error {
 		Trace:    d.trace(),
 		Log:      d.log,
 	})
-	return d.listen()
+	if err := d.listen(); err != nil {
+		return err
+	}
+	return d.startQMP()
 }
 
 // later adds what is to be done at the end, before all that was added earlier.

@@ -22,6 +22,11 @@ Serve the metadata of virtual machines over 9P.
                      or for one VM
   --mdata-from ADDR  show the metadata service at ADDR (the Joyent protocol) as
                      the admin's folder upstream/; ADDR is unix:PATH or tty:PATH
+  --qmp ADDR         follow the QEMU whose QMP socket is at ADDR, unix:PATH: it
+                     becomes a VM; may be repeated
+  --qmp-dir GLOB     follow those at all paths that match, as they come and go;
+                     may be repeated
+  --qmp-listen ADDR  speak QMP at ADDR, unix:PATH, to the admin
   --config FILE      read settings from FILE (TOML); flags win over it
   --log-level LEVEL  debug, info, warn or error (default info)
   --trace            log every message, without secrets
@@ -78,11 +83,10 @@ func (c *command) flags(args []string) (file string, err error) {
 	f.BoolVar(&c.config.Trace, "trace", c.config.Trace, "")
 	f.BoolVar(&c.config.Insecure, "insecure", c.config.Insecure, "")
 	f.StringVar(&c.config.MdataFrom, "mdata-from", c.config.MdataFrom, "")
-	var listen []string
-	f.Func("listen", "", func(s string) error {
-		listen = append(listen, s)
-		return nil
-	})
+	settle := []func(){
+		repeated(f, "listen", &c.config.Listen), repeated(f, "qmp", &c.config.QMP.Sockets),
+		repeated(f, "qmp-dir", &c.config.QMP.Dirs), repeated(f, "qmp-listen", &c.config.QMP.Listen),
+	}
 	switch err := f.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		c.help = true
@@ -92,10 +96,25 @@ func (c *command) flags(args []string) (file string, err error) {
 	case f.NArg() > 0:
 		return "", misused("unexpected argument %q (meta9d --help lists the flags)", f.Arg(0))
 	}
-	if listen != nil {
-		c.config.Listen = listen
+	for _, set := range settle {
+		set()
 	}
 	return file, nil
+}
+
+// repeated adds a flag that may be repeated. What it was given in all takes the
+// place of what list had when settle is called, if it was given at all.
+func repeated(f *flag.FlagSet, name string, list *[]string) (settle func()) {
+	var given []string
+	f.Func(name, "", func(s string) error {
+		given = append(given, s)
+		return nil
+	})
+	return func() {
+		if given != nil {
+			*list = given
+		}
+	}
 }
 
 var shortFlag = regexp.MustCompile(` -([a-z])`)

@@ -35,7 +35,6 @@ var rooms = []struct {
 	{"session/keep", []string{"fs/errs", "session/wire", "session/packet", "session/client"}},
 	{"session", []string{"fs", "macro", "session/wire", "session/mumble", "session/auth", "session/packet"}},
 	{"mdbridge/*/server", []string{"fs", "macro", "mdbridge"}},
-	{"mdbridge/*/hosts", []string{"fs", "macro", "mdbridge"}},
 	{"mdbridge/qmp/hosts", []string{"fs", "mdbridge"}},
 	{"mdbridge", []string{"fs/errs", "fs/vm", "mdbridge"}},
 	{"cmd", []string{"fs", "macro", "session", "mdbridge", "cmd"}},

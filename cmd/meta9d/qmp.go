@@ -1,0 +1,92 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+
+	tree "meta9/fs"
+	"meta9/fs/vm"
+	"meta9/mdbridge/qmp/hosts"
+	qmp "meta9/mdbridge/qmp/server"
+	"meta9/session/listen"
+)
+
+// qmpSettings are about QEMUs, and about the daemon's own QMP sockets.
+type qmpSettings struct {
+	Sockets []string          `toml:"sockets"` // unix:PATH: of QEMUs
+	Dirs    []string          `toml:"dirs"`    // patterns of the paths of more of them
+	Bind    map[string]string `toml:"bind"`    // UUIDs of QEMUs without one, by the paths of their sockets
+	Listen  []string          `toml:"listen"`  // unix:PATH: our own
+	Reply   size              `toml:"reply"`   // bytes of one message of a QEMU
+}
+
+// defaultQMP is what is so if nothing is set.
+func defaultQMP() qmpSettings {
+	return qmpSettings{Sockets: []string{}, Dirs: []string{}, Listen: []string{}, Reply: 64 << 20}
+}
+
+func checkQMP(c *config) error {
+	q := &c.QMP
+	for name, list := range map[string][]string{"sockets": q.Sockets, "listen": q.Listen} {
+		for _, addr := range list {
+			if kind, path, _ := strings.Cut(addr, ":"); kind != "unix" || path == "" {
+				return fmt.Errorf("qmp.%s %q: it is unix:PATH", name, addr)
+			}
+		}
+	}
+	for _, pattern := range q.Dirs {
+		if _, err := filepath.Match(pattern, ""); err != nil || pattern == "" {
+			return fmt.Errorf("qmp.dirs %q: no pattern of paths such as /run/vm/*/qmp.sock", pattern)
+		}
+	}
+	for path, uuid := range q.Bind {
+		if _, err := vm.ParseUUID(uuid); err != nil {
+			return fmt.Errorf("qmp.bind %q: %w", path, err)
+		}
+	}
+	if q.Reply < 4<<10 || q.Reply > 1<<30 {
+		return errors.New("qmp.reply: it is from 4KiB to 1GiB")
+	}
+	return nil
+}
+
+// newQMP adds to the tree what follows QEMUs, if there is to be any, and makes the
+// server of the daemon's own QMP.
+func (d *daemon) newQMP(t *tree.Tree) {
+	d.qmp = qmp.New(qmp.Config{
+		Tree: t, Version: version(), Quit: d.quit, Log: d.log,
+		Sessions: func() []json.RawMessage { return d.server.Sessions() },
+	})
+	q := &d.cfg.QMP
+	if len(q.Sockets)+len(q.Dirs) == 0 {
+		return
+	}
+	cfg := hosts.Config{Tree: t, Globs: q.Dirs, Bind: q.Bind, Limit: int(q.Reply), Log: d.log}
+	for _, addr := range q.Sockets {
+		cfg.Sockets = append(cfg.Sockets, strings.TrimPrefix(addr, "unix:"))
+	}
+	d.hosts = hosts.New(cfg)
+	d.later(d.hosts.Close)
+}
+
+// startQMP opens the daemon's own QMP sockets and begins to look for QEMUs.
+func (d *daemon) startQMP() error {
+	d.later(d.qmp.Shutdown)
+	cfg := listen.Config{
+		Handle: func(c net.Conn, _ tree.Principal, _, _ string) { d.qmp.Serve(c) },
+		Log:    d.log,
+	}
+	for _, text := range d.cfg.QMP.Listen {
+		if err := d.open(cfg, text); err != nil {
+			return usageError{fmt.Errorf("qmp.%w", err)}
+		}
+	}
+	if d.hosts != nil {
+		d.hosts.Start()
+	}
+	return nil
+}
