@@ -19,19 +19,21 @@ import (
 // config is every setting; docs/meta9d.toml says what each is for and holds the
 // defaults.
 type config struct {
-	Data      string      `toml:"data"`
-	Run       string      `toml:"run"`
-	Listen    []string    `toml:"listen"`
-	Insecure  bool        `toml:"insecure"`
-	MdataFrom string      `toml:"mdata_from"`
-	LogLevel  string      `toml:"log_level"`
-	Trace     bool        `toml:"trace"`
-	Sockets   sockets     `toml:"sockets"`
-	Session   sessions    `toml:"session"`
-	Mumble    mumble      `toml:"mumble"`
-	TLS       tlsFiles    `toml:"tls"`
-	QMP       qmpSettings `toml:"qmp"`
-	Limits    limits      `toml:"limits"`
+	Data        string      `toml:"data"`
+	Run         string      `toml:"run"`
+	Listen      []string    `toml:"listen"`
+	Insecure    bool        `toml:"insecure"`
+	MdataFrom   string      `toml:"mdata_from"`
+	VminfodFrom string      `toml:"vminfod_from"`
+	LogLevel    string      `toml:"log_level"`
+	Trace       bool        `toml:"trace"`
+	HTTP        web         `toml:"http"`
+	Sockets     sockets     `toml:"sockets"`
+	Session     sessions    `toml:"session"`
+	Mumble      mumble      `toml:"mumble"`
+	TLS         tlsFiles    `toml:"tls"`
+	QMP         qmpSettings `toml:"qmp"`
+	Limits      limits      `toml:"limits"`
 }
 
 // sockets is about the sockets that every VM has in the run folder.
@@ -136,7 +138,7 @@ func (c *config) load(file string) error {
 // validate says what cannot be meant.
 func (c *config) validate() error {
 	for _, ok := range []func(*config) error{
-		checkLevel, checkListen, checkMdata, checkMumble, checkTLS, checkQMP, checkLimits,
+		checkLevel, checkListen, checkHTTP, checkMirror, checkMdata, checkMumble, checkTLS, checkQMP, checkLimits,
 	} {
 		if err := ok(c); err != nil {
 			return usageError{err}

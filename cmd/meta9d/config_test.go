@@ -22,7 +22,7 @@ func TestSample(t *testing.T) {
 		t.Errorf("unknown: %v", un)
 	}
 	want := defaults()
-	want.Listen, want.Mumble.AdminGroups = []string{}, []string{}
+	want.Listen, want.Mumble.AdminGroups, want.HTTP.Listen = []string{}, []string{}, []string{}
 	if d := cmp.Diff(want, c, cmp.AllowUnexported(mumble{})); d != "" {
 		t.Error(d)
 	}

@@ -19,6 +19,8 @@ import (
 	mdata "meta9/mdbridge/mdata/server"
 	"meta9/mdbridge/qmp/hosts"
 	qmp "meta9/mdbridge/qmp/server"
+	vminfo "meta9/mdbridge/vminfo/server"
+	"meta9/mdbridge/vminfo/server/mirror"
 	"meta9/session"
 	"meta9/session/listen"
 )
@@ -33,6 +35,8 @@ type daemon struct {
 	store  *store.Store
 	server *session.Server
 	mdata  *mdata.Server
+	vminfo *vminfo.Server
+	mirror *mirror.Mirror // nil: the daemon is no mirror
 	qmp    *qmp.Server
 	hosts  *hosts.Hosts // nil: no QEMUs are looked for
 	own    *listen.VMs  // the VMs' own channels
@@ -65,12 +69,17 @@ func (d *daemon) start(salvage bool) error {
 	if err != nil {
 		return err
 	}
+	if err := d.newMirror(); err != nil {
+		return err
+	}
 	if err := d.openStore(salvage); err != nil {
 		return err
 	}
 	d.log.Info().Str("version", version()).Str("data", d.cfg.Data).Str("run", d.cfg.Run).
 		Int("vms", d.store.Count()).Int64("bytes", d.store.Bytes()).Msg("meta9d")
 	tree := fs.New(d.store, fs.Config{Log: d.log, Version: version(), Status: d.status, Made: d.made})
+	noHypervisor(tree)
+	d.newVminfo()
 	d.mdata = d.newMdata(tree)
 	d.graftUpstream(tree)
 	d.newQMP(tree)
@@ -85,6 +94,10 @@ func (d *daemon) start(salvage bool) error {
 	if err := d.listen(); err != nil {
 		return err
 	}
+	if err := d.serveHTTP(); err != nil {
+		return err
+	}
+	d.runMirror()
 	return d.startQMP()
 }
 
@@ -132,7 +145,7 @@ func (d *daemon) openStore(salvage bool) error {
 	d.store, err = store.Open(e, store.Config{
 		Limits: l.vm(), TotalBytes: int64(l.Bytes), BatchBytes: int64(l.VMBatch),
 		VMEvents: int(l.VMEvents), RootEvents: int(l.Events),
-		Salvage: salvage, Log: d.log,
+		Salvage: salvage, ReadOnly: d.readOnly(), Log: d.log,
 	})
 	if err != nil {
 		return errors.Join(fmt.Errorf("data folder %s: %w", d.cfg.Data, err), e.Close())
@@ -142,6 +155,12 @@ func (d *daemon) openStore(salvage bool) error {
 			d.log.Error().Err(err).Msg("closing the store")
 		}
 	})
+	if err := d.claimFolder(); err != nil {
+		return err
+	}
+	if d.mirror != nil {
+		d.mirror.Attach(d.store)
+	}
 	if n := len(d.store.Salvaged()); n > 0 {
 		d.log.Warn().Int("skipped", n).Msg("started without what is damaged")
 	}

@@ -27,6 +27,12 @@ Serve the metadata of virtual machines over 9P.
   --qmp-dir GLOB     follow those at all paths that match, as they come and go;
                      may be repeated
   --qmp-listen ADDR  speak QMP at ADDR, unix:PATH, to the admin
+  --http ADDR        serve vminfod's HTTP API there, too; may be repeated. ADDR is
+                     HOST:PORT, :PORT (on the loopback) or unix:PATH. On
+                     RUN/vminfo.sock the admin always has it
+  --http-internal    show internal_metadata there, to whoever can connect
+  --vminfod-from URL mirror the vminfod, or meta9d, at http://HOST:PORT or
+                     unix:PATH; everything is read-only then
   --config FILE      read settings from FILE (TOML); flags win over it
   --log-level LEVEL  debug, info, warn or error (default info)
   --trace            log every message, without secrets
@@ -83,8 +89,10 @@ func (c *command) flags(args []string) (file string, err error) {
 	f.BoolVar(&c.config.Trace, "trace", c.config.Trace, "")
 	f.BoolVar(&c.config.Insecure, "insecure", c.config.Insecure, "")
 	f.StringVar(&c.config.MdataFrom, "mdata-from", c.config.MdataFrom, "")
+	f.BoolVar(&c.config.HTTP.Internal, "http-internal", c.config.HTTP.Internal, "")
+	f.StringVar(&c.config.VminfodFrom, "vminfod-from", c.config.VminfodFrom, "")
 	settle := []func(){
-		repeated(f, "listen", &c.config.Listen), repeated(f, "qmp", &c.config.QMP.Sockets),
+		repeated(f, "listen", &c.config.Listen), repeated(f, "http", &c.config.HTTP.Listen), repeated(f, "qmp", &c.config.QMP.Sockets),
 		repeated(f, "qmp-dir", &c.config.QMP.Dirs), repeated(f, "qmp-listen", &c.config.QMP.Listen),
 	}
 	switch err := f.Parse(args); {

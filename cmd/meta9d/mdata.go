@@ -26,7 +26,7 @@ func (d *daemon) serveMdata(c net.Conn, who fs.Principal, _, _ string) { d.mdata
 // status is what /ctl says beside the tree's own figures.
 func (d *daemon) status() string {
 	s := d.mdata.Stats()
-	return fmt.Sprintf("mdata_connections %d\nmdata_refused %d\nmdata_requests %d\nmdata_damaged %d\nmdata_dropped %d\n",
+	return d.mirrorStatus() + fmt.Sprintf("mdata_connections %d\nmdata_refused %d\nmdata_requests %d\nmdata_damaged %d\nmdata_dropped %d\n",
 		s.Conns, s.Refused, s.Requests, s.Damaged, s.Dropped)
 }
 

@@ -284,4 +284,3 @@ func TestMetricsPath(t *testing.T) {
 		t.Errorf("%q", body)
 	}
 }
-

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"meta9/fs"
+	vminfo "meta9/mdbridge/vminfo/server"
+	"meta9/session/listen"
+)
+
+// web is where vminfod's HTTP API is served, and what it shows there.
+type web struct {
+	Listen   []string `toml:"listen"`   // HOST:PORT or unix:PATH
+	Internal bool     `toml:"internal"` // internal_metadata, too
+}
+
+// The times of HTTP connections; those of event streams are the vminfo server's.
+const (
+	httpHeadTime  = 10 * time.Second
+	httpWriteTime = time.Minute
+	httpIdleTime  = 2 * time.Minute
+	httpEndTime   = 3 * time.Second // for what is being answered at the end
+)
+
+// newVminfo makes the server of the API, which follows the store from now on.
+func (d *daemon) newVminfo() {
+	cfg := vminfo.Config{
+		Store: d.store, Limits: vminfo.Limits{Events: int(d.cfg.Limits.Events)},
+		Metrics: promhttp.HandlerFor(d.metrics(), promhttp.HandlerOpts{}),
+	}
+	if d.mirror != nil {
+		cfg.Mirror = d.mirror.State
+	}
+	d.vminfo = vminfo.New(cfg)
+	d.later(d.vminfo.Close)
+}
+
+// serveHTTP opens the API's listeners: the admin's own socket, which shows all, and
+// those that are configured.
+func (d *daemon) serveHTTP() error {
+	admin := "unix:" + filepath.Join(d.cfg.Run, "vminfo.sock")
+	if err := d.openHTTP(admin, true); err != nil {
+		return usageError{err}
+	}
+	for _, text := range d.cfg.HTTP.Listen {
+		if err := d.openHTTP(text, d.cfg.HTTP.Internal); err != nil {
+			return usageError{err}
+		}
+	}
+	return nil
+}
+
+// openHTTP serves the API on one listener until the end.
+func (d *daemon) openHTTP(text string, internal bool) error {
+	l, err := d.listenHTTP(text)
+	if err != nil {
+		return fmt.Errorf("http listener %q: %w", text, err)
+	}
+	l = &bounded{Listener: l, free: make(chan struct{}, int(d.cfg.Limits.Conns))}
+	srv := &http.Server{
+		Handler:           d.vminfo.Handler(vminfo.Access{Internal: internal, Addr: l.Addr()}),
+		ReadHeaderTimeout: httpHeadTime, WriteTimeout: httpWriteTime, IdleTimeout: httpIdleTime,
+		MaxHeaderBytes: 16 << 10, ErrorLog: log.New(io.Discard, "", 0), // it logs at the peers' pace
+	}
+	go srv.Serve(l)
+	d.later(func() { endHTTP(srv, d.vminfo) })
+	d.log.Info().Str("via", "http:"+l.Addr().String()).Bool("internal_metadata", internal).Msg("listening")
+	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+		d.log.Warn().Str("via", "http:"+l.Addr().String()).Msg("whoever reaches this address can read the metadata of all VMs")
+	}
+	return nil
+}
+
+// endHTTP ends the event streams, and lets the rest be answered for a while.
+func endHTTP(srv *http.Server, v *vminfo.Server) {
+	v.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), httpEndTime)
+	defer cancel()
+	if srv.Shutdown(ctx) != nil {
+		srv.Close()
+	}
+}
+
+// listenHTTP opens HOST:PORT, on the loopback where no host is said, or unix:PATH,
+// whose peers are proved to be the admin.
+func (d *daemon) listenHTTP(text string) (net.Listener, error) {
+	path, ok := strings.CutPrefix(text, "unix:")
+	if !ok {
+		if strings.HasPrefix(text, ":") {
+			text = "127.0.0.1" + text
+		}
+		return net.Listen("tcp", text)
+	}
+	h := &handedOver{conns: make(chan net.Conn), ended: make(chan struct{}), addr: &net.UnixAddr{Name: path, Net: "unix"}}
+	cfg := listen.Config{Handle: h.take, Log: d.log}
+	l, err := cfg.Listen(listen.Addr{Net: listen.Unix, Path: path})
+	h.from = l
+	return h, err
+}
+
+// handedOver is a net.Listener of the connections that a listen.Listener has
+// proved.
+type handedOver struct {
+	from  io.Closer
+	conns chan net.Conn
+	ended chan struct{}
+	once  sync.Once
+	addr  net.Addr
+}
+
+func (h *handedOver) take(c net.Conn, _ fs.Principal, _, _ string) {
+	select {
+	case h.conns <- c:
+	case <-h.ended:
+		c.Close()
+	}
+}
+
+func (h *handedOver) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.ended:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *handedOver) Close() (err error) {
+	h.once.Do(func() {
+		close(h.ended)
+		err = h.from.Close()
+	})
+	return err
+}
+
+func (h *handedOver) Addr() net.Addr { return h.addr }
+
+// bounded closes at once what is one connection too many.
+type bounded struct {
+	net.Listener
+	free chan struct{} // holds one for each connection
+}
+
+func (b *bounded) Accept() (net.Conn, error) {
+	for {
+		c, err := b.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case b.free <- struct{}{}:
+			return &boundedConn{Conn: c, free: b.free}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+type boundedConn struct {
+	net.Conn
+	free chan struct{}
+	once sync.Once
+}
+
+func (c *boundedConn) Close() error {
+	c.once.Do(func() { <-c.free })
+	return c.Conn.Close()
+}
+
+// checkHTTP says what no listener can be.
+func checkHTTP(c *config) error {
+	for _, text := range c.HTTP.Listen {
+		if path, ok := strings.CutPrefix(text, "unix:"); ok {
+			if path == "" {
+				return errors.New("http.listen: unix: without a path")
+			}
+			continue
+		}
+		if _, err := net.ResolveTCPAddr("tcp", text); err != nil {
+			return fmt.Errorf("http.listen: %q is not HOST:PORT or unix:PATH", text)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// metrics are the daemon's figures for Prometheus, read when it asks for them.
+func (d *daemon) metrics() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	gauge := func(name, help string, is func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "meta9_" + name, Help: help}, is))
+	}
+	counter := func(name, help string, is func() float64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "meta9_" + name, Help: help}, is))
+	}
+	gauge("vms", "VMs.", func() float64 { return float64(d.store.Count()) })
+	gauge("bytes", "Bytes of all names and values.", func() float64 { return float64(d.store.Bytes()) })
+	counter("revision", "The newest revision.", func() float64 { return float64(d.store.Rev()) })
+	gauge("storage_failed", "1 when nothing is written any more.", func() float64 {
+		if d.store.Err() != nil {
+			return 1
+		}
+		return 0
+	})
+	gauge("connections", "9P connections.", func() float64 { return float64(d.server.Stats().Conns) })
+	gauge("sessions", "Sessions, live and parked.", func() float64 { return float64(d.server.Stats().Sessions) })
+	gauge("parked_sessions", "Sessions whose transport is lost.", func() float64 { return float64(d.server.Stats().Parked) })
+	counter("requests_total", "9P requests.", func() float64 { return float64(d.server.Stats().Requests) })
+	counter("request_errors_total", "9P requests that got an error.", func() float64 { return float64(d.server.Stats().Errors) })
+	counter("refused_connections_total", "9P connections over a limit.", func() float64 { return float64(d.server.Stats().Refused) })
+	gauge("mdata_connections", "Connections of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Conns) })
+	counter("mdata_requests_total", "Requests of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Requests) })
+	gauge("event_listeners", "Clients of /events.", func() float64 { return float64(d.vminfo.Stats().Listeners) })
+	counter("event_listeners_dropped_total", "Clients of /events that were too slow.", func() float64 { return float64(d.vminfo.Stats().Dropped) })
+	counter("vm_changes_total", "Changes of VMs.", func() float64 { return float64(d.vminfo.Stats().Events) })
+	counter("http_requests_total", "HTTP requests.", func() float64 { return float64(d.vminfo.Stats().Requests) })
+	return r
+}

@@ -1,0 +1,126 @@
+package mirror
+
+import (
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+)
+
+// change is what is to become of one VM.
+type change struct {
+	uuid string
+	text []byte // the whole VM; nil: it goes
+	done chan error
+}
+
+// put sends a change to the store, which has them in this order. A window has
+// one change a VM, so that each is a change of its own there, too.
+func (m *Mirror) put(c *change) {
+	if m.inside[c.uuid] || len(m.window) == maxWindow {
+		m.flush()
+	}
+	in := m.intent(c)
+	if in == nil {
+		return
+	}
+	c.done = make(chan error, 1)
+	in.Done = func(r store.Result) { c.done <- r.Err }
+	m.window = append(m.window, c)
+	m.inside[c.uuid] = true
+	m.st.Submit(in)
+}
+
+// intent is the change as the store takes it; nil: it is so already.
+func (m *Mirror) intent(c *change) *store.Intent {
+	in := &store.Intent{Cell: m.st.Cell(c.uuid), Data: string(c.text), By: author, Mirror: true}
+	switch {
+	case c.text == nil && in.Cell == nil:
+		delete(m.clashes, c.uuid)
+		return nil
+	case c.text == nil:
+		in.Kind = store.DeleteVM
+	case in.Cell == nil:
+		in.Kind = store.CreateVM
+	case same(in.Cell, c.text):
+		return nil
+	default:
+		in.Kind = store.ReplaceVM
+	}
+	return in
+}
+
+// flush waits for the window, and sees to what was refused.
+func (m *Mirror) flush() {
+	window := m.window
+	m.window = nil
+	clear(m.inside)
+	for _, c := range window {
+		delete(m.clashes, c.uuid) // this is newer
+		if err := <-c.done; err != nil {
+			m.failed(c, err)
+		}
+	}
+	if len(window) > 0 {
+		m.retry()
+	}
+}
+
+// failed takes a VM without the names that another VM has; what else is refused is
+// said once, and the VM stays as it was.
+func (m *Mirror) failed(c *change, err error) {
+	if clash(err) && c.text != nil {
+		m.clashes[c.uuid] = c.text
+		if bare, ok := withoutNames(c.text); ok {
+			err = m.now(&change{uuid: c.uuid, text: bare})
+		}
+		if err == nil {
+			return
+		}
+	}
+	if _, said := m.refused[c.uuid]; said {
+		return
+	}
+	m.refused[c.uuid] = struct{}{}
+	m.note("VM " + c.uuid + " is not taken: " + err.Error())
+	m.log.Warn().Err(err).Str("vm", c.uuid).Msg("the mirror cannot take a VM")
+}
+
+// now applies one change and waits for it.
+func (m *Mirror) now(c *change) error {
+	in := m.intent(c)
+	if in == nil {
+		return nil
+	}
+	return m.st.Do(in).Err
+}
+
+// retry gives VMs their names back that have become free.
+func (m *Mirror) retry() {
+	for uuid, text := range m.clashes {
+		err := m.now(&change{uuid: uuid, text: text})
+		if err == nil {
+			delete(m.clashes, uuid)
+			continue
+		}
+		if _, said := m.refused[uuid]; !said {
+			m.refused[uuid] = struct{}{}
+			m.note("VM " + uuid + " is without its names: " + errs.Detail(err))
+		}
+	}
+}
+
+// withoutNames is the VM without what only one VM may have.
+func withoutNames(text []byte) ([]byte, bool) {
+	v, err := vm.ParseValue(text)
+	if err != nil {
+		return nil, false
+	}
+	var kept vm.Object
+	for _, p := range v.Members {
+		if p.Name != "alias" && p.Name != "vsock_cid" {
+			kept = append(kept, p)
+		}
+	}
+	v.Members = kept
+	return v.AppendJSON(nil), true
+}

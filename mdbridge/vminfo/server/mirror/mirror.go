@@ -1,0 +1,224 @@
+// Package mirror makes a store the copy of another vminfod's, or meta9d's: all VMs
+// of the ready event, and then every event. When the stream ends it connects again,
+// with backoff, and lists again; each VM that differs is one change, one that does
+// not is none. While there is no stream, what was known stays.
+//
+// One goroutine does all this (Run); State may be called from any. Mirror.mu
+// guards the state and is never held over anything that waits.
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+	"meta9/mdbridge/vminfo"
+	"meta9/mdbridge/vminfo/server"
+)
+
+// The pauses before it connects again: the first, doubled up to the last.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = 10 * time.Second
+)
+
+// maxErrors is how many errors are remembered.
+const maxErrors = 5
+
+// maxWindow is how many changes are on their way to the store at a time.
+const maxWindow = 256
+
+// author is the "by" of what the mirror changes.
+const author = "vminfod"
+
+// Mirror copies one upstream into one store, which is read-only for all others.
+type Mirror struct {
+	st     *store.Store
+	client *vminfo.Client
+	log    zerolog.Logger
+
+	window  []*change           // Run's: on their way to the store
+	inside  map[string]bool     // Run's: the VMs of the window
+	clashes map[string][]byte   // Run's: VMs, whole, that have a name which another VM has
+	refused map[string]struct{} // Run's: VMs that could not be taken, so that it is said once
+
+	mu    sync.Mutex
+	state server.Mirror
+}
+
+// New makes a Mirror of the service at addr. It does nothing before Run.
+func New(addr string, log zerolog.Logger) (*Mirror, error) {
+	c, err := vminfo.New(addr, "meta9d mirror")
+	if err != nil {
+		return nil, err
+	}
+	return &Mirror{
+		client: c, log: log, inside: map[string]bool{}, clashes: map[string][]byte{}, refused: map[string]struct{}{},
+		state: server.Mirror{From: addr, Stale: true},
+	}, nil
+}
+
+// Attach gives the Mirror its store: before Run, and before State is asked.
+func (m *Mirror) Attach(st *store.Store) { m.st = st }
+
+// State is how it stands.
+func (m *Mirror) State() server.Mirror {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	st := m.state
+	st.Errors = slices.Clone(st.Errors)
+	return st
+}
+
+// Run follows the upstream until ctx ends.
+func (m *Mirror) Run(ctx context.Context) {
+	defer m.client.Close()
+	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, lastPause) {
+		listed, err := m.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if listed {
+			pause = firstPause
+		}
+		m.lost(err, listed)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// lost notes that there is no stream. Only the end of one is logged: a host that
+// is away would fill the log.
+func (m *Mirror) lost(err error, had bool) {
+	m.mu.Lock()
+	m.state.Stale = true
+	m.mu.Unlock()
+	m.note(err.Error())
+	if had {
+		m.log.Warn().Err(err).Str("upstream", m.state.From).Msg("the mirror has lost its upstream; what it shows may be old")
+	}
+}
+
+// note remembers an error for the status.
+func (m *Mirror) note(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state.Errors = append(m.state.Errors, server.MirrorError{Text: text, Time: time.Now()})
+	if over := len(m.state.Errors) - maxErrors; over > 0 {
+		m.state.Errors = slices.Delete(m.state.Errors, 0, over)
+	}
+}
+
+// follow takes one stream to its end. listed: it took all VMs from it.
+func (m *Mirror) follow(ctx context.Context) (listed bool, err error) {
+	s, err := m.client.Events(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer s.Close()
+	ready, err := s.Next()
+	if err != nil {
+		return false, ended(err)
+	}
+	if err := m.relist(ready); err != nil {
+		return false, err
+	}
+	m.mu.Lock()
+	m.state.Stale, m.state.Refreshed = false, time.Now()
+	m.mu.Unlock()
+	m.log.Info().Str("upstream", m.state.From).Int("vms", m.st.Count()).Msg("the mirror has all VMs")
+	for {
+		if !s.Buffered() {
+			m.flush()
+		}
+		ev, err := s.Next()
+		if err == nil {
+			err = m.take(ev)
+		}
+		if err != nil {
+			m.flush()
+			return true, ended(err)
+		}
+	}
+}
+
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("the event stream has ended")
+	}
+	return err
+}
+
+// relist makes the store hold just the VMs of a ready event.
+func (m *Mirror) relist(ev *vminfo.Event) error {
+	vms, err := vminfo.SplitVMs([]byte(ev.VMs))
+	if err != nil {
+		return err
+	}
+	there := make(map[string]bool, len(vms))
+	for _, text := range vms {
+		uuid, err := vm.ParseUUID(vminfo.UUIDOf(text))
+		if err != nil {
+			return fmt.Errorf("a VM of the list: %w", err)
+		}
+		there[uuid] = true
+	}
+	clear(m.clashes)
+	clear(m.refused)
+	// First what goes, so that its names are free.
+	m.st.Cells(0, func(c *store.Cell) bool {
+		if !there[c.UUID()] {
+			m.put(&change{uuid: c.UUID()})
+		}
+		return true
+	})
+	m.flush()
+	for _, text := range vms {
+		uuid, _ := vm.ParseUUID(vminfo.UUIDOf(text))
+		m.put(&change{uuid: uuid, text: text})
+	}
+	m.flush()
+	return nil
+}
+
+// take puts one event on its way.
+func (m *Mirror) take(ev *vminfo.Event) error {
+	c := &change{uuid: ev.UUID, text: ev.VM}
+	switch ev.Type {
+	case vminfo.Create, vminfo.Modify:
+	case vminfo.Delete:
+		c.text = nil
+	case vminfo.Fault:
+		return fmt.Errorf("the upstream says: %.200s", ev.Error)
+	default:
+		return nil // a type of event that is not known here
+	}
+	uuid, err := vm.ParseUUID(c.uuid)
+	if err != nil {
+		return fmt.Errorf("an event of no VM: %w", err)
+	}
+	c.uuid = uuid
+	m.put(c)
+	return nil
+}
+
+// same tells whether the store has the VM just so.
+func same(c *store.Cell, text []byte) bool {
+	m := c.VM()
+	return m != nil && bytes.Equal(m.AppendJSON(nil, false), text)
+}
+
+// clash tells whether err says that another VM has a name.
+func clash(err error) bool { return errors.Is(err, errs.Exists) }
