@@ -60,8 +60,7 @@ var errTag = errors.New("a tag was used again before its reply")
 
 // handle does one frame. The error ends the connection.
 func (c *conn) handle(frame []byte) error {
-	m := &c.in.sc.msg
-	err := wire.Decode(m, frame, c.dialect)
+	m, err := c.decode(frame)
 	if len(c.waiting) > 0 && m.Type != wire.Tversion && c.waiting[m.Tag] != nil {
 		return errTag
 	}
@@ -82,6 +81,14 @@ func (c *conn) handle(frame []byte) error {
 	}
 	c.now = asked{}
 	return nil
+}
+
+func (c *conn) decode(frame []byte) (*wire.Msg, error) {
+	sc := c.in.sc
+	if wire.DecodeRead(&sc.read, frame, c.dialect) {
+		return &sc.read, nil
+	}
+	return &sc.msg, wire.Decode(&sc.msg, frame, c.dialect)
 }
 
 func (c *conn) dispatch(m *wire.Msg) error {

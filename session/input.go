@@ -22,11 +22,12 @@ const (
 // scratch is what a connection borrows while it has input to handle. An idle
 // connection has none.
 type scratch struct {
-	in  []byte
-	out []byte
-	msg wire.Msg
-	st  fs.Stat
-	dir wire.Dir
+	in   []byte
+	out  []byte
+	msg  wire.Msg
+	read wire.Msg // only ever a Tread: see wire.DecodeRead
+	st   fs.Stat
+	dir  wire.Dir
 }
 
 var scratches = sync.Pool{New: func() any {

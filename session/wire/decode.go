@@ -48,6 +48,22 @@ func Decode(m *Msg, frame []byte, d Dialect) error {
 	return nil
 }
 
+// DecodeRead is Decode for the message that comes most: a Tread, into an m that
+// never was given to anything else, so that the fields it does not have are zero
+// without being zeroed each time. false: it is another message or malformed, and m
+// is as it was.
+func DecodeRead(m *Msg, frame []byte, d Dialect) bool {
+	if len(frame) < int(table[Tread].min) || Type(frame[4]) != Tread || !table[Tread].in.has(d) {
+		return false
+	}
+	m.Type, m.Tag = Tread, binary.LittleEndian.Uint16(frame[5:])
+	b := frame[HeaderLen:]
+	m.Fid = binary.LittleEndian.Uint32(b)
+	m.Offset = binary.LittleEndian.Uint64(b[4:])
+	m.Count = binary.LittleEndian.Uint32(b[12:])
+	return true
+}
+
 // reset zeroes m but keeps the storage of its lists. The strings in Names stay
 // behind their end, where names finds them again; long ones go, so that a peer
 // cannot make an idle connection hold them.
