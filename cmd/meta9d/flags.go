@@ -27,7 +27,7 @@ Serve the metadata of virtual machines over 9P.
   --qmp-dir GLOB     follow those at all paths that match, as they come and go;
                      may be repeated
   --qmp-listen ADDR  speak QMP at ADDR, unix:PATH, to the admin
-  --http ADDR        serve vminfod's HTTP API there, too; may be repeated. ADDR is
+  --http ADDR        serve vminfod's HTTP API there; may be repeated. ADDR is
                      HOST:PORT, :PORT (on the loopback) or unix:PATH. On
                      RUN/vminfo.sock the admin always has it
   --http-internal    show internal_metadata there, to whoever can connect
