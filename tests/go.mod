@@ -6,6 +6,7 @@ require meta9 v0.0.0
 
 require (
 	github.com/Plan9-Archive/libauth v0.0.0-20180917063427-d1ca9e94969d // indirect
+	github.com/digitalocean/go-libvirt v0.0.0-20220804181439-8648fbde413e // indirect
 	github.com/emersion/go-sasl v0.0.0-20200509203442-7bfe0ed36a21 // indirect
 	github.com/fhs/mux9p v0.3.1 // indirect
 	golang.org/x/exp v0.0.0-20231219180239-dc181d75b848 // indirect
@@ -14,6 +15,7 @@ require (
 require (
 	9fans.net/go v0.0.8-0.20250307142834-96bdba94b63f
 	github.com/Harvey-OS/ninep v0.0.0-20200724082702-d30a6d4f9789
+	github.com/digitalocean/go-qemu v0.0.0-20250212194115-ee9b0668d242
 	github.com/docker/go-p9p v0.0.0-20191112112554-37d97cf40d03
 	github.com/google/go-cmp v0.7.0
 	github.com/hugelgupf/p9 v0.4.1

@@ -156,7 +156,7 @@ func TestNoForeignModules(t *testing.T) {
 		t.Fatal(err)
 	}
 	foreign := []string{
-		"9fans.net", "aqwari.net", "github.com/Harvey-OS", "github.com/docker", "github.com/kennylevinsen",
+		"9fans.net", "aqwari.net", "github.com/Harvey-OS", "github.com/digitalocean", "github.com/docker", "github.com/kennylevinsen",
 		"github.com/knusbaum", "github.com/lionkov",
 	}
 	for _, r := range mod.Require {

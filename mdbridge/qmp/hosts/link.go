@@ -51,8 +51,11 @@ func (l *link) run() {
 		} else {
 			l.hosts.stopLeftOver(l.path, "")
 		}
+		if l.hosts.gone(l) {
+			return
+		}
 		l.complain(err)
-		if l.hosts.gone(l) || !l.wait(pause, err) {
+		if !l.wait(pause, err) {
 			return
 		}
 	}
