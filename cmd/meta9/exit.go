@@ -46,6 +46,7 @@ func exitCode(err error) int {
 	var u usageError
 	var e *client.Error
 	var m mdataError
+	var v vmadmError
 	switch connecting := errors.As(err, &e) && e.Op == "connect"; {
 	case err == nil:
 		return exitOK
@@ -57,6 +58,8 @@ func exitCode(err error) int {
 		return exitSignal
 	case errors.As(err, &m):
 		return m.code
+	case errors.As(err, &v):
+		return v.code
 	case connecting, errors.Is(err, client.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return exitNoServer
 	}
@@ -83,6 +86,11 @@ func (a *app) fail(err error) {
 	a.progress.hide()
 	if errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrUnknown) {
 		return // who interrupted it knows
+	}
+	var v vmadmError
+	if errors.As(err, &v) {
+		fmt.Fprintln(a.err, printable(v.text))
+		return
 	}
 	fmt.Fprintln(a.err, "meta9:", printable(err.Error()))
 	var u usageError

@@ -26,7 +26,9 @@ func newVM(a *app) *cobra.Command {
 			return misused("which vm command? There are %s", commandNames(cmd))
 		},
 	}
-	for _, add := range []func(*app) *cobra.Command{newVMList, newVMGet, newVMCreate, newVMUpdate, newVMDelete} {
+	for _, add := range []func(*app) *cobra.Command{
+		newVMList, newVMLookup, newVMGet, newVMEvents, newVMCreate, newVMUpdate, newVMDelete, newVMStart, newVMStop, newVMReboot,
+	} {
 		cmd.AddCommand(add(a))
 	}
 	return cmd
@@ -37,13 +39,14 @@ func vmPath(uuid string, file ...string) string {
 	return path.Join(append([]string{"/vms", uuid}, file...)...)
 }
 
-// uuidArg reads the argument that names a VM.
-func uuidArg(cmd *cobra.Command, arg string) (string, error) {
-	uuid, err := vm.ParseUUID(arg)
-	if err != nil {
-		return "", misused("Invalid or missing UUID for %s", cmd.Name())
+// uuidArg reads the first argument, which names a VM.
+func uuidArg(cmd *cobra.Command, args []string) (string, error) {
+	if len(args) > 0 {
+		if uuid, err := vm.ParseUUID(args[0]); err == nil {
+			return uuid, nil
+		}
 	}
-	return uuid, nil
+	return "", vmadmError{code: exitUsage, text: "Invalid or missing UUID for " + cmd.Name()}
 }
 
 // about makes an error speak of the VM instead of the file in which it was.

@@ -15,10 +15,10 @@ func newVMDelete(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "delete UUID",
 		Short:             "delete a VM and its metadata",
-		Args:              cobra.ExactArgs(1),
+		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeUUID,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			uuid, err := uuidArg(cmd, args[0])
+			uuid, err := uuidArg(cmd, args)
 			if err != nil {
 				return err
 			}

@@ -1,151 +1,118 @@
 package main
 
 import (
-	"cmp"
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
-	"sync"
+	"strings"
 
 	"github.com/spf13/cobra"
 
-	"meta9/fs/errs"
-	"meta9/session/client"
+	"meta9/mdbridge/vminfo"
 )
 
-// readers is how many VMs are read at a time.
-const readers = 32
+// tableOptions are the flags of vm list.
+type tableOptions struct {
+	parsable, noHeader bool
+	order, sort        string
+}
 
-// newVMList is `meta9 vm list`, in the columns of `vmadm list`. Other columns,
-// filters and forms belong between readVMs and printVMs.
 func newVMList(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "list",
+	var opt tableOptions
+	cmd := &cobra.Command{
+		Use:   "list [-p] [-H] [-o FIELD,...] [-s FIELD,...] [KEY=VALUE]...",
 		Short: "list VMs",
-		Long: `Print a table of the VMs, by RAM and UUID. What a VM does not say is a dash. TYPE is
-made of its brand, and RAM is in MiB: ram, or else max_physical_memory.`,
-		Args:              cobra.NoArgs,
+		Long: `Print a table of the VMs that all of KEY=VALUE are true of; KEY=~REGEXP takes a
+regular expression, in upper or lower case. A field or key is a property, or what is
+in one: nics.0.ip, tags.role, customer_metadata.NAME, and for a key nics.*.mac. What a
+VM does not say is a dash. type is made of the brand; ram is in MiB.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				vms, err := a.readVMs(ctx, c)
-				if err != nil {
-					return err
-				}
-				slices.SortFunc(vms, byRAM)
-				return printVMs(a.out, vms)
-			})
+		RunE: func(cmd *cobra.Command, args []string) error {
+			filters, err := readFilters(args, "filter")
+			if err != nil {
+				return err
+			}
+			order, sort, err := opt.fields()
+			if err != nil {
+				return err
+			}
+			vms, err := a.fetch(cmd, members(slices.Concat(order, sort, keysOf(filters))...))
+			if err != nil {
+				return err
+			}
+			vms = slices.DeleteFunc(vms, func(o listed) bool { return !o.matches(filters) })
+			slices.SortStableFunc(vms, func(x, y listed) int { return sortBy(sort, x, y) })
+			_, err = a.out.Write(opt.table(order, vms))
+			return err
 		},
 	}
+	f := cmd.Flags()
+	f.BoolVarP(&opt.parsable, "parsable", "p", false, "separate by colons, without a header; nothing for what is missing")
+	f.BoolVarP(&opt.noHeader, "no-header", "H", false, "leave the header out")
+	f.StringVarP(&opt.order, "order", "o", "uuid,type,ram,state,alias", "the `FIELDS` to print, by commas")
+	f.StringVarP(&opt.sort, "sort", "s", "ram,uuid", "sort by these `FIELDS`; -FIELD turns one round")
+	return cmd
 }
 
-// object is a VM as vm.json has it.
-type object map[string]json.RawMessage
-
-// text is a property as a table shows it: a string without its quotes, anything
-// else as it is written, a dash for what is not there.
-func (o object) text(name string) string {
-	raw, ok := o[name]
-	var s string
-	switch {
-	case !ok, string(raw) == "null":
-		return "-"
-	case json.Unmarshal(raw, &s) == nil:
-		return orDash(s)
+func keysOf(filters []vminfo.Filter) (keys []string) {
+	for i := range filters {
+		keys = append(keys, filters[i].Key)
 	}
-	return string(raw)
+	return keys
 }
 
-// kinds are the types that brands have in tables; of others the brand is shown.
-var kinds = map[string]string{"joyent": "OS", "joyent-minimal": "OS", "lx": "LX", "kvm": "KVM", "bhyve": "BHYV"}
-
-// kind is what TYPE shows: no payload has it, so vmadm makes it up from the brand.
-func (o object) kind() string {
-	brand := o.text("brand")
-	return cmp.Or(kinds[brand], brand)
-}
-
-// ram is what RAM shows: zones have max_physical_memory in its place.
-func (o object) ram() string {
-	if ram := o.text("ram"); ram != "-" {
-		return ram
+// fields are the fields to print and to sort by.
+func (opt tableOptions) fields() (order, sort []string, err error) {
+	order, sort = strings.Split(opt.order, ","), strings.Split(opt.sort, ",")
+	if err := checkFields(order, "order"); err != nil {
+		return nil, nil, err
 	}
-	return o.text("max_physical_memory")
+	return order, sort, checkFields(sort, "sort")
 }
 
-func byRAM(x, y object) int {
-	mib := func(o object) float64 {
-		n, _ := strconv.ParseFloat(o.ram(), 64)
-		return n
+func checkFields(fields []string, what string) error {
+	for _, field := range fields {
+		name := field
+		if what == "sort" && field != "" && strings.ContainsAny(field[:1], "+-") {
+			name = field[1:]
+		}
+		if anyElement.MatchString(name) {
+			return vmadmError{code: exitFailed, text: "Invalid " + what + " key: " + strconv.Quote(field)}
+		}
+		if _, ok := columnOf(name); !ok {
+			return vmadmError{code: exitFailed, text: "invalid " + what + " field: " + field}
+		}
 	}
-	return cmp.Or(cmp.Compare(mib(x), mib(y)), cmp.Compare(x.text("uuid"), y.text("uuid")))
+	return nil
 }
 
-// printVMs prints the table with vmadm's widths, so that scripts that cut columns
-// go on working.
-func printVMs(w io.Writer, vms []object) error {
-	const row = "%-36s  %-4s  %-7s  %-16s  %s\n"
-	table := fmt.Appendf(nil, row, "UUID", "TYPE", "RAM", "STATE", "ALIAS")
-	for _, o := range vms {
-		table = fmt.Appendf(table, row, printable(o.text("uuid")), printable(o.kind()), printable(o.ram()),
-			printable(o.text("state")), printable(o.text("alias")))
-	}
-	_, err := w.Write(table)
-	return err
-}
-
-// readVMs reads all VMs, several at a time.
-func (a *app) readVMs(ctx context.Context, c *client.Client) (vms []object, err error) {
-	list, err := c.ReadDir(ctx, vmPath(""))
-	if err != nil {
-		return nil, err
-	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	var (
-		mu   sync.Mutex
-		all  sync.WaitGroup
-		next = make(chan string)
-	)
-	for range min(readers, len(list)) {
-		all.Go(func() {
-			for uuid := range next {
-				o, err := readVM(ctx, c, uuid)
-				if err != nil {
-					stop(err)
-				}
-				if o != nil {
-					mu.Lock()
-					vms = append(vms, o)
-					a.progress.say(fmt.Sprintf("%d of %d VMs", len(vms), len(list)))
-					mu.Unlock()
-				}
-			}
+// table is the VMs as lines of these fields.
+func (opt tableOptions) table(order []string, vms []listed) (b []byte) {
+	if !opt.parsable && !opt.noHeader {
+		b = opt.line(b, order, func(field string) string {
+			c, _ := columnOf(field)
+			return c.header
 		})
 	}
-	for _, i := range list {
-		next <- i.Name
+	for _, o := range vms {
+		b = opt.line(b, order, o.word)
 	}
-	close(next)
-	all.Wait()
-	return vms, context.Cause(ctx)
+	return b
 }
 
-// readVM reads one VM; nil without an error: it was deleted meanwhile.
-func readVM(ctx context.Context, c *client.Client, uuid string) (o object, err error) {
-	data, err := c.ReadFile(ctx, vmPath(uuid, "vm.json"))
-	switch {
-	case errors.Is(err, errs.NotFound):
-		return nil, nil
-	case err != nil:
-		return nil, err
+func (opt tableOptions) line(b []byte, order []string, word func(field string) string) []byte {
+	var words []string
+	for _, field := range order {
+		w := printable(word(field))
+		if !opt.parsable {
+			c, _ := columnOf(field)
+			w = fmt.Sprintf("%-*s", c.width, orDash(w))
+		}
+		words = append(words, w)
 	}
-	if err := json.Unmarshal(data, &o); err != nil {
-		return nil, fmt.Errorf("%s: the server's JSON: %w", uuid, err)
+	sep := "  "
+	if opt.parsable {
+		sep = ":"
 	}
-	return o, nil
+	return append(append(b, strings.TrimRight(strings.Join(words, sep), " ")...), '\n')
 }

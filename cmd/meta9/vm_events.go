@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"meta9/fs/vm"
+	"meta9/mdbridge/vminfo"
+)
+
+// eventOptions are the flags of vm events and vminfo events.
+type eventOptions struct {
+	full, json, ready bool
+}
+
+func (opt *eventOptions) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVarP(&opt.full, "full", "f", false, "whole dates and names of VMs")
+	f.BoolVarP(&opt.json, "json", "j", false, "one JSON object a line")
+	f.BoolVarP(&opt.ready, "ready", "r", false, "the first event too, with which the stream begins")
+}
+
+func newVMEvents(a *app) *cobra.Command {
+	var opt eventOptions
+	cmd := &cobra.Command{
+		Use:   "events [-f] [-j] [-r] [UUID]",
+		Short: "print what changes in VMs, as it happens",
+		Long: `Print a line for each change of a VM: when, which VM, its alias, what was done, and of
+a modify each property, its old and its new value. It runs until it is interrupted,
+and fails when the stream ends. It asks the vminfod socket beside the admin's.`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeUUID,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			socket := a.vminfoSocket()
+			if socket == "" {
+				return fmt.Errorf("there is no vminfo.sock beside the admin's socket; over a network use 'meta9 watch'")
+			}
+			return a.events(cmd.Context(), "unix:"+socket, opt, strings.Join(args, ""))
+		},
+	}
+	opt.flags(cmd)
+	return cmd
+}
+
+// events prints the events of the service at addr; of one VM, if it is named.
+func (a *app) events(ctx context.Context, addr string, opt eventOptions, only string) error {
+	c, err := vminfo.New(addr, "meta9 events")
+	if err != nil {
+		return misused("%w", err)
+	}
+	defer c.Close()
+	if err := a.known(ctx, c, only); err != nil {
+		return err
+	}
+	s, err := c.Events(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	a.progress.hide()
+	for {
+		ev, err := s.Next()
+		switch {
+		case err == io.EOF:
+			return fmt.Errorf("the event stream has ended")
+		case err != nil:
+			return err
+		case ev.Type == vminfo.Fault:
+			return fmt.Errorf("%s", ev.Error)
+		case ev.Type == vminfo.Ready && !opt.ready, ev.Type != vminfo.Ready && only != "" && ev.Zonename != only:
+			continue
+		}
+		if _, err := a.out.Write(opt.lines(ev)); err != nil {
+			return err
+		}
+	}
+}
+
+// known fails when there is no VM of that name; "" is all.
+func (a *app) known(ctx context.Context, c *vminfo.Client, name string) error {
+	if name == "" {
+		return nil
+	}
+	ctx, cancel := a.limited(ctx)
+	defer cancel()
+	_, err := c.VM(ctx, name)
+	if notFound(err) {
+		return vmadmError{code: exitFailed, text: "VM " + name + " not found"}
+	}
+	return err
+}
+
+// lines are an event as it is printed.
+func (opt eventOptions) lines(ev *vminfo.Event) []byte {
+	if opt.json {
+		return append(ev.Raw, '\n')
+	}
+	date, name := ev.Date.UTC().Format("15:04:05.000Z"), ev.Zonename
+	if opt.full {
+		date = ev.Date.UTC().Format(vminfo.DateFormat)
+	} else {
+		name, _, _ = strings.Cut(name, "-")
+	}
+	if ev.Type == vminfo.Ready {
+		if opt.full {
+			return fmt.Appendf(nil, "[%s] %s (uuid %s)\n", date, ev.Type, printable(ev.UUID))
+		}
+		return fmt.Appendf(nil, "[%s] %s\n", date, ev.Type)
+	}
+	base := fmt.Sprintf("[%s] %s %s %s", date, printable(name), shortAlias(ev.Alias()), printable(ev.Type))
+	if ev.Changes == nil {
+		return []byte(base + "\n")
+	}
+	var b []byte
+	for _, c := range ev.Changes {
+		b = fmt.Appendf(b, "%s: %s %s :: %s -> %s\n", base, printable(c.PrettyPath), printable(c.Action), given(c.OldValue), given(c.NewValue))
+	}
+	return b
+}
+
+// shortAlias is an alias of at most 30 characters.
+func shortAlias(alias string) string {
+	const longest = 30
+	r := []rune(printable(orDash(alias)))
+	if len(r) > longest {
+		return string(r[:longest-3]) + "..."
+	}
+	return string(r)
+}
+
+// given is a value of a change, or what JavaScript prints for none.
+func given(raw []byte) string {
+	if raw == nil {
+		return "undefined"
+	}
+	v, err := vm.ParseValue(raw)
+	if err != nil {
+		return printable(string(raw))
+	}
+	return printable(string(v.AppendJSON(nil)))
+}

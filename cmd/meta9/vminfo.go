@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"meta9/mdbridge/vminfo"
+)
+
+// vminfodAddr is where vminfod listens, and meta9d if it is told so.
+const vminfodAddr = "http://127.0.0.1:9090"
+
+func newVminfo(a *app) *cobra.Command {
+	var addr string
+	cmd := &cobra.Command{
+		Use:   "vminfo COMMAND [ARG]...",
+		Short: "ask a vminfod, or meta9d's own",
+		Long: `Ask a vminfod by its HTTP API. It is looked for beside meta9d's admin socket, then at
+` + vminfodAddr + `; --url names another place.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return misused("which vminfo command? There are %s", commandNames(cmd))
+		},
+	}
+	cmd.PersistentFlags().StringVar(&addr, "url", "", "the vminfod is at `ADDR`: http://HOST:PORT or unix:PATH")
+	at := func() string { return a.vminfod(addr) }
+	for _, add := range []func(*app, func() string) *cobra.Command{newVminfoPing, newVminfoStatus, newVminfoVMs, newVminfoVM, newVminfoEvents} {
+		cmd.AddCommand(add(a, at))
+	}
+	return cmd
+}
+
+// vminfod is where the vminfod is.
+func (a *app) vminfod(addr string) string {
+	if addr != "" {
+		return addr
+	}
+	if socket := a.vminfoSocket(); socket != "" {
+		return "unix:" + socket
+	}
+	return vminfodAddr
+}
+
+// ask gets one answer.
+func (a *app) ask(cmd *cobra.Command, addr string, do func(ctx context.Context, c *vminfo.Client) ([]byte, error)) ([]byte, error) {
+	ctx, cancel := a.limited(cmd.Context())
+	defer cancel()
+	c, err := vminfo.New(addr, "meta9 vminfo")
+	if err != nil {
+		return nil, misused("%w", err)
+	}
+	defer c.Close()
+	a.progress.say("waiting for " + addr)
+	return do(ctx, c)
+}
+
+// notFound tells whether a vminfod has said that there is no such thing.
+func notFound(err error) bool {
+	var s *vminfo.StatusError
+	return errors.As(err, &s) && s.Code == http.StatusNotFound
+}
+
+// inWords makes what a vminfod refuses what its own client prints.
+func inWords(err error) error {
+	var s *vminfo.StatusError
+	if errors.As(err, &s) {
+		return vmadmError{code: exitFailed, text: s.Error()}
+	}
+	return err
+}
+
+func newVminfoPing(a *app, at func() string) *cobra.Command {
+	return &cobra.Command{
+		Use: "ping", Short: "tell whether it answers", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := a.ask(cmd, at(), get("/ping"))
+			if err != nil {
+				return inWords(err)
+			}
+			var answer struct{ Ping string }
+			if err := json.Unmarshal(b, &answer); err != nil {
+				return fmt.Errorf("the answer to ping: %w", err)
+			}
+			fmt.Fprintln(a.out, printable(answer.Ping))
+			return nil
+		},
+	}
+}
+
+// get asks for a path.
+func get(path string) func(context.Context, *vminfo.Client) ([]byte, error) {
+	return func(ctx context.Context, c *vminfo.Client) ([]byte, error) { return c.Get(ctx, path) }
+}
+
+func newVminfoVMs(a *app, at func() string) *cobra.Command {
+	return &cobra.Command{
+		Use: "vms", Short: "print all VMs as JSON", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := a.ask(cmd, at(), get("/vms"))
+			if err != nil {
+				return inWords(err)
+			}
+			return a.printJSON(b)
+		},
+	}
+}
+
+func newVminfoVM(a *app, at func() string) *cobra.Command {
+	return &cobra.Command{
+		Use: "vm ZONENAME", Short: "print a VM as JSON", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeUUID,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := a.ask(cmd, at(), func(ctx context.Context, c *vminfo.Client) ([]byte, error) { return c.VM(ctx, args[0]) })
+			if err != nil {
+				return inWords(err)
+			}
+			return a.printJSON(b)
+		},
+	}
+}
+
+func newVminfoEvents(a *app, at func() string) *cobra.Command {
+	var opt eventOptions
+	cmd := &cobra.Command{
+		Use: "events [-f] [-j] [-r]", Short: "print what changes in VMs, as it happens", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return inWords(a.events(cmd.Context(), at(), opt, ""))
+		},
+	}
+	opt.flags(cmd)
+	return cmd
+}
+
+func newVminfoStatus(a *app, at func() string) *cobra.Command {
+	var asJSON, full bool
+	cmd := &cobra.Command{
+		Use: "status [-j] [-f]", Short: "print how it is", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path := "/status"
+			if full {
+				path += "?full=true"
+			}
+			b, err := a.ask(cmd, at(), get(path))
+			switch {
+			case err != nil:
+				return inWords(err)
+			case asJSON:
+				return a.printJSON(b)
+			}
+			var st vminfodStatus
+			if err := json.Unmarshal(b, &st); err != nil {
+				return fmt.Errorf("the status: %w", err)
+			}
+			_, err = a.out.Write([]byte(strings.Join(st.lines(), "\n") + "\n"))
+			return err
+		},
+	}
+	cmd.Flags().BoolVarP(&asJSON, "json", "j", false, "as JSON")
+	cmd.Flags().BoolVarP(&full, "full", "f", false, "ask for all there is")
+	return cmd
+}
