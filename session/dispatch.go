@@ -64,7 +64,7 @@ func (c *conn) handle(frame []byte) error {
 	if len(c.waiting) > 0 && m.Type != wire.Tversion && c.waiting[m.Tag] != nil {
 		return errTag
 	}
-	if c.srv.cfg.Trace != nil {
+	if c.srv.trace.Load() != nil {
 		c.traceRequest(m)
 	}
 	c.seq++

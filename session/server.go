@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -47,7 +48,8 @@ type Server struct {
 	misses  misses
 	rare    rareLog
 	locks   lockTable
-	quit    chan struct{} // closed by Drain
+	quit    chan struct{}                     // closed by Drain
+	trace   atomic.Pointer[func(line string)] // nil: off
 
 	mu        sync.Mutex // after any conn.mu
 	conns     map[*conn]struct{}
@@ -71,6 +73,7 @@ func New(cfg Config) *Server {
 		table: table{byID: make(map[uint64]*session), byKey: make(map[indexID]*session), vms: make(map[string]*vmUse)},
 		rare:  rareLog{log: cfg.Log, now: cfg.Now, by: make(map[string]*held)},
 	}
+	s.SetTrace(cfg.Trace)
 	cfg.Tree.GraftRoot("sessions", s.folder)
 	return s
 }

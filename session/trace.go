@@ -7,6 +7,15 @@ import (
 	"meta9/session/wire"
 )
 
+// SetTrace makes f what Config.Trace was; nil turns tracing off.
+func (s *Server) SetTrace(f func(line string)) {
+	if f == nil {
+		s.trace.Store(nil)
+		return
+	}
+	s.trace.Store(&f)
+}
+
 // traceRequest tells of a request, without what is secret.
 func (c *conn) traceRequest(m *wire.Msg) {
 	hidden := c.hides(m.Fid, m.Names)
@@ -16,7 +25,7 @@ func (c *conn) traceRequest(m *wire.Msg) {
 // traceReply tells of the reply that begins at from in the output. It answers a
 // request on fid, with those names.
 func (c *conn) traceReply(from int, fid uint32, names []string) {
-	if c.srv.cfg.Trace == nil {
+	if c.srv.trace.Load() == nil {
 		return
 	}
 	var m wire.Msg
@@ -27,7 +36,9 @@ func (c *conn) traceReply(from int, fid uint32, names []string) {
 
 func (c *conn) traceLine(way string, m *wire.Msg, hidden bool) {
 	line := wire.Mask(m, func(uint32) bool { return hidden })
-	c.srv.cfg.Trace(c.sess.who.String() + " " + strconv.FormatUint(c.id, 10) + " " + way + " " + line)
+	if trace := c.srv.trace.Load(); trace != nil {
+		(*trace)(c.sess.who.String() + " " + strconv.FormatUint(c.id, 10) + " " + way + " " + line)
+	}
 }
 
 // hides tells whether the data of a file may be secret: passwords are in keys

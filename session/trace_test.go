@@ -100,3 +100,18 @@ func TestLogIsRare(t *testing.T) {
 		t.Errorf("%v: %s", err, log)
 	}
 }
+
+// TestSetTrace turns tracing on and off while a connection goes on.
+func TestSetTrace(t *testing.T) {
+	var trace lines
+	w := newWorld(t, nil)
+	a := w.dial("unix", peers["admin"])
+	a.do(version(), wire.Rversion)
+	w.server.SetTrace(trace.add)
+	a.do(&wire.Msg{Type: wire.Tclunk, Fid: 7}, wire.Rerror)
+	w.server.SetTrace(nil)
+	a.do(&wire.Msg{Type: wire.Tclunk, Fid: 8}, wire.Rerror)
+	if got := trace.String(); strings.Contains(got, "Tversion") || !strings.Contains(got, "fid 7") || strings.Contains(got, "fid 8") {
+		t.Errorf("traced:\n%s", got)
+	}
+}

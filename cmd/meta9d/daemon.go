@@ -88,7 +88,7 @@ func (d *daemon) start(salvage bool) error {
 		Limits:   d.cfg.Limits.session(),
 		Lifetime: time.Duration(d.cfg.Session.Lifetime),
 		Auth:     ring,
-		Trace:    d.trace(),
+		Trace:    d.trace(d.cfg.Trace),
 		Log:      d.log,
 	})
 	if err := d.listen(); err != nil {
@@ -219,8 +219,8 @@ func creatable(dir string) error {
 }
 
 // trace is what is done with each message, if anything is.
-func (d *daemon) trace() func(line string) {
-	if !d.cfg.Trace {
+func (d *daemon) trace(on bool) func(line string) {
+	if !on {
 		return nil
 	}
 	return func(line string) { d.log.Log().Msg(line) }

@@ -60,6 +60,7 @@ func (d *daemon) newQMP(t *tree.Tree) {
 	d.qmp = qmp.New(qmp.Config{
 		Tree: t, Version: version(), Quit: d.quit, Log: d.log,
 		Sessions: func() []json.RawMessage { return d.server.Sessions() },
+		Trace:    func(on bool) { d.server.SetTrace(d.trace(on)) },
 	})
 	q := &d.cfg.QMP
 	if len(q.Sockets)+len(q.Dirs) == 0 {

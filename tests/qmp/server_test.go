@@ -61,7 +61,7 @@ func run(m *goqemu.SocketMonitor, into any, execute string, args map[string]any)
 }
 
 func TestGoQEMU(t *testing.T) {
-	_, path := newServer(t)
+	s, path := newServer(t)
 	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v %v", fi, err)
 	}
@@ -94,6 +94,14 @@ func TestGoQEMU(t *testing.T) {
 	if err := run(other, &sessions, "query-sessions", nil); err != nil || len(sessions) != 0 {
 		t.Errorf("%+v: %v", sessions, err)
 	}
+	if err := run(other, nil, "trace", map[string]any{"enable": true}); err != nil {
+		t.Error(err)
+	}
+	s.Conn("")
+	if err := run(other, &sessions, "query-sessions", nil); err != nil || len(sessions) != 1 || sessions[0]["who"] != "admin" {
+		t.Errorf("%+v: %v", sessions, err)
+	}
+	testenv.Eventually(t, "9P is traced", func() bool { return strings.Contains(s.Log(), "admin 1 <- Tversion") })
 	if err := run(other, nil, "nonsense", nil); err == nil || !strings.Contains(err.Error(), "has not been found") {
 		t.Errorf("error %v", err)
 	}
