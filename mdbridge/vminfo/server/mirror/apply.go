@@ -58,7 +58,9 @@ func (m *Mirror) flush() {
 		delete(m.clashes, c.uuid) // this is newer
 		if err := <-c.done; err != nil {
 			m.failed(c, err)
+			continue
 		}
+		delete(m.refused, c.uuid)
 	}
 	if len(window) > 0 {
 		m.retry()
