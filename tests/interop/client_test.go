@@ -58,6 +58,7 @@ var kinds = []kind{
 	}},
 	{name: "ninep", dial: dialNinep, peer: peerKnusbaum},
 	{name: "qp", dial: dialQp, peer: peerQp},
+	{name: "p9", dial: dialP9, peer: peerLocal},
 }
 
 // pieces cuts value into what fits one message; an empty value is one piece.
