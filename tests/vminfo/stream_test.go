@@ -1,0 +1,121 @@
+package vminfo
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"meta9/tests/testenv"
+)
+
+// TestStreamIsTheList: VMs are created, updated and deleted 1,000 times by each of
+// 8 writers; the stream applied to its first line is what /vms has, for a client
+// that is there all the time, and for one that comes back after a restart.
+func TestStreamIsTheList(t *testing.T) {
+	s := start(t, "--data", "")
+	all := follow(s.events(""))
+	all.until(func() bool { return true })
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			if err := s.churn(w, 1000); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 3 { // some that come in the middle, and go
+		late := follow(s.events("?since=0"))
+		late.until(func() bool { return late.seen > 50 })
+		again := follow(s.events(fmt.Sprintf("?since=%d", late.rev)))
+		again.vms, again.rev = late.vms, late.rev
+		again.until(func() bool { return again.seen > 50 })
+	}
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		s.Create([]byte(`{"uuid":"` + testenv.UUID(1) + `"}`))
+		close(done)
+	}()
+	all.until(func() bool { return all.vms[testenv.UUID(1)] != "" })
+	<-done
+	if d := cmp.Diff(s.vms(), all.vms); d != "" {
+		t.Errorf("(-/vms +stream):\n%s", d)
+	}
+	if all.seen < 8*1000/2 {
+		t.Errorf("only %d lines", all.seen)
+	}
+}
+
+// TestSinceAfterRestart: a client that comes back to a daemon that was killed gets
+// all VMs again first, since nobody knows what it missed.
+func TestSinceAfterRestart(t *testing.T) {
+	s := start(t)
+	if err := s.churn(1, 9); err != nil {
+		t.Fatal(err)
+	}
+	f := follow(s.events("?since=0"))
+	f.until(func() bool { return true })
+	s.verb(`create {"uuid":%q}`, testenv.UUID(1))
+	f.until(func() bool { return f.vms[testenv.UUID(1)] != "" })
+	s.Restart()
+	s.verb(`update %s {"alias":"back"}`, testenv.UUID(1))
+
+	back := follow(s.events(fmt.Sprintf("?since=%d", f.rev)))
+	back.rev = f.rev
+	first := back.next()
+	if first.Type != "ready" || first.Rev <= f.rev {
+		t.Fatalf("%s at %d, after %d", first.Type, first.Rev, f.rev)
+	}
+	back.apply(first)
+	s.verb(`update %s {"alias":"again"}`, testenv.UUID(1))
+	back.until(func() bool { return back.seen == 2 })
+	if d := cmp.Diff(s.vms(), back.vms); d != "" {
+		t.Errorf("(-/vms +stream):\n%s", d)
+	}
+}
+
+// TestInternal: internal metadata is only there with --http-internal.
+func TestInternal(t *testing.T) {
+	for _, internal := range []bool{false, true} {
+		var args []string
+		if internal {
+			args = []string{"--http-internal"}
+		}
+		s := start(t, append(args, "--data", "")...)
+		s.verb(`create {"uuid":%q,"internal_metadata":{"root_pw":"secret"}}`, testenv.UUID(1))
+		want := `[{"uuid":"` + testenv.UUID(1) + `"}]`
+		if internal {
+			want = `[{"uuid":"` + testenv.UUID(1) + `","internal_metadata":{"root_pw":"secret"}}]`
+		}
+		if got := s.get("/vms"); got != want {
+			t.Errorf("--http-internal %v: %s", internal, got)
+		}
+	}
+}
+
+// TestProbes: /healthz, /readyz and /metrics answer, and a Host from elsewhere does
+// not get in.
+func TestProbes(t *testing.T) {
+	s := start(t, "--data", "")
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/status?full=1"} {
+		if s.get(path) == "" {
+			t.Errorf("%s is empty", path)
+		}
+	}
+	req, err := http.NewRequest(http.MethodGet, s.url+"/vms", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "10.0.2.2:9090"
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden {
+		t.Errorf("as QEMU's guests call the host: %s", resp.Status)
+	}
+}
