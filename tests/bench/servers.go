@@ -42,6 +42,7 @@ var (
 	plain = speech{version: "9P2000"}
 	linux = speech{version: "9P2000.L", linux: true}
 	ours  = speech{version: "9P2000.e", aname: "vms/" + benchVM + "/keys"}
+	oursL = speech{version: "9P2000.L", aname: ours.aname, linux: true}
 	none  = speech{}
 )
 
@@ -49,6 +50,7 @@ var (
 const (
 	sEcho    = "echo"
 	sMeta9   = "meta9d"
+	sMeta9L  = "meta9d 9P2000.L"
 	sMdata   = "meta9d mdata"
 	sStatic  = "p9 staticfs"
 	sLocal   = "p9 localfs"
@@ -61,6 +63,7 @@ const (
 var servers = []server{
 	{sEcho, peers.Echo, none},
 	{sMeta9, nil, ours},
+	{sMeta9L, nil, oursL},
 	{sMdata, nil, none},
 	{sStatic, peers.Static, linux},
 	{sLocal, peers.Local, linux},
