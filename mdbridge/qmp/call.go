@@ -50,22 +50,26 @@ func (c *Client) Pass(ctx context.Context, text []byte) (json.RawMessage, error)
 	return bytes.TrimSuffix(AppendReturn(nil, a.ret, id), []byte(lineEnd)), nil
 }
 
+// ErrNoCommand is in the chain of Pass's error for a text that is no command.
+// Nothing was sent.
+var ErrNoCommand = errors.New("not a command")
+
 // parseCommand reads exactly one object.
 func parseCommand(text []byte) (map[string]any, error) {
 	d := NewDecoder(bytes.NewReader(append(bytes.Clone(text), '\n')), 8*len(text)+2)
 	v, err := d.Next()
 	if err != nil {
-		return nil, fmt.Errorf("not a command: %w", ending(err))
+		return nil, fmt.Errorf("%w: %w", ErrNoCommand, ending(err))
 	}
 	if v[0] != '{' {
-		return nil, errors.New("QMP input must be a JSON object")
+		return nil, fmt.Errorf("%w: it must be a JSON object", ErrNoCommand)
 	}
 	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(v, &raw); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrNoCommand, err)
 	}
 	if _, err := d.Next(); err == nil {
-		return nil, errors.New("one command at a time")
+		return nil, fmt.Errorf("%w: one at a time", ErrNoCommand)
 	}
 	members := make(map[string]any, len(raw))
 	for name, value := range raw {
@@ -91,7 +95,7 @@ func (c *Client) call(ctx context.Context, members map[string]any) (answer, erro
 		return a, nil
 	case <-ctx.Done():
 		c.forget(id)
-		return answer{}, ctx.Err()
+		return answer{}, context.Cause(ctx)
 	case <-c.done:
 	}
 	select {
@@ -131,10 +135,10 @@ func (c *Client) send(ctx context.Context, command any) error {
 	case c.sending <- struct{}{}:
 		defer func() { <-c.sending }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	err = during(ctx, c.conn.SetWriteDeadline, func() error {
 		_, err := c.conn.Write(append(text, lineEnd...))
@@ -144,8 +148,8 @@ func (c *Client) send(ctx context.Context, command any) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		c.fail(fmt.Errorf("a command was sent in part: %w", ctx.Err()))
-		return ctx.Err()
+		c.fail(fmt.Errorf("a command was sent in part: %w", context.Cause(ctx)))
+		return context.Cause(ctx)
 	}
 	c.fail(err)
 	return c.Err()

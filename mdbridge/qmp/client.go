@@ -108,7 +108,7 @@ func (c *Client) greet(ctx context.Context, limit time.Duration) error {
 	})
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return context.Cause(ctx)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("no greeting within %s; another client may have this socket", limit)
 	case err != nil:

@@ -345,7 +345,7 @@ func TestPassRefuses(t *testing.T) {
 		"{":               "not a command: the connection ended in the middle",
 		"[1]":             "must be a JSON object",
 		"{nil}":           "invalid keyword",
-		`{"a":1} {"b":1}`: "one command at a time",
+		`{"a":1} {"b":1}`: "one at a time",
 	} {
 		if _, err := c.Pass(t.Context(), []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)

@@ -169,6 +169,8 @@ func (q *QEMU) command(text []byte) error {
 func (q *QEMU) run(name string) string {
 	switch name {
 	case "qmp_capabilities", "system_powerdown", "system_reset", "quit":
+	case "query-commands":
+		return `[{"name": "query-name"}, {"name": "query-status"}, {"name": "quit"}, {"name": "stop"}]`
 	case "query-uuid":
 		return fmt.Sprintf(`{"UUID": %q}`, q.uuid)
 	case "query-name":
