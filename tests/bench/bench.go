@@ -43,6 +43,7 @@ type bench struct {
 	tmp     string // everything on disk; removed at the end
 	running map[string]*instance
 	scale   string // the folder of many VMs, once made
+	meta9   string // the client, once built
 }
 
 func newBench(o options) (*bench, error) {
