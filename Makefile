@@ -11,7 +11,7 @@ GOFUMPT     := .tools/gofumpt-v0.12.0
 STATICCHECK := .tools/staticcheck-v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test unit blackbox test-guest check fuzz bench docs clean cc
+.PHONY: help build run test unit blackbox test-guest check fuzz bench bench-guest docs clean cc
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

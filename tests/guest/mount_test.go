@@ -24,7 +24,7 @@ type host struct {
 }
 
 // serve starts a meta9d that has a VM.
-func serve(t *testing.T, o daemon.Options) *host {
+func serve(t testing.TB, o daemon.Options) *host {
 	s := testenv.Start(t, o)
 	s.NewVM(uuid, `{"uuid":"`+uuid+`","alias":"guest","customer_metadata":{"motd":"hello"}}`)
 	return &host{s, s.Conn("vms/" + uuid)}
