@@ -67,6 +67,9 @@ bench: build ## measure meta9d beside other servers; BENCH="-rows read1,read64 -
 	cd tests && $(GO) build -o ../bin/bench ./bench
 	bin/bench -meta9d bin/meta9d $(BENCH)
 
+bench-guest: ## cat in a guest 1,000 times: meta9d, diod, p9's server, QEMU's virtio-9p
+	cd tests && $(GO) test -run '^$$' -bench Cat -benchtime 1x -timeout 30m ./guest
+
 docs: build ## write the manual pages of the commands to docs/
 	$(GO) generate ./cmd/...
 
