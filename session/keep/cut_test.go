@@ -216,9 +216,7 @@ func TestCuts(t *testing.T) {
 			for id := range 4 {
 				workers = append(workers, newWorker(t, root, id, seed))
 			}
-			h.mu.Lock()
-			h.cut = rand.New(rand.NewPCG(seed, 99))
-			h.mu.Unlock()
+			h.cutting(seed, 4000)
 			h.drop()
 			var wg sync.WaitGroup
 			for _, w := range workers {

@@ -63,9 +63,12 @@ type host struct {
 	away   bool                  // nobody answers
 	conns  []net.Conn            // ends that the server has
 	made   int                   // transports so far
-	cut    *rand.Rand            // not nil: transports end at random
+	cut    *rand.Rand            // not nil: transports end at random, after
+	most   int                   // so many bytes at most
 	cuts   int
 	served sync.WaitGroup
+
+	torn bool // the client ends within a frame
 }
 
 func newHost(t testing.TB) *host {
@@ -149,7 +152,17 @@ func (h *host) Dial(context.Context) (net.Conn, error) {
 		return theirs, nil
 	}
 	h.cuts++
-	return &scissors{Conn: theirs, left: h.cut.IntN(4000), read: h.cut.IntN(40) == 0}, nil
+	return &scissors{Conn: theirs, left: h.cut.IntN(h.most), read: h.cut.IntN(40) == 0}, nil
+}
+
+// cutting makes transports end after at most so many bytes; 0: no more.
+func (h *host) cutting(seed uint64, most int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.most, h.cut = most, nil
+	if most > 0 {
+		h.cut = rand.New(rand.NewPCG(seed, 99))
+	}
 }
 
 // scissors is a transport that ends after a number of bytes: of both directions, or
@@ -252,7 +265,7 @@ func (h *host) keeper(opt keep.Options) net.Conn {
 		end.Close()
 		select {
 		case err := <-done:
-			if err != nil {
+			if err != nil && !h.torn {
 				h.t.Errorf("the keeper ended with %v", err)
 			}
 		case <-time.After(patient):
