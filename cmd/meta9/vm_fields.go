@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -123,40 +124,68 @@ func (o listed) matches(filters []vminfo.Filter) bool {
 	return vminfo.Query{Filters: filters}.Match(o.member)
 }
 
-// sortBy compares two VMs by fields in this order; one that begins with a - is
-// turned round. What is missing is greater than all that is there.
-func sortBy(fields []string, x, y listed) int {
-	for _, field := range fields {
-		sign := 1
-		if strings.HasPrefix(field, "-") {
-			sign = -1
-		}
-		if c := compareAt(strings.TrimLeft(field, "+-"), x, y); c != 0 {
-			return sign * c
-		}
-	}
-	return 0
+// sortKey is what a VM is sorted by in one field. What is missing is greater than
+// all that is there.
+type sortKey struct {
+	missing, numeric bool
+	number           float64
+	text             string
 }
 
-func compareAt(field string, x, y listed) int {
-	a, there := x.find(field)
-	b, here := y.find(field)
-	if !there || !here {
-		return cmp.Compare(boolRank(!there), boolRank(!here))
+func (o listed) key(field string) sortKey {
+	v, ok := o.find(strings.TrimLeft(field, "+-"))
+	if !ok {
+		return sortKey{missing: true}
 	}
-	m, errA := strconv.ParseFloat(a.Text, 64)
-	n, errB := strconv.ParseFloat(b.Text, 64)
-	if a.Kind == vm.NumberValue && b.Kind == vm.NumberValue && errA == nil && errB == nil {
-		return cmp.Compare(m, n)
-	}
-	return cmp.Compare(vminfo.Text(a), vminfo.Text(b))
+	n, err := strconv.ParseFloat(v.Text, 64)
+	return sortKey{numeric: v.Kind == vm.NumberValue && err == nil, number: n, text: vminfo.Text(v)}
 }
 
-func boolRank(b bool) int {
+func (k *sortKey) compare(l *sortKey) int {
+	switch {
+	case k.missing || l.missing:
+		return rank(k.missing) - rank(l.missing)
+	case k.numeric && l.numeric:
+		return cmp.Compare(k.number, l.number)
+	}
+	return cmp.Compare(k.text, l.text)
+}
+
+func rank(b bool) int {
 	if b {
 		return 1
 	}
 	return 0
+}
+
+// sortVMs sorts by fields in this order; one that begins with a - is turned round.
+func sortVMs(vms []listed, fields []string) {
+	type row struct {
+		o    listed
+		keys []sortKey
+	}
+	rows := make([]row, len(vms))
+	for i, o := range vms {
+		rows[i].o = o
+		for _, field := range fields {
+			rows[i].keys = append(rows[i].keys, o.key(field))
+		}
+	}
+	slices.SortStableFunc(rows, func(x, y row) int {
+		for i, field := range fields {
+			c := x.keys[i].compare(&y.keys[i])
+			if c != 0 && strings.HasPrefix(field, "-") {
+				return -c
+			}
+			if c != 0 {
+				return c
+			}
+		}
+		return 0
+	})
+	for i := range rows {
+		vms[i] = rows[i].o
+	}
 }
 
 // members are the members that fields are made of, for a query.

@@ -1,10 +1,11 @@
 package main
 
 import (
-	"fmt"
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +42,7 @@ VM does not say is a dash. type is made of the brand; ram is in MiB.`,
 				return err
 			}
 			vms = slices.DeleteFunc(vms, func(o listed) bool { return !o.matches(filters) })
-			slices.SortStableFunc(vms, func(x, y listed) int { return sortBy(sort, x, y) })
+			sortVMs(vms, sort)
 			_, err = a.out.Write(opt.table(order, vms))
 			return err
 		},
@@ -88,31 +89,38 @@ func checkFields(fields []string, what string) error {
 
 // table is the VMs as lines of these fields.
 func (opt tableOptions) table(order []string, vms []listed) (b []byte) {
+	cols := make([]column, len(order))
+	for i, field := range order {
+		cols[i], _ = columnOf(field)
+	}
 	if !opt.parsable && !opt.noHeader {
-		b = opt.line(b, order, func(field string) string {
-			c, _ := columnOf(field)
-			return c.header
-		})
+		b = opt.line(b, cols, func(i int) string { return cols[i].header })
 	}
 	for _, o := range vms {
-		b = opt.line(b, order, o.word)
+		b = opt.line(b, cols, func(i int) string { return o.word(order[i]) })
 	}
 	return b
 }
 
-func (opt tableOptions) line(b []byte, order []string, word func(field string) string) []byte {
-	var words []string
-	for _, field := range order {
-		w := printable(word(field))
-		if !opt.parsable {
-			c, _ := columnOf(field)
-			w = fmt.Sprintf("%-*s", c.width, orDash(w))
+// line appends one line; word is what stands in a column.
+func (opt tableOptions) line(b []byte, cols []column, word func(i int) string) []byte {
+	for i, c := range cols {
+		w := printable(word(i))
+		if opt.parsable {
+			if i > 0 {
+				b = append(b, ':')
+			}
+			b = append(b, w...)
+			continue
 		}
-		words = append(words, w)
+		if i > 0 {
+			b = append(b, "  "...)
+		}
+		w = orDash(w)
+		b = append(b, w...)
+		for range c.width - utf8.RuneCountInString(w) {
+			b = append(b, ' ')
+		}
 	}
-	sep := "  "
-	if opt.parsable {
-		sep = ":"
-	}
-	return append(append(b, strings.TrimRight(strings.Join(words, sep), " ")...), '\n')
+	return append(bytes.TrimRight(b, " "), '\n')
 }

@@ -139,7 +139,7 @@ func (l *list) release() {
 // each calls fn with the text, a piece at a time.
 func (l *list) each(fn func([]byte) error) error {
 	if l.body == nil {
-		return l.render(make([]byte, 0, 2*piece), fn)
+		return l.render(make([]byte, 0, 2*renderPiece), fn)
 	}
 	for text := l.body.text; len(text) > 0; {
 		n := min(len(text), piece)
@@ -150,6 +150,10 @@ func (l *list) each(fn func([]byte) error) error {
 	}
 	return nil
 }
+
+// renderPiece is how much text is made before it is sent: a processor's cache holds
+// it.
+const renderPiece = 64 << 10
 
 // render makes the text in b, and empties it into fn when it has a piece.
 func (l *list) render(b []byte, fn func([]byte) error) error {
@@ -164,7 +168,7 @@ func (l *list) render(b []byte, fn func([]byte) error) error {
 			b = append(b, ',')
 		}
 		some = true
-		if b = appendVM(b, m, l.query); len(b) >= piece {
+		if b = appendVM(b, m, l.query); len(b) >= renderPiece {
 			if err := fn(b); err != nil {
 				return err
 			}

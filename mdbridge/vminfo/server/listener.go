@@ -124,7 +124,12 @@ func (s *Server) sendReady(li *listener) error {
 	l := s.list(li.access)
 	defer l.release()
 	li.rev = l.rev
-	if err := l.each(func(b []byte) error { return li.out.write(appendEscaped(nil, b)) }); err != nil {
+	var escaped []byte
+	err := l.each(func(b []byte) error {
+		escaped = appendEscaped(escaped[:0], b)
+		return li.out.write(escaped)
+	})
+	if err != nil {
 		return err
 	}
 	return li.out.write(appendTail([]byte{'"'}, li.withRev, li.rev))

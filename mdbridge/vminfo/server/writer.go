@@ -10,7 +10,7 @@ import (
 
 // piece is how much is written at a time: a client that takes so much within the
 // patience it is given is slow, not gone.
-const piece = 64 << 10
+const piece = 1 << 20
 
 // writer writes a body to a client that may be slow, in pieces each of which has
 // its time.
