@@ -74,7 +74,8 @@ func typedLines(t *term.Terminal) chan string {
 	return lines
 }
 
-// show runs a line and shows what it came to.
+// show runs a line and shows what it came to. What a peer sends reaches the terminal
+// in ASCII without control characters, as package qmp makes it.
 func (q *qmpTalk) show(ctx context.Context, t io.Writer, line string) {
 	if strings.TrimSpace(line) == "" {
 		return
@@ -133,7 +134,7 @@ func completeWords(names []string, t io.Writer) func(line string, pos int, key r
 	}
 }
 
-// common is what two words begin with.
+// common is what two words have in common at their beginnings.
 func common(a, b string) string {
 	n := 0
 	for n < min(len(a), len(b)) && a[n] == b[n] {

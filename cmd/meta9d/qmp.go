@@ -29,6 +29,7 @@ func defaultQMP() qmpSettings {
 	return qmpSettings{Sockets: []string{}, Dirs: []string{}, Listen: []string{}, Reply: 64 << 20}
 }
 
+// checkQMP says what cannot be meant.
 func checkQMP(c *config) error {
 	q := &c.QMP
 	for name, list := range map[string][]string{"sockets": q.Sockets, "listen": q.Listen} {
@@ -74,7 +75,9 @@ func (d *daemon) newQMP(t *tree.Tree) {
 	d.later(d.hosts.Close)
 }
 
-// startQMP opens the daemon's own QMP sockets and begins to look for QEMUs.
+// startQMP opens the daemon's own QMP sockets and begins to look for QEMUs. It comes
+// last, as what QEMUs tell makes commits; so its clients are told first that the
+// daemon ends.
 func (d *daemon) startQMP() error {
 	d.later(d.qmp.Shutdown)
 	cfg := listen.Config{

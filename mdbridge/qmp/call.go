@@ -39,6 +39,7 @@ func (c *Client) Pass(ctx context.Context, text []byte) (json.RawMessage, error)
 	if err != nil {
 		return nil, err
 	}
+	// The caller's id cannot be ours: two callers may use the same.
 	id, _ := members["id"].(json.RawMessage)
 	a, err := c.call(ctx, members)
 	switch {
@@ -56,6 +57,8 @@ var ErrNoCommand = errors.New("not a command")
 
 // parseCommand reads exactly one object.
 func parseCommand(text []byte) (map[string]any, error) {
+	// The line end lets a number at the end be one; no escape is longer than six
+	// times what it stands for.
 	d := NewDecoder(bytes.NewReader(append(bytes.Clone(text), '\n')), 8*len(text)+2)
 	v, err := d.Next()
 	if err != nil {
@@ -118,6 +121,8 @@ func (c *Client) expect(done chan<- answer) (uint64, error) {
 	return c.lastID, nil
 }
 
+// forget lets go of a call whose caller waits no more: its answer, if it still
+// comes, is nobody's.
 func (c *Client) forget(id uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -91,6 +91,8 @@ func (d *Decoder) Next() ([]byte, error) {
 	}
 }
 
+// next is Next, but for the ends of the stream. What an earlier value took much
+// memory for is let go here, not kept for as long as the client is quiet.
 func (d *Decoder) next() error {
 	d.names, d.buf = d.names[:0], d.buf[:0]
 	if cap(d.buf) > keptBuffer {
@@ -188,6 +190,7 @@ func (d *Decoder) value(tok token) error {
 	return wrong("expecting value")
 }
 
+// word tells whether the last token is a word that JSON has.
 func (d *Decoder) word() error {
 	switch word := string(d.buf[d.start:]); word {
 	case "true", "false", "null":
@@ -197,6 +200,8 @@ func (d *Decoder) word() error {
 	}
 }
 
+// array reads from after its bracket to the closing one. The recursion is as deep
+// as MaxDepth, which bracket holds to.
 func (d *Decoder) array() error {
 	tok, err := d.token()
 	if err != nil || tok == ']' {
@@ -218,6 +223,8 @@ func (d *Decoder) array() error {
 	}
 }
 
+// object reads from after its brace to the closing one. Names are compared at the
+// end, when they are all in buf: a set of them would cost more than the text.
 func (d *Decoder) object() error {
 	outer := len(d.names)
 	tok, err := d.token()

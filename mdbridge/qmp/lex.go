@@ -16,15 +16,20 @@ const (
 	wordToken   token = 'a'
 )
 
+// structural tells the characters that are tokens by themselves. They are also
+// where reading goes on after a stray byte.
 func structural(c byte) bool { return strings.IndexByte("{}[]:,", c) >= 0 }
 
+// blank tells the blanks of JSON (RFC 8259), which are fewer than Unicode's.
 func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
+// letter tells what words are made of: only true, false and null are any.
 func letter(c byte) bool { return 'a' <= c && c <= 'z' }
 
-// clip shortens what an error quotes.
+// clip shortens what an error quotes, since a client may send a token as long as
+// the limit, and would get it back.
 func clip(s string) string {
 	const most = 64
 	if len(s) <= most {
@@ -33,7 +38,8 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
-// read is the next byte of the stream.
+// read is the next byte of the stream. All that is consumed goes through it, so
+// that a sentinel is found wherever it stands; peek only looks.
 func (d *Decoder) read() (byte, error) {
 	c, err := d.r.ReadByte()
 	if err == nil && c == sentinel {
@@ -140,7 +146,8 @@ func (d *Decoder) bracket(c byte) error {
 	return d.put(c)
 }
 
-// letters reads a word that begins with c.
+// letters reads a word that begins with c. Which words there are is the grammar's
+// business: an unknown one ends where it ends, and costs nothing but itself.
 func (d *Decoder) letters(c byte) error {
 	err := d.put(c)
 	for err == nil && letter(d.peek()) {
@@ -149,7 +156,8 @@ func (d *Decoder) letters(c byte) error {
 	return err
 }
 
-// number reads one that begins with c, by the grammar of RFC 8259.
+// number reads one that begins with c, by the grammar of RFC 8259. Its text is kept
+// as it is: a client may know its commands by numbers that no float64 holds.
 func (d *Decoder) number(c byte) error {
 	err := d.put(c)
 	if err == nil && c == '-' {
@@ -191,6 +199,7 @@ func (d *Decoder) astray() error {
 	return d.stray(c)
 }
 
+// fraction reads a point and what must follow it.
 func (d *Decoder) fraction() error {
 	if _, err := d.take(); err != nil {
 		return err
@@ -198,6 +207,7 @@ func (d *Decoder) fraction() error {
 	return d.someDigits()
 }
 
+// exponent reads an e, a sign if there is one, and what must follow.
 func (d *Decoder) exponent() error {
 	if _, err := d.take(); err != nil {
 		return err
@@ -218,6 +228,7 @@ func (d *Decoder) someDigits() error {
 	return d.digits()
 }
 
+// digits reads as many as there are, maybe none.
 func (d *Decoder) digits() error {
 	for digit(d.peek()) {
 		if _, err := d.take(); err != nil {
@@ -293,7 +304,8 @@ func (d *Decoder) putRune(r rune) error {
 }
 
 // multibyte reads the rest of a character in UTF-8 that begins with c. What is
-// wrong with it is in the first result.
+// wrong with it is in the first result: it is an error of the string, not of the
+// stream, so that the string is read to its end.
 func (d *Decoder) multibyte(c byte) (bad string, err error) {
 	text := append(make([]byte, 0, utf8.UTFMax), c)
 	for !utf8.FullRune(text) {
@@ -335,7 +347,9 @@ func (d *Decoder) escape() (bad string, err error) {
 	return "invalid escape sequence in string", nil
 }
 
-// unicode reads what follows \u, and the second half when it is half of a pair.
+// unicode reads what follows \u, and the second half when it is half of a pair. It
+// reads byte by byte and never asks for more than it looks at: the rest may not
+// have been sent yet, or never be.
 func (d *Decoder) unicode() (bad string, err error) {
 	r, text := d.hex4()
 	if utf16.IsSurrogate(r) && d.peek() == '\\' {
@@ -357,6 +371,7 @@ func (d *Decoder) unicode() (bad string, err error) {
 	return "", d.putRune(r)
 }
 
+// invalidRune is QEMU's text for an escape that is no character.
 func invalidRune(text string) string { return text + " is not a valid Unicode character" }
 
 // hex4 reads four digits, or as many as there are: then the result is negative.

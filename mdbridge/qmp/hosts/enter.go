@@ -63,7 +63,8 @@ func (h *Hosts) intent(uuid string, f found, linked bool) *store.Intent {
 	return intent(store.UpdateVM, cell, props)
 }
 
-// alias makes the name the alias, if it can be one.
+// alias makes the name the alias, if it can be one: QEMU takes names that no file
+// has.
 func (f found) alias(props map[string]any, linked bool) {
 	if vm.ValidKey(f.name) != nil {
 		return
@@ -74,6 +75,7 @@ func (f found) alias(props map[string]any, linked bool) {
 	}
 }
 
+// intent makes one of properties.
 func intent(kind store.OpKind, cell *store.Cell, props map[string]any) *store.Intent {
 	b, err := json.Marshal(props)
 	if err != nil {

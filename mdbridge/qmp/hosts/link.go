@@ -61,7 +61,9 @@ func (l *link) run() {
 	}
 }
 
-// wait waits until another try is worth it; false: no more.
+// wait waits until another try is worth it; false: no more. A link that was refused
+// only looks whether its socket is still there: to connect would take the QEMU from
+// other clients, for nothing.
 func (l *link) wait(pause time.Duration, err error) bool {
 	var r refusal
 	refused := errors.As(err, &r)
@@ -87,7 +89,8 @@ func (l *link) wait(pause time.Duration, err error) bool {
 	}
 }
 
-// complain logs what is wrong, but not again and again.
+// complain logs what is wrong, but not again and again: the tries go on for as long
+// as the socket is there.
 func (l *link) complain(err error) {
 	if text := err.Error(); text != l.said {
 		l.said = text
@@ -101,6 +104,7 @@ func (l *link) complain(err error) {
 // Nothing ends the wait for a greeting soon: a QEMU serves the clients of a socket
 // one after the other, and who hangs up and calls again is no earlier in its queue.
 func (l *link) connect() (met bool, err error) {
+	// A unix socket connects at once, or says that its queue is full.
 	ctx, cancel := context.WithTimeout(l.hosts.ctx, l.hosts.cfg.CallTime)
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", l.path)
 	cancel()
@@ -134,7 +138,7 @@ func (l *link) serve(c *qmp.Client) (met bool, err error) {
 	}
 	defer h.release(m)
 	m.connected(c)
-	l.machine.Store(m)
+	l.machine.Store(m) // before the first query-status: no event after it is missed
 	met, err = l.follow(c, m)
 	l.machine.Store(nil)
 	m.disconnected()
@@ -237,7 +241,8 @@ func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error
 	return l.hosts.enter(m.uuid, found{name, l.path, status.Status, first})
 }
 
-// stateChanges are the events after which the status may be another.
+// stateChanges are the events after which the status may be another. What it is
+// then query-status says: an event may be older than another that follows it.
 var stateChanges = map[string]bool{
 	"STOP": true, "RESUME": true, "SUSPEND": true, "SUSPEND_DISK": true, "WAKEUP": true,
 	"SHUTDOWN": true, "RESET": true, "WATCHDOG": true, "GUEST_PANICKED": true, "GUEST_CRASHLOADED": true,

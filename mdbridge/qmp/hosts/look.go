@@ -49,7 +49,8 @@ func (h *Hosts) look() {
 	}
 }
 
-// paths are those of all sockets that there may be.
+// paths are those of all sockets that there may be. A pattern is looked up anew each
+// time: it may have folders in it that come and go.
 func (h *Hosts) paths() []string {
 	paths := h.cfg.Sockets
 	for _, pattern := range h.cfg.Globs {
@@ -61,7 +62,7 @@ func (h *Hosts) paths() []string {
 	return paths
 }
 
-// gone forgets a link whose socket is no longer there. A look that finds one there
+// gone forgets a link whose socket is no longer there; its goroutine ends then. A look that finds one there
 // just then has told the link, or makes a new one.
 func (h *Hosts) gone(l *link) bool {
 	h.mu.Lock()

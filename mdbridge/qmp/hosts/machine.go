@@ -51,6 +51,7 @@ func (m *machine) claimed() bool {
 	return m.path != ""
 }
 
+// connected lets the verbs reach the QEMU.
 func (m *machine) connected(c *qmp.Client) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -58,6 +59,8 @@ func (m *machine) connected(c *qmp.Client) {
 	m.version = append(append([]byte{}, c.Greeting().Version...), '\n')
 }
 
+// disconnected ends that. What is known of the QEMU stays to be read; the journal
+// goes on with the next one.
 func (m *machine) disconnected() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -65,6 +68,8 @@ func (m *machine) disconnected() {
 	m.status = []byte(`{"running":false,"status":"` + stateStopped + `"}` + "\n")
 }
 
+// setStatus keeps what query-status said. qmp/status is read from here and never
+// asks QEMU: whoever opens a file must not wait for a process that may hang.
 func (m *machine) setStatus(text []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -124,13 +129,15 @@ func (h *Hosts) addVerbs() {
 	})
 }
 
-// isEnd tells whether err is that the connection has ended.
+// isEnd tells whether err is that the connection has ended, and no answer.
 func isEnd(c *qmp.Client, err error) bool {
 	var failed *qmp.Error
 	return err != nil && c.Err() != nil && !errors.As(err, &failed)
 }
 
-// call lets f talk with the VM's QEMU, in a goroutine of its own.
+// call lets f talk with the VM's QEMU, in a goroutine of its own, since a verb must
+// return soon. How many there are is bounded by the requests that may wait on the
+// admin's connections.
 func (h *Hosts) call(call fs.Call, done func(error), f func(context.Context, *qmp.Client) error) {
 	m := h.machine(call.Cell.UUID())
 	var c *qmp.Client
@@ -148,7 +155,8 @@ func (h *Hosts) call(call fs.Call, done func(error), f func(context.Context, *qm
 	}
 }
 
-// failure is what a caller learns of an error of his VM's QEMU.
+// failure is what a caller learns of an error of his VM's QEMU: one that it answered
+// with is about what was asked; any other is about the QEMU.
 func failure(uuid string, err error) error {
 	var failed *qmp.Error
 	switch {

@@ -82,6 +82,7 @@ func guestSync(_ *conn, args arguments, r *reply) error {
 	return nil
 }
 
+// queryCommands tells the names; qmp-shell asks for them at once.
 func queryCommands(c *conn, _ arguments, r *reply) error {
 	list := []map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(c.srv.commands)) {
@@ -91,11 +92,15 @@ func queryCommands(c *conn, _ arguments, r *reply) error {
 	return nil
 }
 
+// querySchema describes the same table that runs and checks the commands, so that
+// it cannot say anything else.
 func querySchema(c *conn, _ arguments, r *reply) error {
 	r.ret = schema(c.srv.commands)
 	return nil
 }
 
+// querySessions says what the files in sessions/ say. This package knows no
+// sessions: it is given the texts.
 func querySessions(c *conn, _ arguments, r *reply) error {
 	list := []json.RawMessage{}
 	if c.srv.cfg.Sessions != nil {
@@ -120,12 +125,13 @@ func queryStatus(c *conn, _ arguments, r *reply) error {
 	return nil
 }
 
+// queryVersion says again what the greeting said.
 func queryVersion(c *conn, _ arguments, r *reply) error {
 	r.ret = c.srv.version
 	return nil
 }
 
-// quit ends the daemon once that was answered.
+// quit ends the daemon once that was answered. SHUTDOWN follows when it ends.
 func quit(c *conn, _ arguments, r *reply) error {
 	r.after = func() {
 		c.srv.quitting.Store(true)
@@ -136,6 +142,7 @@ func quit(c *conn, _ arguments, r *reply) error {
 	return nil
 }
 
+// trace is for the moment when somebody looks on: the setting stays what it is.
 func trace(c *conn, args arguments, _ *reply) error {
 	on, _ := args["enable"].(bool)
 	if c.srv.cfg.Trace != nil {

@@ -110,6 +110,8 @@ func (c *conn) answer(r reply) error {
 // sentinel is the byte before the answer to guest-sync-delimited.
 const sentinel = 0xFF
 
+// marshal is what a command returned; an empty object if that is nothing (section
+// 2.4.1).
 func marshal(v any) ([]byte, error) {
 	if v == nil {
 		return []byte("{}"), nil
@@ -117,7 +119,8 @@ func marshal(v any) ([]byte, error) {
 	return qmp.Marshal(v)
 }
 
-// write sends what has happened, and then b.
+// write sends what has happened, and then b: so a client that did something hears
+// of it before it hears that it is done, as from a QEMU.
 func (c *conn) write(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -132,7 +135,8 @@ func (c *conn) write(b []byte) error {
 	return err
 }
 
-// negotiated begins the command mode.
+// negotiated begins the command mode. t was made before the answer was sent: what
+// the client does once it has that answer, it is told of.
 func (c *conn) negotiated(t *teller) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,7 +155,7 @@ func (c *conn) tell() {
 		default:
 		}
 	}
-	timer := time.NewTimer(time.Hour)
+	timer := time.NewTimer(time.Hour) // news says when
 	defer timer.Stop()
 	for {
 		due, cancel := c.news(wake)
@@ -215,7 +219,8 @@ type request struct {
 	id        json.RawMessage
 }
 
-// execute runs one command.
+// execute runs one command. Nothing has an effect before all is checked (section
+// 5).
 func (c *conn) execute(text []byte) reply {
 	req, err := parse(text)
 	r := reply{err: err, id: req.id}
@@ -240,6 +245,7 @@ func (c *conn) execute(text []byte) reply {
 	return r
 }
 
+// asError keeps a nil *qmp.Error from becoming an error that is not nil.
 func asError(e *qmp.Error) error {
 	if e == nil {
 		return nil
@@ -247,7 +253,8 @@ func asError(e *qmp.Error) error {
 	return e
 }
 
-// lookup finds a command, as the state of the negotiation allows.
+// lookup finds a command, as the state of the negotiation allows (section 4). The
+// texts are QEMU's (monitor/qmp.c).
 func (c *conn) lookup(name string) (*command, *qmp.Error) {
 	// Only this goroutine writes tells.
 	switch negotiating := c.tells == nil; {
@@ -274,6 +281,7 @@ func parse(text []byte) (request, *qmp.Error) {
 		return request{}, generic("JSON parse error, %v", err)
 	}
 	req := request{id: members["id"]}
+	// Sorted, so that of two things that are wrong it is always the same one.
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		switch value := members[name]; name {
 		case "id":

@@ -41,7 +41,8 @@ func newLimiter() limiter {
 	return limiter{kinds: make(map[similar]*list.Element), sent: list.New()}
 }
 
-// add appends the event, or holds it back.
+// add appends the event, or holds it back in place of the one that was held back
+// before: the last of them is the one that is told.
 func (l *limiter) add(b []byte, e *store.Event, now time.Time) []byte {
 	t := ofStore[e.Type]
 	switch {
@@ -118,6 +119,7 @@ func (l *limiter) forget(vm string) {
 	}
 }
 
+// drop forgets a kind.
 func (l *limiter) drop(el *list.Element) {
 	delete(l.kinds, el.Value.(*kind).similar)
 	l.sent.Remove(el)

@@ -37,7 +37,8 @@ type introspection struct {
 
 func (in *introspection) add(i info) { in.all = append(in.all, i) }
 
-// name is what the schema calls a type.
+// name is what the schema calls a type: QEMU, too, hides the names of its own types
+// behind numbers, since only their shape is promised.
 func (in *introspection) name(t *typ) string {
 	if t == freeObject {
 		t = anyType
@@ -60,6 +61,8 @@ func (in *introspection) name(t *typ) string {
 	return name
 }
 
+// describe is the SchemaInfo of a type. values is there beside members for older
+// clients, as in QEMU.
 func (in *introspection) describe(t *typ) info {
 	i := info{"name": in.names[t], "meta-type": t.meta}
 	switch t.meta {

@@ -42,6 +42,7 @@ var (
 	emptyType  = object()
 )
 
+// array, enum and object make types of others.
 func array(of *typ) *typ { return &typ{meta: "array", elem: of, expected: "array"} }
 
 func enum(values ...string) *typ { return &typ{meta: "enum", values: values, expected: "string"} }
@@ -50,6 +51,7 @@ func object(members ...member) *typ {
 	return &typ{meta: "object", members: members, expected: "object"}
 }
 
+// need and may make members, the second an optional one.
 func need(name string, t *typ) member { return member{name, t, false} }
 
 func may(name string, t *typ) member { return member{name, t, true} }
@@ -106,6 +108,7 @@ func (t *typ) check(path string, given map[string]json.RawMessage) (arguments, *
 
 // read makes a value of type t from its text.
 func (t *typ) read(name string, raw json.RawMessage) (any, *qmp.Error) {
+	// The Decoder has seen to it that raw is JSON: its first byte tells the kind.
 	wrong := generic("Invalid parameter type for '%s', expected: %s", name, t.expected)
 	switch {
 	case t.meta == "object":
@@ -135,6 +138,8 @@ func (t *typ) read(name string, raw json.RawMessage) (any, *qmp.Error) {
 	return nil, wrong
 }
 
+// readArray is read for an array; elements are named as QEMU names them, with
+// their index.
 func (t *typ) readArray(name string, raw json.RawMessage, wrong *qmp.Error) (any, *qmp.Error) {
 	var items []json.RawMessage
 	if raw[0] != '[' || json.Unmarshal(raw, &items) != nil {

@@ -15,6 +15,8 @@ import (
 // author is the "by" of what this server changes.
 const author = "qmp"
 
+// queryVMs tells of every VM, or of one, what a table of them would show. The
+// whole of a VM is vm.json's, over 9P.
 func queryVMs(c *conn, args arguments, r *reply) error {
 	list := []map[string]any{}
 	st := c.srv.cfg.Tree.Store()
@@ -37,6 +39,7 @@ func queryVMs(c *conn, args arguments, r *reply) error {
 	return nil
 }
 
+// describe is a vmInfo.
 func describe(m *vm.VM) map[string]any {
 	d := map[string]any{"uuid": m.UUID, "keys": m.Count(), "bytes": m.Bytes(), "rev": m.Rev}
 	if m.Alias() != "" {
@@ -61,6 +64,8 @@ func (c *conn) cell(args arguments) (*store.Cell, error) {
 	return cell, nil
 }
 
+// vmCreate takes the payload as it is written: what it may have in it is the VM's
+// business, not the schema's.
 func vmCreate(c *conn, args arguments, r *reply) error {
 	made, err := c.submit(&store.Intent{Kind: store.CreateVM, Data: args.str("vm")})
 	if err == nil {
@@ -69,6 +74,7 @@ func vmCreate(c *conn, args arguments, r *reply) error {
 	return err
 }
 
+// vmUpdate takes a patch in the shape of vmadm's (vm.Edit.Update).
 func vmUpdate(c *conn, args arguments, _ *reply) error {
 	cell, err := c.cell(args)
 	if err != nil {
@@ -78,6 +84,7 @@ func vmUpdate(c *conn, args arguments, _ *reply) error {
 	return err
 }
 
+// vmDelete also ends the connections of the VM, as any other deletion does.
 func vmDelete(c *conn, args arguments, _ *reply) error {
 	cell, err := c.cell(args)
 	if err != nil {
@@ -87,7 +94,8 @@ func vmDelete(c *conn, args arguments, _ *reply) error {
 	return err
 }
 
-// submit waits until the change is durable.
+// submit waits until the change is durable. The client's next command waits with
+// it: a QEMU's monitor, too, does one after the other.
 func (c *conn) submit(in *store.Intent) (*store.Cell, error) {
 	in.By = author
 	r := c.srv.cfg.Tree.Store().Do(in)
@@ -124,6 +132,8 @@ func noKey(args arguments, err error) error {
 	return err
 }
 
+// metadataGet gives text as it is, and as base64 what cannot be in a JSON string,
+// unless the client has asked for one of them.
 func metadataGet(c *conn, args arguments, r *reply) error {
 	path, err := c.path(args)
 	if err != nil {
@@ -149,6 +159,7 @@ func metadataGet(c *conn, args arguments, r *reply) error {
 // maxValue is more than any value can have.
 const maxValue = math.MaxInt32
 
+// metadataPut creates the key, or replaces its whole value.
 func metadataPut(c *conn, args arguments, _ *reply) error {
 	value := []byte(args.str("value"))
 	if args.str("encoding") == "base64" {
@@ -164,6 +175,8 @@ func metadataPut(c *conn, args arguments, _ *reply) error {
 	return wait(func(done func(error)) { macro.Put(c.root, path, value, done) })
 }
 
+// metadataDelete refuses a key that is not there, so that a slip of the pen is
+// seen.
 func metadataDelete(c *conn, args arguments, _ *reply) error {
 	path, err := c.path(args)
 	if err != nil {
@@ -179,6 +192,8 @@ func wait(f func(done func(error))) error {
 	return <-result
 }
 
+// metadataList tells the names as the keys are called, not as their files are
+// spelled.
 func metadataList(c *conn, args arguments, r *reply) error {
 	path, err := c.path(args)
 	if err != nil {
