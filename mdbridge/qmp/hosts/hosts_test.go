@@ -209,7 +209,8 @@ func TestVerbs(t *testing.T) {
 		}
 	}
 	q.DieInAnswer()
-	if _, err := w.verb(uuid(1), "stop"); err == nil || !strings.Contains(err.Error(), "VM "+uuid(1)+": stop: no answer: the connection ended in the middle of a message") {
+	// How a dying QEMU ends the connection is the kernel's choice: end of file or a reset.
+	if _, err := w.verb(uuid(1), "stop"); err == nil || !strings.Contains(err.Error(), "VM "+uuid(1)+": stop: no answer: ") {
 		t.Errorf("died in an answer: %v", err)
 	}
 	w.state(uuid(1), "stopped")
