@@ -1,0 +1,237 @@
+package keep
+
+import (
+	"slices"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/session/wire"
+)
+
+// attach is how a client attached, and may attach again.
+type attach struct {
+	uname, aname string
+	nuname       uint32
+}
+
+// fid is what is known of a fid of the client's: how to get it again.
+type fid struct {
+	attach attach
+	path   []string // names from the attach on
+	qid    p9.QID
+	open   bool
+	linux  bool   // opened by Tlopen or Tlcreate
+	flags  uint32 // open(2)'s, or a 9P2000 mode
+	locked bool   // a lock may be held by it
+	stale  bool   // it could not be restored
+}
+
+// fids are those that the client has, as the server's answers say. A fid that is
+// not there is not known to the server either, or only for its error.
+type fids struct {
+	byNum map[uint32]*fid
+	// held are the files that an open fid has truncated to 0, by qid path, and
+	// those fids: until the next write nothing of that may have been committed.
+	held map[uint64]map[uint32]bool
+}
+
+func (t *fids) reset() { t.byNum, t.held = make(map[uint32]*fid), make(map[uint64]map[uint32]bool) }
+
+// hold notes that a fid has truncated its file.
+func (t *fids) hold(num uint32, f *fid) {
+	set := t.held[f.qid.Path]
+	if set == nil {
+		set = make(map[uint32]bool)
+		t.held[f.qid.Path] = set
+	}
+	set[num] = true
+}
+
+// holds tells whether a truncation by the fid may not be committed yet.
+func (t *fids) holds(num uint32, f *fid) bool { return t.held[f.qid.Path][num] }
+
+// drop forgets a fid.
+func (t *fids) drop(num uint32) {
+	f := t.byNum[num]
+	if f == nil {
+		return
+	}
+	delete(t.byNum, num)
+	if set := t.held[f.qid.Path]; set != nil {
+		if delete(set, num); len(set) == 0 {
+			delete(t.held, f.qid.Path)
+		}
+	}
+}
+
+// learners take what a request and the answer that it succeeded say of fids. All
+// other types say nothing.
+var learners = map[wire.Type]func(t *fids, m, r *wire.Msg){
+	wire.Tattach:   (*fids).attached,
+	wire.Twalk:     (*fids).walked,
+	wire.Topen:     (*fids).opened,
+	wire.Tlopen:    (*fids).opened,
+	wire.Tcreate:   (*fids).created,
+	wire.Tlcreate:  (*fids).created,
+	wire.Twrite:    (*fids).wrote,
+	wire.Tsetattr:  (*fids).set,
+	wire.Twstat:    (*fids).set,
+	wire.Tfsync:    (*fids).synced,
+	wire.Tlock:     (*fids).locks,
+	wire.Trename:   (*fids).renamed,
+	wire.Trenameat: (*fids).renamedAt,
+}
+
+// learn takes in the answer to a request. Tclunk and Tremove end their fid also
+// where they fail.
+func (t *fids) learn(m, r *wire.Msg) {
+	switch {
+	case m.Type == wire.Tclunk, m.Type == wire.Tremove:
+		t.drop(m.Fid)
+	case r.Type == m.Type+1 && learners[m.Type] != nil:
+		learners[m.Type](t, m, r)
+	}
+}
+
+func (t *fids) attached(m, r *wire.Msg) {
+	t.byNum[m.Fid] = &fid{attach: attach{m.Uname, m.Aname, m.NUname}, qid: r.QID}
+}
+
+// walked makes newfid, unless the walk ended early.
+func (t *fids) walked(m, r *wire.Msg) {
+	from := t.byNum[m.Fid]
+	if from == nil || len(r.QIDs) < len(m.Names) {
+		return
+	}
+	f := &fid{attach: from.attach, path: step(from.path, m.Names), qid: from.qid}
+	if n := len(r.QIDs); n > 0 {
+		f.qid = r.QIDs[n-1]
+	}
+	t.byNum[m.Newfid] = f
+}
+
+// step is the path that names lead to from one.
+func step(path, names []string) []string {
+	path = slices.Clone(path)
+	for _, name := range names {
+		switch {
+		case name != "..":
+			path = append(path, name)
+		case len(path) > 0:
+			path = path[:len(path)-1]
+		}
+	}
+	return path
+}
+
+// The flags of open(2) that must not be given twice.
+const (
+	linuxCreat = 0o100
+	linuxExcl  = 0o200
+	linuxTrunc = 0o1000
+	linuxWrite = 3 // O_WRONLY or O_RDWR
+)
+
+func (t *fids) opened(m, r *wire.Msg) {
+	f := t.byNum[m.Fid]
+	if f == nil {
+		return
+	}
+	f.open, f.qid = true, r.QID
+	trunc := m.Mode&wire.OTrunc != 0
+	if m.Type == wire.Tlopen {
+		f.linux = true
+		f.flags, trunc = m.L.Flags&^(linuxCreat|linuxExcl|linuxTrunc), m.L.Flags&linuxTrunc != 0
+	} else {
+		f.flags = uint32(m.Mode &^ wire.OTrunc)
+	}
+	if trunc {
+		t.hold(m.Fid, f)
+	}
+}
+
+// created makes the fid the new file. Who made it with nothing in it holds nothing.
+func (t *fids) created(m, r *wire.Msg) {
+	f := t.byNum[m.Fid]
+	if f == nil {
+		return
+	}
+	f.path = step(f.path, []string{m.Name})
+	trunc := m.L.Flags & linuxTrunc
+	m.L.Flags &^= linuxTrunc
+	m.Mode &^= wire.OTrunc
+	if m.Type == wire.Tlcreate {
+		m.Type = wire.Tlopen
+	}
+	t.opened(m, r)
+	if trunc != 0 { // the file may have been there
+		t.hold(m.Fid, f)
+	}
+}
+
+// wrote ends what is held of the file: a commit takes the truncation along.
+func (t *fids) wrote(m, r *wire.Msg) {
+	if f := t.byNum[m.Fid]; f != nil && r.Count > 0 {
+		delete(t.held, f.qid.Path)
+	}
+}
+
+// set notes a truncation of an open file, and another name.
+func (t *fids) set(m, _ *wire.Msg) {
+	f := t.byNum[m.Fid]
+	if f == nil {
+		return
+	}
+	if f.writable() && (m.L.SetMask.Size && m.L.SetAttr.Size == 0 || m.Type == wire.Twstat && m.Dir.Length == 0) {
+		t.hold(m.Fid, f)
+	}
+	if m.Type == wire.Twstat && m.Dir.Name != "" && len(f.path) > 0 {
+		t.move(f.attach.aname, f.path, step(f.path, []string{"..", m.Dir.Name}))
+	}
+}
+
+func (f *fid) writable() bool { return f.open && f.flags&linuxWrite != 0 }
+
+// synced: what was held is durable.
+func (t *fids) synced(m, _ *wire.Msg) {
+	if f := t.byNum[m.Fid]; f != nil {
+		delete(t.held, f.qid.Path)
+	}
+}
+
+// locks notes who may hold a lock: until one is taken from the whole file.
+func (t *fids) locks(m, r *wire.Msg) {
+	f := t.byNum[m.Fid]
+	switch {
+	case f == nil || r.L.Status != p9.LockStatusOK:
+	case m.L.LockType != p9.Unlock:
+		f.locked = true
+	case m.L.Start == 0 && m.L.Length == 0:
+		f.locked = false
+	}
+}
+
+func (t *fids) renamed(m, _ *wire.Msg) {
+	f, dir := t.byNum[m.Fid], t.byNum[m.Newfid]
+	if f != nil && dir != nil {
+		t.move(f.attach.aname, f.path, step(dir.path, []string{m.Name}))
+	}
+}
+
+func (t *fids) renamedAt(m, _ *wire.Msg) {
+	from, to := t.byNum[m.Fid], t.byNum[m.Newfid]
+	if from != nil && to != nil {
+		t.move(from.attach.aname, step(from.path, []string{m.Name}), step(to.path, []string{m.Ext}))
+	}
+}
+
+// move gives all fids at or below a path another one. Those that had it before are
+// of a file that was replaced: their qid will tell.
+func (t *fids) move(aname string, from, to []string) {
+	for _, f := range t.byNum {
+		n := len(from)
+		if f.attach.aname == aname && len(f.path) >= n && slices.Equal(f.path[:n], from) {
+			f.path = slices.Concat(to, f.path[n:])
+		}
+	}
+}
