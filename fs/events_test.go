@@ -346,6 +346,39 @@ func TestEventsRestore(t *testing.T) {
 	}
 }
 
+// TestEventsPauseRestore: the 0 that Linux is owed after data is owed in another
+// View too, and can be had again when its reply was lost.
+func TestEventsPauseRestore(t *testing.T) {
+	w := newWorld(t, store.Config{})
+	c := w.guest(vmA)
+	defer c.view.Close()
+	s := c.events(fs.Linux)
+	w.put(vmA, "one", "x")
+	s.mustNext(1 << 10)
+	moved := func(h fs.Handle) *stream {
+		again, err := c.walk("events").RestoreHandle(h.State())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &stream{c: c, h: again, off: s.off}
+	}
+	owed := moved(s.h)
+	if got, err := owed.next(10); err != nil || got != "" {
+		t.Fatalf("after data: %q, %v", got, err)
+	}
+	given := moved(owed.h)
+	if _, err := given.next(10); !errors.Is(err, fs.ErrWait) {
+		t.Fatalf("after the 0: %v", err)
+	}
+	given.h.(fs.Pauser).Pause()
+	if got, err := given.next(10); err != nil || got != "" {
+		t.Fatalf("the lost 0: %q, %v", got, err)
+	}
+	if _, err := given.next(10); !errors.Is(err, fs.ErrWait) {
+		t.Fatalf("after it: %v", err)
+	}
+}
+
 // TestEventsRestoreElsewhere: a state from a store with other revisions neither
 // hangs nor repeats.
 func TestEventsRestoreElsewhere(t *testing.T) {

@@ -190,6 +190,15 @@ type Waiter interface {
 	Wait(wake func()) (cancel func(), ready bool)
 }
 
+// Pauser is a Handle of a file that never ends, whose Read nevertheless answers 0
+// after one that gave data (Linux: a program that fills its buffer gets what there
+// is).
+type Pauser interface {
+	// Pause says that the reply with that 0 was lost: the next Read answers it
+	// again, unless there is data by now.
+	Pause()
+}
+
 // NodeState names a place in the tree so that it can be found again: Path from
 // the principal's root, in file names; and ID, the qid.path, which decides where
 // names have changed meanwhile.
@@ -209,4 +218,5 @@ type HandleState struct {
 	Offset  uint64 `json:"offset,omitempty"`  // events: the offset of Last
 	Last    []byte `json:"last,omitempty"`    // events: the bytes last given; ctl: the unfinished line; answers
 	Rest    []byte `json:"rest,omitempty"`    // events: bytes of lines that are begun or made, not given yet
+	Gave    bool   `json:"gave,omitempty"`    // events: data was given, and no Read has answered 0 since
 }

@@ -129,6 +129,9 @@ func (h *stream) nothing() error {
 	return ErrWait
 }
 
+// Pause makes the next Read that finds no line answer 0, with Linux.
+func (h *stream) Pause() { h.gave = true }
+
 // Wait asks to be woken when Read may have more. That may turn out to be nothing
 // that this reader is shown: then Read answers ErrWait again.
 func (h *blockingStream) Wait(wake func()) (cancel func(), ready bool) {
@@ -142,14 +145,14 @@ func (h *blockingStream) Wait(wake func()) (cancel func(), ready bool) {
 func (h *stream) State() HandleState {
 	return HandleState{
 		Flags: h.flags, Rev: h.at, Offset: h.base,
-		Last: slices.Clone(h.last), Rest: slices.Clone(h.rest),
+		Last: slices.Clone(h.last), Rest: slices.Clone(h.rest), Gave: h.gave,
 	}
 }
 
 // restore goes on where the State was taken. A position that this source has not
 // reached is another's: then there is nothing to have missed.
 func (h *stream) restore(hs HandleState) {
-	h.at, h.base = min(hs.Rev, h.at), hs.Offset
+	h.at, h.base, h.gave = min(hs.Rev, h.at), hs.Offset, hs.Gave
 	all := slices.Concat(hs.Last, hs.Rest)
 	h.last, h.rest = all[:len(hs.Last)], all[len(hs.Last):]
 }

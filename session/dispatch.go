@@ -130,6 +130,9 @@ func tversion(c *conn, m *wire.Msg) error {
 func tflush(c *conn, m *wire.Msg) error {
 	old := c.waiting[m.Oldtag]
 	if old == nil {
+		if c.dialect.Numbered() {
+			c.sess.endPauses(m.Oldtag)
+		}
 		c.empty(wire.Rflush, m.Tag)
 		return nil
 	}

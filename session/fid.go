@@ -17,6 +17,7 @@ type fid struct {
 	rclose  bool       // it is removed when it is clunked
 	folder  bool       // it is open, and a folder
 	listing Listing    // an open folder
+	pause   Pause      // an open stream of a numbered dialect
 	locks   *lockTable // nil: it has never locked anything
 	running int        // changes that are submitted and not answered
 	making  bool       // one of them is a create, which all later ones wait for

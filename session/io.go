@@ -34,11 +34,18 @@ func tread(c *conn, m *wire.Msg) error {
 
 // readFile answers with what is there. fs.ErrWait: nothing is yet.
 func (c *conn) readFile(tag uint16, f *fid, off uint64, count int) error {
-	n, err := f.handle.Read(c.reserve(count), off)
-	if err == nil {
-		c.answerRead(wire.Rread, tag, n, f.num, nil)
+	if f.pause.Lost {
+		f.pauseAgain(tag)
 	}
-	return err
+	n, err := f.handle.Read(c.reserve(count), off)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		c.paused(tag, f)
+	}
+	c.answerRead(wire.Rread, tag, n, f.num, nil)
+	return nil
 }
 
 // block enters a read that waits for the file to have something.

@@ -42,19 +42,25 @@ func (c *conn) countRequest(m *wire.Msg) {
 	c.now, c.nowTag = asked{number: n.count, once: !m.Type.Again()}, m.Tag
 }
 
+// askedUnder is the request that a reply under tag is for: one that waits, or the
+// one that came just now.
+func (c *conn) askedUnder(tag uint16) (a asked) {
+	if r := c.waiting[tag]; r != nil {
+		return r.asked
+	}
+	if tag == c.nowTag {
+		a = c.now
+	}
+	return a
+}
+
 // keep keeps the reply that begins at from in the output, if it is one that must
-// not be lost: to a request that waits or to the one that came just now.
+// not be lost.
 func (c *conn) keep(tag uint16, from int) {
 	if !c.dialect.Numbered() {
 		return
 	}
-	var a asked
-	if r := c.waiting[tag]; r != nil {
-		a = r.asked
-	} else if tag == c.nowTag {
-		a = c.now
-	}
-	if a.once {
+	if a := c.askedUnder(tag); a.once {
 		c.sess.numbers.keep(tag, a.number, c.out[from:])
 	}
 }

@@ -98,6 +98,7 @@ func tresume(c *conn, m *wire.Msg) error {
 		c.out = append(c.out, k.frame...)
 		c.traceReply(from, wire.NoFid, nil)
 	}
+	c.sess.losePauses(m.Numbers)
 	c.adopt()
 	c.unstall()
 	return nil

@@ -38,6 +38,7 @@ type FidState struct {
 	Handle  *fs.HandleState `json:"handle,omitempty"` // nil: it is not open
 	Rclose  bool            `json:"rclose,omitempty"` // removed when it is clunked
 	Listing Listing         `json:"listing,omitzero"` // an open folder
+	Pause   Pause           `json:"pause,omitzero"`   // an open stream of a numbered dialect
 }
 
 // state is what must be kept of a session that is parked.
@@ -55,7 +56,7 @@ func (n *session) state() State {
 }
 
 func (f *fid) state() FidState {
-	st := FidState{Fid: f.num, Auth: f.auth, Rclose: f.rclose, Listing: f.listing}
+	st := FidState{Fid: f.num, Auth: f.auth, Rclose: f.rclose, Listing: f.listing, Pause: f.pause}
 	if f.ref != nil {
 		ns := f.ref.State()
 		st.Node = &ns
@@ -130,7 +131,7 @@ func (s *Server) revive(st *State) (*session, error) {
 }
 
 func reviveFid(v *fs.View, st *FidState) (*fid, error) {
-	f := &fid{num: st.Fid, auth: st.Auth, listing: st.Listing}
+	f := &fid{num: st.Fid, auth: st.Auth, listing: st.Listing, pause: st.Pause}
 	if f.auth {
 		return f, nil
 	}
