@@ -1,8 +1,10 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +31,7 @@ func (s *Server) serveVMs(w http.ResponseWriter, r *http.Request, a Access) {
 		return
 	}
 	if l.body != nil {
-		w.Header().Set("Content-Length", fmt.Sprint(len(l.body.text)))
+		w.Header().Set("Content-Length", strconv.Itoa(l.body.size))
 	}
 	out := newWriter(w, s.cfg.Limits.Patience)
 	out.limit(listTime)
@@ -139,14 +141,12 @@ func (l *list) release() {
 // each calls fn with the text, a piece at a time.
 func (l *list) each(fn func([]byte) error) error {
 	if l.body == nil {
-		return l.render(make([]byte, 0, 2*renderPiece), fn)
+		return l.render(renderPiece, fn)
 	}
-	for text := l.body.text; len(text) > 0; {
-		n := min(len(text), piece)
-		if err := fn(text[:n]); err != nil {
+	for _, text := range l.body.text {
+		if err := fn(text); err != nil {
 			return err
 		}
-		text = text[n:]
 	}
 	return nil
 }
@@ -155,9 +155,9 @@ func (l *list) each(fn func([]byte) error) error {
 // it.
 const renderPiece = 64 << 10
 
-// render makes the text in b, and empties it into fn when it has a piece.
-func (l *list) render(b []byte, fn func([]byte) error) error {
-	b = append(b, '[')
+// render makes the text, and gives fn each piece of it that has reached the size.
+func (l *list) render(size int, fn func([]byte) error) error {
+	b := append(make([]byte, 0, 2*size), '[')
 	some := false
 	for _, m := range l.rows {
 		m = seen(m, l.access.Internal)
@@ -168,7 +168,7 @@ func (l *list) render(b []byte, fn func([]byte) error) error {
 			b = append(b, ',')
 		}
 		some = true
-		if b = appendVM(b, m, l.query); len(b) >= renderPiece {
+		if b = appendVM(b, m, l.query); len(b) >= size {
 			if err := fn(b); err != nil {
 				return err
 			}
@@ -179,60 +179,60 @@ func (l *list) render(b []byte, fn func([]byte) error) error {
 }
 
 // bodies keeps the text of the newest list, so that many who ask for it get the
-// same bytes, and forgets it when nobody has asked for a while. Few texts are
-// alive at a time, however slowly they are taken: beyond that a list is made
-// piece by piece as it is sent.
+// same bytes. To make a text as it is sent takes no memory and hardly longer than
+// to send it; so it is kept only from the second time on that the same list is
+// asked for, until nobody has asked for a while. Few texts are alive at a time,
+// however slowly they are taken.
 type bodies struct {
 	mu     sync.Mutex
+	asked  string // the tag of the list that was asked for last
 	newest *body
 	alive  int // newest, and those that somebody is still taking
 	forget *time.Timer
 }
 
 const (
-	maxBodies  = 3
+	maxBodies  = 2
 	forgetTime = time.Minute
 )
 
-// body is the text of the list with that tag. It is never changed.
+// body is the text of the list with that tag, in blocks, since one slice would be
+// copied again and again as it grows. It is never changed.
 type body struct {
 	tag   string
-	text  []byte
+	text  [][]byte
+	size  int
 	users int // guarded by bodies.mu
 }
 
-// take is the text of l, made if need be; nil: too many are alive.
+// take is the text of l, made if need be; nil: there is none to be kept.
 func (bs *bodies) take(l *list) *body {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	if bs.newest == nil || bs.newest.tag != l.tag {
-		if !bs.replace(l) {
+		again := bs.asked == l.tag
+		bs.asked = l.tag
+		bs.drop()
+		if !again || bs.alive >= maxBodies {
+			bs.forgetLater()
 			return nil
 		}
+		bs.newest = l.makeBody()
+		bs.alive++
 	}
 	bs.newest.users++
 	return bs.newest
 }
 
-// replace makes the text of l the newest; mu is held, so that others who need it
-// wait for it.
-func (bs *bodies) replace(l *list) bool {
-	size := 4096
-	if bs.newest != nil {
-		size = len(bs.newest.text) + len(bs.newest.text)/64 + 4096
-	}
-	bs.drop()
-	if bs.alive >= maxBodies {
-		return false
-	}
-	b := &body{tag: l.tag, text: make([]byte, 0, size)}
-	_ = l.render(nil, func(some []byte) error {
-		b.text = append(b.text, some...)
+// makeBody makes the text, while others who need it wait for bodies.mu.
+func (l *list) makeBody() *body {
+	b := &body{tag: l.tag}
+	_ = l.render(piece-renderPiece, func(some []byte) error {
+		b.text = append(b.text, bytes.Clone(some))
+		b.size += len(some)
 		return nil
 	})
-	bs.newest = b
-	bs.alive++
-	return true
+	return b
 }
 
 // drop forgets the newest; mu is held.
@@ -253,15 +253,21 @@ func (bs *bodies) release(b *body) {
 		}
 		return
 	}
+	bs.forgetLater()
+}
+
+// forgetLater begins the while anew; mu is held.
+func (bs *bodies) forgetLater() {
 	if bs.forget == nil {
 		bs.forget = time.AfterFunc(forgetTime, bs.expire)
 	}
 	bs.forget.Reset(forgetTime)
 }
 
-// expire forgets the newest, of which nobody has let go for a while.
+// expire forgets what nobody has asked for, nor let go of, for a while.
 func (bs *bodies) expire() {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
+	bs.asked = ""
 	bs.drop()
 }
