@@ -61,10 +61,15 @@ func (s *session) find(num uint32) (*fid, error) {
 // file is the fid of that number if it is a file or folder.
 func (s *session) file(num uint32) (*fid, error) {
 	f, err := s.find(num)
-	if err == nil && f.auth {
+	switch {
+	case err != nil:
+		return nil, err
+	case f.auth:
 		return nil, errs.BadUse
+	case f.stale():
+		return nil, errs.Stale
 	}
-	return f, err
+	return f, nil
 }
 
 // opened is the fid of that number if it is open for all that want says.

@@ -21,7 +21,7 @@ type session struct {
 	view    *fs.View // nil before the first attach
 	fids    map[uint32]*fid
 	nfids   atomic.Int32 // len(fids), for sessions/
-	locks   int          // held by its fids; lockTable.mu guards it
+	locks   int          // held by its fids; written under lockTable.mu too
 	numbers numbers      // of a numbered dialect
 	carried *carried     // nil: the owner has what waits
 
@@ -62,11 +62,12 @@ const (
 	sessionBytes = 1500
 	fidBytes     = 700
 	requestBytes = 500
+	lockBytes    = 2*64 + maxClientID // a table of locks may be half empty
 )
 
 // estimate is the memory that the session takes while it is parked.
 func (s *session) estimate() int64 {
-	n := int64(sessionBytes+len(s.key.node)+len(s.key.group)) + s.numbers.size()
+	n := int64(sessionBytes+len(s.key.node)+len(s.key.group)+s.locks*lockBytes) + s.numbers.size()
 	if s.carried != nil {
 		n += int64(s.carried.held + len(s.carried.waiting)*requestBytes)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // StateVersion is the version of State that is written; no other is read.
-const StateVersion = 2
+const StateVersion = 3
 
 // State is a parked session in a plain form, which outlives the process and can
 // move to another host.
@@ -36,9 +36,11 @@ type FidState struct {
 	Auth    bool            `json:"auth,omitempty"`   // an auth fid: the rest is empty
 	Node    *fs.NodeState   `json:"node,omitempty"`   // where it is
 	Handle  *fs.HandleState `json:"handle,omitempty"` // nil: it is not open
+	Stale   bool            `json:"stale,omitempty"`  // it was open and could not be restored: of Handle only Flags count
 	Rclose  bool            `json:"rclose,omitempty"` // removed when it is clunked
 	Listing Listing         `json:"listing,omitzero"` // an open folder
 	Pause   Pause           `json:"pause,omitzero"`   // an open stream of a numbered dialect
+	Locks   []LockState     `json:"locks,omitempty"`  // an open file or folder of 9P2000.L.e
 }
 
 // state is what must be kept of a session that is parked.
@@ -56,7 +58,7 @@ func (n *session) state() State {
 }
 
 func (f *fid) state() FidState {
-	st := FidState{Fid: f.num, Auth: f.auth, Rclose: f.rclose, Listing: f.listing, Pause: f.pause}
+	st := FidState{Fid: f.num, Auth: f.auth, Rclose: f.rclose, Listing: f.listing, Pause: f.pause, Stale: f.stale(), Locks: f.lockStates()}
 	if f.ref != nil {
 		ns := f.ref.State()
 		st.Node = &ns
@@ -80,7 +82,9 @@ func (s *Server) Parked() []State {
 }
 
 // Restore parks a session that Parked told of, here or elsewhere, for another
-// lifetime. A fid whose file is gone meanwhile answers errs.Stale from now on.
+// lifetime. A fid whose file is gone meanwhile, or whose lock somebody else has,
+// answers errs.Stale from now on. Restore before the first Serve, so that nobody
+// takes a lock that is to come back.
 // errs.Invalid: it is not such a State.
 func (s *Server) Restore(st State) error {
 	n, err := s.revive(&st)
@@ -121,11 +125,14 @@ func (s *Server) revive(st *State) (*session, error) {
 	n.view = s.cfg.Tree.View(n.who)
 	for i := range st.Fids {
 		f, err := reviveFid(n.view, &st.Fids[i])
+		if err == nil {
+			n.add(f)
+			err = s.relock(n, f, st.Fids[i].Locks)
+		}
 		if err != nil {
 			n.close()
 			return nil, err
 		}
-		n.add(f)
 	}
 	return n, nil
 }
@@ -144,25 +151,17 @@ func reviveFid(v *fs.View, st *FidState) (*fid, error) {
 	}
 	f.ref = ref
 	if st.Handle != nil {
-		h, err := ref.RestoreHandle(*st.Handle)
-		if err != nil {
-			h = staleHandle{}
-		}
-		f.opened(h, st.Handle.Flags, st.Rclose)
+		f.opened(reopen(ref, st), st.Handle.Flags, st.Rclose)
 	}
 	return f, nil
 }
 
-// staleHandle is an open file that could not be restored.
-type staleHandle struct{}
-
-func (staleHandle) Read([]byte, uint64) (int, error)                { return 0, errs.Stale }
-func (staleHandle) Stat(*fs.Stat) error                             { return errs.Stale }
-func (staleHandle) SetStat(_ fs.Change, _ string, done func(error)) { done(errs.Stale) }
-func (staleHandle) Sync(_ string, done func(error))                 { done(errs.Stale) }
-func (staleHandle) Clunk(_ string, done func(error))                { done(nil) }
-func (staleHandle) Drop()                                           {}
-func (staleHandle) State() (hs fs.HandleState)                      { return hs }
-func (staleHandle) Write(_ []byte, _ uint64, _ string, done func(int, error)) {
-	done(0, errs.Stale)
+// reopen is the open file that st tells of.
+func reopen(ref *fs.Ref, st *FidState) fs.Handle {
+	if !st.Stale {
+		if h, err := ref.RestoreHandle(*st.Handle); err == nil {
+			return h
+		}
+	}
+	return staleHandle(st.Handle.Flags)
 }

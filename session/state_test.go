@@ -139,6 +139,12 @@ func TestRestoreRefuses(t *testing.T) {
 	st := parkOne(w)
 	node := *st.Fids[0].Node
 	node.Path = make([]string, 1000)
+	locked := func(fid int, l session.LockState) func(s *session.State) {
+		return func(s *session.State) {
+			s.Fids = append([]session.FidState{}, s.Fids...)
+			s.Fids[fid].Locks = []session.LockState{l}
+		}
+	}
 	for name, change := range map[string]func(s *session.State){
 		"version":   func(s *session.State) { s.Version++ },
 		"nobody":    func(s *session.State) { s.VM = "" },
@@ -149,6 +155,9 @@ func TestRestoreRefuses(t *testing.T) {
 		"no place":  func(s *session.State) { s.Fids = []session.FidState{{Fid: 1}} },
 		"far place": func(s *session.State) { s.Fids = []session.FidState{{Fid: 1, Node: &node}} },
 		"many fids": func(s *session.State) { s.Fids = make([]session.FidState, 5000) },
+		"no range":  locked(1, session.LockState{From: 2, To: 1}),
+		"not open":  locked(7, session.LockState{To: 1}),
+		"long name": locked(1, session.LockState{To: 1, Client: strings.Repeat("h", 256)}),
 	} {
 		bad := st
 		change(&bad)
