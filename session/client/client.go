@@ -82,9 +82,8 @@ type Client struct {
 	closed bool
 }
 
-// Dial connects to the server at addr and attaches: unix:PATH, tcp:HOST:PORT,
-// tls:HOST:PORT, or the PATH of a unix socket. It tries once; ctx bounds that and
-// nothing later.
+// Dial connects to the server at addr (see Dialer) and attaches. It tries once; ctx
+// bounds that and nothing later.
 func Dial(ctx context.Context, addr string, opt Options) (*Client, error) {
 	c := &Client{addr: addr, opt: opt, dial: opt.Dial, done: make(chan struct{}), change: make(chan struct{})}
 	if err := c.prepare(); err != nil {
@@ -104,7 +103,7 @@ func Dial(ctx context.Context, addr string, opt Options) (*Client, error) {
 // prepare reads the address and makes the session's key.
 func (c *Client) prepare() (err error) {
 	if c.dial == nil {
-		if c.dial, err = parseAddr(c.addr, c.opt.TLS); err != nil {
+		if c.dial, err = Dialer(c.addr, c.opt.TLS); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,133 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"meta9/session/packet"
+)
+
+const (
+	// hostTime is how long a device's other end may take to be there, and then to
+	// answer. Both together are less than what a greeting may take.
+	hostTime = 4 * time.Second
+
+	// busyTime is how long a device that somebody has open is tried: who has just
+	// unmounted may mount again, while the session of before is still saying its end.
+	busyTime = 2 * time.Second
+	busyStep = 50 * time.Millisecond
+)
+
+// Where Linux has ports by name. udev makes the links; a guest without it has
+// only what the driver says.
+const (
+	portLinks = "/dev/virtio-ports"
+	portClass = "/sys/class/virtio-ports"
+)
+
+// dialPort opens the virtio-serial port of a name.
+func dialPort(name string) dialer {
+	return func(ctx context.Context) (net.Conn, error) {
+		path, err := portPath(name)
+		if err != nil {
+			return nil, err
+		}
+		return openDevice(ctx, path, fileAddr{"virtio", name})
+	}
+}
+
+func dialDevice(path string) dialer {
+	return func(ctx context.Context) (net.Conn, error) {
+		return openDevice(ctx, path, fileAddr{"dev", path})
+	}
+}
+
+// portPath finds the device of a port.
+func portPath(name string) (string, error) {
+	link := filepath.Join(portLinks, name)
+	if _, err := os.Stat(link); err == nil {
+		return link, nil
+	}
+	var names []string
+	files, _ := filepath.Glob(portClass + "/*/name")
+	for _, file := range files {
+		b, _ := os.ReadFile(file)
+		found := strings.TrimSuffix(string(b), "\n")
+		if found == name {
+			return filepath.Join("/dev", filepath.Base(filepath.Dir(file))), nil
+		}
+		names = append(names, found)
+	}
+	switch {
+	case names == nil:
+		return "", fmt.Errorf("no virtio-serial port %q: this machine has none at all (or no module virtio_console)", name)
+	default:
+		return "", fmt.Errorf("no virtio-serial port %q; there are %q", name, names)
+	}
+}
+
+// openDevice opens a device, waits for its other end, and begins a link on it.
+func openDevice(ctx context.Context, path string, addr fileAddr) (net.Conn, error) {
+	fd, err := openOnce(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if term.IsTerminal(fd) {
+		if _, err := term.MakeRaw(fd); err != nil {
+			unix.Close(fd)
+			return nil, err
+		}
+	}
+	f, err := newFile(fd, addr)
+	if err != nil {
+		return nil, err
+	}
+	nobody, cancel := context.WithTimeoutCause(ctx, hostTime, errNobody)
+	defer cancel()
+	if err := f.await(nobody, func(revents int16) bool { return revents&unix.POLLHUP == 0 }); err != nil {
+		f.Close()
+		return nil, err
+	}
+	silent, cancel := context.WithTimeoutCause(ctx, hostTime, errNoPackets)
+	defer cancel()
+	return packet.Dial(silent, f)
+}
+
+// Why a device is of no use. A port that the host has closed takes nothing, and
+// reads as at its end.
+var (
+	errNobody    = errors.New("nobody has the host's end of the port open")
+	errNoPackets = errors.New("the host's end does not answer in packets; is it link.sock, and meta9d there?")
+	errBusy      = errors.New("the port is busy: another mount has it, or another program")
+)
+
+// openOnce opens a device that can be open once at a time.
+func openOnce(ctx context.Context, path string) (int, error) {
+	for start := time.Now(); ; {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+		switch {
+		case err == nil:
+			return fd, nil
+		case !errors.Is(err, unix.EBUSY):
+			return -1, &os.PathError{Op: "open", Path: path, Err: err}
+		case time.Since(start) > busyTime:
+			return -1, errBusy
+		}
+		t := time.NewTimer(busyStep)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return -1, context.Cause(ctx)
+		}
+	}
+}
