@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -68,18 +67,18 @@ type Client struct {
 	dial dialer
 	fids fids
 
-	keep  session // Dial's, then run's
-	epoch uint64  // the same; how many attaches there were
+	keep session
 
 	stop context.CancelFunc // ends run
 	done chan struct{}      // closed when run has ended
 
-	mu     sync.Mutex
-	link   *link         // nil: there is none
-	change chan struct{} // closed, and made anew, when link, why or closed have changed
-	since  time.Time     // link is nil: since when
-	why    error         // link is nil: why, or why the last try failed
-	closed bool
+	mu       sync.Mutex
+	link     *link         // nil: there is none
+	change   chan struct{} // closed, and made anew, when link, why or closed have changed
+	since    time.Time     // link is nil: since when
+	why      error         // link is nil: why, or why the last try failed
+	closed   bool
+	patience *time.Timer // link is nil: gives up what waits on it; nil: nothing does
 }
 
 // Dial connects to the server at addr (see Dialer) and attaches. It tries once; ctx
@@ -89,7 +88,7 @@ func Dial(ctx context.Context, addr string, opt Options) (*Client, error) {
 	if err := c.prepare(); err != nil {
 		return nil, wrap("connect", addr, err)
 	}
-	l, _, err := c.connect(ctx)
+	l, _, err := c.connect(ctx, nil)
 	if err != nil {
 		return nil, wrap("connect", addr, err)
 	}
@@ -119,28 +118,8 @@ func (c *Client) prepare() (err error) {
 	return err
 }
 
-// connect makes a transport and greets the server.
-func (c *Client) connect(ctx context.Context) (l *link, resumed bool, err error) {
-	conn, err := c.dial(ctx)
-	if err != nil {
-		return nil, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	l, resumed, err = greet(ctx, conn, &c.opt, &c.keep, &c.fids)
-	if err != nil && !isAnswer(err) {
-		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	if !resumed {
-		c.epoch++
-	}
-	l.epoch = c.epoch
-	return l, resumed, nil
-}
-
-// Dialect names what is spoken with the server: "9P2000.e" or "9P2000". It is ""
-// while there is no connection.
+// Dialect names what is spoken with the server: "9P2000.e.n", "9P2000.e" or
+// "9P2000". It is "" while there is no connection.
 func (c *Client) Dialect() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"meta9/fs/errs"
-	"meta9/session/wire"
 )
 
 var (
@@ -53,30 +52,6 @@ func wrap(op, path string, err error) error {
 	e := &Error{Op: op, Path: path, Err: err}
 	errors.As(err, &e.Kind)
 	return e
-}
-
-// answer is an Rerror: the server's text, and its kind if it is one of ours.
-type answer struct {
-	text string
-	kind errs.Kind
-}
-
-func answered(m *wire.Msg) error { return &answer{text: m.Ename, kind: errs.FromText(m.Ename)} }
-
-func (a *answer) Error() string { return a.text }
-
-// Unwrap gives the kind, so that errors.Is finds it.
-func (a *answer) Unwrap() error {
-	if a.kind == 0 {
-		return nil
-	}
-	return a.kind
-}
-
-// isAnswer tells whether the server itself refused.
-func isAnswer(err error) bool {
-	var a *answer
-	return errors.As(err, &a)
 }
 
 // lost is what a request ends with whose transport ended before its reply came.

@@ -361,8 +361,10 @@ func (k *talk) doVersion(m, r *wire.Msg) error {
 		return errs.Protocol
 	case k.version == "unknown" && m.Version != "9P2000":
 		r.Msize, r.Version = 0, "unknown" // as hugelgupf/p9 answers
-	case k.version != "9P2000.e":
+	case k.version != "9P2000.e" || m.Version == "9P2000":
 		r.Version = "9P2000"
+	default:
+		r.Version = "9P2000.e"
 	}
 	k.dialect = wire.Negotiate(r.Version)
 	k.fake.fids = k.fids

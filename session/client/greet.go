@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"meta9/fs/errs"
+	"meta9/session/greet"
 	"meta9/session/wire"
 )
 
@@ -15,158 +16,133 @@ import (
 // most.
 const greetTime = 10 * time.Second
 
-// session is what a Client shows to be known again by the next server loop.
+// errSilent is why a greeting ends that took too long.
+var errSilent = errors.New("the server is silent")
+
+// offers are the dialects to ask for, the best first.
+var offers = []wire.Dialect{wire.EN, wire.E, wire.Plain}
+
+// session is what a Client knows of its session, whatever link it is at. It is
+// Dial's, then run's.
 type session struct {
-	key   [wire.KeyLen]byte // all zero: no session
-	begun bool              // the server has it
+	key   [wire.KeyLen]byte // all zero: none
+	known bool              // the server may have it: it is worth asking for
+	whole bool              // it is what the client's fids say: they were not lost half way
+	epoch uint64            // how many attaches there were
 }
 
-// greeting is the talk that makes a transport a link: Tversion, Tsession where
-// there is one, else Tauth and Tattach. Nothing else is on the line meanwhile, so
-// each message waits for its reply.
-type greeting struct {
-	*link
-	opt  *Options
-	keep *session
+// connect makes a transport and greets the server, which resumes old, or, as may
+// be, another link is made. old is nil at first. resumed: the server has the fids as
+// they were.
+func (c *Client) connect(ctx context.Context, old *link) (l *link, resumed bool, err error) {
+	conn, err := c.dial(ctx)
+	if err == nil {
+		l, resumed, err = c.greet(ctx, conn, old)
+	}
+	if err != nil && !refused(err) {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return l, resumed, err
 }
 
-// greet makes conn a link. resumed: the server has the fids as they were. The
-// connection is closed on error.
-func greet(ctx context.Context, conn net.Conn, opt *Options, keep *session, f *fids) (l *link, resumed bool, err error) {
+// refused tells whether the server will not have us. One that is still busy with
+// the session, or in trouble, may have us later.
+func refused(err error) bool {
+	return greet.IsRefusal(err) && !errors.Is(err, errs.Busy) && !errors.Is(err, errs.IO)
+}
+
+// greet makes conn the transport of a link, or closes it.
+func (c *Client) greet(ctx context.Context, conn net.Conn, old *link) (l *link, resumed bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, greetTime, errSilent)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	g := greeting{link: newLink(conn, f), opt: opt, keep: keep}
-	if err = g.version(); err == nil {
-		resumed, err = g.begin()
-	}
-	if err == nil && !resumed {
-		err = g.attach()
+	line := newLine(conn)
+	t := greet.New(conn, line.rd)
+	l, err = c.begin(t, old)
+	if resumed = l != nil; err == nil && !resumed {
+		l, err = c.attach(t, old)
 	}
 	if !stop() {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
 		conn.Close()
-		return nil, false, err
+		return nil, false, ended(err)
 	}
-	g.keyed = keep.begun
-	return g.link, resumed, nil
+	l.use(line)
+	return l, resumed, nil
 }
 
-// errSilent is why a greeting ends that took too long.
-var errSilent = errors.New("the server is silent")
-
-// version agrees on a dialect: 9P2000.e, or what the server has instead. A server
-// that knows no suffix answers "unknown", or an error, and is asked again.
-func (g *greeting) version() error {
-	for _, offer := range []wire.Dialect{wire.E, wire.Plain} {
-		g.dialect, g.msize = wire.None, wire.MaxMsize
-		reply, err := g.ask(&wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: g.opt.msize(), Version: offer.String()})
-		switch {
-		case isAnswer(err):
-			continue
-		case err != nil:
-			return err
-		case reply.Version == offer.String():
-			return g.agree(offer, reply.Msize)
-		case reply.Version == wire.Plain.String():
-			return g.agree(wire.Plain, reply.Msize)
+// begin agrees on a version and asks for the session. The link is one whose fids
+// the server has; nil: it has none.
+func (c *Client) begin(t *greet.Talk, old *link) (*link, error) {
+	standing, err := c.ask(t)
+	switch {
+	case err != nil || standing != greet.Resumed:
+		return nil, err
+	case !c.keep.whole:
+	case !t.Dialect.Numbered():
+		return c.newLink(t, old), nil
+	case old.fits(t):
+		if err = old.resume(t); !greet.IsRefusal(err) {
+			return old, err
 		}
 	}
-	return errs.New(errs.Unsupported, "the server speaks neither %s nor %s", wire.E, wire.Plain)
+	_, err = c.ask(t) // what the server has is of no use: a second Tversion ends it
+	return nil, err
 }
 
-// agree takes the server's choice.
-func (g *greeting) agree(d wire.Dialect, msize uint32) error {
-	if asked := g.opt.msize(); msize < wire.MinMsize || msize > asked {
-		return errs.New(errs.Protocol, "the server's msize is %d, at least %d is needed and %d was asked for", msize, wire.MinMsize, asked)
+// ask agrees on a version, and asks for the session. With a new key that announces
+// it. A key from MUMBLE is only asked for when the session was lost, since Tauth
+// sets it, and since a key in vain is what a guesser sends.
+func (c *Client) ask(t *greet.Talk) (greet.Standing, error) {
+	if err := t.Version(c.opt.msize(), offers...); err != nil {
+		return greet.Sessionless, err
 	}
-	g.dialect, g.msize = d, msize
-	return nil
-}
-
-// begin asks for the session. With a new key that announces it: a server that
-// knows who is there refuses, and keeps the key. A key from MUMBLE is only asked
-// for when the session was lost, since Tauth sets it, and since a key in vain is
-// what a guesser sends.
-func (g *greeting) begin() (resumed bool, err error) {
-	known := g.keep.begun
-	if !g.dialect.Sessions() || g.keep.key == [wire.KeyLen]byte{} || (g.opt.Mumble != "" && !known) {
-		return false, nil
+	if c.opt.Mumble != "" && !c.keep.known {
+		return greet.Sessionless, nil
 	}
-	_, err = g.ask(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: g.keep.key})
-	switch {
-	case err == nil:
-		return known, nil
-	case errors.Is(err, errs.CannotRecover):
-		g.keep.begun = true
-		return false, nil
-	case errors.Is(err, errs.Busy), errors.Is(err, errs.IO):
-		return false, err // the session is still there: the next try may get it
-	case isAnswer(err):
-		g.keep.begun = false
-		return false, nil
+	standing, err := t.Session(c.keep.key)
+	if err == nil {
+		c.keep.known = standing != greet.Sessionless
 	}
-	return false, err
+	return standing, err
 }
 
 // attach authenticates, if there is something to do it with, and attaches. A
-// server that wants no authentication refuses it, and is tried without.
-func (g *greeting) attach() error {
-	refused := g.authenticate()
-	if refused != nil && !isAnswer(refused) {
-		return refused
+// server that wants no authentication refuses it, and is tried without. What old
+// had is lost, whatever comes of it.
+func (c *Client) attach(t *greet.Talk, old *link) (*link, error) {
+	c.keep.whole = false
+	if old != nil {
+		old.fail(old.why())
 	}
-	_, err := g.ask(&wire.Msg{Type: wire.Tattach, Fid: rootFid, Afid: wire.NoFid, Uname: g.opt.User, Aname: g.opt.Aname})
-	if err != nil && refused != nil {
-		return fmt.Errorf("%w (%w)", refused, err)
+	var refused error
+	if c.opt.Mumble != "" {
+		refused = c.authenticate(t)
 	}
-	return err
-}
-
-// authenticate writes the MUMBLE message, if there is one, to an auth fid. The
-// authentication belongs to the connection, so that the fid is no longer needed.
-func (g *greeting) authenticate() error {
-	if g.opt.Mumble == "" {
-		return nil
+	if refused != nil && !greet.IsRefusal(refused) {
+		return nil, refused
 	}
-	afid := g.fids.get()
-	defer g.fids.put(afid)
-	if _, err := g.ask(&wire.Msg{Type: wire.Tauth, Afid: afid, Uname: g.opt.User, Aname: g.opt.Aname}); err != nil {
-		return err
-	}
-	_, err := g.ask(&wire.Msg{Type: wire.Twrite, Fid: afid, Data: []byte(g.opt.Mumble)})
-	g.keep.begun = err == nil
-	if _, late := g.ask(&wire.Msg{Type: wire.Tclunk, Fid: afid}); err == nil {
-		err = late
-	}
-	return err
-}
-
-// ask sends m and reads its reply, before there are a reader and a writer.
-func (g *greeting) ask(m *wire.Msg) (*wire.Msg, error) {
-	frame, err := wire.Append(nil, m, g.dialect)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := g.conn.Write(frame); err != nil {
-		return nil, err
-	}
-	if frame, err = g.next(); err != nil {
-		return nil, err
-	}
-	reply := new(wire.Msg)
-	if err := wire.Decode(reply, frame, g.dialect); err != nil {
-		return nil, err
-	}
+	_, err := t.Ask(&wire.Msg{Type: wire.Tattach, Fid: rootFid, Afid: wire.NoFid, Uname: c.opt.User, Aname: c.opt.Aname})
 	switch {
-	case reply.Tag != m.Tag:
-		return nil, errs.New(errs.Protocol, "the server answered %s under tag %d", m.Type, reply.Tag)
-	case reply.Type == wire.Rerror:
-		return nil, answered(reply)
-	case reply.Type != m.Type+1:
-		return nil, errs.New(errs.Protocol, "the server answered %s with %s", m.Type, reply.Type)
+	case err != nil && refused != nil:
+		return nil, fmt.Errorf("%w (%w)", refused, err)
+	case err != nil:
+		return nil, err
 	}
-	return reply, nil
+	c.keep.whole = true
+	c.keep.epoch++
+	return c.newLink(t, old), nil
+}
+
+// authenticate shows the MUMBLE message, which has the session's key.
+func (c *Client) authenticate(t *greet.Talk) error {
+	afid := c.fids.get()
+	defer c.fids.put(afid)
+	err := t.Authenticate(c.opt.Mumble, afid, c.opt.User, c.opt.Aname)
+	if err == nil {
+		c.keep.known = true
+	}
+	return err
 }

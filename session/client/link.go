@@ -1,65 +1,52 @@
 package client
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"io"
-	"net"
 	"sync"
 	"time"
 
 	"meta9/fs/errs"
+	"meta9/session/greet"
 	"meta9/session/wire"
 )
 
 const (
-	// maxCalls is how many requests may wait for their replies at once; it is also
-	// what a numbered dialect allows.
-	maxCalls = wire.MaxNumbers
+	// maxCalls is how many requests may wait for their replies at once: each may
+	// have its Tflush, and so many numbers fit a Tresume.
+	maxCalls = wire.MaxNumbers / 2
 
 	// flushBit makes a call's tag that of its Tflush, so that a flush never waits
 	// for a tag.
 	flushBit uint16 = 0x8000
 
-	// stallTime is how long a peer may leave a frame half sent, or not take what is
-	// written to it, before the transport counts as lost. A parked session lives for
-	// 30 s by default.
-	stallTime = 20 * time.Second
-
 	// flushGrace is how long a change whose context has ended waits for the server
 	// to say what became of it.
 	flushGrace = time.Second
-
-	// readBuffer is what a link reads ahead, in bytes; larger frames are read in
-	// place.
-	readBuffer = 16 << 10
 )
 
-// link is one transport and the requests that wait on it. It lives from a greeting
-// until its first error, and knows nothing of sessions: what was not answered when
-// it ends is lost.
+// link is an attach, and the requests that wait below it. Where both sides number
+// them it outlives its transport: the next one takes it over (resume.go). Elsewhere
+// it ends with it, and what was not answered is lost.
 type link struct {
-	conn     net.Conn
-	rd       *bufio.Reader
-	fids     *fids
-	dialect  wire.Dialect
-	msize    uint32
-	epoch    uint64 // which attach its fids belong to
-	keyed    bool   // the server keeps a session for it
-	answered bool   // somebody got an answer; the reader's
+	fids    *fids
+	dialect wire.Dialect
+	msize   uint32
+	epoch   uint64 // which attach its fids belong to
+	keyed   bool   // the server keeps a session for it
 
 	tags chan uint16   // those that are free
-	kick chan struct{} // to the writer: out has frames
+	kick chan struct{} // to the writer: there is something to send
 	dead chan struct{} // closed when err is set
 
 	mu     sync.Mutex
-	calls  map[uint16]*call // by tag; a flushed one until its Rflush
-	out    []byte           // frames for the writer
-	queued uint64           // bytes ever appended to out
-	taken  uint64           // of these, what the writer has taken
-	err    error            // why the link ended
+	line   *line            // the transport, up or the last
+	calls  map[uint16]*call // by tag, until nothing more can come for it
+	window greet.Window     // their requests, and the Tflushes
+	last   []byte           // the frame that ends the session; nil: not yet, or sent
 	going  bool             // bye was said
+	tired  bool             // there has been no transport for too long
+	err    error            // why the link ended
 }
 
 // Whether somebody waits for a call.
@@ -70,22 +57,27 @@ const (
 
 // call is a request that waits for its reply.
 type call struct {
-	tag      uint16
-	typ      wire.Type
-	fid      uint32        // that Twalk makes or Tclunk ends; rootFid: none
-	at       uint64        // link.queued before its frame
-	done     chan struct{} // closed when it is over
-	over     bool
-	flushing bool // a Tflush is out: the tag stays taken until its answer
-	forgot   bool // nobody waits, or nobody any more: settle sees to its fid
-	reply    wire.Msg
-	err      error
+	greet.Request
+	fid    uint32         // that Twalk makes or Tclunk ends; rootFid: none
+	done   chan struct{}  // closed when it is over
+	over   bool           // who waits has been told how it ended
+	owed   bool           // the server has yet to answer
+	flush  *greet.Request // its Tflush, while that is unanswered
+	forgot bool           // nobody waits, or nobody any more: settle sees to its fid
+	reply  wire.Msg
+	err    error
 }
 
-func newLink(conn net.Conn, f *fids) *link {
+// newLink is the attach that t has made, or, without numbers, come back to; old is
+// the one before it, or nil.
+func (c *Client) newLink(t *greet.Talk, old *link) *link {
+	if old != nil {
+		old.fail(old.why())
+	}
 	l := &link{
-		conn: conn, rd: bufio.NewReaderSize(conn, readBuffer), fids: f,
-		tags: make(chan uint16, maxCalls), kick: make(chan struct{}, 1), dead: make(chan struct{}),
+		fids: &c.fids, dialect: t.Dialect, msize: t.Msize, epoch: c.keep.epoch, keyed: c.keep.known,
+		window: greet.Window{Count: t.Count},
+		tags:   make(chan uint16, maxCalls), kick: make(chan struct{}, 1), dead: make(chan struct{}),
 		calls: make(map[uint16]*call),
 	}
 	for tag := range uint16(maxCalls) {
@@ -94,11 +86,14 @@ func newLink(conn net.Conn, f *fids) *link {
 	return l
 }
 
+// lasting tells whether the link can outlive its transport.
+func (l *link) lasting() bool { return l.keyed && l.dialect.Numbered() }
+
 // rpc sends m, which changes nothing, and waits for its reply. When ctx ends it
 // returns at once, and the server's answer is dealt with when it comes. On error
 // the fid that a Twalk would have made is seen to.
 func (l *link) rpc(ctx context.Context, m *wire.Msg) (*wire.Msg, error) {
-	c, err := l.send(ctx, m, awaited)
+	c, err := l.send(ctx, m)
 	if err != nil {
 		if fid := fidOf(m); fid != rootFid {
 			l.fids.put(fid)
@@ -120,7 +115,7 @@ func (l *link) rpc(ctx context.Context, m *wire.Msg) (*wire.Msg, error) {
 // change sends m, which changes something, and waits for its reply. The error
 // has ErrUnknown in its chain when it may have happened.
 func (l *link) change(ctx context.Context, m *wire.Msg) (*wire.Msg, error) {
-	c, err := l.send(ctx, m, awaited)
+	c, err := l.send(ctx, m)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +140,9 @@ func (l *link) change(ctx context.Context, m *wire.Msg) (*wire.Msg, error) {
 // outcome flushes c and waits a little for what became of it; false: the server
 // did not say.
 func (l *link) outcome(c *call) bool {
+	l.mu.Lock()
 	l.flush(c)
+	l.mu.Unlock()
 	grace := time.NewTimer(flushGrace)
 	defer grace.Stop()
 	select {
@@ -156,16 +153,41 @@ func (l *link) outcome(c *call) bool {
 	}
 }
 
-// release tells the server to forget fid, and waits for nothing but a tag.
+// release tells the server to forget fid, and waits for nothing but a tag; while
+// there is no transport, not for that either.
 func (l *link) release(fid uint32) {
 	m := wire.Msg{Type: wire.Tclunk, Fid: fid}
-	if _, err := l.send(context.Background(), &m, forgotten); err != nil {
-		l.fids.lose(stray{fid, l.epoch})
+	select {
+	case m.Tag = <-l.tags:
+	case <-l.down():
+		l.lose(fid)
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, err := l.enqueue(&m, forgotten); err != nil {
+		l.lose(fid)
 	}
 }
 
+// clunk is release that waits for nothing: without a tag the fid stays with the
+// server until the next transport. mu is held.
+func (l *link) clunk(fid uint32) {
+	m := wire.Msg{Type: wire.Tclunk, Fid: fid}
+	select {
+	case m.Tag = <-l.tags:
+		if _, err := l.enqueue(&m, forgotten); err == nil {
+			return
+		}
+	default:
+	}
+	l.lose(fid)
+}
+
+func (l *link) lose(fid uint32) { l.fids.lose(stray{fid, l.epoch}) }
+
 // send queues m under a free tag. It waits for nothing but a tag.
-func (l *link) send(ctx context.Context, m *wire.Msg, forgot bool) (*call, error) {
+func (l *link) send(ctx context.Context, m *wire.Msg) (*call, error) {
 	select {
 	case m.Tag = <-l.tags:
 	case <-l.dead:
@@ -175,20 +197,26 @@ func (l *link) send(ctx context.Context, m *wire.Msg, forgot bool) (*call, error
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.enqueue(m, forgot)
+	return l.enqueue(m, awaited)
 }
 
 // enqueue makes m, whose tag is set, a call; mu is held.
 func (l *link) enqueue(m *wire.Msg, forgot bool) (*call, error) {
-	if l.err != nil {
-		return nil, &lost{cause: l.err}
+	frame, err := l.frame(m)
+	switch {
+	case l.err != nil:
+		err = &lost{cause: l.err}
+	case l.tired:
+		err = &lost{cause: l.line.err}
 	}
-	c := &call{tag: m.Tag, typ: m.Type, fid: fidOf(m), at: l.queued, forgot: forgot, done: make(chan struct{})}
-	if err := l.queue(m); err != nil {
+	if err != nil {
 		l.tags <- m.Tag
 		return nil, err
 	}
-	l.calls[c.tag] = c
+	c := &call{fid: fidOf(m), forgot: forgot, owed: true, done: make(chan struct{})}
+	c.Request = greet.Request{Tag: m.Tag, Type: m.Type, Frame: frame}
+	l.calls[c.Tag] = c
+	l.queue(&c.Request)
 	return c, nil
 }
 
@@ -203,38 +231,53 @@ func fidOf(m *wire.Msg) uint32 {
 	return rootFid
 }
 
-// queue appends m's frame to what the writer sends; mu is held.
-func (l *link) queue(m *wire.Msg) error {
-	out, err := wire.Append(l.out, m, l.dialect)
+// frame is m's, in storage of its own, since it may have to be sent again.
+func (l *link) frame(m *wire.Msg) ([]byte, error) {
+	const most = 64 // bytes of most frames, but for their data
+	frame, err := wire.Append(make([]byte, 0, most+len(m.Data)), m, l.dialect)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	size := len(out) - len(l.out)
-	if size > int(l.msize) {
-		return errs.New(errs.TooBig, "a request of %d bytes, the server takes %d", size, l.msize)
+	if len(frame) > int(l.msize) {
+		return nil, errs.New(errs.TooBig, "a request of %d bytes, the server takes %d", len(frame), l.msize)
 	}
-	l.out, l.queued = out, l.queued+uint64(size)
+	return frame, nil
+}
+
+// queue gives r to the writer; mu is held.
+func (l *link) queue(r *greet.Request) {
+	l.window.Queued = append(l.window.Queued, r)
+	l.wake()
+}
+
+// wake sees to it that the writer looks.
+func (l *link) wake() {
 	select {
 	case l.kick <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
-// flush asks the server to forget c.
+// flush asks the server to forget c, or does so itself while c has not left; mu
+// is held.
 func (l *link) flush(c *call) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !c.over && !c.flushing {
-		c.flushing = l.queue(&wire.Msg{Type: wire.Tflush, Tag: c.tag | flushBit, Oldtag: c.tag}) == nil
+	switch {
+	case !c.owed || c.flush != nil:
+	case c.Number == 0:
+		l.settled(c, errFlushed)
+	default:
+		m := wire.Msg{Type: wire.Tflush, Tag: c.Tag | flushBit, Oldtag: c.Tag}
+		frame, _ := l.frame(&m) // which always has one
+		c.Flushed, c.flush = true, &greet.Request{Tag: m.Tag, Type: m.Type, Frame: frame}
+		l.queue(c.flush)
 	}
 }
 
 // forget flushes c if it is not over; nobody waits for it any more.
 func (l *link) forget(c *call) {
-	l.flush(c)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.flush(c)
 	c.forgot = true
 	if c.over {
 		l.settle(c)
@@ -251,12 +294,11 @@ func (l *link) bye() {
 		return
 	}
 	l.mu.Lock()
+	m := wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: l.msize, Version: l.dialect.String()}
+	l.last, _ = l.frame(&m)
 	l.going = true
-	err := l.queue(&wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: l.msize, Version: l.dialect.String()})
+	l.wake()
 	l.mu.Unlock()
-	if err != nil {
-		return
-	}
 	late := time.NewTimer(byeTime)
 	defer late.Stop()
 	select {
@@ -281,11 +323,20 @@ func (l *link) fail(err error) {
 	}
 	l.err = err
 	close(l.dead)
-	l.conn.Close()
+	l.line.end(err)
 	for _, c := range l.calls {
-		l.finish(c, &lost{sent: c.at < l.taken, cause: err})
+		c.owed, c.flush = false, nil
+		l.finish(c, &lost{sent: c.Number != 0, cause: err})
 	}
 	clear(l.calls)
+}
+
+// settled ends c, for which the server owes nothing more; mu is held.
+func (l *link) settled(c *call, err error) {
+	l.window.Remove(&c.Request)
+	c.owed = false
+	l.finish(c, err)
+	l.retire(c)
 }
 
 // finish ends c with err, or with the reply that it has; mu is held.
@@ -300,27 +351,25 @@ func (l *link) finish(c *call, err error) {
 	close(c.done)
 }
 
+// retire frees c's tag when no more can come for it; mu is held.
+func (l *link) retire(c *call) {
+	if !c.owed && c.flush == nil {
+		delete(l.calls, c.Tag)
+		l.tags <- c.Tag
+	}
+}
+
 // settle sees to the fid of c, which is over and nobody waits for; mu is held. The
-// reader may be here, who must not wait for a tag: without one the fid stays with
-// the server until the next link.
+// reader may be here, who must not wait for a tag.
 func (l *link) settle(c *call) {
 	switch {
 	case c.fid == rootFid:
 	case isLost(c.err):
-		l.fids.lose(stray{c.fid, l.epoch})
-	case c.typ == wire.Tclunk || c.err != nil:
+		l.lose(c.fid)
+	case c.Type == wire.Tclunk || c.err != nil:
 		l.fids.put(c.fid)
 	default:
-		m := wire.Msg{Type: wire.Tclunk, Fid: c.fid}
-		select {
-		case m.Tag = <-l.tags:
-			_, err := l.enqueue(&m, forgotten)
-			if err == nil {
-				return
-			}
-		default:
-		}
-		l.fids.lose(stray{c.fid, l.epoch})
+		l.clunk(c.fid)
 	}
 }
 
@@ -330,86 +379,4 @@ func (c *call) result() (*wire.Msg, error) {
 		return nil, c.err
 	}
 	return &c.reply, nil
-}
-
-// write is the writer's loop: it sends all that has gathered in one write.
-func (l *link) write() {
-	var frames []byte
-	for {
-		select {
-		case <-l.kick:
-		case <-l.dead:
-			return
-		}
-		frames = l.take(kept(frames))
-		if len(frames) == 0 { // they went with the last write
-			continue
-		}
-		l.conn.SetWriteDeadline(time.Now().Add(stallTime))
-		if _, err := l.conn.Write(frames); err != nil {
-			l.fail(err)
-			return
-		}
-	}
-}
-
-// take gives what has gathered, and lets it gather in spare from now on.
-func (l *link) take(spare []byte) (frames []byte) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	frames, l.out, l.taken = l.out, spare[:0], l.queued
-	return frames
-}
-
-// kept is b's storage for the next frames, unless it is large: an idle link holds
-// no large buffer.
-func kept(b []byte) []byte {
-	if cap(b) > 4*readBuffer {
-		return nil
-	}
-	return b
-}
-
-// read is the reader's loop: it gives each reply to its call until the link ends.
-func (l *link) read() {
-	for {
-		frame, err := l.next()
-		if err == nil {
-			err = l.deliver(frame)
-		}
-		if err != nil {
-			l.fail(err)
-			return
-		}
-	}
-}
-
-// next reads one frame, for whose beginning it waits as long as it takes. Each has
-// storage of its own, so that a reply's data is not copied again.
-func (l *link) next() ([]byte, error) {
-	header, err := l.rd.Peek(wire.HeaderLen)
-	if err != nil {
-		return nil, ended(err)
-	}
-	size, _, _, _ := wire.Split(header)
-	if size < wire.HeaderLen || size > l.msize {
-		return nil, errs.New(errs.Protocol, "the server sent a frame of %d bytes, msize is %d", size, l.msize)
-	}
-	if l.rd.Buffered() < int(size) {
-		l.conn.SetReadDeadline(time.Now().Add(stallTime))
-		defer l.conn.SetReadDeadline(time.Time{})
-	}
-	frame := make([]byte, size)
-	if _, err := io.ReadFull(l.rd, frame); err != nil {
-		return nil, ended(err)
-	}
-	return frame, nil
-}
-
-// ended says in words what io.EOF means here.
-func ended(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("the server closed it")
-	}
-	return err
 }

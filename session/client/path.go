@@ -9,6 +9,7 @@ import (
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/errs"
+	"meta9/session/greet"
 	"meta9/session/wire"
 )
 
@@ -132,7 +133,7 @@ func (l *link) macro(names []string, n int) bool {
 // noMacro tells whether the server could not do as a macro what it may do
 // otherwise.
 func noMacro(err error) bool {
-	return isAnswer(err) && (errors.Is(err, errs.TooBig) || errors.Is(err, errs.Unsupported))
+	return greet.IsRefusal(err) && (errors.Is(err, errs.TooBig) || errors.Is(err, errs.Unsupported))
 }
 
 func (l *link) readFile(ctx context.Context, names []string) ([]byte, error) {
@@ -231,7 +232,7 @@ func (l *link) remove(ctx context.Context, names []string) error {
 // spent sees to the number of fid after a request that ends it whatever the
 // answer, and that got err.
 func (l *link) spent(fid uint32, err error) {
-	if err == nil || isAnswer(err) {
+	if err == nil || greet.IsRefusal(err) {
 		l.fids.put(fid)
 	} else {
 		l.fids.lose(stray{fid, l.epoch})

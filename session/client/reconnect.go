@@ -19,67 +19,87 @@ const (
 // answered on it.
 const goodLife = 10 * time.Second
 
-// run reads from one link after the other until the Client is closed, and with it
-// ctx.
+// run reads from one transport after the other until the Client is closed, and with
+// it ctx.
 func (c *Client) run(ctx context.Context, l *link) {
 	defer close(c.done)
-	for tries := 0; l != nil; {
+	for tries := 0; ; {
 		if c.serve(ctx, l) {
 			tries = 0
 		}
-		if !c.down(l.cause(), tries == 0) {
+		if !c.down(l, tries == 0) {
 			break
 		}
-		l, tries = c.again(ctx, tries)
+		next, n := c.again(ctx, l, tries)
+		if next == nil {
+			break
+		}
+		l, tries = next, n
 	}
+	l.fail(ErrClosed)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wake()
 }
 
-// serve runs l until it ends; good: it was of use.
+// serve carries l over its transport until that ends; good: it was of use.
 func (c *Client) serve(ctx context.Context, l *link) (good bool) {
 	stop := context.AfterFunc(ctx, func() { l.fail(ErrClosed) })
 	defer stop()
+	t := l.line
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		l.write()
+		l.write(t)
 	}()
 	start := time.Now()
-	l.read()
+	l.read(t)
 	<-written
-	return l.answered || time.Since(start) > goodLife
+	return t.answered || time.Since(start) > goodLife
 }
 
-// down notes that there is no link, because of err; anew: only since now. open:
-// the Client wants another.
-func (c *Client) down(err error, anew bool) (open bool) {
+// down notes that the transport of l has ended; anew: only now was there a use in
+// it, so that the Client's patience begins. open: the Client wants another.
+func (c *Client) down(l *link, anew bool) (open bool) {
+	why := l.why()
 	c.mu.Lock()
-	c.link, c.why = nil, err
+	c.link, c.why = nil, why
 	if anew {
 		c.since = time.Now()
 	}
-	open = !c.closed
+	if open = !c.closed; open && c.opt.Patience >= 0 {
+		c.patience = time.AfterFunc(c.opt.Patience-time.Since(c.since), func() { c.giveUp(l) })
+	}
 	c.wake()
 	c.mu.Unlock()
 	if open {
-		c.opt.notify(State{Err: err})
+		c.opt.notify(State{Err: why})
 	}
 	return open
 }
 
-// again connects, after a while that grows with tries; nil: ctx has ended.
-func (c *Client) again(ctx context.Context, tries int) (*link, int) {
+// giveUp ends what waits on l for a transport, if there is none yet.
+func (c *Client) giveUp(l *link) {
+	c.mu.Lock()
+	why, over := c.why, c.link == nil && time.Since(c.since) >= c.opt.Patience
+	c.mu.Unlock()
+	if over {
+		l.giveUp(why)
+	}
+}
+
+// again connects, after a while that grows with tries; nil: ctx has ended. old is the
+// link whose transport was lost.
+func (c *Client) again(ctx context.Context, old *link, tries int) (*link, int) {
 	for ; ; tries++ {
 		if !pause(ctx, tries) {
 			return nil, tries
 		}
-		l, resumed, err := c.connect(ctx)
+		l, resumed, err := c.connect(ctx, old)
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
-				l.conn.Close()
+				l.fail(ErrClosed)
 			}
 			return nil, tries
 		case err != nil:
@@ -92,18 +112,13 @@ func (c *Client) again(ctx context.Context, tries int) (*link, int) {
 	}
 }
 
-// up makes l the link, and clunks what was left of lost requests. Nobody reads yet,
-// so that there must be a tag for each clunk.
+// up makes l the link.
 func (c *Client) up(l *link) {
-	for i, fid := range c.fids.takeStrays(l.epoch) {
-		if i < maxCalls/2 {
-			l.release(fid)
-		} else {
-			c.fids.lose(stray{fid, l.epoch})
-		}
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.patience != nil {
+		c.patience.Stop()
+	}
 	c.link, c.why = l, nil
 	c.wake()
 }
@@ -151,9 +166,11 @@ func (c *Client) ready(ctx context.Context) (*link, error) {
 		switch {
 		case closed:
 			return nil, ErrClosed
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
 		case l != nil && l.cause() == nil:
 			return l, nil
-		case l == nil && isAnswer(why):
+		case l == nil && refused(why):
 			return nil, why
 		case l != nil, c.opt.Patience < 0: // l has just ended: run will say why
 			left = time.Hour

@@ -2,12 +2,13 @@ package client
 
 import (
 	"meta9/fs/errs"
+	"meta9/session/greet"
 	"meta9/session/wire"
 )
 
-// deliver gives frame to the call that it answers. An error ends the link: a
-// server that breaks the protocol cannot be understood from there on.
-func (l *link) deliver(frame []byte) error {
+// deliver gives a frame from t to the call that it answers. An error ends the
+// transport: a server that breaks the protocol cannot be understood from there on.
+func (l *link) deliver(t *line, frame []byte) error {
 	_, _, tag, _ := wire.Split(frame)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -15,7 +16,7 @@ func (l *link) deliver(frame []byte) error {
 	switch {
 	case l.going && tag == wire.NoTag:
 		return ErrClosed
-	case c == nil, tag&flushBit != 0 && !c.flushing, tag&flushBit == 0 && c.over:
+	case c == nil, !c.asked(tag&flushBit != 0):
 		return errs.New(errs.Protocol, "the server answered under tag %d, which asked nothing", tag)
 	case tag&flushBit != 0:
 		return l.deliverFlush(c, frame)
@@ -23,17 +24,25 @@ func (l *link) deliver(frame []byte) error {
 	if err := wire.Decode(&c.reply, frame, l.dialect); err != nil {
 		return err
 	}
-	switch c.reply.Type {
-	case wire.Rerror:
-		l.finish(c, answered(&c.reply))
-	case c.typ + 1:
-		l.finish(c, nil)
-	default:
-		return errs.New(errs.Protocol, "the server answered %s with %s", c.typ, c.reply.Type)
+	refusal := greet.Refused(&c.reply)
+	if refusal == nil && c.reply.Type != c.Type+1 {
+		return errs.New(errs.Protocol, "the server answered %s with %s", c.Type, c.reply.Type)
 	}
-	l.answered = l.answered || !c.forgot
-	l.retire(c)
+	t.answered = t.answered || !c.forgot
+	if refusal != nil {
+		l.settled(c, refusal)
+	} else {
+		l.settled(c, nil)
+	}
 	return nil
+}
+
+// asked tells whether the server may answer c, or its Tflush.
+func (c *call) asked(flush bool) bool {
+	if flush {
+		return c.flush != nil && c.flush.Number != 0
+	}
+	return c.owed && c.Number != 0
 }
 
 // deliverFlush takes the answer to c's Tflush. After Rflush nothing more comes for
@@ -44,22 +53,16 @@ func (l *link) deliverFlush(c *call, frame []byte) error {
 	if err := wire.Decode(&m, frame, l.dialect); err != nil {
 		return err
 	}
-	switch m.Type {
-	case wire.Rflush:
-		l.finish(c, errFlushed)
-	case wire.Rerror:
-	default:
+	if m.Type != wire.Rflush && m.Type != wire.Rerror {
 		return errs.New(errs.Protocol, "the server answered Tflush with %s", m.Type)
 	}
-	c.flushing = false
-	l.retire(c)
-	return nil
-}
-
-// retire frees c's tag when no more can come for it.
-func (l *link) retire(c *call) {
-	if c.over && !c.flushing {
-		delete(l.calls, c.tag)
-		l.tags <- c.tag
+	l.window.Remove(c.flush)
+	c.flush = nil
+	if m.Type == wire.Rflush {
+		l.settled(c, errFlushed)
+	} else {
+		c.Flushed = false
+		l.retire(c)
 	}
+	return nil
 }

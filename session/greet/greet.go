@@ -118,11 +118,12 @@ func (t *Talk) receive() error {
 	return wire.Decode(&t.reply, t.in, t.Dialect)
 }
 
-// Version agrees on one of offers, the best first. A server that knows no suffix
-// answers another of them, or "unknown", or an error, and is then asked for the
-// next. The error is errs.Unsupported when it has none.
+// Version agrees on one of offers, the best first. A server that does not know one
+// answers less, or "unknown", or an error, and is asked for the next: what it
+// answers need not be the best that it has (meta9d answers 9P2000 to a suffix that
+// it does not know). The error is errs.Unsupported when it has none of them.
 func (t *Talk) Version(msize uint32, offers ...wire.Dialect) error {
-	for _, offer := range offers {
+	for i, offer := range offers {
 		t.Dialect, t.Msize, t.Count = wire.None, 0, 0
 		reply, err := t.Ask(&wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: msize, Version: offer.String()})
 		switch {
@@ -131,14 +132,15 @@ func (t *Talk) Version(msize uint32, offers ...wire.Dialect) error {
 		case err != nil:
 			return err
 		}
-		i := slices.IndexFunc(offers, func(d wire.Dialect) bool { return reply.Version == d.String() })
-		if i < 0 {
+		next := offers[i:min(i+2, len(offers))]
+		k := slices.IndexFunc(next, func(d wire.Dialect) bool { return reply.Version == d.String() })
+		if k < 0 {
 			continue
 		}
 		if reply.Msize < wire.MinMsize || reply.Msize > msize {
 			return errs.New(errs.Protocol, "the server's msize is %d, at least %d is needed and %d was asked for", reply.Msize, wire.MinMsize, msize)
 		}
-		t.Dialect, t.Msize = offers[i], reply.Msize
+		t.Dialect, t.Msize = next[k], reply.Msize
 		return nil
 	}
 	return errs.New(errs.Unsupported, "the server speaks none of %v", offers)

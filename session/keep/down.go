@@ -69,7 +69,7 @@ func (k *Keeper) longest() uint32 {
 // take enters a request, when there is room for it.
 func (k *Keeper) take(frame []byte) error {
 	_, typ, tag, _ := wire.Split(frame)
-	answer, err := k.enter(&request{tag: tag, typ: typ, frame: frame})
+	answer, err := k.enter(&request{Tag: tag, Type: typ, Frame: frame})
 	if answer != nil {
 		k.answer(answer)
 	}
@@ -85,13 +85,13 @@ func (k *Keeper) enter(r *request) (answer []byte, err error) {
 	}
 	switch {
 	case !k.begun:
-		return nil, errs.New(errs.Protocol, "%s before Tversion", r.typ)
-	case k.byTag[r.tag] != nil || r.tag == wire.NoTag:
-		return nil, errs.New(errs.Protocol, "%s under tag %d, which is in use", r.typ, r.tag)
-	case !r.typ.Counted():
-		return wire.AppendError(nil, r.tag, errs.Unsupported, k.base), nil
-	case r.typ == wire.Tflush && k.flush(r):
-		return wire.Append(nil, &wire.Msg{Type: wire.Rflush, Tag: r.tag}, k.base)
+		return nil, errs.New(errs.Protocol, "%s before Tversion", r.Type)
+	case k.byTag[r.Tag] != nil || r.Tag == wire.NoTag:
+		return nil, errs.New(errs.Protocol, "%s under tag %d, which is in use", r.Type, r.Tag)
+	case !r.Type.Counted():
+		return wire.AppendError(nil, r.Tag, errs.Unsupported, k.base), nil
+	case r.Type == wire.Tflush && k.flush(r):
+		return wire.Append(nil, &wire.Msg{Type: wire.Rflush, Tag: r.Tag}, k.base)
 	}
 	k.add(r)
 	k.moved.Broadcast()
@@ -101,16 +101,16 @@ func (k *Keeper) enter(r *request) (answer []byte, err error) {
 // flush notes what a Tflush is about. It is done at once for a request that has not
 // left: a program that was killed while there is no server need not wait for one.
 func (k *Keeper) flush(r *request) (done bool) {
-	if wire.Decode(&k.m, r.frame, k.base) != nil {
+	if wire.Decode(&k.m, r.Frame, k.base) != nil {
 		return false
 	}
 	old := k.byTag[k.m.Oldtag]
-	if old != nil && old.number == 0 {
+	if old != nil && old.Number == 0 {
 		k.remove(old)
 		return true
 	}
-	if r.old = old; old != nil {
-		old.flushed = true
+	if r.Old = old; old != nil {
+		old.Flushed = true
 	}
 	return false
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"meta9/fs/errs"
+	"meta9/session/greet"
 	"meta9/session/wire"
 )
 
@@ -13,8 +14,8 @@ import (
 // fails, and is never sent again.
 func (k *Keeper) forsake() (failed int) {
 	k.mu.Lock()
-	sent := k.sent
-	k.sent = nil
+	sent := k.Sent
+	k.Sent = nil
 	var answers, last []byte
 	var again []*request
 	for _, r := range sent {
@@ -32,7 +33,7 @@ func (k *Keeper) forsake() (failed int) {
 		}
 		answers = append(answers, answer...)
 	}
-	k.queued = slices.Concat(unqueue(again), k.queued)
+	k.Queued = slices.Concat(greet.Unnumber(again), k.Queued)
 	k.condemn()
 	k.moved.Broadcast()
 	k.mu.Unlock()
@@ -45,42 +46,42 @@ func (k *Keeper) forsake() (failed int) {
 // askAgain tells whether a request is sent in the new session. A Tclunk is not: its
 // fid will not be there.
 func (k *Keeper) askAgain(r *request) bool {
-	if r.own || r.flushed || r.typ == wire.Tflush {
+	if r == k.probing || r.Flushed || r.Type == wire.Tflush {
 		return false
 	}
-	switch r.typ {
+	switch r.Type {
 	case wire.Twalk, wire.Tattach, wire.Txattrwalk:
 		return true
 	case wire.Topen, wire.Tlopen:
-		if wire.Decode(&k.m, r.frame, k.base) != nil {
+		if wire.Decode(&k.m, r.Frame, k.base) != nil {
 			return true
 		}
 		return k.m.Mode&(wire.OTrunc|wire.ORclose) == 0 && k.m.L.Flags&linuxTrunc == 0
 	}
-	return r.typ.Again()
+	return r.Type.Again()
 }
 
 // outcome is what the client gets for a request that is not sent again; nil:
 // nothing, since it was flushed or is our own.
 func (k *Keeper) outcome(r *request) (frame []byte) {
-	lost := wire.AppendError(nil, r.tag, errs.IO, k.base)
-	known := wire.Decode(&k.m, r.frame, k.base) == nil
+	lost := wire.AppendError(nil, r.Tag, errs.IO, k.base)
+	known := wire.Decode(&k.m, r.Frame, k.base) == nil
 	switch {
-	case r.own, r.flushed && !changes(r.typ):
+	case r == k.probing, r.Flushed && !changes(r.Type):
 		return nil
-	case r.typ == wire.Tflush:
-		frame, _ = wire.Append(nil, &wire.Msg{Type: wire.Rflush, Tag: r.tag}, k.base)
+	case r.Type == wire.Tflush:
+		frame, _ = wire.Append(nil, &wire.Msg{Type: wire.Rflush, Tag: r.Tag}, k.base)
 		return frame
-	case known && r.typ == wire.Tclunk:
+	case known && r.Type == wire.Tclunk:
 		f := k.byNum[k.m.Fid]
 		kept := f != nil && (k.holds(k.m.Fid, f) || f.rclose())
 		k.drop(k.m.Fid)
 		if kept {
 			return lost
 		}
-		frame, _ = wire.Append(nil, &wire.Msg{Type: wire.Rclunk, Tag: r.tag}, k.base)
+		frame, _ = wire.Append(nil, &wire.Msg{Type: wire.Rclunk, Tag: r.Tag}, k.base)
 		return frame
-	case known && r.typ == wire.Tremove:
+	case known && r.Type == wire.Tremove:
 		k.drop(k.m.Fid)
 	}
 	return lost
@@ -112,21 +113,21 @@ func (k *Keeper) condemn() {
 // refuse answers the request that is next, if it is on a fid that could not be
 // restored. mu is held.
 func (k *Keeper) refuse(r *request) []byte {
-	if !k.stale || wire.Decode(&k.m, r.frame, k.base) != nil || !k.onStale(&k.m) {
+	if !k.stale || wire.Decode(&k.m, r.Frame, k.base) != nil || !k.onStale(&k.m) {
 		return nil
 	}
 	k.remove(r)
 	k.moved.Broadcast()
 	var frame []byte
-	switch r.typ {
+	switch r.Type {
 	case wire.Tclunk:
 		k.drop(k.m.Fid)
-		frame, _ = wire.Append(nil, &wire.Msg{Type: wire.Rclunk, Tag: r.tag}, k.base)
+		frame, _ = wire.Append(nil, &wire.Msg{Type: wire.Rclunk, Tag: r.Tag}, k.base)
 		return frame
 	case wire.Tremove:
 		k.drop(k.m.Fid)
 	}
-	return wire.AppendError(nil, r.tag, errs.Stale, k.base)
+	return wire.AppendError(nil, r.Tag, errs.Stale, k.base)
 }
 
 // onStale tells whether a request is on such a fid.

@@ -123,7 +123,7 @@ func (k *Keeper) agree(msize uint32) {
 // resume asks what became of the requests without an answer.
 func (k *Keeper) resume(t *greet.Talk) error {
 	k.mu.Lock()
-	numbers := k.numbers()
+	numbers := k.Numbers()
 	k.mu.Unlock()
 	states, err := t.Resume(numbers)
 	if err != nil {
@@ -155,7 +155,7 @@ func (k *Keeper) begin(t *greet.Talk) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.count = t.Count
+	k.Count = t.Count
 	if !k.fresh {
 		k.opt.Log.Warn().Int("fids", len(k.byNum)).Int("stale", stale).Int("failed", failed).
 			Msg("the session is lost; files are open again as far as they could be restored")

@@ -47,15 +47,16 @@ type Keeper struct {
 	moved sync.Cond // on mu: what somebody may wait for
 	window
 	fids
-	base   wire.Dialect // what the client speaks
-	msize  uint32       // of both sides
-	agreed bool         // msize is: before, it is only asked for
-	stale  bool         // some fid is
-	up     *link        // nil: there is none
-	begun  bool         // the client has sent Tversion
-	wish   *hello       // a Tversion that the runner is to answer; nil: none
-	gone   bool         // the client is
-	m, r   wire.Msg     // scratch
+	base    wire.Dialect // what the client speaks
+	msize   uint32       // of both sides
+	agreed  bool         // msize is: before, it is only asked for
+	stale   bool         // some fid is
+	up      *link        // nil: there is none
+	probing *request     // the last probe
+	begun   bool         // the client has sent Tversion
+	wish    *hello       // a Tversion that the runner is to answer; nil: none
+	gone    bool         // the client is
+	m, r    wire.Msg     // scratch
 
 	answering sync.Mutex // held over a write to the client
 	down      net.Conn

@@ -136,21 +136,21 @@ func (k *Keeper) replied(l *link, frame []byte) ([]byte, error) {
 	switch {
 	case l.bye && tag == wire.NoTag:
 		return nil, errBye
-	case r == nil || r.number == 0:
+	case r == nil || r.Number == 0:
 		return nil, errs.New(errs.Protocol, "the server answered under tag %d, which asked nothing", tag)
-	case typ != r.typ+1 && typ != wire.Rerror && typ != wire.Rlerror:
-		return nil, errs.New(errs.Protocol, "the server answered %s with %s", r.typ, typ)
+	case typ != r.Type+1 && typ != wire.Rerror && typ != wire.Rlerror:
+		return nil, errs.New(errs.Protocol, "the server answered %s with %s", r.Type, typ)
 	}
 	if err := k.takeIn(r, frame); err != nil {
 		return nil, err
 	}
 	l.served = true
 	k.remove(r)
-	if r.old != nil && typ == wire.Rflush {
-		k.remove(r.old)
+	if r.Old != nil && typ == wire.Rflush {
+		k.remove(r.Old)
 	}
 	k.moved.Broadcast()
-	if r.own {
+	if r == k.probing {
 		return nil, nil
 	}
 	return k.translate(frame, l.dialect), nil
@@ -158,13 +158,13 @@ func (k *Keeper) replied(l *link, frame []byte) ([]byte, error) {
 
 // takeIn learns what a request and its reply say of fids.
 func (k *Keeper) takeIn(r *request, frame []byte) error {
-	if learners[r.typ] == nil && r.typ != wire.Tclunk && r.typ != wire.Tremove {
+	if learners[r.Type] == nil && r.Type != wire.Tclunk && r.Type != wire.Tremove {
 		return nil
 	}
 	if err := wire.Decode(&k.r, frame, k.base); err != nil {
 		return err
 	}
-	if wire.Decode(&k.m, r.frame, k.base) == nil { // or the server has refused it
+	if wire.Decode(&k.m, r.Frame, k.base) == nil { // or the server has refused it
 		k.learn(&k.m, &k.r)
 	}
 	return nil
@@ -215,7 +215,7 @@ func (k *Keeper) writeAll(l *link) {
 func (k *Keeper) batch(l *link, buf []byte) (frames, answers []byte, from uint64, last bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for k.up == l && !l.bye && len(k.queued) == 0 {
+	for k.up == l && !l.bye && len(k.Queued) == 0 {
 		k.moved.Wait()
 	}
 	switch {
@@ -224,14 +224,14 @@ func (k *Keeper) batch(l *link, buf []byte) (frames, answers []byte, from uint64
 	case l.bye:
 		m := wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: k.msize, Version: l.dialect.String()}
 		frames, _ = wire.Append(buf, &m, l.dialect)
-		return frames, nil, k.count + 1, true
+		return frames, nil, k.Count + 1, true
 	}
-	from = k.count + 1
-	for len(k.queued) > 0 && len(buf) < batchSize {
-		if a := k.refuse(k.queued[0]); a != nil {
+	from = k.Count + 1
+	for len(k.Queued) > 0 && len(buf) < batchSize {
+		if a := k.refuse(k.Queued[0]); a != nil {
 			answers = append(answers, a...)
 		} else {
-			buf = append(buf, k.send().frame...)
+			buf = append(buf, k.Send().Frame...)
 		}
 	}
 	k.guard(l)
@@ -242,7 +242,7 @@ func (k *Keeper) batch(l *link, buf []byte) (frames, answers []byte, from uint64
 func (k *Keeper) notSent(from uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.unsend(from)
+	k.Unsend(from)
 }
 
 // hangUp lets the session end, and the transport with it. mu is held.
@@ -257,7 +257,7 @@ func (k *Keeper) hangUp() {
 // guard sees to it that somebody looks whether the server is still there, while it
 // owes something. mu is held.
 func (k *Keeper) guard(l *link) {
-	if l.watch == nil && len(k.sent) > 0 {
+	if l.watch == nil && len(k.Sent) > 0 {
 		l.heard = time.Now()
 		l.watch = time.AfterFunc(probeTime, func() { k.look(l) })
 	}
@@ -270,7 +270,7 @@ func (k *Keeper) look(l *link) {
 	silent := time.Since(l.heard)
 	switch {
 	case k.up != l:
-	case len(k.sent) == 0:
+	case len(k.Sent) == 0:
 		l.watch = nil
 	case silent >= deadTime:
 		l.nc.Close()
@@ -287,6 +287,7 @@ func (k *Keeper) probe() {
 	frame := []byte{9, 0, 0, 0, byte(wire.Tflush), 0, 0, 0, 0}
 	binary.LittleEndian.PutUint16(frame[5:], probeTag)
 	binary.LittleEndian.PutUint16(frame[7:], probeTag)
-	k.add(&request{tag: probeTag, typ: wire.Tflush, frame: frame, own: true})
+	k.probing = &request{Tag: probeTag, Type: wire.Tflush, Frame: frame}
+	k.add(k.probing)
 	k.moved.Broadcast()
 }

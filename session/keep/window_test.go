@@ -10,20 +10,20 @@ import (
 
 // asked is a request of some type that was sent.
 func (w *window) asked(tag uint16, typ wire.Type) *request {
-	r := &request{tag: tag, typ: typ, frame: make([]byte, 10)}
+	r := &request{Tag: tag, Type: typ, Frame: make([]byte, 10)}
 	w.add(r)
-	w.send()
+	w.Send()
 	return r
 }
 
 func (w *window) String() string {
 	var b strings.Builder
-	for _, r := range w.sent {
-		fmt.Fprintf(&b, "%d:%d ", r.number, r.tag)
+	for _, r := range w.Sent {
+		fmt.Fprintf(&b, "%d:%d ", r.Number, r.Tag)
 	}
 	b.WriteString("|")
-	for _, r := range w.queued {
-		fmt.Fprintf(&b, " %d", r.tag)
+	for _, r := range w.Queued {
+		fmt.Fprintf(&b, " %d", r.Tag)
 	}
 	return b.String()
 }
@@ -36,12 +36,12 @@ func TestResumed(t *testing.T) {
 	w.asked(3, wire.Twrite)
 	flushed := w.asked(4, wire.Tread)
 	w.asked(5, wire.Tflush)
-	flushed.flushed = true
+	flushed.Flushed = true
 	w.asked(6, wire.Tread)
 	w.asked(7, wire.Twalk)
 	w.asked(8, wire.Tread)
-	w.add(&request{tag: 9, typ: wire.Tread, frame: make([]byte, 10)})
-	if got := fmt.Sprint(w.numbers()); got != "[1 2 3 4 5 6 7 8]" {
+	w.add(&request{Tag: 9, Type: wire.Tread, Frame: make([]byte, 10)})
+	if got := fmt.Sprint(w.Numbers()); got != "[1 2 3 4 5 6 7 8]" {
 		t.Fatal(got)
 	}
 	w.resumed([]uint8{wire.Answered, wire.Answered, wire.Running, wire.Answered, wire.Answered, wire.Running, wire.Unseen, wire.Unseen})
@@ -52,18 +52,18 @@ func TestResumed(t *testing.T) {
 		t.Errorf("%d requests, %d bytes", len(w.byTag), w.bytes)
 	}
 	for range 3 {
-		w.send()
+		w.Send()
 	}
 	if got := w.String(); got != "1:1 3:3 6:6 7:7 8:8 9:2 | 5 9" {
 		t.Errorf("%s", got)
 	}
-	w.unsend(8)
+	w.Unsend(8)
 	if got := w.String(); got != "1:1 3:3 6:6 7:7 | 8 2 5 9" {
 		t.Errorf("%s", got)
 	}
-	w.unsend(8)
-	w.send()
-	w.send()
+	w.Unsend(8)
+	w.Send()
+	w.Send()
 	w.remove(w.byTag[8])
 	w.remove(w.byTag[9])
 	if got := w.String(); got != "1:1 3:3 6:6 7:7 9:2 | 5" || w.bytes != 60 {
@@ -84,7 +84,7 @@ func TestFull(t *testing.T) {
 		t.Error("not full")
 	}
 	w = &window{byTag: make(map[uint16]*request)}
-	w.add(&request{frame: make([]byte, maxBytes)})
+	w.add(&request{Frame: make([]byte, maxBytes)})
 	if !w.full() {
 		t.Error("not full with all bytes")
 	}
