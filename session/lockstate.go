@@ -78,8 +78,10 @@ func (staleHandle) SetStat(_ fs.Change, _ string, done func(error)) { done(errs.
 func (staleHandle) Sync(_ string, done func(error))                 { done(errs.Stale) }
 func (staleHandle) Clunk(_ string, done func(error))                { done(nil) }
 func (staleHandle) Drop()                                           {}
-func (h staleHandle) State() fs.HandleState { return fs.HandleState{Flags: fs.Flags(h)} }
-
 func (staleHandle) Write(_ []byte, _ uint64, _ string, done func(int, error)) {
 	done(0, errs.Stale)
+}
+
+func (h staleHandle) State() fs.HandleState {
+	return fs.HandleState{Flags: fs.Flags(h)}
 }

@@ -170,11 +170,13 @@ func (n *session) keptState() []KeptReply {
 	if n.carried == nil {
 		return st
 	}
+	begun := len(st)
 	for tag, r := range n.carried.waiting {
 		if r.once {
 			st = append(st, KeptReply{r.number, wire.AppendError(nil, tag, errs.IO, n.dialect)})
 		}
 	}
+	slices.SortFunc(st[begun:], func(a, b KeptReply) int { return cmp.Compare(a.Number, b.Number) })
 	return st
 }
 

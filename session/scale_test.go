@@ -46,18 +46,29 @@ func (w *world) rawDial(p session.Peer) rawClient {
 // ask sends messages and reads the replies, which have size bytes together.
 func (c rawClient) ask(size int, msgs ...*wire.Msg) {
 	c.t.Helper()
+	c.askIn(wire.E, size, msgs...)
+}
+
+// askIn is ask in any dialect.
+func (c rawClient) askIn(dialect wire.Dialect, size int, msgs ...*wire.Msg) {
+	c.t.Helper()
+	var frames []byte
 	for _, m := range msgs {
-		d := wire.E
+		d := dialect
 		if m.Type == wire.Tversion {
 			d = wire.None
 		}
-		frame, err := wire.Append(nil, m, d)
+		var err error
+		if frames, err = wire.Append(frames, m, d); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	for len(frames) > 0 {
+		n, err := syscall.Write(c.fd, frames)
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		if _, err := syscall.Write(c.fd, frame); err != nil {
-			c.t.Fatal(err)
-		}
+		frames = frames[n:]
 	}
 	var b [4096]byte
 	for size > 0 {
