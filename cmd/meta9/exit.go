@@ -47,9 +47,15 @@ func exitCode(err error) int {
 	var e *client.Error
 	var m mdataError
 	var v vmadmError
+	var h helperError
+	var said saidError
 	switch connecting := errors.As(err, &e) && e.Op == "connect"; {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &h):
+		return h.code()
+	case errors.As(err, &said):
+		return said.code
 	case errors.As(err, &u), connecting && e.Kind == errs.Invalid:
 		return exitUsage
 	case errors.Is(err, client.ErrUnknown):
@@ -86,6 +92,9 @@ func (a *app) fail(err error) {
 	a.progress.hide()
 	if errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrUnknown) {
 		return // who interrupted it knows
+	}
+	if errors.As(err, new(saidError)) {
+		return
 	}
 	var v vmadmError
 	if errors.As(err, &v) {

@@ -61,13 +61,13 @@ func newRoot(a *app) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	f := root.PersistentFlags()
-	f.StringVar(&a.addr, "addr", "", "where meta9d is: `ADDR` is unix:PATH, tcp:HOST:PORT or tls:HOST:PORT (default $META9_ADDR, then "+defaultAddrs[0]+", then "+defaultAddrs[1]+")")
+	f.StringVar(&a.addr, "addr", "", "where meta9d is: `ADDR` is unix:PATH, tcp:HOST:PORT, tls:HOST:PORT, vsock:CID:PORT, virtio:NAME or dev:PATH (default $META9_ADDR, then "+defaultAddrs[0]+", then "+defaultAddrs[1]+")")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after `TIME`; 0: never")
 	f.StringVar(&a.mumble, "mumble", "", "authenticate with the ready-made message in `FILE` (default $META9_MUMBLE, which is the message itself)")
 	f.StringVar(&a.cert, "cert", "", "for tls: the certificate in `FILE` (PEM)")
 	f.StringVar(&a.key, "key", "", "for tls: its key in `FILE` (PEM; default: the file of --cert)")
 	f.StringVar(&a.ca, "ca", "", "for tls: trust the authorities in `FILE` (PEM; default: the system's)")
-	for _, add := range []func(*app) *cobra.Command{newLs, newCat, newPut, newRm, newMv, newStat, newWatch, newVM, newVminfo, newMdata, newQMP, newMumble, newVersion} {
+	for _, add := range []func(*app) *cobra.Command{newLs, newCat, newPut, newRm, newMv, newStat, newWatch, newVM, newVminfo, newMdata, newQMP, newMumble, newMount, newMountHelper, newUmount, newVersion} {
 		root.AddCommand(add(a))
 	}
 	saySynopsis(root)

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// defaultPort is the virtio-serial port that is looked for in a guest.
+const defaultPort = "virtio:meta9"
+
+const mountHelp = `Mount the metadata that meta9d serves at ADDR on the folder DIR, and keep the mount
+over lost connections: requests of programs wait until there is another one, and
+each is executed exactly once. Only Linux has it, and only root may; the kernel needs
+the modules 9p and 9pnet_fd.
+
+ADDR is virtio:NAME (a virtio-serial port), vsock:CID:PORT (CID may be host),
+unix:PATH, tcp:HOST:PORT, tls:HOST:PORT, or dev:PATH (a port or a terminal). Without
+it, it is that of --addr, of META9_ADDR, or ` + defaultPort + `.
+
+A process of its own keeps the mount, in the background unless --foreground says
+otherwise, until somebody unmounts DIR. SIGTERM makes it unmount by itself; programs
+that still have files open get EIO then.
+
+Where meta9 is also called mount.meta9, in /sbin, mount(8) and fstab know it as a file
+system of the type meta9:
+
+` + `/etc/fstab:
+virtio:meta9  /metadata  meta9  defaults,nofail  0 0
+
+Mount options:
+` + mountOptionsHelp
+
+// mounting is a mount that is asked for.
+type mounting struct {
+	*app
+	source string // ADDR, as it was given and as /proc/mounts is to show it
+	dir    string // absolute, without symbolic links
+	list   string // the options, as they were given
+	opt    mountOptions
+	ready  int // the file descriptor to tell that it is mounted; -1: none
+	sloppy bool
+}
+
+// newMount is `meta9 mount`.
+func newMount(a *app) *cobra.Command {
+	m := &mounting{app: a}
+	foreground := false
+	cmd := &cobra.Command{
+		Use:               "mount [-o OPTION,...] [--foreground] [ADDR] DIR",
+		Short:             "mount a VM's metadata, in the guest",
+		Long:              mountHelp,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: completeMount,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				m.source = args[0]
+			} else {
+				m.source = a.mountSource()
+			}
+			if err := m.prepare(args[len(args)-1]); err != nil {
+				return err
+			}
+			if foreground || m.ready >= 0 {
+				return m.keep(cmd.Context())
+			}
+			return m.detach(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&m.list, "options", "o", "", "mount with `OPTIONS`, which commas separate")
+	f.BoolVar(&foreground, "foreground", false, "keep the mount here, until it is unmounted or a signal comes")
+	f.IntVar(&m.ready, "ready-fd", -1, "write a line to `FD` when it is mounted, and be a daemon from then on")
+	f.BoolVar(&m.sloppy, "sloppy", false, "leave out options that nobody knows")
+	_ = f.MarkHidden("ready-fd")
+	_ = f.MarkHidden("sloppy")
+	return cmd
+}
+
+// mountSource is the ADDR that was not given.
+func (a *app) mountSource() string {
+	if a.addr != "" {
+		return a.addr
+	}
+	if env := os.Getenv("META9_ADDR"); env != "" {
+		return env
+	}
+	return defaultPort
+}
+
+// prepare checks all that can be checked before somebody is asked.
+func (m *mounting) prepare(dir string) (err error) {
+	if m.opt, err = parseMountOptions(m.list, m.sloppy); err != nil {
+		return err
+	}
+	m.mumble = firstOf(m.mumble, m.opt.mumble)
+	m.cert = firstOf(m.cert, m.opt.cert)
+	m.key = firstOf(m.key, m.opt.key)
+	m.ca = firstOf(m.ca, m.opt.ca)
+	if os.Geteuid() != 0 {
+		return errNotRoot
+	}
+	m.dir, err = mountPoint(dir)
+	return err
+}
+
+func firstOf(s, otherwise string) string {
+	if s != "" {
+		return s
+	}
+	return otherwise
+}
+
+// errNotRoot is why nobody else can mount; it is os.ErrPermission.
+var errNotRoot = fmt.Errorf("only root may mount and unmount: %w", os.ErrPermission)
+
+// mountPoint is dir as /proc/mounts is going to show it. It touches no file below a
+// mount of ours: that may be one whose server is away, and would not answer.
+func mountPoint(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if err := unmounted(abs); err != nil {
+		return "", err
+	}
+	abs, err = filepath.EvalSymlinks(abs)
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return "", fmt.Errorf("%s: %w", dir, path.Err)
+	}
+	if err != nil {
+		return "", err
+	}
+	if i, err := os.Stat(abs); err != nil {
+		return "", err
+	} else if !i.IsDir() {
+		return "", fmt.Errorf("%s: not a folder", dir)
+	}
+	return abs, unmounted(abs)
+}
+
+// unmounted says no where a mount of ours is: a second one would hide the first,
+// which is then left over when the second is unmounted.
+func unmounted(dir string) error {
+	e, err := findMount(dir)
+	if err != nil || !e.ours() {
+		return err
+	}
+	return fmt.Errorf("%s: %s is mounted there; 'meta9 umount %s' first, also where that mount is dead", dir, e.source, dir)
+}
+
+// dialed is the address to dial again and again, for a process whose folder is /.
+func dialed(addr string) string {
+	kind, path, ok := strings.Cut(addr, ":")
+	switch {
+	case strings.HasPrefix(addr, "/"):
+		return addr
+	case strings.HasPrefix(addr, "."), !ok:
+		kind, path = "", addr
+	case kind != "unix" && kind != "dev":
+		return addr
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil || path == "" {
+		return addr
+	}
+	if kind == "" {
+		return abs
+	}
+	return kind + ":" + abs
+}
+
+// completeMount completes to the ports that are there, and to folders.
+func completeMount(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 1 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveFilterDirs
+}

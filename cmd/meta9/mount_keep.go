@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"meta9/session/client"
+	"meta9/session/keep"
+)
+
+const (
+	// leaveTime is how long the kernel may take to end a mount that is unmounted.
+	leaveTime = 5 * time.Second
+
+	// keeperMemory is what a keeper's heap is kept below, in bytes, as long as that
+	// goes. A request that waits may be as long as msize.
+	keeperMemory = 10 << 20
+
+	// linesAtOnce is how many lines of the log a keeper may write in a minute: a host
+	// that is gone again and again is not worth more.
+	linesAtOnce = 10
+)
+
+// keep mounts, and carries the mount until somebody unmounts it or ctx ends.
+func (m *mounting) keep(ctx context.Context) error {
+	if m.ready < 0 { // a daemon has no terminal that could go
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer stop()
+	} else {
+		signal.Ignore(syscall.SIGHUP)
+	}
+	debug.SetMemoryLimit(keeperMemory)
+	k, err := m.dial(ctx)
+	if err != nil {
+		return err
+	}
+	if err := os.Chdir("/"); err != nil { // or the folder that it came from could not be unmounted
+		return err
+	}
+	end, err := m.mount(ctx, k)
+	if err != nil {
+		return err
+	}
+	m.beDaemon()
+	select {
+	case err = <-end.served:
+	case <-ctx.Done():
+		err = m.leave(end)
+	}
+	return err
+}
+
+// dial makes the first connection, so that what is wrong with it is said before
+// anything is mounted.
+func (m *mounting) dial(ctx context.Context) (*keep.Keeper, error) {
+	opt := keep.Options{Version: m.opt.dialect(), Msize: m.opt.msize, Log: m.keeperLog()}
+	var err error
+	if opt.Mumble, err = m.message(); err != nil {
+		return nil, err
+	}
+	var conf *tls.Config
+	if strings.HasPrefix(m.source, "tls:") {
+		if conf, err = m.tlsConfig(); err != nil {
+			return nil, err
+		}
+	}
+	if opt.Dial, err = client.Dialer(dialed(m.source), conf); err != nil {
+		return nil, misused("%w", err)
+	}
+	m.progress.say("connecting to " + m.source)
+	ctx, cancel := m.limited(ctx)
+	defer cancel()
+	k, err := keep.Dial(ctx, opt)
+	switch {
+	case err == nil:
+		return k, nil
+	case errors.Is(err, context.Canceled):
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: %s: %w", client.ErrUnavailable, m.source, err)
+}
+
+// mounted is a mount that a keeper carries.
+type mounted struct {
+	id     string             // of the mount
+	stop   context.CancelFunc // ends the session, and with it all that the kernel asks
+	served chan error
+}
+
+// mount mounts, in the time of --timeout; k carries what the kernel asks meanwhile.
+func (m *mounting) mount(ctx context.Context, k *keep.Keeper) (*mounted, error) {
+	near, far, err := socketPair()
+	if err != nil {
+		k.Close()
+		return nil, err
+	}
+	defer far.Close() // the kernel has its own then
+	m.loadModules(ctx)
+	run, stop := context.WithCancel(context.Background())
+	end := &mounted{stop: stop, served: make(chan error, 1)}
+	go func() { end.served <- k.Serve(run, near) }()
+	limited, cancel := m.limited(ctx)
+	defer cancel()
+	defer context.AfterFunc(limited, stop)()
+	m.progress.say("waiting for the server")
+	err = unix.Mount(m.source, m.dir, "9p", m.opt.flags, m.opt.kernelData(int(far.Fd())))
+	if err == nil {
+		var e mountEntry
+		e, err = findMount(m.dir)
+		end.id = e.id
+	}
+	if err != nil {
+		stop()
+		<-end.served
+		if limited.Err() != nil {
+			return nil, context.Cause(limited)
+		}
+		return nil, m.explain(err)
+	}
+	return end, nil
+}
+
+// socketPair is the way between keeper and kernel; the kernel's end is far.
+func socketPair() (near net.Conn, far *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "keeper")
+	defer f.Close()
+	far = os.NewFile(uintptr(fds[1]), "kernel")
+	if near, err = net.FileConn(f); err != nil {
+		far.Close()
+	}
+	return near, far, err
+}
+
+// beDaemon tells whoever waits that it is mounted, and leaves its streams alone
+// from then on.
+func (m *mounting) beDaemon() {
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0) // not to be had without root of the host
+	m.progress.hide()
+	if m.ready < 0 {
+		return
+	}
+	if null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
+		for fd := range 3 {
+			_ = unix.Dup3(null, fd, 0)
+		}
+		unix.Close(null)
+	}
+	_, _ = unix.Write(m.ready, []byte("\n"))
+	unix.Close(m.ready)
+}
+
+// leave unmounts, since a signal said so. Where programs have files open the mount
+// goes all the same, as it would if the keeper were killed, but leaves DIR free.
+func (m *mounting) leave(end *mounted) error {
+	if e, err := findMount(m.dir); err == nil && e.id == end.id {
+		go func() { // it waits until the keeper has carried the last of it
+			if err := unix.Unmount(m.dir, unix.UMOUNT_NOFOLLOW); errors.Is(err, unix.EBUSY) {
+				_ = unix.Unmount(m.dir, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+				end.stop()
+			}
+		}()
+	}
+	t := time.NewTimer(leaveTime)
+	defer t.Stop()
+	select {
+	case err := <-end.served:
+		return err
+	case <-t.C:
+		end.stop()
+		return <-end.served
+	}
+}
+
+// keeperLog is where the keeper says what it lost and found again.
+func (m *mounting) keeperLog() zerolog.Logger {
+	w := zerolog.ConsoleWriter{Out: m.err, NoColor: true, PartsExclude: []string{zerolog.TimestampFieldName, zerolog.LevelFieldName}}
+	if m.ready >= 0 {
+		w.Out = &systemLog{tag: "meta9[" + fmt.Sprint(os.Getpid()) + "]: " + m.dir + ": "}
+	}
+	return zerolog.New(w).Sample(&zerolog.BurstSampler{Burst: linesAtOnce, Period: time.Minute})
+}

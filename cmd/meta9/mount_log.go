@@ -1,0 +1,44 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Where a daemon's log goes.
+const (
+	syslogSocket = "/dev/log"
+	kernelLog    = "/dev/kmsg"
+
+	daemonInfo = 3<<3 | 6 // facility and severity, as both have them
+)
+
+// systemLog writes lines to syslog, or to the kernel's log where there is none. It
+// never waits: who reads them may be waiting for the mount.
+type systemLog struct{ tag string }
+
+func (l *systemLog) Write(line []byte) (int, error) {
+	text := fmt.Appendf(nil, "<%d>%s%s", daemonInfo, l.tag, line)
+	if !toSyslog(text) {
+		toKernel(text)
+	}
+	return len(line), nil
+}
+
+func toSyslog(text []byte) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Sendto(fd, text, unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: syslogSocket}) == nil
+}
+
+func toKernel(text []byte) {
+	if f, err := os.OpenFile(kernelLog, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
+		_, _ = f.Write(text)
+		f.Close()
+	}
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const mountOptionsHelp = `version=9p2000.L, 9p2000.u or 9p2000   the dialect (9p2000.L)
+cache=none, mmap, loose, fscache, ...  what the kernel may keep (none)
+msize=BYTES                            the largest message, at most 1048576 (MSIZE)
+aname=PATH                             mount that part of the tree
+access=, uname=, dfltuid=, dfltgid=, posixacl, context=, ...   as v9fs has them
+ro, noexec, nosuid, nodev, noatime, sync, dirsync, ...         as everywhere
+mumble=FILE, cert=FILE, key=FILE, ca=FILE   as the options of all commands
+_netdev, nofail, defaults, auto, user, x-..., comment=...      are not looked at`
+
+// mountOptions is what -o says.
+type mountOptions struct {
+	flags   uintptr  // MS_ of mount(2)
+	data    []string // for v9fs
+	version string   // of v9fs: 9p2000.L
+	msize   uint32
+
+	mumble, cert, key, ca string // files
+}
+
+const (
+	// defaultMsize is the largest frame that a kernel is told to make.
+	defaultMsize = 512 << 10
+	minMsize     = 4096
+	maxMsize     = 1 << 20 // Linux's own limit for trans=fd
+)
+
+// generalOptions are those of every file system: the flags that each sets, or
+// clears if clear says so.
+var generalOptions = map[string]struct {
+	flag  uintptr
+	clear bool
+}{
+	"ro": {unix.MS_RDONLY, false}, "rw": {unix.MS_RDONLY, true},
+	"noexec": {unix.MS_NOEXEC, false}, "exec": {unix.MS_NOEXEC, true},
+	"nosuid": {unix.MS_NOSUID, false}, "suid": {unix.MS_NOSUID, true},
+	"nodev": {unix.MS_NODEV, false}, "dev": {unix.MS_NODEV, true},
+	"noatime": {unix.MS_NOATIME, false}, "atime": {unix.MS_NOATIME, true},
+	"nodiratime": {unix.MS_NODIRATIME, false}, "diratime": {unix.MS_NODIRATIME, true},
+	"relatime": {unix.MS_RELATIME, false}, "norelatime": {unix.MS_RELATIME, true},
+	"strictatime": {unix.MS_STRICTATIME, false}, "nostrictatime": {unix.MS_STRICTATIME, true},
+	"nosymfollow": {unix.MS_NOSYMFOLLOW, false}, "symfollow": {unix.MS_NOSYMFOLLOW, true},
+	"sync": {unix.MS_SYNCHRONOUS, false}, "async": {unix.MS_SYNCHRONOUS, true},
+	"dirsync": {unix.MS_DIRSYNC, false},
+	"mand":    {unix.MS_MANDLOCK, false}, "nomand": {unix.MS_MANDLOCK, true},
+	"iversion": {unix.MS_I_VERSION, false}, "noiversion": {unix.MS_I_VERSION, true},
+	"lazytime": {unix.MS_LAZYTIME, false}, "nolazytime": {unix.MS_LAZYTIME, true},
+	"silent": {unix.MS_SILENT, false}, "loud": {unix.MS_SILENT, true},
+}
+
+// otherPrograms' options are read by mount(8), systemd and the like.
+var otherPrograms = []string{"defaults", "_netdev", "nofail", "auto", "noauto", "user", "nouser", "users", "owner", "group", "comment"}
+
+// kernelOptions are v9fs's own, and those of the kernel's security modules.
+var kernelOptions = []string{
+	"cache", "access", "aname", "uname", "dfltuid", "dfltgid", "posixacl", "debug", "cachetag", "locktimeout",
+	"noextend", "nodevmap", "noxattr", "ignoreqv", "directio", "afid",
+	"context", "fscontext", "defcontext", "rootcontext", "smackfsdef", "smackfsroot",
+}
+
+// keeperOptions would make another transport than the keeper's.
+var keeperOptions = []string{"trans", "port", "rfdno", "wfdno", "rq", "sq", "timeout", "privport", "remount", "bind", "move"}
+
+// parseMountOptions reads -o. sloppy: what nobody knows is left out.
+func parseMountOptions(list string, sloppy bool) (mountOptions, error) {
+	o := mountOptions{version: "9p2000.L", msize: defaultMsize, data: []string{"cache=none"}}
+	for _, word := range strings.Split(list, ",") {
+		if err := o.parse(word, sloppy); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
+}
+
+// parse reads one option.
+func (o *mountOptions) parse(word string, sloppy bool) error {
+	name, value, _ := strings.Cut(word, "=")
+	general, ok := generalOptions[name]
+	switch {
+	case word == "", among(otherPrograms, name), strings.HasPrefix(name, "x-"), strings.HasPrefix(name, "X-"):
+	case ok && general.clear:
+		o.flags &^= general.flag
+	case ok:
+		o.flags |= general.flag
+	case name == "version":
+		return o.setVersion(value)
+	case name == "msize":
+		return o.setMsize(value)
+	case among(kernelOptions, name):
+		o.data = append(o.data, word) // of several, the kernel takes the last
+	case o.own(name) != nil:
+		*o.own(name) = value
+	case among(keeperOptions, name):
+		return misused("-o %s: 'meta9 mount' makes the transport itself, and mounts anew only", word)
+	case !sloppy:
+		return misused("-o %s: there is no such option", word)
+	}
+	return nil
+}
+
+func among(list []string, name string) bool {
+	for _, s := range list {
+		if s == name {
+			return true
+		}
+	}
+	return false
+}
+
+// own is where the value of an option of meta9's goes; nil: it is none.
+func (o *mountOptions) own(name string) *string {
+	switch name {
+	case "mumble":
+		return &o.mumble
+	case "cert":
+		return &o.cert
+	case "key":
+		return &o.key
+	case "ca":
+		return &o.ca
+	}
+	return nil
+}
+
+func (o *mountOptions) setVersion(s string) error {
+	if !among([]string{"9p2000.L", "9p2000.u", "9p2000"}, s) {
+		return misused("-o version=%s: it is 9p2000.L, 9p2000.u or 9p2000", s)
+	}
+	o.version = s
+	return nil
+}
+
+func (o *mountOptions) setMsize(s string) error {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n < minMsize || n > maxMsize {
+		return misused("-o msize=%s: from %d to %d", s, minMsize, maxMsize)
+	}
+	o.msize = uint32(n)
+	return nil
+}
+
+// dialect is version as 9P has it.
+func (o *mountOptions) dialect() string { return "9P" + strings.TrimPrefix(o.version, "9p") }
