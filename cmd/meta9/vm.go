@@ -10,6 +10,7 @@ import (
 	"path"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"meta9/fs/vm"
 	"meta9/session/client"
@@ -58,17 +59,20 @@ func about(uuid string, err error) error {
 	return err
 }
 
-// payload reads the JSON object in a file, or in standard input if it has no
-// name, and makes it one line.
+// payload reads the JSON object in a file, or in standard input if the file is ""
+// or -, and makes it one line.
 func (a *app) payload(file string) ([]byte, error) {
 	in, name := a.in, "standard input"
-	if file != "" {
+	if file != "" && file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
 		in, name = f, file
+	}
+	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprintln(a.err, "Type the VM's JSON, then Ctrl-D on a line of its own:")
 	}
 	b, err := readLimited(in, name)
 	if err != nil {

@@ -1,23 +1,24 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"meta9/fs/vm"
 	"meta9/session/client"
 )
 
-// newVMCreate is `meta9 vm create`. The payload goes as it is, on one line: what is
+// newVMCreate is `meta9 vm create`. The payload goes as it is, but for a uuid: what is
 // allowed in it only the server says.
 func newVMCreate(a *app) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:               "create [-f FILE]",
 		Short:             "create a VM from a JSON payload",
-		Long:              "Create a VM from a JSON object: uuid, alias, owner_uuid, ram, nics, disks, tags,\ncustomer_metadata, internal_metadata, and whatever else it has.",
+		Long:              "Create a VM from a JSON object: uuid, alias, owner_uuid, ram, nics, disks, tags,\ncustomer_metadata, internal_metadata, and whatever else it has. Without a uuid it gets\na new one, which is printed.",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -25,7 +26,7 @@ func newVMCreate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			uuid := payloadUUID(line)
+			line, uuid := withUUID(line)
 			err = a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				return verb(ctx, c, "/ctl", "create", line)
 			})
@@ -39,12 +40,17 @@ func newVMCreate(a *app) *cobra.Command {
 	return cmd
 }
 
-// payloadUUID is the VM that a payload is of, for messages; the server says what
-// is wrong with it.
-func payloadUUID(line []byte) string {
-	var p struct{ UUID string }
-	if json.Unmarshal(line, &p) != nil || p.UUID == "" {
-		return "payload"
+// withUUID gives a payload that has no uuid a new one, as vmadm does. uuid is for
+// messages: what is wrong with a payload the server says.
+func withUUID(line []byte) (_ []byte, uuid string) {
+	v, err := vm.ParseValue(line)
+	if err != nil || v.Kind != vm.ObjectValue {
+		return line, "payload"
 	}
-	return p.UUID
+	if given, ok := v.Members.Get("uuid"); ok {
+		return line, cmp.Or(given.Text, "payload")
+	}
+	uuid = vm.NewUUID()
+	v.Members = append(vm.Object{{Name: "uuid", Value: vm.Value{Kind: vm.StringValue, Text: uuid}}}, v.Members...)
+	return v.AppendJSON(nil), uuid
 }

@@ -1,6 +1,8 @@
 package vm
 
 import (
+	"crypto/rand"
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -118,6 +120,14 @@ func unescape(file string) (key string, ok bool) {
 		i += 2
 	}
 	return string(b), true
+}
+
+// NewUUID is a random UUID (version 4), for a VM or anything else that has none.
+func NewUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // it never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // ValidUUID says whether s is a UUID in its canonical form: 36 characters, lower

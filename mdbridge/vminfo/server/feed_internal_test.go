@@ -5,12 +5,13 @@ import (
 	"time"
 
 	"meta9/fs/store"
+	"meta9/fs/vm"
 )
 
 // lineOf is a line of a VM whose one value has n bytes.
 func lineOf(t *testing.T, st *store.Store, n int) *line {
 	t.Helper()
-	r := st.Do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + newUUID() + `"}`})
+	r := st.Do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + vm.NewUUID() + `"}`})
 	if r.Err == nil {
 		r.Err = st.Do(&store.Intent{Kind: store.Put, Cell: r.Cell, Name: "k", Data: string(make([]byte, n))}).Err
 	}

@@ -34,7 +34,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, a Access) {
 		return
 	}
 	li := &listener{
-		id: newUUID(), agent: r.UserAgent(), created: s.cfg.Now(),
+		id: vm.NewUUID(), agent: r.UserAgent(), created: s.cfg.Now(),
 		out: newWriter(w, s.cfg.Limits.Patience), access: a, withRev: given, rev: since,
 	}
 	if !s.feed.enter(li) {

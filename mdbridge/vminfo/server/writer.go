@@ -1,8 +1,6 @@
 package server
 
 import (
-	"crypto/rand"
-	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -83,12 +81,4 @@ func (o *writer) extend() error {
 func (o *writer) cut() {
 	o.isCut.Store(true)
 	_ = o.rc.SetWriteDeadline(time.Unix(1, 0))
-}
-
-// newUUID is a random UUID (version 4).
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // it never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
