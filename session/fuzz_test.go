@@ -28,12 +28,29 @@ func fuzzLimits(c *session.Config) {
 // that a worker of the fuzzer needs itself.
 const fuzzMemory = 148 << 20
 
-// abuse gives bytes to a connection of the first VM's, all at once or in pieces,
-// and hangs up. The connection must end, and have taken no more than it may; the
-// server must still serve another, and leave no goroutine (TestMain sees that).
-func abuse(t *testing.T, input []byte, piece int) {
+// abuse gives streams of bytes to connections of the first VM's, one after the
+// other. Each must end, and all have taken no more than they may; the server must
+// still serve another, and leave no goroutine (TestMain sees that).
+func abuse(t *testing.T, piece int, streams ...[]byte) {
 	w := newWorld(t, fuzzLimits)
 	w.put("color", "blue")
+	for _, input := range streams {
+		w.abuse(t, input, piece)
+	}
+	w.until("the end", func() bool { return w.server.Stats().Conns == 0 })
+	a := w.dial("pipe", peers["vm"])
+	a.hello("9P2000.e")
+	a.do(&wire.Msg{Type: wire.Tsread, Tag: 2, Names: []string{"keys"}}, wire.Rsread)
+	var m runtime.MemStats
+	if runtime.ReadMemStats(&m); m.HeapInuse > fuzzMemory {
+		if took := memory(); took > fuzzMemory { // without what nobody uses any more
+			t.Fatalf("%d bytes are in use", took)
+		}
+	}
+}
+
+// abuse gives bytes to one connection, all at once or in pieces, and hangs up.
+func (w *world) abuse(t *testing.T, input []byte, piece int) {
 	server, nc := unixPair(t)
 	w.serve(server, peers["vm"])
 	drained := make(chan struct{})
@@ -57,16 +74,6 @@ func abuse(t *testing.T, input []byte, piece int) {
 		t.Fatal("the connection does not end")
 	}
 	nc.Close()
-	w.until("the end", func() bool { return w.server.Stats().Conns == 0 })
-	a := w.dial("pipe", peers["vm"])
-	a.hello("9P2000.e")
-	a.do(&wire.Msg{Type: wire.Tsread, Tag: 2, Names: []string{"keys"}}, wire.Rsread)
-	var m runtime.MemStats
-	if runtime.ReadMemStats(&m); m.HeapInuse > fuzzMemory {
-		if took := memory(); took > fuzzMemory { // without what nobody uses any more
-			t.Fatalf("%d bytes are in use", took)
-		}
-	}
 }
 
 // FuzzConn gives a connection any bytes. The seeds are the messages of the
@@ -77,34 +84,69 @@ func FuzzConn(f *testing.F) {
 	}
 	hello, _ := hex.DecodeString("1300000064ffff00200000060039503230303017000000680000000000000000ffffffff00000000")
 	f.Add(hello, uint16(1))
-	f.Fuzz(func(t *testing.T, input []byte, piece uint16) { abuse(t, input, int(piece)) })
+	f.Fuzz(func(t *testing.T, input []byte, piece uint16) { abuse(t, int(piece), input) })
 }
 
 // FuzzMessages gives a connection messages that are well formed: each takes a few
 // bytes of the input for its fields, from small ranges, so that fids, tags and
 // names meet.
 func FuzzMessages(f *testing.F) {
+	seeds(f, 400)
+	f.Fuzz(func(t *testing.T, input []byte) {
+		g := generator{input}
+		d := []wire.Dialect{wire.Plain, wire.U, wire.E, wire.L}[g.below(4)]
+		frames := frame(t, nil, wire.None, versionOf(d))
+		if d == wire.E && g.below(2) == 0 {
+			frames = frame(t, frames, d, g.session())
+		}
+		frames = frame(t, frames, d, &wire.Msg{Type: wire.Tattach, Afid: wire.NoFid, NUname: wire.NoUID})
+		for len(g.b) > 0 && len(frames) < 64<<10 {
+			frames = frame(t, frames, d, g.message())
+		}
+		abuse(t, len(frames), frames)
+	})
+}
+
+// FuzzNumbered gives well-formed messages to three connections in turn, in the
+// numbered dialects: the later ones ask for a session of the earlier ones', and
+// Tresume, Tsession and Tversion also come where they should not.
+func FuzzNumbered(f *testing.F) {
+	seeds(f, 3000)
+	f.Fuzz(func(t *testing.T, input []byte) {
+		g := generator{input}
+		d := []wire.Dialect{wire.LE, wire.EN}[g.below(2)]
+		var streams [][]byte
+		for i := range 3 {
+			frames := frame(t, nil, wire.None, versionOf(d))
+			frames = frame(t, frames, d, g.session())
+			if i > 0 && g.below(8) > 0 {
+				frames = frame(t, frames, d, g.resume())
+			}
+			frames = frame(t, frames, d, &wire.Msg{Type: wire.Tattach, Afid: wire.NoFid, NUname: wire.NoUID})
+			for until := len(g.b) * (2 - i) / (3 - i); len(g.b) > until && len(frames) < 64<<10; {
+				frames = frame(t, frames, d, g.anywhere(d))
+			}
+			streams = append(streams, frames)
+		}
+		abuse(t, 64<<10, streams...)
+	})
+}
+
+// seeds adds random inputs of size bytes for a generator.
+func seeds(f *testing.F, size int) {
 	for seed := range uint64(8) {
-		b := make([]byte, 400)
+		b := make([]byte, size)
 		r := rand.New(rand.NewPCG(seed, 0))
 		for i := range b {
 			b[i] = byte(r.Uint32())
 		}
 		f.Add(b)
 	}
-	f.Fuzz(func(t *testing.T, input []byte) {
-		g := generator{input}
-		d := []wire.Dialect{wire.Plain, wire.U, wire.E, wire.L}[g.below(4)]
-		frames := frame(t, nil, wire.None, &wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: 8192, Version: d.String()})
-		if d == wire.E && g.below(2) == 0 {
-			frames = frame(t, frames, d, &wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(int(g.below(3)))})
-		}
-		frames = frame(t, frames, d, &wire.Msg{Type: wire.Tattach, Afid: wire.NoFid, NUname: wire.NoUID})
-		for len(g.b) > 0 && len(frames) < 64<<10 {
-			frames = frame(t, frames, d, g.message())
-		}
-		abuse(t, frames, len(frames))
-	})
+}
+
+// versionOf is the Tversion that asks for d.
+func versionOf(d wire.Dialect) *wire.Msg {
+	return &wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: 8192, Version: d.String()}
 }
 
 // frame appends a message, or nothing where the dialect has none of it.
@@ -171,6 +213,36 @@ func (g *generator) message() *wire.Msg {
 		m.Aname, m.Uname = g.name(), g.name()
 	default:
 		g.linux(m)
+	}
+	return m
+}
+
+// anywhere is mostly a message, and sometimes one that begins or resumes a session.
+func (g *generator) anywhere(d wire.Dialect) *wire.Msg {
+	switch g.below(120) {
+	case 0:
+		return g.resume()
+	case 1:
+		return g.session()
+	case 2:
+		return versionOf(d)
+	}
+	return g.message()
+}
+
+func (g *generator) session() *wire.Msg {
+	return &wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(int(g.below(2)))}
+}
+
+// resume is a Tresume that names some numbers in a row, mostly as it must.
+func (g *generator) resume() *wire.Msg {
+	m := &wire.Msg{Type: wire.Tresume, Tag: wire.NoTag}
+	number := uint64(g.below(16))
+	for range g.below(32) {
+		m.Numbers = append(m.Numbers, number)
+		if number++; g.below(64) == 63 {
+			number = g.number()
+		}
 	}
 	return m
 }
