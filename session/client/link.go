@@ -45,7 +45,7 @@ type link struct {
 	window greet.Window     // their requests, and the Tflushes
 	last   []byte           // the frame that ends the session; nil: not yet, or sent
 	going  bool             // bye was said
-	tired  bool             // there has been no transport for too long
+	tired  chan struct{}    // closed while there has been no transport for too long
 	err    error            // why the link ended
 }
 
@@ -77,7 +77,7 @@ func (c *Client) newLink(t *greet.Talk, old *link) *link {
 	l := &link{
 		fids: &c.fids, dialect: t.Dialect, msize: t.Msize, epoch: c.keep.epoch, keyed: c.keep.known,
 		window: greet.Window{Count: t.Count},
-		tags:   make(chan uint16, maxCalls), kick: make(chan struct{}, 1), dead: make(chan struct{}),
+		tags:   make(chan uint16, maxCalls), kick: make(chan struct{}, 1), dead: make(chan struct{}), tired: make(chan struct{}),
 		calls: make(map[uint16]*call),
 	}
 	for tag := range uint16(maxCalls) {
@@ -190,14 +190,30 @@ func (l *link) lose(fid uint32) { l.fids.lose(stray{fid, l.epoch}) }
 func (l *link) send(ctx context.Context, m *wire.Msg) (*call, error) {
 	select {
 	case m.Tag = <-l.tags:
-	case <-l.dead:
-		return nil, &lost{cause: l.cause()}
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	default:
+		if err := l.await(ctx, &m.Tag); err != nil {
+			return nil, err
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.enqueue(m, awaited)
+}
+
+// await waits for a tag.
+func (l *link) await(ctx context.Context, tag *uint16) error {
+	l.mu.Lock()
+	tired := l.tired
+	l.mu.Unlock()
+	select {
+	case *tag = <-l.tags:
+		return nil
+	case <-l.dead:
+	case <-tired:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return &lost{cause: l.why()}
 }
 
 // enqueue makes m, whose tag is set, a call; mu is held.
@@ -206,7 +222,7 @@ func (l *link) enqueue(m *wire.Msg, forgot bool) (*call, error) {
 	switch {
 	case l.err != nil:
 		err = &lost{cause: l.err}
-	case l.tired:
+	case closed(l.tired):
 		err = &lost{cause: l.line.err}
 	}
 	if err != nil {

@@ -33,7 +33,10 @@ func (l *link) resume(t *greet.Talk) error {
 func (l *link) use(t *line) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.line, l.tired = t, false
+	l.line = t
+	if closed(l.tired) {
+		l.tired = make(chan struct{})
+	}
 	for _, fid := range l.fids.takeStrays(l.epoch) {
 		l.clunk(fid)
 	}
@@ -53,14 +56,23 @@ func (l *link) why() error {
 func (l *link) giveUp(why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.line.err == nil || l.err != nil {
+	if l.line.err == nil || l.err != nil || closed(l.tired) {
 		return
 	}
-	l.tired = true
+	close(l.tired)
 	for _, c := range l.calls {
 		if !c.forgot && !c.over {
 			l.finish(c, &lost{sent: c.Number != 0, cause: fmt.Errorf("%w: %w", ErrUnavailable, why)})
 			l.flush(c)
 		}
+	}
+}
+
+func closed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
 	}
 }

@@ -131,20 +131,24 @@ func (f *flaky) Write(p []byte) (int, error) {
 	return f.Conn.Write(p)
 }
 
-func (f *flaky) SetReadDeadline(t time.Time) error {
+func (f *flaky) SetReadDeadline(t time.Time) error { return f.set(f.Conn.SetReadDeadline, t) }
+
+func (f *flaky) SetWriteDeadline(t time.Time) error { return f.set(f.Conn.SetWriteDeadline, t) }
+
+func (f *flaky) set(deadline func(time.Time) error, t time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return nil
 	}
-	return f.Conn.SetReadDeadline(t)
+	return deadline(t)
 }
 
 func (f *flaky) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed = true; f.silent && f.left == 0 {
-		return f.Conn.SetReadDeadline(time.Unix(1, 0)) // wakes only our own reader
+		return f.Conn.SetDeadline(time.Unix(1, 0)) // wakes only us
 	}
 	return f.Conn.Close()
 }
