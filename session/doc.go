@@ -5,7 +5,8 @@
 // # Concurrency
 //
 // A conn is a transport and what travels on it; a session is what its client has
-// there: dialect, principal, key, fids and the fs.View they live in. A session
+// there: dialect, principal, key, fids and the fs.View they live in; in a numbered
+// dialect also how many requests came, and replies that may be lost. A session
 // belongs to one conn at a time, or is parked and belongs to the Server's table.
 //
 // Each conn has one goroutine, the loop, which reads. conn.mu is a monitor: it
@@ -23,11 +24,21 @@
 // leave their replies in the buffer and go on. So the committer never waits for
 // a connection, nor a connection for a slow peer of another.
 //
+// A session changes hands through the Server's table, which its old conn gives it
+// to and its new conn takes it from. Its old conn first cancels what blocks and
+// awaits the changes that were begun, so that nothing of it waits. In a numbered
+// dialect it does not: what waits goes along with the session, as carried, and the
+// next conn adopts it once its client has asked what became of it (Tresume). Until
+// then nobody uses the session: what ends meanwhile is only appended to the list
+// of done requests, which goes along too and has nobody who looks at it.
+//
 // # Lock order
 //
-// conn.mu, then Server.mu, then the locks of fs and its store; conn.done.mu is
-// taken last and alone. No two monitors are ever held together: a session that
-// changes hands is quiet (nothing of it waits) and goes through the Server's
-// table. sessions/ is read with some conn's monitor held, so it shows only what
-// Server.mu guards and what is atomic.
+// conn.mu, then Server.mu, then the locks of fs and its store, or lockTable.mu; with
+// doneList.mu, misses.mu and rareLog.mu held nothing more is taken. The monitors of
+// two connections are never held together. A session that ends with changes under
+// way gets a conn of its own to await them, which has no transport and which nobody
+// else knows: its monitor may be taken with another's held. sessions/ is read with
+// some conn's monitor held, so it shows only what Server.mu guards and what is
+// atomic.
 package session

@@ -39,7 +39,8 @@ type session struct {
 	vmPlace *list.Element // in its VM's list of parked sessions
 }
 
-// close ends the session's files, once nothing of it waits any more.
+// close ends the session's files, as soon as no change that is carried waits any
+// more.
 func (s *session) close() {
 	if s.carried != nil {
 		s.carried.close(s)

@@ -126,7 +126,7 @@ func (s *Server) release(n *session) []*session {
 	return []*session{n}
 }
 
-// park keeps n, which has a key and is quiet, without an owner.
+// park keeps n, which has a key, without an owner. What waits of it is carried.
 func (s *Server) park(n *session) (gone []*session) {
 	n.owner, n.since = nil, s.cfg.Now()
 	n.size = n.estimate()
@@ -189,7 +189,8 @@ func closeAll(gone []*session) {
 }
 
 // leave takes back the session of a connection that ends, or that begins another:
-// it is parked if it may be, else it ends. Nothing of it waits any more.
+// it is parked if it may be, else it ends. Nothing of it waits any more, or what
+// waits is carried.
 func (s *Server) leave(n *session, mayPark bool) {
 	mayPark = mayPark && n.view != nil
 	if mayPark {
