@@ -145,7 +145,8 @@ func (d *daemon) openStore(salvage bool) error {
 	d.store, err = store.Open(e, store.Config{
 		Limits: l.vm(), TotalBytes: int64(l.Bytes), BatchBytes: int64(l.VMBatch),
 		VMEvents: int(l.VMEvents), RootEvents: int(l.Events),
-		Salvage: salvage, ReadOnly: d.readOnly(), Log: d.log,
+		FirstRev: uint64(time.Now().UnixMicro()), // no store has commits faster
+		Salvage:  salvage, ReadOnly: d.readOnly(), Log: d.log,
 	})
 	if err != nil {
 		return errors.Join(fmt.Errorf("data folder %s: %w", d.cfg.Data, err), e.Close())

@@ -112,6 +112,7 @@ func (s *Store) load() error {
 		return errs.New(errs.IO, "damaged data: %s (%d damaged in all; salvage skips them)", s.damage[0], n)
 	}
 	s.numbers, s.skipped = resume(&l), l.skipped
+	s.numbers.next.rev = max(s.numbers.next.rev, s.cfg.FirstRev)
 	s.rev.Store(s.numbers.next.rev - 1)
 	txn.Commit()
 	return nil

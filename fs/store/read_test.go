@@ -130,3 +130,23 @@ func TestSettings(t *testing.T) {
 		t.Errorf("%+v", s.Limits())
 	}
 }
+
+// TestFirstRev: revisions are not below the floor that Open is given, nor below those
+// that the engine has handed out.
+func TestFirstRev(t *testing.T) {
+	disk := storetest.NewDisk()
+	const floor = 1 << 50
+	for _, tt := range []struct{ floor, least uint64 }{{0, 1}, {floor, floor}, {7, floor + 1}, {2 * floor, 2 * floor}} {
+		s := open(t, disk, store.Config{FirstRev: tt.floor})
+		if c := s.Cell(uuidA); c != nil {
+			do(t, s, store.Intent{Kind: store.DeleteVM, Cell: c})
+		}
+		create(t, s, `{"uuid":"`+uuidA+`"}`)
+		if rev := s.Cell(uuidA).VM().Rev; rev < tt.least || s.Ring().Last() != rev {
+			t.Errorf("floor %d: revision %d, at least %d; the ring is at %d", tt.floor, rev, tt.least, s.Ring().Last())
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -46,6 +46,7 @@ type Config struct {
 	BatchBytes int64            // of one VM in one batch; 1 MiB
 	VMEvents   int              // events that a VM's ring keeps; 256
 	RootEvents int              // events that the root's ring keeps; 8192
+	FirstRev   uint64           // revisions handed out are no less, so that those of stores that are gone never come again
 	Salvage    bool             // skip damaged records instead of failing
 	ReadOnly   string           // why only intents of the mirror change VMs; "": all may
 	Now        func() time.Time // time.Now

@@ -3,11 +3,13 @@ package vminfo
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"meta9/tests/daemon"
 	"meta9/tests/testenv"
 )
 
@@ -74,6 +76,37 @@ func TestSinceAfterRestart(t *testing.T) {
 	back.until(func() bool { return back.seen == 2 })
 	if d := cmp.Diff(s.vms(), back.vms); d != "" {
 		t.Errorf("(-/vms +stream):\n%s", d)
+	}
+}
+
+// TestSinceOfAnother: a revision of a daemon whose VMs are gone with it is never taken
+// for one of its successor's, however many those are: of one that keeps nothing,
+// and of one whose folder was taken away.
+func TestSinceOfAnother(t *testing.T) {
+	for name, args := range map[string][]string{"memory": {"--data", ""}, "folder": nil} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, args...)
+			if err := s.churn(1, 5); err != nil {
+				t.Fatal(err)
+			}
+			f := follow(s.events("?since=0"))
+			f.until(func() bool { return true })
+			s.Kill()
+			if err := os.RemoveAll(s.Data()); err != nil {
+				t.Fatal(err)
+			}
+			d, err := daemon.Start(s.Options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Daemon = d
+			if err := s.churn(2, 100); err != nil {
+				t.Fatal(err)
+			}
+			if first := s.events(fmt.Sprintf("?since=%d", f.rev)).next(); first.Type != "ready" || first.Rev <= f.rev {
+				t.Errorf("since=%d begins with a %s of %d", f.rev, first.Type, first.Rev)
+			}
+		})
 	}
 }
 
