@@ -53,7 +53,7 @@ func Boot(t testing.TB, flags ...string) *Guest {
 	g.waiting[0] = up
 	g.cmd = exec.Command(here(t, "guest.sh"), append(flags,
 		"--no-mount", "--input", "--timeout", "3600",
-		"--script", script, "--add", tool(t)+":/bin/guesttool")...)
+		"--script", script, "--add", Static(t, "tests/guest/guesttool")+":/bin/guesttool")...)
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	g.cmd.Stderr = g.log
 	var err error
@@ -150,33 +150,38 @@ func (g *Guest) Sh(t testing.TB, shell string) string {
 	return out
 }
 
-var build struct {
-	sync.Once
-	path string
-	err  error
+var static struct {
+	sync.Mutex
+	dir   string
+	paths map[string]string
 }
 
-// tool is guesttool, static, built once a test process.
-func tool(t testing.TB) string {
+// Static builds the program in a folder of the tree ("cmd/meta9") so that it runs
+// in a guest, once a test process, and gives its path.
+func Static(t testing.TB, folder string) string {
 	t.Helper()
-	build.Do(func() {
-		dir, err := os.MkdirTemp("", "guesttool-")
-		if err != nil {
-			build.err = err
-			return
-		}
-		build.path = filepath.Join(dir, "guesttool")
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", build.path, ".")
-		cmd.Dir = here(t, "guesttool")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			build.err = fmt.Errorf("%w\n%s", err, out)
-		}
-	})
-	if build.err != nil {
-		t.Fatal(build.err)
+	static.Lock()
+	defer static.Unlock()
+	if path, ok := static.paths[folder]; ok {
+		return path
 	}
-	return build.path
+	root, err := daemon.Root()
+	if err == nil && static.dir == "" {
+		static.paths = map[string]string{}
+		static.dir, err = os.MkdirTemp("", "static-")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(static.dir, filepath.Base(folder))
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, ".")
+	cmd.Dir = filepath.Join(root, folder)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build %s: %v\n%s", folder, err, out)
+	}
+	static.paths[folder] = path
+	return path
 }
 
 // here is the path of something that stands beside this file.

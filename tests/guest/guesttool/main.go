@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meta9/tests/guest/agent"
+	"meta9/tests/mount/work"
 )
 
 // tools are the programs, by their names.
@@ -29,6 +30,8 @@ var tools = map[string]func(args []string) error{
 	"xattr":    xattr,
 	"nonblock": nonblock,
 	"rewrite":  rewrite,
+	"worker":   work.Run,
+	"hold":     work.Hold,
 }
 
 func main() {
