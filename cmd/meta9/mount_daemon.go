@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"context"
 	"io"
 	"math"
 	"os"
@@ -48,8 +48,18 @@ func (m *mounting) daemon() (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, "mount", "--ready-fd=3", "--timeout="+m.timeout.String(), "--options="+m.list,
-		fmt.Sprintf("--sloppy=%t", m.sloppy), "--mumble="+m.mumble, "--cert="+m.cert, "--key="+m.key, "--ca="+m.ca, "--", m.source, m.dir)
+	args := []string{"mount", "--ready-fd=3", "--timeout=" + m.timeout.String()}
+	for _, f := range []struct{ name, value string }{
+		{"options", m.list}, {"mumble", m.mumble}, {"cert", m.cert}, {"key", m.key}, {"ca", m.ca},
+	} {
+		if f.value != "" {
+			args = append(args, "--"+f.name+"="+f.value)
+		}
+	}
+	if m.sloppy {
+		args = append(args, "--sloppy")
+	}
+	cmd := exec.Command(self, append(args, "--", m.source, m.dir)...)
 	cmd.Args[0] = "meta9"
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

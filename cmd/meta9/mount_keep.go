@@ -43,7 +43,8 @@ func (m *mounting) keep(ctx context.Context) error {
 		signal.Ignore(syscall.SIGHUP)
 	}
 	debug.SetMemoryLimit(keeperMemory)
-	k, err := m.dial(ctx)
+	links := new(transports)
+	k, err := m.dial(ctx, links)
 	if err != nil {
 		return err
 	}
@@ -54,6 +55,8 @@ func (m *mounting) keep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	end.links = links
+	go end.watch()
 	m.beDaemon()
 	select {
 	case err = <-end.served:
@@ -65,7 +68,7 @@ func (m *mounting) keep(ctx context.Context) error {
 
 // dial makes the first connection, so that what is wrong with it is said before
 // anything is mounted.
-func (m *mounting) dial(ctx context.Context) (*keep.Keeper, error) {
+func (m *mounting) dial(ctx context.Context, links *transports) (*keep.Keeper, error) {
 	opt := keep.Options{Version: m.opt.dialect(), Msize: m.opt.msize, Log: m.keeperLog()}
 	var err error
 	if opt.Mumble, err = m.message(); err != nil {
@@ -77,9 +80,11 @@ func (m *mounting) dial(ctx context.Context) (*keep.Keeper, error) {
 			return nil, err
 		}
 	}
-	if opt.Dial, err = client.Dialer(dialed(m.source), conf); err != nil {
+	dial, err := client.Dialer(dialed(m.source), conf)
+	if err != nil {
 		return nil, misused("%w", err)
 	}
+	opt.Dial = links.counted(dial)
 	m.progress.say("connecting to " + m.source)
 	ctx, cancel := m.limited(ctx)
 	defer cancel()
@@ -95,7 +100,8 @@ func (m *mounting) dial(ctx context.Context) (*keep.Keeper, error) {
 
 // mounted is a mount that a keeper carries.
 type mounted struct {
-	id     string             // of the mount
+	id     string             // in the table of mounts
+	links  *transports        // to the server
 	stop   context.CancelFunc // ends the session, and with it all that the kernel asks
 	served chan error
 }

@@ -41,9 +41,9 @@ func (m *mounting) explain(err error) error {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("mounting: the kernel says no (CAP_SYS_ADMIN is needed): %w", errNotRoot)
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("mounting: the kernel does not take the options, or has no module 9pnet_fd; its log says which: %s", m.opt.kernelData(-1))
+		return fmt.Errorf("mounting: the kernel does not take the options, or has no module 9pnet_fd; its log says which: version=%s,%s", m.opt.version, strings.Join(m.opt.data, ","))
 	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("mounting: %w; is there an aname that is not?", err)
+		return fmt.Errorf("mounting: %w: what aname= names is not there", err)
 	}
 	return fmt.Errorf("mounting %s on %s: %w", m.source, m.dir, err)
 }

@@ -7,7 +7,10 @@ import (
 	"strings"
 )
 
-// mountEntry is a mount, of /proc/self/mountinfo; see proc(5).
+// mountTablePath is the table of this process's name space; see proc(5).
+const mountTablePath = "/proc/self/mountinfo"
+
+// mountEntry is a mount.
 type mountEntry struct {
 	id      string
 	dir     string
@@ -18,7 +21,7 @@ type mountEntry struct {
 
 // mountTable is what is mounted in this process's name space, the last on top.
 func mountTable() ([]mountEntry, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	b, err := os.ReadFile(mountTablePath)
 	if err != nil {
 		return nil, err
 	}
