@@ -17,7 +17,7 @@ func (d *daemon) metrics() *prometheus.Registry {
 	}
 	gauge("vms", "VMs.", func() float64 { return float64(d.store.Count()) })
 	gauge("bytes", "Bytes of all names and values.", func() float64 { return float64(d.store.Bytes()) })
-	counter("revision", "The newest revision.", func() float64 { return float64(d.store.Rev()) })
+	gauge("revision", "The newest revision.", func() float64 { return float64(d.store.Rev()) })
 	gauge("storage_failed", "1 when nothing is written any more.", func() float64 {
 		if d.store.Err() != nil {
 			return 1
