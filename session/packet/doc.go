@@ -19,7 +19,7 @@
 // anything else ends it: a lost, torn or damaged packet must not become a hole in
 // what is carried. An Ask ends it too, for the guest's program is another one, and
 // so does a Hello, for the host's is. A packet that is left unfinished for 30 s
-// ends the stream.
+// ends the stream; one that another program's Hello or Ask has cut short, in a moment.
 //
 // Layout, little-endian: mark[4] kind[1] link[8] seq[4] length[4]
 // payload[length] crc[4]. The CRC32C (Castagnoli) is of all that stands before it.

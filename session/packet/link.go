@@ -128,7 +128,7 @@ func (l *link) packet() error {
 	room := buffers.Get().(*buffer)
 	l.room = room
 	body := room[:h.length+crcLen]
-	if _, err := io.ReadFull(l.in, body); err != nil {
+	if err := l.fill(body); err != nil {
 		return cut(err)
 	}
 	payload := body[:h.length]
@@ -136,6 +136,43 @@ func (l *link) packet() error {
 		return l.end(errDamaged)
 	}
 	return l.take(h, payload)
+}
+
+// fill reads the rest of a packet. Where the stream pauses after a Hello (or at the
+// host's end an Ask), the peer that began the packet is gone, and another waits to
+// be heard: what is missing never comes. But a packet may carry such bytes, too, so
+// that the stream ends only when nothing more has come for a moment.
+func (l *link) fill(rest []byte) error {
+	late, hurried := time.Now().Add(unfinished), false
+	for n := 0; n < len(rest); {
+		m, err := l.in.Read(rest[n:])
+		if n += m; err != nil {
+			return err
+		}
+		switch hurry := n < len(rest) && l.another(rest[:n]); {
+		case hurry == hurried:
+		case hurry:
+			hurried = true
+			l.clock.Reset(min(replaced, time.Until(late)))
+		default:
+			hurried = false
+			l.clock.Reset(time.Until(late))
+		}
+	}
+	return nil
+}
+
+// another tells whether b ends in what a peer begins with.
+func (l *link) another(b []byte) bool {
+	if len(b) < controlLen {
+		return false
+	}
+	first := hello
+	if l.host {
+		first = ask
+	}
+	_, ok := parseControl(b[len(b)-controlLen:], first)
+	return ok
 }
 
 // timed ends the stream unless the packet is there in time.

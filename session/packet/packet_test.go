@@ -410,6 +410,55 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
+// TestCutShort: a long packet breaks off, since its sender's program is another one
+// now, which has something to say and waits. The other end does not wait for the
+// rest. But one whose payload looks like that, and that pauses just there, is read.
+func TestCutShort(t *testing.T) {
+	for _, atHost := range []bool{true, false} {
+		first := hello
+		if atHost {
+			first = ask
+		}
+		other := appendControl(nil, first, control{nonce: 9})
+		payload := append(append(noise(1, 100), other...), noise(2, 900)...)
+		whole := appendPacket(nil, data, 1, 1, payload)
+		in := headerLen + 100 + len(other) // whole's end of what looks like it
+		for name, tt := range map[string]struct {
+			pause time.Duration // before the rest
+			rest  []byte
+			want  time.Duration // when the link is over
+		}{
+			"short pause": {replaced - time.Millisecond, whole[in:], replaced - time.Millisecond},
+			"no rest":     {time.Hour, nil, replaced},
+			"asked again": {replaced / 2, other, replaced},
+			"and dribble": {replaced / 2, whole[in : in+1], unfinished},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := net.Pipe()
+				l := &link{stream: newStream(a), host: atHost, number: 1, begun: true}
+				defer l.Close()
+				go func() {
+					_, _ = b.Write(whole[:in])
+					time.Sleep(tt.pause)
+					if _, err := b.Write(tt.rest); len(tt.rest) == len(whole)-in && err == nil {
+						b.Close()
+					}
+				}()
+				begin := time.Now()
+				got, err := io.ReadAll(l)
+				if wanted := tt.want < replaced; err == nil && !wanted || bytes.Equal(got, payload) != wanted {
+					t.Errorf("%s: %d bytes, %v", name, len(got), err)
+				}
+				if took := time.Since(begin); took != tt.want {
+					t.Errorf("%s: it took %v", name, took)
+				}
+				b.Close()
+				time.Sleep(2 * time.Hour)
+			})
+		}
+	}
+}
+
 // TestSilentHost: nothing goes out before a guest has asked.
 func TestSilentHost(t *testing.T) {
 	a, b := pair(t)

@@ -11,6 +11,9 @@ const (
 	// unfinished is how long a packet may take from its first byte to its last.
 	unfinished = 30 * time.Second
 
+	// replaced is how long a packet is waited for whose sender seems to be another.
+	replaced = 250 * time.Millisecond
+
 	// patience is how long a peer may take to take a packet of the handshake, or
 	// the last one.
 	patience = 10 * time.Second
