@@ -19,6 +19,7 @@ import (
 	"meta9/fs"
 	"meta9/fs/errs"
 	"meta9/fs/store"
+	"meta9/fs/store/storetest"
 	"meta9/session"
 	"meta9/session/client"
 )
@@ -29,19 +30,21 @@ const realVM = "550e8400-e29b-41d4-a716-446655440000"
 type realServer struct {
 	t      *testing.T
 	server *session.Server
+	engine *storetest.Recorder
 
 	mu    sync.Mutex
+	away  bool       // nobody answers
 	rng   *rand.Rand // nil: transports last
 	conns []net.Conn // the server's ends
 	cuts  int
 }
 
 func newRealServer(t *testing.T, lifetime time.Duration) *realServer {
-	st, err := store.Open(store.NewMemory(), store.Config{VMEvents: 10_000})
+	s := &realServer{t: t, engine: &storetest.Recorder{Engine: store.NewMemory()}}
+	st, err := store.Open(s.engine, store.Config{VMEvents: 10_000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &realServer{t: t}
 	s.server = session.New(session.Config{Tree: fs.New(st, fs.Config{}), Lifetime: lifetime, Log: zerolog.Nop()})
 	t.Cleanup(func() {
 		for _, c := range s.conns {
@@ -61,9 +64,12 @@ func newRealServer(t *testing.T, lifetime time.Duration) *realServer {
 
 // Dial is a client's Options.Dial, as the admin.
 func (s *realServer) Dial(context.Context) (net.Conn, error) {
-	ours, theirs := net.Pipe()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.away {
+		return nil, io.ErrClosedPipe
+	}
+	ours, theirs := net.Pipe()
 	s.conns = append(s.conns, ours)
 	go s.server.Serve(ours, session.Peer{Who: fs.Principal{Admin: true}, Via: "test", Resumes: true})
 	if s.rng == nil {
@@ -91,6 +97,19 @@ func (s *realServer) create(c *client.Client) {
 		s.t.Fatal(err)
 	}
 }
+
+// drop cuts all transports; away: nobody answers until back.
+func (s *realServer) drop(away bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = away
+	for _, c := range s.conns {
+		c.Close()
+	}
+	s.conns = nil
+}
+
+func (s *realServer) back() { s.with(func() { s.away = false }) }
 
 // flaky is a transport that breaks after some bytes, in the middle of what is
 // being sent. A silent one does not tell the server, which is then taken over.
