@@ -203,6 +203,9 @@ func byUUID(t testing.TB, list string) map[string]string {
 
 func uuid(writer, n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%06d%06d", writer, n) }
 
+// forever is more than any test lasts.
+const forever = 1_000_000_000
+
 // churn creates, updates and deletes VMs of its own, so many times in all. It
 // stops at the first error, which it gives back.
 func (s *server) churn(writer, times int) error {

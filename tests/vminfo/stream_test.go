@@ -79,6 +79,53 @@ func TestSinceAfterRestart(t *testing.T) {
 	}
 }
 
+// TestStreamOverARestart: a client that has applied the stream of a daemon which is
+// killed while 8 writers change VMs, and comes back with the revision that it has to
+// the next one, which they change as well, has in the end what /vms has.
+func TestStreamOverARestart(t *testing.T) {
+	s := start(t)
+	f := follow(s.events("?since=0"))
+	f.until(func() bool { return true })
+	write := func(from, times int) *sync.WaitGroup {
+		var wg sync.WaitGroup
+		for w := range 8 {
+			wg.Go(func() {
+				if err := s.churn(from+w, times); err != nil && times < forever {
+					t.Error(err)
+				}
+			})
+		}
+		return &wg
+	}
+	killed := write(0, forever)
+	f.until(func() bool { return f.seen > 500 })
+	s.Kill()
+	killed.Wait()
+	d, err := daemon.Start(s.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Daemon = d
+	writers := write(8, 250)
+	back := follow(s.events(fmt.Sprintf("?since=%d", f.rev)))
+	back.vms, back.rev = f.vms, f.rev
+	done := make(chan error, 1)
+	go func() {
+		writers.Wait()
+		done <- s.Create([]byte(`{"uuid":"` + testenv.UUID(1) + `"}`))
+	}()
+	back.until(func() bool { return back.vms[testenv.UUID(1)] != "" })
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(s.vms(), back.vms); d != "" {
+		t.Errorf("(-/vms +stream):\n%s", d)
+	}
+	if back.seen < 1000 {
+		t.Errorf("only %d lines", back.seen)
+	}
+}
+
 // TestSinceOfAnother: a revision of a daemon whose VMs are gone with it is never taken
 // for one of its successor's, however many those are: of one that keeps nothing,
 // and of one whose folder was taken away.
