@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -35,9 +36,12 @@ and fails when the stream ends. It asks the vminfod socket beside the admin's.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeUUID,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			socket := a.vminfoSocket()
-			if socket == "" {
-				return fmt.Errorf("there is no vminfo.sock beside the admin's socket; over a network use 'meta9 watch'")
+			socket, err := a.vminfoSocket()
+			switch {
+			case errors.Is(err, errRemote):
+				return misused("%w, and this asks a socket on its host; there is 'meta9 watch', or 'meta9 vminfo --url http://HOST:PORT events'", err)
+			case err != nil:
+				return err
 			}
 			return a.events(cmd.Context(), "unix:"+socket, opt, strings.Join(args, ""))
 		},
@@ -54,11 +58,11 @@ func (a *app) events(ctx context.Context, addr string, opt eventOptions, only st
 	}
 	defer c.Close()
 	if err := a.known(ctx, c, only); err != nil {
-		return err
+		return unreached(addr, err)
 	}
 	s, err := c.Events(ctx)
 	if err != nil {
-		return err
+		return unreached(addr, err)
 	}
 	defer s.Close()
 	a.progress.hide()
@@ -112,7 +116,7 @@ func (opt eventOptions) lines(ev *vminfo.Event) []byte {
 		return fmt.Appendf(nil, "[%s] %s\n", date, ev.Type)
 	}
 	base := fmt.Sprintf("[%s] %s %s %s", date, printable(name), shortAlias(ev.Alias()), printable(ev.Type))
-	if ev.Changes == nil {
+	if len(ev.Changes) == 0 { // a modify, too, which gave an array another order
 		return []byte(base + "\n")
 	}
 	var b []byte

@@ -29,28 +29,34 @@ func (e vmadmError) Error() string { return e.text }
 // readers is how many VMs are read at a time.
 const readers = 32
 
-// vminfoSocket is meta9d's own vminfod socket, which stands beside the admin's;
-// "" where it is not on this host.
-func (a *app) vminfoSocket() string {
+// Why there is no vminfod socket to ask.
+var (
+	errRemote    = errors.New("meta9d is reached over a network")
+	errNotBeside = errors.New("there is no vminfo.sock beside meta9d's socket")
+)
+
+// vminfoSocket is meta9d's own vminfod socket, which stands beside the admin's. The
+// error is errRemote, errNotBeside, or that of address.
+func (a *app) vminfoSocket() (string, error) {
 	addr, err := a.address()
 	if err != nil {
-		return ""
+		return "", err
 	}
 	path, isUnix := strings.CutPrefix(addr, "unix:")
 	if !isUnix && strings.Contains(addr, ":") {
-		return ""
+		return "", errRemote
 	}
 	socket := filepath.Join(filepath.Dir(path), "vminfo.sock")
 	if _, err := os.Stat(socket); err != nil {
-		return ""
+		return "", errNotBeside
 	}
-	return socket
+	return socket, nil
 }
 
 // fetch gives all VMs with at least these members: by one query of the vminfod
 // socket, or, from afar, by reading each VM's file.
 func (a *app) fetch(cmd *cobra.Command, fields []string) (vms []listed, err error) {
-	if socket := a.vminfoSocket(); socket != "" {
+	if socket, err := a.vminfoSocket(); err == nil {
 		return a.query(cmd.Context(), socket, fields)
 	}
 	err = a.with(cmd, func(ctx context.Context, c *client.Client) error {
@@ -71,7 +77,7 @@ func (a *app) query(ctx context.Context, socket string, fields []string) ([]list
 	a.progress.say("waiting for the server")
 	text, err := c.VMs(ctx, vminfo.Query{Fields: fields})
 	if err != nil {
-		return nil, err
+		return nil, unreached(socket, err)
 	}
 	v, err := vm.ParseValue(text)
 	if err != nil {

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"meta9/mdbridge/vminfo"
+	"meta9/session/client"
 )
 
 // vminfodAddr is where vminfod listens, and meta9d if it is told so.
@@ -29,26 +31,35 @@ func newVminfo(a *app) *cobra.Command {
 		},
 	}
 	cmd.PersistentFlags().StringVar(&addr, "url", "", "the vminfod is at `ADDR`: http://HOST:PORT or unix:PATH")
-	at := func() string { return a.vminfod(addr) }
-	for _, add := range []func(*app, func() string) *cobra.Command{newVminfoPing, newVminfoStatus, newVminfoVMs, newVminfoVM, newVminfoEvents} {
+	at := func() (string, error) { return a.vminfod(addr) }
+	for _, add := range []func(*app, func() (string, error)) *cobra.Command{newVminfoPing, newVminfoStatus, newVminfoVMs, newVminfoVM, newVminfoEvents} {
 		cmd.AddCommand(add(a, at))
 	}
 	return cmd
 }
 
-// vminfod is where the vminfod is.
-func (a *app) vminfod(addr string) string {
+// vminfod is where the vminfod is. Nobody who names a meta9d on another host means
+// the vminfod of this one.
+func (a *app) vminfod(addr string) (string, error) {
 	if addr != "" {
-		return addr
+		return addr, nil
 	}
-	if socket := a.vminfoSocket(); socket != "" {
-		return "unix:" + socket
+	socket, err := a.vminfoSocket()
+	switch {
+	case err == nil:
+		return "unix:" + socket, nil
+	case errors.Is(err, errRemote):
+		return "", misused("%w; say with --url http://HOST:PORT where its HTTP API is", err)
 	}
-	return vminfodAddr
+	return vminfodAddr, nil
 }
 
-// ask gets one answer.
-func (a *app) ask(cmd *cobra.Command, addr string, do func(ctx context.Context, c *vminfo.Client) ([]byte, error)) ([]byte, error) {
+// ask gets one answer of the vminfod at what at gives.
+func (a *app) ask(cmd *cobra.Command, at func() (string, error), do func(ctx context.Context, c *vminfo.Client) ([]byte, error)) ([]byte, error) {
+	addr, err := at()
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := a.limited(cmd.Context())
 	defer cancel()
 	c, err := vminfo.New(addr, "meta9 vminfo")
@@ -57,7 +68,17 @@ func (a *app) ask(cmd *cobra.Command, addr string, do func(ctx context.Context, 
 	}
 	defer c.Close()
 	a.progress.say("waiting for " + addr)
-	return do(ctx, c)
+	b, err := do(ctx, c)
+	return b, unreached(addr, err)
+}
+
+// unreached says of an error that there was no connection to addr, if it is that.
+func unreached(addr string, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return fmt.Errorf("%s: %w: %w", addr, client.ErrUnavailable, err)
+	}
+	return err
 }
 
 // notFound tells whether a vminfod has said that there is no such thing.
@@ -75,11 +96,11 @@ func inWords(err error) error {
 	return err
 }
 
-func newVminfoPing(a *app, at func() string) *cobra.Command {
+func newVminfoPing(a *app, at func() (string, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: "ping", Short: "tell whether it answers", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := a.ask(cmd, at(), get("/ping"))
+			b, err := a.ask(cmd, at, get("/ping"))
 			if err != nil {
 				return inWords(err)
 			}
@@ -98,11 +119,11 @@ func get(path string) func(context.Context, *vminfo.Client) ([]byte, error) {
 	return func(ctx context.Context, c *vminfo.Client) ([]byte, error) { return c.Get(ctx, path) }
 }
 
-func newVminfoVMs(a *app, at func() string) *cobra.Command {
+func newVminfoVMs(a *app, at func() (string, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: "vms", Short: "print all VMs as JSON", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := a.ask(cmd, at(), get("/vms"))
+			b, err := a.ask(cmd, at, get("/vms"))
 			if err != nil {
 				return inWords(err)
 			}
@@ -111,12 +132,12 @@ func newVminfoVMs(a *app, at func() string) *cobra.Command {
 	}
 }
 
-func newVminfoVM(a *app, at func() string) *cobra.Command {
+func newVminfoVM(a *app, at func() (string, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: "vm ZONENAME", Short: "print a VM as JSON", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeUUID,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := a.ask(cmd, at(), func(ctx context.Context, c *vminfo.Client) ([]byte, error) { return c.VM(ctx, args[0]) })
+			b, err := a.ask(cmd, at, func(ctx context.Context, c *vminfo.Client) ([]byte, error) { return c.VM(ctx, args[0]) })
 			if err != nil {
 				return inWords(err)
 			}
@@ -125,19 +146,23 @@ func newVminfoVM(a *app, at func() string) *cobra.Command {
 	}
 }
 
-func newVminfoEvents(a *app, at func() string) *cobra.Command {
+func newVminfoEvents(a *app, at func() (string, error)) *cobra.Command {
 	var opt eventOptions
 	cmd := &cobra.Command{
 		Use: "events [-f] [-j] [-r]", Short: "print what changes in VMs, as it happens", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return inWords(a.events(cmd.Context(), at(), opt, ""))
+			addr, err := at()
+			if err != nil {
+				return err
+			}
+			return inWords(a.events(cmd.Context(), addr, opt, ""))
 		},
 	}
 	opt.flags(cmd)
 	return cmd
 }
 
-func newVminfoStatus(a *app, at func() string) *cobra.Command {
+func newVminfoStatus(a *app, at func() (string, error)) *cobra.Command {
 	var asJSON, full bool
 	cmd := &cobra.Command{
 		Use: "status [-j] [-f]", Short: "print how it is", Args: cobra.NoArgs,
@@ -146,7 +171,7 @@ func newVminfoStatus(a *app, at func() string) *cobra.Command {
 			if full {
 				path += "?full=true"
 			}
-			b, err := a.ask(cmd, at(), get(path))
+			b, err := a.ask(cmd, at, get(path))
 			switch {
 			case err != nil:
 				return inWords(err)
