@@ -90,6 +90,32 @@ func b2t(b bool) wire.Type {
 	return 0
 }
 
+// exercise does one of everything, of which nothing needs to succeed.
+func exercise(ctx context.Context, c *client.Client) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	c.ReadFile(ctx, "keys/a")
+	c.ReadDir(ctx, "keys")
+	c.WriteFile(ctx, "keys/a", []byte("v"))
+	if file, err := c.OpenFile(ctx, "keys/a", os.O_RDWR|os.O_TRUNC); err == nil {
+		file.ReadAt(ctx, make([]byte, 10), 0)
+		file.Close()
+	}
+}
+
+// dialer makes a transport for each server, once, and then no more.
+func dialer(servers ...func(net.Conn)) func(context.Context) (net.Conn, error) {
+	return func(context.Context) (net.Conn, error) {
+		if len(servers) == 0 {
+			return nil, io.ErrClosedPipe
+		}
+		ours, theirs := net.Pipe()
+		go servers[0](ours)
+		servers = servers[1:]
+		return theirs, nil
+	}
+}
+
 // FuzzReplies: whatever a server sends after a good greeting, nothing panics and
 // every operation ends.
 func FuzzReplies(f *testing.F) {
@@ -100,58 +126,91 @@ func FuzzReplies(f *testing.F) {
 		{Type: wire.Rflush, Tag: 0x8000},
 		{Type: wire.Rversion, Tag: wire.NoTag, Msize: 8192, Version: "9P2000.e"},
 	} {
-		frame, err := wire.Append(nil, &m, wire.E)
-		if err != nil {
-			f.Fatal(err)
-		}
+		frame := frames(f, m)
 		f.Add(frame)
 		f.Add(append(frame, frame...))
 		f.Add(frame[:len(frame)-1])
 	}
 	f.Fuzz(func(t *testing.T, replies []byte) {
-		dialled := false
-		dial := func(context.Context) (net.Conn, error) {
-			if dialled {
-				return nil, io.ErrClosedPipe
-			}
-			dialled = true
-			ours, theirs := net.Pipe()
-			go babble(ours, replies)
-			return theirs, nil
-		}
+		dial := dialer(func(conn net.Conn) { babble(conn, "9P2000.e", announced, replies) })
 		c, err := client.Dial(t.Context(), "fuzz", client.Options{Dial: dial, Patience: time.Nanosecond})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		c.ReadFile(ctx, "keys/a")
-		c.ReadDir(ctx, "keys")
-		c.WriteFile(ctx, "keys/a", []byte("v"))
-		if file, err := c.OpenFile(ctx, "keys/a", os.O_RDWR|os.O_TRUNC); err == nil {
-			file.ReadAt(ctx, make([]byte, 10), 0)
-			file.Close()
-		}
+		exercise(t.Context(), c)
 	})
 }
 
-// babble greets, sends replies while it takes what comes, and hangs up.
-func babble(conn net.Conn, replies []byte) {
-	defer conn.Close()
-	buf := make([]byte, 1<<10)
-	for _, m := range []wire.Msg{
-		{Type: wire.Rversion, Tag: wire.NoTag, Msize: wire.MinMsize, Version: "9P2000.e"},
-		{Type: wire.Rerror, Tag: wire.NoTag, Ename: errs.CannotRecover.Text()},
-		{Type: wire.Rattach},
-	} {
-		if _, err := conn.Read(buf); err != nil {
-			return
+// FuzzResume: whatever a server says to have become of a request, nothing panics
+// and every operation ends.
+func FuzzResume(f *testing.F) {
+	resume := func(states ...uint8) []byte {
+		return frames(f, wire.Msg{Type: wire.Rresume, Tag: wire.NoTag, States: states})
+	}
+	f.Add(resume(wire.Unseen))
+	f.Add(resume(wire.Running))
+	f.Add(resume(wire.Answered))
+	f.Add(append(resume(wire.Running), frames(f, wire.Msg{Type: wire.Rsread, Data: []byte("v")})...))
+	f.Add(append(resume(wire.Answered), frames(f, wire.Msg{Type: wire.Rerror, Ename: errs.NotFound.Text()})...))
+	f.Add(resume(wire.Unseen, wire.Answered))
+	f.Add(frames(f, wire.Msg{Type: wire.Rerror, Tag: wire.NoTag, Ename: errs.Invalid.Text()}))
+	f.Fuzz(func(t *testing.T, replies []byte) {
+		dial := dialer(
+			func(conn net.Conn) {
+				greeted(conn, "9P2000.e.n", announced)
+				conn.Read(make([]byte, 1<<10)) // a request, which gets no answer
+				conn.Close()
+			},
+			func(conn net.Conn) {
+				babble(conn, "9P2000.e.n", []wire.Msg{{Type: wire.Rsession, Tag: wire.NoTag}}, replies)
+			},
+		)
+		c, err := client.Dial(t.Context(), "fuzz", client.Options{Dial: dial, Patience: 10 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
 		}
-		frame, _ := wire.Append(nil, &m, wire.E)
+		defer c.Close()
+		exercise(t.Context(), c)
+	})
+}
+
+// frames are messages of 9P2000.e.n on the wire.
+func frames(t testing.TB, list ...wire.Msg) (b []byte) {
+	for i := range list {
+		frame, err := wire.Append(b, &list[i], wire.EN)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = frame
+	}
+	return b
+}
+
+// announced is how a server answers a session that it did not have.
+var announced = []wire.Msg{{Type: wire.Rerror, Tag: wire.NoTag, Ename: errs.CannotRecover.Text()}, {Type: wire.Rattach}}
+
+// greeted answers Tversion and what follows; false: the client is gone.
+func greeted(conn net.Conn, version string, answers []wire.Msg) bool {
+	buf := make([]byte, 1<<10)
+	for _, m := range append([]wire.Msg{{Type: wire.Rversion, Tag: wire.NoTag, Msize: wire.MinMsize, Version: version}}, answers...) {
+		if _, err := conn.Read(buf); err != nil {
+			return false
+		}
+		frame, _ := wire.Append(nil, &m, wire.EN)
 		conn.Write(frame)
 	}
+	return true
+}
+
+// babble greets, sends replies while it takes what comes, and hangs up.
+func babble(conn net.Conn, version string, answers []wire.Msg, replies []byte) {
+	defer conn.Close()
+	if !greeted(conn, version, answers) {
+		return
+	}
 	go func() {
+		buf := make([]byte, 1<<10)
 		for {
 			if _, err := conn.Read(buf); err != nil {
 				return

@@ -236,42 +236,52 @@ func (p *plug) Close() error {
 }
 
 // A change that never left is not in doubt: it is made by the next transport, or,
-// when its context ends before that, never.
+// when its context or patience ends before that, never.
 func TestNeverLeft(t *testing.T) {
-	for _, ends := range []bool{true, false} {
+	for _, tt := range []struct {
+		name     string
+		patience time.Duration
+		cancel   bool
+		want     error
+	}{
+		{"waits", 0, false, nil},
+		{"context ends", 0, true, context.Canceled},
+		{"patience ends", 50 * time.Millisecond, false, client.ErrUnavailable},
+	} {
 		s := newRealServer(t, time.Hour)
 		first := &plug{plugged: make(chan struct{}), waits: make(chan struct{}), closed: make(chan struct{})}
-		c, err := client.Dial(t.Context(), "plugged", client.Options{Dial: func(ctx context.Context) (net.Conn, error) {
+		opt := client.Options{Patience: tt.patience, Dial: func(ctx context.Context) (net.Conn, error) {
 			conn, err := s.Dial(ctx)
 			if err != nil || first.Conn != nil {
 				return conn, err
 			}
 			first.Conn = conn
 			return first, nil
-		}})
+		}}
+		c, err := client.Dial(t.Context(), "plugged", opt)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.create(c)
 		close(first.plugged)
 		ctx, cancel := context.WithCancel(t.Context())
-		change := make(chan error)
+		change := make(chan error, 1)
 		go func() { change <- c.WriteFile(ctx, onceKeys+"a", []byte("v")) }()
 		<-first.waits
 		s.drop(true)
 		until(t, "the loss is noticed", func() bool { return c.Dialect() == "" })
-		if ends {
+		if tt.cancel {
 			cancel()
-		} else {
+		} else if tt.want == nil {
 			s.back()
 		}
-		err = <-change
-		if ends && (!errors.Is(err, context.Canceled) || errors.Is(err, client.ErrUnknown)) || !ends && err != nil {
-			t.Errorf("context ends %v: %v", ends, err)
+		if err = <-change; !errors.Is(err, tt.want) || errors.Is(err, client.ErrUnknown) {
+			t.Errorf("%s: %v", tt.name, err)
 		}
 		s.back()
-		if _, err := c.Stat(t.Context(), onceKeys+"a"); errors.Is(err, errs.NotFound) != ends {
-			t.Errorf("context ends %v: then %v", ends, err)
+		until(t, "the client is back", func() bool { return c.Dialect() != "" })
+		if _, err := c.Stat(t.Context(), onceKeys+"a"); errors.Is(err, errs.NotFound) != (tt.want != nil) {
+			t.Errorf("%s: then %v", tt.name, err)
 		}
 		cancel()
 		c.Close()
@@ -294,28 +304,35 @@ func TestCloseWhileDown(t *testing.T) {
 	}
 }
 
+// readers are more reads of events than there are tags: all that can have one
+// block. Each tells how it ended.
+func (s *realServer) readers(ctx context.Context, events *client.File) (ended chan error) {
+	const n = wire.MaxNumbers/2 + 50
+	ended = make(chan error, n)
+	before := s.server.Stats().Requests
+	for range n {
+		go func() { ended <- second(events.ReadAt(ctx, make([]byte, 100), 0)) }()
+	}
+	until(s.t, "all block", func() bool { return s.server.Stats().Requests >= before+wire.MaxNumbers/2 })
+	return ended
+}
+
 // All tags are in use by reads that block, each of which is flushed, while
 // transports go: as many numbers as a Tresume may have, and none is forgotten.
 func TestFlushesOverCuts(t *testing.T) {
-	const readers = wire.MaxNumbers / 2
 	s := newRealServer(t, time.Hour)
 	c := s.dial(client.Options{})
 	s.create(c)
 	events := openFile(t, c, "vms/"+realVM+"/events", os.O_RDONLY)
 	for round := range 5 {
 		ctx, cancel := context.WithCancel(t.Context())
-		before := s.server.Stats().Requests
-		ended := make(chan error, readers)
-		for range readers {
-			go func() { ended <- second(events.ReadAt(ctx, make([]byte, 100), 0)) }()
-		}
-		until(t, "all block", func() bool { return s.server.Stats().Requests >= before+readers })
+		ended := s.readers(ctx, events)
 		s.drop(round%2 == 0)
 		cancel()
 		if round%3 == 0 {
 			s.drop(round%2 == 0)
 		}
-		for range readers {
+		for range cap(ended) {
 			if err := <-ended; !errors.Is(err, context.Canceled) {
 				t.Error(err)
 			}
@@ -329,6 +346,21 @@ func TestFlushesOverCuts(t *testing.T) {
 	}
 	if n := s.server.Stats().Sessions; n != 1 {
 		t.Errorf("%d sessions", n)
+	}
+}
+
+// The end of patience reaches those, too, who wait for a tag.
+func TestPatienceWithoutTags(t *testing.T) {
+	s := newRealServer(t, time.Hour)
+	c := s.dial(client.Options{Patience: 50 * time.Millisecond})
+	s.create(c)
+	events := openFile(t, c, "vms/"+realVM+"/events", os.O_RDONLY)
+	ended := s.readers(t.Context(), events)
+	s.drop(true)
+	for range cap(ended) {
+		if err := <-ended; !errors.Is(err, client.ErrUnavailable) {
+			t.Error(err)
+		}
 	}
 }
 
