@@ -43,7 +43,7 @@ type Client struct {
 func New(addr, name string) (*Client, error) {
 	dialer := net.Dialer{Timeout: dialTime, KeepAliveConfig: keepAlive}
 	tr := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
-	c := &Client{base: strings.TrimSuffix(addr, "/"), agent: userAgent(name), http: &http.Client{Transport: tr}}
+	c := &Client{base: strings.TrimSuffix(addr, "/"), agent: userAgent(name), http: &http.Client{Transport: tr, CheckRedirect: stay}}
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		c.base = "http://localhost"
 		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -55,6 +55,10 @@ func New(addr, name string) (*Client, error) {
 	}
 	return c, nil
 }
+
+// stay takes a redirection for the answer that it is: no vminfod sends one, and it may
+// lead anywhere.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 func checkBase(base string) error {
 	u, err := url.Parse(base)
@@ -182,7 +186,7 @@ func (s *Stream) Next() (*Event, error) {
 	}
 	if s.timer != nil {
 		if ev.Type != Ready {
-			return nil, fmt.Errorf("the first event is %q, not ready", ev.Type)
+			return nil, fmt.Errorf("%w: the first is %.40q, not ready", ErrNoEvent, ev.Type)
 		}
 		s.timer.Stop()
 		s.timer = nil

@@ -51,22 +51,27 @@ type Change struct {
 	Ident      string          `json:"ident"`
 }
 
+// ErrNoEvent is in the chain of every error that is about what a service has sent,
+// and not about the connection to it.
+var ErrNoEvent = errors.New("no event")
+
 // ParseEvent reads one line. Like vminfod's own client it takes nothing but an
 // object with a valid date. The Event keeps the line.
 func ParseEvent(line []byte) (*Event, error) {
 	ev := &Event{Raw: line}
-	if err := json.Unmarshal(line, ev); err != nil {
-		return nil, fmt.Errorf("no event: %w: %.80q", err, line)
-	}
+	err := json.Unmarshal(line, ev)
 	switch {
+	case err != nil:
 	case ev.Type == "":
-		return nil, fmt.Errorf("an event without a type: %.80q", line)
+		err = errors.New("without a type")
 	case ev.Date.IsZero():
-		return nil, fmt.Errorf("an event without a date: %.80q", line)
+		err = errors.New("without a date")
 	case (ev.Type == Create || ev.Type == Modify) && ev.VM == nil:
-		return nil, fmt.Errorf("a %s without its VM: %.80q", ev.Type, line)
+		err = fmt.Errorf("a %s without its VM", ev.Type)
+	default:
+		return ev, nil
 	}
-	return ev, nil
+	return nil, fmt.Errorf("%w: %w: %.80q", ErrNoEvent, err, line)
 }
 
 // Alias is the alias of the event's VM, or "".
@@ -80,14 +85,14 @@ func (ev *Event) Alias() string {
 	return m.Alias
 }
 
-// errNoArray is what a list of VMs is that is none.
-var errNoArray = errors.New("the list of VMs is no array")
+// errNoArray is what a list of VMs is that is null.
+var errNoArray = fmt.Errorf("%w: the list of VMs is no array", ErrNoEvent)
 
 // SplitVMs takes an array of VMs apart, into the texts of the VMs in their order.
 func SplitVMs(list []byte) ([]json.RawMessage, error) {
 	var vms []json.RawMessage
 	if err := json.Unmarshal(list, &vms); err != nil {
-		return nil, fmt.Errorf("the list of VMs: %w", err)
+		return nil, fmt.Errorf("%w: the list of VMs: %w", ErrNoEvent, err)
 	}
 	if vms == nil {
 		return nil, errNoArray

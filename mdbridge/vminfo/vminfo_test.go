@@ -80,8 +80,12 @@ func TestClient(t *testing.T) {
 		if !strings.HasPrefix(r.UserAgent(), "me - ") {
 			t.Errorf("user agent %q", r.UserAgent())
 		}
-		if strings.HasSuffix(r.URL.Path, "nope") {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "nope"):
 			w.WriteHeader(http.StatusNotFound)
+		case strings.HasSuffix(r.URL.Path, "elsewhere"):
+			w.Header().Set("Location", "/vms/nope")
+			w.WriteHeader(http.StatusFound)
 		}
 		_, _ = io.WriteString(w, body)
 	}))
@@ -95,6 +99,9 @@ func TestClient(t *testing.T) {
 	var status *vminfo.StatusError
 	if _, err := c.VM(ctx, "nope"); !errors.As(err, &status) || err.Error() != "bad statusCode: 404" {
 		t.Error(err)
+	}
+	if _, err := c.VM(ctx, "elsewhere"); !errors.As(err, &status) || err.Error() != "bad statusCode: 302" {
+		t.Errorf("a redirection: %v", err)
 	}
 	for _, tt := range []struct{ body, wrong string }{
 		{`{"type":"ready",` + date + `}` + "\n" + `{"type":"delete",` + date + `}` + "\n", "EOF"},

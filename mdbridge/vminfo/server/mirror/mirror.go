@@ -84,11 +84,13 @@ func (m *Mirror) State() server.Mirror {
 func (m *Mirror) Run(ctx context.Context) {
 	defer m.client.Close()
 	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, lastPause) {
+		began := time.Now()
 		listed, err := m.follow(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if listed {
+		// Whoever sends garbage after each list is not asked for the next at once.
+		if listed && (!errors.Is(err, vminfo.ErrNoEvent) || time.Since(began) > lastPause) {
 			pause = firstPause
 		}
 		m.lost(err, listed)
@@ -171,7 +173,7 @@ func (m *Mirror) relist(ev *vminfo.Event) error {
 	for _, text := range vms {
 		uuid, err := vm.ParseUUID(vminfo.UUIDOf(text))
 		if err != nil {
-			return fmt.Errorf("a VM of the list: %w", err)
+			return fmt.Errorf("%w: a VM of the list: %w", vminfo.ErrNoEvent, err)
 		}
 		there[uuid] = true
 	}
@@ -207,7 +209,7 @@ func (m *Mirror) take(ev *vminfo.Event) error {
 	}
 	uuid, err := vm.ParseUUID(c.uuid)
 	if err != nil {
-		return fmt.Errorf("an event of no VM: %w", err)
+		return fmt.Errorf("%w: it is of no VM: %w", vminfo.ErrNoEvent, err)
 	}
 	c.uuid = uuid
 	m.put(c)

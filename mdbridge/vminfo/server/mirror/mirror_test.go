@@ -267,6 +267,23 @@ func TestGarbage(t *testing.T) {
 	})
 }
 
+// TestGarbageAfterEachList: the list is dear, so an upstream that sends garbage after
+// it is asked less and less often.
+func TestGarbageAfterEachList(t *testing.T) {
+	w := newWorld(t)
+	var begun []time.Time
+	for range 4 {
+		s := w.stream()
+		begun = append(begun, time.Now())
+		s <- ready(small(1, "")) + "nonsense\n"
+		close(s)
+	}
+	if took := begun[3].Sub(begun[0]); took < 600*time.Millisecond { // 0.1 s, 0.2 s, 0.4 s
+		t.Errorf("four lists within %v", took)
+	}
+	w.await(small(1, ""))
+}
+
 // TestNames: VMs that exchange a name, and VMs of the same name, which a vminfod may
 // have: the second goes without it until it is free.
 func TestNames(t *testing.T) {
