@@ -26,11 +26,14 @@ A process of its own keeps the mount, in the background unless --foreground says
 otherwise, until somebody unmounts DIR. SIGTERM makes it unmount by itself; programs
 that still have files open get EIO then.
 
-Where meta9 is also called mount.meta9, in /sbin, mount(8) and fstab know it as a file
-system of the type meta9:
+Where meta9 is also called /sbin/mount.meta9 (a symbolic link will do), mount(8) and
+fstab have it as a file system of the type meta9; the exit codes are mount(8)'s then.
 
-` + `/etc/fstab:
-virtio:meta9  /metadata  meta9  defaults,nofail  0 0
+Examples:
+meta9 mount /metadata
+meta9 mount -o ro,aname=keys vsock:host:564 /metadata
+mount -t meta9 virtio:meta9 /metadata
+virtio:meta9 /metadata meta9 nosuid,nodev,noexec,nofail 0 0   (in /etc/fstab)
 
 Mount options:
 ` + mountOptionsHelp
@@ -101,7 +104,7 @@ func (m *mounting) prepare(dir string) (err error) {
 	m.cert = firstOf(m.cert, m.opt.cert)
 	m.key = firstOf(m.key, m.opt.key)
 	m.ca = firstOf(m.ca, m.opt.ca)
-	if os.Geteuid() != 0 {
+	if !mayMount() {
 		return errNotRoot
 	}
 	m.dir, err = mountPoint(dir)

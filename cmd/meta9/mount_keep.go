@@ -198,7 +198,7 @@ func (m *mounting) leave(end *mounted) error {
 func (m *mounting) keeperLog() zerolog.Logger {
 	w := zerolog.ConsoleWriter{Out: m.err, NoColor: true, PartsExclude: []string{zerolog.TimestampFieldName, zerolog.LevelFieldName}}
 	if m.ready >= 0 {
-		w.Out = &systemLog{tag: "meta9[" + fmt.Sprint(os.Getpid()) + "]: " + m.dir + ": "}
+		w.Out = &systemLog{fmt.Sprintf("meta9[%d]: %s: ", os.Getpid(), m.dir), syslogSocket, kernelLog}
 	}
 	return zerolog.New(w).Sample(&zerolog.BurstSampler{Burst: linesAtOnce, Period: time.Minute})
 }

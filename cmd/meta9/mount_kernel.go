@@ -33,17 +33,26 @@ func (m *mounting) loadModules(ctx context.Context) {
 	_ = exec.CommandContext(ctx, modprobe, "-a", "9p", "9pnet_fd").Run()
 }
 
-// explain says in words what an error of mount(2) means here.
+// mayMount tells whether the kernel is going to let us, as far as can be known.
+func mayMount() bool {
+	var caps [2]unix.CapUserData // 64 bits, since version 3
+	err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &caps[0])
+	return err != nil || caps[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
+}
+
+// explain says in words what an error of mount(2) means here. What the server says
+// to Tattach comes as one, too.
 func (m *mounting) explain(err error) error {
+	text := "mounting " + m.source + " on " + m.dir
 	switch {
 	case errors.Is(err, unix.ENODEV):
 		return errors.New("this kernel has no 9p: it needs the modules 9p and 9pnet_fd, which Debian's linux-image-amd64 has and its cloud kernel has not")
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("mounting: the kernel says no (CAP_SYS_ADMIN is needed): %w", errNotRoot)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%s: %w: meta9d wants to know who is there (-o mumble=FILE), or this is a container that may not mount", text, err)
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("mounting: the kernel does not take the options, or has no module 9pnet_fd; its log says which: version=%s,%s", m.opt.version, strings.Join(m.opt.data, ","))
+		return fmt.Errorf("%s: %w: the kernel does not take version=%s,%s, or it has no module 9pnet_fd; dmesg may say more", text, err, m.opt.version, strings.Join(m.opt.data, ","))
 	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("mounting: %w: what aname= names is not there", err)
+		return fmt.Errorf("%s: %w: what aname= names is not there", text, err)
 	}
-	return fmt.Errorf("mounting %s on %s: %w", m.source, m.dir, err)
+	return fmt.Errorf("%s: %w", text, err)
 }

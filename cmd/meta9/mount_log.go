@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -17,27 +18,28 @@ const (
 
 // systemLog writes lines to syslog, or to the kernel's log where there is none. It
 // never waits: who reads them may be waiting for the mount.
-type systemLog struct{ tag string }
+type systemLog struct{ tag, socket, kernel string }
 
 func (l *systemLog) Write(line []byte) (int, error) {
 	text := fmt.Appendf(nil, "<%d>%s%s", daemonInfo, l.tag, line)
-	if !toSyslog(text) {
-		toKernel(text)
+	if !l.toSyslog(text) {
+		l.toKernel(text)
 	}
 	return len(line), nil
 }
 
-func toSyslog(text []byte) bool {
+func (l *systemLog) toSyslog(text []byte) bool {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return false
 	}
 	defer unix.Close(fd)
-	return unix.Sendto(fd, text, unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: syslogSocket}) == nil
+	err = unix.Sendto(fd, text, unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: l.socket})
+	return err == nil || errors.Is(err, unix.EAGAIN) // its reader is slow: a line less
 }
 
-func toKernel(text []byte) {
-	if f, err := os.OpenFile(kernelLog, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
+func (l *systemLog) toKernel(text []byte) {
+	if f, err := os.OpenFile(l.kernel, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
 		_, _ = f.Write(text)
 		f.Close()
 	}

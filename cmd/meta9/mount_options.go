@@ -9,7 +9,7 @@ import (
 
 const mountOptionsHelp = `version=9p2000.L, 9p2000.u or 9p2000   the dialect (9p2000.L)
 cache=none, mmap, loose, fscache, ...  what the kernel may keep (none)
-msize=BYTES                            the largest message, at most 1048576 (MSIZE)
+msize=BYTES                            the largest message, 4096 to 1048576 (131072)
 aname=PATH                             mount that part of the tree
 access=, uname=, dfltuid=, dfltgid=, posixacl, context=, ...   as v9fs has them
 ro, noexec, nosuid, nodev, noatime, sync, dirsync, ...         as everywhere
@@ -27,8 +27,10 @@ type mountOptions struct {
 }
 
 const (
-	// defaultMsize is the largest frame that a kernel is told to make.
-	defaultMsize = 512 << 10
+	// defaultMsize is what Linux takes by itself. It allocates every message in one
+	// piece: with 512 KiB and more, a guest of 128 MiB whose memory is in pieces gets
+	// ENOMEM for reads and writes that would have worked.
+	defaultMsize = 128 << 10
 	minMsize     = 4096
 	maxMsize     = 1 << 20 // Linux's own limit for trans=fd
 )

@@ -23,7 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"meta9": main}) }
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"meta9": main, helperName: main}) }
 
 // The scripts run meta9 against a real meta9d. Beside testscript's own commands
 // they have
@@ -31,6 +31,8 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"meta9": main
 //	daemon start ARG...             start meta9d here and wait until it is ready
 //	daemon stop|kill|pause|resume   SIGTERM, SIGKILL (both are waited for), SIGSTOP, SIGCONT
 //	exits N PROGRAM ARG...          run it, with the exit code N
+//
+// and the conditions [root] and [port]: who runs them is, and this machine has, such.
 func TestScripts(t *testing.T) {
 	meta9d := buildDaemon(t)
 	testscript.Run(t, testscript.Params{
@@ -42,6 +44,16 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PORT", strconv.Itoa(freePort(t)))
 			env.Values["daemon"] = &daemon{program: meta9d}
 			return makeCerts(env.WorkDir)
+		},
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "root":
+				return os.Geteuid() == 0, nil
+			case "port":
+				found, err := filepath.Glob("/sys/class/virtio-ports/*")
+				return found != nil, err
+			}
+			return false, fmt.Errorf("[%s]?", cond)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"daemon": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestMountOptions(t *testing.T) {
+	const standard = "trans=fd,rfdno=7,wfdno=7,version=9p2000.L,msize=131072,cache=none"
+	for _, tt := range []struct {
+		list  string
+		flags uintptr
+		data  string
+	}{
+		{"", 0, standard},
+		{"defaults,nofail,_netdev,noauto,user,x-systemd.automount,X-foo=1,comment=hi,,", 0, standard},
+		{"ro,noexec,nosuid,nodev,noatime", unix.MS_RDONLY | unix.MS_NOEXEC | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOATIME, standard},
+		{"ro,noexec,rw,exec", 0, standard},
+		{"sync,dirsync,relatime", unix.MS_SYNCHRONOUS | unix.MS_DIRSYNC | unix.MS_RELATIME, standard},
+		{"cache=mmap,access=any,aname=keys", 0, standard + ",cache=mmap,access=any,aname=keys"},
+		{"version=9p2000.u,msize=8192", 0, "trans=fd,rfdno=7,wfdno=7,version=9p2000.u,msize=8192,cache=none"},
+		{"dfltuid=0,dfltgid=0,posixacl,context=a:b", 0, standard + ",dfltuid=0,dfltgid=0,posixacl,context=a:b"},
+		{"mumble=/etc/m,cert=c,key=k,ca=a", 0, standard},
+	} {
+		o, err := parseMountOptions(tt.list, false)
+		if err != nil || o.flags != tt.flags || o.kernelData(7) != tt.data {
+			t.Errorf("-o %s: flags %#x, %s, %v; want %#x, %s", tt.list, o.flags, o.kernelData(7), err, tt.flags, tt.data)
+		}
+	}
+}
+
+func TestMountOptionsOfOurs(t *testing.T) {
+	o, err := parseMountOptions("mumble=/etc/m,cert=/c=1,key=k,ca=a,version=9p2000", false)
+	got := []string{o.mumble, o.cert, o.key, o.ca, o.dialect()}
+	if want := "/etc/m /c=1 k a 9P2000"; err != nil || strings.Join(got, " ") != want {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestMountOptionsRefused(t *testing.T) {
+	for list, want := range map[string]string{
+		"bogus":           "-o bogus: there is no such option",
+		"ro,chache=none":  "chache=none",
+		"trans=tcp":       "makes the transport itself",
+		"rfdno=3":         "makes the transport itself",
+		"remount,ro":      "mounts anew only",
+		"msize=0":         "from 4096 to 1048576",
+		"msize=1048577":   "from 4096 to 1048576",
+		"msize=4k":        "from 4096 to 1048576",
+		"version=9P2000":  "9p2000.L, 9p2000.u or 9p2000",
+		"version=9p2000,": "",
+	} {
+		_, err := parseMountOptions(list, false)
+		switch {
+		case want == "" && err == nil:
+		case err == nil || !strings.Contains(err.Error(), want):
+			t.Errorf("-o %s: %v, want %q", list, err, want)
+		case exitCode(err) != exitUsage:
+			t.Errorf("-o %s: exit code %d", list, exitCode(err))
+		}
+	}
+	if _, err := parseMountOptions("bogus,ro", true); err != nil {
+		t.Errorf("sloppy: %v", err)
+	}
+	if _, err := parseMountOptions("trans=tcp", true); err == nil {
+		t.Error("sloppy: trans=tcp is no unknown option")
+	}
+}
+
+// TestDialed: the keeper dials from another folder than it was started in.
+func TestDialed(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[string]string{
+		"unix:run/9p.sock":  "unix:" + dir + "/run/9p.sock",
+		"unix:/run/9p.sock": "unix:/run/9p.sock",
+		"./9p.sock":         dir + "/9p.sock",
+		"9p.sock":           dir + "/9p.sock",
+		"/run/a:b":          "/run/a:b",
+		"dev:ttyS1":         "dev:" + dir + "/ttyS1",
+		"tcp:10.0.2.2:564":  "tcp:10.0.2.2:564",
+		"vsock:host:564":    "vsock:host:564",
+		"virtio:meta9":      "virtio:meta9",
+		"unix:":             "unix:",
+	} {
+		if got := dialed(addr); got != want {
+			t.Errorf("%s: %s, want %s", addr, got, want)
+		}
+	}
+}
+
+func TestMountHelperCodes(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want int
+	}{
+		{misused("bad"), mountUsage},
+		{errNotRoot, mountUsage},
+		{saidError{exitUsage}, mountUsage},
+		{saidError{exitNoServer}, mountFailed},
+		{saidError{exitSignal}, mountInterrupted},
+		{errors.New("no 9p"), mountFailed},
+	} {
+		if got := exitCode(helperError{tt.err}); got != tt.want {
+			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
