@@ -3,6 +3,7 @@ package server
 import (
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 )
 
@@ -25,14 +26,18 @@ func (a Access) admits(host string) bool {
 		host = h
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
+	at := tcp.AddrPort().Addr().Unmap()
 	asked, err := netip.ParseAddr(host)
 	if err != nil {
-		return false
+		return strings.EqualFold(host, "localhost") || !at.IsLoopback() && isOwnName(host)
 	}
-	at := tcp.AddrPort().Addr().Unmap()
 	asked = asked.Unmap()
 	return at.IsUnspecified() || asked == at || at.IsLoopback() && asked.IsLoopback()
+}
+
+// isOwnName tells whether the name is this machine's, with its domain or without.
+func isOwnName(host string) bool {
+	own, err := os.Hostname()
+	short, _, _ := strings.Cut(own, ".")
+	return err == nil && (strings.EqualFold(host, own) || strings.EqualFold(host, short))
 }
