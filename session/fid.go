@@ -11,16 +11,16 @@ import (
 type fid struct {
 	num     uint32
 	auth    bool
-	ref     *fs.Ref    // nil: auth
-	handle  fs.Handle  // nil: not open
-	flags   fs.Flags   // how it is open
 	rclose  bool       // it is removed when it is clunked
 	folder  bool       // it is open, and a folder
+	making  bool       // a change that runs is a create, which all later ones wait for
+	flags   fs.Flags   // how it is open
+	ref     *fs.Ref    // nil: auth
+	handle  fs.Handle  // nil: not open
 	listing Listing    // an open folder
 	pause   Pause      // an open stream of a numbered dialect
 	locks   *lockTable // nil: it has never locked anything
 	running int        // changes that are submitted and not answered
-	making  bool       // one of them is a create, which all later ones wait for
 	queue   []queued   // changes that wait for earlier ones
 }
 
