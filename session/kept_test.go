@@ -81,13 +81,13 @@ func TestKeptRefused(t *testing.T) {
 	good := st.Kept[0].Frame
 	long := wire.AppendError(nil, 1, errs.New(errs.Invalid, "%s", strings.Repeat("x", 200)), wire.EN)
 	for name, kept := range map[string][]session.KeptReply{
-		"nothing":        {{Number: 1}},
-		"half a frame":   {{Number: 1, Frame: good[:len(good)-1]}},
-		"more":           {{Number: 1, Frame: append(good[:len(good):len(good)], 0)}},
-		"no such type":   {{Number: 1, Frame: []byte{7, 0, 0, 0, 255, 0, 0}}},
-		"of .L":          {{Number: 1, Frame: []byte{7, 0, 0, 0, byte(wire.Rfsync), 0, 0}}},
-		"too long":       {{Number: 1, Frame: append(append([]byte{0x2c, 1}, long[2:]...), make([]byte, 300-len(long))...)}},
-		"too many by so": make([]session.KeptReply, 2*wire.MaxNumbers+1),
+		"nothing":      {{Number: 1}},
+		"half a frame": {{Number: 1, Frame: good[:len(good)-1]}},
+		"more":         {{Number: 1, Frame: append(good[:len(good):len(good)], 0)}},
+		"no such type": {{Number: 1, Frame: []byte{7, 0, 0, 0, 255, 0, 0}}},
+		"of .L":        {{Number: 1, Frame: []byte{7, 0, 0, 0, byte(wire.Rfsync), 0, 0}}},
+		"too long":     {{Number: 1, Frame: append(append([]byte{0x2c, 1}, long[2:]...), make([]byte, 300-len(long))...)}},
+		"too many":     make([]session.KeptReply, 2*wire.MaxNumbers+1),
 	} {
 		bad := st
 		bad.Kept = kept
@@ -155,8 +155,8 @@ func TestKeptEviction(t *testing.T) {
 	b.settled()
 }
 
-// TestTresumeHostile: whatever a Tresume says, it is refused as a whole, and the
-// connection can still do it right; and nowhere else is it taken.
+// TestTresumeHostile: a Tresume that says what cannot be is refused as a whole, and
+// the connection can still do it right, once.
 func TestTresumeHostile(t *testing.T) {
 	w := newWorld(t, nil)
 	a := w.numbered(wire.EN, 1, nil)
@@ -206,6 +206,11 @@ func TestTresumeHostile(t *testing.T) {
 	b.expect(wire.Rattach, 1)
 	b.expect(wire.Rerror, 5)
 	b.refusedResume(t, "twice", nil)
+}
+
+// TestTresumeElsewhere: other dialects know no Tresume, and live on.
+func TestTresumeElsewhere(t *testing.T) {
+	w := newWorld(t, nil)
 	for _, d := range []wire.Dialect{wire.Plain, wire.U, wire.E, wire.L} {
 		c := w.dial("unix", peers["vm"])
 		c.hello(d.String())
