@@ -37,7 +37,7 @@ const (
 // dialPort opens the virtio-serial port of a name.
 func dialPort(name string) dialer {
 	return func(ctx context.Context) (net.Conn, error) {
-		path, err := portPath(name)
+		path, err := findPort(portLinks, portClass, name)
 		if err != nil {
 			return nil, err
 		}
@@ -51,14 +51,14 @@ func dialDevice(path string) dialer {
 	}
 }
 
-// portPath finds the device of a port.
-func portPath(name string) (string, error) {
-	link := filepath.Join(portLinks, name)
+// findPort finds the device of a port, by the links or else in the class.
+func findPort(links, class, name string) (string, error) {
+	link := filepath.Join(links, name)
 	if _, err := os.Stat(link); err == nil {
 		return link, nil
 	}
 	var names []string
-	files, _ := filepath.Glob(portClass + "/*/name")
+	files, _ := filepath.Glob(class + "/*/name")
 	for _, file := range files {
 		b, _ := os.ReadFile(file)
 		found := strings.TrimSuffix(string(b), "\n")
@@ -67,12 +67,10 @@ func portPath(name string) (string, error) {
 		}
 		names = append(names, found)
 	}
-	switch {
-	case names == nil:
-		return "", fmt.Errorf("no virtio-serial port %q: this machine has none at all (or no module virtio_console)", name)
-	default:
-		return "", fmt.Errorf("no virtio-serial port %q; there are %q", name, names)
+	if names == nil {
+		return "", fmt.Errorf("no virtio-serial port %q: this machine has none, or no module virtio_console", name)
 	}
+	return "", fmt.Errorf("no virtio-serial port %q; there are %q", name, names)
 }
 
 // openDevice opens a device, waits for its other end, and begins a link on it.

@@ -21,17 +21,17 @@ type file struct {
 type fileAddr struct{ kind, rest string }
 
 func (a fileAddr) Network() string { return a.kind }
-func (a fileAddr) String() string  { return a.kind + ":" + a.rest }
+func (a fileAddr) String() string  { return a.rest }
 
 func (f *file) LocalAddr() net.Addr  { return f.addr }
 func (f *file) RemoteAddr() net.Addr { return f.addr }
 
 // newFile takes over fd, which does not block.
 func newFile(fd int, addr fileAddr) (*file, error) {
-	f := &file{os.NewFile(uintptr(fd), addr.String()), addr}
+	f := &file{os.NewFile(uintptr(fd), addr.kind+":"+addr.rest), addr}
 	if err := f.SetDeadline(time.Time{}); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s cannot be waited for: it is no port, terminal or socket", addr)
+		return nil, fmt.Errorf("%s cannot be waited for: it is no port, terminal or socket", f.Name())
 	}
 	return f, nil
 }
