@@ -16,6 +16,7 @@ import (
 // eventOptions are the flags of vm events and vminfo events.
 type eventOptions struct {
 	full, json, ready bool
+	colours           bool
 }
 
 func (opt *eventOptions) flags(cmd *cobra.Command) {
@@ -66,6 +67,7 @@ func (a *app) events(ctx context.Context, addr string, opt eventOptions, only st
 	}
 	defer s.Close()
 	a.progress.hide()
+	opt.colours = a.coloured()
 	for {
 		ev, err := s.Next()
 		switch {
@@ -115,7 +117,11 @@ func (opt eventOptions) lines(ev *vminfo.Event) []byte {
 		}
 		return fmt.Appendf(nil, "[%s] %s\n", date, ev.Type)
 	}
-	base := fmt.Sprintf("[%s] %s %s %s", date, printable(name), shortAlias(ev.Alias()), printable(ev.Type))
+	what := printable(ev.Type)
+	if opt.colours {
+		what = paint(eventColours[what], what)
+	}
+	base := fmt.Sprintf("[%s] %s %s %s", date, printable(name), shortAlias(ev.Alias()), what)
 	if len(ev.Changes) == 0 { // a modify, too, which gave an array another order
 		return []byte(base + "\n")
 	}

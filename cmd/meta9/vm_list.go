@@ -16,6 +16,7 @@ import (
 type tableOptions struct {
 	parsable, noHeader bool
 	order, sort        string
+	colours            bool
 }
 
 func newVMList(a *app) *cobra.Command {
@@ -43,6 +44,7 @@ VM does not say is a dash. type is made of the brand; ram is in MiB.`,
 			}
 			vms = slices.DeleteFunc(vms, func(o listed) bool { return !o.matches(filters) })
 			sortVMs(vms, sort)
+			opt.colours = a.coloured()
 			_, err = a.out.Write(opt.table(order, vms))
 			return err
 		},
@@ -117,10 +119,18 @@ func (opt tableOptions) line(b []byte, cols []column, word func(i int) string) [
 			b = append(b, "  "...)
 		}
 		w = orDash(w)
-		b = append(b, w...)
+		b = append(b, opt.painted(c, w)...)
 		for range c.width - utf8.RuneCountInString(w) {
 			b = append(b, ' ')
 		}
 	}
 	return append(bytes.TrimRight(b, " "), '\n')
+}
+
+// painted is a word of a table, in a colour if it has one.
+func (opt tableOptions) painted(c column, word string) string {
+	if !opt.colours || c != columns["state"] {
+		return word
+	}
+	return paint(stateColours[word], word)
 }
