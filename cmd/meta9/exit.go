@@ -28,8 +28,9 @@ const exitHelp = `0  done
 1  the server refused, there is no such file, or the input is no good
 2  the command line is wrong
 3  no connection, or no answer within --timeout; what failed did not happen
-4  the connection was lost, or the time was over, before a change was
-   answered: it may or may not have happened
+4  a change may or may not have happened: the time was over before it was
+   answered, or the connection did not come back with its session (meta9d was
+   killed or away for too long; a server of another kind keeps none)
 130  interrupted; what was interrupted did not happen`
 
 // usageError is an error of the command line.

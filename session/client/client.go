@@ -30,8 +30,9 @@ type Options struct {
 	// largest value fits one message. At least wire.MinMsize.
 	Msize uint32
 	// Patience is how long after the transport was lost requests wait for another
-	// one before they fail with ErrUnavailable; 0: 30 s, less than 0: for as long as
-	// their contexts. The Client goes on trying until it is closed.
+	// one before they fail with ErrUnavailable, and those that changed something and
+	// were sent with ErrUnknown too; 0: 30 s, less than 0: for as long as their
+	// contexts. The Client goes on trying until it is closed.
 	Patience time.Duration
 	// Notify is told when the transport is lost, and when there is one again. It
 	// must return soon, and not use the Client.

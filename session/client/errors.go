@@ -9,9 +9,10 @@ import (
 
 var (
 	// ErrUnknown is in the chain of the error of a request that changes something
-	// and whose outcome cannot be known: it was sent, and the transport was lost, or
-	// the context ended and the server did not say in time what became of it. It may
-	// or may not have happened.
+	// and whose outcome cannot be known: it was sent, and the session was lost with
+	// the transport (any loss of the transport, where requests are not numbered), or
+	// the context or Options.Patience ended and the server did not say in time what
+	// became of it. It may or may not have happened.
 	ErrUnknown = errors.New("may or may not have happened")
 
 	// ErrUnavailable is in the chain of an error when there is no connection, and

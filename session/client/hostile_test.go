@@ -166,7 +166,7 @@ func FuzzResume(f *testing.F) {
 				babble(conn, "9P2000.e.n", []wire.Msg{{Type: wire.Rsession, Tag: wire.NoTag}}, replies)
 			},
 		)
-		c, err := client.Dial(t.Context(), "fuzz", client.Options{Dial: dial, Patience: 10 * time.Millisecond})
+		c, err := client.Dial(t.Context(), "fuzz", client.Options{Dial: dial, Patience: 2 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}
