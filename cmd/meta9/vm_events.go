@@ -44,7 +44,11 @@ and fails when the stream ends. It asks the vminfod socket beside the admin's.`,
 			case err != nil:
 				return err
 			}
-			return a.events(cmd.Context(), "unix:"+socket, opt, strings.Join(args, ""))
+			only := strings.Join(args, "")
+			if uuid, err := vm.ParseUUID(only); err == nil {
+				only = uuid
+			}
+			return a.events(cmd.Context(), "unix:"+socket, opt, only)
 		},
 	}
 	opt.flags(cmd)
@@ -77,7 +81,7 @@ func (a *app) events(ctx context.Context, addr string, opt eventOptions, only st
 			return err
 		case ev.Type == vminfo.Fault:
 			return fmt.Errorf("%s", ev.Error)
-		case ev.Type == vminfo.Ready && !opt.ready, ev.Type != vminfo.Ready && only != "" && ev.Zonename != only:
+		case ev.Type == vminfo.Ready && !opt.ready, ev.Type != vminfo.Ready && only != "" && only != ev.UUID && only != ev.Zonename:
 			continue
 		}
 		if _, err := a.out.Write(opt.lines(ev)); err != nil {

@@ -114,8 +114,8 @@ func TestUpdateIsVisible(t *testing.T) {
 // TestEventsCommand: the stream for people, from meta9 vm events.
 func TestEventsCommand(t *testing.T) {
 	s := start(t, "--data", "")
-	s.verb(`create {"uuid":%q,"alias":"a"}`, testenv.UUID(1))
-	cmd := exec.Command(testenv.Binary(t, "meta9"), "--addr", s.Admin(), "vm", "events", "-r", testenv.UUID(1))
+	s.verb(`create {"uuid":%q,"zonename":"550e8400-zone","alias":"a"}`, testenv.UUID(1))
+	cmd := exec.Command(testenv.Binary(t, "meta9"), "--addr", s.Admin(), "vm", "events", "-r", strings.ToUpper(testenv.UUID(1)))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

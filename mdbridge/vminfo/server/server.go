@@ -129,7 +129,7 @@ func (s *Server) Handler(a Access) http.Handler {
 		switch {
 		case !a.admits(r.Host):
 			s.refused.Add(1)
-			fail(w, http.StatusForbidden, "Host not allowed: "+r.Host+"; it is an address of this listener")
+			fail(w, http.StatusForbidden, "Host not allowed: "+r.Host+"; name an address of this listener")
 		case r.Method != http.MethodGet:
 			w.WriteHeader(http.StatusBadRequest)
 		default:
