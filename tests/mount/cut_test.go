@@ -25,6 +25,7 @@ func TestCuts(t *testing.T) {
 			c.progress(t, 10)
 			c.stop(t)
 			t.Logf("%d cuts and %d torn replies in %v, by %d connections", cuts, w.cut.torn, took, w.cut.conns)
+			w.modest(t)
 			w.unmount(t)
 		})
 	}

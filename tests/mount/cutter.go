@@ -11,8 +11,13 @@ import (
 	"time"
 )
 
-// tornOf is of how many frames or packets to the guest one is torn.
-const tornOf = 40
+// tornOf is of how many frames or packets to the guest one is torn; of those of
+// more than a page more are, since there are few and most breaks are in them.
+const (
+	tornOf     = 40
+	tornOfLong = 8
+	longReply  = 4096
+)
 
 // maxLinger is how long one direction of a link may outlive the other.
 const maxLinger = 20 * time.Millisecond
@@ -20,21 +25,21 @@ const maxLinger = 20 * time.Millisecond
 // cutter carries bytes between guests and meta9d, and cuts. Its methods may be
 // called from any goroutine.
 type cutter struct {
-	listener net.Listener
-	dial     func() (net.Conn, error)
-	unit     unit
-	keeps    bool // the guest's connection stays when meta9d's is cut
+	addr  net.Addr // where guests connect
+	dial  func() (net.Conn, error)
+	unit  unit
+	keeps bool // the guest's connection stays when meta9d's is cut
 
-	mu    sync.Mutex
-	moved sync.Cond // on mu: a link came or went
-	rng   *rand.Rand
-	tears bool // a reply of tornOf is torn
-	down  bool // links are refused
-	ended bool
-	lines map[*line]bool
-	torn  int // replies
-	conns int // of guests
-	done  sync.WaitGroup
+	mu       sync.Mutex
+	moved    sync.Cond // on mu: a link came or went
+	listener net.Listener
+	shut     bool // nobody may connect
+	rng      *rand.Rand
+	tears    bool // a reply of tornOf is torn
+	lines    map[*line]bool
+	torn     int // replies
+	conns    int // of guests
+	done     sync.WaitGroup
 }
 
 // unit tells how many bytes the frame or packet has that begins with head.
@@ -60,13 +65,26 @@ type line struct {
 	deaf bool     // no more requests do
 }
 
-// newCutter carries what connects to l to what dial gives.
-func newCutter(l net.Listener, seed uint64, u unit, keeps bool, dial func() (net.Conn, error)) *cutter {
+// newCutter carries what connects to addr to what dial gives. Where addr is a port,
+// 0 is a free one.
+func newCutter(addr net.Addr, seed uint64, u unit, keeps bool, dial func() (net.Conn, error)) (*cutter, error) {
 	c := &cutter{
-		listener: l, dial: dial, unit: u, keeps: keeps,
+		addr: addr, dial: dial, unit: u, keeps: keeps,
 		rng: rand.New(rand.NewPCG(seed, 1)), lines: make(map[*line]bool),
 	}
 	c.moved.L = &c.mu
+	return c, c.open()
+}
+
+// open lets guests connect.
+func (c *cutter) open() error {
+	l, err := net.Listen(c.addr.Network(), c.addr.String())
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.addr, c.listener, c.shut = l.Addr(), l, false
 	c.done.Go(func() {
 		for {
 			guest, err := l.Accept()
@@ -76,7 +94,23 @@ func newCutter(l net.Listener, seed uint64, u unit, keeps bool, dial func() (net
 			c.done.Go(func() { c.serve(guest) })
 		}
 	})
-	return c
+	return nil
+}
+
+// close ends all that there is, and refuses guests from then on.
+func (c *cutter) close() {
+	c.mu.Lock()
+	c.shut = true
+	c.listener.Close()
+	for ln := range c.lines {
+		ln.guest.Close()
+		if ln.host != nil {
+			ln.host.Close()
+		}
+	}
+	c.moved.Broadcast()
+	c.mu.Unlock()
+	c.done.Wait()
 }
 
 // serve carries one connection of a guest's until it ends.
@@ -101,7 +135,7 @@ func (c *cutter) serve(guest net.Conn) {
 func (c *cutter) enter(ln *line) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended || c.down && !c.keeps {
+	if c.shut {
 		return false
 	}
 	c.lines[ln] = true
@@ -111,22 +145,13 @@ func (c *cutter) enter(ln *line) bool {
 
 // connect makes a link and carries it until it is cut; false: the guest is gone.
 func (ln *line) connect() bool {
-	ln.mu.Lock()
-	for ln.down && ln.lines[ln] && !ln.ended {
-		ln.moved.Wait()
-	}
-	over := ln.ended || !ln.lines[ln]
-	ln.mu.Unlock()
-	if over {
-		return false
-	}
 	host, err := ln.dial()
 	if err != nil { // meta9d is not there: so much later it may be
 		time.Sleep(maxLinger)
-		return true
+		return ln.alive()
 	}
 	ln.mu.Lock()
-	over = ln.ended || !ln.lines[ln]
+	over := !ln.lines[ln]
 	ln.host, ln.mute, ln.deaf = host, false, false
 	ln.moved.Broadcast()
 	ln.mu.Unlock()
@@ -139,6 +164,12 @@ func (ln *line) connect() bool {
 	}
 	ln.replies(host)
 	return true
+}
+
+func (ln *line) alive() bool {
+	ln.mu.Lock()
+	defer ln.mu.Unlock()
+	return ln.lines[ln]
 }
 
 // up carries requests until the guest closes. While there is no link they are lost.
@@ -207,10 +238,14 @@ func (u unit) read(in *bufio.Reader) ([]byte, error) {
 func (ln *line) pass(size int) (n int, torn bool) {
 	ln.mu.Lock()
 	defer ln.mu.Unlock()
+	of := tornOf
+	if size > longReply {
+		of = tornOfLong
+	}
 	switch {
 	case ln.mute:
 		return 0, false
-	case !ln.tears || ln.rng.IntN(tornOf) > 0:
+	case !ln.tears || ln.rng.IntN(of) > 0:
 		return size, false
 	}
 	ln.torn++
@@ -250,7 +285,7 @@ func (c *cutter) linked(timeout time.Duration) bool {
 	defer time.AfterFunc(timeout, c.moved.Broadcast).Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for end := time.Now().Add(timeout); !c.ended && time.Now().Before(end); c.moved.Wait() {
+	for end := time.Now().Add(timeout); !c.shut && time.Now().Before(end); c.moved.Wait() {
 		if ln, _ := c.any(); ln != nil {
 			return true
 		}
@@ -306,36 +341,4 @@ func (c *cutter) tearing(on bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tears = on
-}
-
-// shut cuts what is there and refuses links; open lets them be made again.
-func (c *cutter) shut() { c.setDown(true) }
-func (c *cutter) open() { c.setDown(false) }
-
-func (c *cutter) setDown(down bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.down = down
-	for ln := range c.lines {
-		if down && ln.host != nil {
-			ln.host.Close()
-		}
-	}
-	c.moved.Broadcast()
-}
-
-// end closes all.
-func (c *cutter) end() {
-	c.listener.Close()
-	c.mu.Lock()
-	c.ended = true
-	for ln := range c.lines {
-		ln.guest.Close()
-		if ln.host != nil {
-			ln.host.Close()
-		}
-	}
-	c.moved.Broadcast()
-	c.mu.Unlock()
-	c.done.Wait()
 }

@@ -57,24 +57,24 @@ func newWorld(t *testing.T, via string, o daemon.Options, flags ...string) *worl
 	w.NewVM(uuid, `{"uuid":"`+uuid+`","alias":"guest","customer_metadata":{"motd":"hello"}}`)
 	w.tcp = w.TCPAddrs[0]
 	var connect []string
+	var err error
 	if via == "tcp" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		free := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
+		w.cut, err = newCutter(free, *seed, frames, false, func() (net.Conn, error) { return net.Dial("tcp", w.listener()) })
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, p, _ := net.SplitHostPort(l.Addr().String())
-		w.cut = newCutter(l, *seed, frames, false, func() (net.Conn, error) { return net.Dial("tcp", w.listener()) })
+		_, p, _ := net.SplitHostPort(w.cut.addr.String())
 		w.addr, connect = "tcp:10.0.2.2:"+p, []string{"--connect", "tcp:" + p, "--via", "user"}
 	} else {
-		path := filepath.Join(w.Dir, "cutter.sock")
-		l, err := net.Listen("unix", path)
+		path := &net.UnixAddr{Net: "unix", Name: filepath.Join(w.Dir, "cutter.sock")}
+		w.cut, err = newCutter(path, *seed, packets, true, func() (net.Conn, error) { return net.Dial("unix", w.link()) })
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.cut = newCutter(l, *seed, packets, true, func() (net.Conn, error) { return net.Dial("unix", w.link()) })
-		w.addr, connect = "virtio:"+port, []string{"--connect", "unix:" + path, "--via", "serial", "--ports", "1"}
+		w.addr, connect = "virtio:"+port, []string{"--connect", "unix:" + path.Name, "--via", "serial", "--ports", "1"}
 	}
-	t.Cleanup(w.cut.end)
+	t.Cleanup(w.cut.close)
 	flags = append(append(connect, "--add", guest.Static(t, "cmd/meta9")+":/bin/meta9"), flags...)
 	w.Guest = guest.Boot(t, flags...)
 	w.Sh(t, "mkdir -p "+dir)

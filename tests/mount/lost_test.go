@@ -1,0 +1,145 @@
+package mount
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"meta9/tests/daemon"
+	"meta9/tests/testenv"
+)
+
+var ways = []string{"tcp", "virtio"}
+
+// TestStopped: meta9d stands still for 20 s under work. Nobody gets an error.
+func TestStopped(t *testing.T) {
+	const still = 20 * time.Second
+	for _, via := range ways {
+		t.Run(via, func(t *testing.T) {
+			t.Parallel() // they only wait
+			w := newWorld(t, via, daemon.Options{})
+			w.mount(t, "")
+			c := w.work(t, false)
+			if err := w.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			before := c.steps(t)
+			time.Sleep(still)
+			if now := c.steps(t); now[0] > before[0]+1 {
+				t.Errorf("a worker goes on without meta9d: %v, before %v", now, before)
+			}
+			if err := w.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			c.progress(t, 20)
+			c.stop(t)
+			w.unmount(t)
+		})
+	}
+}
+
+// TestKilled: meta9d is killed again and again under work, and comes back on what it
+// left. What it was doing then fails with EIO and was done once, or not; everything
+// else goes on: files that were open, too.
+func TestKilled(t *testing.T) {
+	const kills = 6
+	for _, via := range ways {
+		t.Run(via, func(t *testing.T) {
+			w := newWorld(t, via, daemon.Options{})
+			w.mount(t, "")
+			c := w.work(t, true)
+			rng := rand.New(rand.NewPCG(*seed, 3))
+			for range kills {
+				time.Sleep(time.Duration(rng.Int64N(int64(time.Second))))
+				w.kill()
+				c.progress(t, 5)
+			}
+			refused := 0
+			for _, r := range c.stop(t) {
+				refused += r.Refused
+			}
+			// A worker does one thing at a time; but it may fail in two pieces.
+			if refused == 0 || refused > kills*workers*2 {
+				t.Errorf("%d changes were refused at %d kills", refused, kills)
+			}
+			w.unmount(t)
+		})
+	}
+}
+
+// TestLost: the session is lost, since it has expired or meta9d was killed, while
+// programs have files open. Those that are what they were go on; those that cannot
+// be restored get ESTALE, and nothing else does.
+func TestLost(t *testing.T) {
+	for _, via := range ways {
+		w := newWorld(t, via, daemon.Options{Config: "[session]\nlifetime = \"1s\"\n"})
+		w.mount(t, "")
+		for name, lose := range map[string]func(t *testing.T){
+			"expired": func(t *testing.T) {
+				testenv.Eventually(t, "the session expires", func() bool { return len(w.sessions(t)) == 0 })
+			},
+			"killed": func(*testing.T) { w.kill() },
+		} {
+			t.Run(via+"/"+name, func(t *testing.T) { w.lose(t, lose) })
+		}
+		w.unmount(t)
+	}
+}
+
+// held are the files that programs have open, how (work.Hold), and what becomes of
+// each.
+var held = []struct{ mode, name, says, value string }{
+	{"r", "read", "read old value", "old value"},
+	{"w", "written", "read old value, wrote", "Wld value"},
+	{"a", "appended", "wrote", "old valueW"},
+	{"w", "removed", "stale file handle, stale file handle", ""},
+	{"w", "replaced", "stale file handle, stale file handle", "another"},
+	{"lock", "locked", "stale file handle, stale file handle", "old value"},
+	{"trunc", "truncated", "stale file handle, stale file handle", "old value"},
+	{"rn", "../events", "stale file handle", ""},
+}
+
+func (w *world) lose(t *testing.T, lose func(t *testing.T)) {
+	w.Sh(t, "rm -f /tmp/go*")
+	command := "cd " + keys + "; hold /tmp/go"
+	for _, h := range held {
+		if h.name != "../events" {
+			w.put(t, h.name, "old value")
+		}
+		command += " " + h.mode + ":" + h.name
+	}
+	done, err := w.Start("/", 0, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Sh(t, "until [ -e /tmp/go.held ]; do sleep 0.1; done")
+	w.cut.close()
+	lose(t)
+	w.remove(t, "removed")
+	w.remove(t, "replaced")
+	w.put(t, "replaced", "another")
+	w.open(t)
+	w.Sh(t, "touch /tmp/go")
+	r := <-done
+	lines := strings.Split(string(r.Output), "\n")
+	if r.Status != 0 || len(lines) != len(held)+1 {
+		t.Fatalf("exit %d: %s", r.Status, r.Output)
+	}
+	values := w.values(t)
+	for i, h := range held {
+		if want := h.name + ": " + h.says; lines[i] != want {
+			t.Errorf("%q, want %q", lines[i], want)
+		}
+		if values[h.name] != h.value {
+			t.Errorf("%s is %q on the host, want %q", h.name, values[h.name], h.value)
+		}
+	}
+	for _, h := range held {
+		if h.value != "" { // all can be opened anew
+			w.Sh(t, fmt.Sprintf("cd %s && [ \"$(cat %s)\" = '%s' ] && echo new > %[2]s && flock %[2]s rm %[2]s", keys, h.name, h.value))
+		}
+	}
+}
