@@ -48,7 +48,9 @@ func (m *mounting) explain(err error) error {
 	case errors.Is(err, unix.ENODEV):
 		return errors.New("this kernel has no 9p: it needs the modules 9p and 9pnet_fd, which Debian's linux-image-amd64 has and its cloud kernel has not")
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%s: %w: meta9d wants to know who is there (-o mumble=FILE), or this is a container that may not mount", text, err)
+		return fmt.Errorf("%s: %w: a container that may not mount?", text, err)
+	case errors.Is(err, unix.ECONNREFUSED):
+		return fmt.Errorf("%s: meta9d wants to know who is there: give it a message of 'meta9 mumble', with -o mumble=FILE", text)
 	case errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("%s: %w: the kernel does not take version=%s,%s, or it has no module 9pnet_fd; dmesg may say more", text, err, m.opt.version, strings.Join(m.opt.data, ","))
 	case errors.Is(err, unix.ENOENT):

@@ -14,12 +14,13 @@ func TestExplain(t *testing.T) {
 	}
 	m := &mounting{app: &app{}, source: "virtio:meta9", dir: "/m", opt: opt}
 	for err, want := range map[unix.Errno][]string{
-		unix.ENODEV: {"modules 9p and 9pnet_fd", "cloud kernel"},
-		unix.EPERM:  {"virtio:meta9 on /m: operation not permitted", "mumble=FILE"},
-		unix.EACCES: {"permission denied", "mumble=FILE"},
-		unix.EINVAL: {"invalid argument", "cache=none,cache=bogus", "9pnet_fd"},
-		unix.ENOENT: {"aname="},
-		unix.EIO:    {"mounting virtio:meta9 on /m: input/output error"},
+		unix.ENODEV:       {"modules 9p and 9pnet_fd", "cloud kernel"},
+		unix.EPERM:        {"virtio:meta9 on /m: operation not permitted", "container"},
+		unix.EACCES:       {"permission denied", "container"},
+		unix.ECONNREFUSED: {"who is there", "-o mumble=FILE"},
+		unix.EINVAL:       {"invalid argument", "cache=none,cache=bogus", "9pnet_fd"},
+		unix.ENOENT:       {"aname="},
+		unix.EIO:          {"mounting virtio:meta9 on /m: input/output error"},
 	} {
 		got := m.explain(err)
 		for _, part := range want {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -97,7 +98,11 @@ func openDevice(ctx context.Context, path string, addr fileAddr) (net.Conn, erro
 	}
 	silent, cancel := context.WithTimeoutCause(ctx, hostTime, errNoPackets)
 	defer cancel()
-	return packet.Dial(silent, f)
+	nc, err := packet.Dial(silent, f)
+	if errors.Is(err, io.EOF) {
+		err = errNoPackets
+	}
+	return nc, err
 }
 
 // Why a device is of no use. A port that the host has closed takes nothing, and
