@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/errs"
 	"meta9/session"
@@ -71,6 +72,31 @@ func TestNumbersRoundTrip(t *testing.T) {
 		if got := other.value("color"); got != "blue" {
 			t.Errorf("color is %q", got)
 		}
+	}
+}
+
+// TestHalfEcho: of an "echo v > key" whose write was under way, the truncation does
+// not happen on the other host, where the write fails.
+func TestHalfEcho(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("color", "blue")
+	a := w.numbered(wire.LE, 1, nil)
+	a.walk(1, "keys", "color")
+	a.lopen(1, p9.WriteOnly|0o1000) // O_TRUNC
+	_, release := w.engine.Block()
+	t.Cleanup(release)
+	write := a.ask(&wire.Msg{Type: wire.Twrite, Tag: 7, Fid: 1, Data: []byte("red"), Count: 3})
+	a.settled()
+	other := openWorld(t, w.disk.Clone(), nil)
+	if err := other.server.Restore(moved(t, a.hangUp(w))); err != nil {
+		t.Fatal(err)
+	}
+	b := other.numbered(wire.LE, 1, a)
+	b.resume([]uint64{write}, wire.Answered)
+	b.expect(wire.Rlerror, 7)
+	b.do(&wire.Msg{Type: wire.Tclunk, Tag: 7, Fid: 1}, wire.Rclunk)
+	if got := other.value("color"); got != "blue" {
+		t.Errorf("color is %q", got)
 	}
 }
 
