@@ -5,7 +5,8 @@ package wire
 const MaxKept = 256
 
 // again are the requests that change nothing, or nothing more when they come
-// twice: a Tlock locks what its owner has locked, a Tflush ends what has ended.
+// twice: a Tlock locks what its owner has locked, a Tflush ends what has ended, a
+// Tread of a stream gets what it got, if it keeps its tag and offset.
 var again = [256]bool{
 	Tread: true, Tsread: true, Tstat: true, Tflush: true,
 	Tgetattr: true, Treaddir: true, Tstatfs: true, Treadlink: true, Tlock: true, Tgetlock: true,
