@@ -200,13 +200,16 @@ func (s *Stream) Buffered() bool {
 	return bytes.IndexByte(some, '\n') >= 0
 }
 
-// line reads one line, in memory of its own.
+// line reads one line, in memory of its own. What cannot be an event is not
+// gathered: it may have no end.
 func (s *Stream) line() ([]byte, error) {
 	var line []byte
 	for {
 		part, err := s.in.ReadSlice('\n')
 		line = append(line, part...)
 		switch {
+		case len(line) > 0 && line[0] != '{':
+			return nil, fmt.Errorf("%w: %.80q", ErrNoEvent, line)
 		case err == nil:
 			return line[:len(line)-1], nil
 		case errors.Is(err, io.EOF) && len(line) > 0:

@@ -105,9 +105,11 @@ func TestClient(t *testing.T) {
 	}
 	for _, tt := range []struct{ body, wrong string }{
 		{`{"type":"ready",` + date + `}` + "\n" + `{"type":"delete",` + date + `}` + "\n", "EOF"},
-		{`{"type":"ready",` + date + `}` + "\nhalf", "unexpected EOF"},
+		{`{"type":"ready",` + date + `}` + "\n{half", "unexpected EOF"},
 		{`{"type":"delete",` + date + `}` + "\n", "not ready"},
 		{"<html>\n", "no event"},
+		{strings.Repeat("nonsense", 1<<14), "no event"}, // before its end, which may never come
+		{"\n", "no event"},
 		{"", "EOF"},
 	} {
 		body = tt.body
