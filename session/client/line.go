@@ -70,17 +70,19 @@ func (l *link) write(t *line) {
 		case <-t.over:
 			return
 		}
-		for frames, from := l.batch(kept(buf)); len(frames) > 0; frames, from = l.batch(kept(buf)) {
-			t.conn.SetWriteDeadline(time.Now().Add(stallTime))
-			if n, err := t.conn.Write(frames); err != nil {
-				if n == 0 {
-					l.unsend(from)
-				}
-				l.hangUp(t, err)
-				return
-			}
-			buf = frames
+		frames, from := l.batch(kept(buf))
+		if len(frames) == 0 { // they went with the last batch
+			continue
 		}
+		t.conn.SetWriteDeadline(time.Now().Add(stallTime))
+		if n, err := t.conn.Write(frames); err != nil {
+			if n == 0 {
+				l.unsend(from)
+			}
+			l.hangUp(t, err)
+			return
+		}
+		buf = frames
 	}
 }
 
@@ -91,14 +93,18 @@ func (l *link) batch(buf []byte) (frames []byte, from uint64) {
 	defer l.mu.Unlock()
 	w := &l.window
 	from = w.Count + 1
-	if len(w.Queued) > 0 && len(w.Queued[0].Frame) > maxKept {
-		return w.Send().Frame, from
-	}
-	for len(w.Queued) > 0 && len(buf) < batchSize {
-		buf = append(buf, w.Send().Frame...)
-	}
-	if len(w.Queued) == 0 && l.last != nil {
+	switch {
+	case len(w.Queued) > 0 && len(w.Queued[0].Frame) > batchSize:
+		buf = w.Send().Frame
+	case len(w.Queued) > 0:
+		for len(w.Queued) > 0 && len(buf) < batchSize {
+			buf = append(buf, w.Send().Frame...)
+		}
+	default:
 		buf, l.last = append(buf, l.last...), nil
+	}
+	if len(w.Queued) > 0 || l.last != nil {
+		l.wake()
 	}
 	return buf, from
 }
@@ -110,12 +116,10 @@ func (l *link) unsend(from uint64) {
 	l.window.Unsend(from)
 }
 
-// maxKept is the largest buffer in bytes that an idle link holds.
-const maxKept = 2 * batchSize
-
-// kept is b's storage for the next frames, unless it is too large.
+// kept is b's storage for the next frames, unless it is large: an idle link holds
+// no large buffer.
 func kept(b []byte) []byte {
-	if cap(b) > maxKept {
+	if cap(b) > batchSize {
 		return nil
 	}
 	return b[:0]

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"meta9/fs/errs"
+	"meta9/session"
+	"meta9/session/auth"
 	"meta9/session/client"
 	"meta9/session/wire"
 )
@@ -108,6 +110,28 @@ func TestExpiredIsUnknown(t *testing.T) {
 		t.Errorf("the read: %v", err)
 	}
 	p.release()
+}
+
+// Who proves by MUMBLE who he is gets his session back by the message's key, with
+// what he had asked.
+func TestNumbersOfMumble(t *testing.T) {
+	s := newRealServer(t, time.Hour)
+	s.peer = session.Peer{Via: "tcp"}
+	message := auth.Message{Key: [8]byte{1, 2, 3}, Group: "admins"}
+	c := s.dial(client.Options{Mumble: message.Sign([]byte(secret))})
+	s.create(c)
+	p := &pending{realServer: s, c: c, change: make(chan error, 1), read: make(chan error, 1)}
+	p.ask(t.Context(), openFile(t, c, "vms/"+realVM+"/events", os.O_RDONLY))
+	p.drop(true)
+	p.parked()
+	p.back()
+	p.release()
+	if err := errors.Join(<-p.change, <-p.read); err != nil || !p.written() {
+		t.Error(err)
+	}
+	if st := p.server.Stats(); st.Resumed != 1 || st.Sessions != 1 {
+		t.Errorf("%+v", st)
+	}
 }
 
 // A server without numbers knows nothing of the session.

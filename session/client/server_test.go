@@ -21,8 +21,11 @@ import (
 	"meta9/fs/store"
 	"meta9/fs/store/storetest"
 	"meta9/session"
+	"meta9/session/auth"
 	"meta9/session/client"
 )
+
+const secret = "secret"
 
 const realVM = "550e8400-e29b-41d4-a716-446655440000"
 
@@ -33,6 +36,7 @@ type realServer struct {
 	engine *storetest.Recorder
 
 	mu    sync.Mutex
+	peer  session.Peer
 	away  bool       // nobody answers
 	rng   *rand.Rand // nil: transports last
 	conns []net.Conn // the server's ends
@@ -40,12 +44,18 @@ type realServer struct {
 }
 
 func newRealServer(t *testing.T, lifetime time.Duration) *realServer {
-	s := &realServer{t: t, engine: &storetest.Recorder{Engine: store.NewMemory()}}
+	s := &realServer{
+		t: t, engine: &storetest.Recorder{Engine: store.NewMemory()},
+		peer: session.Peer{Who: fs.Principal{Admin: true}, Via: "test", Resumes: true},
+	}
 	st, err := store.Open(s.engine, store.Config{VMEvents: 10_000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.server = session.New(session.Config{Tree: fs.New(st, fs.Config{}), Lifetime: lifetime, Log: zerolog.Nop()})
+	s.server = session.New(session.Config{
+		Tree: fs.New(st, fs.Config{}), Lifetime: lifetime, Log: zerolog.Nop(),
+		Auth: &auth.Ring{Secret: []byte(secret), AdminGroups: []string{"admins"}, Now: time.Now},
+	})
 	t.Cleanup(func() {
 		for _, c := range s.conns {
 			c.Close()
@@ -62,7 +72,7 @@ func newRealServer(t *testing.T, lifetime time.Duration) *realServer {
 	return s
 }
 
-// Dial is a client's Options.Dial, as the admin.
+// Dial is a client's Options.Dial.
 func (s *realServer) Dial(context.Context) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +81,7 @@ func (s *realServer) Dial(context.Context) (net.Conn, error) {
 	}
 	ours, theirs := net.Pipe()
 	s.conns = append(s.conns, ours)
-	go s.server.Serve(ours, session.Peer{Who: fs.Principal{Admin: true}, Via: "test", Resumes: true})
+	go s.server.Serve(ours, s.peer)
 	if s.rng == nil {
 		return theirs, nil
 	}

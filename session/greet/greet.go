@@ -1,10 +1,11 @@
 // Package greet is the talk that makes a transport good for requests: Tversion,
 // Tsession, Tresume, Tauth. session/client and session/keep begin every transport
 // with it. Nothing else is on the line meanwhile, so each message waits for its
-// reply.
+// reply. What Tresume is about, the requests of a session without an answer, is a
+// Window.
 //
 // A Talk belongs to one goroutine. It has no clock: the caller closes the
-// transport when it takes too long.
+// transport when it takes too long. A Window is guarded by its user.
 package greet
 
 import (
