@@ -52,6 +52,7 @@ type mounting struct {
 // newMount is `meta9 mount`.
 func newMount(a *app) *cobra.Command {
 	m := &mounting{app: a}
+	var options []string
 	foreground := false
 	cmd := &cobra.Command{
 		Use:               "mount [-o OPTION,...] [--foreground] [ADDR] DIR",
@@ -65,6 +66,7 @@ func newMount(a *app) *cobra.Command {
 			} else {
 				m.source = a.mountSource()
 			}
+			m.list = strings.Join(options, ",")
 			if err := m.prepare(args[len(args)-1]); err != nil {
 				return err
 			}
@@ -75,7 +77,7 @@ func newMount(a *app) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&m.list, "options", "o", "", "mount with `OPTIONS`, which commas separate")
+	f.StringArrayVarP(&options, "options", "o", nil, "mount with `OPTIONS`, which commas separate")
 	f.BoolVar(&foreground, "foreground", false, "keep the mount here, until it is unmounted or a signal comes")
 	f.IntVar(&m.ready, "ready-fd", -1, "write a line to `FD` when it is mounted, and be a daemon from then on")
 	f.BoolVar(&m.sloppy, "sloppy", false, "leave out options that nobody knows")

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -38,6 +39,7 @@ func (e helperError) code() int {
 // newMountHelper is `mount.meta9 ADDR DIR [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTIONS]`.
 func newMountHelper(a *app) *cobra.Command {
 	m := &mounting{app: a, ready: -1}
+	var options []string
 	fake := false
 	cmd := &cobra.Command{
 		Use:    helperName + " ADDR DIR [-sfnv] [-o OPTION,...]",
@@ -50,7 +52,7 @@ func newMountHelper(a *app) *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m.source = args[0]
+			m.source, m.list = args[0], strings.Join(options, ",")
 			err := m.prepare(args[1])
 			if err == nil && !fake {
 				err = m.detach(cmd.Context())
@@ -63,7 +65,7 @@ func newMountHelper(a *app) *cobra.Command {
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return helperError{usageError{err}} })
 	f := cmd.Flags()
-	f.StringVarP(&m.list, "options", "o", "", "the mount's `OPTIONS`")
+	f.StringArrayVarP(&options, "options", "o", nil, "the mount's `OPTIONS`")
 	f.BoolVarP(&m.sloppy, "sloppy", "s", false, "leave out options that nobody knows")
 	f.BoolVarP(&fake, "fake", "f", false, "do all but mount")
 	f.BoolP("no-mtab", "n", false, "there is none")
