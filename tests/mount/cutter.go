@@ -38,6 +38,7 @@ type cutter struct {
 	tears    bool // a reply of tornOf is torn
 	lines    map[*line]bool
 	torn     int // replies
+	lost     int // bytes of requests
 	conns    int // of guests
 	done     sync.WaitGroup
 }
@@ -181,6 +182,7 @@ func (ln *line) up() {
 		host, pass := ln.host, n
 		if ln.deaf && n > 0 {
 			pass = ln.rng.IntN(n) // a request is torn, too
+			ln.lost += n - pass
 			ln.host = nil
 		}
 		ln.mu.Unlock()
@@ -335,6 +337,22 @@ func (c *cutter) any() (*line, net.Conn) {
 		}
 	}
 	return nil, nil
+}
+
+// hold stops one direction of the link that there is, until it ends.
+func (c *cutter) hold(k kind) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ln, _ := c.any(); ln != nil {
+		ln.mute, ln.deaf = k.mute, k.deaf
+	}
+}
+
+// swallowed tells how many bytes of requests did not pass since hold.
+func (c *cutter) swallowed() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost
 }
 
 func (c *cutter) tearing(on bool) {

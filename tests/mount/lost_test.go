@@ -45,7 +45,7 @@ func TestStopped(t *testing.T) {
 // left. What it was doing then fails with EIO and was done once, or not; everything
 // else goes on: files that were open, too.
 func TestKilled(t *testing.T) {
-	const kills = 6
+	const kills = 10
 	for _, via := range ways {
 		t.Run(via, func(t *testing.T) {
 			w := newWorld(t, via, daemon.Options{})
@@ -67,6 +67,45 @@ func TestKilled(t *testing.T) {
 			}
 			w.unmount(t)
 		})
+	}
+}
+
+// TestUnanswered: meta9d is killed when it has executed a change and the answer is
+// under way, and when the change itself is. The program gets EIO; the change was
+// executed once, or is not executed, also later; and the file goes on.
+func TestUnanswered(t *testing.T) {
+	for _, via := range ways {
+		w := newWorld(t, via, daemon.Options{})
+		w.mount(t, "")
+		for name, k := range map[string]kind{"executed": {mute: true}, "never seen": {deaf: true}} {
+			t.Run(via+"/"+name, func(t *testing.T) {
+				w.Sh(t, "rm -f /tmp/go /tmp/open; : > "+keys+"/log")
+				done, err := w.Start("/", 0, "exec 3>>"+keys+"/log; touch /tmp/open; until [ -e /tmp/go ]; do sleep 0.02; done; echo one >&3; echo two >&3")
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.Sh(t, "until [ -e /tmp/open ]; do sleep 0.02; done")
+				lost := w.cut.swallowed()
+				w.cut.hold(k)
+				w.Sh(t, "touch /tmp/go")
+				want := "two\n"
+				if k.mute {
+					want = "one\ntwo\n"
+					testenv.Eventually(t, "the change is executed", func() bool { return w.values(t)["log"] == "one\n" })
+				} else {
+					testenv.Eventually(t, "the change has left", func() bool { return w.cut.swallowed() > lost })
+				}
+				w.kill()
+				r := <-done
+				if said := string(r.Output); r.Status != 0 || strings.Count(said, "Input/output error") != 1 {
+					t.Errorf("exit %d: %s", r.Status, said)
+				}
+				if got := w.values(t)["log"]; got != want {
+					t.Errorf("the log is %q, want %q", got, want)
+				}
+			})
+		}
+		w.unmount(t)
 	}
 }
 

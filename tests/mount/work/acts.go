@@ -237,8 +237,8 @@ func (w *worker) remove() {
 
 // mkdir is refused: folders come with a VM.
 func (w *worker) mkdir() {
-	for name, want := range map[string]error{"folder": syscall.EPERM, "held": syscall.EEXIST} {
-		err := os.Mkdir(w.path(Prefix(w.id)+name), 0o755)
+	for name, want := range map[string]error{"folder": syscall.EPERM, Prefix(w.id) + "held": syscall.EEXIST} {
+		err := os.Mkdir(w.path(name), 0o755)
 		switch {
 		case w.lossy && errors.Is(err, syscall.EIO):
 			w.report.Refused++
