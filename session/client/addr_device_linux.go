@@ -22,10 +22,11 @@ const (
 	// answer. Both together are less than what a greeting may take.
 	hostTime = 4 * time.Second
 
-	// busyTime is how long a device that somebody has open is tried: who has just
+	// comeTime is how long a port is waited for that is not there, as ports turn up
+	// some time after their driver at boot; or that somebody has open, as who has just
 	// unmounted may mount again, while the session of before is still saying its end.
-	busyTime = 2 * time.Second
-	busyStep = 50 * time.Millisecond
+	comeTime = 2 * time.Second
+	comeStep = 50 * time.Millisecond
 )
 
 // Where Linux has ports by name. udev makes the links; a guest without it has
@@ -37,18 +38,16 @@ const (
 
 // dialPort opens the virtio-serial port of a name.
 func dialPort(name string) dialer {
+	find := func() (string, error) { return findPort(portLinks, portClass, name) }
 	return func(ctx context.Context) (net.Conn, error) {
-		path, err := findPort(portLinks, portClass, name)
-		if err != nil {
-			return nil, err
-		}
-		return openDevice(ctx, path, fileAddr{"virtio", name})
+		return openDevice(ctx, find, fileAddr{"virtio", name})
 	}
 }
 
 func dialDevice(path string) dialer {
+	find := func() (string, error) { return path, nil }
 	return func(ctx context.Context) (net.Conn, error) {
-		return openDevice(ctx, path, fileAddr{"dev", path})
+		return openDevice(ctx, find, fileAddr{"dev", path})
 	}
 }
 
@@ -69,14 +68,14 @@ func findPort(links, class, name string) (string, error) {
 		names = append(names, found)
 	}
 	if names == nil {
-		return "", fmt.Errorf("no virtio-serial port %q: this machine has none, or no module virtio_console", name)
+		return "", fmt.Errorf("%w %q: this machine has none, or no module virtio_console", errNoPort, name)
 	}
-	return "", fmt.Errorf("no virtio-serial port %q; there are %q", name, names)
+	return "", fmt.Errorf("%w %q; there are %q", errNoPort, name, names)
 }
 
 // openDevice opens a device, waits for its other end, and begins a link on it.
-func openDevice(ctx context.Context, path string, addr fileAddr) (net.Conn, error) {
-	fd, err := openOnce(ctx, path)
+func openDevice(ctx context.Context, find func() (string, error), addr fileAddr) (net.Conn, error) {
+	fd, err := openOnce(ctx, find)
 	if err != nil {
 		return nil, err
 	}
@@ -108,29 +107,40 @@ func openDevice(ctx context.Context, path string, addr fileAddr) (net.Conn, erro
 // Why a device is of no use. A port that the host has closed takes nothing, and
 // reads as at its end.
 var (
+	errNoPort    = errors.New("no virtio-serial port")
 	errNobody    = errors.New("nobody has the host's end of the port open")
 	errNoPackets = errors.New("the host's end does not answer in packets; is it link.sock, and meta9d there?")
 	errBusy      = errors.New("the port is busy: another mount has it, or another program")
 )
 
 // openOnce opens a device that can be open once at a time.
-func openOnce(ctx context.Context, path string) (int, error) {
+func openOnce(ctx context.Context, find func() (string, error)) (int, error) {
+	step := time.NewTicker(comeStep)
+	defer step.Stop()
 	for start := time.Now(); ; {
-		fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
-		switch {
-		case err == nil:
-			return fd, nil
-		case !errors.Is(err, unix.EBUSY):
-			return -1, &os.PathError{Op: "open", Path: path, Err: err}
-		case time.Since(start) > busyTime:
-			return -1, errBusy
+		fd, err := tryOpen(find)
+		if err == nil || time.Since(start) > comeTime || !errors.Is(err, errBusy) && !errors.Is(err, errNoPort) {
+			return fd, err
 		}
-		t := time.NewTimer(busyStep)
 		select {
-		case <-t.C:
+		case <-step.C:
 		case <-ctx.Done():
-			t.Stop()
 			return -1, context.Cause(ctx)
 		}
 	}
+}
+
+func tryOpen(find func() (string, error)) (int, error) {
+	path, err := find()
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return -1, errBusy
+	case err != nil:
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
 }

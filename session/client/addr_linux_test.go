@@ -240,3 +240,33 @@ func TestVsockNobody(t *testing.T) {
 	}
 	t.Log(err)
 }
+
+// TestOpenOnce: what is busy, or not there yet, is waited for; nothing else is.
+func TestOpenOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "port")
+	tries := 0
+	fd, err := openOnce(t.Context(), func() (string, error) {
+		switch tries++; tries {
+		case 1:
+			return "", fmt.Errorf("%w: yet", errNoPort)
+		case 2:
+			return "", errBusy
+		}
+		return file, os.WriteFile(file, nil, 0o600)
+	})
+	if err != nil || tries != 3 {
+		t.Fatalf("%v after %d tries", err, tries)
+	}
+	unix.Close(fd)
+	tries = 0
+	_, err = openOnce(t.Context(), func() (string, error) { tries++; return file + ".none", nil })
+	if !errors.Is(err, os.ErrNotExist) || tries != 1 {
+		t.Errorf("no device: %v after %d tries", err, tries)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := errors.New("enough")
+	_, err = openOnce(ctx, func() (string, error) { cancel(reason); return "", errBusy })
+	if !errors.Is(err, reason) {
+		t.Errorf("ended: %v", err)
+	}
+}

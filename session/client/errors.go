@@ -55,10 +55,11 @@ func wrap(op, path string, err error) error {
 	return e
 }
 
-// lost is what a request ends with whose transport ended before its reply came.
+// lost is what a request ends with whose reply will not come: its link has ended, or
+// had no transport for too long.
 type lost struct {
 	sent  bool  // its frame may have left
-	cause error // why the transport ended
+	cause error // why
 }
 
 func (l *lost) Error() string { return "connection lost: " + l.cause.Error() }

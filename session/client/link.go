@@ -156,16 +156,12 @@ func (l *link) outcome(c *call) bool {
 // release tells the server to forget fid, and waits for nothing but a tag; while
 // there is no transport, not for that either.
 func (l *link) release(fid uint32) {
-	m := wire.Msg{Type: wire.Tclunk, Fid: fid}
 	select {
-	case m.Tag = <-l.tags:
+	case tag := <-l.tags:
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.clunkAs(tag, fid)
 	case <-l.down():
-		l.lose(fid)
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, err := l.enqueue(&m, forgotten); err != nil {
 		l.lose(fid)
 	}
 }
@@ -173,15 +169,21 @@ func (l *link) release(fid uint32) {
 // clunk is release that waits for nothing: without a tag the fid stays with the
 // server until the next transport. mu is held.
 func (l *link) clunk(fid uint32) {
-	m := wire.Msg{Type: wire.Tclunk, Fid: fid}
 	select {
-	case m.Tag = <-l.tags:
-		if _, err := l.enqueue(&m, forgotten); err == nil {
-			return
-		}
+	case tag := <-l.tags:
+		l.clunkAs(tag, fid)
 	default:
+		l.lose(fid)
 	}
-	l.lose(fid)
+}
+
+// clunkAs is clunk with a tag; mu is held.
+func (l *link) clunkAs(tag uint16, fid uint32) {
+	m := wire.Msg{Type: wire.Tclunk, Tag: tag, Fid: fid}
+	frame, _ := l.frame(&m) // which always has one
+	if _, err := l.enqueue(&m, frame, forgotten); err != nil {
+		l.lose(fid)
+	}
 }
 
 func (l *link) lose(fid uint32) { l.fids.lose(stray{fid, l.epoch}) }
@@ -195,9 +197,14 @@ func (l *link) send(ctx context.Context, m *wire.Msg) (*call, error) {
 			return nil, err
 		}
 	}
+	frame, err := l.frame(m)
+	if err != nil {
+		l.tags <- m.Tag
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.enqueue(m, awaited)
+	return l.enqueue(m, frame, awaited)
 }
 
 // await waits for a tag.
@@ -216,18 +223,15 @@ func (l *link) await(ctx context.Context, tag *uint16) error {
 	return &lost{cause: l.why()}
 }
 
-// enqueue makes m, whose tag is set, a call; mu is held.
-func (l *link) enqueue(m *wire.Msg, forgot bool) (*call, error) {
-	frame, err := l.frame(m)
-	switch {
-	case l.err != nil:
-		err = &lost{cause: l.err}
-	case closed(l.tired):
-		err = &lost{cause: l.line.err}
+// enqueue makes m, which has a tag and a frame, a call; mu is held.
+func (l *link) enqueue(m *wire.Msg, frame []byte, forgot bool) (*call, error) {
+	why := l.err
+	if why == nil && closed(l.tired) {
+		why = l.line.err
 	}
-	if err != nil {
+	if why != nil {
 		l.tags <- m.Tag
-		return nil, err
+		return nil, &lost{cause: why}
 	}
 	c := &call{fid: fidOf(m), forgot: forgot, owed: true, done: make(chan struct{})}
 	c.Request = greet.Request{Tag: m.Tag, Type: m.Type, Frame: frame}
