@@ -48,11 +48,12 @@ hypervisor without asking the guest. To pause a VM instead, write stop to its ct
 }
 
 func newVMReboot(a *app) *cobra.Command {
-	cmd := a.newPower("reboot UUID", "Successfully completed reboot for VM", func(p *power, ctx context.Context) error {
+	cmd := a.newPower("reboot [-F] UUID", "Successfully completed reboot for VM", func(p *power, ctx context.Context) error {
 		return p.do(ctx, "reset")
 	})
 	cmd.Short = "reset a VM"
-	cmd.Long = "Press the VM's reset button: it boots at once, without asking its guest."
+	cmd.Long = "Press the VM's reset button: it boots at once. The guest is not asked, with or without -F:\nto ask it, stop the VM and start it again."
+	cmd.Flags().BoolP("force", "F", false, "for vmadm's users: a reset asks nobody anyway")
 	return cmd
 }
 

@@ -1,9 +1,13 @@
 package vminfo
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"sync"
 	"testing"
 
@@ -12,6 +16,55 @@ import (
 	"meta9/tests/daemon"
 	"meta9/tests/testenv"
 )
+
+var (
+	anyDate = regexp.MustCompile(`"date":"[0-9T:.-]{23}Z"`)
+	anyID   = regexp.MustCompile(`^(\{"type":"ready","date":"D","uuid":)"[0-9a-f-]{36}"`)
+)
+
+// TestRecordedStream: what was done to a vminfod's VMs when its stream was recorded,
+// done by the command line, gives the recorded lines, dates and ids aside.
+func TestRecordedStream(t *testing.T) {
+	s := start(t, "--data", "", "--http-internal")
+	for _, vm := range recordedVMs(t) {
+		s.verb("create %s", vm)
+	}
+	recorded := strings.Split(strings.TrimSpace(read(t, "vminfod-events.ndjson")), "\n")
+	var created struct{ VM json.RawMessage }
+	if err := json.Unmarshal([]byte(recorded[2]), &created); err != nil {
+		t.Fatal(err)
+	}
+	file := func(name, payload string) string {
+		name = filepath.Join(s.Dir, name)
+		if err := os.WriteFile(name, []byte(payload), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	const patch = `{"cpu_cap":null,"quota":20,"resolvers":["9.9.9.9","8.8.8.8"],"set_tags":{"x.y":1},"set_customer_metadata":{"k":"v"},
+		"update_nics":[{"mac":"aa:bb:cc:dd:ee:01","ip":"10.0.0.9"}],"add_disks":[{"path":"/dev/d1","size":5}]}`
+	in := s.events("")
+	for i, command := range [][]string{
+		{"list"}, // the first line comes by itself
+		{"update", "e4e6a97e-cb36-4b18-95c9-8eb0d0d7787f", "-f", file("patch.json", patch)},
+		{"create", "-f", file("new.json", string(created.VM))},
+		{"delete", "11111111-2222-3333-4444-555555555555"},
+	} {
+		if out, code := s.meta9(append([]string{"vm"}, command...)...); code != 0 {
+			t.Fatalf("%v: %s", command, out)
+		}
+		line, err := in.line()
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain := func(s string) string {
+			return anyID.ReplaceAllString(anyDate.ReplaceAllString(s, `"date":"D"`), `$1"ID"`)
+		}
+		if d := cmp.Diff(plain(recorded[i]), plain(line)); d != "" {
+			t.Errorf("%s (-recorded +got):\n%s", command[0], d)
+		}
+	}
+}
 
 // TestStreamIsTheList: VMs are created, updated and deleted 1,000 times by each of
 // 8 writers; the stream applied to its first line is what /vms has, for a client
