@@ -106,6 +106,9 @@ func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 		if errors.As(err, &u) {
 			err = u.Err // the URL is known to who asked
 		}
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("the connection was closed before an answer: %w", err)
+		}
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {

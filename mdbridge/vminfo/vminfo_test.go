@@ -83,6 +83,8 @@ func TestClient(t *testing.T) {
 		switch {
 		case strings.HasSuffix(r.URL.Path, "nope"):
 			w.WriteHeader(http.StatusNotFound)
+		case strings.HasSuffix(r.URL.Path, "silence"):
+			panic(http.ErrAbortHandler)
 		case strings.HasSuffix(r.URL.Path, "elsewhere"):
 			w.Header().Set("Location", "/vms/nope")
 			w.WriteHeader(http.StatusFound)
@@ -102,6 +104,9 @@ func TestClient(t *testing.T) {
 	}
 	if _, err := c.VM(ctx, "elsewhere"); !errors.As(err, &status) || err.Error() != "bad statusCode: 302" {
 		t.Errorf("a redirection: %v", err)
+	}
+	if _, err := c.VM(ctx, "silence"); err == nil || !strings.Contains(err.Error(), "closed before an answer") {
+		t.Errorf("no answer: %v", err)
 	}
 	for _, tt := range []struct{ body, wrong string }{
 		{`{"type":"ready",` + date + `}` + "\n" + `{"type":"delete",` + date + `}` + "\n", "EOF"},

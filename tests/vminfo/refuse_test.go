@@ -12,62 +12,73 @@ import (
 	"meta9/tests/testenv"
 )
 
+// Two VMs that are there, and what the first has alone.
+var (
+	one, two = testenv.UUID(1), testenv.UUID(2)
+	newID    = fmt.Sprintf(`{"uuid":%q,`, testenv.UUID(3))
+)
+
+const mac, otherMAC = "02:08:20:aa:bb:01", "02:08:20:aa:bb:02"
+
+// refusal is a payload with the field that is wrong in it and the rule that says so.
+type refusal struct{ payload, field, rule string }
+
+var badCreates = []refusal{
+	{`[]`, "a VM", "is a JSON object"},
+	{`{"uuid":7}`, "uuid", "must be a UUID"},
+	{`{"uuid":"01b2c898-945f-11e1-a523"}`, "uuid", "must be a UUID"},
+	{`{"uuid":"` + one + `"}`, "uuid", "already"},
+	{newID + `"alias":"two"}`, "alias", "already"},
+	{newID + `"alias":3}`, "alias", "must be a string"},
+	{newID + `"vsock_cid":7}`, "vsock_cid", "already"},
+	{newID + `"vsock_cid":2}`, "vsock_cid", "from 3"},
+	{newID + `"owner_uuid":"me"}`, "owner_uuid", "must be a UUID"},
+	{newID + `"ram":"much"}`, "ram", "must be a number"},
+	{newID + `"autoboot":"yes"}`, "autoboot", "true or false"},
+	{newID + `"nics":{}}`, "nics", "an array of objects"},
+	{newID + `"nics":[{"mac":"02:08:20:aa:bb"}]}`, "nics.0.mac", "must be a MAC"},
+	{newID + `"nics":[{"mac":"` + mac + `"},{"mac":"` + strings.ToUpper(mac) + `"}]}`, "nics.1.mac", "twice"},
+	{newID + `"tags":{"a":[]}}`, "tags", "strings, numbers and booleans"},
+	{newID + `"customer_metadata":{"k":{}}}`, "customer_metadata.k", "a string, a number or a boolean"},
+	{newID + `"customer_metadata":{"k":null}}`, "customer_metadata.k", "a string, a number or a boolean"},
+	{newID + `"internal_metadata":{"k":[1]}}`, "internal_metadata.k", "a string, a number or a boolean"},
+	{newID + `"internal_metadata":"x"}`, "internal_metadata", "an object"},
+	{newID + `"set_tags":{"a":1}}`, "set_tags", "update"},
+}
+
+var badUpdates = []refusal{
+	{`null`, "a VM", "is a JSON object"},
+	{`{"uuid":"` + two + `"}`, "uuid", "cannot change"},
+	{`{"quota":1,"alias":"two"}`, "alias", "already"},
+	{`{"quota":1,"ram":[]}`, "ram", "must be a number"},
+	{`{"nics":[{"mac":"x"}]}`, "nics.0.mac", "must be a MAC"},
+	{`{"quota":1,"add_nics":[{"mac":"` + mac + `"}]}`, "add_nics", "already"},
+	{`{"add_nics":[{"ip":"10.0.0.1"}]}`, "add_nics", "mac: missing"},
+	{`{"add_nics":[{"mac":"` + otherMAC + `"}],"update_nics":[{"mac":"02:08:20:aa:bb:03"}]}`, "update_nics", "no mac"},
+	{`{"remove_nics":["` + otherMAC + `"]}`, "remove_nics", "no mac"},
+	{`{"remove_disks":[7]}`, "remove_disks", "an array of strings"},
+	{`{"add_disks":[{"path":"/e","size":"big"}]}`, "disks.1.size", "must be a number"},
+	{`{"set_tags":[]}`, "set_tags", "an object"},
+	{`{"set_tags":{"a":{}}}`, "tags", "strings, numbers and booleans"},
+	{`{"quota":1,"set_customer_metadata":{"a":"b","k":null}}`, "set_customer_metadata.k", "a string, a number or a boolean"},
+	{`{"remove_customer_metadata":["k"],"set_internal_metadata":{"k":{}}}`, "set_internal_metadata.k", "a string, a number or a boolean"},
+	{`{"remove_customer_metadata":"k"}`, "remove_customer_metadata", "an array of strings"},
+}
+
 // TestRefusedPayloads: what is wrong with a payload is said by its field and its rule,
 // by the ctl and by the command line alike, and changes nothing that anybody sees.
 func TestRefusedPayloads(t *testing.T) {
 	s := start(t, "--data", "")
-	const mac, otherMAC = "02:08:20:aa:bb:01", "02:08:20:aa:bb:02"
-	one, two := testenv.UUID(1), testenv.UUID(2)
 	s.verb(`create {"uuid":%q,"alias":"one","vsock_cid":7,"nics":[{"mac":%q}],"disks":[{"path":"/d"}],"customer_metadata":{"k":"v"}}`, one, mac)
 	s.verb(`create {"uuid":%q,"alias":"two","ram":512}`, two)
 	f := follow(s.events("?since=0"))
 	f.until(func() bool { return true })
 	before, tree := s.get("/vms"), s.file("vms", one, "vm.json")
-
-	id := fmt.Sprintf(`"uuid":%q,`, testenv.UUID(3))
-	for _, c := range []struct{ payload, field, rule string }{
-		{`[]`, "a VM", "is a JSON object"},
-		{`{"uuid":7}`, "uuid", "must be a UUID"},
-		{`{"uuid":"01b2c898-945f-11e1-a523"}`, "uuid", "must be a UUID"},
-		{`{"uuid":"` + one + `"}`, "uuid", "already"},
-		{`{` + id + `"alias":"two"}`, "alias", "already"},
-		{`{` + id + `"alias":3}`, "alias", "must be a string"},
-		{`{` + id + `"vsock_cid":7}`, "vsock_cid", "already"},
-		{`{` + id + `"vsock_cid":2}`, "vsock_cid", "from 3"},
-		{`{` + id + `"owner_uuid":"me"}`, "owner_uuid", "must be a UUID"},
-		{`{` + id + `"ram":"much"}`, "ram", "must be a number"},
-		{`{` + id + `"autoboot":"yes"}`, "autoboot", "true or false"},
-		{`{` + id + `"nics":{}}`, "nics", "an array of objects"},
-		{`{` + id + `"nics":[{"mac":"02:08:20:aa:bb"}]}`, "nics.0.mac", "must be a MAC"},
-		{`{` + id + `"nics":[{"mac":"` + mac + `"},{"mac":"` + strings.ToUpper(mac) + `"}]}`, "nics.1.mac", "twice"},
-		{`{` + id + `"tags":{"a":[]}}`, "tags", "strings, numbers and booleans"},
-		{`{` + id + `"customer_metadata":{"k":{}}}`, "customer_metadata.k", "a string, a number or a boolean"},
-		{`{` + id + `"customer_metadata":{"k":null}}`, "customer_metadata.k", "a string, a number or a boolean"},
-		{`{` + id + `"internal_metadata":{"k":[1]}}`, "internal_metadata.k", "a string, a number or a boolean"},
-		{`{` + id + `"internal_metadata":"x"}`, "internal_metadata", "an object"},
-		{`{` + id + `"set_tags":{"a":1}}`, "set_tags", "update"},
-	} {
-		s.refuses("create ", []string{"vm", "create"}, c.payload, c.field, c.rule)
+	for _, r := range badCreates {
+		s.refuses(r, "create ", "vm", "create")
 	}
-	for _, c := range []struct{ patch, field, rule string }{
-		{`null`, "a VM", "is a JSON object"},
-		{`{"uuid":"` + two + `"}`, "uuid", "cannot change"},
-		{`{"quota":1,"alias":"two"}`, "alias", "already"},
-		{`{"quota":1,"ram":[]}`, "ram", "must be a number"},
-		{`{"nics":[{"mac":"x"}]}`, "nics.0.mac", "must be a MAC"},
-		{`{"quota":1,"add_nics":[{"mac":"` + mac + `"}]}`, "add_nics", "already"},
-		{`{"add_nics":[{"ip":"10.0.0.1"}]}`, "add_nics", "mac: missing"},
-		{`{"add_nics":[{"mac":"` + otherMAC + `"}],"update_nics":[{"mac":"02:08:20:aa:bb:03"}]}`, "update_nics", "no mac"},
-		{`{"remove_nics":["` + otherMAC + `"]}`, "remove_nics", "no mac"},
-		{`{"remove_disks":[7]}`, "remove_disks", "an array of strings"},
-		{`{"add_disks":[{"path":"/e","size":"big"}]}`, "disks.1.size", "must be a number"},
-		{`{"set_tags":[]}`, "set_tags", "an object"},
-		{`{"set_tags":{"a":{}}}`, "tags", "strings, numbers and booleans"},
-		{`{"quota":1,"set_customer_metadata":{"a":"b","k":null}}`, "set_customer_metadata.k", "a string, a number or a boolean"},
-		{`{"remove_customer_metadata":["k"],"set_internal_metadata":{"k":{}}}`, "set_internal_metadata.k", "a string, a number or a boolean"},
-		{`{"remove_customer_metadata":"k"}`, "remove_customer_metadata", "an array of strings"},
-	} {
-		s.refuses("update "+one+" ", []string{"vm", "update", one}, c.patch, c.field, c.rule)
+	for _, r := range badUpdates {
+		s.refuses(r, "update "+one+" ", "vm", "update", one)
 	}
 	if d := cmp.Diff(before, s.get("/vms")); d != "" {
 		t.Errorf("/vms has changed:\n%s", d)
@@ -83,19 +94,19 @@ func TestRefusedPayloads(t *testing.T) {
 
 // refuses runs a payload by the ctl and by the command line; both must refuse it by its
 // field and its rule.
-func (s *server) refuses(verb string, command []string, payload, field, rule string) {
+func (s *server) refuses(r refusal, verb string, command ...string) {
 	s.Helper()
 	file := filepath.Join(s.Dir, "payload.json")
-	if err := os.WriteFile(file, []byte(payload), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(r.payload), 0o600); err != nil {
 		s.Fatal(err)
 	}
 	out, code := s.meta9(append(command, "-f", file)...)
-	if code != 1 || !strings.Contains(out, field) || !strings.Contains(out, rule) {
-		s.Errorf("%v %s: exit %d: %s", command, payload, code, out)
+	if code != 1 || !strings.Contains(out, r.field) || !strings.Contains(out, r.rule) {
+		s.Errorf("%v %s: exit %d: %s", command, r.payload, code, out)
 	}
-	err := s.Ctl(verb + payload)
-	if err == nil || !strings.Contains(err.Error(), field) || !strings.Contains(err.Error(), rule) {
-		s.Errorf("%s%s: %v", verb, payload, err)
+	err := s.Ctl(verb + r.payload)
+	if err == nil || !strings.Contains(err.Error(), r.field) || !strings.Contains(err.Error(), r.rule) {
+		s.Errorf("%s%s: %v", verb, r.payload, err)
 	}
 }
 
