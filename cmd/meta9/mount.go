@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -61,17 +62,16 @@ func newMount(a *app) *cobra.Command {
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: completeMount,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			m.source = cmp.Or(a.addr, os.Getenv("META9_ADDR"), defaultPort)
 			if len(args) == 2 {
 				m.source = args[0]
-			} else {
-				m.source = a.mountSource()
 			}
 			m.list = strings.Join(options, ",")
 			if err := m.prepare(args[len(args)-1]); err != nil {
 				return err
 			}
 			if foreground || m.ready >= 0 {
-				return m.keep(cmd.Context())
+				return m.serve(cmd.Context())
 			}
 			return m.detach(cmd.Context())
 		},
@@ -86,38 +86,20 @@ func newMount(a *app) *cobra.Command {
 	return cmd
 }
 
-// mountSource is the ADDR that was not given.
-func (a *app) mountSource() string {
-	if a.addr != "" {
-		return a.addr
-	}
-	if env := os.Getenv("META9_ADDR"); env != "" {
-		return env
-	}
-	return defaultPort
-}
-
 // prepare checks all that can be checked before somebody is asked.
 func (m *mounting) prepare(dir string) (err error) {
 	if m.opt, err = parseMountOptions(m.list, m.sloppy); err != nil {
 		return err
 	}
-	m.mumble = firstOf(m.mumble, m.opt.mumble)
-	m.cert = firstOf(m.cert, m.opt.cert)
-	m.key = firstOf(m.key, m.opt.key)
-	m.ca = firstOf(m.ca, m.opt.ca)
+	m.mumble = cmp.Or(m.mumble, m.opt.mumble)
+	m.cert = cmp.Or(m.cert, m.opt.cert)
+	m.key = cmp.Or(m.key, m.opt.key)
+	m.ca = cmp.Or(m.ca, m.opt.ca)
 	if !mayMount() {
 		return errNotRoot
 	}
 	m.dir, err = mountPoint(dir)
 	return err
-}
-
-func firstOf(s, otherwise string) string {
-	if s != "" {
-		return s
-	}
-	return otherwise
 }
 
 // errNotRoot is why nobody else can mount; it is os.ErrPermission.
@@ -180,7 +162,7 @@ func dialed(addr string) string {
 	return kind + ":" + abs
 }
 
-// completeMount completes to the ports that are there, and to folders.
+// completeMount completes to folders, which a path of ADDR and DIR are in.
 func completeMount(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 1 {
 		return nil, cobra.ShellCompDirectiveNoFileComp

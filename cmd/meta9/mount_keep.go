@@ -33,8 +33,8 @@ const (
 	linesAtOnce = 10
 )
 
-// keep mounts, and carries the mount until somebody unmounts it or ctx ends.
-func (m *mounting) keep(ctx context.Context) error {
+// serve mounts, and carries the mount until somebody unmounts it or ctx ends.
+func (m *mounting) serve(ctx context.Context) error {
 	if m.ready < 0 { // a daemon has no terminal that could go
 		var stop context.CancelFunc
 		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)

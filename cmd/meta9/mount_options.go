@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -69,7 +70,10 @@ var kernelOptions = []string{
 }
 
 // keeperOptions would make another transport than the keeper's.
-var keeperOptions = []string{"trans", "port", "rfdno", "wfdno", "rq", "sq", "timeout", "privport", "remount", "bind", "move"}
+var keeperOptions = []string{"trans", "port", "rfdno", "wfdno", "rq", "sq", "timeout", "privport"}
+
+// otherActions are no mounting.
+var otherActions = []string{"remount", "bind", "rbind", "move"}
 
 // parseMountOptions reads -o. sloppy: what nobody knows is left out.
 func parseMountOptions(list string, sloppy bool) (mountOptions, error) {
@@ -87,7 +91,7 @@ func (o *mountOptions) parse(word string, sloppy bool) error {
 	name, value, _ := strings.Cut(word, "=")
 	general, ok := generalOptions[name]
 	switch {
-	case word == "", among(otherPrograms, name), strings.HasPrefix(name, "x-"), strings.HasPrefix(name, "X-"):
+	case word == "", slices.Contains(otherPrograms, name), strings.HasPrefix(name, "x-"), strings.HasPrefix(name, "X-"):
 	case ok && general.clear:
 		o.flags &^= general.flag
 	case ok:
@@ -96,25 +100,18 @@ func (o *mountOptions) parse(word string, sloppy bool) error {
 		return o.setVersion(value)
 	case name == "msize":
 		return o.setMsize(value)
-	case among(kernelOptions, name):
+	case slices.Contains(kernelOptions, name):
 		o.data = append(o.data, word) // of several, the kernel takes the last
 	case o.own(name) != nil:
 		*o.own(name) = value
-	case among(keeperOptions, name):
-		return misused("-o %s: 'meta9 mount' makes the transport itself, and mounts anew only", word)
+	case slices.Contains(keeperOptions, name):
+		return misused("-o %s: 'meta9 mount' makes the transport itself", word)
+	case slices.Contains(otherActions, name):
+		return misused("-o %s: not of a mount of meta9's; umount and mount again", word)
 	case !sloppy:
 		return misused("-o %s: there is no such option", word)
 	}
 	return nil
-}
-
-func among(list []string, name string) bool {
-	for _, s := range list {
-		if s == name {
-			return true
-		}
-	}
-	return false
 }
 
 // own is where the value of an option of meta9's goes; nil: it is none.
@@ -133,7 +130,7 @@ func (o *mountOptions) own(name string) *string {
 }
 
 func (o *mountOptions) setVersion(s string) error {
-	if !among([]string{"9p2000.L", "9p2000.u", "9p2000"}, s) {
+	if !slices.Contains([]string{"9p2000.L", "9p2000.u", "9p2000"}, s) {
 		return misused("-o version=%s: it is 9p2000.L, 9p2000.u or 9p2000", s)
 	}
 	o.version = s

@@ -47,7 +47,7 @@ func TestMountOptionsRefused(t *testing.T) {
 		"ro,chache=none":  "chache=none",
 		"trans=tcp":       "makes the transport itself",
 		"rfdno=3":         "makes the transport itself",
-		"remount,ro":      "mounts anew only",
+		"remount,ro":      "umount and mount again",
 		"msize=0":         "from 4096 to 1048576",
 		"msize=1048577":   "from 4096 to 1048576",
 		"msize=4k":        "from 4096 to 1048576",

@@ -32,7 +32,8 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"meta9": main
 //	daemon stop|kill|pause|resume   SIGTERM, SIGKILL (both are waited for), SIGSTOP, SIGCONT
 //	exits N PROGRAM ARG...          run it, with the exit code N
 //
-// and the conditions [root] and [port]: who runs them is, and this machine has, such.
+// and the conditions [mount] and [port]: who runs them may mount, and this machine
+// has virtio-serial ports.
 func TestScripts(t *testing.T) {
 	meta9d := buildDaemon(t)
 	testscript.Run(t, testscript.Params{
@@ -47,8 +48,8 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
-			case "root":
-				return os.Geteuid() == 0, nil
+			case "mount":
+				return mayMount(), nil
 			case "port":
 				found, err := filepath.Glob("/sys/class/virtio-ports/*")
 				return found != nil, err
