@@ -136,34 +136,31 @@ func TestNumbersOfMumble(t *testing.T) {
 
 // A server without numbers knows nothing of the session.
 func TestNumbersAreGone(t *testing.T) {
-	f := newFake(t)
+	f, s := newFake(t), newRealServer(t, time.Hour)
 	var other atomic.Bool
-	p := newPending(t, time.Hour, client.Options{})
 	c, err := client.Dial(t.Context(), "either", client.Options{Dial: func(ctx context.Context) (net.Conn, error) {
 		if other.Load() {
 			return f.Dial(ctx)
 		}
-		return p.Dial(ctx)
+		return s.Dial(ctx)
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	before := p.server.Stats().Requests
+	s.create(c)
+	entered, release := s.engine.Block()
+	defer release()
 	change := make(chan error)
-	go func() { change <- c.WriteFile(t.Context(), onceKeys+"b", []byte("v")) }()
-	until(t, "the change is there", func() bool { return p.server.Stats().Requests > before })
+	go func() { change <- c.WriteFile(t.Context(), onceKeys+"a", []byte("v")) }()
+	<-entered
 	other.Store(true)
-	p.drop(false)
+	s.drop(false)
 	if err := <-change; !errors.Is(err, client.ErrUnknown) {
 		t.Errorf("the change: %v", err)
 	}
 	if _, err := c.Stat(t.Context(), "keys"); err != nil || c.Dialect() != "9P2000.e" {
 		t.Errorf("%s: %v", c.Dialect(), err)
-	}
-	p.release()
-	if err := errors.Join(<-p.change, <-p.read); err != nil {
-		t.Errorf("the other client: %v", err)
 	}
 }
 
