@@ -20,5 +20,6 @@
 // In either way a third of the cuts closes at once; in a third no more replies pass
 // for a moment before that, so that requests are executed and nobody hears of it; in
 // a third no more requests do. Beside these cuts, one frame or packet of 40 that
-// goes to the guest is torn: some of its bytes pass, and then the link is cut.
+// goes to the guest is torn, of the long ones one of 8: some of its bytes pass, and
+// then the link is cut.
 package mount

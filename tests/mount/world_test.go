@@ -81,11 +81,8 @@ func newWorld(t *testing.T, via string, o daemon.Options, flags ...string) *worl
 	return w
 }
 
-// link is the socket for virtio-serial ports.
-func (w *world) link() string { return filepath.Join(w.Run9(), uuid, "link.sock") }
-
-// Run9 is the daemon's run folder: Guest has a Run, too.
-func (w *world) Run9() string { return w.Daemon.Run() }
+// link is the socket for virtio-serial ports. (Guest has a Run, too.)
+func (w *world) link() string { return filepath.Join(w.Daemon.Run(), uuid, "link.sock") }
 
 // listener is where meta9d listens by now.
 func (w *world) listener() string {
