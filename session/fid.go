@@ -13,6 +13,7 @@ type fid struct {
 	auth    bool
 	rclose  bool       // it is removed when it is clunked
 	folder  bool       // it is open, and a folder
+	stream  bool       // it is open, and its reads wait for lines (fs.Pauser)
 	making  bool       // a change that runs is a create, which all later ones wait for
 	flags   fs.Flags   // how it is open
 	ref     *fs.Ref    // nil: auth
@@ -100,11 +101,17 @@ func (s *session) add(f *fid) {
 		s.fids = make(map[uint32]*fid)
 	}
 	s.fids[f.num] = f
+	if f.stream {
+		s.streams++
+	}
 	s.nfids.Store(int32(len(s.fids)))
 }
 
 // remove frees the fid's number.
 func (s *session) remove(f *fid) {
 	delete(s.fids, f.num)
+	if f.stream {
+		s.streams--
+	}
 	s.nfids.Store(int32(len(s.fids)))
 }

@@ -18,7 +18,7 @@ type Limits struct {
 	VMSessions  int           // sessions with a key of one VM, live and parked
 	Conns       int           // connections of all; those of nobody are at most half as many, so that no stranger shuts out a VM
 	Parked      int           // parked sessions of all
-	ParkedBytes int64         // memory of parked sessions, estimated
+	ParkedBytes int64         // memory of parked sessions, estimated; those of one VM have a 16th of it
 	AuthTime    time.Duration // how long a connection may be nobody's
 	TakeOver    time.Duration // how long a resume waits for what the old connection has begun
 }
@@ -37,6 +37,10 @@ var DefaultLimits = Limits{
 	AuthTime:    10 * time.Second,
 	TakeOver:    10 * time.Second,
 }
+
+// vmParkedBytes is one VM's share of ParkedBytes, lest it pushes out the others'.
+// It is no less than the largest session takes.
+func (l *Limits) vmParkedBytes() int64 { return max(l.ParkedBytes/16, 16<<20) }
 
 // withDefaults is l with its zero fields filled in.
 func (l Limits) withDefaults() Limits {

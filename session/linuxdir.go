@@ -83,7 +83,8 @@ func trename(c *conn, m *wire.Msg) error {
 }
 
 // alter enters a change that the fid of m is asked for and that has nothing to
-// say but how it ended.
+// say but how it ended. Names that wait count like data: they have not been
+// looked at yet, and may be long.
 func (c *conn) alter(m *wire.Msg, t wire.Type, change func(f *fid, done func(error))) error {
 	f, err := c.sess.file(m.Fid)
 	if err != nil {
@@ -92,7 +93,7 @@ func (c *conn) alter(m *wire.Msg, t wire.Type, change func(f *fid, done func(err
 	if err := c.mayWait(); err != nil {
 		return err
 	}
-	r := &request{tag: m.Tag, fid: f, reply: func(r *request) { r.c.reply(r, t) }}
+	r := &request{tag: m.Tag, fid: f, size: len(m.Name) + len(m.Ext), reply: func(r *request) { r.c.reply(r, t) }}
 	c.begin(r, true, func() { change(f, r.ended) })
 	return nil
 }

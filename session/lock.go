@@ -13,10 +13,12 @@ import (
 
 // The bounds of locks: on one file, and what one session holds. What would pass
 // them, an unlock that splits a lock included, is refused as by a full lock table
-// (LockStatusError, which is ENOLCK).
+// (LockStatusError, which is ENOLCK). And of who waits for those of one file, as
+// each lock that goes makes all of them try again: the rest is LockStatusBlocked.
 const (
 	maxFileLocks    = 1024
 	maxSessionLocks = 1024
+	maxFileWaits    = 256
 )
 
 // span is a range of bytes of a file, both ends in it.
@@ -177,13 +179,16 @@ func (f *fileLocks) wake() {
 }
 
 // wait enters a request that waits for l; ready: nothing is in its way any more,
-// and woken is not called.
+// and woken is not called. No cancel: too many wait already.
 func (t *lockTable) wait(path uint64, l *lock, r *request) (cancel func(), ready bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.files[path]
 	if f == nil || f.conflict(l) == nil {
 		return func() {}, true
+	}
+	if len(f.waits) >= maxFileWaits {
+		return nil, false
 	}
 	f.waits = append(f.waits, r)
 	return func() { t.forget(path, r) }, false
@@ -226,13 +231,16 @@ func (t *lockTable) drop(path uint64, owner *fid) {
 	if f == nil {
 		return
 	}
+	before := len(f.held)
 	f.held = slices.DeleteFunc(f.held, func(l lock) bool {
 		if l.fid == owner {
 			l.sess.locks--
 		}
 		return l.fid == owner
 	})
-	f.wake()
+	if len(f.held) < before {
+		f.wake()
+	}
 	t.tidy(path, f)
 }
 
@@ -296,7 +304,7 @@ func (c *conn) lockStatus(tag uint16, status p9.LockStatus) {
 // awaitLock enters a Tlock that waits; a Tflush or the fid's clunk ends it. Locks
 // take at most half of what may wait on a connection: whoever has the lock that
 // the others wait for must still be able to write. The rest ask again, as Linux
-// does after 30 s.
+// does after 30 s, and so do those for whom there is no room at the file.
 func (c *conn) awaitLock(tag uint16, f *fid, l lock) {
 	if len(c.waiting) >= c.srv.cfg.Limits.Waiting/2 {
 		c.lockStatus(tag, p9.LockStatusBlocked)
@@ -311,21 +319,28 @@ func (c *conn) awaitLock(tag uint16, f *fid, l lock) {
 func (r *request) watchLock(l *lock) {
 	cancel, ready := r.c.srv.locks.wait(r.fid.ref.QID().Path, l, r)
 	r.cancel = cancel
-	if ready {
+	switch {
+	case ready:
 		r.put()
+	case cancel == nil:
+		r.locked(p9.LockStatusBlocked)
 	}
+}
+
+// locked answers a Tlock that has waited.
+func (r *request) locked(status p9.LockStatus) {
+	delete(r.c.waiting, r.tag)
+	r.c.lockStatus(r.tag, status)
 }
 
 // lockAgain tries once more after some lock of the file went.
 func (r *request) lockAgain(l *lock) {
-	c := r.c
-	status := c.srv.locks.set(r.fid.ref.QID().Path, *l, lockRange)
+	status := r.c.srv.locks.set(r.fid.ref.QID().Path, *l, lockRange)
 	if status == p9.LockStatusBlocked {
 		r.watchLock(l)
 		return
 	}
-	delete(c.waiting, r.tag)
-	c.lockStatus(r.tag, status)
+	r.locked(status)
 }
 
 // tgetlock tells which lock would be in the way.

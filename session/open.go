@@ -32,13 +32,33 @@ func (c *conn) open(tag uint16, f *fid, flags fs.Flags, rclose bool, t wire.Type
 		return err
 	}
 	f.opened(h, flags, rclose)
+	if err := c.countStream(f); err != nil {
+		f.drop()
+		return err
+	}
 	c.answer(&wire.Msg{Type: t, Tag: tag, QID: f.ref.QID(), Iounit: c.iounit()})
+	return nil
+}
+
+// countStream refuses a stream when as many are open as could wait. Each keeps
+// what it gave last, so that a great many take more than all else that fids are.
+func (c *conn) countStream(f *fid) error {
+	limit := c.srv.cfg.Limits.Waiting
+	switch {
+	case !f.stream:
+		return nil
+	case c.sess.streams >= limit:
+		f.stream, f.rclose = false, false
+		return errs.New(errs.TooManyFids, "%d files of events are open, the limit", limit)
+	}
+	c.sess.streams++
 	return nil
 }
 
 func (f *fid) opened(h fs.Handle, flags fs.Flags, rclose bool) {
 	f.handle, f.flags, f.rclose = h, flags, rclose
 	f.folder = f.ref.IsDir()
+	_, f.stream = h.(fs.Pauser)
 }
 
 // iounit is what fits a Twrite or an Rread of any dialect, as Plan 9 counts it.
@@ -108,7 +128,7 @@ func (c *conn) create(f *fid, n creation) error {
 	if err := c.mayWait(); err != nil {
 		return err
 	}
-	r := &request{tag: n.tag, fid: f, reply: func(r *request) { r.created(&n) }}
+	r := &request{tag: n.tag, fid: f, size: len(n.name), reply: func(r *request) { r.created(&n) }}
 	c.begin(r, true, func() {
 		f.making = true
 		f.ref.Create(n.name, n.flags, n.dir, r.made)

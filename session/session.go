@@ -21,6 +21,7 @@ type session struct {
 	view    *fs.View // nil before the first attach
 	fids    map[uint32]*fid
 	nfids   atomic.Int32 // len(fids), for sessions/
+	streams int          // of its fids, those that are open streams
 	locks   int          // held by its fids; written under lockTable.mu too
 	numbers numbers      // of a numbered dialect
 	carried *carried     // nil: the owner has what waits

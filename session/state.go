@@ -94,6 +94,7 @@ func (s *Server) Restore(st State) error {
 	if err != nil {
 		return err
 	}
+	n.size = n.estimate()
 	s.mu.Lock()
 	gone := s.keep(n)
 	if n.kept {

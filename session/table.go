@@ -32,6 +32,7 @@ type vmUse struct {
 	conns  int
 	kept   int       // sessions with a key, parked ones included
 	parked list.List // of *session, the longest parked first
+	bytes  int64     // the sizes of the parked ones
 }
 
 // use is the VM's, made when it is not there.
@@ -126,19 +127,26 @@ func (s *Server) release(n *session) []*session {
 	return []*session{n}
 }
 
-// park keeps n, which has a key, without an owner. What waits of it is carried.
+// park keeps n, which has a key and whose size is known, without an owner. What
+// waits of it is carried. Where there is no room the longest parked go: first the
+// VM's own, when it has more than its share.
 func (s *Server) park(n *session) (gone []*session) {
 	n.owner, n.since = nil, s.cfg.Now()
-	n.size = n.estimate()
 	n.place = s.parked.PushBack(n)
-	if n.who.VM != "" {
-		n.vmPlace = s.use(n.who.VM).parked.PushBack(n)
-	}
 	s.bytes += n.size
+	if vm := n.who.VM; vm != "" {
+		u := s.use(vm)
+		n.vmPlace = u.parked.PushBack(n)
+		u.bytes += n.size
+		for l := &s.cfg.Limits; s.use(vm).bytes > l.vmParkedBytes(); {
+			gone = append(gone, s.release(s.use(vm).parked.Front().Value.(*session))...)
+		}
+		s.tidy(vm)
+	}
 	for s.parked.Len() > s.cfg.Limits.Parked || s.bytes > s.cfg.Limits.ParkedBytes {
-		s.stats.Expired.Add(1)
 		gone = append(gone, s.release(s.oldest())...)
 	}
+	s.stats.Expired.Add(int64(len(gone)))
 	if s.parked.Len() == 1 {
 		s.arm()
 	}
@@ -151,7 +159,9 @@ func (s *Server) oldest() *session { return s.parked.Front().Value.(*session) }
 func (s *Server) unpark(n *session) {
 	s.parked.Remove(n.place)
 	if n.vmPlace != nil {
-		s.use(n.who.VM).parked.Remove(n.vmPlace)
+		u := s.use(n.who.VM)
+		u.parked.Remove(n.vmPlace)
+		u.bytes -= n.size
 	}
 	s.bytes -= n.size
 	n.place, n.vmPlace = nil, nil
@@ -195,6 +205,7 @@ func (s *Server) leave(n *session, mayPark bool) {
 	mayPark = mayPark && n.view != nil
 	if mayPark {
 		n.view.Park()
+		n.size = n.estimate() // no lock is needed for that, and it may take long
 	}
 	s.mu.Lock()
 	var gone []*session

@@ -26,7 +26,7 @@ type request struct {
 
 	// A change.
 	reply  func(r *request) // writes the reply; the monitor is held
-	size   int              // bytes of data that it holds
+	size   int              // bytes of data and names that it holds
 	n      int              // what became of it: set before the request is put
 	err    error
 	ref    *fs.Ref
@@ -45,7 +45,7 @@ type waits struct {
 	most    int        // there were in waiting, since it was made
 	changes int        // of them, changes
 	flushes int        // of them, Tflushes: they end with a change
-	held    int        // bytes of data that the changes hold
+	held    int        // bytes of data and names that the changes hold
 	stalled []*request // blocking reads that go on once replies are sent
 	serving bool       // whoever has the monitor will collect before he gives it up
 }

@@ -1,0 +1,162 @@
+package session_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
+	"meta9/session"
+	"meta9/session/wire"
+)
+
+// What a guest may make the server hold, where a limit of DESIGN stands for it.
+
+// TestLongNamesWait: the names in changes that wait count like the bytes of writes.
+func TestLongNamesWait(t *testing.T) {
+	const limit, renames = 1 << 20, 60
+	w := newWorld(t, func(c *session.Config) { c.Limits.Unsent = limit })
+	a := w.deaf("vm")
+	a.do(w, &wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: wire.MaxMsize, Version: "9P2000.L"}, wire.Rversion)
+	a.d = wire.L
+	a.do(w, &wire.Msg{Type: wire.Tattach, Afid: wire.NoFid}, wire.Rattach)
+	a.do(w, &wire.Msg{Type: wire.Twalk, Newfid: 1, Names: []string{"keys"}}, wire.Rwalk)
+	a.do(w, &wire.Msg{Type: wire.Twalk, Newfid: 2, Names: []string{"keys"}}, wire.Rwalk)
+	_, release := w.engine.Block()
+	t.Cleanup(release)
+	long := strings.Repeat("n", 60<<10)
+	msgs := []*wire.Msg{{Type: wire.Tlcreate, Fid: 1, Name: "new"}}
+	msgs[0].L.Flags = uint32(p9.WriteOnly)
+	for i := range renames {
+		msgs = append(msgs, &wire.Msg{Type: wire.Trenameat, Tag: uint16(1 + i), Fid: 1, Newfid: 2, Name: long, Ext: long})
+	}
+	start := a.sent.Load()
+	a.send(w, msgs...)
+	// What the limit lets in, one message past it, and what a socket holds.
+	if took := steady(w, a.sent.Load) - start; took > limit+8*int64(len(long)) {
+		t.Errorf("%d bytes were taken", took)
+	}
+	release()
+	for range msgs {
+		a.receive()
+	}
+}
+
+// TestOpenStreams: each open stream keeps what it gave last, so that a connection
+// has no more of them than could wait.
+func TestOpenStreams(t *testing.T) {
+	const limit = 5
+	w := newWorld(t, func(c *session.Config) { c.Limits.Waiting = limit })
+	c := w.dial("unix", peers["vm"])
+	c.hello("9P2000.e")
+	open := func(fid uint32) *wire.Msg {
+		c.do(&wire.Msg{Type: wire.Twalk, Newfid: fid, Names: []string{"events"}}, wire.Rwalk)
+		c.send(&wire.Msg{Type: wire.Topen, Fid: fid})
+		return c.receive()
+	}
+	for fid := uint32(1); fid <= limit; fid++ {
+		if m := open(fid); m.Type != wire.Ropen {
+			t.Fatalf("stream %d: %s", fid, m)
+		}
+	}
+	if m := open(100); m.Type != wire.Rerror || !strings.HasPrefix(m.Ename, errs.TooManyFids.Text()) {
+		t.Errorf("one too many: %s", m)
+	}
+	c.do(&wire.Msg{Type: wire.Tclunk, Fid: 3}, wire.Rclunk)
+	c.do(&wire.Msg{Type: wire.Tremove, Fid: 4}, wire.Rerror)
+	for fid := uint32(101); fid <= 102; fid++ {
+		if m := open(fid); m.Type != wire.Ropen {
+			t.Errorf("in the place of one that is closed: %s", m)
+		}
+	}
+	if m := open(103); m.Type != wire.Rerror {
+		t.Errorf("one too many again: %s", m)
+	}
+}
+
+// TestLockWaits: of the requests for one file's locks a bounded number waits here,
+// since each lock that goes has all of them try again. Who comes later asks again.
+func TestLockWaits(t *testing.T) {
+	const each, conns, most = 100, 3, 256
+	w := newWorld(t, func(c *session.Config) { c.Limits.Waiting = 2 * each })
+	w.put("key", "value")
+	open := func(number int) *numbered {
+		n := w.numbered(wire.LE, number, nil)
+		n.walk(1, "keys", "key")
+		n.lopen(1, p9.ReadWrite)
+		return n
+	}
+	holder := open(0)
+	if s := holder.lock(1, p9.WriteLock, 0, 0); s != p9.LockStatusOK {
+		t.Fatal(s)
+	}
+	refused := 0
+	var waiters []*numbered
+	for i := range conns {
+		n := open(1 + i)
+		waiters = append(waiters, n)
+		for j := range uint16(each) {
+			m := tlock(1, p9.ReadLock, uint64(j), 1)
+			m.Tag, m.L.Flags = 2+j, uint32(p9.LockFlagsBlock)
+			n.ask(m)
+		}
+		refused += n.locks(t, p9.LockStatusBlocked, &wire.Msg{Type: wire.Tstatfs, Tag: 1})
+	}
+	if refused != conns*each-most {
+		t.Errorf("%d are told to ask again, want %d", refused, conns*each-most)
+	}
+	holder.lock(1, p9.Unlock, 0, 0)
+	for i, n := range waiters {
+		for range min(each, most-i*each) {
+			if m := n.receive(); m == nil || m.Type != wire.Rlock || m.L.Status != p9.LockStatusOK {
+				t.Fatalf("connection %d: %v", i, m)
+			}
+		}
+	}
+}
+
+// locks counts the Rlocks that come before the reply to last; all have that status.
+func (n *numbered) locks(t *testing.T, status p9.LockStatus, last *wire.Msg) (count int) {
+	t.Helper()
+	for n.ask(last); ; count++ {
+		switch m := n.receive(); {
+		case m == nil:
+			t.Fatal("the connection has ended")
+		case m.Tag == last.Tag:
+			return count
+		case m.Type != wire.Rlock || m.L.Status != status:
+			t.Fatalf("got %s", m)
+		}
+	}
+}
+
+// TestParkedShare: one VM cannot push out the parked sessions of another.
+func TestParkedShare(t *testing.T) {
+	const share, fids = 16 << 20, 4095
+	w := newWorld(t, func(c *session.Config) { c.Limits.ParkedBytes = share + share/4 })
+	other := w.dial("unix", peers["vm2"])
+	other.do(version(), wire.Rversion)
+	other.do(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(0)}, wire.Rerror)
+	other.do(&wire.Msg{Type: wire.Tattach, Tag: 1, Afid: wire.NoFid}, wire.Rattach)
+	other.nc.Close()
+	w.until("the parked session", func() bool { return w.server.Stats().Parked == 1 })
+	var walks []*wire.Msg
+	for fid := range uint32(fids) {
+		walks = append(walks, &wire.Msg{Type: wire.Twalk, Newfid: 1 + fid})
+	}
+	for i := range 10 {
+		n := w.numbered(wire.LE, 1+i, nil)
+		for _, m := range walks {
+			n.do(m, wire.Rwalk)
+		}
+		n.nc.Close()
+		w.until("the end of the connection", func() bool { return w.server.Stats().Conns == 0 })
+		if st := w.server.Stats(); st.ParkedBytes > share+share/16 {
+			t.Fatalf("%d sessions of one VM, and %d bytes are parked", i+1, st.ParkedBytes)
+		}
+	}
+	back := w.dial("unix", peers["vm2"])
+	back.do(version(), wire.Rversion)
+	back.do(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(0)}, wire.Rsession)
+}
