@@ -3,6 +3,7 @@ package hostile
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 
@@ -16,7 +17,8 @@ import (
 func TestRandomRequests(t *testing.T) {
 	g := newTarget(t, "")
 	var wg sync.WaitGroup
-	for i, version := range []string{"9P2000", "9P2000.u", "9P2000.e", "9P2000", "9P2000.u", "9P2000.e"} {
+	versions := []string{"9P2000", "9P2000.u", "9P2000.e", "9P2000.L", "9P2000.L.e", "9P2000.e.n"}
+	for i, version := range append(versions, versions...) {
 		c := g.dial(attacker)
 		wg.Go(func() {
 			defer c.Close()
@@ -69,7 +71,7 @@ func answers(c *raw.Conn, asked map[uint16]wire.Type) error {
 		if !ok {
 			return fmt.Errorf("%v for tag %d, which waits for nothing", r.Type, r.Tag)
 		}
-		if r.Type != t+1 && r.Type != wire.Rerror {
+		if r.Type != t+1 && r.Err() == nil {
 			return fmt.Errorf("%v answers %v", r.Type, t)
 		}
 		delete(asked, r.Tag)
@@ -84,6 +86,11 @@ type maker struct {
 }
 
 func (m maker) dotu() bool { return m.version == "9P2000.u" }
+
+func (m maker) linux() bool { return strings.HasPrefix(m.version, "9P2000.L") }
+
+// macros tells whether the dialect has Tsread and Tswrite.
+func (m maker) macros() bool { return strings.Contains(m.version, ".e") }
 
 func (m maker) fid() uint32 { return uint32(m.IntN(6)) }
 
@@ -106,13 +113,16 @@ func (m maker) data() raw.Data { return make(raw.Data, m.IntN(300)) }
 // attach brings fid 0 back, whatever the round before did to it.
 func (m maker) attach() []byte {
 	fields := []any{uint32(0), raw.NoFid, "", ""}
-	if m.dotu() {
+	if m.dotu() || m.linux() {
 		fields = append(fields, uint32(0))
 	}
 	return raw.Frame(wire.Tattach, 0, fields...)
 }
 
 func (m maker) request(tag uint16) []byte {
+	if m.linux() && m.IntN(3) > 0 {
+		return m.linuxRequest(tag)
+	}
 	switch m.IntN(16) {
 	case 0, 1, 2, 3:
 		return raw.Frame(wire.Twalk, tag, m.fid(), m.fid(), m.names())
@@ -137,7 +147,7 @@ func (m maker) request(tag uint16) []byte {
 	case 14:
 		return m.wstat(tag)
 	}
-	if m.version == "9P2000.e" && m.IntN(2) == 0 {
+	if m.macros() && m.IntN(2) == 0 {
 		return raw.Frame(wire.Tswrite, tag, m.fid(), m.names(), m.data())
 	}
 	return raw.Frame(wire.Tsread, tag, m.fid(), m.names())
