@@ -113,26 +113,30 @@ func TestPackets(t *testing.T) {
 	g := newTarget(t, "")
 	end := g.watch()
 	for what, attack := range map[string]func(p *port, link uint64) []byte{
-		"a Hello of the guest":   func(_ *port, link uint64) []byte { return pack(helloKind, link, 0, make([]byte, 8)) },
-		"a Hello of another":     func(*port, uint64) []byte { return pack(helloKind, 7, 0, make([]byte, 8)) },
-		"another link's data":    func(_ *port, link uint64) []byte { return pack(dataKind, link+1, 1, version) },
-		"data of link 0":         func(*port, uint64) []byte { return pack(dataKind, 0, 1, version) },
-		"a replay":               func(_ *port, link uint64) []byte { return bytes.Repeat(pack(dataKind, link, 1, version), 2) },
-		"a hole":                 func(_ *port, link uint64) []byte { return pack(dataKind, link, 2, version) },
-		"a wrong checksum":       func(*port, uint64) []byte { return damaged },
-		"64 KiB and a byte":      func(*port, uint64) []byte { return huge(64<<10 + 1) },
-		"4 GiB":                  func(*port, uint64) []byte { return huge(^uint32(0)) },
-		"a kind that is none":    func(_ *port, link uint64) []byte { return pack(9, link, 1, nil) },
-		"an end with data":       func(_ *port, link uint64) []byte { return pack(endKind, link, 1, version) },
-		"an end out of turn":     func(_ *port, link uint64) []byte { return pack(endKind, link, 5, nil) },
-		"an Ask of 9 bytes":      func(*port, uint64) []byte { return pack(askKind, 0, 0, make([]byte, 9)) },
-		"data after the end":     func(_ *port, link uint64) []byte { return append(pack(endKind, link, 1, nil), pack(dataKind, link, 2, version)...) },
+		"a Hello of the guest": func(_ *port, link uint64) []byte { return pack(helloKind, link, 0, make([]byte, 8)) },
+		"a Hello of another":   func(*port, uint64) []byte { return pack(helloKind, 7, 0, make([]byte, 8)) },
+		"another link's data":  func(_ *port, link uint64) []byte { return pack(dataKind, link+1, 1, version) },
+		"data of link 0":       func(*port, uint64) []byte { return pack(dataKind, 0, 1, version) },
+		"a replay":             func(_ *port, link uint64) []byte { return bytes.Repeat(pack(dataKind, link, 1, version), 2) },
+		"a hole":               func(_ *port, link uint64) []byte { return pack(dataKind, link, 2, version) },
+		"a wrong checksum":     func(*port, uint64) []byte { return damaged },
+		"64 KiB and a byte":    func(*port, uint64) []byte { return huge(64<<10 + 1) },
+		"4 GiB":                func(*port, uint64) []byte { return huge(^uint32(0)) },
+		"a kind that is none":  func(_ *port, link uint64) []byte { return pack(9, link, 1, nil) },
+		"an end with data":     func(_ *port, link uint64) []byte { return pack(endKind, link, 1, version) },
+		"an end out of turn":   func(_ *port, link uint64) []byte { return pack(endKind, link, 5, nil) },
+		"an Ask of 9 bytes":    func(*port, uint64) []byte { return pack(askKind, 0, 0, make([]byte, 9)) },
+		"data after the end": func(_ *port, link uint64) []byte {
+			return append(pack(endKind, link, 1, nil), pack(dataKind, link, 2, version)...)
+		},
 		"plain 9P":               func(*port, uint64) []byte { return version },
 		"empty data":             emptyData,
 		"an Ask in a Data":       func(_ *port, link uint64) []byte { return pack(dataKind, link, 1, asks(3)) },
 		"a packet that was torn": func(_ *port, link uint64) []byte { return pack(dataKind, link, 1, make([]byte, 60<<10))[:40<<10] },
 		"marks":                  func(*port, uint64) []byte { return bytes.Repeat([]byte{0xa9, 'm', '9', 0x1a}, 50<<10) },
-		"a bad frame in it":      func(_ *port, link uint64) []byte { return pack(dataKind, link, 1, []byte{0xff, 0xff, 0xff, 0x7f, 1, 1, 1}) },
+		"a bad frame in it": func(_ *port, link uint64) []byte {
+			return pack(dataKind, link, 1, []byte{0xff, 0xff, 0xff, 0x7f, 1, 1, 1})
+		},
 	} {
 		p := g.port()
 		p.Write(attack(p, p.begin(1))) // it may have hung up already
