@@ -205,7 +205,8 @@ func (c *conn) shutdown() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tells != nil && !c.over {
-		b := c.tells.flush(nil)
+		b, _ := c.tells.append(nil, c.srv.cfg.Now()) // tell may not have come to it yet
+		b = c.tells.flush(b)
 		_, _ = c.nc.Write(c.srv.appendShutdown(b))
 	}
 	c.over = true
