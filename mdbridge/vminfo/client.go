@@ -204,22 +204,25 @@ func (s *Stream) Buffered() bool {
 }
 
 // line reads one line, in memory of its own. What cannot be an event is not
-// gathered: it may have no end.
+// gathered: it may have no end. A long line is gathered in parts, since one slice
+// would be copied again and again as it grows.
 func (s *Stream) line() ([]byte, error) {
-	var line []byte
-	for {
+	var parts [][]byte
+	for size := 0; ; {
 		part, err := s.in.ReadSlice('\n')
-		line = append(line, part...)
+		if size == 0 && len(part) > 0 && part[0] != '{' {
+			return nil, fmt.Errorf("%w: %.80q", ErrNoEvent, part)
+		}
+		size += len(part)
+		parts = append(parts, bytes.Clone(part))
 		switch {
-		case len(line) > 0 && line[0] != '{':
-			return nil, fmt.Errorf("%w: %.80q", ErrNoEvent, line)
 		case err == nil:
-			return line[:len(line)-1], nil
-		case errors.Is(err, io.EOF) && len(line) > 0:
+			return bytes.Join(parts, nil)[:size-1], nil
+		case errors.Is(err, io.EOF) && size > 0:
 			return nil, io.ErrUnexpectedEOF
 		case !errors.Is(err, bufio.ErrBufferFull):
 			return nil, err
-		case len(line) > MaxBytes:
+		case size > MaxBytes:
 			return nil, fmt.Errorf("an event of more than %d bytes", MaxBytes)
 		}
 	}

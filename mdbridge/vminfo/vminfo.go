@@ -8,6 +8,7 @@
 package vminfo
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -100,13 +101,27 @@ func SplitVMs(list []byte) ([]json.RawMessage, error) {
 	return vms, nil
 }
 
-// UUIDOf is the uuid in the text of a VM, or "".
+// UUIDOf is the uuid in the text of a VM, or "". It reads no further than that, since
+// texts are long and their uuids stand at the beginning.
 func UUIDOf(vm []byte) string {
-	var m struct {
-		UUID string `json:"uuid"`
-	}
-	if json.Unmarshal(vm, &m) != nil {
+	dec := json.NewDecoder(bytes.NewReader(vm))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return ""
 	}
-	return m.UUID
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return ""
+		}
+		if name == "uuid" {
+			value, _ := dec.Token()
+			uuid, _ := value.(string)
+			return uuid
+		}
+		var skipped json.RawMessage
+		if dec.Decode(&skipped) != nil {
+			return ""
+		}
+	}
+	return ""
 }

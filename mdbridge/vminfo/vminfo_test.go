@@ -48,6 +48,17 @@ func FuzzParseEvent(f *testing.F) {
 	})
 }
 
+func TestUUIDOf(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"uuid":"u"}`: "u", `{"a":{"uuid":"x"},"b":["uuid"],"c":"uuid","uuid":"u","d":1}`: "u", `{"a":1}`: "",
+		`{"uuid":7}`: "", `{"uuid":{}}`: "", `{"UUID":"u"}`: "", `[]`: "", `7`: "", ``: "", `{"a":`: "", `{"uuid"`: "",
+	} {
+		if got := vminfo.UUIDOf([]byte(in)); got != want {
+			t.Errorf("%s: %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestQuery(t *testing.T) {
 	q, err := vminfo.ParseQuery("fields=a,b&state=running&alias=~%5Ex")
 	if err != nil || len(q.Filters) != 2 || !q.Wants("a") || q.Wants("c") || q.All() {

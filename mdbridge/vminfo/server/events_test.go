@@ -201,23 +201,23 @@ func TestStuckListener(t *testing.T) {
 }
 
 // TestStreamIsTheList: while writers create, update and delete, the stream applied
-// to the snapshot gives the list, for one who was there all the time and one who
-// came back in the middle.
+// to the snapshot gives the list, for one who was there all the time, one who came
+// back in the middle, and one who came in the middle.
 func TestStreamIsTheList(t *testing.T) {
 	w := newWorld(t, server.Config{}, true)
 	const writers, rounds = 8, 60
-	a := follow(t, w.events("?since=0"))
+	a, b := follow(t, w.events("?since=0")), follow(t, w.events("?since=0"))
 	var wg sync.WaitGroup
 	for n := range writers {
 		wg.Go(func() { w.churn(n, rounds) })
 	}
-	b := follow(t, w.events("?since=0"))
+	c := follow(t, w.events("?since=0")) // the writers may be done by then
 	b.until(func() bool { return b.lines > rounds })
 	b.s.resp.Body.Close()
 	b.s = w.events(fmt.Sprintf("?since=%d", b.rev))
 	wg.Wait()
 	w.create(`{"uuid":"` + uuidA + `","alias":"last"}`)
-	for _, f := range []*follower{a, b} {
+	for _, f := range []*follower{a, b, c} {
 		f.until(func() bool { return f.vms[uuidA] != "" })
 		if d := cmp.Diff(listOf(t, w.body("/vms")), f.vms); d != "" {
 			t.Errorf("(-list +stream):\n%s", d)

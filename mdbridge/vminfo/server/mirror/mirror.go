@@ -165,17 +165,19 @@ func ended(err error) error {
 
 // relist makes the store hold just the VMs of a ready event.
 func (m *Mirror) relist(ev *vminfo.Event) error {
-	vms, err := vminfo.SplitVMs([]byte(ev.VMs))
+	list := []byte(ev.VMs)
+	ev.VMs, ev.Raw = "", nil // each is as large as all VMs
+	vms, err := vminfo.SplitVMs(list)
 	if err != nil {
 		return err
 	}
+	uuids := make([]string, len(vms))
 	there := make(map[string]bool, len(vms))
-	for _, text := range vms {
-		uuid, err := vm.ParseUUID(vminfo.UUIDOf(text))
-		if err != nil {
+	for i, text := range vms {
+		if uuids[i], err = vm.ParseUUID(vminfo.UUIDOf(text)); err != nil {
 			return fmt.Errorf("%w: a VM of the list: %w", vminfo.ErrNoEvent, err)
 		}
-		there[uuid] = true
+		there[uuids[i]] = true
 	}
 	clear(m.clashes)
 	clear(m.refused)
@@ -187,9 +189,8 @@ func (m *Mirror) relist(ev *vminfo.Event) error {
 		return true
 	})
 	m.flush()
-	for _, text := range vms {
-		uuid, _ := vm.ParseUUID(vminfo.UUIDOf(text))
-		m.put(&change{uuid: uuid, text: text})
+	for i, text := range vms {
+		m.put(&change{uuid: uuids[i], text: text})
 	}
 	m.flush()
 	return nil
