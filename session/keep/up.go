@@ -146,8 +146,12 @@ func (k *Keeper) replied(l *link, frame []byte) ([]byte, error) {
 	}
 	l.served = true
 	k.remove(r)
-	if r.Old != nil && typ == wire.Rflush {
+	switch {
+	case r.Old == nil:
+	case typ == wire.Rflush:
 		k.remove(r.Old)
+	default: // a server that knows no Tflush (LING): what was to be flushed is still wanted
+		r.Old.Flushed = false
 	}
 	k.moved.Broadcast()
 	if r == k.probing {
