@@ -23,7 +23,7 @@ func changesOf(from, to *vm.VM) string {
 func TestDiffVectors(t *testing.T) {
 	vms := map[string]*vm.VM{}
 	seen := 0
-	for line := range bytes.Lines(vector(t, "vminfod-events.ndjson")) {
+	for line := range bytes.Lines(recorded(t, "vminfo", "vminfod-events.ndjson")) {
 		var event struct {
 			Type, UUID, VMs string
 			VM              json.RawMessage

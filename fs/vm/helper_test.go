@@ -12,20 +12,17 @@ import (
 	"meta9/fs/vm"
 )
 
-// shared is where the recorded vectors are, beside the repository.
-const shared = "../../../shared/vectors"
-
-// vector reads a recorded file.
-func vector(t testing.TB, name string) []byte {
+// recorded reads a recording of the bridge that it is of.
+func recorded(t testing.TB, bridge, name string) []byte {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(shared, name))
+	b, err := os.ReadFile(filepath.Join("../../mdbridge", bridge, "testdata", name))
 	if err != nil {
-		t.Skipf("no recorded vectors beside the repository: %v", err)
+		t.Fatal(err)
 	}
 	return b
 }
 
-// mdataVectors is vectors/mdata.json.
+// mdataVectors is mdata.json (mdbridge/mdata/testdata/README.md).
 type mdataVectors struct {
 	VM    json.RawMessage `json:"vm"`
 	Pairs []struct {
@@ -38,7 +35,7 @@ type mdataVectors struct {
 func readMdata(t testing.TB) mdataVectors {
 	t.Helper()
 	var v mdataVectors
-	if err := json.Unmarshal(vector(t, "mdata.json"), &v); err != nil {
+	if err := json.Unmarshal(recorded(t, "mdata", "mdata.json"), &v); err != nil {
 		t.Fatal(err)
 	}
 	return v

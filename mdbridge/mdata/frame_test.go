@@ -74,7 +74,7 @@ func TestParseFrame(t *testing.T) {
 // Every reply that the real host gave is a frame, and is what we make of its
 // parts.
 func TestRecordedReplies(t *testing.T) {
-	b, err := os.ReadFile("../../../shared/vectors/mdata.json")
+	b, err := os.ReadFile("testdata/mdata.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -358,7 +359,7 @@ func TestPassRefuses(t *testing.T) {
 func TestVectors(t *testing.T) {
 	replayed := 0
 	for _, name := range []string{"qmp-1.txt", "qmp-2.txt"} {
-		for _, ex := range qmptest.Vectors(t, "../..", name) {
+		for _, ex := range qmptest.Vectors(t, filepath.Join("testdata", name)) {
 			if !strings.HasPrefix(ex.Send, "{") || len(ex.Recv) == 0 || !one(ex) {
 				continue
 			}

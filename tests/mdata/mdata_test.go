@@ -53,7 +53,7 @@ func (h host) makeVM(more string) {
 func chardevIs(path string) string { return `,"mdata_chardev":"` + path + `"` }
 
 func load(t *testing.T) mdatatest.Recorded {
-	return mdatatest.Load(t, testenv.Shared(t, "vectors", "mdata.json"))
+	return mdatatest.Load(t, testenv.Recorded(t, "mdata", "mdata.json"))
 }
 
 // sock is the VM's socket of the protocol.

@@ -155,15 +155,14 @@ func (s *Server) Conn(aname string) *raw.Conn {
 	return c
 }
 
-// Shared is the path of a file in the folder of shared facts, which stands
-// beside the tree.
-func Shared(t testing.TB, elem ...string) string {
+// Recorded is the path of a recording of a bridge: mdata, qmp, vminfo.
+func Recorded(t testing.TB, bridge, name string) string {
 	t.Helper()
 	root, err := daemon.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return filepath.Join(append([]string{root, "..", "shared"}, elem...)...)
+	return filepath.Join(root, "mdbridge", bridge, "testdata", name)
 }
 
 // Eventually waits until ok is true, at most 20 s.

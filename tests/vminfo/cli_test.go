@@ -68,7 +68,7 @@ func TestRecordedCommandLines(t *testing.T) {
 
 func read(t testing.TB, name string) string {
 	t.Helper()
-	b, err := os.ReadFile(testenv.Shared(t, "vectors", name))
+	b, err := os.ReadFile(testenv.Recorded(t, "vminfo", name))
 	if err != nil {
 		t.Fatal(err)
 	}

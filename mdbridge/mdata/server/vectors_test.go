@@ -8,7 +8,7 @@ import (
 	"meta9/mdbridge/mdata/server"
 )
 
-const vectors = "../../../../shared/vectors/mdata.json"
+const vectors = "../testdata/mdata.json"
 
 func recorded(t *testing.T) (mdatatest.Recorded, *world) {
 	r := mdatatest.Load(t, vectors)

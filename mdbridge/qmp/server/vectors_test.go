@@ -21,7 +21,7 @@ func TestVectors(t *testing.T) {
 	c := newWorld(t, Config{}).connect()
 	c.line()
 	compared := 0
-	for _, ex := range qmptest.Vectors(t, "../../..", "qmp-1.txt") {
+	for _, ex := range qmptest.Vectors(t, "../testdata/qmp-1.txt") {
 		skip := !knownHere(ex.Send) || strings.Contains(ex.Send, `"query-commands"`)
 		for part := range differs {
 			skip = skip || strings.Contains(ex.Send, part)
