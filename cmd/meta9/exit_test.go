@@ -16,7 +16,7 @@ import (
 	"meta9/session/wire"
 )
 
-// deafServer answers what it takes to connect. A Tattach is refused if deny is
+// deafServer answers what it takes to connect, and forgets all sessions. A Tattach is refused if deny is
 // set; any other request ends the connection, or, if mute is set, is ignored.
 type deafServer struct {
 	deny error
@@ -56,10 +56,10 @@ func (d deafServer) serve(conn net.Conn) {
 		if _, err := io.CopyN(io.Discard, conn, int64(size)-int64(len(b))); err != nil {
 			return
 		}
-		r := wire.Msg{Type: typ + 1, Tag: tag, Msize: 8192, Version: "9P2000.e"}
+		r := wire.Msg{Type: typ + 1, Tag: tag, Msize: 8192, Version: "9P2000.e.n"}
 		switch {
 		case typ == wire.Tversion:
-			dialect = wire.E
+			dialect = wire.EN
 		case typ == wire.Tsession:
 			r.Type, r.Ename = wire.Rerror, errs.CannotRecover.Text()
 		case typ == wire.Tattach && d.deny != nil:

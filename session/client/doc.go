@@ -2,9 +2,10 @@
 // by path, over a transport that may go and come back.
 //
 // A Client speaks 9P2000.e.n, meta9d's own, or what the server has of 9P2000.e and
-// plain 9P2000. A read or a write by path is one Tsread or Tswrite; where the server
-// has none, or the value does not fit a message, it is walk, open, read or write,
-// and clunk.
+// plain 9P2000. A read by path is one Tsread; a write is one Tswrite where the server
+// is known to replace the whole value by it, that is in 9P2000.e.n. Elsewhere, or where
+// the value does not fit a message, it is walk, open (or create), read or write, and
+// clunk.
 //
 // When the transport is lost the Client connects again, with backoff, and greets the
 // server anew (session/greet), asking for its session by Tsession.

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"maps"
 	"net"
@@ -56,7 +57,9 @@ type place struct {
 	held bool // truncated, not yet written
 }
 
-// fake is a small server of plain 9P2000 and 9P2000.e over a map.
+// fake is a small server of plain 9P2000 and 9P2000.e over a map. What servers of
+// 9P2000.e do not agree on it does as LING's: Tswrite writes at offset 0, and neither
+// truncates nor creates; Tauth must name "/".
 type fake struct {
 	t *testing.T
 
@@ -324,8 +327,11 @@ func (k *talk) do(m, r *wire.Msg) error {
 	case wire.Tsession:
 		return k.doSession(m)
 	case wire.Tauth:
-		if k.mumble == "" {
+		switch {
+		case k.mumble == "":
 			return errs.Unsupported
+		case m.Aname != "/":
+			return errInvalidAname
 		}
 		k.fids[m.Afid] = &place{path: "auth", open: true}
 		return nil
@@ -414,7 +420,7 @@ func (k *talk) doFile(p *place, m, r *wire.Msg) error {
 		return k.doSread(path.Join(p.path, path.Join(m.Names...)), r)
 	case wire.Tswrite:
 		r.Count = uint32(len(m.Data))
-		return k.doPut(path.Join(p.path, path.Join(m.Names...)), m.Data)
+		return k.doSwrite(path.Join(p.path, path.Join(m.Names...)), m.Data)
 	case wire.Topen:
 		if p.open {
 			return errs.BadUse
@@ -483,13 +489,19 @@ func (k *talk) doSread(at string, r *wire.Msg) error {
 	return nil
 }
 
-func (k *talk) doPut(at string, data []byte) error {
-	if n := k.nodes[at]; n != nil {
-		n.value = slices.Clone(data)
-		n.qid.Version++
-	} else {
-		k.put(at, append([]byte{}, data...))
+// LING's words for what it does not do, which no kind of error has.
+var (
+	errInvalidAname = errors.New("invalid aname")
+	errCannotWrite  = errors.New("cannot write")
+)
+
+func (k *talk) doSwrite(at string, data []byte) error {
+	n := k.nodes[at]
+	if n == nil || n.value == nil {
+		return errCannotWrite
 	}
+	n.value = append(slices.Clone(data), n.value[min(len(data), len(n.value)):]...)
+	n.qid.Version++
 	return nil
 }
 

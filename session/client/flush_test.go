@@ -78,8 +78,9 @@ func TestCancelledChange(t *testing.T) {
 	} {
 		f := newFake(t)
 		c := f.dial(client.Options{})
-		f.next(wire.Tswrite, what)
-		err := under(t, f, "Tswrite", 1, func(ctx context.Context) error { return c.WriteFile(ctx, "keys/a", []byte("v")) })
+		f.with(func() { f.put("keys/a", []byte("v")) })
+		f.next(wire.Tremove, what)
+		err := under(t, f, "Tremove", 1, func(ctx context.Context) error { return c.Remove(ctx, "keys/a") })
 		if !errors.Is(err, want) || errors.Is(err, client.ErrUnknown) != (want == client.ErrUnknown) {
 			t.Errorf("fate %d: %v, want %v", what, err, want)
 		}

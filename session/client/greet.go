@@ -140,7 +140,7 @@ func (c *Client) attach(t *greet.Talk, old *link) (*link, error) {
 func (c *Client) authenticate(t *greet.Talk) error {
 	afid := c.fids.get()
 	defer c.fids.put(afid)
-	err := t.Authenticate(c.opt.Mumble, afid, c.opt.User, c.opt.Aname)
+	err := t.Authenticate(c.opt.Mumble, afid, c.opt.User)
 	if err == nil {
 		c.keep.known = true
 	}

@@ -190,9 +190,6 @@ func TestReadsAreSentAgain(t *testing.T) {
 
 // changes are all operations that change something, with the request that does.
 var changes = map[wire.Type]func(ctx context.Context, c *client.Client) error{
-	wire.Tswrite: func(ctx context.Context, c *client.Client) error {
-		return c.WriteFile(ctx, "keys/a", []byte("new"))
-	},
 	wire.Tremove: func(ctx context.Context, c *client.Client) error { return c.Remove(ctx, "keys/a") },
 	wire.Twstat:  func(ctx context.Context, c *client.Client) error { return c.Rename(ctx, "keys/a", "keys/b") },
 	wire.Tcreate: func(ctx context.Context, c *client.Client) error {

@@ -56,7 +56,7 @@ func (l *link) readPart(ctx context.Context, fid uint32, off uint64, count int) 
 }
 
 func (l *link) writeFile(ctx context.Context, names []string, data []byte) error {
-	if l.macro(names, len(data)) {
+	if l.dialect.Numbered() && l.macro(names, len(data)) { // LING's Tswrite of 9P2000.e neither truncates nor creates
 		reply, err := l.change(ctx, &wire.Msg{Type: wire.Tswrite, Fid: rootFid, Names: names, Data: data})
 		switch {
 		case err == nil:

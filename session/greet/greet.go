@@ -199,9 +199,10 @@ func (t *Talk) Resume(numbers []uint64) (states []uint8, err error) {
 }
 
 // Authenticate writes a MUMBLE message to afid, which is free before and after: the
-// authentication belongs to the connection.
-func (t *Talk) Authenticate(message string, afid uint32, uname, aname string) error {
-	auth := wire.Msg{Type: wire.Tauth, Afid: afid, Uname: uname, Aname: aname, NUname: wire.NoUID}
+// authentication belongs to the connection, whatever is attached later. Tauth names
+// the root as "/": LING's server refuses "" ("invalid aname").
+func (t *Talk) Authenticate(message string, afid uint32, uname string) error {
+	auth := wire.Msg{Type: wire.Tauth, Afid: afid, Uname: uname, Aname: "/", NUname: wire.NoUID}
 	if _, err := t.Ask(&auth); err != nil {
 		return err
 	}

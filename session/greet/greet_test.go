@@ -246,7 +246,7 @@ func TestAuthenticate(t *testing.T) {
 	} {
 		s, talk := agreed(t, wire.EN)
 		s.say(wire.EN, tt.answers...)
-		if err := talk.Authenticate("MUMBLE:", 7, "u", "a"); !errors.Is(err, tt.err) {
+		if err := talk.Authenticate("MUMBLE:", 7, "u"); !errors.Is(err, tt.err) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.err)
 		}
 		var types []string
@@ -368,7 +368,7 @@ func FuzzTalk(f *testing.F) {
 		}
 		standing, err := talk.Session([8]byte{1})
 		if err != nil || standing != greet.Resumed {
-			_ = talk.Authenticate("MUMBLE:", 1, "", "")
+			_ = talk.Authenticate("MUMBLE:", 1, "")
 			return
 		}
 		numbers := []uint64{1, 2, 5}

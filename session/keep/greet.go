@@ -143,7 +143,7 @@ func (k *Keeper) begin(t *greet.Talk) error {
 		k.opt.Log.Warn().Stringer("version", t.Dialect).Msg("the server keeps no sessions: after a lost connection, changes that were not answered fail")
 	}
 	if k.opt.Mumble != "" {
-		if err := t.Authenticate(k.opt.Mumble, authFid, "", ""); err != nil {
+		if err := t.Authenticate(k.opt.Mumble, authFid, ""); err != nil {
 			return fmt.Errorf("MUMBLE: %w", err)
 		}
 		k.known = true
