@@ -11,13 +11,14 @@ import (
 	"meta9/session/client"
 )
 
-// newCat is `meta9 cat`. Bytes go out as they are, to a terminal too, as with
-// cat(1).
+// newCat is `meta9 cat`.
 func newCat(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cat PATH...",
 		Short: "print files",
 		Long: `Print the value of each file, byte for byte: nothing is added, not even a newline.
+On a terminal control characters are spelled (\u001b), since a guest may have
+written them; 'meta9 cat PATH | cat' prints them as they are.
 Of an events file that is what comes from now on, as by watch.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completePaths(0),

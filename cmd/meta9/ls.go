@@ -58,22 +58,17 @@ func entries(ctx context.Context, c *client.Client, path string) ([]client.Info,
 	return list, err
 }
 
-// list prints entries. On a terminal names are made printable, since a guest
-// chooses them; elsewhere they stay what a script can use.
+// list prints entries.
 func (a *app) list(list []client.Info, long bool) {
 	var who, size int
 	for _, i := range list {
 		who, size = max(who, len(orDash(i.Muid))), max(size, len(fmt.Sprint(i.Length)))
 	}
 	for _, i := range list {
-		name := i.Name
-		if a.tty {
-			name = printable(name)
-		}
 		if long {
 			fmt.Fprintf(a.out, "%s  %-*s  %*d  %s  ", i.Mode, who, printable(orDash(i.Muid)), size, i.Length, i.Mtime.Format(time.DateTime))
 		}
-		fmt.Fprintln(a.out, name)
+		fmt.Fprintln(a.out, i.Name)
 	}
 }
 

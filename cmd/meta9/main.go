@@ -29,7 +29,11 @@ func main() {
 // run is main, with all that it touches.
 func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
 	a := &app{in: in, err: err, tty: isTerminal(out)}
-	a.out = output{out, &a.progress}
+	a.term = output{out, &a.progress}
+	a.out = a.term
+	if a.tty {
+		a.out = terminal{a.term}
+	}
 	root := newRoot(a)
 	root.SetArgs(args)
 	root.SetIn(in)

@@ -32,7 +32,7 @@ func (q *qmpTalk) shell(ctx context.Context) error {
 	t := term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{in, q.a.out}, "(QMP) ")
+	}{in, q.a.term}, "(QMP) ")
 	if width, height, err := term.GetSize(int(in.Fd())); err == nil && width > 0 {
 		_ = t.SetSize(width, height)
 	}

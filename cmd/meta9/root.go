@@ -14,7 +14,8 @@ import (
 type app struct {
 	in       io.Reader
 	out, err io.Writer
-	tty      bool // out is a terminal
+	term     io.Writer // out without the escapes of terminal: for printable words and colours
+	tty      bool      // out is a terminal
 	code     int
 	ran      bool // the command line was good
 	progress progress

@@ -84,7 +84,11 @@ func (a *app) events(ctx context.Context, addr string, opt eventOptions, only st
 		case ev.Type == vminfo.Ready && !opt.ready, ev.Type != vminfo.Ready && only != "" && only != ev.UUID && only != ev.Zonename:
 			continue
 		}
-		if _, err := a.out.Write(opt.lines(ev)); err != nil {
+		out := a.term
+		if opt.json {
+			out = a.out
+		}
+		if _, err := out.Write(opt.lines(ev)); err != nil {
 			return err
 		}
 	}

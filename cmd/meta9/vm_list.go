@@ -45,7 +45,7 @@ VM does not say is a dash. type is made of the brand; ram is in MiB.`,
 			vms = slices.DeleteFunc(vms, func(o listed) bool { return !o.matches(filters) })
 			sortVMs(vms, sort)
 			opt.colours = a.coloured()
-			_, err = a.out.Write(opt.table(order, vms))
+			_, err = a.term.Write(opt.table(order, vms))
 			return err
 		},
 	}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"unicode/utf8"
+)
+
+// terminal is a terminal to which values and names may be written as they came: what
+// could move its cursor, change its state or the order of what is read is spelled in
+// letters, as JSON spells it, so that JSON stays JSON. LF, TAB and CR before LF pass.
+//
+// A Write must hold whole characters.
+type terminal struct{ io.Writer }
+
+// Write writes b, or its visible form.
+func (t terminal) Write(b []byte) (int, error) {
+	if _, err := t.Writer.Write(visible(b)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// visible is b, with a control character (C0, DEL, C1) or a mark of direction as \uXXXX
+// and a byte that is no UTF-8 as \xXX. It is b itself where there is none.
+func visible(b []byte) []byte {
+	var out []byte
+	from := 0 // b[from:i] is not in out yet
+	for i := 0; i < len(b); {
+		r, n := utf8.DecodeRune(b[i:])
+		plain := r != utf8.RuneError || n > 1
+		if plain && (!steersTerminal(r) || r == '\r' && i+1 < len(b) && b[i+1] == '\n') {
+			i += n
+			continue
+		}
+		out = append(out, b[from:i]...)
+		if plain {
+			out = fmt.Appendf(out, `\u%04x`, r)
+		} else {
+			out = fmt.Appendf(out, `\x%02x`, b[i])
+		}
+		i += n
+		from = i
+	}
+	if out == nil {
+		return b
+	}
+	return append(out, b[from:]...)
+}
+
+// steersTerminal tells whether r is a control character of ECMA-48 (but LF and TAB) or
+// one of Unicode's marks that re-order the text around them (UAX #9: U+200E, U+200F,
+// U+061C, U+202A to U+202E, U+2066 to U+2069).
+func steersTerminal(r rune) bool {
+	switch {
+	case r == '\n', r == '\t':
+		return false
+	case r < 0x20, 0x7f <= r && r < 0xa0:
+		return true
+	case r == 0x061c, r == 0x200e, r == 0x200f, 0x202a <= r && r <= 0x202e, 0x2066 <= r && r <= 0x2069:
+		return true
+	}
+	return false
+}
