@@ -6,24 +6,32 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"meta9/mdbridge/vminfo"
 	"meta9/session/client"
 )
 
-// defaultAddrs are where meta9d's admin socket is looked for: where meta9d makes
-// it when it is started by hand, and where a packaged one does.
-var defaultAddrs = []string{"./meta9-run/admin.sock", "/run/meta9/admin.sock"}
+// Where meta9d's admin socket is looked for, if nobody says: where a packaged meta9d
+// makes it, and where one does that was started by hand.
+const (
+	systemSocket = "/run/meta9/admin.sock"
+	localSocket  = "./meta9-run/admin.sock"
+)
 
 // errNoSocket is why there is no address; the exit code is that of no connection.
 var errNoSocket = fmt.Errorf("%w: neither %s nor %s is there; say with --addr or META9_ADDR where meta9d is",
-	client.ErrUnavailable, defaultAddrs[0], defaultAddrs[1])
+	client.ErrUnavailable, systemSocket, localSocket)
 
 // address is where meta9d is. A socket that is there but dead is not passed over:
 // that would be another meta9d's without a word.
+//
+// A socket that nobody named and that is in the current folder may be any user's:
+// checkServer is set, for all connections to the sockets of that folder.
 func (a *app) address() (string, error) {
 	if a.addr != "" {
 		return a.addr, nil
@@ -31,12 +39,44 @@ func (a *app) address() (string, error) {
 	if env := os.Getenv("META9_ADDR"); env != "" {
 		return env, nil
 	}
-	for _, path := range defaultAddrs {
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
+	if _, err := os.Stat(systemSocket); err == nil {
+		return systemSocket, nil // only root makes folders in /run
+	}
+	if _, err := os.Stat(localSocket); err == nil {
+		a.checkServer = true
+		return localSocket, nil
 	}
 	return "", errNoSocket
+}
+
+// dialChecked gives what connects to the unix socket at path, as long as root or the
+// caller serves there. Every connection is checked, not the path: whoever owns the
+// folder may put another socket there at any time.
+func dialChecked(path string) func(ctx context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "unix", path)
+		if err != nil {
+			return nil, err
+		}
+		if err := checkServer(c.(*net.UnixConn)); err != nil {
+			c.Close()
+			return nil, fmt.Errorf("%w: %v; --addr unix:%s uses it all the same", client.ErrUnavailable, err, path)
+		}
+		return c, nil
+	}
+}
+
+// checkServer fails where another user than root and the caller serves the socket.
+func checkServer(c *net.UnixConn) error {
+	uid, err := serverUID(c)
+	if err != nil {
+		return fmt.Errorf("who serves this socket is not known: %w", err)
+	}
+	if uid != 0 && uid != os.Geteuid() {
+		return fmt.Errorf("user %d serves this socket, who is neither root nor you (user %d) and could read and change all that passes", uid, os.Geteuid())
+	}
+	return nil
 }
 
 // connect connects to meta9d; notify may be nil.
@@ -46,6 +86,9 @@ func (a *app) connect(ctx context.Context, notify func(client.State)) (*client.C
 		return nil, err
 	}
 	opt := client.Options{User: os.Getenv("USER"), Notify: notify}
+	if a.checkServer {
+		opt.Dial = dialChecked(addr)
+	}
 	if opt.Mumble, err = a.message(); err != nil {
 		return nil, err
 	}
@@ -56,6 +99,14 @@ func (a *app) connect(ctx context.Context, notify func(client.State)) (*client.C
 	}
 	a.progress.say("connecting to " + addr)
 	return client.Dial(ctx, addr, opt)
+}
+
+// vminfo makes a client of the vminfod at addr; name is who asks.
+func (a *app) vminfo(addr, name string) (*vminfo.Client, error) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok && a.checkServer {
+		return vminfo.Over(dialChecked(path), name), nil
+	}
+	return vminfo.New(addr, name)
 }
 
 // with runs do on a connection, in the time of --timeout.

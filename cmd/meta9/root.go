@@ -20,6 +20,8 @@ type app struct {
 	ran      bool // the command line was good
 	progress progress
 
+	checkServer bool // address chose a socket that any user may serve
+
 	addr    string
 	timeout time.Duration
 	mumble  string
@@ -62,7 +64,7 @@ func newRoot(a *app) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	f := root.PersistentFlags()
-	f.StringVar(&a.addr, "addr", "", "where meta9d is: `ADDR` is unix:PATH, tcp:HOST:PORT, tls:HOST:PORT, vsock:CID:PORT, virtio:NAME or dev:PATH (default $META9_ADDR, then "+defaultAddrs[0]+", then "+defaultAddrs[1]+")")
+	f.StringVar(&a.addr, "addr", "", "where meta9d is: `ADDR` is unix:PATH, tcp:HOST:PORT, tls:HOST:PORT, vsock:CID:PORT, virtio:NAME or dev:PATH (default $META9_ADDR, then "+systemSocket+", then "+localSocket+" if root or you serve there)")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after `TIME`; 0: never")
 	f.StringVar(&a.mumble, "mumble", "", "authenticate with the ready-made message in `FILE` (default $META9_MUMBLE, which is the message itself)")
 	f.StringVar(&a.cert, "cert", "", "for tls: the certificate in `FILE` (PEM)")

@@ -57,7 +57,7 @@ and fails when the stream ends. It asks the vminfod socket beside the admin's.`,
 
 // events prints the events of the service at addr; of one VM, if it is named.
 func (a *app) events(ctx context.Context, addr string, opt eventOptions, only string) error {
-	c, err := vminfo.New(addr, "meta9 events")
+	c, err := a.vminfo(addr, "meta9 events")
 	if err != nil {
 		return misused("%w", err)
 	}

@@ -69,7 +69,7 @@ func (a *app) fetch(cmd *cobra.Command, fields []string) (vms []listed, err erro
 func (a *app) query(ctx context.Context, socket string, fields []string) ([]listed, error) {
 	ctx, cancel := a.limited(ctx)
 	defer cancel()
-	c, err := vminfo.New("unix:"+socket, "meta9 vm")
+	c, err := a.vminfo("unix:"+socket, "meta9 vm")
 	if err != nil {
 		return nil, err
 	}

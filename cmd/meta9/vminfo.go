@@ -62,7 +62,7 @@ func (a *app) ask(cmd *cobra.Command, at func() (string, error), do func(ctx con
 	}
 	ctx, cancel := a.limited(cmd.Context())
 	defer cancel()
-	c, err := vminfo.New(addr, "meta9 vminfo")
+	c, err := a.vminfo(addr, "meta9 vminfo")
 	if err != nil {
 		return nil, misused("%w", err)
 	}

@@ -42,18 +42,24 @@ type Client struct {
 // is who asks, for the service's status. It does not connect yet.
 func New(addr, name string) (*Client, error) {
 	dialer := net.Dialer{Timeout: dialTime, KeepAliveConfig: keepAlive}
-	tr := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
-	c := &Client{base: strings.TrimSuffix(addr, "/"), agent: userAgent(name), http: &http.Client{Transport: tr, CheckRedirect: stay}}
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		c.base = "http://localhost"
-		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", path)
-		}
+		return Over(func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "unix", path) }, name), nil
 	}
-	if err := checkBase(c.base); err != nil {
+	base := strings.TrimSuffix(addr, "/")
+	if err := checkBase(base); err != nil {
 		return nil, fmt.Errorf("%q: %w; it is http://HOST:PORT or unix:PATH", addr, err)
 	}
-	return c, nil
+	return newClient(base, name, dialer.DialContext), nil
+}
+
+// Over makes a Client of the service that dial connects to, as New does.
+func Over(dial func(ctx context.Context) (net.Conn, error), name string) *Client {
+	return newClient("http://localhost", name, func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) })
+}
+
+func newClient(base, name string, dial func(ctx context.Context, network, addr string) (net.Conn, error)) *Client {
+	tr := &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
+	return &Client{base: base, agent: userAgent(name), http: &http.Client{Transport: tr, CheckRedirect: stay}}
 }
 
 // stay takes a redirection for the answer that it is: no vminfod sends one, and it may
