@@ -25,7 +25,7 @@ build: ## build bin/meta9d and bin/meta9, static
 SAMPLE := 550e8400-e29b-41d4-a716-446655440000
 
 run: build ## start meta9d here with a sample VM; Ctrl-C ends it
-	@set -eu; \
+	@set -eu; export META9_ADDR=unix:meta9-run/admin.sock; \
 	bin/meta9d & daemon=$$!; \
 	trap 'kill $$daemon 2>/dev/null || :' INT TERM EXIT; \
 	until bin/meta9 ls / >/dev/null 2>&1; do \
@@ -34,6 +34,7 @@ run: build ## start meta9d here with a sample VM; Ctrl-C ends it
 	done; \
 	bin/meta9 stat /vms/$(SAMPLE) >/dev/null 2>&1 || bin/meta9 vm create -f tests/testdata/sample-vm.json; \
 	printf '%s\n' '' 'meta9d serves. Paste into another terminal, in this folder:' '' \
+		"  export META9_ADDR=$$META9_ADDR" \
 		'  bin/meta9 ls -l /vms/$(SAMPLE)/keys' \
 		'  bin/meta9 cat /vms/$(SAMPLE)/keys/motd' \
 		'  bin/meta9 put /vms/$(SAMPLE)/keys/color blue' \
