@@ -32,6 +32,14 @@ func (d *daemon) metrics() *prometheus.Registry {
 	counter("refused_connections_total", "9P connections over a limit.", func() float64 { return float64(d.server.Stats().Refused) })
 	gauge("mdata_connections", "Connections of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Conns) })
 	counter("mdata_requests_total", "Requests of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Requests) })
+	if d.mirror != nil {
+		gauge("mirror_stale", "1 while what the mirror shows may be old.", func() float64 {
+			if d.mirror.State().Stale {
+				return 1
+			}
+			return 0
+		})
+	}
 	gauge("event_listeners", "Clients of /events.", func() float64 { return float64(d.vminfo.Stats().Listeners) })
 	counter("event_listeners_dropped_total", "Clients of /events that were too slow.", func() float64 { return float64(d.vminfo.Stats().Dropped) })
 	counter("vm_changes_total", "Changes of VMs.", func() float64 { return float64(d.vminfo.Stats().Events) })

@@ -50,16 +50,26 @@ func freeAddr(t testing.TB) string {
 // get is the body of a good answer.
 func (s *server) get(path string) string {
 	s.Helper()
+	code, body := s.ask(path)
+	if code != http.StatusOK {
+		s.Fatalf("%s: %d: %s", path, code, body)
+	}
+	return body
+}
+
+// ask is any answer.
+func (s *server) ask(path string) (code int, body string) {
+	s.Helper()
 	resp, err := http.Get(s.url + path)
 	if err != nil {
 		s.Fatal(err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
+	if err != nil {
 		s.Fatalf("%s: %s, %v: %s", path, resp.Status, err, b)
 	}
-	return string(b)
+	return resp.StatusCode, string(b)
 }
 
 // vms are the VMs by their uuid, as GET /vms has them.

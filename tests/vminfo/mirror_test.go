@@ -2,7 +2,10 @@ package vminfo
 
 import (
 	"errors"
+	"fmt"
+	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -79,4 +82,58 @@ func TestMirrorNeedsItsFolder(t *testing.T) {
 		}
 		t.Error(err)
 	}
+}
+
+// TestMirrorOfOneThatStandsStill: an upstream that is stopped keeps its connections, and
+// the mirror says within 15 s that what it shows may be old: in /status, /readyz, ctl and
+// its gauge. It can be read all the same, and goes on with the upstream.
+func TestMirrorOfOneThatStandsStill(t *testing.T) {
+	first := start(t, "--data", "")
+	first.verb(`create {"uuid":%q}`, testenv.UUID(1))
+	second := start(t, "--data", "", "--vminfod-from", first.url)
+	is := func(stale bool) string {
+		status, code, gauge, ctl := "working", http.StatusOK, 0, "current"
+		if stale {
+			status, code, gauge, ctl = "stale", http.StatusServiceUnavailable, 1, "stale"
+		}
+		ready, text := second.ask("/readyz")
+		state, err := second.Conn("").Sread(0, "ctl")
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case ready != code, stale != strings.Contains(text, "/ping"):
+			return fmt.Sprintf("/readyz: %d %s", ready, text)
+		case !strings.Contains(second.get("/status"), fmt.Sprintf(`"status":%q`, status)):
+			return "/status: " + second.get("/status")
+		case !strings.Contains(second.get("/metrics"), fmt.Sprintf("\nmeta9_mirror_stale %d\n", gauge)):
+			return "no such gauge"
+		case !strings.Contains(string(state), " "+ctl+"\n"):
+			return string(state)
+		}
+		return ""
+	}
+	became := func(stale bool, within time.Duration) {
+		t.Helper()
+		begun := time.Now()
+		for wrong := "?"; wrong != ""; time.Sleep(50 * time.Millisecond) {
+			if wrong = is(stale); time.Since(begun) > within && wrong != "" {
+				t.Fatalf("not stale %v after %v: %s", stale, within, wrong)
+			}
+		}
+		t.Logf("stale %v after %v", stale, time.Since(begun))
+	}
+	became(false, 20*time.Second)
+	if err := first.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	became(true, 15*time.Second)
+	if len(second.vms()) != 1 {
+		t.Error("what was known cannot be read")
+	}
+	if err := first.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	became(false, 15*time.Second)
+	first.verb(`create {"uuid":%q}`, testenv.UUID(2))
+	testenv.Eventually(t, "the stream goes on", func() bool { return len(second.vms()) == 2 })
 }

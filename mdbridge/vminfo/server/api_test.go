@@ -77,7 +77,7 @@ func TestPaths(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	stale := true
-	w := newWorld(t, server.Config{Mirror: func() server.Mirror { return server.Mirror{From: "http://up:1", Stale: stale} }}, false)
+	w := newWorld(t, server.Config{Mirror: func() server.Mirror { return server.Mirror{From: "http://up:1", Stale: stale, Why: "no events"} }}, false)
 	for _, c := range []struct {
 		path  string
 		stale bool
@@ -85,7 +85,7 @@ func TestHealth(t *testing.T) {
 		body  string
 	}{
 		{"/healthz", true, 200, "ok\n"},
-		{"/readyz", true, 503, "Resource temporarily unavailable: no events from http://up:1\n"},
+		{"/readyz", true, 503, "Resource temporarily unavailable: http://up:1: no events\n"},
 		{"/readyz", false, 200, "ok\n"},
 	} {
 		stale = c.stale

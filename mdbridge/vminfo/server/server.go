@@ -50,7 +50,8 @@ type Config struct {
 // Mirror is how a mirror stands to its upstream.
 type Mirror struct {
 	From      string    // its address
-	Stale     bool      // what is shown may be old: there is no stream of events
+	Stale     bool      // what is shown may be old: no stream of events, or the upstream stands still
+	Why       string    // it is stale
 	Refreshed time.Time // when it last had all VMs; zero: never
 	Errors    []MirrorError
 }

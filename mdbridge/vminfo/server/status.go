@@ -186,7 +186,7 @@ func (s *Server) listenerList(now time.Time) listenerList {
 func (s *Server) ready() error {
 	if s.cfg.Mirror != nil {
 		if m := s.cfg.Mirror(); m.Stale {
-			return errs.New(errs.Again, "no events from %s", m.From)
+			return errs.New(errs.Again, "%s: %s", m.From, m.Why)
 		}
 	}
 	return s.cfg.Store.Err()

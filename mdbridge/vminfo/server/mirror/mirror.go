@@ -3,8 +3,13 @@
 // with backoff, and lists again; each VM that differs is one change, one that does
 // not is none. While there is no stream, what was known stays.
 //
-// One goroutine does all this (Run); State may be called from any. Mirror.mu
-// guards the state and is never held over anything that waits.
+// A stream may be silent for days, and an upstream that stands still keeps its
+// connections: /ping is asked beside the stream, and while that is not answered what
+// is shown may be old. The stream stays: when the upstream goes on, so does that.
+//
+// One goroutine does all this (Run), and one more asks for /ping as long as there is
+// a stream; State may be called from any. Mirror.mu guards the state and is never
+// held over anything that waits.
 package mirror
 
 import (
@@ -32,6 +37,12 @@ const (
 	lastPause  = 10 * time.Second
 )
 
+// Pings tell within their sum, and well within 15 s, that the upstream stands still.
+const (
+	pingEvery = 4 * time.Second
+	pingTime  = 5 * time.Second // that an answer may take
+)
+
 // maxErrors is how many errors are remembered.
 const maxErrors = 5
 
@@ -52,6 +63,8 @@ type Mirror struct {
 	clashes map[string][]byte   // Run's: VMs, whole, that have a name which another VM has
 	refused map[string]struct{} // Run's: VMs that could not be taken, so that it is said once
 
+	every, patience time.Duration // of pings
+
 	mu    sync.Mutex
 	state server.Mirror
 }
@@ -64,7 +77,8 @@ func New(addr string, log zerolog.Logger) (*Mirror, error) {
 	}
 	return &Mirror{
 		client: c, log: log, inside: map[string]bool{}, clashes: map[string][]byte{}, refused: map[string]struct{}{},
-		state: server.Mirror{From: addr, Stale: true},
+		every: pingEvery, patience: pingTime,
+		state: server.Mirror{From: addr, Stale: true, Why: "not connected yet"},
 	}, nil
 }
 
@@ -104,13 +118,59 @@ func (m *Mirror) Run(ctx context.Context) {
 // lost notes that there is no stream. Only the end of one is logged: a host that
 // is away would fill the log.
 func (m *Mirror) lost(err error, had bool) {
-	m.mu.Lock()
-	m.state.Stale = true
-	m.mu.Unlock()
+	m.stale("no events: " + err.Error())
 	m.note(err.Error())
 	if had {
 		m.log.Warn().Err(err).Str("upstream", m.state.From).Msg("the mirror has lost its upstream; what it shows may be old")
 	}
+}
+
+// stale says why what is shown may be old; "": it is current.
+func (m *Mirror) stale(why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state.Stale, m.state.Why = why != "", why
+}
+
+// ping asks the upstream again and again whether it is there, until ctx ends. Any
+// answer is one.
+func (m *Mirror) ping(ctx context.Context) {
+	tick := time.NewTicker(m.every)
+	defer tick.Stop()
+	for silent := false; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := m.pingOnce(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && silent:
+			m.stale("")
+			m.log.Info().Str("upstream", m.state.From).Msg("the mirror's upstream answers again")
+		case err != nil && !silent:
+			m.stale("it does not answer: " + err.Error())
+			m.note("/ping: " + err.Error())
+			m.log.Warn().Err(err).Str("upstream", m.state.From).Msg("the mirror's upstream does not answer; what it shows may be old")
+		}
+		silent = err != nil
+	}
+}
+
+func (m *Mirror) pingOnce(ctx context.Context) error {
+	late := fmt.Errorf("no answer to /ping within %v", m.patience)
+	ctx, cancel := context.WithTimeoutCause(ctx, m.patience, late)
+	defer cancel()
+	_, err := m.client.Get(ctx, "/ping")
+	switch {
+	case errors.As(err, new(*vminfo.StatusError)):
+		return nil
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // note remembers an error for the status.
@@ -138,8 +198,10 @@ func (m *Mirror) follow(ctx context.Context) (listed bool, err error) {
 		return false, err
 	}
 	m.mu.Lock()
-	m.state.Stale, m.state.Refreshed = false, time.Now()
+	m.state.Refreshed = time.Now()
 	m.mu.Unlock()
+	m.stale("")
+	defer m.beside(ctx, m.ping)()
 	m.log.Info().Str("upstream", m.state.From).Int("vms", m.st.Count()).Msg("the mirror has all VMs")
 	for {
 		if !s.Buffered() {
@@ -153,6 +215,17 @@ func (m *Mirror) follow(ctx context.Context) (listed bool, err error) {
 			m.flush()
 			return true, ended(err)
 		}
+	}
+}
+
+// beside runs f in a goroutine; what it gives ends f and waits for that.
+func (m *Mirror) beside(ctx context.Context, f func(context.Context)) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { f(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
 	}
 }
 

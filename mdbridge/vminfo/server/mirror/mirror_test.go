@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,7 +25,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const soon = 20 * time.Second
+const (
+	soon     = 20 * time.Second
+	patience = time.Second // for a ping
+)
 
 func uuid(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
 
@@ -32,12 +36,22 @@ func uuid(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n)
 type upstream struct {
 	*httptest.Server
 	streams chan chan string // one for each client: what it is sent; closed: its end
+	still   atomic.Bool      // /ping is not answered
 }
 
 func newUpstream(t *testing.T) *upstream {
 	u := &upstream{streams: make(chan chan string)}
 	ctx, cancel := context.WithCancel(context.Background())
 	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/ping" {
+			if u.still.Load() {
+				select {
+				case <-ctx.Done():
+				case <-r.Context().Done():
+				}
+			}
+			return
+		}
 		lines := make(chan string)
 		select {
 		case u.streams <- lines:
@@ -89,6 +103,7 @@ func newWorld(t *testing.T) *world {
 		}
 		w.told = append(w.told, what+" "+c.Cell.UUID()[35:])
 	})
+	w.m.SetPings(20*time.Millisecond, patience)
 	w.m.Attach(w.st)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -228,6 +243,35 @@ func TestFollow(t *testing.T) {
 	w.awaitStale(false)
 	w.wantChanges("delete 3", "create 4")
 	close(s)
+}
+
+// TestStandsStill: an upstream that answers no /ping makes the mirror stale, with the
+// stream as it was; what comes by that is taken, and the next answer ends it.
+func TestStandsStill(t *testing.T) {
+	w := newWorld(t)
+	s := w.stream()
+	s <- ready(small(1, ""))
+	w.awaitStale(false)
+	w.up.still.Store(true)
+	w.awaitStale(true)
+	if st := w.m.State(); !strings.Contains(st.Why, "no answer to /ping") || len(st.Errors) == 0 || !strings.Contains(st.Errors[0].Text, "/ping") {
+		t.Errorf("%+v", st)
+	}
+	s <- event("create", 2, small(2, ""))
+	w.await(small(1, ""), small(2, ""))
+	if !w.m.State().Stale {
+		t.Error("an event has ended it")
+	}
+	w.up.still.Store(false)
+	w.awaitStale(false)
+	if st := w.m.State(); st.Why != "" || len(st.Errors) == 0 {
+		t.Errorf("%+v", st)
+	}
+	close(s)
+	w.awaitStale(true)
+	if st := w.m.State(); !strings.Contains(st.Why, "no events") {
+		t.Errorf("%+v", st)
+	}
 }
 
 // TestGarbage: whatever an upstream answers, what is known stays, marked stale, and
