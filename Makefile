@@ -11,7 +11,7 @@ GOFUMPT     := .tools/gofumpt-v0.12.0
 STATICCHECK := .tools/staticcheck-v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test unit blackbox test-guest check fuzz bench bench-guest docs clean cc
+.PHONY: help build run quick test unit blackbox test-guest check fuzz bench bench-guest docs clean cc
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ run: build ## start meta9d here with a sample VM; Ctrl-C ends it
 		'  bin/meta9 put /vms/$(SAMPLE)/keys/color blue' \
 		'  bin/meta9 watch /vms/$(SAMPLE)/keys/color' '' 'Ctrl-C here ends it.' ''; \
 	wait $$daemon || :
+
+# No race detector and no -count=1, so that go's cache answers for each package
+# that the change does not reach. Tests mostly wait: four packages at a time.
+quick: check ## while you work: check, and the tests that the change reaches, without the race detector
+	$(GO) test -short -p 4 ./...
 
 test: check unit blackbox test-guest fuzz ## everything that shows that meta9 works
 
