@@ -8,6 +8,7 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/render"
 )
 
 // A derived file has the same content for all who read it at one revision of its
@@ -24,12 +25,12 @@ type derivation struct {
 
 var (
 	sdcFolder = &derivation{
-		"sdc", slotSdc, (*vm.VM).SdcNames,
-		(*vm.VM).Sdc,
+		"sdc", slotSdc, render.SdcNames,
+		render.Sdc,
 	}
 	nocloudFolder = &derivation{
-		"nocloud", slotNoCloud, func(*vm.VM) []string { return vm.NoCloudNames[:] },
-		(*vm.VM).NoCloud,
+		"nocloud", slotNoCloud, func(*vm.VM) []string { return render.NoCloudNames[:] },
+		render.NoCloud,
 	}
 )
 

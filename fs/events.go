@@ -7,7 +7,7 @@ import (
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/store"
-	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 )
 
 // eventsFile is events: a VM's, or with no dir the root's.
@@ -141,5 +141,5 @@ func appendMember(b []byte, name, text string) []byte {
 	b = append(b, ',', '"')
 	b = append(b, name...)
 	b = append(b, '"', ':')
-	return vm.Value{Kind: vm.StringValue, Text: text}.AppendJSON(b)
+	return ordjson.Value{Kind: ordjson.String, Text: text}.AppendJSON(b)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/session/client"
 )
 
@@ -43,14 +44,14 @@ func newVMCreate(a *app) *cobra.Command {
 // withUUID gives a payload that has no uuid a new one, as vmadm does. uuid is for
 // messages: what is wrong with a payload the server says.
 func withUUID(line []byte) (_ []byte, uuid string) {
-	v, err := vm.ParseValue(line)
-	if err != nil || v.Kind != vm.ObjectValue {
+	v, err := ordjson.Parse(line)
+	if err != nil || v.Kind != ordjson.Object {
 		return line, "payload"
 	}
 	if given, ok := v.Members.Get("uuid"); ok {
 		return line, cmp.Or(given.Text, "payload")
 	}
 	uuid = vm.NewUUID()
-	v.Members = append(vm.Object{{Name: "uuid", Value: vm.Value{Kind: vm.StringValue, Text: uuid}}}, v.Members...)
+	v.Members = append(ordjson.Members{{Name: "uuid", Value: ordjson.Value{Kind: ordjson.String, Text: uuid}}}, v.Members...)
 	return v.AppendJSON(nil), uuid
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/mdbridge/vminfo"
 )
 
@@ -155,7 +156,7 @@ func given(raw []byte) string {
 	if raw == nil {
 		return "undefined"
 	}
-	v, err := vm.ParseValue(raw)
+	v, err := ordjson.Parse(raw)
 	if err != nil {
 		return printable(string(raw))
 	}

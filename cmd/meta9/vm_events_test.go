@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/mdbridge/vminfo"
 )
 
@@ -64,7 +64,7 @@ func TestEventOfNewOrder(t *testing.T) {
 func TestColours(t *testing.T) {
 	on, off := tableOptions{colours: true}, tableOptions{}
 	for state, colour := range map[string]string{"running": green, "failed": red, "stopped": ""} {
-		o, err := vm.ParseValue([]byte(`{"uuid":"u","state":"` + state + `","alias":"running"}`))
+		o, err := ordjson.Parse([]byte(`{"uuid":"u","state":"` + state + `","alias":"running"}`))
 		if err != nil {
 			t.Fatal(err)
 		}

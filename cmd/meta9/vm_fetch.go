@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"meta9/fs/errs"
-	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/mdbridge/vminfo"
 	"meta9/session/client"
 )
@@ -79,7 +79,7 @@ func (a *app) query(ctx context.Context, socket string, fields []string) ([]list
 	if err != nil {
 		return nil, unreached(socket, err)
 	}
-	v, err := vm.ParseValue(text)
+	v, err := ordjson.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("the server's JSON: %w", err)
 	}
@@ -136,7 +136,7 @@ func readVM(ctx context.Context, c *client.Client, uuid string) (listed, error) 
 	case err != nil:
 		return nil, err
 	}
-	v, err := vm.ParseValue(data)
+	v, err := ordjson.Parse(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: the server's JSON: %w", uuid, err)
 	}

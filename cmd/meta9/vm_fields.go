@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/mdbridge/vminfo"
 )
 
@@ -84,25 +84,25 @@ var types = map[string]string{"kvm": "KVM", "bhyve": "BHYV", "lx": "LX"}
 
 // listed is a VM as tables and filters have it: with a type, and with ram, which
 // zones say as max_physical_memory.
-type listed vm.Object
+type listed ordjson.Members
 
 // member finds a member.
-func (o listed) member(name string) (vm.Value, bool) {
-	v, ok := vm.Object(o).Get(name)
+func (o listed) member(name string) (ordjson.Value, bool) {
+	v, ok := ordjson.Members(o).Get(name)
 	switch {
 	case ok:
 	case name == "ram":
-		return vm.Object(o).Get("max_physical_memory")
+		return ordjson.Members(o).Get("max_physical_memory")
 	case name == "type":
-		brand, there := vm.Object(o).Get("brand")
-		return vm.Value{Kind: vm.StringValue, Text: cmp.Or(types[brand.Text], "OS")}, there
+		brand, there := ordjson.Members(o).Get("brand")
+		return ordjson.Value{Kind: ordjson.String, Text: cmp.Or(types[brand.Text], "OS")}, there
 	}
 	return v, ok
 }
 
 // find is the first value of a field.
-func (o listed) find(field string) (v vm.Value, ok bool) {
-	ok = vminfo.Find(o.member, field, func(found vm.Value) bool {
+func (o listed) find(field string) (v ordjson.Value, ok bool) {
+	ok = vminfo.Find(o.member, field, func(found ordjson.Value) bool {
 		v = found
 		return true
 	})
@@ -113,7 +113,7 @@ func (o listed) find(field string) (v vm.Value, ok bool) {
 // it, for false and 0.
 func (o listed) word(field string) string {
 	v, _ := o.find(field)
-	if v.Kind == vm.False || v.Kind == vm.NumberValue && v.Text == "0" {
+	if v.Kind == ordjson.False || v.Kind == ordjson.Number && v.Text == "0" {
 		return ""
 	}
 	return vminfo.Text(v)
@@ -138,7 +138,7 @@ func (o listed) key(field string) sortKey {
 		return sortKey{missing: true}
 	}
 	n, err := strconv.ParseFloat(v.Text, 64)
-	return sortKey{numeric: v.Kind == vm.NumberValue && err == nil, number: n, text: vminfo.Text(v)}
+	return sortKey{numeric: v.Kind == ordjson.Number && err == nil, number: n, text: vminfo.Text(v)}
 }
 
 func (k *sortKey) compare(l *sortKey) int {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 )
 
 func newVMLookup(a *app) *cobra.Command {
@@ -63,29 +63,29 @@ members. With -1 it fails unless there is just one.`,
 
 // foundJSON is the array of the VMs, with these members of each, or all.
 func foundJSON(vms []listed, fields []string) []byte {
-	list := vm.Value{Kind: vm.Array}
+	list := ordjson.Value{Kind: ordjson.Array}
 	for _, o := range vms {
-		found := vm.Object(o)
+		found := ordjson.Members(o)
 		if fields != nil {
 			found = o.only(fields)
 		}
-		list.Items = append(list.Items, vm.Value{Kind: vm.ObjectValue, Members: found})
+		list.Items = append(list.Items, ordjson.Value{Kind: ordjson.Object, Members: found})
 	}
 	return list.AppendJSON(nil)
 }
 
 // only is the named members in the VM's order; those that tables make up follow.
-func (o listed) only(fields []string) vm.Object {
-	found := vm.Object{}
+func (o listed) only(fields []string) ordjson.Members {
+	found := ordjson.Members{}
 	for _, m := range o {
 		if slices.Contains(fields, m.Name) {
 			found = append(found, m)
 		}
 	}
 	for _, made := range []string{"type", "ram"} {
-		_, own := vm.Object(o).Get(made)
+		_, own := ordjson.Members(o).Get(made)
 		if v, ok := o.member(made); ok && !own && slices.Contains(fields, made) {
-			found = append(found, vm.Member{Name: made, Value: v})
+			found = append(found, ordjson.Member{Name: made, Value: v})
 		}
 	}
 	return found

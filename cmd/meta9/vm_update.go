@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/session/client"
 )
 
@@ -55,7 +55,7 @@ func (a *app) patch(cmd *cobra.Command, file string, args []string) ([]byte, err
 	case cmd.Flags().Changed("file"):
 		return nil, misused("-f FILE and PROPERTY=VALUE are two ways to say it")
 	}
-	var o vm.Object
+	var o ordjson.Members
 	for _, arg := range args {
 		name, text, ok := strings.Cut(arg, "=")
 		if !ok || name == "" {
@@ -65,9 +65,9 @@ func (a *app) patch(cmd *cobra.Command, file string, args []string) ([]byte, err
 		if err != nil {
 			return nil, misused("%s: %w", name, err)
 		}
-		o = append(o, vm.Member{Name: name, Value: v})
+		o = append(o, ordjson.Member{Name: name, Value: v})
 	}
-	return vm.Value{Kind: vm.ObjectValue, Members: o}.AppendJSON(nil), nil
+	return ordjson.Value{Kind: ordjson.Object, Members: o}.AppendJSON(nil), nil
 }
 
 // Properties that are no text, of which a command line has only text.
@@ -83,16 +83,16 @@ var (
 )
 
 // valueOf is the value that a property gets by a text.
-func valueOf(name, text string) (vm.Value, error) {
-	v := vm.Value{Kind: vm.StringValue, Text: text}
+func valueOf(name, text string) (ordjson.Value, error) {
+	v := ordjson.Value{Kind: ordjson.String, Text: text}
 	if strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") {
-		return vm.ParseValue([]byte(text))
+		return ordjson.Parse([]byte(text))
 	}
-	parsed, err := vm.ParseValue([]byte(text))
+	parsed, err := ordjson.Parse([]byte(text))
 	switch {
 	case err != nil:
-	case slices.Contains(numbers, name) && parsed.Kind == vm.NumberValue,
-		slices.Contains(switches, name) && (parsed.Kind == vm.True || parsed.Kind == vm.False):
+	case slices.Contains(numbers, name) && parsed.Kind == ordjson.Number,
+		slices.Contains(switches, name) && (parsed.Kind == ordjson.True || parsed.Kind == ordjson.False):
 		v = parsed
 	}
 	return v, nil

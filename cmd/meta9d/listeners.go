@@ -86,8 +86,8 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 	cfg := listen.VMConfig{
 		Run: d.cfg.Run, Perm: perm, VM: d.vm, Log: d.log,
 		Devices: []listen.Device{
-			{Property: "9p_chardev", Handle: d.serve, Link: d.serveLink},
-			{Property: "mdata_chardev", Handle: d.serveMdata},
+			{Property: vm.Prop9PChardev, Handle: d.serve, Link: d.serveLink},
+			{Property: vm.PropMdataChardev, Handle: d.serveMdata},
 		},
 	}
 	if d.cfg.Sockets.Enabled {

@@ -3,6 +3,7 @@ package store
 import (
 	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/payload"
 )
 
 var errGuestVM = errs.New(errs.NotPermitted, "VMs are the operator's to create, update and delete")
@@ -12,7 +13,7 @@ func (b *batch) createVM(in *Intent) (Result, error) {
 	if in.Guest {
 		return Result{}, errGuestVM
 	}
-	v, changes, err := vm.Create([]byte(in.Data), b.stamp(in), b.store.cfg.Limits)
+	v, changes, err := payload.Create([]byte(in.Data), b.stamp(in), b.store.cfg.Limits)
 	if err != nil {
 		return Result{}, err
 	}
@@ -38,11 +39,11 @@ func (b *batch) updateVM(w *work, in *Intent) (Result, error) {
 		return Result{}, errGuestVM
 	}
 	was := w.begin()
-	edit := w.edit.Update
+	edit := payload.Update
 	if in.Kind == ReplaceVM {
-		edit = w.edit.Replace
+		edit = payload.Replace
 	}
-	if err := edit([]byte(in.Data), b.stamp(in), b.store.cfg.Limits); err != nil {
+	if err := edit(w.edit, []byte(in.Data), b.stamp(in), b.store.cfg.Limits); err != nil {
 		return Result{}, err
 	}
 	now := w.edit.VM()

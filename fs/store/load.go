@@ -205,8 +205,8 @@ func (l *loader) restore() (*vm.VM, error) {
 		entries[sp] = append(make([]*vm.Entry, 0, len(l.entries[sp])), l.entries[sp]...)
 	}
 	v, err := vm.Restore(l.uuid, l.vm.id, l.rev, l.date, l.vm.props, entries)
-	if err == nil && v.Text("uuid") != l.uuid {
-		return nil, errs.New(errs.IO, "the uuid in the properties is %q", v.Text("uuid"))
+	if err == nil && v.Text(vm.PropUUID) != l.uuid {
+		return nil, errs.New(errs.IO, "the uuid in the properties is %q", v.Text(vm.PropUUID))
 	}
 	return v, err
 }

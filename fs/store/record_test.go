@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"meta9/fs/vm"
+	"meta9/fs/vm/payload"
 )
 
 const testUUID = "01234567-89ab-4cde-8f01-23456789abcd"
@@ -65,7 +66,7 @@ func TestLayout(t *testing.T) {
 // FuzzLoad loads one record of each kind whose checksum is right, whatever the
 // rest says.
 func FuzzLoad(f *testing.F) {
-	v, _, err := vm.Create([]byte(`{"uuid":"`+testUUID+`","customer_metadata":{"k":"v"}}`),
+	v, _, err := payload.Create([]byte(`{"uuid":"`+testUUID+`","customer_metadata":{"k":"v"}}`),
 		vm.Stamp{NextID: func(uint64) uint64 { return 1 }, NextRev: func() uint64 { return 1 }}, vm.Limits{})
 	if err != nil {
 		f.Fatal(err)

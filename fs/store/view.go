@@ -9,6 +9,7 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 )
 
 // The tables of the view. A commit writes one row of tableVMs for each VM that it
@@ -51,9 +52,9 @@ var uniqueFields = [...]struct {
 	field string
 	name  func(*vm.VM) nameKey
 }{
-	{"uuid", func(v *vm.VM) nameKey { return nameKey{nameUUID, v.UUID} }},
-	{"alias", aliasOf},
-	{"vsock_cid", cidOf},
+	{vm.PropUUID, func(v *vm.VM) nameKey { return nameKey{nameUUID, v.UUID} }},
+	{vm.PropAlias, aliasOf},
+	{vm.PropVsockCID, cidOf},
 }
 
 func aliasOf(v *vm.VM) nameKey {
@@ -64,8 +65,8 @@ func aliasOf(v *vm.VM) nameKey {
 }
 
 func cidOf(v *vm.VM) nameKey {
-	p, _ := v.Prop("vsock_cid")
-	if p.Kind != vm.NumberValue {
+	p, _ := v.Prop(vm.PropVsockCID)
+	if p.Kind != ordjson.Number {
 		return nameKey{}
 	}
 	n, err := strconv.ParseUint(p.Text, 10, 32)

@@ -5,12 +5,14 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/payload"
+	"meta9/fs/vm/vmtest"
 )
 
 // TestAccess is the table of docs/tree.md for a guest, whether or not the names
 // are there yet.
 func TestAccess(t *testing.T) {
-	v := small(t, newStamp(), `"internal_metadata_namespaces":["docker","foo"]`)
+	v := vmtest.Small(t, vmtest.NewStamp(), `"internal_metadata_namespaces":["docker","foo"]`)
 	const (
 		rw   = 0
 		none = errs.NotPermitted // not there
@@ -53,9 +55,9 @@ func TestAccess(t *testing.T) {
 			case want == rw && err != nil:
 				t.Errorf("%s/%s: %v", s, c.name, err)
 			case want != rw && s == vm.Keys:
-				wantError(t, err, want, c.text)
+				vmtest.WantError(t, err, want, c.text)
 			case want != rw:
-				wantError(t, err, want, "")
+				vmtest.WantError(t, err, want, "")
 			}
 		}
 	}
@@ -63,13 +65,13 @@ func TestAccess(t *testing.T) {
 
 // TestAccessFollowsTheNamespaces: they are read from the VM, whatever they hold.
 func TestAccessFollowsTheNamespaces(t *testing.T) {
-	st := newStamp()
-	plain := small(t, st, "")
+	st := vmtest.NewStamp()
+	plain := vmtest.Small(t, st, "")
 	if !plain.GuestSees(vm.Keys, "foo:x") || plain.GuestMayWrite(vm.Keys, "foo:x") != nil {
 		t.Error("foo: is reserved in a VM that reserves nothing")
 	}
 	e := plain.Edit()
-	if err := e.Update([]byte(`{"internal_metadata_namespaces":["sdc",""]}`), st, vm.DefaultLimits); err != nil {
+	if err := payload.Update(e, []byte(`{"internal_metadata_namespaces":["sdc",""]}`), st, vm.DefaultLimits); err != nil {
 		t.Fatal(err)
 	}
 	v := e.VM()
@@ -80,7 +82,7 @@ func TestAccessFollowsTheNamespaces(t *testing.T) {
 
 // TestGuestSpace: every name of a guest's is kept in one space.
 func TestGuestSpace(t *testing.T) {
-	v := small(t, newStamp(), `"internal_metadata_namespaces":["foo"]`)
+	v := vmtest.Small(t, vmtest.NewStamp(), `"internal_metadata_namespaces":["foo"]`)
 	for name, want := range map[string]vm.Space{"a": vm.Keys, "a_pw": vm.Internal, "foo:a": vm.Internal, "bar:a": vm.Keys} {
 		if got := v.GuestSpace(name); got != want {
 			t.Errorf("%s is in %v, want %v", name, got, want)
@@ -90,7 +92,7 @@ func TestGuestSpace(t *testing.T) {
 
 // TestAccessAllocatesNothing: it is asked for every name of every listing.
 func TestAccessAllocatesNothing(t *testing.T) {
-	v := vectorVM(t)
+	v := vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../..").VM))
 	n := testing.AllocsPerRun(100, func() {
 		if !v.GuestSees(vm.Keys, "user-script") || !v.GuestSees(vm.Internal, "foo:bar") || v.Get(vm.Keys, "user-script") == nil {
 			t.Fatal("not seen")

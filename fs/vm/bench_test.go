@@ -6,14 +6,15 @@ import (
 	"testing"
 
 	"meta9/fs/vm"
+	"meta9/fs/vm/vmtest"
 )
 
 // ofKeys is a VM with n keys of 100 bytes.
 func ofKeys(b *testing.B, n int) *vm.VM {
-	e := small(b, newStamp(), `"alias":"web0"`).Edit()
-	st := newStamp()
+	e := vmtest.Small(b, vmtest.NewStamp(), `"alias":"web0"`).Edit()
+	st := vmtest.NewStamp()
 	for i := range n {
-		put(b, e, st, fmt.Sprintf("key%04d", i), strings.Repeat("v", 100))
+		vmtest.Put(b, e, st, fmt.Sprintf("key%04d", i), strings.Repeat("v", 100))
 	}
 	return e.VM()
 }
@@ -30,11 +31,11 @@ func BenchmarkGet(b *testing.B) {
 func BenchmarkPut(b *testing.B) {
 	for _, keys := range []int{10, 100, 4096} {
 		b.Run(fmt.Sprint(keys), func(b *testing.B) {
-			v, st := ofKeys(b, keys), newStamp()
+			v, st := ofKeys(b, keys), vmtest.NewStamp()
 			b.ReportAllocs()
 			for b.Loop() {
 				e := v.Edit()
-				put(b, e, st, "key0005", "w")
+				vmtest.Put(b, e, st, "key0005", "w")
 				e.VM()
 			}
 		})
@@ -61,16 +62,5 @@ func BenchmarkRestore(b *testing.B) {
 		if _, err := vm.Restore(v.UUID, v.ID, v.Rev, v.Mtime, props, entries); err != nil {
 			b.Fatal(err)
 		}
-	}
-}
-
-func BenchmarkDiff(b *testing.B) {
-	v, st := ofKeys(b, 100), newStamp()
-	e := v.Edit()
-	put(b, e, st, "key0005", "w")
-	next := e.VM()
-	b.ReportAllocs()
-	for b.Loop() {
-		vm.Diff(v, next)
 	}
 }

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"meta9/fs/errs"
+	"meta9/fs/vm/ordjson"
 )
 
 // Edit makes a new VM of an old one. It belongs to one goroutine. What it has
@@ -38,43 +39,43 @@ func (e *Edit) GetID(s Space, id uint64) *Entry { return e.vm.spaces[s].getID(id
 // keeps both. The errors are those of ValidKey for a new name, TooLarge for a
 // value past its limit, NoSpace for a VM past its; then nothing is changed.
 func (e *Edit) Put(s Space, name, value string, st Stamp, lim Limits) (*Entry, error) {
-	return e.set(setting{s, name, value, Text}, st, lim)
+	return e.set(Setting{s, name, value, Text}, st, lim)
 }
 
 // set is Put for a value of any kind, as an update has them.
-func (e *Edit) set(w setting, st Stamp, lim Limits) (*Entry, error) {
-	old := e.Get(w.space, w.name)
+func (e *Edit) set(w Setting, st Stamp, lim Limits) (*Entry, error) {
+	old := e.Get(w.Space, w.Name)
 	if err := e.room(old, w, lim); err != nil {
 		return nil, err
 	}
-	next := &Entry{Mtime: st.Now, Kind: w.kind, Value: w.value, Muid: st.By}
+	next := &Entry{Mtime: st.Now, Kind: w.Kind, Value: w.Value, Muid: st.By}
 	if old != nil {
 		next.ID, next.Mode, next.Name = old.ID, old.Mode, old.Name
 	} else {
-		next.ID, next.Mode, next.Name = st.NextID(1), 0o600, w.name
+		next.ID, next.Mode, next.Name = st.NextID(1), 0o600, w.Name
 	}
-	e.replace(w.space, old, next, st)
+	e.replace(w.Space, old, next, st)
 	return next, nil
 }
 
 // room is nil when the limits and the rules of names let w take the place of
 // old, which may be nil. A VM that is past a limit, lowered since, may shrink.
-func (e *Edit) room(old *Entry, w setting, lim Limits) error {
-	if err := lim.checkValue(w.name, len(w.value)); err != nil {
+func (e *Edit) room(old *Entry, w Setting, lim Limits) error {
+	if err := lim.checkValue(w.Name, len(w.Value)); err != nil {
 		return err
 	}
-	grow := int64(len(w.value))
+	grow := int64(len(w.Value))
 	if old != nil {
 		grow -= int64(len(old.Value))
 		return lim.checkBytes(e.vm.bytes, grow)
 	}
-	if err := ValidKey(w.name); err != nil {
+	if err := ValidKey(w.Name); err != nil {
 		return err
 	}
 	if err := lim.checkKeys(e.vm.Count(), 1); err != nil {
 		return err
 	}
-	return lim.checkBytes(e.vm.bytes, grow+int64(len(w.name)))
+	return lim.checkBytes(e.vm.bytes, grow+int64(len(w.Name)))
 }
 
 // replace puts next into the space where old (or nil) was under the same name,
@@ -187,16 +188,16 @@ func (e *Edit) ownSpace(s Space) {
 	e.ownVM()
 	e.vm.spaces[s] = e.vm.spaces[s].clone()
 	e.ownMeta[s] = true
-	e.vm.Props = e.vm.Props.placeholder(s)
+	e.vm.Props = placeholder(e.vm.Props, s)
 }
 
-// placeholder is the object with a null member for the space, at its end unless
+// placeholder is the properties with a null member for the space, at its end unless
 // there is one.
-func (o Object) placeholder(s Space) Object {
-	if o.index(s.Member()) >= 0 {
+func placeholder(o ordjson.Members, s Space) ordjson.Members {
+	if o.Index(s.Member()) >= 0 {
 		return o
 	}
-	return o.with(s.Member(), Value{})
+	return o.With(s.Member(), ordjson.Value{})
 }
 
 // The three limits, one by one. A change that asks for no more than there was
@@ -204,7 +205,7 @@ func (o Object) placeholder(s Space) Object {
 
 func (l Limits) checkValue(name string, size int) error {
 	if l.Value > 0 && size > l.Value {
-		return errs.New(errs.TooLarge, "%d bytes is the limit of a value, %q has %d", l.Value, clip(name), size)
+		return errs.New(errs.TooLarge, "%d bytes is the limit of a value, %q has %d", l.Value, Clip(name), size)
 	}
 	return nil
 }

@@ -10,42 +10,43 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/payload"
+	"meta9/fs/vm/vmtest"
 	"pgregory.net/rapid"
 )
 
-func put(t testing.TB, e *vm.Edit, st vm.Stamp, name, value string) *vm.Entry {
-	t.Helper()
-	entry, err := e.Put(vm.Keys, name, value, st, vm.DefaultLimits)
-	if err != nil {
-		t.Fatal(err)
+func names(entries []*vm.Entry) []string {
+	list := []string{}
+	for _, e := range entries {
+		list = append(list, e.Name)
 	}
-	return entry
+	return list
 }
 
 func TestPut(t *testing.T) {
-	st := newStamp()
-	v := small(t, st, `"customer_metadata":{"n":7}`)
+	st := vmtest.NewStamp()
+	v := vmtest.Small(t, st, `"customer_metadata":{"n":7}`)
 	e := v.Edit()
 	st.Now, st.By = 2000, "other"
-	made, replaced := *put(t, e, st, "k", "v"), *put(t, e, st, "n", "8")
-	diff(t, "made", made, vm.Entry{ID: 118, Rev: 2, Mtime: 2000, Mode: 0o600, Name: "k", Value: "v", Muid: "other"})
-	diff(t, "replaced", replaced, vm.Entry{ID: 117, Rev: 3, Mtime: 2000, Mode: 0o600, Name: "n", Value: "8", Muid: "other"})
-	diff(t, "changes", e.Changes(), []vm.Change{{Type: vm.KeySet, Rev: 2, Key: "k"}, {Type: vm.KeySet, Rev: 3, Key: "n"}})
+	made, replaced := *vmtest.Put(t, e, st, "k", "v"), *vmtest.Put(t, e, st, "n", "8")
+	vmtest.Diff(t, "made", made, vm.Entry{ID: 118, Rev: 2, Mtime: 2000, Mode: 0o600, Name: "k", Value: "v", Muid: "other"})
+	vmtest.Diff(t, "replaced", replaced, vm.Entry{ID: 117, Rev: 3, Mtime: 2000, Mode: 0o600, Name: "n", Value: "8", Muid: "other"})
+	vmtest.Diff(t, "changes", e.Changes(), []vm.Change{{Type: vm.KeySet, Rev: 2, Key: "k"}, {Type: vm.KeySet, Rev: 3, Key: "n"}})
 	next := e.VM()
-	diff(t, "new VM", []any{next.Rev, next.Mtime, next.Bytes(), names(next.Entries(vm.Keys))},
+	vmtest.Diff(t, "new VM", []any{next.Rev, next.Mtime, next.Bytes(), names(next.Entries(vm.Keys))},
 		[]any{uint64(3), int64(2000), int64(4), []string{"n", "k"}})
-	diff(t, "old VM", []any{v.Rev, v.Mtime, v.Bytes(), names(v.Entries(vm.Keys)), v.Get(vm.Keys, "n").Value},
+	vmtest.Diff(t, "old VM", []any{v.Rev, v.Mtime, v.Bytes(), names(v.Entries(vm.Keys)), v.Get(vm.Keys, "n").Value},
 		[]any{uint64(1), int64(1000), int64(2), []string{"n"}, "7"})
 }
 
 func TestPutKeepsMode(t *testing.T) {
-	st := newStamp()
-	e := small(t, st, `"customer_metadata":{"k":""}`).Edit()
+	st := vmtest.NewStamp()
+	e := vmtest.Small(t, st, `"customer_metadata":{"k":""}`).Edit()
 	mode := uint16(0o104640)
 	if err := e.SetMeta(vm.Keys, "k", &mode, nil, st); err != nil {
 		t.Fatal(err)
 	}
-	if got := put(t, e, st, "k", "new").Mode; got != 0o4640 {
+	if got := vmtest.Put(t, e, st, "k", "new").Mode; got != 0o4640 {
 		t.Errorf("mode %o", got)
 	}
 }
@@ -53,21 +54,21 @@ func TestPutKeepsMode(t *testing.T) {
 // TestFirstKeyHasAPlace: a space that the payload did not have appears in the
 // JSON with its first key, and stays.
 func TestFirstKeyHasAPlace(t *testing.T) {
-	st := newStamp()
-	e := small(t, st, `"a":1`).Edit()
-	put(t, e, st, "k", "v")
-	if got, want := whole(e.VM()), `{"uuid":"`+uuid+`","a":1,"customer_metadata":{"k":"v"}}`; got != want {
+	st := vmtest.NewStamp()
+	e := vmtest.Small(t, st, `"a":1`).Edit()
+	vmtest.Put(t, e, st, "k", "v")
+	if got, want := vmtest.Whole(e.VM()), `{"uuid":"`+vmtest.UUID+`","a":1,"customer_metadata":{"k":"v"}}`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	e.Remove(vm.Keys, "k", st)
-	if got, want := whole(e.VM()), `{"uuid":"`+uuid+`","a":1,"customer_metadata":{}}`; got != want {
+	if got, want := vmtest.Whole(e.VM()), `{"uuid":"`+vmtest.UUID+`","a":1,"customer_metadata":{}}`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
 
 func TestPutRefused(t *testing.T) {
-	st := newStamp()
-	v := small(t, st, `"customer_metadata":{"a":"12","b":"34"}`)
+	st := vmtest.NewStamp()
+	v := vmtest.Small(t, st, `"customer_metadata":{"a":"12","b":"34"}`)
 	for _, c := range []struct {
 		name, value string
 		lim         vm.Limits
@@ -83,7 +84,7 @@ func TestPutRefused(t *testing.T) {
 	} {
 		e := v.Edit()
 		entry, err := e.Put(vm.Keys, c.name, c.value, st, c.lim)
-		wantError(t, err, c.kind, c.text)
+		vmtest.WantError(t, err, c.kind, c.text)
 		if entry != nil || e.VM() != v || len(e.Changes()) != 0 {
 			t.Errorf("%s: something was changed", c.text)
 		}
@@ -93,8 +94,8 @@ func TestPutRefused(t *testing.T) {
 // TestOverTheLimit: a VM over a limit that was lowered can still be written,
 // only not to grow.
 func TestOverTheLimit(t *testing.T) {
-	st := newStamp()
-	e := small(t, st, `"customer_metadata":{"a":"12","b":"34"}`).Edit()
+	st := vmtest.NewStamp()
+	e := vmtest.Small(t, st, `"customer_metadata":{"a":"12","b":"34"}`).Edit()
 	lim := vm.Limits{Keys: 1, Bytes: 3}
 	for _, value := range []string{"34", "1", ""} {
 		if _, err := e.Put(vm.Keys, "a", value, st, lim); err != nil {
@@ -104,14 +105,14 @@ func TestOverTheLimit(t *testing.T) {
 	if err := e.Rename(vm.Keys, "a", "c", st, lim); err != nil {
 		t.Error(err)
 	}
-	if err := e.Update([]byte(`{"set_customer_metadata":{"b":"x"}}`), st, lim); err != nil {
+	if err := payload.Update(e, []byte(`{"set_customer_metadata":{"b":"x"}}`), st, lim); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestRemove(t *testing.T) {
-	st := newStamp()
-	v := small(t, st, `"internal_metadata":{"a":"1","b":"2","c":"3"}`)
+	st := vmtest.NewStamp()
+	v := vmtest.Small(t, st, `"internal_metadata":{"a":"1","b":"2","c":"3"}`)
 	e := v.Edit()
 	if e.Remove(vm.Keys, "b", st) || e.Remove(vm.Internal, "x", st) || e.VM() != v {
 		t.Error("removed what is not there")
@@ -120,16 +121,16 @@ func TestRemove(t *testing.T) {
 	if !e.Remove(vm.Internal, "b", st) || e.Get(vm.Internal, "b") != nil || e.GetID(vm.Internal, id) != nil {
 		t.Error("b is still there")
 	}
-	diff(t, "changes", e.Changes(), []vm.Change{{Type: vm.KeyRemoved, Rev: 2, Space: vm.Internal, Key: "b"}})
-	diff(t, "left", names(e.VM().Entries(vm.Internal)), []string{"a", "c"})
+	vmtest.Diff(t, "changes", e.Changes(), []vm.Change{{Type: vm.KeyRemoved, Rev: 2, Space: vm.Internal, Key: "b"}})
+	vmtest.Diff(t, "left", names(e.VM().Entries(vm.Internal)), []string{"a", "c"})
 	if v.Get(vm.Internal, "b") == nil {
 		t.Error("the old VM lost b")
 	}
 }
 
 func TestRename(t *testing.T) {
-	st := newStamp()
-	v := small(t, st, `"customer_metadata":{"a":1,"b":"22","c":"333"}`)
+	st := vmtest.NewStamp()
+	v := vmtest.Small(t, st, `"customer_metadata":{"a":1,"b":"22","c":"333"}`)
 	e := v.Edit()
 	a := *e.Get(vm.Keys, "a")
 	st.Now, st.By = 2000, "other"
@@ -137,17 +138,17 @@ func TestRename(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Name, a.Rev = "b", 3
-	diff(t, "b", *e.Get(vm.Keys, "b"), a)
-	diff(t, "by ID", *e.GetID(vm.Keys, a.ID), a)
-	diff(t, "changes", e.Changes(), []vm.Change{{Type: vm.KeyRemoved, Rev: 2, Key: "a"}, {Type: vm.KeySet, Rev: 3, Key: "b"}})
+	vmtest.Diff(t, "b", *e.Get(vm.Keys, "b"), a)
+	vmtest.Diff(t, "by ID", *e.GetID(vm.Keys, a.ID), a)
+	vmtest.Diff(t, "changes", e.Changes(), []vm.Change{{Type: vm.KeyRemoved, Rev: 2, Key: "a"}, {Type: vm.KeySet, Rev: 3, Key: "b"}})
 	next := e.VM()
-	diff(t, "left", names(next.Entries(vm.Keys)), []string{"b", "c"})
-	diff(t, "numbers", []any{next.Rev, next.Bytes()}, []any{uint64(3), int64(6)})
+	vmtest.Diff(t, "left", names(next.Entries(vm.Keys)), []string{"b", "c"})
+	vmtest.Diff(t, "numbers", []any{next.Rev, next.Bytes()}, []any{uint64(3), int64(6)})
 
 	e = next.Edit()
-	wantError(t, e.Rename(vm.Keys, "a", "z", st, vm.DefaultLimits), errs.NotFound, `"a"`)
-	wantError(t, e.Rename(vm.Keys, "b", "z ", st, vm.DefaultLimits), errs.Invalid, "blank")
-	wantError(t, e.Rename(vm.Keys, "b", "zz", st, vm.Limits{Bytes: 6}), errs.NoSpace, "6 bytes")
+	vmtest.WantError(t, e.Rename(vm.Keys, "a", "z", st, vm.DefaultLimits), errs.NotFound, `"a"`)
+	vmtest.WantError(t, e.Rename(vm.Keys, "b", "z ", st, vm.DefaultLimits), errs.Invalid, "blank")
+	vmtest.WantError(t, e.Rename(vm.Keys, "b", "zz", st, vm.Limits{Bytes: 6}), errs.NoSpace, "6 bytes")
 	if err := e.Rename(vm.Keys, "b", "b", st, vm.DefaultLimits); err != nil {
 		t.Error(err)
 	}
@@ -157,11 +158,11 @@ func TestRename(t *testing.T) {
 }
 
 func TestSetMeta(t *testing.T) {
-	st := newStamp()
-	v := small(t, st, `"customer_metadata":{"k":1}`)
+	st := vmtest.NewStamp()
+	v := vmtest.Small(t, st, `"customer_metadata":{"k":1}`)
 	e := v.Edit()
 	mode, mtime := uint16(0o444), int64(5)
-	wantError(t, e.SetMeta(vm.Keys, "x", &mode, nil, st), errs.NotFound, `"x"`)
+	vmtest.WantError(t, e.SetMeta(vm.Keys, "x", &mode, nil, st), errs.NotFound, `"x"`)
 	if err := e.SetMeta(vm.Keys, "k", nil, nil, st); err != nil || e.VM() != v {
 		t.Errorf("nothing to set: %v", err)
 	}
@@ -170,13 +171,13 @@ func TestSetMeta(t *testing.T) {
 	}
 	want := *v.Get(vm.Keys, "k")
 	want.Mode, want.Mtime, want.Rev = 0o444, 5, 2
-	diff(t, "k", *e.Get(vm.Keys, "k"), want)
-	diff(t, "changes", e.Changes(), []vm.Change{{Type: vm.KeySet, Rev: 2, Key: "k"}})
+	vmtest.Diff(t, "k", *e.Get(vm.Keys, "k"), want)
+	vmtest.Diff(t, "changes", e.Changes(), []vm.Change{{Type: vm.KeySet, Rev: 2, Key: "k"}})
 }
 
 func TestEntriesAfter(t *testing.T) {
-	st := newStamp()
-	v := small(t, st, `"customer_metadata":{"a":"","b":"","c":""}`)
+	st := vmtest.NewStamp()
+	v := vmtest.Small(t, st, `"customer_metadata":{"a":"","b":"","c":""}`)
 	e := v.Edit()
 	b := e.Get(vm.Keys, "b").ID
 	e.Remove(vm.Keys, "b", st)
@@ -192,17 +193,17 @@ func TestEntriesAfter(t *testing.T) {
 		{without, b, []string{"c"}},
 		{without, b - 1, []string{"c"}},
 	} {
-		diff(t, fmt.Sprint("after ", c.after), names(c.v.EntriesAfter(vm.Keys, c.after)), c.want)
+		vmtest.Diff(t, fmt.Sprint("after ", c.after), names(c.v.EntriesAfter(vm.Keys, c.after)), c.want)
 	}
 }
 
 // TestEditAfterVM: a VM that an Edit gave does not change when it goes on.
 func TestEditAfterVM(t *testing.T) {
-	st := newStamp()
-	e := small(t, st, "").Edit()
+	st := vmtest.NewStamp()
+	e := vmtest.Small(t, st, "").Edit()
 	var made []*vm.VM
 	for i := range 5 {
-		put(t, e, st, fmt.Sprint("k", i), "v")
+		vmtest.Put(t, e, st, fmt.Sprint("k", i), "v")
 		made = append(made, e.VM())
 	}
 	for i, v := range made {
@@ -215,10 +216,10 @@ func TestEditAfterVM(t *testing.T) {
 // TestEditCopiesOnce: the cost of an Edit of a large VM is one copy of its
 // slices and one entry a write.
 func TestEditCopiesOnce(t *testing.T) {
-	st := newStamp()
-	e := small(t, st, "").Edit()
+	st := vmtest.NewStamp()
+	e := vmtest.Small(t, st, "").Edit()
 	for i := range 4096 {
-		put(t, e, st, fmt.Sprint("key", i), "v")
+		vmtest.Put(t, e, st, fmt.Sprint("key", i), "v")
 	}
 	v := e.VM()
 	const writes = 1000
@@ -226,46 +227,12 @@ func TestEditCopiesOnce(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	e = v.Edit()
 	for _, entry := range v.Entries(vm.Keys)[:writes] {
-		put(t, e, st, entry.Name, "w")
+		vmtest.Put(t, e, st, entry.Name, "w")
 	}
 	runtime.ReadMemStats(&after)
 	const slices, entries, changes = 2 * 8 * 4096, 80 * writes, 5 * 40 * writes
 	if got := after.TotalAlloc - before.TotalAlloc; got > slices+entries+changes {
 		t.Errorf("%d bytes for %d writes, want at most %d", got, writes, slices+entries+changes)
-	}
-}
-
-// checkVM checks what must hold of every VM: both orders hold the same entries,
-// and the totals are theirs.
-func checkVM(t rapid.TB, v *vm.VM, lim vm.Limits) {
-	t.Helper()
-	var bytes int64
-	count := 0
-	for s := range vm.NumSpaces {
-		last := uint64(0)
-		for _, e := range v.Entries(s) {
-			if e.ID <= last || e.Rev == 0 || e.Rev > v.Rev {
-				t.Fatalf("%s/%s: id %d after %d, rev %d in %d", s, e.Name, e.ID, last, e.Rev, v.Rev)
-			}
-			if v.Get(s, e.Name) != e {
-				t.Fatalf("%s/%s: found by id, not by name", s, e.Name)
-			}
-			if v.Edit().GetID(s, e.ID) != e {
-				t.Fatalf("%s/%s: not found by id", s, e.Name)
-			}
-			last = e.ID
-			count++
-			bytes += int64(len(e.Name) + len(e.Value))
-		}
-		if _, ok := v.Prop(s.Member()); !ok && last > 0 {
-			t.Fatalf("no place for %s in the JSON", s.Member())
-		}
-	}
-	if v.Count() != count || v.Bytes() != bytes {
-		t.Fatalf("%d keys of %d bytes, counted %d of %d", v.Count(), v.Bytes(), count, bytes)
-	}
-	if lim.Keys > 0 && count > lim.Keys || lim.Bytes > 0 && bytes > lim.Bytes {
-		t.Fatalf("%d keys of %d bytes is over %+v", count, bytes, lim)
 	}
 }
 
@@ -333,7 +300,7 @@ func (m *machine) step(t *rapid.T, err error, next model, ok bool) {
 		m.now = next
 	}
 	v := m.edit.VM()
-	checkVM(t, v, vm.Limits{})
+	vmtest.CheckVM(t, v, vm.Limits{})
 	if d := cmp.Diff(m.now, modelOf(v)); d != "" {
 		t.Fatalf("the model differs (-model +VM):\n%s", d)
 	}
@@ -347,7 +314,7 @@ func (m *machine) step(t *rapid.T, err error, next model, ok bool) {
 		t.Fatalf("the VM is at %d, the last change at %d", v.Rev, changes[n-1].Rev)
 	}
 	m.revs = len(changes)
-	m.past[v] = whole(v)
+	m.past[v] = vmtest.Whole(v)
 }
 
 func (m *machine) put(t *rapid.T) {
@@ -408,10 +375,10 @@ func (m *machine) update(t *rapid.T) {
 	patch := fmt.Sprintf(`{"set_internal_metadata":{%s},"remove_internal_metadata":[%s],"customer_metadata":{%s},"remove_customer_metadata":[%s]}`,
 		strings.Join(set[1], ","), strings.Join(gone[1], ","), strings.Join(set[0], ","), strings.Join(gone[0], ","))
 	before := m.edit.VM()
-	err := m.edit.Update([]byte(patch), m.st, m.lim)
+	err := payload.Update(m.edit, []byte(patch), m.st, m.lim)
 	m.step(t, err, next, ok && m.now.fits(next, m.lim))
-	if (err != nil || cmp.Equal(modelOf(before), next)) && whole(m.edit.VM()) != whole(before) {
-		t.Fatalf("an update that changes nothing changed %s to %s", whole(before), whole(m.edit.VM()))
+	if (err != nil || cmp.Equal(modelOf(before), next)) && vmtest.Whole(m.edit.VM()) != vmtest.Whole(before) {
+		t.Fatalf("an update that changes nothing changed %s to %s", vmtest.Whole(before), vmtest.Whole(m.edit.VM()))
 	}
 }
 
@@ -424,21 +391,21 @@ func (m *machine) begin(*rapid.T) {
 // VM on the way stays as it was.
 func TestEditModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		st := newStamp()
-		v, _, err := vm.Create([]byte(`{"uuid":"`+uuid+`","internal_metadata":{"b":"1","f_pw":true},"tags":{}}`), st, vm.Limits{})
+		st := vmtest.NewStamp()
+		v, _, err := payload.Create([]byte(`{"uuid":"`+vmtest.UUID+`","internal_metadata":{"b":"1","f_pw":true},"tags":{}}`), st, vm.Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		m := &machine{
 			st: st, lim: vm.Limits{Value: 20, Keys: 6, Bytes: 40},
-			edit: v.Edit(), now: modelOf(v), past: map[*vm.VM]string{v: whole(v)},
+			edit: v.Edit(), now: modelOf(v), past: map[*vm.VM]string{v: vmtest.Whole(v)},
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"put": m.put, "remove": m.remove, "rename": m.rename, "update": m.update, "begin": m.begin,
 		})
 		for v, then := range m.past {
-			if whole(v) != then {
-				t.Fatalf("a VM changed from %s to %s", then, whole(v))
+			if vmtest.Whole(v) != then {
+				t.Fatalf("a VM changed from %s to %s", then, vmtest.Whole(v))
 			}
 		}
 		ids := map[uint64]bool{}

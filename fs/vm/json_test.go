@@ -1,201 +1,75 @@
 package vm_test
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 
-	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
+	"meta9/fs/vm/payload"
+	"meta9/fs/vm/vmtest"
 )
 
-// TestJSONIsKept: what is parsed is written again in the same order and spelling.
-func TestJSONIsKept(t *testing.T) {
-	for _, text := range []string{
-		`null`, `true`, `false`, `""`, `[]`, `{}`,
-		`0`, `-0`, `1.0`, `1e3`, `1E+03`, `-12.50e-7`, `123456789012345678901234567890`,
-		`{"z":1,"a":2,"m":[1,2,{"b":null,"a":[]}]}`,
-		`{"":{"":""}}`,
-		`"héllo ☃ 😀 </script> \u0000\u001f\b\f\n\r\t\"\\"`,
-		"\"\u2028\u007f\"",
+// TestGuestJSON: the guest's vm.json of the vector VM lacks what it does not see
+// and nothing else.
+func TestGuestJSON(t *testing.T) {
+	v := vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../..").VM))
+	want := vmtest.Whole(v)
+	for _, hidden := range []string{
+		`"foo:shadow":"customer",`, `"x_pw":"wrong",`,
+		`"operator-script":"#!/bin/sh\necho op\n",`, `,"secret":"hidden"`, `,"sdc:volumes":"[{\"name\":\"v\"}]"`,
 	} {
-		v, err := vm.ParseValue([]byte(text))
-		if err != nil {
-			t.Errorf("%s: %v", text, err)
-			continue
+		if !strings.Contains(want, hidden) {
+			t.Fatalf("%s is not in %s", hidden, want)
 		}
-		if got := string(v.AppendJSON(nil)); got != text {
-			t.Errorf("%s became %s", text, got)
-		}
+		want = strings.Replace(want, hidden, "", 1)
 	}
+	vmtest.Diff(t, "guest's JSON", string(v.AppendJSON(nil, true)), want)
 }
 
-// TestJSONSpellings: other spellings of the same value are written in ours.
-func TestJSONSpellings(t *testing.T) {
-	for in, want := range map[string]string{
-		" [ 1 ,\t2\r\n] ":              `[1,2]`,
-		"{ \"a\" : { } }":              `{"a":{}}`,
-		`"\u0041\u00e9\u2603\/\u000a"`: `"Aé☃/\n"`,
-		`"\ud83d\uDE00"`:               `"😀"`,
-		`"a\tb"`:                       `"a\tb"`,
-	} {
-		v, err := vm.ParseValue([]byte(in))
-		if err != nil {
-			t.Errorf("%s: %v", in, err)
-			continue
-		}
-		if got := string(v.AppendJSON(nil)); got != want {
-			t.Errorf("%s became %s, want %s", in, got, want)
-		}
-	}
-}
-
-func TestJSONErrors(t *testing.T) {
-	deep := strings.Repeat("[", vm.MaxDepth+2) + strings.Repeat("]", vm.MaxDepth+2)
-	for _, c := range []struct{ in, text string }{
-		{``, "ends where a value"},
-		{`  `, "ends where a value"},
-		{`{`, "the name of a member"},
-		{`{"a"`, "a colon"},
-		{`{"a":`, "a value"},
-		{`{"a":1`, "a comma or }"},
-		{`{"a`, "a closing quote"},
-		{`"\ud83d\uzz"`, "a hexadecimal digit"},
-		{`"\n`, "a closing quote"},
-		{`{"a":1,}`, "the name of a member"},
-		{`{a:1}`, "'a' at byte 1"},
-		{`[1 2]`, "'2' at byte 3"},
-		{`[1,]`, "a value"},
-		{`1 2`, "the end"},
-		{`01`, "the end"},
-		{`-`, "a digit"},
-		{`1.`, "a digit"},
-		{`.5`, "a value"},
-		{`1e`, "a digit"},
-		{`+1`, "a value"},
-		{`NaN`, "a value"},
-		{`nul`, "a value"},
-		{`True`, "a value"},
-		{`"a`, "a closing quote"},
-		{`"\`, "an escape"},
-		{`"\x"`, "an escape"},
-		{`"\u12g4"`, "a hexadecimal digit"},
-		{"\"a\nb\"", "an escape"},
-		{"\"\\n\nb\"", "an escape"},
-		{`"\ud83d"`, "half of a surrogate pair"},
-		{`"\ude00\ud83d"`, "half of a surrogate pair"},
-		{`"\ud83d\u0041"`, "half of a surrogate pair"},
-		{"\"\xff\"", "not UTF-8"},
-		{`{"a":1,"b":2,"a":3}`, `"a" is given twice`},
-		{`{"x":{"a":1,"\u0061":3}}`, `"a" is given twice`},
-		{manyMembers(40) + `,"m7":1}`, `"m7" is given twice`},
-		{deep, "deeper than 64"},
-		{"\x00", "a value"},
-	} {
-		_, err := vm.ParseValue([]byte(c.in))
-		if err == nil {
-			t.Errorf("%q: no error", c.in)
-			continue
-		}
-		wantError(t, err, errs.Invalid, c.text)
-	}
-	ok := strings.Repeat("[", vm.MaxDepth+1) + strings.Repeat("]", vm.MaxDepth+1)
-	if _, err := vm.ParseValue([]byte(ok)); err != nil {
-		t.Errorf("depth %d: %v", vm.MaxDepth, err)
-	}
-}
-
-// manyMembers is an object of n members that is not closed yet.
-func manyMembers(n int) string {
-	list := make([]string, n)
-	for i := range list {
-		list[i] = fmt.Sprintf(`"m%d":1`, i)
-	}
-	return "{" + strings.Join(list, ",")
-}
-
-// TestJSONStringsAreCopies: a value does not hold its payload in memory, nor
-// change with the caller's buffer.
-func TestJSONStringsAreCopies(t *testing.T) {
-	in := []byte(`{"name":"value","n":12}`)
-	v, err := vm.ParseValue(in)
+// TestJSONIsThePayload: what was given comes back, byte for byte but for blanks.
+func TestJSONIsThePayload(t *testing.T) {
+	payload, err := ordjson.Parse(vmtest.ReadMdata(t, "../..").VM)
 	if err != nil {
 		t.Fatal(err)
 	}
-	clear(in)
-	if got := string(v.AppendJSON(nil)); got != `{"name":"value","n":12}` {
-		t.Errorf("became %s when the input was overwritten", got)
-	}
+	vmtest.Diff(t, "JSON", vmtest.Whole(vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../..").VM))), string(payload.AppendJSON(nil)))
 }
 
-func TestEqual(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want bool
-	}{
-		{`1`, `1`, true},
-		{`1`, `1.0`, false},
-		{`"1"`, `1`, false},
-		{`true`, `false`, false},
-		{`[1,2]`, `[1,2]`, true},
-		{`[1,2]`, `[2,1]`, false},
-		{`[1]`, `[1,2]`, false},
-		{`{"a":1,"b":{}}`, `{"a":1,"b":{}}`, true},
-		{`{"a":1,"b":2}`, `{"b":2,"a":1}`, false},
-		{`{}`, `[]`, false},
-	} {
-		a, _ := vm.ParseValue([]byte(c.a))
-		b, _ := vm.ParseValue([]byte(c.b))
-		if a.Equal(b) != c.want || b.Equal(a) != c.want {
-			t.Errorf("%s equal %s: not %v", c.a, c.b, c.want)
-		}
-	}
-}
-
-// FuzzParseValue: what encoding/json takes and we take is the same value; what
-// we write is read again as the same; nothing panics.
-func FuzzParseValue(f *testing.F) {
-	for _, s := range []string{
-		`{"a":[1,-2.5e3,"x\u00e9\ud83d\ude00",true,false,null],"b":{}}`,
-		`[[[]]]`, `"\ud800"`, `{"a":1,"a":2}`, "\"\xff\"", `01`, `1e999`, ` {} `, manyMembers(20) + "}",
-	} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, in []byte) {
-		v, err := vm.ParseValue(in)
-		if err != nil {
-			if errs.KindOf(err) != errs.Invalid {
-				t.Fatalf("kind %v", errs.KindOf(err))
+// TestBinaryValues: they leave their place, are base64 beside it, and come back.
+func TestBinaryValues(t *testing.T) {
+	st := vmtest.NewStamp()
+	v := vmtest.Small(t, st, `"customer_metadata":{"a":"1"}`)
+	e := v.Edit()
+	for _, s := range []vm.Space{vm.Keys, vm.Internal} {
+		for _, name := range []string{"bin", "b_pw"} {
+			if _, err := e.Put(s, name, "\xff\x00", st, vm.DefaultLimits); err != nil {
+				t.Fatal(err)
 			}
-			return
 		}
-		if !json.Valid(in) {
-			t.Fatalf("took %q, which is not JSON", in)
-		}
-		out := v.AppendJSON(nil)
-		again, err := vm.ParseValue(out)
-		if err != nil || !again.Equal(v) {
-			t.Fatalf("wrote %s, which is read as another value (%v)", out, err)
-		}
-		if !bytes.Equal(canonical(t, in), canonical(t, out)) {
-			t.Fatalf("%q became %s", in, out)
-		}
-	})
+	}
+	v = e.VM()
+	const head = `{"uuid":"` + vmtest.UUID + `","customer_metadata":{"a":"1"},"internal_metadata":{},"__meta9_binary":`
+	vmtest.Diff(t, "admin's", vmtest.Whole(v), head+`{"customer_metadata":{"bin":"/wA=","b_pw":"/wA="},"internal_metadata":{"bin":"/wA=","b_pw":"/wA="}}}`)
+	vmtest.Diff(t, "guest's", string(v.AppendJSON([]byte("x"), true)), "x"+head+`{"customer_metadata":{"bin":"/wA="},"internal_metadata":{"b_pw":"/wA="}}}`)
+
+	back := vmtest.Create(t, st, vmtest.Whole(v))
+	vmtest.Diff(t, "read again", vmtest.Whole(back), vmtest.Whole(v))
+	if got := back.Get(vm.Internal, "b_pw"); got.Value != "\xff\x00" || got.Kind != vm.Text {
+		t.Errorf("b_pw is %+v", got)
+	}
+	if err := payload.Update(e, []byte(vmtest.Whole(v)), st, vm.DefaultLimits); err != nil || e.VM() != v {
+		t.Errorf("its own JSON changed it: %v", err)
+	}
 }
 
-// canonical is the text as encoding/json would write it.
-func canonical(t *testing.T, in []byte) []byte {
-	d := json.NewDecoder(bytes.NewReader(in))
-	d.UseNumber()
-	var v any
-	if err := d.Decode(&v); err != nil {
+// TestOnlyInternalBinary: an empty half of the member is left out.
+func TestOnlyInternalBinary(t *testing.T) {
+	st := vmtest.NewStamp()
+	e := vmtest.Small(t, st, "").Edit()
+	if _, err := e.Put(vm.Internal, "x", "\xff", st, vm.DefaultLimits); err != nil {
 		t.Fatal(err)
 	}
-	out, err := json.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	vmtest.Diff(t, "JSON", vmtest.Whole(e.VM()), `{"uuid":"`+vmtest.UUID+`","internal_metadata":{},"__meta9_binary":{"internal_metadata":{"x":"/w=="}}}`)
+	vmtest.Diff(t, "guest's", string(e.VM().AppendJSON(nil, true)), `{"uuid":"`+vmtest.UUID+`","internal_metadata":{}}`)
 }

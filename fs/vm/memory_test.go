@@ -7,13 +7,14 @@ import (
 	"testing"
 
 	"meta9/fs/vm"
+	"meta9/fs/vm/vmtest"
 )
 
 // TestMemory: what a key costs beside its value here, so that all rooms together
 // stay within DESIGN's 350 bytes.
 func TestMemory(t *testing.T) {
 	const vms, keys, value, most = 200, 100, 100, 200
-	st := newStamp()
+	st := vmtest.NewStamp()
 	payloads := make([]string, vms)
 	for i := range payloads {
 		var b strings.Builder
@@ -26,9 +27,9 @@ func TestMemory(t *testing.T) {
 	made := make([]*vm.VM, vms)
 	before := heap()
 	for i := range made {
-		made[i] = create(t, st, payloads[i])
+		made[i] = vmtest.Create(t, st, payloads[i])
 		e := made[i].Edit()
-		put(t, e, st, "k", "written")
+		vmtest.Put(t, e, st, "k", "written")
 		made[i] = e.VM()
 	}
 	each := (heap()-before)/(vms*keys) - value

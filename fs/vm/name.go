@@ -134,7 +134,7 @@ func NewUUID() string {
 // case. The error is Invalid.
 func ValidUUID(s string) error {
 	if !uuidShape(s) || strings.ToLower(s) != s {
-		return errs.New(errs.Invalid, "%q is not a UUID such as 01b2c898-945f-11e1-a523-af1afbe22822, in lower case", clip(s))
+		return errs.New(errs.Invalid, "%q is not a UUID such as 01b2c898-945f-11e1-a523-af1afbe22822, in lower case", Clip(s))
 	}
 	return nil
 }
@@ -143,7 +143,7 @@ func ValidUUID(s string) error {
 // error is Invalid.
 func ParseUUID(s string) (string, error) {
 	if !uuidShape(s) {
-		return "", errs.New(errs.Invalid, "%q is not a UUID such as 01b2c898-945f-11e1-a523-af1afbe22822", clip(s))
+		return "", errs.New(errs.Invalid, "%q is not a UUID such as 01b2c898-945f-11e1-a523-af1afbe22822", Clip(s))
 	}
 	return strings.ToLower(s), nil
 }
@@ -162,11 +162,11 @@ func uuidShape(s string) bool {
 }
 
 func hexDigit(c byte) bool {
-	return digit(c) || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// clip keeps an error's text short, whatever it quotes.
-func clip(s string) string {
+// Clip keeps an error's text short, whatever it quotes.
+func Clip(s string) string {
 	const most = 64
 	if len(s) <= most {
 		return s

@@ -7,6 +7,7 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/vmtest"
 )
 
 func TestFileNames(t *testing.T) {
@@ -65,7 +66,7 @@ func TestKeyRules(t *testing.T) {
 		{"\ufeffa", errs.Invalid, "blank"},
 		{" ", errs.Invalid, "blank"},
 	} {
-		wantError(t, vm.ValidKey(c.key), c.kind, c.text)
+		vmtest.WantError(t, vm.ValidKey(c.key), c.kind, c.text)
 		if _, err := vm.KeyName(vm.FileName(c.key)); errs.KindOf(err) != c.kind {
 			t.Errorf("KeyName of the file of %q: %v, want %v", c.key, err, c.kind)
 		}
@@ -89,8 +90,8 @@ func TestPlainNamesAllocateNothing(t *testing.T) {
 }
 
 func TestWords(t *testing.T) {
-	diff(t, "folders", []string{vm.Keys.String(), vm.Internal.String()}, []string{"keys", "internal"})
-	diff(t, "members", []string{vm.Keys.Member(), vm.Internal.Member()}, []string{"customer_metadata", "internal_metadata"})
+	vmtest.Diff(t, "folders", []string{vm.Keys.String(), vm.Internal.String()}, []string{"keys", "internal"})
+	vmtest.Diff(t, "members", []string{vm.Keys.Member(), vm.Internal.Member()}, []string{"customer_metadata", "internal_metadata"})
 }
 
 // TestVersion: a qid's version is never 0, which means that it is not cached.
@@ -103,17 +104,17 @@ func TestVersion(t *testing.T) {
 }
 
 func TestUUIDs(t *testing.T) {
-	if got, err := vm.ParseUUID("E4E6A97E-cb36-4b18-95c9-8eb0d0d7787f"); err != nil || got != uuid {
+	if got, err := vm.ParseUUID("E4E6A97E-cb36-4b18-95c9-8eb0d0d7787f"); err != nil || got != vmtest.UUID {
 		t.Errorf("%q, %v", got, err)
 	}
-	if err := vm.ValidUUID(uuid); err != nil {
+	if err := vm.ValidUUID(vmtest.UUID); err != nil {
 		t.Error(err)
 	}
-	wantError(t, vm.ValidUUID(strings.ToUpper(uuid)), errs.Invalid, "lower case")
-	for _, s := range []string{"", "x", uuid + "0", uuid[1:], strings.Replace(uuid, "-", "a", 1), strings.Replace(uuid, "e", "g", 1), strings.Replace(uuid, "e4", "-4", 1), strings.Repeat("é", 18), strings.Repeat("long", 1000)} {
-		wantError(t, vm.ValidUUID(s), errs.Invalid, "UUID")
+	vmtest.WantError(t, vm.ValidUUID(strings.ToUpper(vmtest.UUID)), errs.Invalid, "lower case")
+	for _, s := range []string{"", "x", vmtest.UUID + "0", vmtest.UUID[1:], strings.Replace(vmtest.UUID, "-", "a", 1), strings.Replace(vmtest.UUID, "e", "g", 1), strings.Replace(vmtest.UUID, "e4", "-4", 1), strings.Repeat("é", 18), strings.Repeat("long", 1000)} {
+		vmtest.WantError(t, vm.ValidUUID(s), errs.Invalid, "UUID")
 		_, err := vm.ParseUUID(s)
-		wantError(t, err, errs.Invalid, "UUID")
+		vmtest.WantError(t, err, errs.Invalid, "UUID")
 		if len(err.Error()) > 200 {
 			t.Errorf("an error of %d bytes", len(err.Error()))
 		}

@@ -1,12 +1,16 @@
 package vm
 
-import "slices"
+import (
+	"slices"
+
+	"meta9/fs/vm/ordjson"
+)
 
 // Public is the VM without its internal metadata, for those who are not proved to
 // be the admin and are no guest either: AppendJSON and Diff of two such VMs show
 // nothing of it, also not that it is there. It shares all else with v.
 func (v *VM) Public() *VM {
-	i := v.Props.index(Internal.Member())
+	i := v.Props.Index(Internal.Member())
 	if i < 0 && len(v.spaces[Internal].byID) == 0 {
 		return v
 	}
@@ -23,14 +27,14 @@ func (v *VM) Public() *VM {
 
 // Member is the member of that name of what AppendJSON shows to an admin, but for
 // BinaryMember.
-func (v *VM) Member(name string) (Value, bool) {
-	i := v.Props.index(name)
+func (v *VM) Member(name string) (ordjson.Value, bool) {
+	i := v.Props.Index(name)
 	if i < 0 {
-		return Value{}, false
+		return ordjson.Value{}, false
 	}
-	if s, ok := spaceOf(name); ok {
+	if s, ok := SpaceOf(name); ok {
 		text, _ := v.spaces[s].objects()
-		return Value{Kind: ObjectValue, Members: text}, true
+		return ordjson.Value{Kind: ordjson.Object, Members: text}, true
 	}
 	return v.Props[i].Value, true
 }

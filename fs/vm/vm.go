@@ -1,11 +1,15 @@
 // Package vm is a VM as data: its properties in the order and the number text
-// that they came with, its two spaces of metadata, the edits that make a new
-// VM of an old one, and what is derived from it (sdc:, nocloud, JSON).
+// that they came with, its two spaces of metadata, who sees what of them, the
+// edits that make a new VM of an old one, and the JSON of all of it. Beside it are
+// rooms of their own: ordjson, the ordered JSON; payload, what a payload of vmadm's
+// becomes; render, what is derived for guests (sdc: and nocloud).
 //
 // A *VM and all that hangs from it is immutable once Edit.VM has returned it:
 // any number of goroutines may read it without a lock. An Edit belongs to one
 // goroutine.
 package vm
+
+import "meta9/fs/vm/ordjson"
 
 // Space is one of the two spaces of metadata.
 type Space uint8
@@ -76,7 +80,7 @@ type VM struct {
 	// Props are the members of the payload in their order. The members
 	// customer_metadata and internal_metadata stand there with a null value, as
 	// placeholders: their entries are in the spaces.
-	Props Object
+	Props ordjson.Members
 
 	spaces [NumSpaces]space
 	bytes  int64

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 )
 
 // Query is what meta9d takes after /vms?, which vminfod ignores: fields=a,b leaves
@@ -76,7 +76,7 @@ func (q Query) Wants(member string) bool {
 }
 
 // Members finds a member of a VM.
-type Members func(name string) (vm.Value, bool)
+type Members func(name string) (ordjson.Value, bool)
 
 // Filter is one condition, vmadm's: KEY=VALUE or KEY=~REGEXP, where REGEXP takes
 // no notice of case. KEY is the path that Find takes.
@@ -104,19 +104,19 @@ func NewFilter(key, value string) (Filter, error) {
 
 // Match tells whether a value at the Filter's path is the one it asks for.
 func (f *Filter) Match(of Members) bool {
-	return Find(of, f.Key, func(v vm.Value) bool {
+	return Find(of, f.Key, func(v ordjson.Value) bool {
 		text := Text(v)
 		if f.re != nil {
 			return f.re.MatchString(text)
 		}
-		return v.Kind != vm.Null && text == f.value
+		return v.Kind != ordjson.Null && text == f.value
 	})
 }
 
 // Find calls is with the values at a path until it returns true, and tells whether
 // it did. A path is names joined by dots, of which the last may have dots itself
 // ("tags.a.b"); in an array it is an index, or * for any.
-func Find(of Members, path string, is func(vm.Value) bool) bool {
+func Find(of Members, path string, is func(ordjson.Value) bool) bool {
 	head, rest, deep := strings.Cut(path, ".")
 	v, ok := of(head)
 	switch {
@@ -128,8 +128,8 @@ func Find(of Members, path string, is func(vm.Value) bool) bool {
 	return find(v, rest, is)
 }
 
-func find(v vm.Value, path string, is func(vm.Value) bool) bool {
-	if v.Kind == vm.Array {
+func find(v ordjson.Value, path string, is func(ordjson.Value) bool) bool {
+	if v.Kind == ordjson.Array {
 		return findIn(v.Items, path, is)
 	}
 	if m, ok := v.Members.Get(path); ok {
@@ -140,9 +140,9 @@ func find(v vm.Value, path string, is func(vm.Value) bool) bool {
 	return deep && ok && find(m, rest, is)
 }
 
-func findIn(items []vm.Value, path string, is func(vm.Value) bool) bool {
+func findIn(items []ordjson.Value, path string, is func(ordjson.Value) bool) bool {
 	head, rest, deep := strings.Cut(path, ".")
-	at := func(v vm.Value) bool {
+	at := func(v ordjson.Value) bool {
 		if !deep {
 			return is(v)
 		}
@@ -157,13 +157,13 @@ func findIn(items []vm.Value, path string, is func(vm.Value) bool) bool {
 
 // Text is a value as one word: a string as it is, an array's elements joined by
 // commas, as JavaScript has them; an object as JSON; null is "".
-func Text(v vm.Value) string {
+func Text(v ordjson.Value) string {
 	switch v.Kind {
-	case vm.Null:
+	case ordjson.Null:
 		return ""
-	case vm.StringValue, vm.NumberValue:
+	case ordjson.String, ordjson.Number:
 		return v.Text
-	case vm.Array:
+	case ordjson.Array:
 		words := make([]string, len(v.Items))
 		for i := range v.Items {
 			words[i] = Text(v.Items[i])

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/mdbridge/vminfo"
 )
 
@@ -74,7 +74,7 @@ func TestText(t *testing.T) {
 	for in, want := range map[string]string{
 		`"a b"`: "a b", `1.50`: "1.50", `true`: "true", `false`: "false", `null`: "", `[1,"x",null]`: "1,x,", `{"a":1}`: `{"a":1}`,
 	} {
-		v, err := vm.ParseValue([]byte(in))
+		v, err := ordjson.Parse([]byte(in))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,7 @@ func device(path string) string { return `,"9p_chardev":"` + path + `"` }
 func TestDevice(t *testing.T) {
 	dir := shortDir(t)
 	one, two := join(dir, "one"), join(dir, "two")
-	b := newServing(t, payload(vm1, device(one)))
+	b := newServing(t, vmJSON(vm1, device(one)))
 	until(t, "a line that it is absent", func() bool { return b.log.lines() == 1 })
 	if s := b.log.String(); !strings.Contains(s, one) || !strings.Contains(s, vm1) {
 		t.Errorf("log: %s", s)
@@ -66,7 +66,7 @@ func TestDevice(t *testing.T) {
 
 func TestDevicePathRefused(t *testing.T) {
 	for _, path := range []string{"relative", "tcp:127.0.0.1:1", "unix:", "/" + strings.Repeat("x", 107)} {
-		b := newServing(t, payload(vm1, device(path)))
+		b := newServing(t, vmJSON(vm1, device(path)))
 		if s := b.log.String(); b.log.lines() != 1 || !strings.Contains(s, "absolute path") || !strings.Contains(s, vm1) {
 			t.Errorf("%s: log: %s", path, s)
 		}
@@ -77,7 +77,7 @@ func TestDevicePathRefused(t *testing.T) {
 func TestCloseLeavesDevice(t *testing.T) {
 	path := join(shortDir(t), "dev")
 	l := hypervisor(t, path)
-	b := newServing(t, payload(vm1, device(path)))
+	b := newServing(t, vmJSON(vm1, device(path)))
 	c := accept(t, l)
 	a := b.d.next()
 	b.Close()

@@ -18,6 +18,7 @@ import (
 
 	"meta9/fs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/payload"
 	"meta9/session/listen"
 )
 
@@ -124,11 +125,11 @@ func newVMs(t *testing.T, payloads ...string) *vms {
 }
 
 // put adds the VM of a payload, or replaces it.
-func (s *vms) put(payload string) {
+func (s *vms) put(text string) {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v, _, err := vm.Create([]byte(payload), vm.Stamp{
+	v, _, err := payload.Create([]byte(text), vm.Stamp{
 		NextID:  func(n uint64) uint64 { s.id += n; return s.id },
 		NextRev: func() uint64 { return 1 },
 	}, vm.DefaultLimits)
@@ -161,8 +162,8 @@ func (s *vms) byCID(cid uint32) *vm.VM {
 	return nil
 }
 
-// payload is a VM's, with more members.
-func payload(uuid, more string) string {
+// vmJSON is a VM's, with more members.
+func vmJSON(uuid, more string) string {
 	return fmt.Sprintf(`{"uuid":%q%s}`, uuid, more)
 }
 

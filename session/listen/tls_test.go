@@ -123,7 +123,7 @@ func openTLS(t *testing.T, a *authority, d *desk, log *logs) (addr string) {
 	}
 	cfg := listen.Config{
 		Handle: d.handle, TLS: conf, Admin: "ops.example",
-		VM: newVMs(t, payload(vm1, ""), payload(vm2, "")).get, Log: log.logger(),
+		VM: newVMs(t, vmJSON(vm1, ""), vmJSON(vm2, "")).get, Log: log.logger(),
 	}
 	l := open(t, cfg, "tls:127.0.0.1:0")
 	return strings.TrimPrefix(l.String(), "tls:")

@@ -18,10 +18,6 @@ import (
 	"meta9/fs/vm"
 )
 
-// OwnerProperty is the VM's property that names the user, by name or number, who
-// owns the VM's sockets: the one that its QEMU runs as.
-const OwnerProperty = "9p_owner"
-
 // Modes of the folder RUN/UUID. It is always the daemon's own, since who could
 // write there could lead the daemon's chown astray; a VM's owner, who may be in
 // no group of ours, gets through it by folderOpen.
@@ -298,7 +294,7 @@ func (m *VMs) perm(owner string) (Perm, error) {
 	if _, err := strconv.ParseUint(owner, 10, 31); err != nil {
 		u, err := user.Lookup(owner)
 		if err != nil {
-			return p, fmt.Errorf("%s: %w", OwnerProperty, err)
+			return p, fmt.Errorf("%s: %w", vm.Prop9POwner, err)
 		}
 		owner = u.Uid
 	}
@@ -309,7 +305,7 @@ func (m *VMs) perm(owner string) (Perm, error) {
 
 // owner is the property as it stands, a number as its text.
 func owner(v *vm.VM) string {
-	p, _ := v.Prop(OwnerProperty)
+	p, _ := v.Prop(vm.Prop9POwner)
 	return p.Text
 }
 

@@ -47,14 +47,14 @@ func newBench(t *testing.T, change func(*listen.VMConfig), payloads ...string) *
 func (b *bench) sock(uuid string) string { return join(b.run, uuid, "9p.sock") }
 
 func (b *bench) change(uuid, more string) {
-	b.vms.put(payload(uuid, more))
+	b.vms.put(vmJSON(uuid, more))
 	b.Changed(uuid)
 	b.Settle()
 }
 
 func TestVMSockets(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0))
-	b := newBench(t, nil, payload(vm1, ""), payload(vm2, ""))
+	b := newBench(t, nil, vmJSON(vm1, ""), vmJSON(vm2, ""))
 	for _, uuid := range []string{vm1, vm2} {
 		via := "unix:" + b.sock(uuid)
 		dial(t, via)
@@ -80,12 +80,12 @@ func TestVMSockets(t *testing.T) {
 func TestVMComesAndGoesAtOnce(t *testing.T) {
 	b := newBench(t, nil)
 	for range 50 {
-		b.vms.put(payload(vm1, ""))
+		b.vms.put(vmJSON(vm1, ""))
 		b.Changed(vm1)
 		b.vms.remove(vm1)
 		b.Changed(vm1)
 	}
-	b.vms.put(payload(vm1, ""))
+	b.vms.put(vmJSON(vm1, ""))
 	b.Changed(vm1)
 	b.Settle()
 	dial(t, "unix:"+b.sock(vm1))
@@ -111,7 +111,7 @@ func TestCrashLeftovers(t *testing.T) {
 		if err := os.Mkdir(join(cfg.Run, "other"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-	}, payload(vm1, ""))
+	}, vmJSON(vm1, ""))
 	dial(t, "unix:"+b.sock(vm1))
 	b.d.next()
 	if m := mode(t, join(b.run, vm1)); m != 0o710 {
@@ -123,7 +123,7 @@ func TestCrashLeftovers(t *testing.T) {
 }
 
 func TestSwitchedOff(t *testing.T) {
-	b := newBench(t, func(cfg *listen.VMConfig) { cfg.Sockets = nil }, payload(vm1, ""))
+	b := newBench(t, func(cfg *listen.VMConfig) { cfg.Sockets = nil }, vmJSON(vm1, ""))
 	if exists(b.run) {
 		t.Error("folders were made")
 	}
@@ -134,7 +134,7 @@ func TestOwnerAndGroup(t *testing.T) {
 		t.Skip("needs root, to give files away")
 	}
 	b := newBench(t, func(cfg *listen.VMConfig) { cfg.Perm.GID = 4321 },
-		payload(vm1, ""), payload(vm2, `,"9p_owner":"1234"`))
+		vmJSON(vm1, ""), vmJSON(vm2, `,"9p_owner":"1234"`))
 	check := func(path string, uid, gid uint32, m os.FileMode) {
 		t.Helper()
 		fi, err := os.Lstat(path)
@@ -163,7 +163,7 @@ func TestOwnerAndGroup(t *testing.T) {
 // TestOneVMInVain: a VM whose sockets cannot be made is named in the log, and
 // the others get theirs.
 func TestOneVMInVain(t *testing.T) {
-	b := newBench(t, nil, payload(vm1, `,"9p_owner":"no-such-user"`), payload(vm2, ""))
+	b := newBench(t, nil, vmJSON(vm1, `,"9p_owner":"no-such-user"`), vmJSON(vm2, ""))
 	dial(t, "unix:"+b.sock(vm2))
 	b.d.next()
 	if s := b.log.String(); !strings.Contains(s, vm1) || !strings.Contains(s, "no-such-user") || !strings.Contains(s, "9p_owner") {
@@ -190,7 +190,7 @@ func TestForeignFolder(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-	}, payload(vm1, ""), payload(vm2, ""))
+	}, vmJSON(vm1, ""), vmJSON(vm2, ""))
 	for _, uuid := range []string{vm1, vm2} {
 		if exists(b.sock(uuid)) || !strings.Contains(b.log.String(), uuid+" is not a folder of the daemon's own user") {
 			t.Errorf("%s: used; log: %s", uuid, b.log)

@@ -10,6 +10,7 @@ import (
 
 	"meta9/fs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 )
 
 // privileged is the first port that any user of a guest may take.
@@ -36,7 +37,7 @@ func (cfg Config) proveVsock(_ context.Context, c net.Conn) (fs.Principal, error
 	if v == nil {
 		return fs.Principal{}, fmt.Errorf("no VM has the vsock_cid %d", a.ContextID)
 	}
-	if open, _ := v.Prop("vsock_unprivileged"); a.Port >= privileged && open.Kind != vm.True {
+	if open, _ := v.Prop(vm.PropVsockUnprivileged); a.Port >= privileged && open.Kind != ordjson.True {
 		return fs.Principal{}, fmt.Errorf("VM %s: from port %d; only ports below %d are root's, and its vsock_unprivileged is not set", v.UUID, a.Port, privileged)
 	}
 	return fs.Principal{VM: v.UUID}, nil

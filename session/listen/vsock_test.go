@@ -46,7 +46,7 @@ func (g guest) RemoteAddr() net.Addr { return &g.from }
 
 func TestVsock(t *testing.T) {
 	d, log, p := newDesk(t), &logs{}, newPiped()
-	s := newVMs(t, payload(vm1, `,"vsock_cid":5`), payload(vm2, `,"vsock_cid":6,"vsock_unprivileged":true`))
+	s := newVMs(t, vmJSON(vm1, `,"vsock_cid":5`), vmJSON(vm2, `,"vsock_cid":6,"vsock_unprivileged":true`))
 	cfg := listen.Config{Handle: d.handle, VM: s.get, ByCID: s.byCID, Log: log.logger()}
 	l := cfg.Serve(p, listen.Addr{Net: listen.Vsock, Port: 564})
 	defer l.Close()

@@ -20,7 +20,11 @@ var rooms = []struct {
 	below []string
 }{
 	{"fs/errs", nil},
-	{"fs/vm", []string{"fs/errs"}},
+	{"fs/vm/ordjson", []string{"fs/errs"}},
+	{"fs/vm/payload", []string{"fs/errs", "fs/vm"}},
+	{"fs/vm/render", []string{"fs/vm"}},
+	{"fs/vm/vmtest", []string{"fs/errs", "fs/vm"}},
+	{"fs/vm", []string{"fs/errs", "fs/vm/ordjson"}},
 	{"fs/store/bolt", []string{"fs/errs", "fs/vm", "fs/store"}},
 	{"fs/store/storetest", []string{"fs/errs", "fs/vm", "fs/store"}},
 	{"fs/store", []string{"fs/errs", "fs/vm"}},
@@ -176,6 +180,9 @@ func TestVerdict(t *testing.T) {
 		{"meta9/fs", "meta9/fs/store", true},
 		{"meta9/fs", "meta9/session/wire", false},
 		{"meta9/fs/store", "meta9/fs", false},
+		{"meta9/fs/vm", "meta9/fs/vm/payload", false},
+		{"meta9/fs/vm/payload", "meta9/fs/vm", true},
+		{"meta9/fs/vm/ordjson", "meta9/fs/vm", false},
 		{"meta9/fs/store", "meta9/fs/store/bolt", false},
 		{"meta9/fs/store", "github.com/hashicorp/go-memdb", true},
 		{"meta9/fs/store", "go.etcd.io/bbolt", false},

@@ -10,6 +10,7 @@ import (
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/macro"
 )
 
@@ -76,7 +77,7 @@ func (k *keys) get(b []byte, key string, max int) ([]byte, error) {
 func (k *keys) getSdc(b []byte, m *vm.VM, name string, max int) ([]byte, error) {
 	b, err := macro.Get(b, k.root, []string{"sdc", vm.FileName(name)}, max)
 	err = absent(err)
-	if v, _ := m.Prop(name); err == errs.NotFound && (v.Kind == vm.ObjectValue || v.Kind == vm.Array) {
+	if v, _ := m.Prop(name); err == errs.NotFound && (v.Kind == ordjson.Object || v.Kind == ordjson.Array) {
 		err = errNoValue
 	}
 	return b, err

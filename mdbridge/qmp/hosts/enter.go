@@ -41,13 +41,13 @@ func (h *Hosts) enter(uuid string, f found) error {
 // intent is what brings the VM up to date; nil: it is. linked tells whether its
 // alias, if it gets one, is to be in names/.
 func (h *Hosts) intent(uuid string, f found, linked bool) *store.Intent {
-	props := map[string]any{"state": f.state, "qmp_socket": f.path}
+	props := map[string]any{vm.PropState: f.state, vm.PropQMPSocket: f.path}
 	cell := h.cfg.Tree.Store().Cell(uuid)
 	if cell == nil {
 		if !f.first {
 			return nil
 		}
-		props["uuid"] = uuid
+		props[vm.PropUUID] = uuid
 		f.alias(props, linked)
 		return intent(store.CreateVM, nil, props)
 	}
@@ -57,7 +57,7 @@ func (h *Hosts) intent(uuid string, f found, linked bool) *store.Intent {
 	}
 	if f.first && (v.Alias() == "" || v.Alias() == f.name && v.Link() == "") {
 		f.alias(props, linked)
-	} else if v.State() == f.state && v.Text("qmp_socket") == f.path {
+	} else if v.State() == f.state && v.Text(vm.PropQMPSocket) == f.path {
 		return nil
 	}
 	return intent(store.UpdateVM, cell, props)
@@ -69,9 +69,9 @@ func (f found) alias(props map[string]any, linked bool) {
 	if vm.ValidKey(f.name) != nil {
 		return
 	}
-	props["alias"], props["unlinked_alias"] = f.name, nil
+	props[vm.PropAlias], props[vm.PropUnlinkedAlias] = f.name, nil
 	if !linked {
-		props["unlinked_alias"] = f.name
+		props[vm.PropUnlinkedAlias] = f.name
 	}
 }
 
@@ -93,7 +93,7 @@ func (h *Hosts) setState(uuid, state string) {
 	if v := cell.VM(); v == nil || v.State() == state {
 		return
 	}
-	err := h.cfg.Tree.Store().Do(intent(store.UpdateVM, cell, map[string]any{"state": state})).Err
+	err := h.cfg.Tree.Store().Do(intent(store.UpdateVM, cell, map[string]any{vm.PropState: state})).Err
 	if err != nil && !errors.Is(err, errs.NotFound) {
 		h.cfg.Log.Error().Str("vm", uuid).Err(err).Msg("its state could not be set")
 	}
@@ -123,7 +123,7 @@ func (h *Hosts) findLeftOvers() {
 		if v == nil {
 			return true
 		}
-		if path := v.Text("qmp_socket"); path != "" && v.State() != stateStopped {
+		if path := v.Text(vm.PropQMPSocket); path != "" && v.State() != stateStopped {
 			h.leftOvers[path] = append(h.leftOvers[path], v.UUID)
 		}
 		return true

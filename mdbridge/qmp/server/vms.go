@@ -74,7 +74,7 @@ func vmCreate(c *conn, args arguments, r *reply) error {
 	return err
 }
 
-// vmUpdate takes a patch in the shape of vmadm's (vm.Edit.Update).
+// vmUpdate takes a patch in the shape of vmadm's (payload.Update).
 func vmUpdate(c *conn, args arguments, _ *reply) error {
 	cell, err := c.cell(args)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/mdbridge/vminfo"
 )
 
@@ -64,7 +65,7 @@ func (l *line) render(from, to *vm.VM) []byte {
 	case to == nil:
 		return l.head(vminfo.Delete, from)
 	}
-	changes := vm.Diff(from, to)
+	changes := differences(from, to)
 	if len(changes) == 0 && bytes.Equal(from.AppendJSON(nil, false), to.AppendJSON(nil, false)) {
 		return nil // a key's mode or time, or what is not shown
 	}
@@ -74,7 +75,7 @@ func (l *line) render(from, to *vm.VM) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = d.AppendJSON(b)
+		b = d.appendJSON(b)
 	}
 	return append(b, ']')
 }
@@ -95,7 +96,7 @@ func appendHead(b []byte, kind string, date time.Time) []byte {
 // appendText appends a member after others.
 func appendText(b []byte, name, value string) []byte {
 	b = append(append(append(b, `,"`...), name...), `":`...)
-	return vm.Value{Kind: vm.StringValue, Text: value}.AppendJSON(b)
+	return ordjson.Value{Kind: ordjson.String, Text: value}.AppendJSON(b)
 }
 
 // appendTail ends an event; with its revision, for a listener that asked for it.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/mdbridge/vminfo"
 )
 
@@ -169,12 +170,12 @@ func appendVM(b []byte, m *vm.VM, q vminfo.Query) []byte {
 	if q.Fields == nil {
 		return m.AppendJSON(b, false)
 	}
-	var o vm.Object
+	var o ordjson.Members
 	for _, p := range m.Props {
 		if q.Wants(p.Name) {
 			v, _ := m.Member(p.Name)
-			o = append(o, vm.Member{Name: p.Name, Value: v})
+			o = append(o, ordjson.Member{Name: p.Name, Value: v})
 		}
 	}
-	return vm.Value{Kind: vm.ObjectValue, Members: o}.AppendJSON(b)
+	return ordjson.Value{Kind: ordjson.Object, Members: o}.AppendJSON(b)
 }

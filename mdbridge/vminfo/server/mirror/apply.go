@@ -4,6 +4,7 @@ import (
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 )
 
 // change is what is to become of one VM.
@@ -113,13 +114,13 @@ func (m *Mirror) retry() {
 
 // withoutNames is the VM without what only one VM may have.
 func withoutNames(text []byte) ([]byte, bool) {
-	v, err := vm.ParseValue(text)
+	v, err := ordjson.Parse(text)
 	if err != nil {
 		return nil, false
 	}
-	var kept vm.Object
+	var kept ordjson.Members
 	for _, p := range v.Members {
-		if p.Name != "alias" && p.Name != "vsock_cid" {
+		if p.Name != vm.PropAlias && p.Name != vm.PropVsockCID {
 			kept = append(kept, p)
 		}
 	}

@@ -1,4 +1,4 @@
-package vm
+package ordjson
 
 import (
 	"unicode/utf16"
@@ -72,7 +72,7 @@ func (p *parser) value(depth int) (Value, error) {
 		return p.array(depth)
 	case '"':
 		s, err := p.str()
-		return Value{Kind: StringValue, Text: s}, err
+		return Value{Kind: String, Text: s}, err
 	case 't':
 		return p.word("true", True)
 	case 'f':
@@ -88,7 +88,7 @@ func (p *parser) value(depth int) (Value, error) {
 }
 
 // word reads one of the three literal names.
-func (p *parser) word(word string, k ValueKind) (Value, error) {
+func (p *parser) word(word string, k Kind) (Value, error) {
 	if len(p.in)-p.at < len(word) || string(p.in[p.at:p.at+len(word)]) != word {
 		return Value{}, p.wrong("a value")
 	}
@@ -125,7 +125,7 @@ func (p *parser) number() (Value, error) {
 			return Value{}, p.wrong("a digit")
 		}
 	}
-	return Value{Kind: NumberValue, Text: string(p.in[start:p.at])}, nil
+	return Value{Kind: Number, Text: string(p.in[start:p.at])}, nil
 }
 
 // digits steps over digits; it is false where there is none.
@@ -163,7 +163,7 @@ func (p *parser) array(depth int) (Value, error) {
 // error: JavaScript would keep the last, and whoever wrote the first would never
 // learn of it.
 func (p *parser) object(depth int) (Value, error) {
-	v := Value{Kind: ObjectValue}
+	v := Value{Kind: Object}
 	var seen names
 	p.at++
 	if p.take('}') {
@@ -213,9 +213,9 @@ const fewNames = 16
 
 // twice says whether an object that has these members has the name already. It
 // is asked once for every member, in order.
-func (n *names) twice(have Object, name string) bool {
+func (n *names) twice(have Members, name string) bool {
 	if len(have) < fewNames {
-		return have.index(name) >= 0
+		return have.Index(name) >= 0
 	}
 	if *n == nil {
 		*n = make(names, 2*len(have))

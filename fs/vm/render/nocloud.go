@@ -1,4 +1,4 @@
-package vm
+package render
 
 import (
 	"cmp"
@@ -9,6 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 )
 
 // NoCloudNames are the files of nocloud/, which every VM has: the seed of
@@ -24,23 +27,23 @@ const emptyConfig = "#cloud-config\n{}\n"
 // from the UUID, local-hostname, and public-keys from root_authorized_keys. The
 // key user-data stands in for cloud-init:user-data, and network-config is made
 // of nics, resolvers and routes.
-func (v *VM) NoCloud(name string) (content string, ok bool) {
+func NoCloud(v *vm.VM, name string) (content string, ok bool) {
 	switch name {
 	case "meta-data":
-		return v.metaData(), true
+		return metaData(v), true
 	case "user-data":
-		return v.firstKey(emptyConfig, "cloud-init:user-data", "user-data"), true
+		return firstKey(v, emptyConfig, "cloud-init:user-data", "user-data"), true
 	case "vendor-data":
-		return v.firstKey(emptyConfig, "cloud-init:vendor-data"), true
+		return firstKey(v, emptyConfig, "cloud-init:vendor-data"), true
 	case "network-config":
-		return v.firstKey(v.networkConfig(), "cloud-init:network-config"), true
+		return firstKey(v, networkConfig(v), "cloud-init:network-config"), true
 	}
 	return "", false
 }
 
 // firstKey is the value of the first of the keys that the guest has and that is
 // not empty, or the other value.
-func (v *VM) firstKey(other string, keys ...string) string {
+func firstKey(v *vm.VM, other string, keys ...string) string {
 	for _, k := range keys {
 		if e := v.Get(v.GuestSpace(k), k); e != nil && e.Value != "" {
 			return e.Value
@@ -51,12 +54,12 @@ func (v *VM) firstKey(other string, keys ...string) string {
 
 // metaData is the file meta-data. The hostname is the guest's own choice first,
 // as cloud-init's SmartOS source has it.
-func (v *VM) metaData() string {
+func metaData(v *vm.VM) string {
 	var y yaml
 	y.add(0, "instance-id: ", v.UUID)
-	y.add(0, "local-hostname: ", cmp.Or(v.firstKey("", "hostname"), v.Text("hostname"), v.Alias(), v.UUID))
+	y.add(0, "local-hostname: ", cmp.Or(firstKey(v, "", "hostname"), v.Text(vm.PropHostname), v.Alias(), v.UUID))
 	first := true
-	for line := range strings.Lines(v.firstKey("", "root_authorized_keys")) {
+	for line := range strings.Lines(firstKey(v, "", "root_authorized_keys")) {
 		if line = strings.TrimSpace(line); line == "" {
 			continue
 		}
@@ -71,25 +74,25 @@ func (v *VM) metaData() string {
 
 // networkConfig is cloud-init's network configuration, version 2, of the VM's
 // NICs. It is empty without any, so that cloud-init falls back on its own.
-func (v *VM) networkConfig() string {
-	nics, _ := v.Prop("nics")
+func networkConfig(v *vm.VM) string {
+	nics, _ := v.Prop(vm.PropNICs)
 	if len(nics.Items) == 0 {
 		return ""
 	}
 	var y yaml
 	y.line(0, "version: 2")
 	y.line(0, "ethernets:")
-	routes, first := v.staticRoutes(), primaryNIC(nics.Items)
+	routes, first := staticRoutes(v), primaryNIC(nics.Items)
 	for i, nic := range nics.Items {
-		v.ethernet(&y, i, nic.Members, i == first, routes)
+		ethernet(v, &y, i, nic.Members, i == first, routes)
 	}
 	return y.String()
 }
 
 // ethernet adds one NIC. A NIC is known by its MAC and gets the interface's
 // name; the default route and the resolvers are the primary NIC's.
-func (v *VM) ethernet(y *yaml, i int, nic Object, primary bool, routes []route) {
-	name, mac := nic.text("interface"), nic.text("mac")
+func ethernet(v *vm.VM, y *yaml, i int, nic ordjson.Members, primary bool, routes []route) {
+	name, mac := nic.Text("interface"), nic.Text("mac")
 	y.line(1, quote(cmp.Or(name, "eth"+strconv.Itoa(i)))+":")
 	if mac != "" {
 		y.line(2, "match:")
@@ -114,32 +117,32 @@ func (v *VM) ethernet(y *yaml, i int, nic Object, primary bool, routes []route) 
 	mine := onLink(routes, static)
 	if primary {
 		mine = append(defaults(nic), mine...)
-		v.nameservers(y)
+		nameservers(v, y)
 	}
 	y.routes(2, mine)
 }
 
 // nameservers adds the resolvers and the search domain, if there are resolvers.
-func (v *VM) nameservers(y *yaml) {
-	resolvers, _ := v.Prop("resolvers")
+func nameservers(v *vm.VM, y *yaml) {
+	resolvers, _ := v.Prop(vm.PropResolvers)
 	if len(resolvers.Items) == 0 {
 		return
 	}
 	y.line(2, "nameservers:")
-	y.list(3, "addresses:", texts(resolvers))
-	if domain := v.Text("dns_domain"); domain != "" {
+	y.list(3, "addresses:", resolvers.Texts())
+	if domain := v.Text(vm.PropDNSDomain); domain != "" {
 		y.list(3, "search:", []string{domain})
 	}
 }
 
 // addresses are the NIC's, with their prefix lengths: ips, or the older ip and
 // netmask.
-func addresses(nic Object) []string {
+func addresses(nic ordjson.Members) []string {
 	if ips, _ := nic.Get("ips"); len(ips.Items) > 0 {
-		return texts(ips)
+		return ips.Texts()
 	}
-	ip := nic.text("ip")
-	mask := net.ParseIP(nic.text("netmask")).To4()
+	ip := nic.Text("ip")
+	mask := net.ParseIP(nic.Text("netmask")).To4()
 	if mask == nil || ip == "" || ip == "dhcp" {
 		return strings.Fields(ip)
 	}
@@ -149,9 +152,9 @@ func addresses(nic Object) []string {
 
 // primaryNIC is the index of the NIC that is marked primary (older payloads say
 // 1 or "1"), else the first.
-func primaryNIC(nics []Value) int {
-	return max(0, slices.IndexFunc(nics, func(nic Value) bool {
-		s, _ := nic.member("primary").scalar()
+func primaryNIC(nics []ordjson.Value) int {
+	return max(0, slices.IndexFunc(nics, func(nic ordjson.Value) bool {
+		s, _ := nic.Member("primary").Scalar()
 		return s == "true" || s == "1"
 	}))
 }
@@ -161,11 +164,11 @@ type route struct{ to, via string }
 
 // staticRoutes are the VM's routes by an address. Those that name a NIC are left
 // out: they say no more than that the destination is on its link.
-func (v *VM) staticRoutes() []route {
-	prop, _ := v.Prop("routes")
+func staticRoutes(v *vm.VM) []route {
+	prop, _ := v.Prop(vm.PropRoutes)
 	var routes []route
 	for _, r := range prop.Members {
-		if _, byNIC := v.routeNIC(r.Value.Text); !byNIC {
+		if _, byNIC := routeNIC(v, r.Value.Text); !byNIC {
 			routes = append(routes, route{r.Name, r.Value.Text})
 		}
 	}
@@ -189,11 +192,11 @@ func onLink(routes []route, networks []string) []route {
 }
 
 // defaults are the default routes by the NIC's gateways, or the older gateway.
-func defaults(nic Object) []route {
+func defaults(nic ordjson.Members) []route {
 	list, _ := nic.Get("gateways")
-	gateways := texts(list)
+	gateways := list.Texts()
 	if len(gateways) == 0 {
-		gateways = strings.Fields(nic.text("gateway"))
+		gateways = strings.Fields(nic.Text("gateway"))
 	}
 	var routes []route
 	for _, via := range gateways {

@@ -1,20 +1,23 @@
-package vm_test
+package server
 
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 
 	"meta9/fs/vm"
+	"meta9/fs/vm/payload"
+	"meta9/fs/vm/vmtest"
 	"pgregory.net/rapid"
 )
 
 // changesOf is the JSON array of a modify event.
 func changesOf(from, to *vm.VM) string {
 	var list []string
-	for _, d := range vm.Diff(from, to) {
-		list = append(list, string(d.AppendJSON(nil)))
+	for _, d := range differences(from, to) {
+		list = append(list, string(d.appendJSON(nil)))
 	}
 	return "[" + strings.Join(list, ",") + "]"
 }
@@ -23,7 +26,11 @@ func changesOf(from, to *vm.VM) string {
 func TestDiffVectors(t *testing.T) {
 	vms := map[string]*vm.VM{}
 	seen := 0
-	for line := range bytes.Lines(recorded(t, "vminfo", "vminfod-events.ndjson")) {
+	stream, err := os.ReadFile("../testdata/vminfod-events.ndjson")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(stream) {
 		var event struct {
 			Type, UUID, VMs string
 			VM              json.RawMessage
@@ -38,14 +45,14 @@ func TestDiffVectors(t *testing.T) {
 			if err := json.Unmarshal([]byte(event.VMs), &list); err != nil {
 				t.Fatal(err)
 			}
-			for _, payload := range list {
-				v := create(t, newStamp(), string(payload))
+			for _, text := range list {
+				v := vmtest.Create(t, vmtest.NewStamp(), string(text))
 				vms[v.UUID] = v
 			}
 		case "modify":
-			next := create(t, newStamp(), string(event.VM))
-			diff(t, "changes", changesOf(vms[event.UUID], next), string(event.Changes))
-			diff(t, "VM", whole(next), string(event.VM))
+			next := vmtest.Create(t, vmtest.NewStamp(), string(event.VM))
+			vmtest.Diff(t, "changes", changesOf(vms[event.UUID], next), string(event.Changes))
+			vmtest.Diff(t, "VM", vmtest.Whole(next), string(event.VM))
 			vms[event.UUID] = next
 			seen++
 		}
@@ -95,8 +102,8 @@ func TestDiff(t *testing.T) {
 				`{"prettyPath":"__meta9_binary","path":["__meta9_binary"],"action":"added","newValue":{"internal_metadata":{"k":"/w=="}}}`,
 		},
 	} {
-		from, to := small(t, newStamp(), c.from), small(t, newStamp(), c.to)
-		diff(t, c.from+" -> "+c.to, changesOf(from, to), "["+c.want+"]")
+		from, to := vmtest.Small(t, vmtest.NewStamp(), c.from), vmtest.Small(t, vmtest.NewStamp(), c.to)
+		vmtest.Diff(t, c.from+" -> "+c.to, changesOf(from, to), "["+c.want+"]")
 	}
 }
 
@@ -104,8 +111,8 @@ func TestDiff(t *testing.T) {
 // edit made of it in just the keys that are other than before.
 func TestDiffSeesEveryWrite(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		st := newStamp()
-		v, _, err := vm.Create([]byte(`{"uuid":"`+uuid+`","customer_metadata":{"a":"1","b":2,"c":true}}`), st, vm.DefaultLimits)
+		st := vmtest.NewStamp()
+		v, _, err := payload.Create([]byte(`{"uuid":"`+vmtest.UUID+`","customer_metadata":{"a":"1","b":2,"c":true}}`), st, vm.DefaultLimits)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,17 +126,28 @@ func TestDiffSeesEveryWrite(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for _, d := range vm.Diff(v, e.VM()) {
-			if len(d.Path) != 2 || d.Path[0].Name != "customer_metadata" || !want[d.Path[1].Name] {
-				t.Fatalf("a difference too many: %s", d.AppendJSON(nil))
+		for _, d := range differences(v, e.VM()) {
+			if len(d.path) != 2 || d.path[0].name != "customer_metadata" || !want[d.path[1].name] {
+				t.Fatalf("a difference too many: %s", d.appendJSON(nil))
 			}
-			delete(want, d.Path[1].Name)
+			delete(want, d.path[1].name)
 		}
 		if len(want) > 0 {
 			t.Fatalf("not seen: %v", want)
 		}
-		if d := vm.Diff(e.VM(), e.VM()); d != nil {
+		if d := differences(e.VM(), e.VM()); d != nil {
 			t.Fatalf("differs from itself: %v", d)
 		}
 	})
+}
+
+func BenchmarkDiff(b *testing.B) {
+	v, st := vmtest.Small(b, vmtest.NewStamp(), `"customer_metadata":{"key0005":"v"}`), vmtest.NewStamp()
+	e := v.Edit()
+	vmtest.Put(b, e, st, "key0005", "w")
+	next := e.VM()
+	b.ReportAllocs()
+	for b.Loop() {
+		differences(v, next)
+	}
 }

@@ -1,13 +1,14 @@
-package vm_test
+package render_test
 
 import (
 	"testing"
 
-	"meta9/fs/vm"
+	"meta9/fs/vm/render"
+	"meta9/fs/vm/vmtest"
 )
 
 func TestNoCloudOfVector(t *testing.T) {
-	v := vectorVM(t)
+	v := vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../../..").VM))
 	for name, want := range map[string]string{
 		"meta-data": `instance-id: "e4e6a97e-cb36-4b18-95c9-8eb0d0d7787f"
 local-hostname: "cust-host"
@@ -35,17 +36,17 @@ ethernets:
         via: "192.168.1.1"
 `,
 	} {
-		got, ok := v.NoCloud(name)
+		got, ok := render.NoCloud(v, name)
 		if !ok {
 			t.Errorf("no %s", name)
 		}
-		diff(t, name, got, want)
+		vmtest.Diff(t, name, got, want)
 	}
-	if _, ok := v.NoCloud("x"); ok {
+	if _, ok := render.NoCloud(v, "x"); ok {
 		t.Error("a file x")
 	}
-	for _, name := range vm.NoCloudNames {
-		if _, ok := v.NoCloud(name); !ok {
+	for _, name := range render.NoCloudNames {
+		if _, ok := render.NoCloud(v, name); !ok {
 			t.Errorf("%s is listed and not there", name)
 		}
 	}
@@ -53,16 +54,16 @@ ethernets:
 
 func TestNoCloudKeys(t *testing.T) {
 	for _, c := range []struct{ members, file, want string }{
-		{``, "meta-data", "instance-id: \"" + uuid + "\"\nlocal-hostname: \"" + uuid + "\"\n"},
-		{`"alias":"a0"`, "meta-data", "instance-id: \"" + uuid + "\"\nlocal-hostname: \"a0\"\n"},
-		{`"hostname":"h0","alias":"a0"`, "meta-data", "instance-id: \"" + uuid + "\"\nlocal-hostname: \"h0\"\n"},
+		{``, "meta-data", "instance-id: \"" + vmtest.UUID + "\"\nlocal-hostname: \"" + vmtest.UUID + "\"\n"},
+		{`"alias":"a0"`, "meta-data", "instance-id: \"" + vmtest.UUID + "\"\nlocal-hostname: \"a0\"\n"},
+		{`"hostname":"h0","alias":"a0"`, "meta-data", "instance-id: \"" + vmtest.UUID + "\"\nlocal-hostname: \"h0\"\n"},
 		{
 			`"customer_metadata":{"hostname":"a\"\nb: c","root_authorized_keys":"one\n\n two \r\n"}`, "meta-data",
-			"instance-id: \"" + uuid + "\"\nlocal-hostname: \"a\\\"\\u000ab: c\"\npublic-keys:\n  - \"one\"\n  - \"two\"\n",
+			"instance-id: \"" + vmtest.UUID + "\"\nlocal-hostname: \"a\\\"\\u000ab: c\"\npublic-keys:\n  - \"one\"\n  - \"two\"\n",
 		},
 		{
 			`"customer_metadata":{"hostname":"` + "\u0085\u2028é\U0001f600\U000e0001" + `"}`, "meta-data",
-			"instance-id: \"" + uuid + "\"\nlocal-hostname: \"\\u0085\\u2028é\U0001f600\\U000e0001\"\n",
+			"instance-id: \"" + vmtest.UUID + "\"\nlocal-hostname: \"\\u0085\\u2028é\U0001f600\\U000e0001\"\n",
 		},
 		{``, "user-data", "#cloud-config\n{}\n"},
 		{`"customer_metadata":{"user-data":"u","cloud-init:user-data":"c"}`, "user-data", "c"},
@@ -73,28 +74,28 @@ func TestNoCloudKeys(t *testing.T) {
 		{``, "network-config", ""},
 		{`"nics":[]`, "network-config", ""},
 	} {
-		got, _ := small(t, newStamp(), c.members).NoCloud(c.file)
-		diff(t, c.members+" "+c.file, got, c.want)
+		got, _ := render.NoCloud(vmtest.Small(t, vmtest.NewStamp(), c.members), c.file)
+		vmtest.Diff(t, c.members+" "+c.file, got, c.want)
 	}
 }
 
 // TestNoCloudBinary: user data may be compressed.
 func TestNoCloudBinary(t *testing.T) {
-	st := newStamp()
-	e := small(t, st, "").Edit()
-	put(t, e, st, "user-data", "\x1f\x8b\x00")
-	if got, _ := e.VM().NoCloud("user-data"); got != "\x1f\x8b\x00" {
+	st := vmtest.NewStamp()
+	e := vmtest.Small(t, st, "").Edit()
+	vmtest.Put(t, e, st, "user-data", "\x1f\x8b\x00")
+	if got, _ := render.NoCloud(e.VM(), "user-data"); got != "\x1f\x8b\x00" {
 		t.Errorf("%q", got)
 	}
 }
 
 func TestNetworkConfig(t *testing.T) {
-	v := small(t, newStamp(), `"nics":[{"mac":"2:8:20:A:b:c","ips":["dhcp","addrconf"]},`+
+	v := vmtest.Small(t, vmtest.NewStamp(), `"nics":[{"mac":"2:8:20:A:b:c","ips":["dhcp","addrconf"]},`+
 		`{"interface":"net1","mac":"02:08:20:00:00:02","ip":"10.1.0.5","netmask":"255.255.0.0","gateway":"10.1.0.1","primary":1},`+
 		`{"interface":"net2","ips":["10.2.0.5/24","fd00::5/64"],"gateways":["10.2.0.1"]},{"ip":"dhcp","gateway":"fd00::1"}],`+
 		`"routes":{"10.9.0.0/16":"10.2.0.9","fd01::/64":"fd00::9","10.8.0.0/16":"nics[1]","10.7.0.0/16":"10.99.0.1","bad":"x"}`)
-	got, _ := v.NoCloud("network-config")
-	diff(t, "network-config", got, `version: 2
+	got, _ := render.NoCloud(v, "network-config")
+	vmtest.Diff(t, "network-config", got, `version: 2
 ethernets:
   "eth0":
     match:
@@ -122,8 +123,8 @@ ethernets:
   "eth3":
     dhcp4: true
 `)
-	got, _ = small(t, newStamp(), `"nics":[{"ip":"fe80::5","netmask":"x","gateways":["fe80::1"]}]`).NoCloud("network-config")
-	diff(t, "the only NIC is primary", got, `version: 2
+	got, _ = render.NoCloud(vmtest.Small(t, vmtest.NewStamp(), `"nics":[{"ip":"fe80::5","netmask":"x","gateways":["fe80::1"]}]`), "network-config")
+	vmtest.Diff(t, "the only NIC is primary", got, `version: 2
 ethernets:
   "eth0":
     addresses:

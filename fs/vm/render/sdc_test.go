@@ -1,4 +1,4 @@
-package vm_test
+package render_test
 
 import (
 	"encoding/base64"
@@ -6,12 +6,15 @@ import (
 	"testing"
 
 	"meta9/fs/vm"
+	"meta9/fs/vm/payload"
+	"meta9/fs/vm/render"
+	"meta9/fs/vm/vmtest"
 )
 
 // TestSdcVectors: every GET sdc: that was recorded from the real agent.
 func TestSdcVectors(t *testing.T) {
-	v := vectorVM(t)
-	vectors := readMdata(t)
+	v := vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../../..").VM))
+	vectors := vmtest.ReadMdata(t, "../../..")
 	asked := 0
 	for _, p := range vectors.Pairs {
 		send, recv := strings.Fields(string(p.Send)), strings.Fields(string(p.Recv))
@@ -30,7 +33,7 @@ func TestSdcVectors(t *testing.T) {
 		if p.Differs != "" { // each is a leak or an accident that ends in no value
 			want, found = "", false
 		}
-		if got, ok := v.Sdc(key); got != want || ok != found {
+		if got, ok := render.Sdc(v, key); got != want || ok != found {
 			t.Errorf("pair %d, sdc:%s: %q, %v, want %q, %v", p.N, key, got, ok, want, found)
 		}
 	}
@@ -50,13 +53,13 @@ func decode64(t *testing.T, s string) string {
 
 // TestSdcOfVector: every name of the vector VM, and its value.
 func TestSdcOfVector(t *testing.T) {
-	v := vectorVM(t)
+	v := vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../../..").VM))
 	const nic = `{"interface":"net0","mac":"aa:bb:cc:dd:ee:01","nic_tag":"admin","ip":"192.168.1.10","netmask":"255.255.255.0","gateway":"192.168.1.1","ips":["192.168.1.10/24"],"gateways":["192.168.1.1"],"primary":true}`
 	want := [][2]string{
-		{"zonename", uuid},
-		{"uuid", uuid},
+		{"zonename", vmtest.UUID},
+		{"uuid", vmtest.UUID},
 		{"brand", "kvm"},
-		{"zonepath", "/zones/" + uuid},
+		{"zonepath", "/zones/" + vmtest.UUID},
 		{"alias", "web0"},
 		{"hostname", "web0"},
 		{"dns_domain", "local"},
@@ -107,19 +110,19 @@ func TestSdcOfVector(t *testing.T) {
 		{"volumes", `[{"name":"v"}]`},
 	}
 	var got [][2]string
-	for _, name := range v.SdcNames() {
-		value, ok := v.Sdc(name)
+	for _, name := range render.SdcNames(v) {
+		value, ok := render.Sdc(v, name)
 		if !ok {
 			t.Errorf("%s is listed and has no value", name)
 		}
 		got = append(got, [2]string{name, value})
 	}
-	diff(t, "names", got, want)
+	vmtest.Diff(t, "names", got, want)
 }
 
 // TestSdcIsNotThere: names that must have no value, and are not listed.
 func TestSdcIsNotThere(t *testing.T) {
-	v := small(t, newStamp(), `"nics":[{"mac":"aa:bb:cc:dd:ee:01","vlans":[5],"":"x"}],"resolvers":["8.8.8.8"],"tags":{"a":"b"},"zoneid":null,"dns_domain":"",`+
+	v := vmtest.Small(t, vmtest.NewStamp(), `"nics":[{"mac":"aa:bb:cc:dd:ee:01","vlans":[5],"":"x"}],"resolvers":["8.8.8.8"],"tags":{"a":"b"},"zoneid":null,"dns_domain":"",`+
 		`"pci_devices":null,"operator-script":"mine","volumes":"mine","customer_metadata.x":"y","tags.z":"y","nics.0":"y",`+
 		`"customer_metadata":{"k":"v"},"internal_metadata":{"secret":"s"},"other":{"x":1},"list":["x"]`)
 	for _, name := range []string{
@@ -128,36 +131,36 @@ func TestSdcIsNotThere(t *testing.T) {
 		"customer_metadata", "customer_metadata.k", "customer_metadata.x", "internal_metadata", "internal_metadata.secret",
 		"other", "other.x", "list", "list.0", "operator-script", "volumes", "constructor", "__proto__", "routes", "routes.x",
 	} {
-		if value, ok := v.Sdc(name); ok {
+		if value, ok := render.Sdc(v, name); ok {
 			t.Errorf("sdc:%s is %q", name, value)
 		}
 	}
-	diff(t, "names", v.SdcNames(), []string{"uuid", "nics", "nics.0.mac", "nics.0.", "resolvers", "resolvers.0", "tags.a", "dns_domain"})
+	vmtest.Diff(t, "names", render.SdcNames(v), []string{"uuid", "nics", "nics.0.mac", "nics.0.", "resolvers", "resolvers.0", "tags.a", "dns_domain"})
 }
 
 // TestSdcNamesAreFileNames: a tag whose name cannot be a file's has a value, and
 // is not listed.
 func TestSdcNamesAreFileNames(t *testing.T) {
 	long := strings.Repeat("t", 251)
-	v := small(t, newStamp(), `"tags":{"`+long+`":"1","a\nb":"2","c ":"3","d/e":"4"}`)
+	v := vmtest.Small(t, vmtest.NewStamp(), `"tags":{"`+long+`":"1","a\nb":"2","c ":"3","d/e":"4"}`)
 	for _, name := range []string{"tags." + long, "tags.a\nb", "tags.c "} {
-		if _, ok := v.Sdc(name); !ok {
+		if _, ok := render.Sdc(v, name); !ok {
 			t.Errorf("no value for sdc:%q", name)
 		}
 	}
-	diff(t, "names", v.SdcNames(), []string{"uuid", "tags.d/e"})
+	vmtest.Diff(t, "names", render.SdcNames(v), []string{"uuid", "tags.d/e"})
 }
 
 func TestSdcRoutes(t *testing.T) {
-	v := small(t, newStamp(), `"nics":[{"mac":"aa:bb:cc:dd:ee:01","ip":"dhcp"},{"mac":"aa:bb:cc:dd:ee:02"},{"mac":"aa:bb:cc:dd:ee:03","ip":"10.0.0.3"}],`+
+	v := vmtest.Small(t, vmtest.NewStamp(), `"nics":[{"mac":"aa:bb:cc:dd:ee:01","ip":"dhcp"},{"mac":"aa:bb:cc:dd:ee:02"},{"mac":"aa:bb:cc:dd:ee:03","ip":"10.0.0.3"}],`+
 		`"routes":{"a":"10.0.0.1","b":"nics[0]","c":"nics[1]","d":"nics[2]","e":"nics[3]","f":"macs[AA:BB:CC:DD:EE:03]","g":"macs[aa:bb:cc:dd:ee:09]","h":"x]"}`)
-	got, _ := v.Sdc("routes")
-	diff(t, "routes", got, `[{"linklocal":false,"dst":"a","gateway":"10.0.0.1"},{"linklocal":true,"dst":"d","gateway":"10.0.0.3"},`+
+	got, _ := render.Sdc(v, "routes")
+	vmtest.Diff(t, "routes", got, `[{"linklocal":false,"dst":"a","gateway":"10.0.0.1"},{"linklocal":true,"dst":"d","gateway":"10.0.0.3"},`+
 		`{"linklocal":true,"dst":"f","gateway":"10.0.0.3"},{"linklocal":false,"dst":"h","gateway":"x]"}]`)
-	if got, ok := small(t, newStamp(), `"routes":{}`).Sdc("routes"); got != "[]" || !ok {
+	if got, ok := render.Sdc(vmtest.Small(t, vmtest.NewStamp(), `"routes":{}`), "routes"); got != "[]" || !ok {
 		t.Errorf("no routes are %q, %v", got, ok)
 	}
-	if got, ok := small(t, newStamp(), `"nics":[],"routes":null`).Sdc("routes"); ok {
+	if got, ok := render.Sdc(vmtest.Small(t, vmtest.NewStamp(), `"nics":[],"routes":null`), "routes"); ok {
 		t.Errorf("null routes are %q", got)
 	}
 }
@@ -167,18 +170,18 @@ func FuzzSdc(f *testing.F) {
 	f.Add(`"tags":{"a":"b"},"nics":[{"mac":"2:8:20:a:b:c"}],"routes":{"x":"nics[0]"}`, "nics.0.mac")
 	f.Add(`"internal_metadata":{"operator-script":"x"}`, "operator-script")
 	f.Fuzz(func(t *testing.T, members, name string) {
-		v, _, err := vm.Create([]byte(`{"uuid":"`+uuid+`",`+members+`}`), newStamp(), vm.DefaultLimits)
+		v, _, err := payload.Create([]byte(`{"uuid":"`+vmtest.UUID+`",`+members+`}`), vmtest.NewStamp(), vm.DefaultLimits)
 		if err != nil {
 			return
 		}
 		listed := map[string]bool{}
-		for _, n := range v.SdcNames() {
-			if _, ok := v.Sdc(n); !ok || listed[n] || vm.ValidKey(n) != nil {
+		for _, n := range render.SdcNames(v) {
+			if _, ok := render.Sdc(v, n); !ok || listed[n] || vm.ValidKey(n) != nil {
 				t.Fatalf("%q is listed: a value: %v, twice: %v", n, ok, listed[n])
 			}
 			listed[n] = true
 		}
-		if _, ok := v.Sdc(name); ok != listed[name] && vm.ValidKey(name) == nil {
+		if _, ok := render.Sdc(v, name); ok != listed[name] && vm.ValidKey(name) == nil {
 			t.Fatalf("%q has a value: %v, is listed: %v", name, ok, listed[name])
 		}
 	})

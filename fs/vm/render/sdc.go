@@ -1,8 +1,14 @@
-package vm
+// Package render is what is derived of a VM for its guest: what the metadata
+// protocol answers for sdc:NAME, and the files of cloud-init's NoCloud source. It
+// has no state, and reads only.
+package render
 
 import (
 	"strconv"
 	"strings"
+
+	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 )
 
 // How SmartOS's agent answers sdc:NAME: some names have a rule of their own, the
@@ -10,7 +16,7 @@ import (
 // numbers and booleans are values.
 
 // wholeJSON are the properties that sdc: gives as JSON.
-var wholeJSON = map[string]bool{"nics": true, "resolvers": true, "tmpfs": true}
+var wholeJSON = map[string]bool{vm.PropNICs: true, vm.PropResolvers: true, "tmpfs": true}
 
 // fromInternal are the names that sdc: takes from internal_metadata, by their
 // keys there.
@@ -18,35 +24,35 @@ var fromInternal = map[string]string{"operator-script": "operator-script", "volu
 
 // flattened are the properties whose insides are values too, and what finds the
 // one that comes after the property's name and a dot, or null.
-var flattened = map[string]func(v Value, rest string) Value{
-	"tags": Value.member, "routes": Value.member, // X.k, where k may have dots
-	"resolvers": Value.item, "internal_metadata_namespaces": Value.item, // X.N
-	"nics": Value.cell, "disks": Value.cell, "pci_devices": Value.cell, // X.N.k
+var flattened = map[string]func(v ordjson.Value, rest string) ordjson.Value{
+	vm.PropTags: ordjson.Value.Member, vm.PropRoutes: ordjson.Value.Member, // X.k, where k may have dots
+	vm.PropResolvers: item, vm.PropNamespaces: item, // X.N
+	vm.PropNICs: cell, vm.PropDisks: cell, "pci_devices": cell, // X.N.k
 }
 
 // item is the element of an array at an index in decimal, or null.
-func (v Value) item(index string) Value {
+func item(v ordjson.Value, index string) ordjson.Value {
 	i, err := strconv.ParseUint(index, 10, 31)
 	if err != nil || i >= uint64(len(v.Items)) || strconv.FormatUint(i, 10) != index {
-		return Value{}
+		return ordjson.Value{}
 	}
 	return v.Items[i]
 }
 
 // cell is a member of an element of an array of objects, by "N.member", or null.
-func (v Value) cell(rest string) Value {
+func cell(v ordjson.Value, rest string) ordjson.Value {
 	index, name, ok := strings.Cut(rest, ".")
 	if !ok {
-		return Value{}
+		return ordjson.Value{}
 	}
-	return v.item(index).member(name)
+	return item(v, index).Member(name)
 }
 
 // Sdc is what the key sdc:NAME has for a guest; name comes without "sdc:". It
 // never leads into the metadata, except to the operator's script and volumes.
-func (v *VM) Sdc(name string) (value string, ok bool) {
+func Sdc(v *vm.VM, name string) (value string, ok bool) {
 	if key, ok := fromInternal[name]; ok {
-		e := v.Get(Internal, key)
+		e := v.Get(vm.Internal, key)
 		if e == nil {
 			return "", false
 		}
@@ -55,46 +61,46 @@ func (v *VM) Sdc(name string) (value string, ok bool) {
 	prop, rest, deep := strings.Cut(name, ".")
 	if find := flattened[prop]; deep && find != nil {
 		val, _ := v.Prop(prop)
-		return find(val, rest).scalar()
+		return find(val, rest).Scalar()
 	}
 	val, _ := v.Prop(name)
-	return v.sdcWhole(Member{name, val})
+	return sdcWhole(v, ordjson.Member{Name: name, Value: val})
 }
 
 // sdcWhole is the value of a whole property.
-func (v *VM) sdcWhole(m Member) (value string, ok bool) {
+func sdcWhole(v *vm.VM, m ordjson.Member) (value string, ok bool) {
 	switch {
 	case !sdcReaches(m.Name):
 		return "", false
-	case m.Name == "routes" && m.Value.Kind == ObjectValue:
-		return string(v.routes(m.Value.Members).AppendJSON(nil)), true
-	case wholeJSON[m.Name] && m.Value.Kind != Null:
+	case m.Name == vm.PropRoutes && m.Value.Kind == ordjson.Object:
+		return string(sdcRoutes(v, m.Value.Members).AppendJSON(nil)), true
+	case wholeJSON[m.Name] && m.Value.Kind != ordjson.Null:
 		return string(m.Value.AppendJSON(nil)), true
 	}
-	return m.Value.scalar()
+	return m.Value.Scalar()
 }
 
 // sdcReaches is false for a property whose name is that of something else: what
 // is inside another property, or never to be reached here.
 func sdcReaches(name string) bool {
 	prop, _, deep := strings.Cut(name, ".")
-	_, meta := spaceOf(prop)
+	_, meta := vm.SpaceOf(prop)
 	return fromInternal[name] == "" && !(deep && (meta || flattened[prop] != nil))
 }
 
 // SdcNames are the names that Sdc has a value for, in the order of the
 // properties; those that cannot be file names are left out.
-func (v *VM) SdcNames() []string {
+func SdcNames(v *vm.VM) []string {
 	var l sdcNames
 	for _, m := range v.Props {
-		_, ok := v.sdcWhole(m)
+		_, ok := sdcWhole(v, m)
 		l.add(m.Name, ok)
 		if flattened[m.Name] != nil {
 			l.inside(m)
 		}
 	}
 	for _, name := range [...]string{"operator-script", "volumes"} {
-		l.add(name, v.Get(Internal, fromInternal[name]) != nil)
+		l.add(name, v.Get(vm.Internal, fromInternal[name]) != nil)
 	}
 	return l
 }
@@ -104,15 +110,15 @@ type sdcNames []string
 
 // add takes a name that has a value, if it can be a file's.
 func (l *sdcNames) add(name string, ok bool) {
-	if ok && ValidKey(name) == nil {
+	if ok && vm.ValidKey(name) == nil {
 		*l = append(*l, name)
 	}
 }
 
 // inside adds what is in a property that is flattened.
-func (l *sdcNames) inside(m Member) {
+func (l *sdcNames) inside(m ordjson.Member) {
 	find := func(rest string) {
-		_, ok := flattened[m.Name](m.Value, rest).scalar()
+		_, ok := flattened[m.Name](m.Value, rest).Scalar()
 		l.add(m.Name+"."+rest, ok)
 	}
 	for _, inner := range m.Value.Members {
@@ -127,23 +133,23 @@ func (l *sdcNames) inside(m Member) {
 	}
 }
 
-// routes is the property as the agent shows it: [{linklocal, dst, gateway}]. A
+// sdcRoutes is the property as the agent shows it: [{linklocal, dst, gateway}]. A
 // gateway "nics[N]" or "macs[MAC]" is that NIC's own address; the route is left
 // out when it has none.
-func (v *VM) routes(routes Object) Value {
-	list := Value{Kind: Array}
+func sdcRoutes(v *vm.VM, routes ordjson.Members) ordjson.Value {
+	list := ordjson.Value{Kind: ordjson.Array}
 	for _, r := range routes {
-		linklocal, gateway := False, r.Value.Text
-		if nic, ok := v.routeNIC(gateway); ok {
-			linklocal, gateway = True, nic.text("ip")
+		linklocal, gateway := ordjson.False, r.Value.Text
+		if nic, ok := routeNIC(v, gateway); ok {
+			linklocal, gateway = ordjson.True, nic.Text("ip")
 			if gateway == "" || gateway == "dhcp" {
 				continue
 			}
 		}
-		list.Items = append(list.Items, Value{Kind: ObjectValue, Members: Object{
-			{"linklocal", Value{Kind: linklocal}},
-			{"dst", str(r.Name)},
-			{"gateway", str(gateway)},
+		list.Items = append(list.Items, ordjson.Value{Kind: ordjson.Object, Members: ordjson.Members{
+			{Name: "linklocal", Value: ordjson.Value{Kind: linklocal}},
+			{Name: "dst", Value: ordjson.Str(r.Name)},
+			{Name: "gateway", Value: ordjson.Str(gateway)},
 		}})
 	}
 	return list
@@ -151,21 +157,20 @@ func (v *VM) routes(routes Object) Value {
 
 // routeNIC is the NIC that a route's value names; ok is false when the value is
 // an address. A NIC that is not there is empty.
-func (v *VM) routeNIC(value string) (nic Object, ok bool) {
-	nics, _ := v.Prop("nics")
+func routeNIC(v *vm.VM, value string) (nic ordjson.Members, ok bool) {
+	nics, _ := v.Prop(vm.PropNICs)
 	value, ok = strings.CutSuffix(value, "]")
 	if !ok {
 		return nil, false
 	}
 	if n, ok := strings.CutPrefix(value, "nics["); ok {
-		return nics.item(n).Members, true
+		return item(nics, n).Members, true
 	}
 	mac, ok := strings.CutPrefix(value, "macs[")
 	if !ok {
 		return nil, false
 	}
-	l := lists["nics"]
-	if i, ok := l.positions(nics.Items)[l.canonical(mac)]; ok {
+	if i, ok := vm.NICs.Positions(nics.Items)[vm.NICs.Canonical(mac)]; ok {
 		nic = nics.Items[i].Members
 	}
 	return nic, true

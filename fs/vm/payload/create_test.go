@@ -1,4 +1,4 @@
-package vm_test
+package payload_test
 
 import (
 	"strings"
@@ -6,34 +6,36 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/payload"
+	"meta9/fs/vm/vmtest"
 )
 
 func TestCreate(t *testing.T) {
-	st := newStamp()
-	payload := `{"x-unknown":[1.50,null],"UUID":1,"uuid":"E4E6A97E-CB36-4B18-95C9-8EB0D0D7787F","alias":"web0","state":"running",` +
+	st := vmtest.NewStamp()
+	text := `{"x-unknown":[1.50,null],"UUID":1,"uuid":"E4E6A97E-CB36-4B18-95C9-8EB0D0D7787F","alias":"web0","state":"running",` +
 		`"customer_metadata":{"b":"2","a":1.0,"t":true,"f":false},"ram":1024,"internal_metadata":{"root_pw":"x"},"internal_metadata_namespaces":["ns","docker"]}`
-	v, changes, err := vm.Create([]byte(payload), st, vm.DefaultLimits)
+	v, changes, err := payload.Create([]byte(text), st, vm.DefaultLimits)
 	if err != nil {
 		t.Fatal(err)
 	}
-	diff(t, "changes", changes, []vm.Change{{Type: vm.Created, Rev: 1}})
-	diff(t, "JSON", whole(v), strings.Replace(payload, "E4E6A97E-CB36-4B18-95C9-8EB0D0D7787F", uuid, 1))
-	diff(t, "keys", v.Entries(vm.Keys), []*vm.Entry{
+	vmtest.Diff(t, "changes", changes, []vm.Change{{Type: vm.Created, Rev: 1}})
+	vmtest.Diff(t, "JSON", vmtest.Whole(v), strings.Replace(text, "E4E6A97E-CB36-4B18-95C9-8EB0D0D7787F", vmtest.UUID, 1))
+	vmtest.Diff(t, "keys", v.Entries(vm.Keys), []*vm.Entry{
 		{ID: 117, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "b", Value: "2", Muid: "test"},
 		{ID: 118, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "a", Value: "1.0", Kind: vm.Number, Muid: "test"},
 		{ID: 119, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "t", Value: "true", Kind: vm.Bool, Muid: "test"},
 		{ID: 120, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "f", Value: "false", Kind: vm.Bool, Muid: "test"},
 	})
-	diff(t, "the rest", []any{v.UUID, v.ID, v.Rev, v.Mtime, v.Count(), v.Bytes(), v.Alias(), v.State(), v.Namespaces()},
-		[]any{uuid, uint64(101), uint64(1), int64(1000), 5, int64(25), "web0", "running", []string{"ns", "docker"}})
+	vmtest.Diff(t, "the rest", []any{v.UUID, v.ID, v.Rev, v.Mtime, v.Count(), v.Bytes(), v.Alias(), v.State(), v.Namespaces()},
+		[]any{vmtest.UUID, uint64(101), uint64(1), int64(1000), 5, int64(25), "web0", "running", []string{"ns", "docker"}})
 	if e := v.Get(vm.Internal, "root_pw"); e == nil || v.Get(vm.Keys, "root_pw") != nil {
 		t.Errorf("root_pw in internal: %v", e)
 	}
 }
 
 func TestCreateErrors(t *testing.T) {
-	id := `"uuid":"` + uuid + `"`
-	for _, c := range []struct{ payload, text string }{
+	id := `"uuid":"` + vmtest.UUID + `"`
+	for _, c := range []struct{ in, text string }{
 		{`[]`, "a VM is a JSON object"},
 		{`{`, "JSON: "},
 		{`{}`, "uuid: missing"},
@@ -81,15 +83,15 @@ func TestCreateErrors(t *testing.T) {
 		{`{` + id + `,"__meta9_binary":{"customer_metadata":{"k":1234}}}`, "k: must be a string in base64"},
 		{`{` + id + `,"customer_metadata":{"k":""},"__meta9_binary":{"customer_metadata":{"k":""}}}`, `customer_metadata: the key "k" is there twice`},
 	} {
-		v, _, err := vm.Create([]byte(c.payload), newStamp(), vm.DefaultLimits)
+		v, _, err := payload.Create([]byte(c.in), vmtest.NewStamp(), vm.DefaultLimits)
 		if v != nil {
-			t.Errorf("%s made a VM", c.payload)
+			t.Errorf("%s made a VM", c.in)
 			continue
 		}
-		wantError(t, err, errs.Invalid, c.text)
+		vmtest.WantError(t, err, errs.Invalid, c.text)
 	}
-	_, _, err := vm.Create([]byte(`{`+id+`,"customer_metadata":{"`+strings.Repeat("k", 256)+`":""}}`), newStamp(), vm.DefaultLimits)
-	wantError(t, err, errs.NameTooLong, "customer_metadata: a key is at most 255")
+	_, _, err := payload.Create([]byte(`{`+id+`,"customer_metadata":{"`+strings.Repeat("k", 256)+`":""}}`), vmtest.NewStamp(), vm.DefaultLimits)
+	vmtest.WantError(t, err, errs.NameTooLong, "customer_metadata: a key is at most 255")
 }
 
 // TestCreateTakes: what looks odd but is right.
@@ -99,15 +101,15 @@ func TestCreateTakes(t *testing.T) {
 		`"nics":[{},{}]`, `"tags":{}`, `"set_top_box":1`, `"add_tags":["a"]`, `"remove_x":{}`, `"customer_metadata":{}`,
 		`"filesystems":[{"source":"/a","target":"/b","options":["ro"]}]`, `"alias":"a/b%"`,
 	} {
-		v := small(t, newStamp(), members)
-		if want := `{"uuid":"` + uuid + `",` + members + `}`; whole(v) != want {
-			t.Errorf("%s became %s", want, whole(v))
+		v := vmtest.Small(t, vmtest.NewStamp(), members)
+		if want := `{"uuid":"` + vmtest.UUID + `",` + members + `}`; vmtest.Whole(v) != want {
+			t.Errorf("%s became %s", want, vmtest.Whole(v))
 		}
 	}
 }
 
 func TestCreateLimits(t *testing.T) {
-	payload := []byte(`{"uuid":"` + uuid + `","customer_metadata":{"ab":"xyz"},"internal_metadata":{"c":"12"}}`)
+	text := []byte(`{"uuid":"` + vmtest.UUID + `","customer_metadata":{"ab":"xyz"},"internal_metadata":{"c":"12"}}`)
 	for _, c := range []struct {
 		lim  vm.Limits
 		kind errs.Kind // 0: it fits
@@ -119,80 +121,28 @@ func TestCreateLimits(t *testing.T) {
 		{vm.Limits{Keys: 1}, errs.NoSpace, "1 keys is this VM's limit"},
 		{vm.Limits{Bytes: 7}, errs.NoSpace, "7 bytes of metadata is this VM's limit"},
 	} {
-		v, _, err := vm.Create(payload, newStamp(), c.lim)
+		v, _, err := payload.Create(text, vmtest.NewStamp(), c.lim)
 		if c.kind == 0 {
 			if err != nil || v.Count() != 2 {
 				t.Errorf("%+v: %v", c.lim, err)
 			}
 			continue
 		}
-		wantError(t, err, c.kind, c.text)
-	}
-}
-
-// TestRecord: a VM that went to disk and back is the same VM.
-func TestRecord(t *testing.T) {
-	st := newStamp()
-	for _, v := range []*vm.VM{create(t, st, string(readMdata(t).VM)), small(t, st, ""), small(t, st, `"customer_metadata":{},"a":1.0`)} {
-		e := v.Edit()
-		if _, err := e.Put(vm.Internal, "bin", "\xff", st, vm.DefaultLimits); err != nil {
-			t.Fatal(err)
-		}
-		v = e.VM()
-		entries := [vm.NumSpaces][]*vm.Entry{}
-		for s := range vm.NumSpaces {
-			for _, e := range v.Entries(s) { // in another order
-				entries[s] = append([]*vm.Entry{e}, entries[s]...)
-			}
-		}
-		back, err := vm.Restore(v.UUID, v.ID, v.Rev, v.Mtime, v.AppendRecord(nil), entries)
-		if err != nil {
-			t.Fatal(err)
-		}
-		diff(t, "JSON", whole(back), whole(v))
-		diff(t, "numbers", []any{back.UUID, back.ID, back.Rev, back.Mtime, back.Count(), back.Bytes()},
-			[]any{v.UUID, v.ID, v.Rev, v.Mtime, v.Count(), v.Bytes()})
-		for _, e := range v.Entries(vm.Keys) {
-			if back.Get(vm.Keys, e.Name) != e {
-				t.Errorf("%q is not found", e.Name)
-			}
-		}
-	}
-}
-
-func TestRestoreErrors(t *testing.T) {
-	a, b := &vm.Entry{ID: 1, Name: "a"}, &vm.Entry{ID: 2, Name: "a"}
-	c := &vm.Entry{ID: 1, Name: "c"}
-	for _, r := range []struct {
-		uuid, props string
-		entries     []*vm.Entry
-		text        string
-	}{
-		{"x", `{}`, nil, "UUID"},
-		{uuid, `{`, nil, "JSON"},
-		{uuid, `[]`, nil, "no JSON object"},
-		{uuid, `{}`, []*vm.Entry{a, b}, `internal_metadata: the key "a" is there twice`},
-		{uuid, `{}`, []*vm.Entry{a, c}, `the same id 1`},
-	} {
-		v, err := vm.Restore(r.uuid, 1, 1, 1, []byte(r.props), [vm.NumSpaces][]*vm.Entry{vm.Internal: r.entries})
-		wantError(t, err, errs.Invalid, r.text)
-		if v != nil {
-			t.Errorf("%s: a VM beside the error", r.text)
-		}
+		vmtest.WantError(t, err, c.kind, c.text)
 	}
 }
 
 // FuzzCreate: a payload makes a VM whose JSON makes the same VM, or an error of
 // the kinds that Create names.
 func FuzzCreate(f *testing.F) {
-	f.Add([]byte(`{"uuid":"` + uuid + `"}`))
-	f.Add([]byte(`{"uuid":"` + uuid + `","alias":"a","nics":[{"mac":"2:8:20:a:b:c","ip":"dhcp"}],"tags":{"a.b":1},"routes":{"10.0.0.0/8":"nics[0]"},` +
+	f.Add([]byte(`{"uuid":"` + vmtest.UUID + `"}`))
+	f.Add([]byte(`{"uuid":"` + vmtest.UUID + `","alias":"a","nics":[{"mac":"2:8:20:a:b:c","ip":"dhcp"}],"tags":{"a.b":1},"routes":{"10.0.0.0/8":"nics[0]"},` +
 		`"customer_metadata":{"k":1.0,"t":true,"user-data":"x"},"internal_metadata":{"x_pw":"y"},"__meta9_binary":{"customer_metadata":{"b":"/w=="}}}`))
-	f.Add([]byte(`{"uuid":"` + uuid + `","customer_metadata":{"` + strings.Repeat("k", 256) + `":""}}`))
+	f.Add([]byte(`{"uuid":"` + vmtest.UUID + `","customer_metadata":{"` + strings.Repeat("k", 256) + `":""}}`))
 	f.Add([]byte(`{"uuid":"","nics":[{"mac":7}]}`))
 	lim := vm.Limits{Value: 64, Keys: 8, Bytes: 256}
-	f.Fuzz(func(t *testing.T, payload []byte) {
-		v, _, err := vm.Create(payload, newStamp(), lim)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		v, _, err := payload.Create(text, vmtest.NewStamp(), lim)
 		if err != nil {
 			switch errs.KindOf(err) {
 			case errs.Invalid, errs.NameTooLong, errs.TooLarge, errs.NoSpace:
@@ -201,10 +151,10 @@ func FuzzCreate(f *testing.F) {
 			}
 			return
 		}
-		checkVM(t, v, lim)
-		again, _, err := vm.Create([]byte(whole(v)), newStamp(), lim)
-		if err != nil || whole(again) != whole(v) {
-			t.Fatalf("%s made %v, %v", whole(v), again, err)
+		vmtest.CheckVM(t, v, lim)
+		again, _, err := payload.Create([]byte(vmtest.Whole(v)), vmtest.NewStamp(), lim)
+		if err != nil || vmtest.Whole(again) != vmtest.Whole(v) {
+			t.Fatalf("%s made %v, %v", vmtest.Whole(v), again, err)
 		}
 	})
 }

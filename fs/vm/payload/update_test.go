@@ -1,4 +1,4 @@
-package vm_test
+package payload_test
 
 import (
 	"strings"
@@ -6,6 +6,9 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
+	"meta9/fs/vm/payload"
+	"meta9/fs/vm/vmtest"
 )
 
 const updated = `"alias":"web0","ram":1024,"nics":[{"mac":"aa:bb:cc:dd:ee:01","ip":"10.0.0.1"},{"mac":"aa:bb:cc:dd:ee:02","ip":"10.0.0.2"}],` +
@@ -59,17 +62,17 @@ func TestUpdate(t *testing.T) {
 
 		// Nothing changes.
 		{`{}`, ``, ``, nil},
-		{`{"uuid":"` + strings.ToUpper(uuid) + `"}`, ``, ``, nil},
+		{`{"uuid":"` + strings.ToUpper(vmtest.UUID) + `"}`, ``, ``, nil},
 		{`{"none":null,"alias":"web0"}`, ``, ``, nil},
 		{`{` + updated + `}`, ``, ``, nil},
 		{`{"customer_metadata":{},"set_tags":{"a":"1"},"remove_tags":["q"],"remove_customer_metadata":["q"]}`, ``, ``, nil},
 		{`{"update_nics":[{"mac":"aa:bb:cc:dd:ee:02"}],"add_nics":[]}`, ``, ``, nil},
 	} {
-		st := newStamp()
-		v := small(t, st, updated)
-		before := whole(v)
+		st := vmtest.NewStamp()
+		v := vmtest.Small(t, st, updated)
+		before := vmtest.Whole(v)
 		e := v.Edit()
-		if err := e.Update([]byte(c.patch), st, vm.DefaultLimits); err != nil {
+		if err := payload.Update(e, []byte(c.patch), st, vm.DefaultLimits); err != nil {
 			t.Errorf("%s: %v", c.patch, err)
 			continue
 		}
@@ -80,7 +83,7 @@ func TestUpdate(t *testing.T) {
 		if strings.Contains(c.patch, `"ram":1}`) {
 			want = strings.Replace(want, `"k":"v","n":7`, `"k":"z"`, 1)
 		}
-		diff(t, c.patch, whole(e.VM()), want)
+		vmtest.Diff(t, c.patch, vmtest.Whole(e.VM()), want)
 		changes := e.Changes()
 		for i := range changes {
 			if changes[i].Rev != uint64(i+2) {
@@ -88,11 +91,11 @@ func TestUpdate(t *testing.T) {
 			}
 			changes[i].Rev = 0
 		}
-		diff(t, c.patch, changes, c.changes)
+		vmtest.Diff(t, c.patch, changes, c.changes)
 		if c.changes == nil && e.VM() != v {
 			t.Errorf("%s made another VM", c.patch)
 		}
-		diff(t, "the old VM after "+c.patch, whole(v), before)
+		vmtest.Diff(t, "the old VM after "+c.patch, vmtest.Whole(v), before)
 	}
 }
 
@@ -105,13 +108,13 @@ func TestUpdateOfNothing(t *testing.T) {
 		`{"routes":{"a":"b"},"set_routes":{"c":"d"},"remove_routes":["a"]}`: `,"routes":{"c":"d"}`,
 		`{"remove_customer_metadata":["k"],"customer_metadata":{}}`:         ``,
 	} {
-		st := newStamp()
-		v := small(t, st, "")
+		st := vmtest.NewStamp()
+		v := vmtest.Small(t, st, "")
 		e := v.Edit()
-		if err := e.Update([]byte(patch), st, vm.DefaultLimits); err != nil {
+		if err := payload.Update(e, []byte(patch), st, vm.DefaultLimits); err != nil {
 			t.Errorf("%s: %v", patch, err)
 		}
-		diff(t, patch, whole(e.VM()), `{"uuid":"`+uuid+`"`+want+`}`)
+		vmtest.Diff(t, patch, vmtest.Whole(e.VM()), `{"uuid":"`+vmtest.UUID+`"`+want+`}`)
 		if (want == "") != (e.VM() == v) {
 			t.Errorf("%s made another VM or none", patch)
 		}
@@ -125,7 +128,7 @@ func TestUpdateErrors(t *testing.T) {
 		text  string
 	}{
 		{`[]`, errs.Invalid, "JSON object"},
-		{`{"alias":"x","uuid":"01b2c898-945f-11e1-a523-af1afbe22822"}`, errs.Invalid, "uuid: cannot change, it is " + uuid},
+		{`{"alias":"x","uuid":"01b2c898-945f-11e1-a523-af1afbe22822"}`, errs.Invalid, "uuid: cannot change, it is " + vmtest.UUID},
 		{`{"alias":"x","uuid":null}`, errs.Invalid, "uuid: "},
 		{`{"alias":"x","ram":"lots"}`, errs.Invalid, "ram: must be a number"},
 		{`{"alias":"x","customer_metadata":null}`, errs.Invalid, "customer_metadata: must be an object"},
@@ -151,43 +154,43 @@ func TestUpdateErrors(t *testing.T) {
 		{`{"alias":"x","remove_customer_metadata":["k"],"set_customer_metadata":{"1":"","2":"","3":""}}`, errs.NoSpace, "4 keys is this VM's limit"},
 		{`{"alias":"x","set_customer_metadata":{"k":"1234567890","n":"1234567890"}}`, errs.NoSpace, "20 bytes of metadata"},
 	} {
-		st := newStamp()
-		e := small(t, st, updated).Edit()
-		put(t, e, st, "k", "changed before")
+		st := vmtest.NewStamp()
+		e := vmtest.Small(t, st, updated).Edit()
+		vmtest.Put(t, e, st, "k", "changed before")
 		before, beforeChanges := e.VM(), e.Changes()
-		err := e.Update([]byte(c.patch), st, vm.Limits{Value: 10, Keys: 4, Bytes: 20})
-		wantError(t, err, c.kind, c.text)
+		err := payload.Update(e, []byte(c.patch), st, vm.Limits{Value: 10, Keys: 4, Bytes: 20})
+		vmtest.WantError(t, err, c.kind, c.text)
 		if e.VM() != before {
 			t.Errorf("%s: something was changed", c.patch)
 		}
-		diff(t, "changes", e.Changes(), beforeChanges)
+		vmtest.Diff(t, "changes", e.Changes(), beforeChanges)
 	}
 }
 
 // TestUpdateLimitsAreOfTheResult: on the way to a VM within its limits an update
 // may pass them.
 func TestUpdateLimitsAreOfTheResult(t *testing.T) {
-	st := newStamp()
-	e := small(t, st, `"customer_metadata":{"a":"1","b":"123456"}`).Edit()
-	if err := e.Update([]byte(`{"set_customer_metadata":{"a":"123456","b":"1"}}`), st, vm.Limits{Bytes: 9}); err != nil {
+	st := vmtest.NewStamp()
+	e := vmtest.Small(t, st, `"customer_metadata":{"a":"1","b":"123456"}`).Edit()
+	if err := payload.Update(e, []byte(`{"set_customer_metadata":{"a":"123456","b":"1"}}`), st, vm.Limits{Bytes: 9}); err != nil {
 		t.Error(err)
 	}
 }
 
 // TestUpdateOfUpdates: an Edit that failed or succeeded once goes on.
 func TestUpdateOfUpdates(t *testing.T) {
-	st := newStamp()
-	v := small(t, st, updated)
+	st := vmtest.NewStamp()
+	v := vmtest.Small(t, st, updated)
 	e := v.Edit()
 	for _, patch := range []string{`{"ram":1}`, `{"uuid":1}`, `{"set_customer_metadata":{"k":"2"}}`, `{"nics":7}`, `{"alias":"z"}`} {
-		_ = e.Update([]byte(patch), st, vm.DefaultLimits)
+		_ = payload.Update(e, []byte(patch), st, vm.DefaultLimits)
 	}
 	if err := e.Rename(vm.Keys, "k", "l", st, vm.DefaultLimits); err != nil {
 		t.Fatal(err)
 	}
-	want := strings.NewReplacer("1024", "1", "web0", "z", `"k":"v"`, `"l":"2"`).Replace(whole(v))
-	diff(t, "VM", whole(e.VM()), want)
-	checkVM(t, e.VM(), vm.DefaultLimits)
+	want := strings.NewReplacer("1024", "1", "web0", "z", `"k":"v"`, `"l":"2"`).Replace(vmtest.Whole(v))
+	vmtest.Diff(t, "VM", vmtest.Whole(e.VM()), want)
+	vmtest.CheckVM(t, e.VM(), vm.DefaultLimits)
 }
 
 // FuzzUpdate: an update is done whole or not at all, and doing it twice changes
@@ -205,13 +208,13 @@ func FuzzUpdate(f *testing.F) {
 	}
 	lim := vm.Limits{Value: 64, Keys: 8, Bytes: 256}
 	f.Fuzz(func(t *testing.T, patch []byte) {
-		st := newStamp()
-		v := small(t, st, updated)
-		before := whole(v)
+		st := vmtest.NewStamp()
+		v := vmtest.Small(t, st, updated)
+		before := vmtest.Whole(v)
 		e := v.Edit()
-		err := e.Update(patch, st, lim)
+		err := payload.Update(e, patch, st, lim)
 		after := e.VM()
-		if whole(v) != before {
+		if vmtest.Whole(v) != before {
 			t.Fatal("the old VM changed")
 		}
 		if err != nil {
@@ -220,15 +223,15 @@ func FuzzUpdate(f *testing.F) {
 			}
 			return
 		}
-		checkVM(t, after, lim)
-		if (after == v) != (len(e.Changes()) == 0) || (after == v) != (whole(after) == before) {
-			t.Fatalf("%v for a change from %s to %s", e.Changes(), before, whole(after))
+		vmtest.CheckVM(t, after, lim)
+		if (after == v) != (len(e.Changes()) == 0) || (after == v) != (vmtest.Whole(after) == before) {
+			t.Fatalf("%v for a change from %s to %s", e.Changes(), before, vmtest.Whole(after))
 		}
-		if _, err := vm.ParseValue(after.AppendRecord(nil)); err != nil {
+		if _, err := ordjson.Parse(after.AppendRecord(nil)); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.Update(patch, st, lim); err == nil && whole(e.VM()) != whole(after) {
-			t.Fatalf("done again it made %s of %s", whole(e.VM()), whole(after))
+		if err := payload.Update(e, patch, st, lim); err == nil && vmtest.Whole(e.VM()) != vmtest.Whole(after) {
+			t.Fatalf("done again it made %s of %s", vmtest.Whole(e.VM()), vmtest.Whole(after))
 		}
 	})
 }

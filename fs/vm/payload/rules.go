@@ -1,0 +1,168 @@
+package payload
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
+)
+
+// rule says what a property must be; check sees its value.
+type rule struct {
+	must  string
+	check func(ordjson.Value) bool
+}
+
+// The rules of single values.
+var (
+	isText   = rule{"a string", func(v ordjson.Value) bool { return v.Kind == ordjson.String }}
+	isBool   = rule{"true or false", func(v ordjson.Value) bool { return v.Kind == ordjson.True || v.Kind == ordjson.False }}
+	isNumber = rule{"a number", numeric}
+	isObject = rule{"an object", func(v ordjson.Value) bool { return v.Kind == ordjson.Object }}
+	isUUID   = rule{"a UUID such as 01b2c898-945f-11e1-a523-af1afbe22822", func(v ordjson.Value) bool {
+		_, err := vm.ParseUUID(v.Text)
+		return v.Kind == ordjson.String && err == nil
+	}}
+	isMAC     = rule{"a MAC address such as 02:08:20:aa:bb:cc", func(v ordjson.Value) bool { return v.Kind == ordjson.String && macShape(v.Text) }}
+	isCID     = rule{"an integer from 3 to 4294967294", vsockCID}
+	isTexts   = rule{"an array of strings", func(v ordjson.Value) bool { return all(v, ordjson.Array, isText) }}
+	isRoutes  = rule{"an object of strings", func(v ordjson.Value) bool { return all(v, ordjson.Object, isText) }}
+	isTags    = rule{"an object of strings, numbers and booleans", func(v ordjson.Value) bool { return all(v, ordjson.Object, isScalar) }}
+	isObjects = rule{"an array of objects", func(v ordjson.Value) bool { return all(v, ordjson.Array, isObject) }}
+	isScalar  = rule{"a string, a number or a boolean", func(v ordjson.Value) bool { _, ok := v.Scalar(); return ok }}
+	isAlias   = rule{"a string that could be a key's name, or empty", func(v ordjson.Value) bool {
+		return v.Kind == ordjson.String && (v.Text == "" || vm.ValidKey(v.Text) == nil)
+	}}
+)
+
+// rules are those of the properties that something here, or a bridge, reads. Any
+// other property may have any value.
+var rules = map[string]rule{
+	vm.PropUUID: isUUID, "owner_uuid": isUUID, "image_uuid": isUUID, "server_uuid": isUUID,
+	vm.PropAlias: isAlias, vm.PropUnlinkedAlias: isAlias, vm.PropHostname: isText, vm.PropDNSDomain: isText, "datacenter_name": isText,
+	"brand": isText, vm.PropState: isText, vm.PropQMPSocket: isText, "zone_state": isText, vm.PropZonename: isText, "zonepath": isText,
+	"create_timestamp": isText, "last_modified": isText,
+	vm.Prop9PChardev: isText, vm.PropMdataChardev: isText, vm.PropVsockCID: isCID, vm.PropVsockUnprivileged: isBool,
+	"autoboot": isBool, "firewall_enabled": isBool, "maintain_resolvers": isBool, "do_not_inventory": isBool,
+	"ram": isNumber, "vcpus": isNumber, "quota": isNumber, "max_physical_memory": isNumber,
+	"cpu_cap": isNumber, "cpu_shares": isNumber, "tmpfs": isNumber, "init_restarts": isNumber,
+	vm.PropNICs: isObjects, vm.PropDisks: isObjects, vm.PropFilesystems: isObjects,
+	vm.PropTags: isTags, vm.PropRoutes: isRoutes,
+	vm.PropResolvers: isTexts, vm.PropNamespaces: isTexts,
+}
+
+// list is a property that is an array of objects, and the rules of their members.
+type list struct {
+	vm.List
+	rules map[string]rule
+}
+
+var lists = map[string]list{
+	vm.PropNICs: {vm.NICs, map[string]rule{
+		"mac": isMAC, "interface": isText, "ip": isText, "netmask": isText, "gateway": isText,
+		"nic_tag": isText, "ips": isTexts, "gateways": isTexts, "mtu": isNumber,
+	}},
+	vm.PropDisks:       {vm.Disks, map[string]rule{"path": isText, "boot": isBool, "size": isNumber, "media": isText}},
+	vm.PropFilesystems: {vm.Filesystems, map[string]rule{"target": isText, "source": isText, "type": isText}},
+}
+
+// checkProps checks every property and gives the uuid its canonical form. A
+// property of value null is as good as not there.
+func checkProps(props ordjson.Members) (ordjson.Members, error) {
+	for _, m := range props {
+		if err := checkProp(m); err != nil {
+			return nil, err
+		}
+	}
+	given := props.Text(vm.PropUUID)
+	uuid, err := vm.ParseUUID(given)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "uuid: %s", errs.Detail(err))
+	}
+	if uuid != given {
+		props = props.With(vm.PropUUID, ordjson.Str(uuid))
+	}
+	return props, nil
+}
+
+// checkProp checks one property, and the objects in it if it is a list.
+func checkProp(m ordjson.Member) error {
+	if err := checkMember(rules, "", m); err != nil {
+		return err
+	}
+	l, ok := lists[m.Name]
+	if !ok {
+		return nil
+	}
+	seen := make(map[string]bool, len(m.Value.Items))
+	for i, item := range m.Value.Items {
+		field := m.Name + "." + strconv.Itoa(i) + "."
+		for _, inner := range item.Members {
+			if err := checkMember(l.rules, field, inner); err != nil {
+				return err
+			}
+		}
+		id := l.IdentOf(item.Members)
+		if id != "" && seen[id] {
+			return errs.New(errs.Invalid, "%s%s: %q is there twice", field, l.Ident, vm.Clip(id))
+		}
+		seen[id] = true
+	}
+	return nil
+}
+
+// checkMember checks a member against the rule for its name, if there is one.
+// Null passes everywhere: it is how vminfod shows what a stopped VM lacks.
+func checkMember(rules map[string]rule, prefix string, m ordjson.Member) error {
+	r, ok := rules[m.Name]
+	if !ok || m.Value.Kind == ordjson.Null || r.check(m.Value) {
+		return nil
+	}
+	return wrongType(prefix+m.Name, fmt.Sprintf("%s, not %s", r.must, vm.Clip(string(m.Value.AppendJSON(nil)))))
+}
+
+// all says whether every element of an array or object obeys the rule.
+func all(v ordjson.Value, kind ordjson.Kind, r rule) bool {
+	for _, item := range v.Items {
+		if !r.check(item) {
+			return false
+		}
+	}
+	for _, m := range v.Members {
+		if !r.check(m.Value) {
+			return false
+		}
+	}
+	return v.Kind == kind
+}
+
+// numeric takes a number as text too, as vmadm does.
+func numeric(v ordjson.Value) bool {
+	if v.Kind != ordjson.String {
+		return v.Kind == ordjson.Number
+	}
+	n, err := ordjson.Parse([]byte(v.Text))
+	return err == nil && n.Kind == ordjson.Number
+}
+
+// vsockCID takes what the kernel gives to guests: 0 to 2 are hypervisor, loopback
+// and host, the last is "any".
+func vsockCID(v ordjson.Value) bool {
+	n, err := strconv.ParseUint(v.Text, 10, 32)
+	return v.Kind == ordjson.Number && err == nil && n >= 3 && n <= 4294967294
+}
+
+// macShape is true for six pairs of digits, one or two in each, as illumos
+// writes them.
+func macShape(s string) bool {
+	parts := strings.Split(s, ":")
+	for _, p := range parts {
+		if len(p) < 1 || len(p) > 2 || strings.Trim(p, "0123456789abcdefABCDEF") != "" {
+			return false
+		}
+	}
+	return len(parts) == 6
+}
