@@ -1,6 +1,10 @@
 package vm
 
-import "meta9/fs/vm/ordjson"
+import (
+	"strconv"
+
+	"meta9/fs/vm/ordjson"
+)
 
 // The names of the properties that more than one room reads. The spaces have
 // theirs from Space.Member.
@@ -26,6 +30,9 @@ const (
 	PropVsockCID          = "vsock_cid"          // a number
 	PropVsockUnprivileged = "vsock_unprivileged" // true: peers need no port below 1024
 	Prop9POwner           = "9p_owner"           // the user, by name or number, who owns the VM's sockets
+	Prop9PUID             = "9p_uid"             // the owner of its files, a number
+	Prop9PGID             = "9p_gid"             // their group, a number
+	Prop9PMode            = "9p_mode"            // their permission bits, octal digits as text
 )
 
 // Prop is the property of that name. The two metadata members are null here:
@@ -50,6 +57,49 @@ func (v *VM) Link() string {
 
 // State is the VM's state, such as "running", or "".
 func (v *VM) State() string { return v.Text(PropState) }
+
+// Perm is how the VM's files look to those who mount them: 9p_uid, 9p_gid and
+// 9p_mode. A property that is not there, or that no rule allows, counts as not
+// given: 0, 0, and HasMode false.
+type Perm struct {
+	UID, GID uint32
+	Mode     uint16 // 0 to 0777, where HasMode is true
+	HasMode  bool
+}
+
+// Perm reads the three properties.
+func (v *VM) Perm() Perm {
+	var p Perm
+	p.UID, _ = v.id(Prop9PUID)
+	p.GID, _ = v.id(Prop9PGID)
+	p.Mode, p.HasMode = ParseMode(v.Text(Prop9PMode))
+	return p
+}
+
+// id is the property as a user's or group's number.
+func (v *VM) id(prop string) (uint32, bool) {
+	p, _ := v.Prop(prop)
+	if p.Kind != ordjson.Number {
+		return 0, false
+	}
+	return ParseID(p.Text)
+}
+
+// MaxID is the greatest number of a user or group. The one above it stands for
+// "none" in 9P (NONUNAME) and in chown(2).
+const MaxID = 1<<32 - 2
+
+// ParseID is the number of a user or group in decimal digits, 0 to MaxID.
+func ParseID(text string) (uint32, bool) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	return uint32(n), err == nil && n <= MaxID
+}
+
+// ParseMode is a file's permission bits in three or four octal digits, 0000 to 0777.
+func ParseMode(text string) (uint16, bool) {
+	n, err := strconv.ParseUint(text, 8, 16)
+	return uint16(n), err == nil && n <= 0o777 && (len(text) == 3 || len(text) == 4)
+}
 
 // Namespaces are the prefixes of internal keys that the guest may read
 // (internal_metadata_namespaces).

@@ -55,6 +55,17 @@ func TestCreateErrors(t *testing.T) {
 		{`{` + id + `,"vsock_cid":"7"}`, "vsock_cid: "},
 		{`{` + id + `,"9p_chardev":1}`, "9p_chardev: must be a string"},
 		{`{` + id + `,"mdata_chardev":[]}`, "mdata_chardev: must be a string"},
+		{`{` + id + `,"9p_owner":{}}`, "9p_owner: must be a user, by name or number"},
+		{`{` + id + `,"9p_owner":"a:b"}`, "9p_owner: "},
+		{`{` + id + `,"9p_owner":-1}`, "9p_owner: "},
+		{`{` + id + `,"9p_owner":""}`, "9p_owner: "},
+		{`{` + id + `,"9p_uid":-1}`, "9p_uid: must be an integer from 0"},
+		{`{` + id + `,"9p_uid":4294967295}`, "9p_uid: "},
+		{`{` + id + `,"9p_gid":1.5}`, "9p_gid: "},
+		{`{` + id + `,"9p_mode":640}`, `9p_mode: must be permission bits in octal as a string, such as "0640", not 640`},
+		{`{` + id + `,"9p_mode":"0800"}`, "9p_mode: "},
+		{`{` + id + `,"9p_mode":"4755"}`, "9p_mode: "},
+		{`{` + id + `,"9p_mode":"40"}`, "9p_mode: "},
 		{`{` + id + `,"nics":{}}`, "nics: must be an array of objects"},
 		{`{` + id + `,"nics":[1]}`, "nics: must be an array of objects"},
 		{`{` + id + `,"nics":[{},{"mac":"aa:bb:cc:dd:ee"}]}`, `nics.1.mac: must be a MAC address such as 02:08:20:aa:bb:cc, not "aa:bb:cc:dd:ee"`},
@@ -100,6 +111,7 @@ func TestCreateTakes(t *testing.T) {
 		`"alias":""`, `"zoneid":null`, `"ram":"1024"`, `"vsock_cid":3`, `"nics":[{"mac":"2:8:20:A:b:c","primary":1}]`,
 		`"nics":[{},{}]`, `"tags":{}`, `"set_top_box":1`, `"add_tags":["a"]`, `"remove_x":{}`, `"customer_metadata":{}`,
 		`"filesystems":[{"source":"/a","target":"/b","options":["ro"]}]`, `"alias":"a/b%"`,
+		`"9p_owner":"qemu-web0"`, `"9p_owner":107`, `"9p_uid":1000,"9p_gid":0,"9p_mode":"0640"`, `"9p_mode":"444"`, `"9p_uid":4294967294`,
 	} {
 		v := vmtest.Small(t, vmtest.NewStamp(), members)
 		if want := `{"uuid":"` + vmtest.UUID + `",` + members + `}`; vmtest.Whole(v) != want {

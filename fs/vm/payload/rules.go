@@ -28,6 +28,9 @@ var (
 	}}
 	isMAC     = rule{"a MAC address such as 02:08:20:aa:bb:cc", func(v ordjson.Value) bool { return v.Kind == ordjson.String && macShape(v.Text) }}
 	isCID     = rule{"an integer from 3 to 4294967294", vsockCID}
+	isID      = rule{"an integer from 0 to 4294967294", func(v ordjson.Value) bool { _, ok := vm.ParseID(v.Text); return v.Kind == ordjson.Number && ok }}
+	isMode    = rule{`permission bits in octal as a string, such as "0640"`, func(v ordjson.Value) bool { _, ok := vm.ParseMode(v.Text); return v.Kind == ordjson.String && ok }}
+	isOwner   = rule{"a user, by name or number", userShape}
 	isTexts   = rule{"an array of strings", func(v ordjson.Value) bool { return all(v, ordjson.Array, isText) }}
 	isRoutes  = rule{"an object of strings", func(v ordjson.Value) bool { return all(v, ordjson.Object, isText) }}
 	isTags    = rule{"an object of strings, numbers and booleans", func(v ordjson.Value) bool { return all(v, ordjson.Object, isScalar) }}
@@ -46,6 +49,7 @@ var rules = map[string]rule{
 	"brand": isText, vm.PropState: isText, vm.PropQMPSocket: isText, "zone_state": isText, vm.PropZonename: isText, "zonepath": isText,
 	"create_timestamp": isText, "last_modified": isText,
 	vm.Prop9PChardev: isText, vm.PropMdataChardev: isText, vm.PropVsockCID: isCID, vm.PropVsockUnprivileged: isBool,
+	vm.Prop9POwner: isOwner, vm.Prop9PUID: isID, vm.Prop9PGID: isID, vm.Prop9PMode: isMode,
 	"autoboot": isBool, "firewall_enabled": isBool, "maintain_resolvers": isBool, "do_not_inventory": isBool,
 	"ram": isNumber, "vcpus": isNumber, "quota": isNumber, "max_physical_memory": isNumber,
 	"cpu_cap": isNumber, "cpu_shares": isNumber, "tmpfs": isNumber, "init_restarts": isNumber,
@@ -153,6 +157,17 @@ func numeric(v ordjson.Value) bool {
 func vsockCID(v ordjson.Value) bool {
 	n, err := strconv.ParseUint(v.Text, 10, 32)
 	return v.Kind == ordjson.Number && err == nil && n >= 3 && n <= 4294967294
+}
+
+// userShape is true for the number of a user, and for what can be a user's name: it
+// has no colon, slash, blank or control byte (passwd(5)).
+func userShape(v ordjson.Value) bool {
+	if v.Kind == ordjson.Number {
+		_, err := strconv.ParseUint(v.Text, 10, 31)
+		return err == nil
+	}
+	bad := func(r rune) bool { return r <= ' ' || r == ':' || r == '/' || r == 0x7f }
+	return v.Kind == ordjson.String && v.Text != "" && len(v.Text) <= 255 && !strings.ContainsFunc(v.Text, bad)
 }
 
 // macShape is true for six pairs of digits, one or two in each, as illumos
