@@ -1,4 +1,4 @@
-// Package fs is the tree of DESIGN: every VM a folder, every metadata key a
+// Package fs is the tree of docs/tree.md: every VM a folder, every metadata key a
 // file, seen by one Principal through a View. It knows no dialect and no wire.
 //
 // A View is what one connection (or one bridge's client) sees and holds open; it
@@ -51,7 +51,7 @@ type Flags uint16
 const (
 	Read     Flags = 1 << iota
 	Write          // writing is wanted
-	Trunc          // truncate to 0, held as DESIGN says
+	Trunc          // truncate to 0, held (docs/tree.md, "Writing")
 	AppendTo       // every write appends, at commit time
 	NonBlock       // a read that would wait gets errs.Again
 	Linux          // after a reply with data, one read of a blocking file answers 0 before the next waits
@@ -164,7 +164,7 @@ type Handle interface {
 	Write(p []byte, off uint64, by string, done func(n int, err error))
 	// Stat is the open file's, as this View sees it.
 	Stat(st *Stat) error
-	// SetStat is Setter's, on the open file: a Length of 0 is held, as DESIGN says.
+	// SetStat is Setter's, on the open file: a Length of 0 is held (Trunc).
 	SetStat(c Change, by string, done func(error))
 	// Sync ends a held truncation by committing it (Tfsync, a Twstat that touches
 	// nothing). Earlier writes of this Handle must have been answered.

@@ -11,7 +11,7 @@ import (
 	"meta9/fs/store"
 )
 
-// model is what DESIGN says of reading and writing, in its plainest form.
+// model is what docs/tree.md says of reading and writing, in its plainest form.
 type model struct {
 	keys   map[string]*modelKey
 	views  []*modelView

@@ -53,7 +53,7 @@ func (s *session) checkAfid(num uint32) error {
 const authPath = 1<<64 - 1
 
 // tauth makes an auth fid, to which a MUMBLE message can be written
-// (protocols/9p2000e.md 2.6). Linux's clients take ENOENT for "not needed here".
+// (docs/protocol.md, "MUMBLE"). Linux's clients take ENOENT for "not needed here".
 func tauth(c *conn, m *wire.Msg) error {
 	if c.srv.cfg.Auth == nil {
 		return errs.New(errs.NotFound, "nothing is to be authenticated here")

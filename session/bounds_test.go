@@ -11,7 +11,7 @@ import (
 	"meta9/session/wire"
 )
 
-// What a guest may make the server hold, where a limit of DESIGN stands for it.
+// What a guest may make the server hold, where one of Limits stands for it.
 
 // TestLongNamesWait: the names in changes that wait count like the bytes of writes.
 func TestLongNamesWait(t *testing.T) {

@@ -67,7 +67,7 @@ type tlsFiles struct {
 	Admin string `toml:"admin"` // "": no certificate is the admin's
 }
 
-// limits are DESIGN's, by what they bound. Sizes are in bytes; 0 is refused, but
+// limits are those of docs/tree.md and docs/meta9d.toml, by what they bound. Sizes are in bytes; 0 is refused, but
 // for Bytes. The rooms that keep to them say more of each.
 type limits struct {
 	// A VM.

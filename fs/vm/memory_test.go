@@ -11,7 +11,7 @@ import (
 )
 
 // TestMemory: what a key costs beside its value here, so that all rooms together
-// stay within DESIGN's 350 bytes.
+// stay within 350 bytes.
 func TestMemory(t *testing.T) {
 	const vms, keys, value, most = 200, 100, 100, 200
 	st := vmtest.NewStamp()

@@ -112,7 +112,7 @@ type Limits struct {
 	Bytes int64 // names and values of both spaces together
 }
 
-// DefaultLimits are DESIGN's: 1 MiB a value, 4,096 keys and 16 MiB a VM.
+// DefaultLimits are those of docs/tree.md: 1 MiB a value, 4,096 keys and 16 MiB a VM.
 var DefaultLimits = Limits{Value: 1 << 20, Keys: 4096, Bytes: 16 << 20}
 
 // Change is one thing that an edit did; the store makes an event of each.

@@ -10,7 +10,7 @@ import (
 	"meta9/session/auth"
 )
 
-// The golden message of protocols/9p2000e.md 2.6.
+// The message of docs/protocol.md, "MUMBLE".
 const (
 	secret = "meta9-example-secret"
 	node   = "550e8400-e29b-41d4-a716-446655440000"

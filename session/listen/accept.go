@@ -13,7 +13,7 @@ import (
 
 // Bounds of what an unproved peer may take from a Listener.
 const (
-	ProveTime  = 10 * time.Second // to prove who it is, as DESIGN gives nobody
+	ProveTime  = 10 * time.Second // to prove who it is, as session.Limits.AuthTime for nobody
 	MaxProving = 256              // at once; the next ones wait in the kernel's backlog
 )
 

@@ -1,6 +1,6 @@
 // Package mumble is the message of MUMBLE, the authentication that Erlang on
 // Xen's 9P clients use: one text names a node and a group and sets the session
-// key, signed with a secret that stays on the host (protocols/9p2000e.md 2.6; LING
+// key, signed with a secret that stays on the host (docs/protocol.md; LING's
 // doc/mumble.md). Who makes messages and who shows them links no more than this;
 // who a message may be is session/auth's. Nothing here keeps state or locks.
 package mumble

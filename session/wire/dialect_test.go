@@ -6,7 +6,8 @@ import (
 	"meta9/session/wire"
 )
 
-// TestNegotiate has every row of DESIGN.md's table and the strings around it.
+// TestNegotiate has every row of docs/protocol.md, "Versions", and the strings
+// around it.
 func TestNegotiate(t *testing.T) {
 	for asked, want := range map[string]wire.Dialect{
 		"9P2000":              wire.Plain,

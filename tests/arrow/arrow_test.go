@@ -1,4 +1,4 @@
-// Package arrow holds the product's packages to DESIGN's "Rooms": arrows point
+// Package arrow holds the product's packages to docs/architecture.md: arrows point
 // down only, and each foreign module stays in the room that it was let into.
 package arrow
 

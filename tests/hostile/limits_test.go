@@ -12,7 +12,7 @@ import (
 	"meta9/tests/raw"
 )
 
-// The limits of DESIGN, each gone past.
+// The limits of docs/tree.md, each gone past.
 
 // TestFids: 4,096 fids a connection, and an error for more; the connection
 // lives and the fids can be given back.

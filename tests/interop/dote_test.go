@@ -315,7 +315,8 @@ const (
 	mumbleConfig = "[mumble]\nsecret = \"" + mumbleSecret + "\"\n"
 )
 
-// goldenMumble is protocols/9p2000e.md 2.6: it names testenv.UUID's VM 446655440000.
+// goldenMumble is the message of docs/protocol.md, "MUMBLE": it names
+// testenv.UUID's VM 446655440000.
 const goldenMumble = "MUMBLE:AAHo9hM9AkDLEfHrdcC1gDKRVl3UnAECAwQFBgcIAKUYagAAAAAkADU1MGU4NDAwLWUyOWItNDFkNC1hNzE2LTQ0NjY1NTQ0MDAwMAYAc3dhcm0xAAAAAA==:"
 
 // TestMumble authenticates over plain tcp, which proves nobody, and resumes the

@@ -12,8 +12,8 @@ import (
 )
 
 // ling replays the frames of LING's client, byte by byte as it was heard
-// (protocols/9p2000e.md 2.3): it waits for Rversion, Rauth and nothing else
-// before it has sent the rest of its greeting.
+// (docs/protocol.md, "LING"): it waits for Rversion, Rauth and nothing else before
+// it has sent the rest of its greeting.
 type ling struct {
 	t *testing.T
 	c *raw.Conn

@@ -7,8 +7,8 @@ import (
 	"meta9/session/wire"
 )
 
-// TestGolden holds the builder to the frames that three other codecs agree on
-// (protocols/9p2000e.md 1.2), so that it is a witness of its own.
+// TestGolden holds the builder to the frames that LING's, qp's and libstyxe's codecs
+// agree on (docs/protocol.md, "Messages"), so that it is a witness of its own.
 func TestGolden(t *testing.T) {
 	for _, tt := range []struct {
 		frame []byte
@@ -30,7 +30,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestMumble is the golden message of protocols/9p2000e.md 2.6.
+// TestMumble is the message of docs/protocol.md, "MUMBLE".
 func TestMumble(t *testing.T) {
 	const want = "MUMBLE:AAHo9hM9AkDLEfHrdcC1gDKRVl3UnAECAwQFBgcIAKUYagAAAAAkADU1MGU4NDAwLWUyOWItNDFkNC1hNzE2LTQ0NjY1NTQ0MDAwMAYAc3dhcm0xAAAAAA==:"
 	got := Mumble("meta9-example-secret", [8]byte{1, 2, 3, 4, 5, 6, 7, 8}, 1780000000, 0, "550e8400-e29b-41d4-a716-446655440000", "swarm1")

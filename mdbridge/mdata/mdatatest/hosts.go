@@ -10,8 +10,7 @@ import (
 	"meta9/mdbridge/mdata"
 )
 
-// Host is a host that does one thing wrong (protocols/mdata.md 3.2), and what a
-// client must make of it.
+// Host is a host that does one thing wrong, and what a client must make of it.
 type Host struct {
 	Name string
 	// New makes one such host: what it gives answers one line, without its LF.

@@ -1,6 +1,6 @@
 // Package mdatatest is what every server of the Joyent metadata protocol has to
 // pass: the replies that SmartOS's agent gave to recorded requests, except where
-// it is wrong. The recording is a file beside the source tree.
+// it is wrong (mdbridge/mdata/testdata).
 package mdatatest
 
 import (

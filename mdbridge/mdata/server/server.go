@@ -33,8 +33,8 @@ type Limits struct {
 	WideTime time.Duration // how long such a one may stand still
 }
 
-// DefaultLimits are the numbers of DESIGN's connections, and for wide ones what
-// keeps a VM within some 32 MiB.
+// DefaultLimits are those of 9P's connections (session.DefaultLimits), and for wide
+// ones what keeps a VM within some 32 MiB.
 var DefaultLimits = Limits{Conns: 20_000, VMConns: 64, VMWide: 4, WideTime: 30 * time.Second}
 
 // Config is what a Server is told.
