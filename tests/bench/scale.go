@@ -15,7 +15,7 @@ import (
 	"meta9/tests/raw"
 )
 
-// The sizes that issue 2 asks for; a short run has a tenth of them.
+// The sizes that meta9d must bear; a short run has a tenth of them.
 const (
 	idleConns = 10_000
 	nParked   = 10_000

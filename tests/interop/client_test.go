@@ -47,7 +47,7 @@ type kind struct {
 	peer   peer              // the server of others on which the harness is tried
 }
 
-// kinds are the clients of issue 2. qp speaks 9P2000 here; its 9P2000.e is in
+// kinds are the foreign clients (tests/README.md). qp speaks 9P2000 here; its 9P2000.e is in
 // dote_test.go.
 var kinds = []kind{
 	{name: "9fans", dial: dialPlan9, peer: peerUfs},

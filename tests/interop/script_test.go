@@ -68,8 +68,8 @@ func (s script) length(path string, want uint64) {
 // large is a value of more than one message of any client.
 var large = strings.Repeat("0123456789abcde\n", 300<<10/16)
 
-// steps is the script: the operations of issue 2, by the names under which a
-// client's kind may say that it cannot.
+// steps is the script: what every client must be able to do, by the names under
+// which a client's kind may say that it cannot.
 var steps = []struct {
 	name string
 	do   func(s script)
