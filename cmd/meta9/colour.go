@@ -25,7 +25,7 @@ func paint(colour, word string) string {
 var stateColours = map[string]string{
 	"running": green,
 	"paused":  yellow, "prelaunch": yellow, "provisioning": yellow, "incomplete": yellow, "stopping": yellow,
-	"failed": red, "io-error": red, "internal-error": red, "guest-panicked": red,
+	"failed": red, "io-error": red, "internal-error": red, "guest-panicked": red, "unresponsive": red,
 }
 
 // eventColours are those of what happens to VMs.

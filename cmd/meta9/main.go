@@ -3,7 +3,8 @@
 // store.
 //
 // Each subcommand has a file of its own; what they share is in app. One command
-// runs, in one goroutine; only `vm list` reads with several.
+// runs, in one goroutine; `vm list` reads with several, and what a hypervisor does is
+// waited for in one of its own.
 package main
 
 import (

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,18 +33,42 @@ hypervisor is kept. Done when its state is running.`
 
 func newVMStop(a *app) *cobra.Command {
 	var force bool
-	cmd := a.newPower("stop [-F] UUID", "Successfully completed stop for VM", func(p *power, ctx context.Context) error {
-		if force {
+	var wait uint
+	var cmd *cobra.Command
+	cmd = a.newPower("stop [-F] [-t SECONDS] UUID", "Successfully completed stop for VM", func(p *power, ctx context.Context) error {
+		if state, err := p.state(ctx); err != nil || state == stateStopped {
+			p.said = "VM " + p.uuid + " is already stopped"
+			return err
+		}
+		given := cmd.Flags().Changed("wait")
+		switch {
+		case force, given && wait == 0:
 			return p.do(ctx, "quit", stateStopped)
+		case given:
+			return p.shutDownOrEnd(ctx, time.Duration(wait)*time.Second)
 		}
 		return p.shutDown(ctx)
 	})
 	cmd.Aliases = []string{"halt"}
 	cmd.Short = "shut a VM down, or end it with -F"
 	cmd.Long = `Press the VM's power button, by ACPI, and wait until it is off. A guest that takes
-no notice runs on, and this fails when the time of --timeout is over. -F ends the VM's
-hypervisor without asking the guest. To pause a VM instead, write stop to its ctl.`
+no notice runs on, and this fails when the time of --timeout is over; with -t it is
+ended after so many seconds, beside which --timeout counts. -F ends the VM's
+hypervisor without asking the guest. A VM that is stopped stays so, and that is no
+error. To pause a VM instead, write stop to its ctl.`
+	cmd.Example = `meta9 vm stop -t 60 550e8400-e29b-41d4-a716-446655440000`
 	cmd.Flags().BoolVarP(&force, "force", "F", false, "end the VM without asking its guest")
+	cmd.Flags().UintVarP(&wait, "wait", "t", 0, "wait `SECONDS` for the guest, then end the VM")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		const longest = 24 * 60 * 60
+		if wait > longest {
+			return misused("-t: at most %d seconds", longest)
+		}
+		if !cmd.Flags().Changed("timeout") && a.timeout > 0 {
+			a.timeout += time.Duration(wait) * time.Second
+		}
+		return nil
+	}
 	return cmd
 }
 
@@ -62,6 +87,7 @@ func newVMReboot(a *app) *cobra.Command {
 type power struct {
 	c      *client.Client
 	uuid   string
+	said   string // in place of the success
 	events *client.File
 	off    int64
 }
@@ -78,8 +104,10 @@ func (a *app) newPower(use, success string, do func(*power, context.Context) err
 			if err != nil {
 				return err
 			}
-			err = a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				p := &power{c: c, uuid: uuid}
+			said := success + " " + uuid
+			err = a.inTime(cmd, func(ctx context.Context, c *client.Client) error {
+				p := &power{c: c, uuid: uuid, said: said}
+				defer func() { said = p.said }()
 				if p.events, err = c.Open(ctx, vmPath(uuid, "events")); err != nil {
 					return err
 				}
@@ -87,10 +115,33 @@ func (a *app) newPower(use, success string, do func(*power, context.Context) err
 				return do(p, ctx)
 			})
 			if err == nil {
-				fmt.Fprintln(a.err, success, uuid)
+				fmt.Fprintln(a.err, said)
 			}
 			return about(uuid, err)
 		},
+	}
+}
+
+// toTell is how long a command may take to say why it was given up.
+const toTell = 300 * time.Millisecond
+
+// inTime is with for what a hypervisor does, which the server cannot take back: when
+// --timeout is over it waits no more to be told what became of that.
+func (a *app) inTime(cmd *cobra.Command, do func(ctx context.Context, c *client.Client) error) error {
+	ctx, cancel := a.limited(cmd.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- a.with(cmd, do) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(toTell):
+		return fmt.Errorf("%w: %w", client.ErrUnknown, context.Cause(ctx))
 	}
 }
 
@@ -113,9 +164,20 @@ func (p *power) shutDown(ctx context.Context) error {
 	}
 	state, err := p.await(ctx, stateShutdown, stateStopped)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%s: the guest was asked to shut down, and its state is %s still; --timeout waits longer, -F ends it", p.uuid, state)
+		return fmt.Errorf("%s: the guest was asked to shut down, and its state is %s still; --timeout waits longer, -t SECONDS or -F ends it", p.uuid, state)
 	}
 	return err
+}
+
+// shutDownOrEnd is shutDown that ends the VM where its guest takes longer than wait.
+func (p *power) shutDownOrEnd(ctx context.Context, wait time.Duration) error {
+	asked, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	err := p.shutDown(asked)
+	if err == nil || asked.Err() == nil || ctx.Err() != nil {
+		return err
+	}
+	return p.do(ctx, "quit", stateStopped)
 }
 
 // do writes a verb to the VM's ctl and waits for one of the states, if any are

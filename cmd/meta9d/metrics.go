@@ -32,6 +32,10 @@ func (d *daemon) metrics() *prometheus.Registry {
 	counter("refused_connections_total", "9P connections over a limit.", func() float64 { return float64(d.server.Stats().Refused) })
 	gauge("mdata_connections", "Connections of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Conns) })
 	counter("mdata_requests_total", "Requests of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Requests) })
+	if q := &d.cfg.QMP; len(q.Sockets)+len(q.Dirs) > 0 { // d.hosts is made after this
+		gauge("qemus", "QEMUs that are connected by QMP.", func() float64 { return float64(d.hosts.Stats().Connected) })
+		gauge("qemus_unresponsive", "QEMUs that do not answer.", func() float64 { return float64(d.hosts.Stats().Unresponsive) })
+	}
 	if d.mirror != nil {
 		gauge("mirror_stale", "1 while what the mirror shows may be old.", func() float64 {
 			if d.mirror.State().Stale {

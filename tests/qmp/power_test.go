@@ -89,10 +89,13 @@ func TestPower(t *testing.T) {
 		if err == nil {
 			t.Fatalf("stop of a deaf guest: %s", out)
 		}
-		return strings.Contains(out, "its state is running still") && strings.Contains(out, "-F ends it")
+		return strings.Contains(out, "its state is running still") && strings.Contains(out, "-t SECONDS or -F ends it")
 	})
-	h.must(stopped, "vm", "stop", "-F", uuid)
+	h.must(stopped, "vm", "stop", uuid, "-t", "1")
 	<-q.exited
+	is("stopped")
+	h.must("VM "+uuid+" is already stopped", "vm", "stop", uuid)
+	h.must("VM "+uuid+" is already stopped", "vm", "stop", "-F", uuid)
 	q = h.bootQEMU("ends", uuid, buttonBoot)
 	h.state(uuid, "prelaunch")
 	h.must(started, "vm", "start", uuid)

@@ -9,8 +9,11 @@ import (
 	"meta9/fs/vm"
 )
 
-// stateStopped is the state of a VM whose QEMU is gone.
-const stateStopped = "stopped"
+// The states of a VM that are not its QEMU's words.
+const (
+	stateStopped      = "stopped"      // it is gone
+	stateUnresponsive = "unresponsive" // it is there and does not answer
+)
 
 // found is what a QEMU told of its VM.
 type found struct {
@@ -96,6 +99,31 @@ func (h *Hosts) setState(uuid, state string) {
 	err := h.cfg.Tree.Store().Do(intent(store.UpdateVM, cell, map[string]any{vm.PropState: state})).Err
 	if err != nil && !errors.Is(err, errs.NotFound) {
 		h.cfg.Log.Error().Str("vm", uuid).Err(err).Msg("its state could not be set")
+	}
+}
+
+// silent lets the VM say that its QEMU does not answer, until that does.
+func (h *Hosts) silent(m *machine, path string) {
+	if !m.setSilent() {
+		return
+	}
+	h.cfg.Log.Warn().Str("vm", m.uuid).Str("socket", path).Msg("the QEMU does not answer")
+	h.setState(m.uuid, stateUnresponsive)
+}
+
+// silentLeftOver is silent for the VMs whose QEMU was last at a path, where there is
+// no greeting now.
+func (h *Hosts) silentLeftOver(path string) {
+	h.mu.Lock()
+	var silent []string
+	for _, was := range h.leftOvers[path] {
+		if m := h.machines[was]; m == nil || !m.claimed() {
+			silent = append(silent, was)
+		}
+	}
+	h.mu.Unlock()
+	for _, was := range silent {
+		h.setState(was, stateUnresponsive)
 	}
 }
 

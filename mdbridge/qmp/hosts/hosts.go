@@ -33,13 +33,16 @@ type Config struct {
 	Limit   int               // bytes of one message from a QEMU; 64 MiB
 	// CallTime is how long a QEMU has to answer a command; 10 s.
 	CallTime time.Duration
-	Log      zerolog.Logger
+	// ProbeTime is how often a QEMU is asked for its status without a reason; 4 s.
+	// One that then does not answer within 5 s, or CallTime, is unresponsive.
+	ProbeTime time.Duration
+	Log       zerolog.Logger
 }
 
 // Times that nobody has asked to set.
 const (
 	lookTime  = 250 * time.Millisecond // between two looks for sockets
-	quietTime = 5 * time.Second        // without a greeting, until that is said
+	quietTime = 5 * time.Second        // without a greeting or an answer, until that is said
 	firstWait = 100 * time.Millisecond // after a connection that failed, doubled up to
 	lastWait  = 5 * time.Second
 )
@@ -67,6 +70,7 @@ type Hosts struct {
 // the store's first Submit, and Start after that.
 func New(cfg Config) *Hosts {
 	cfg.CallTime = cmp.Or(cfg.CallTime, 10*time.Second)
+	cfg.ProbeTime = cmp.Or(cfg.ProbeTime, 4*time.Second)
 	h := &Hosts{
 		cfg: cfg, links: make(map[string]*link), machines: make(map[string]*machine),
 		leftOvers: make(map[string][]string),
@@ -105,6 +109,34 @@ func (h *Hosts) Close() {
 	h.mu.Unlock()
 	h.cancel()
 	h.all.Wait()
+}
+
+// Stats count the QEMUs.
+type Stats struct {
+	Connected    int // those of which a VM is known
+	Unresponsive int // of those, and of the sockets that gave no greeting
+}
+
+// Stats are the QEMUs as they are now.
+func (h *Hosts) Stats() (st Stats) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, l := range h.links {
+		if l.quiet.Load() {
+			st.Unresponsive++
+		}
+	}
+	for _, m := range h.machines {
+		m.mu.Lock()
+		if m.client != nil {
+			st.Connected++
+		}
+		if m.silent {
+			st.Unresponsive++
+		}
+		m.mu.Unlock()
+	}
+	return st
 }
 
 // spawn runs f in a goroutine that Close waits for; false: it is too late.

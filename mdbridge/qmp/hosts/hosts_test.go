@@ -237,6 +237,47 @@ func TestHangs(t *testing.T) {
 	}
 }
 
+// TestUnresponsive: a QEMU that stands still says nothing, and its VM says so; when it
+// goes on, the VM is as it is.
+func TestUnresponsive(t *testing.T) {
+	w := newWorld(t, Config{CallTime: 50 * time.Millisecond, ProbeTime: 10 * time.Millisecond})
+	w.hosts.Start()
+	q := qmptest.Start(t, w.path("a.qmp"), uuid(1), "web")
+	w.state(uuid(1), "running")
+	if st := w.hosts.Stats(); st != (Stats{Connected: 1}) {
+		t.Errorf("%+v", st)
+	}
+	for _, then := range []string{"running", "paused"} {
+		q.Hang()
+		w.state(uuid(1), "unresponsive")
+		status, err := w.get(uuid(1), "qmp", "status")
+		if want := `{"status":"unresponsive","last":{"status":"running","singlestep":false,"running":true}}` + "\n"; err != nil || status != want {
+			t.Errorf("%v: %s", err, status)
+		}
+		if st := w.hosts.Stats(); st != (Stats{Connected: 1, Unresponsive: 1}) {
+			t.Errorf("%+v", st)
+		}
+		if then == "paused" {
+			q.Set(then, "STOP")
+		}
+		q.GoOn()
+		w.state(uuid(1), then)
+		if st := w.hosts.Stats(); st != (Stats{Connected: 1}) {
+			t.Errorf("%+v", st)
+		}
+	}
+	q.Hang()
+	w.state(uuid(1), "unresponsive")
+	q.Kill()
+	w.state(uuid(1), "stopped")
+	if st := w.hosts.Stats(); st != (Stats{}) {
+		t.Errorf("%+v", st)
+	}
+	if n := w.log.count("the QEMU does not answer"); n != 3 {
+		t.Errorf("said %d times", n)
+	}
+}
+
 // TestKnown: a VM that is known from a payload keeps all that it has.
 func TestKnown(t *testing.T) {
 	w := newWorld(t, Config{}, `{"uuid":"`+uuid(1)+`","alias":"mine","ram":512,"customer_metadata":{"k":"v"},"internal_metadata":{"i":"v"}}`)

@@ -22,6 +22,7 @@ type link struct {
 	renewed chan struct{}           // capacity 1: there is another socket at the path
 	machine atomic.Pointer[machine] // whose QEMU is connected, for take
 	said    string                  // what was last logged as wrong
+	quiet   atomic.Bool             // the socket was connected to, and no greeting came
 }
 
 // renew tells the goroutine of a new socket.
@@ -111,12 +112,15 @@ func (l *link) connect() (met bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	quiet := time.AfterFunc(quietTime, func() {
+	greeted := after(quietTime, func() {
+		l.quiet.Store(true)
+		l.hosts.silentLeftOver(l.path)
 		l.hosts.cfg.Log.Warn().Str("socket", l.path).
 			Msg("no greeting yet; another client may have this socket, which QEMU serves to one at a time: give it one of our own")
 	})
 	c, err := qmp.New(l.hosts.ctx, conn, qmp.Config{GreetTime: time.Hour, Limit: l.hosts.cfg.Limit, OnEvent: l.take})
-	quiet.Stop()
+	greeted()
+	l.quiet.Store(false)
 	if err != nil {
 		return false, err
 	}
@@ -176,10 +180,38 @@ func (l *link) uuid(c *qmp.Client) (string, error) {
 	return uuid, nil
 }
 
+// after runs f in its time, unless it is stopped before. stop waits for f where that
+// has begun.
+func after(d time.Duration, f func()) (stop func()) {
+	ran := make(chan struct{})
+	timer := time.AfterFunc(d, func() {
+		defer close(ran)
+		f()
+	})
+	return func() {
+		if !timer.Stop() {
+			<-ran
+		}
+	}
+}
+
 // ask runs a command that needs no arguments and reads what it returns.
 func (l *link) ask(c *qmp.Client, command string, into any) error {
 	ctx, cancel := context.WithTimeout(l.hosts.ctx, l.hosts.cfg.CallTime)
 	defer cancel()
+	return l.do(ctx, c, command, into)
+}
+
+// await is ask of the QEMU of a VM, for as long as that takes: it is not asked again
+// before it has answered, since what it does not read fills its socket. Meanwhile the
+// VM says that it does not answer.
+func (l *link) await(c *qmp.Client, m *machine, command string, into any) error {
+	answered := after(min(l.hosts.cfg.CallTime, quietTime), func() { l.hosts.silent(m, l.path) })
+	defer answered()
+	return l.do(l.hosts.ctx, c, command, into)
+}
+
+func (l *link) do(ctx context.Context, c *qmp.Client, command string, into any) error {
 	ret, err := c.Do(ctx, qmp.Command{Name: command})
 	if err != nil {
 		return err
@@ -190,31 +222,32 @@ func (l *link) ask(c *qmp.Client, command string, into any) error {
 	return nil
 }
 
-// again is how soon a QEMU is asked again that did not answer.
+// again is how soon a QEMU is asked again that answered with an error.
 const again = time.Second
 
-// follow keeps the VM as its QEMU is, until that is gone. What was not answered is
-// asked again.
+// follow keeps the VM as its QEMU is, until that is gone. It is asked after each event
+// that may have changed that, and from time to time, since one that stands still
+// tells nothing.
 func (l *link) follow(c *qmp.Client, m *machine) (met bool, err error) {
 	var is struct{ Name string }
 	for named := false; ; {
 		err = nil
 		if !named {
-			err = l.ask(c, "query-name", &is)
+			err = l.await(c, m, "query-name", &is)
 			named = err == nil
 		}
 		if err == nil {
 			err = l.refresh(c, m, is.Name, !met)
 			met = met || err == nil
 		}
-		var retry <-chan time.Time
+		pause := l.hosts.cfg.ProbeTime
 		if err != nil && c.Err() == nil {
 			l.complain(fmt.Errorf("VM %s: %w", m.uuid, err))
-			retry = time.After(again)
+			pause = again
 		}
 		select {
 		case <-m.dirty:
-		case <-retry:
+		case <-time.After(pause):
 		case <-c.Done():
 			return met, c.Err()
 		case <-l.hosts.ctx.Done():
@@ -226,14 +259,16 @@ func (l *link) follow(c *qmp.Client, m *machine) (met bool, err error) {
 // refresh asks for the status and enters it.
 func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error {
 	var text json.RawMessage
-	if err := l.ask(c, "query-status", &text); err != nil {
+	if err := l.await(c, m, "query-status", &text); err != nil {
 		return err
 	}
 	var status struct{ Status string }
 	if err := json.Unmarshal(text, &status); err != nil {
 		return fmt.Errorf("query-status returned something else: %w", err)
 	}
-	m.setStatus(text)
+	if m.setStatus(text) {
+		l.hosts.cfg.Log.Info().Str("vm", m.uuid).Str("socket", l.path).Msg("the QEMU answers again")
+	}
 	if first {
 		l.said = ""
 		l.hosts.cfg.Log.Info().Str("vm", m.uuid).Str("name", name).Str("socket", l.path).Str("state", status.Status).Msg("QEMU")

@@ -1,8 +1,10 @@
 package hosts
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"meta9/fs"
@@ -27,6 +29,7 @@ type machine struct {
 	client  *qmp.Client   // nil: not connected
 	status  []byte        // a JSON object and LF
 	version []byte        // the same
+	silent  bool          // it was asked for its status, and does not answer
 }
 
 func newMachine(uuid string) *machine {
@@ -64,16 +67,35 @@ func (m *machine) connected(c *qmp.Client) {
 func (m *machine) disconnected() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.client = nil
+	m.client, m.silent = nil, false
 	m.status = []byte(`{"running":false,"status":"` + stateStopped + `"}` + "\n")
 }
 
 // setStatus keeps what query-status said. qmp/status is read from here and never
-// asks QEMU: whoever opens a file must not wait for a process that may hang.
-func (m *machine) setStatus(text []byte) {
+// asks QEMU: whoever opens a file must not wait for a process that may hang. again
+// tells that the QEMU had not answered before.
+func (m *machine) setStatus(text []byte) (again bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	again, m.silent = m.silent, false
 	m.status = append(append([]byte{}, text...), '\n')
+	return again
+}
+
+// setSilent notes that the QEMU does not answer; false: that is known.
+func (m *machine) setSilent() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.silent {
+		return false
+	}
+	m.silent = true
+	last := bytes.TrimSpace(m.status)
+	if len(last) == 0 {
+		last = []byte("null")
+	}
+	m.status = fmt.Appendf(nil, `{"status":%q,"last":%s}`+"\n", stateUnresponsive, last)
+	return true
 }
 
 // folder is a VM's qmp/; there is none as long as no QEMU was seen.

@@ -28,6 +28,7 @@ type QEMU struct {
 	conn   net.Conn // of the client that is served
 	greets chan struct{}
 	hangs  bool // commands are not answered
+	held   []byte
 	half   bool // the next command is answered in part
 }
 
@@ -72,11 +73,22 @@ func (q *QEMU) Mute() { <-q.greets }
 // Unmute undoes Mute.
 func (q *QEMU) Unmute() { q.greets <- struct{}{} }
 
-// Hang makes it answer no more commands.
+// Hang makes it answer no more commands, until GoOn.
 func (q *QEMU) Hang() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.hangs = true
+}
+
+// GoOn undoes Hang, and answers what was asked since.
+func (q *QEMU) GoOn() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.hangs = false
+	if q.conn != nil {
+		_, _ = q.conn.Write(q.held)
+	}
+	q.held = nil
 }
 
 // DieInAnswer makes it die in the middle of the next answer.
@@ -151,6 +163,7 @@ func (q *QEMU) command(text []byte) error {
 	}
 	switch {
 	case q.hangs:
+		q.held = append(q.held, answer...)
 		return nil
 	case q.half:
 		_, _ = q.conn.Write(answer[:len(answer)/2])
