@@ -6,12 +6,14 @@ FUZZTIME ?= 20s
 FUZZLOG  ?= bin/fuzz.log
 FUZZJOBS ?= 2
 BENCH    ?=
+SOAK     ?=
+SOAKTIME ?= 45m
 
 GOFUMPT     := .tools/gofumpt-v0.12.0
 STATICCHECK := .tools/staticcheck-v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build run quick test unit blackbox test-guest check fuzz bench bench-guest docs clean cc
+.PHONY: help build run quick test unit blackbox test-guest check fuzz soak bench bench-guest docs clean cc
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,7 +53,7 @@ test: check unit blackbox test-guest fuzz ## everything that shows that meta9 wo
 check: $(GOFUMPT) $(STATICCHECK) ## formatting, vet, staticcheck, the arrows between rooms
 	@bad=$$($(GOFUMPT) -l .); test -z "$$bad" || { echo "not gofumpt'ed:"; echo "$$bad"; exit 1; }
 	$(GO) vet ./...
-	cd tests && $(GO) vet ./...
+	cd tests && $(GO) vet ./... && $(GO) vet -tags soak ./...
 	$(STATICCHECK) ./...
 	cd tests && ../$(STATICCHECK) ./...
 	cd tests && $(GO) test -count=1 ./arrow
@@ -60,7 +62,7 @@ unit: cc ## the tests of every package, with the race detector
 	$(GO) test -race -count=1 -timeout 20m ./...
 
 blackbox: cc ## foreign clients, kill -9, strace, attacks: against the real meta9d
-	cd tests && $(GO) test -count=1 -timeout 5m ./bench ./raw ./arrow ./vminfo
+	cd tests && $(GO) test -count=1 -timeout 5m ./bench ./raw ./arrow ./soak/... ./vminfo
 	cd tests && META9_TEST_RACE=1 $(GO) test -count=1 -timeout 30m -p 1 ./interop ./oracle ./hostile ./durability ./mdata ./qmp
 
 test-guest: ## a real Linux kernel in QEMU mounts the real meta9d
@@ -68,6 +70,9 @@ test-guest: ## a real Linux kernel in QEMU mounts the real meta9d
 
 fuzz: ## run every fuzz target for FUZZTIME (20s), FUZZJOBS (2) at a time; the log goes to FUZZLOG
 	@.ci/fuzz $(FUZZTIME) $(FUZZLOG) $(FUZZJOBS)
+
+soak: ## one part of a long form of tests, SOAKTIME (45m) long; SOAK=NAME, alone it lists them
+	@cd tests && $(GO) run ./soak/run -time $(SOAKTIME) $(SOAK)
 
 bench: build ## measure meta9d beside other servers; BENCH="-rows read1,read64 -check" and so on
 	cd tests && $(GO) build -o ../bin/bench ./bench

@@ -1,0 +1,9 @@
+package main
+
+// soaks are the long forms that there are. To add one, write a test with
+// tests/soak behind the build tag soak, and a line here.
+var soaks = []entry{
+	{"fuzz", "./tests/soak", "TestFuzz", "Every fuzz target in turn, five minutes each, with what the parts before found interesting where they ran on the same machine."},
+	{"kill", "./tests/durability", "TestSoakKill", "64 writers, and SIGKILL to meta9d at random moments: what was acknowledged is there, nothing is by half."},
+	{"oracle", "./tests/oracle", "TestSoak", "Generated requests of 9P2000.L to hugelgupf/p9's Server and to meta9d: the replies are the same, but for the table of deliberate differences."},
+}
