@@ -66,7 +66,7 @@ blackbox: cc ## foreign clients, kill -9, strace, attacks: against the real meta
 	cd tests && META9_TEST_RACE=1 $(GO) test -count=1 -timeout 30m -p 1 ./interop ./oracle ./hostile ./durability ./mdata ./qmp
 
 test-guest: ## a real Linux kernel in QEMU mounts the real meta9d
-	cd tests && $(GO) test -count=1 -timeout 30m -p 1 ./guest ./mount/...
+	cd tests && $(GO) test -count=1 -timeout 30m -p 1 ./guest/... ./mount/...
 
 fuzz: ## run every fuzz target for FUZZTIME (20s), FUZZJOBS (2) at a time; the log goes to FUZZLOG
 	@.ci/fuzz $(FUZZTIME) $(FUZZLOG) $(FUZZJOBS)

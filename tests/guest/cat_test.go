@@ -15,6 +15,7 @@ import (
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/tests/daemon"
+	"meta9/tests/guest/machine"
 	"meta9/tests/testenv"
 )
 
@@ -41,8 +42,10 @@ func BenchmarkCat(b *testing.B) {
 		"p9":     "trans=tcp,port=" + startP9(b, dir),
 		"virtio": "trans=virtio",
 	}
-	g := Boot(b, "--connect", "tcp:"+port, "--via", "user", "--qemu-arg", "-virtfs",
-		"--qemu-arg", "local,path="+dir+",mount_tag=virtio,security_model=none")
+	g := Boot(b, machine.Options{
+		Connect: "tcp:" + h.TCPAddrs[0], Via: machine.User,
+		QEMU: []string{"-virtfs", "local,path=" + dir + ",mount_tag=virtio,security_model=none"},
+	})
 	for name, o := range options {
 		source := "10.0.2.2"
 		if name == "virtio" {

@@ -1,27 +1,30 @@
-// Package guest boots real Linux guests in QEMU, each a Debian kernel and busybox
-// in an initramfs, and runs commands in them, so that meta9d meets the kernel's
-// own 9P client. guest.sh makes and boots them (it can be run by hand); an agent
-// in the guest (guesttool) runs what the test sends.
+// Package guest boots real Linux guests in QEMU (package machine) and runs commands
+// in them, so that meta9d meets the kernel's own 9P client. An agent in the guest
+// (guesttool) runs what the test sends.
 package guest
 
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"meta9/tests/daemon"
 	"meta9/tests/guest/agent"
-	"meta9/tests/testenv"
+	"meta9/tests/guest/kernel"
+	"meta9/tests/guest/machine"
 )
+
+// Kernel is the kernel that tests boot which do not name one.
+var Kernel = flag.String("kernel", "", "the guests' kernel: a Debian suite, the packages of a kernel, or an image (default "+kernel.Default+")")
 
 // patience is how long one command may take in a guest that shares two cores with
 // all else.
@@ -29,60 +32,53 @@ const patience = 3 * time.Minute
 
 // Guest is a running guest. Its methods may be called from any goroutine.
 type Guest struct {
-	cmd *exec.Cmd
-	log *strings.Builder // what guest.sh said; read it once it has ended
+	machine *machine.Machine
 
 	mu      sync.Mutex
-	in      io.WriteCloser
 	lastID  int
 	waiting map[int]chan agent.Reply
 	ended   chan struct{}
+	why     error // set before ended is closed
 }
 
-// Boot starts a guest that reaches a server as guest.sh's flags say, and waits
-// until it is up. It ends with the test.
-func Boot(t testing.TB, flags ...string) *Guest {
+// Boot starts a guest as o says, which leaves the script to it, and waits until it is
+// up. It ends with the test. Where Debian's mirror serves the kernel no more, the test
+// is skipped.
+func Boot(t testing.TB, o machine.Options) *Guest {
 	t.Helper()
-	ready(t)
-	g := &Guest{log: new(strings.Builder), waiting: map[int]chan agent.Reply{}, ended: make(chan struct{})}
-	script := filepath.Join(t.TempDir(), "script")
-	if err := os.WriteFile(script, []byte("exec /bin/guesttool\n"), 0o644); err != nil {
-		t.Fatal(err)
+	if o.Kernel == "" {
+		o.Kernel = *Kernel
 	}
-	up := make(chan agent.Reply, 1)
-	g.waiting[0] = up
-	g.cmd = exec.Command(here(t, "guest.sh"), append(flags,
-		"--no-mount", "--input", "--timeout", "3600",
-		"--script", script, "--add", Static(t, "tests/guest/guesttool")+":/bin/guesttool")...)
-	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	g.cmd.Stderr = g.log
-	var err error
-	if g.in, err = g.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
+	files := map[string]string{"/bin/guesttool": Static(t, "tests/guest/guesttool")}
+	for to, from := range o.Files {
+		files[to] = from
 	}
-	out, err := g.cmd.StdoutPipe()
+	o.Files, o.Script, o.Input = files, "exec /bin/guesttool\n", true
+	m, err := machine.Start(o)
+	if errors.Is(err, kernel.ErrGone) && o.Kernel != "" && o.Kernel != kernel.Default {
+		t.Skipf("kernel %s: %v", o.Kernel, err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := g.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go g.receive(out)
-	t.Cleanup(func() { g.end(t) })
+	up := make(chan agent.Reply, 1)
+	g := &Guest{machine: m, waiting: map[int]chan agent.Reply{0: up}, ended: make(chan struct{})}
+	go g.receive()
+	t.Cleanup(g.end)
 	select {
 	case <-up:
 	case <-g.ended:
-		t.Fatalf("the guest did not come up:\n%s", g.log)
+		t.Fatalf("the guest did not come up: %v", g.why)
 	case <-time.After(patience):
-		t.Fatal("the guest did not come up in time")
+		t.Fatalf("the guest did not come up in time; the end of its kernel's log:\n%s", m.KernelLog())
 	}
 	return g
 }
 
 // receive hands the replies out until the guest ends.
-func (g *Guest) receive(out io.Reader) {
+func (g *Guest) receive() {
 	defer close(g.ended)
-	lines := bufio.NewScanner(out)
+	lines := bufio.NewScanner(g.machine.Out)
 	lines.Buffer(nil, 64<<20)
 	for lines.Scan() {
 		var r agent.Reply
@@ -96,18 +92,14 @@ func (g *Guest) receive(out io.Reader) {
 		}
 		g.mu.Unlock()
 	}
-	g.cmd.Wait()
+	io.Copy(io.Discard, g.machine.Out) // after a line that is too long
+	_, g.why = g.machine.Wait()
 }
 
-// end lets guest.sh end its QEMU.
-func (g *Guest) end(t testing.TB) {
-	g.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-g.ended:
-	case <-time.After(20 * time.Second):
-		g.cmd.Process.Kill()
-		t.Error("guest.sh did not end")
-	}
+// end ends the guest.
+func (g *Guest) end() {
+	g.machine.Stop()
+	<-g.ended
 }
 
 // Start sends a command and gives its reply when it comes.
@@ -119,7 +111,7 @@ func (g *Guest) Start(dir string, uid uint32, shell string) (<-chan agent.Reply,
 	g.waiting[g.lastID] = ch
 	b, err := json.Marshal(agent.Request{ID: g.lastID, Shell: shell, Dir: dir, UID: uid})
 	if err == nil {
-		_, err = g.in.Write(append(b, '\n'))
+		_, err = g.machine.In.Write(append(b, '\n'))
 	}
 	return ch, err
 }
@@ -134,7 +126,7 @@ func (g *Guest) Run(dir string, uid uint32, shell string) (string, int, error) {
 	case r := <-ch:
 		return string(r.Output), r.Status, nil
 	case <-g.ended:
-		return "", 0, fmt.Errorf("the guest has ended")
+		return "", 0, fmt.Errorf("the guest has ended: %w", g.why)
 	case <-time.After(patience):
 		return "", 0, fmt.Errorf("no end after %v", patience)
 	}
@@ -182,28 +174,4 @@ func Static(t testing.TB, folder string) string {
 	}
 	static.paths[folder] = path
 	return path
-}
-
-// here is the path of something that stands beside this file.
-func here(t testing.TB, name string) string {
-	t.Helper()
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(root, "tests", "guest", name)
-}
-
-var prepared sync.Once
-
-// ready makes sure that a guest can be booted: QEMU is there, and what guests boot
-// from was fetched and made.
-func ready(t testing.TB) {
-	t.Helper()
-	testenv.NeedDebian(t, "qemu-system-x86_64", "qemu-system-x86")
-	prepared.Do(func() {
-		if out, err := exec.Command(here(t, "guest.sh"), "--prepare").CombinedOutput(); err != nil {
-			t.Fatalf("guest.sh --prepare: %v\n%s", err, out)
-		}
-	})
 }

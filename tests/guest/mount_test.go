@@ -8,6 +8,7 @@ import (
 
 	"meta9/session/wire"
 	"meta9/tests/daemon"
+	"meta9/tests/guest/machine"
 	"meta9/tests/raw"
 	"meta9/tests/testenv"
 )
@@ -30,7 +31,7 @@ func serve(t testing.TB, o daemon.Options) *host {
 	return &host{s, s.Conn("vms/" + uuid)}
 }
 
-// socket is how guest.sh reaches the VM's own socket.
+// socket is how the guest's machine reaches the VM's own socket.
 func (h *host) socket() string { return "unix:" + h.VM(uuid) }
 
 // value is a key as everyone else sees it; false: there is none.
@@ -144,8 +145,8 @@ func (m *mount) absent(t *testing.T, key string) {
 	}
 }
 
-// Ways to reach the server: guest.sh's --via, and how many mounts there can be.
-var ways = []string{"net", "serial"}
+// Ways to reach the server.
+var ways = []string{machine.Net, machine.Serial}
 
 // TestMounts goes through what users do in a shell, by every transport, dialect
 // and cache mode: all of it for 9p2000.L with cache=none, the short list for the
@@ -154,7 +155,7 @@ func TestMounts(t *testing.T) {
 	for _, via := range ways {
 		t.Run(via, func(t *testing.T) {
 			h := serve(t, daemon.Options{Memory: true})
-			g := Boot(t, "--connect", h.socket(), "--via", via)
+			g := Boot(t, machine.Options{Connect: h.socket(), Via: via})
 			for _, version := range []string{"9p2000.L", "9p2000.u", "9p2000"} {
 				for _, cache := range []string{"none", "mmap", "loose"} {
 					t.Run(version+"/"+cache, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"meta9/tests/daemon"
+	"meta9/tests/guest/machine"
 )
 
 // TestEchoNeverEmpty: while the guest does `echo v > key` 2,000 times, a reader on
@@ -14,7 +15,7 @@ import (
 func TestEchoNeverEmpty(t *testing.T) {
 	const times = 2000
 	h := serve(t, daemon.Options{Memory: true})
-	g := Boot(t, "--connect", h.socket())
+	g := Boot(t, machine.Options{Connect: h.socket()})
 	for _, cache := range []string{"none", "mmap"} {
 		t.Run(cache, func(t *testing.T) {
 			m := g.mount(t, h, "9p2000.L", cache)
@@ -68,7 +69,7 @@ func whole(value string) int {
 // the truncation of a file that another process has open does not come after it.
 func TestLateTruncation(t *testing.T) {
 	h := serve(t, daemon.Options{Memory: true})
-	g := Boot(t, "--connect", h.socket())
+	g := Boot(t, machine.Options{Connect: h.socket()})
 	m := g.mount(t, h, "9p2000.L", "loose")
 	m.ok(t, "echo first > key; sync")
 	for i := range 30 {
@@ -97,7 +98,7 @@ func TestLateTruncation(t *testing.T) {
 func TestTwoWriters(t *testing.T) {
 	const each = 50
 	h := serve(t, daemon.Options{Memory: true})
-	g := Boot(t, "--connect", h.socket())
+	g := Boot(t, machine.Options{Connect: h.socket()})
 	one := g.mount(t, h, "9p2000.L", "none")
 	two := *one
 	two.dir += "-2"
@@ -128,7 +129,7 @@ func TestTwoWriters(t *testing.T) {
 func TestKilled(t *testing.T) {
 	const writers, rounds = 4, 5
 	h := serve(t, daemon.Options{})
-	g := Boot(t, "--connect", h.socket())
+	g := Boot(t, machine.Options{Connect: h.socket()})
 	m := g.mount(t, h, "9p2000.L", "none")
 	for round := range rounds {
 		done, err := g.Start(m.dir+"/keys", 0, fmt.Sprintf(`rm -f /tmp/acked*

@@ -9,6 +9,7 @@ import (
 
 	"meta9/tests/daemon"
 	"meta9/tests/guest"
+	"meta9/tests/guest/machine"
 	"meta9/tests/testenv"
 )
 
@@ -33,7 +34,7 @@ func TestPlain(t *testing.T) {
 			if via == "user" {
 				connect = "tcp:" + c.addr.String()
 			}
-			w := &world{Server: s, Guest: guest.Boot(t, "--connect", connect, "--via", via)}
+			w := &world{Server: s, Guest: guest.Boot(t, machine.Options{Connect: connect, Via: via})}
 			mount := "mount9p -p 0 " + dir + " cache=none"
 			w.Sh(t, mount)
 			for range 3 {

@@ -19,6 +19,7 @@ import (
 	"meta9/tests/daemon"
 	"meta9/tests/guest"
 	"meta9/tests/guest/agent"
+	"meta9/tests/guest/machine"
 	"meta9/tests/mount/work"
 	"meta9/tests/testenv"
 )
@@ -33,7 +34,7 @@ var uuid = testenv.UUID(1)
 const (
 	dir  = "/mnt/meta"
 	keys = dir + "/keys"
-	port = "9p0" // the virtio-serial port, as guest.sh names them
+	port = "9p0" // the virtio-serial port, as package machine names them
 )
 
 // world is meta9d with one VM, its guest, and the cutter between them.
@@ -48,15 +49,15 @@ type world struct {
 	tcp string // meta9d's listener
 }
 
-// newWorld starts all; flags are further ones of guest.sh's.
-func newWorld(t *testing.T, via string, o daemon.Options, flags ...string) *world {
+// newWorld starts all.
+func newWorld(t *testing.T, via string, o daemon.Options) *world {
 	t.Helper()
 	t.Logf("-seed %d", *seed)
 	o.TCP = []string{"as=vm:" + uuid}
 	w := &world{Server: testenv.Start(t, o), via: via}
 	w.NewVM(uuid, `{"uuid":"`+uuid+`","alias":"guest","customer_metadata":{"motd":"hello"}}`)
 	w.tcp = w.TCPAddrs[0]
-	var connect []string
+	boot := machine.Options{Files: map[string]string{"/bin/meta9": guest.Static(t, "cmd/meta9")}}
 	var err error
 	if via == "tcp" {
 		free := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
@@ -65,18 +66,19 @@ func newWorld(t *testing.T, via string, o daemon.Options, flags ...string) *worl
 			t.Fatal(err)
 		}
 		_, p, _ := net.SplitHostPort(w.cut.addr.String())
-		w.addr, connect = "tcp:10.0.2.2:"+p, []string{"--connect", "tcp:" + p, "--via", "user"}
+		w.addr = "tcp:10.0.2.2:" + p
+		boot.Connect, boot.Via = "tcp:"+w.cut.addr.String(), machine.User
 	} else {
 		path := &net.UnixAddr{Net: "unix", Name: filepath.Join(w.Dir, "cutter.sock")}
 		w.cut, err = newCutter(path, *seed, packets, true, func() (net.Conn, error) { return net.Dial("unix", w.link()) })
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.addr, connect = "virtio:"+port, []string{"--connect", "unix:" + path.Name, "--via", "serial", "--ports", "1"}
+		w.addr = "virtio:" + port
+		boot.Connect, boot.Via, boot.Ports = "unix:"+path.Name, machine.Serial, 1
 	}
 	t.Cleanup(w.cut.close)
-	flags = append(append(connect, "--add", guest.Static(t, "cmd/meta9")+":/bin/meta9"), flags...)
-	w.Guest = guest.Boot(t, flags...)
+	w.Guest = guest.Boot(t, boot)
 	w.Sh(t, "mkdir -p "+dir)
 	return w
 }

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,33 +14,49 @@ import (
 // how, since a test that was skipped shows nothing.
 func NeedDebian(t testing.TB, command string, packages ...string) {
 	t.Helper()
+	if err := Debian(t.Logf, command, packages...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var apt sync.Mutex // dpkg's own lock does not wait
+
+// aptUpdated: the machine's lists of packages are new. apt guards it.
+var aptUpdated bool
+
+// Debian is NeedDebian for programs that are no tests; logf hears of an
+// installation.
+func Debian(logf func(format string, args ...any), command string, packages ...string) error {
+	apt.Lock()
+	defer apt.Unlock()
 	if _, err := exec.LookPath(command); err == nil {
-		return
+		return nil
 	}
 	how := "apt-get install -y --no-install-recommends " + strings.Join(packages, " ")
 	if os.Geteuid() != 0 {
-		t.Fatalf("this test needs %s; as root: %s", command, how)
+		return fmt.Errorf("this needs %s; as root: %s", command, how)
 	}
-	t.Logf("installing for this test: %s", how)
-	install(t, "apt-get", append([]string{"install", "-y", "--no-install-recommends"}, packages...)...)
+	logf("installing: %s", how)
+	if !aptUpdated {
+		if err := aptGet("update"); err != nil {
+			return err
+		}
+		aptUpdated = true
+	}
+	if err := aptGet(append([]string{"install", "-y", "--no-install-recommends"}, packages...)...); err != nil {
+		return err
+	}
 	if _, err := exec.LookPath(command); err != nil {
-		t.Fatalf("installed %s, but %v", packages, err)
+		return fmt.Errorf("installed %s, but %w", packages, err)
 	}
+	return nil
 }
 
-var aptUpdate sync.Once
-
-func install(t testing.TB, name string, args ...string) {
-	t.Helper()
-	aptUpdate.Do(func() { apt(t, name, "update") })
-	apt(t, name, args...)
-}
-
-func apt(t testing.TB, name string, args ...string) {
-	t.Helper()
-	cmd := exec.Command(name, args...)
+func aptGet(args ...string) error {
+	cmd := exec.Command("apt-get", args...)
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		return fmt.Errorf("apt-get %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
+	return nil
 }
