@@ -226,10 +226,10 @@ func TestHiddenWhileOpen(t *testing.T) {
 		t.Error("the guest wrote to a key that is hidden")
 	}
 	var st fs.Stat
-	if err := ref.Stat(&st); kindName(err) != "Stale" {
+	if err := ref.Stat(&st); kindName(err) != "NotFound" {
 		t.Errorf("stat: %v", err)
 	}
-	if _, err := ref.Open(fs.Read); kindName(err) != "Stale" {
+	if _, err := ref.Open(fs.Read); kindName(err) != "NotFound" {
 		t.Errorf("open: %v", err)
 	}
 }

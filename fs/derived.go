@@ -68,6 +68,32 @@ func (d *derivedDir) Walk(name string) (Node, error) {
 	return n, nil
 }
 
+// AppendFile computes the file from the VM as it is now, and leaves nothing behind.
+func (d *derivedDir) AppendFile(b []byte, name string, max int) ([]byte, error) {
+	m, err := d.dir.vm()
+	if err != nil {
+		return b, err
+	}
+	key, err := vm.KeyName(name)
+	if err != nil {
+		return b, errs.NotFound
+	}
+	text, ok := d.of.value(m, key)
+	return appendText(b, text, ok, max)
+}
+
+// appendText appends what was derived, if anything was. errs.TooBig: it is over max
+// bytes.
+func appendText(b []byte, text string, ok bool, max int) ([]byte, error) {
+	switch {
+	case !ok:
+		return b, errs.NotFound
+	case len(text) > max:
+		return b, errs.New(errs.TooBig, "%d bytes, and %d fit", len(text), max)
+	}
+	return append(b, text...), nil
+}
+
 // file is the node of one name. What derives it may outlive the View, so it keeps
 // nothing of that.
 func (d *derivedDir) file(name, key string) *derivedFile {
@@ -145,7 +171,7 @@ func (n *derivedFile) Stat(st *Stat) error {
 	if n.rev != m.Rev {
 		bytes, ok := n.length(m)
 		if !ok {
-			return errs.Stale
+			return errs.NotFound
 		}
 		n.rev, n.bytes = m.Rev, bytes
 	}
@@ -176,13 +202,7 @@ func (n *derivedFile) AppendValue(b []byte, max int) ([]byte, error) {
 		return b, err
 	}
 	text, ok := n.derive(m)
-	switch {
-	case !ok:
-		return b, errs.Stale
-	case len(text) > max:
-		return b, errs.New(errs.TooBig, "%d bytes, and %d fit", len(text), max)
-	}
-	return append(b, text...), nil
+	return appendText(b, text, ok, max)
 }
 
 // Open takes the content, which all who have the file open share.
@@ -195,7 +215,7 @@ func (n *derivedFile) Open(f Flags) (Handle, error) {
 	file := v.tree.opens.open(n.dir.cell, fileKey{n.path, v.guest()}, 0, n.derive)
 	if h.reader.open(v, file) == nil {
 		h.reader.close()
-		return nil, errs.Stale
+		return nil, errs.NotFound
 	}
 	return h, nil
 }

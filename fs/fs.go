@@ -66,6 +66,7 @@ type Stat struct {
 	Mtime  int64  // Unix nanoseconds
 	Name   string // as in a folder: escaped
 	Muid   string
+	Gone   bool // it was removed or replaced: only who has it open sees it still
 }
 
 // IsDir tells whether it is a folder.
@@ -89,7 +90,7 @@ func (c *Change) Empty() bool {
 // with the error that fits.
 type Node interface {
 	QID() p9.QID
-	// Stat fills st, and allocates nothing. errs.Stale: it is gone.
+	// Stat fills st, and allocates nothing. errs.NotFound: it is gone.
 	Stat(st *Stat) error
 }
 
@@ -116,6 +117,13 @@ type Valuer interface {
 	AppendValue(b []byte, max int) ([]byte, error)
 }
 
+// ValueFolder is a Folder that finds a file and its whole value in one step. Between
+// a Walk and AppendValue the file could be replaced, and would seem to be missing.
+type ValueFolder interface {
+	// AppendFile is Walk to the name, then AppendValue.
+	AppendFile(b []byte, name string, max int) ([]byte, error)
+}
+
 // Putter is a folder whose files can be created or replaced whole, by name.
 type Putter interface {
 	Put(name string, data []byte, by string, done func(error))
@@ -132,7 +140,7 @@ type Creator interface {
 	Create(name string, f Flags, by string, done func(Node, error))
 }
 
-// Remover is a file that can be removed.
+// Remover is a file that can be removed, whatever its name is by now.
 type Remover interface {
 	Remove(by string, done func(error))
 }
@@ -162,7 +170,7 @@ type Handle interface {
 	// Write copies p before it returns. n bytes are durable when done is called
 	// with a nil error; it may be called before Write returns.
 	Write(p []byte, off uint64, by string, done func(n int, err error))
-	// Stat is the open file's, as this View sees it.
+	// Stat is the open file's, as this View sees it. errs.Gone: nothing is left of it.
 	Stat(st *Stat) error
 	// SetStat is Setter's, on the open file: a Length of 0 is held (Trunc).
 	SetStat(c Change, by string, done func(error))

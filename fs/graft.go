@@ -204,7 +204,7 @@ func (l *lister) list(after uint64, fn func(uint64, *Stat) bool) error {
 			continue
 		}
 		switch err := e.node.Stat(&st); {
-		case errors.Is(err, errs.Stale), errors.Is(err, errs.NotFound):
+		case errors.Is(err, errs.NotFound), errors.Is(err, errs.Gone):
 			continue
 		case err != nil:
 			return err

@@ -10,7 +10,7 @@ type plain struct {
 }
 
 // Stat is the node's.
-func (h *plain) Stat(st *Stat) error { return h.node.Stat(st) }
+func (h *plain) Stat(st *Stat) error { return opened(h.node.Stat(st)) }
 
 // Write is refused.
 func (h *plain) Write(_ []byte, _ uint64, _ string, done func(int, error)) {

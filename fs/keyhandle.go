@@ -27,6 +27,7 @@ type keyHandle struct {
 	node    *keyNode
 	flags   Flags
 	reader  reader
+	stat    *Stat       // open for writing only: the key as it was last seen; else nil
 	held    *store.Hold // the truncation that this Handle holds, or held last
 	refused atomic.Bool // a write was refused since; set in the committer
 }
@@ -47,17 +48,27 @@ func (n *keyNode) created(f Flags) *keyHandle {
 	return h
 }
 
-// enter does what Open does, for a created Handle. That the key is gone again
-// shows when it is used.
+// keepStat keeps the stat of a key that is only written, and so not pinned.
+func (h *keyHandle) keepStat(e *vm.Entry) {
+	h.stat = new(Stat)
+	statKey(h.stat, e, h.node.file, false)
+}
+
+// enter does what Open does, for a created Handle. If the key was removed meanwhile,
+// the next operation says so.
 func (h *keyHandle) enter() {
 	if h.node.view().closed {
 		return
 	}
-	if h.flags&Read != 0 {
+	e := h.node.dir.find(h.node.id)
+	switch {
+	case h.flags&Read != 0:
 		h.open()
+	case e != nil:
+		h.keepStat(e)
 	}
 	// A new key is empty already, and one that was there is truncated.
-	if e := h.node.dir.find(h.node.id); e != nil && e.Value != "" && h.flags&Trunc != 0 {
+	if e != nil && e.Value != "" && h.flags&Trunc != 0 {
 		_ = h.truncate()
 	}
 }
@@ -98,14 +109,28 @@ func (h *keyHandle) Write(p []byte, off uint64, by string, done func(int, error)
 	})
 }
 
-// Stat is the key's; of a removed one, that of the value that is still read.
+// Stat is the key's. Of one that is gone it is what this Handle has open still: the
+// length must be that of the value that is read, since kernels read no further.
 func (h *keyHandle) Stat(st *Stat) error {
-	err := h.node.Stat(st)
-	if e := h.reader.pin.content(); err != nil && e != nil {
-		h.node.stat(st, e)
+	if h.node.Stat(st) == nil {
+		if h.stat != nil {
+			*h.stat = *st
+		}
 		return nil
 	}
-	return err
+	e := h.reader.pin.content()
+	switch {
+	case h.node.dir.dir.cell.VM() == nil:
+		return errs.Gone
+	case e != nil:
+		statKey(st, e, h.node.file, h.node.held())
+	case h.stat != nil:
+		*st = *h.stat
+	default:
+		return errs.Gone
+	}
+	st.Gone = true
+	return nil
 }
 
 // SetStat holds a truncation to 0 if the Handle is open for writing. The mtime
@@ -118,7 +143,7 @@ func (h *keyHandle) SetStat(c Change, by string, done func(error)) {
 	case c.Length != nil && *c.Length == 0 && c.Mode == nil && c.Name == nil && h.flags&Write != 0:
 		done(h.truncate())
 	default:
-		h.node.SetStat(c, by, done)
+		h.node.change(c, by, func(err error) { done(opened(err)) })
 	}
 }
 

@@ -8,70 +8,78 @@ import (
 	"meta9/fs/vm"
 )
 
-// keyNode is one key, whatever it is called by now.
+// keyNode is one key, whatever it is called by now. It stays that key's when
+// another one takes the name: see Ref.Current for what becomes of a fid then.
 type keyNode struct {
-	dir  *spaceDir
-	id   uint64
-	key  string // as it was called when it was walked to
-	file string // the same, as a file name
+	dir *spaceDir
+	id  uint64
+
+	// The key as it was last seen: it may be gone by now.
+	rev  uint64
+	key  string
+	file string // key, as a file name
+}
+
+// newKeyNode is the node of an entry that was found in d.
+func newKeyNode(d *spaceDir, e *vm.Entry, file string) *keyNode {
+	return &keyNode{dir: d, id: e.ID, rev: e.Rev, key: e.Name, file: file}
 }
 
 // view is whose node it is.
 func (n *keyNode) view() *View { return n.dir.dir.v }
 
-// entry is the key as it is now. errs.Stale: it was removed or replaced.
+// entry is the key as it is now. errs.NotFound: it was removed or replaced, or is
+// hidden from this View.
 func (n *keyNode) entry() (*vm.Entry, error) {
-	if e := n.dir.find(n.id); e != nil {
-		return e, nil
+	e := n.dir.find(n.id)
+	if e == nil {
+		return nil, errs.NotFound
 	}
-	return nil, errs.Stale
+	n.saw(e)
+	return e, nil
+}
+
+// saw notes what the key is by now; only one that was renamed needs a new file
+// name.
+func (n *keyNode) saw(e *vm.Entry) {
+	n.rev = e.Rev
+	if e.Name != n.key {
+		n.key, n.file = e.Name, vm.FileName(e.Name)
+	}
 }
 
 // held tells whether the View sees the key as empty.
 func (n *keyNode) held() bool { return n.view().held(n.id) }
 
-// QID has version 0, which nobody caches, once the key is gone.
-func (n *keyNode) QID() p9.QID {
-	e, err := n.entry()
-	if err != nil {
-		return streamQID(n.id)
-	}
-	return fileQID(n.id, e.Rev)
-}
+// QID is that of the key as it was last seen, so that a reply never says more than
+// what its request has looked at.
+func (n *keyNode) QID() p9.QID { return fileQID(n.id, n.rev) }
 
 func (n *keyNode) Stat(st *Stat) error {
 	e, err := n.entry()
 	if err != nil {
 		return err
 	}
-	n.stat(st, e)
+	statKey(st, e, n.file, n.held())
 	return nil
 }
 
-// stat fills st from e; only a key that was renamed needs a new file name.
-func (n *keyNode) stat(st *Stat, e *vm.Entry) {
-	file := n.file
-	if e.Name != n.key {
-		file = vm.FileName(e.Name)
-	}
-	statKey(st, e, file, n.held())
-}
-
-// mayWrite tells whether this View may change the key now. It is the early answer,
-// as for an open; the committer asks again, by the name that the key has then.
-func (n *keyNode) mayWrite() error {
+// writable is the key as it is now, if this View may change it. It is the early
+// answer, as for an open; the committer asks again, by the name that the key has
+// then.
+func (n *keyNode) writable() (*vm.Entry, error) {
 	e, err := n.entry()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := n.view().tree.store.Writable(); err != nil {
-		return err
+		return nil, err
 	}
 	m := n.dir.dir.cell.VM()
 	if !n.view().guest() || m == nil {
-		return nil
+		return e, nil
 	}
-	return m.GuestMayWrite(n.dir.space, e.Name)
+	return e, m.GuestMayWrite(n.dir.space, e.Name)
 }
 
 // intent begins an intent on the key, by its ID: it follows a rename, and never
@@ -85,20 +93,28 @@ func (n *keyNode) intent(kind store.OpKind, by string) *store.Intent {
 // Open pins the value for reading, and holds a truncation. What is only written is
 // not pinned.
 func (n *keyNode) Open(f Flags) (Handle, error) {
+	h := &keyHandle{node: n, flags: f}
 	if f&(Write|Trunc|AppendTo) != 0 {
-		if err := n.mayWrite(); err != nil {
+		e, err := n.writable()
+		if err != nil {
 			return nil, err
 		}
+		if f&Read == 0 {
+			h.keepStat(e)
+		}
 	}
-	h := &keyHandle{node: n, flags: f}
-	if f&Read != 0 && h.open() == nil {
-		h.reader.close()
-		return nil, errs.Stale
+	if f&Read != 0 {
+		e := h.open()
+		if e == nil {
+			h.reader.close()
+			return nil, errs.NotFound
+		}
+		n.saw(e)
 	}
 	if f&Trunc != 0 {
 		if err := h.truncate(); err != nil {
 			h.reader.close()
-			return nil, errs.Stale
+			return nil, unopened(err)
 		}
 	}
 	return h, nil
@@ -107,39 +123,48 @@ func (n *keyNode) Open(f Flags) (Handle, error) {
 // AppendValue gives the newest value, which is that of no open file.
 func (n *keyNode) AppendValue(b []byte, max int) ([]byte, error) {
 	e, err := n.entry()
-	switch {
-	case err != nil:
+	if err != nil {
 		return b, err
-	case n.held():
-		return b, nil
-	case len(e.Value) > max:
-		return b, errs.New(errs.TooBig, "%d bytes, and %d fit", len(e.Value), max)
 	}
-	return append(b, e.Value...), nil
+	return n.dir.appendEntry(b, e, max)
 }
 
 // PutValue replaces the value of the key under the name that it has now.
 func (n *keyNode) PutValue(data []byte, by string, done func(error)) {
-	e, err := n.entry()
-	if err != nil {
+	if _, err := n.entry(); err != nil {
 		done(err)
 		return
 	}
-	n.dir.Put(vm.FileName(e.Name), data, by, done)
+	n.dir.Put(n.file, data, by, done)
 }
 
-// Remove removes this very key; errs.Gone when somebody else did.
+// Remove removes this very key.
 func (n *keyNode) Remove(by string, done func(error)) {
-	if err := n.mayWrite(); err != nil {
+	if _, err := n.writable(); err != nil {
 		done(err)
 		return
 	}
-	n.dir.submit(n.intent(store.Remove, by), ending(done))
+	n.dir.submit(n.intent(store.Remove, by), func(r store.Result) { done(unopened(r.Err)) })
 }
 
-// SetStat is one commit of all that changes.
+// SetStat changes this very key.
 func (n *keyNode) SetStat(c Change, by string, done func(error)) {
-	if err := n.mayWrite(); err != nil {
+	n.change(c, by, func(err error) { done(unopened(err)) })
+}
+
+// rename gives this very key another name, in the same folder.
+func (n *keyNode) rename(to Node, newName, by string, done func(error)) {
+	if err := n.dir.sameFolder(to); err != nil {
+		done(err)
+		return
+	}
+	n.SetStat(Change{Name: &newName}, by, done)
+}
+
+// change is one commit of all that changes. errs.NotFound and errs.Gone: the key is
+// no longer there.
+func (n *keyNode) change(c Change, by string, done func(error)) {
+	if _, err := n.writable(); err != nil {
 		done(err)
 		return
 	}
@@ -154,4 +179,22 @@ func (n *keyNode) SetStat(c Change, by string, done func(error)) {
 		in.NewName = key
 	}
 	n.dir.submit(in, ending(done))
+}
+
+// unopened is the error for a fid that is not open: that a key is gone is the same
+// for it as that there is none, and find(1) and rsync(1) expect ENOENT only.
+func unopened(err error) error {
+	if errs.KindOf(err) == errs.Gone {
+		return errs.NotFound
+	}
+	return err
+}
+
+// opened is the error for an open file: it is there, but what it was opened on is
+// not.
+func opened(err error) error {
+	if errs.KindOf(err) == errs.NotFound {
+		return errs.Gone
+	}
+	return err
 }

@@ -46,9 +46,9 @@ func (d *spaceDir) find(id uint64) *vm.Entry {
 	return e
 }
 
-// Walk finds a key by its one file name. Whatever else might be meant by a name (a
+// named finds a key by its one file name. Whatever else might be meant by a name (a
 // spelling that is not canonical, a key that is hidden) is not there.
-func (d *spaceDir) Walk(name string) (Node, error) {
+func (d *spaceDir) named(name string) (*vm.Entry, error) {
 	m, err := d.dir.vm()
 	if err != nil {
 		return nil, err
@@ -61,7 +61,37 @@ func (d *spaceDir) Walk(name string) (Node, error) {
 	if e == nil || !d.sees(m, key) {
 		return nil, errs.NotFound
 	}
-	return &keyNode{dir: d, id: e.ID, key: e.Name, file: name}, nil
+	return e, nil
+}
+
+func (d *spaceDir) Walk(name string) (Node, error) {
+	e, err := d.named(name)
+	if err != nil {
+		return nil, err
+	}
+	return newKeyNode(d, e, name), nil
+}
+
+// AppendFile finds the key and its value in one row of the store, so that a key
+// which is replaced meanwhile is always there.
+func (d *spaceDir) AppendFile(b []byte, name string, max int) ([]byte, error) {
+	e, err := d.named(name)
+	if err != nil {
+		return b, err
+	}
+	return d.appendEntry(b, e, max)
+}
+
+// appendEntry appends the value of e as this View sees it. errs.TooBig: it is over
+// max bytes.
+func (d *spaceDir) appendEntry(b []byte, e *vm.Entry, max int) ([]byte, error) {
+	switch {
+	case d.dir.v.held(e.ID):
+		return b, nil
+	case len(e.Value) > max:
+		return b, errs.New(errs.TooBig, "%d bytes, and %d fit", len(e.Value), max)
+	}
+	return append(b, e.Value...), nil
 }
 
 // List has the keys' IDs for cookies, which are in the order of creation: whatever
@@ -144,7 +174,7 @@ func (d *spaceDir) Create(name string, f Flags, by string, done func(Node, error
 			done(nil, r.Err)
 			return
 		}
-		done(&keyNode{dir: d, id: r.Entry.ID, key: key, file: name}, nil)
+		done(newKeyNode(d, r.Entry, name), nil)
 	})
 }
 
@@ -176,13 +206,8 @@ func (d *spaceDir) Unlink(name string, by string, done func(error)) {
 // Rename is within the folder: an intent is about one space of one VM, and what
 // goes to another would have to be two commits. mv copies when it gets CrossDevice.
 func (d *spaceDir) Rename(name string, to Node, newName string, by string, done func(error)) {
-	other, ok := to.(*spaceDir)
-	switch {
-	case !ok:
-		done(Missing(to, OpRename))
-		return
-	case other.dir.cell != d.dir.cell || other.space != d.space:
-		done(errs.New(errs.CrossDevice, "a key is renamed within its folder only"))
+	if err := d.sameFolder(to); err != nil {
+		done(err)
 		return
 	}
 	key, err := d.writable(name)
@@ -198,4 +223,16 @@ func (d *spaceDir) Rename(name string, to Node, newName string, by string, done 
 	in := d.intent(store.Set, by)
 	in.Name, in.NewName = key, newKey
 	d.submit(in, ending(done))
+}
+
+// sameFolder refuses a rename to another folder than this.
+func (d *spaceDir) sameFolder(to Node) error {
+	other, ok := to.(*spaceDir)
+	switch {
+	case !ok:
+		return Missing(to, OpRename)
+	case other.dir.cell != d.dir.cell || other.space != d.space:
+		return errs.New(errs.CrossDevice, "a key is renamed within its folder only")
+	}
+	return nil
 }

@@ -30,7 +30,34 @@ func (r *Ref) By() string { return r.by }
 // Node is what stands at this place.
 func (r *Ref) Node() Node { return r.node }
 
-// Stat fills st as this View sees the place. errs.Stale: it is gone.
+// Current is the place that this one's name leads to now, for a key that is no
+// longer there: what has replaced it. nil: nothing has, or the key is there still.
+//
+// A Ref stands for its object under whatever name; what a client asks for by a fid
+// that is not open must nevertheless not fail only because the name has got another
+// object in between (editors, mv and config management replace files all the time).
+// The caller tries again with Current then, until it finds an object or no name:
+// each further turn needs another replacement in that moment.
+//
+// The name is the last that the key was seen under, or else the one that the client
+// walked by: it need not know that somebody has renamed the key in between.
+func (r *Ref) Current() *Ref {
+	n, ok := r.node.(*keyNode)
+	if !ok || r.parent == nil {
+		return nil
+	}
+	if _, err := n.entry(); err == nil {
+		return nil
+	}
+	for _, name := range [...]string{n.file, r.name} {
+		if now, err := Walk(n.dir, name); err == nil {
+			return r.parent.to(now, name)
+		}
+	}
+	return nil
+}
+
+// Stat fills st as this View sees the place. errs.NotFound: it is gone.
 func (r *Ref) Stat(st *Stat) error {
 	if err := r.node.Stat(st); err != nil {
 		return err
@@ -42,8 +69,7 @@ func (r *Ref) Stat(st *Stat) error {
 }
 
 // Walk goes to an entry of this folder, or with ".." to the folder above, which
-// at the attach's own place is that place. Errors: NotDir, NotFound, NameTooLong,
-// Stale.
+// at the attach's own place is that place. Errors: NotDir, NotFound, NameTooLong.
 func (r *Ref) Walk(name string) (*Ref, error) {
 	if name == ".." {
 		return r.up()
@@ -70,8 +96,17 @@ func (r *Ref) to(n Node, name string) *Ref {
 }
 
 // Walk finds the entry of n with that file name. Errors: NotDir, NotFound,
-// NameTooLong, Stale.
+// NameTooLong.
 func Walk(n Node, name string) (Node, error) {
+	f, err := folderFor(n, name)
+	if err != nil {
+		return nil, err
+	}
+	return f.Walk(name)
+}
+
+// folderFor is n as a Folder that may have such a name.
+func folderFor(n Node, name string) (Folder, error) {
 	f, ok := n.(Folder)
 	if !ok {
 		return nil, Missing(n, OpWalk)
@@ -79,7 +114,34 @@ func Walk(n Node, name string) (Node, error) {
 	if len(name) > vm.MaxName {
 		return nil, errs.New(errs.NameTooLong, "a name is at most %d bytes", vm.MaxName)
 	}
-	return f.Walk(name)
+	return f, nil
+}
+
+// AppendFile appends the whole value of the file that the folder n has under that
+// name. Errors: as Walk and AppendValue.
+func AppendFile(b []byte, n Node, name string, max int) ([]byte, error) {
+	f, err := folderFor(n, name)
+	if err != nil {
+		return b, err
+	}
+	if v, ok := f.(ValueFolder); ok {
+		return v.AppendFile(b, name, max)
+	}
+	file, err := f.Walk(name)
+	if err != nil {
+		return b, err
+	}
+	return AppendValue(b, file, max)
+}
+
+// AppendValue appends the whole value of the file n. Errors: Valuer's, IsDir,
+// Permission for a file that has no whole, such as events.
+func AppendValue(b []byte, n Node, max int) ([]byte, error) {
+	v, ok := n.(Valuer)
+	if !ok {
+		return b, Missing(n, OpRead)
+	}
+	return v.AppendValue(b, max)
 }
 
 // List calls fn for the entries whose cookie is greater than after; see Folder.
@@ -94,7 +156,7 @@ func (r *Ref) List(after uint64, fn func(cookie uint64, st *Stat) bool) error {
 
 // Open opens the file. A folder gives a Handle whose Read answers IsDir; opening
 // one for writing is IsDir. Other errors: Permission or NotPermitted with a text
-// that says why, Stale.
+// that says why, NotFound when it is gone.
 func (r *Ref) Open(f Flags) (Handle, error) {
 	if o, ok := r.node.(Opener); ok {
 		return o.Open(f)
@@ -107,7 +169,7 @@ func (r *Ref) Open(f Flags) (Handle, error) {
 
 // RestoreHandle opens the file as hs says that it was. It never truncates and
 // never creates; a truncation that was held is held again if no commit has ended
-// it since. errs.Stale: the file is gone.
+// it since. errs.NotFound: the file is gone.
 func (r *Ref) RestoreHandle(hs HandleState) (Handle, error) {
 	hs.Flags &^= Trunc | Excl
 	h, err := r.Open(hs.Flags)
@@ -163,8 +225,21 @@ func openCreated(n Node, f Flags) (Handle, error) {
 	return nil, Missing(n, OpWrite)
 }
 
-// Remove removes the file.
+// Remove removes what has this place's name: the object, as it is called now, or
+// what has replaced it.
 func (r *Ref) Remove(done func(error)) {
+	if now := r.Current(); now != nil {
+		r = now
+	}
+	if n, ok := r.node.(*keyNode); ok {
+		n.dir.Unlink(n.file, r.by, done)
+		return
+	}
+	r.RemoveThis(done)
+}
+
+// RemoveThis removes this very object, under whatever name. errs.NotFound: it is gone.
+func (r *Ref) RemoveThis(done func(error)) {
 	if n, ok := r.node.(Remover); ok {
 		n.Remove(r.by, done)
 		return
@@ -223,8 +298,13 @@ func (r *Ref) Rename(name string, to *Ref, newName string, done func(error)) {
 	n.Rename(name, to.node, newName, r.by, done)
 }
 
-// Move gives this file another name, in the folder to, as Rename does.
+// Move gives this very file another name, in the folder to, as Rename does.
+// errs.NotFound: it is gone.
 func (r *Ref) Move(to *Ref, newName string, done func(error)) {
+	if n, ok := r.node.(*keyNode); ok {
+		n.rename(to.node, newName, r.by, done)
+		return
+	}
 	var st Stat
 	if err := r.node.Stat(&st); err != nil {
 		done(err)

@@ -6,7 +6,6 @@ import (
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/errs"
-	"meta9/fs/vm"
 )
 
 // State names this place so that Restore finds it again.
@@ -24,9 +23,10 @@ func (r *Ref) State() NodeState {
 }
 
 // Restore finds the place that ns names. What stands there by name must have the
-// same qid.path; a key that was renamed meanwhile is found by that. For what is
-// gone it gives a Ref whose operations answer errs.Stale. Errors: AuthFailed for
-// nobody, Invalid when ns cannot be a State.
+// same qid.path; a key that was renamed meanwhile is found by that, and one that is
+// gone is as gone as for a fid that was there all the time. For what else is gone it
+// gives a Ref whose operations answer errs.Stale. Errors: AuthFailed for nobody,
+// Invalid when ns cannot be a State.
 func (v *View) Restore(ns NodeState) (*Ref, error) {
 	if len(ns.Path) > 2*maxNames || ns.Top < 0 || ns.Top > len(ns.Path) {
 		return nil, errs.New(errs.Invalid, "no place in the tree has %d names", len(ns.Path))
@@ -53,9 +53,12 @@ func (v *View) Restore(ns NodeState) (*Ref, error) {
 func (r *Ref) restoreChild(name string, id uint64, last bool) *Ref {
 	n, err := Walk(r.node, name)
 	if d, ok := r.node.(*spaceDir); ok && last && (err != nil || n.QID().Path != id) {
+		// Also one that is gone is that key's, with what its name leads to: see Current.
+		n := &keyNode{dir: d, id: id, file: name}
 		if e := d.find(id); e != nil {
-			return r.to(&keyNode{dir: d, id: id, key: e.Name, file: vm.FileName(e.Name)}, name)
+			n.saw(e)
 		}
+		return r.to(n, name)
 	}
 	if err != nil {
 		n = goneNode{}

@@ -12,18 +12,28 @@ import (
 const dirMode = 0o755
 
 // rootDir is the admin's root.
-type rootDir struct{ v *View }
+type rootDir struct {
+	v     *View
+	vms   vmsDir
+	names namesDir
+}
+
+// newRootDir makes the root with its two folders in one piece, so that a walk
+// through them allocates nothing.
+func newRootDir(v *View) *rootDir {
+	return &rootDir{v, vmsDir{rootFolder{v, pathVMs, "vms"}}, namesDir{rootFolder{v, pathNames, "names"}}}
+}
 
 // rootEntries are what stands in it beside the grafts; the cookie is the path.
 var rootEntries = [...]struct {
 	path uint64
 	name string
-	node func(v *View) Node
+	node func(d *rootDir) Node
 }{
-	{pathCtl, "ctl", func(v *View) Node { return &ctlFile{v: v} }},
-	{pathEvents, "events", func(v *View) Node { return &eventsFile{v: v} }},
-	{pathVMs, "vms", func(v *View) Node { return &vmsDir{rootFolder{v, pathVMs, "vms"}} }},
-	{pathNames, "names", func(v *View) Node { return &namesDir{rootFolder{v, pathNames, "names"}} }},
+	{pathCtl, "ctl", func(d *rootDir) Node { return &ctlFile{v: d.v} }},
+	{pathEvents, "events", func(d *rootDir) Node { return &eventsFile{v: d.v} }},
+	{pathVMs, "vms", func(d *rootDir) Node { return &d.vms }},
+	{pathNames, "names", func(d *rootDir) Node { return &d.names }},
 }
 
 // QID changes with every commit, since it is not worth knowing which of them
@@ -38,7 +48,7 @@ func (d *rootDir) Stat(st *Stat) error {
 func (d *rootDir) Walk(name string) (Node, error) {
 	for _, e := range rootEntries {
 		if e.name == name {
-			return e.node(d.v), nil
+			return e.node(d), nil
 		}
 	}
 	for _, g := range d.v.tree.rootGrafts {
@@ -52,7 +62,7 @@ func (d *rootDir) Walk(name string) (Node, error) {
 func (d *rootDir) List(after uint64, fn func(uint64, *Stat) bool) error {
 	var l lister
 	for _, e := range rootEntries {
-		l.add(e.path, e.name, e.node(d.v))
+		l.add(e.path, e.name, e.node(d))
 	}
 	for _, g := range d.v.tree.rootGrafts {
 		l.addGraft(g.name, g.node(d.v.who, d.v))

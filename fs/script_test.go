@@ -156,6 +156,13 @@ func (p *player) step(w []string) (string, error) {
 		return p.stateStep(c, verb, args)
 	case "get", "put", "delete":
 		return p.macroStep(c, verb, args)
+	case "current":
+		now := p.refs[args[0]].Current()
+		if now == nil {
+			return "none", nil
+		}
+		p.refs[args[0]] = now
+		return "ok", nil
 	}
 	if kept := p.refs[args[0]]; kept != nil {
 		return p.refStep(c, kept, verb, args[1:])
@@ -271,6 +278,8 @@ func statField(st *fs.Stat, field string) string {
 		return st.Muid
 	case "name":
 		return st.Name
+	case "gone":
+		return fmt.Sprint(st.Gone)
 	case "version":
 		if st.QID.Version == 0 {
 			return "0"

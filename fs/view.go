@@ -94,7 +94,7 @@ func (v *View) root(uname string) (*Ref, error) {
 	case v.who.Nobody():
 		return nil, errs.New(errs.AuthFailed, "this channel proves nobody")
 	case v.who.Admin:
-		r.node = &rootDir{v}
+		r.node = newRootDir(v)
 		return r, nil
 	}
 	cell := v.tree.store.Cell(v.who.VM)

@@ -43,12 +43,12 @@ var vmEntries = [...]struct {
 	{slotEvents, "events", false, true, func(d *vmDir) Node { return &eventsFile{v: d.v, dir: d} }},
 }
 
-// vm is the VM as it is now. errs.Stale: it was deleted.
+// vm is the VM as it is now. errs.NotFound: it was deleted.
 func (d *vmDir) vm() (*vm.VM, error) {
 	if m := d.cell.VM(); m != nil {
 		return m, nil
 	}
-	return nil, errs.New(errs.Stale, "VM %s was deleted", d.cell.UUID())
+	return nil, errs.New(errs.NotFound, "VM %s was deleted", d.cell.UUID())
 }
 
 // rev is the VM's revision, or 0 when it was deleted.
@@ -86,8 +86,7 @@ func (d *vmDir) statSlot(st *Stat, slot uint64, name string) error {
 	return nil
 }
 
-// Walk answers errs.Stale for a VM that was deleted, and errs.NotFound for what is
-// not a guest's.
+// Walk answers errs.NotFound for what is not a guest's, too.
 func (d *vmDir) Walk(name string) (Node, error) {
 	if _, err := d.vm(); err != nil {
 		return nil, err

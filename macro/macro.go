@@ -16,7 +16,7 @@ import (
 const MaxNames = 16
 
 // Find walks from r by the names, as Twalk does; ".." leads up, no further than
-// to where r was attached. Errors: NotFound, NotDir, NameTooLong, Stale, and
+// to where r was attached. Errors: NotFound, NotDir, NameTooLong, and
 // Invalid for too many names.
 func Find(r *fs.Ref, names []string) (*fs.Ref, error) {
 	if err := checkNames(names); err != nil {
@@ -32,19 +32,27 @@ func Find(r *fs.Ref, names []string) (*fs.Ref, error) {
 	return r, nil
 }
 
-// Get appends the whole file to b. Errors: as Find, IsDir for a folder, Permission
-// for a file that has no whole, such as events, and TooBig when it has over max
-// bytes: never a part of it.
+// Get appends the whole file to b. A file that is replaced meanwhile is there all
+// the time: names lead to one or the other. Errors: as Find, IsDir for a folder,
+// Permission for a file that has no whole, such as events, and TooBig when it has
+// over max bytes: never a part of it.
 func Get(b []byte, r *fs.Ref, names []string, max int) ([]byte, error) {
-	n, err := find(r, names)
+	last := len(names) - 1
+	if last < 0 || names[last] == ".." {
+		n, err := find(r, names)
+		if err != nil {
+			return b, err
+		}
+		return fs.AppendValue(b, n, max)
+	}
+	if err := checkNames(names); err != nil {
+		return b, err
+	}
+	dir, err := find(r, names[:last])
 	if err != nil {
 		return b, err
 	}
-	v, ok := n.(fs.Valuer)
-	if !ok {
-		return b, fs.Missing(n, fs.OpRead)
-	}
-	return v.AppendValue(b, max)
+	return fs.AppendFile(b, dir, names[last], max)
 }
 
 // Put makes data the whole value of the file, which it creates if there is none;
@@ -54,6 +62,11 @@ func Get(b []byte, r *fs.Ref, names []string, max int) ([]byte, error) {
 // done(nil) means that it is durable.
 func Put(r *fs.Ref, names []string, data []byte, done func(error)) {
 	if len(names) == 0 {
+		// A whole value depends on nothing that was there before, so that it goes to
+		// what has replaced the file as well.
+		if now := r.Current(); now != nil {
+			r = now
+		}
 		put(r.Node(), data, r.By(), done)
 		return
 	}
@@ -100,7 +113,8 @@ func put(n fs.Node, data []byte, by string, done func(error)) {
 	w.PutValue(data, by, done)
 }
 
-// Delete removes the file; a folder is IsDir.
+// Delete removes the file that has the name when the removal is committed, whether
+// or not it was replaced meanwhile; a folder is IsDir.
 func Delete(r *fs.Ref, names []string, done func(error)) {
 	at, err := Find(r, names)
 	switch {

@@ -128,17 +128,58 @@ func BenchmarkRead32(b *testing.B) {
 	b.Run("echo", func(b *testing.B) { benchRead(b, 32, false) })
 }
 
-// TestNoAllocations: in a steady state Tread and Tstat allocate nothing, through
+// attached is a connection on which fid 0 is who's root, and keys/bench is there.
+func (w *world) attached(b testing.TB, who string) net.Conn {
+	w.put("bench", strings.Repeat("x", benchValue))
+	server, nc := unixPair(b)
+	w.serve(server, peers[who])
+	b.Cleanup(func() { nc.Close() })
+	for _, m := range []*wire.Msg{
+		{Type: wire.Tversion, Tag: wire.NoTag, Msize: 131072, Version: "9P2000.e"},
+		{Type: wire.Tattach, Afid: wire.NoFid, NUname: wire.NoUID},
+	} {
+		size := 20
+		if m.Type == wire.Tversion {
+			size = 21
+		}
+		newLoad(b, nc, 1, size, func(uint16) *wire.Msg { return m }).round(b)
+	}
+	return nc
+}
+
+// wholeReads are n Tsreads of the first VM's key bench by its path.
+func wholeReads(b testing.TB, nc net.Conn, n int, names ...string) *load {
+	return newLoadIn(wire.E, b, nc, n, wire.ReadLen+benchValue, func(tag uint16) *wire.Msg {
+		return &wire.Msg{Type: wire.Tsread, Tag: tag, Names: names}
+	})
+}
+
+// BenchmarkReadByPath is a Tsread at a time, by the guest's path and the admin's.
+func BenchmarkReadByPath(b *testing.B) {
+	for who, names := range map[string][]string{"vm": {"keys", "bench"}, "admin": {"vms", vmOne, "keys", "bench"}} {
+		b.Run(who, func(b *testing.B) {
+			l := wholeReads(b, newWorld(b, nil).attached(b, who), 1, names...)
+			b.ReportAllocs()
+			for b.Loop() {
+				l.round(b)
+			}
+		})
+	}
+}
+
+// TestNoAllocations: in a steady state Tread, Tsread and Tstat allocate nothing, through
 // the whole loop.
 func TestNoAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	nc := newWorld(t, nil).opened(t)
+	w := newWorld(t, nil)
+	nc := w.opened(t)
 	stat := func(tag uint16) *wire.Msg { return &wire.Msg{Type: wire.Tstat, Tag: tag, Fid: 1} }
 	for name, l := range map[string]*load{
-		"Tread": newLoad(t, nc, 16, wire.ReadLen+benchValue, read),
-		"Tstat": newLoad(t, nc, 16, 9+49+len("benchrootrootadmin"), stat),
+		"Tread":  newLoad(t, nc, 16, wire.ReadLen+benchValue, read),
+		"Tsread": wholeReads(t, w.attached(t, "vm"), 16, "keys", "bench"),
+		"Tstat":  newLoad(t, nc, 16, 9+49+len("benchrootrootadmin"), stat),
 	} {
 		l.round(t)
 		if n := testing.AllocsPerRun(1000, func() { l.round(t) }); n != 0 {

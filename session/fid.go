@@ -73,6 +73,37 @@ func (s *session) file(num uint32) (*fid, error) {
 	return f, nil
 }
 
+// lookAt runs look, which is about what an unopened fid is and gives its qid to the
+// client. Where that is gone the fid becomes, for good, what its name leads to now
+// (fs.Ref.Current): a client that has looked a name up and goes on with the fid asks
+// for the name still. That it is another object the qid in the reply says, and by
+// that alone a fid changes what it is: what alters a file never reaches one that
+// the client was not told of.
+func (f *fid) lookAt(look func() error) error {
+	for {
+		err := look()
+		if errs.KindOf(err) != errs.NotFound {
+			return err
+		}
+		now := f.ref.Current()
+		if now == nil {
+			return err
+		}
+		f.ref = now
+	}
+}
+
+// openOn is another fid that has the same object open; nil: none has.
+func (s *session) openOn(f *fid) *fid {
+	path := f.ref.QID().Path
+	for _, other := range s.fids {
+		if other.handle != nil && other.ref.QID().Path == path {
+			return other
+		}
+	}
+	return nil
+}
+
 // opened is the fid of that number if it is open for all that want says.
 func (s *session) opened(num uint32, want fs.Flags) (*fid, error) {
 	f, err := s.file(num)

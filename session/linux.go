@@ -96,7 +96,7 @@ func tgetattr(c *conn, m *wire.Msg) error {
 		return err
 	}
 	st := &c.in.sc.st
-	if err := f.stat(st); err != nil {
+	if err := c.sess.stat(f, st); err != nil {
 		return err
 	}
 	r := wire.Msg{Type: wire.Rgetattr, Tag: m.Tag, QID: st.QID}
@@ -107,7 +107,8 @@ func tgetattr(c *conn, m *wire.Msg) error {
 }
 
 // attributes fills a from st. A folder has one link, which tells find(1) that
-// links do not count folders here.
+// links do not count folders here; an open file that is gone has none, as in any
+// Unix.
 func attributes(a *p9.Attr, st *fs.Stat) {
 	sec, nsec := uint64(st.Mtime/1e9), uint64(st.Mtime%1e9)
 	*a = p9.Attr{
@@ -116,6 +117,9 @@ func attributes(a *p9.Attr, st *fs.Stat) {
 		ATimeSeconds: sec, ATimeNanoSeconds: nsec,
 		MTimeSeconds: sec, MTimeNanoSeconds: nsec,
 		CTimeSeconds: sec, CTimeNanoSeconds: nsec,
+	}
+	if st.Gone {
+		a.NLink = 0
 	}
 	if st.IsDir() {
 		a.Mode = p9.ModeDirectory | p9.FileMode(st.Mode)

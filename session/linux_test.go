@@ -166,8 +166,8 @@ func TestLinuxLimits(t *testing.T) {
 	c.refused(&wire.Msg{Type: wire.Tlcreate, Tag: 1, Fid: 2, Name: "one more"}, linux.ENOSPC)
 }
 
-// TestLinuxVMGone: of a VM that was deleted everything is ESTALE, and nothing
-// comes back.
+// TestLinuxVMGone: of a VM that was deleted everything is ENOENT, or ESTALE where it
+// is open, and nothing comes back.
 func TestLinuxVMGone(t *testing.T) {
 	w := newWorld(t, nil)
 	w.put("k", "v")
@@ -182,12 +182,17 @@ func TestLinuxVMGone(t *testing.T) {
 	for _, m := range []*wire.Msg{
 		{Type: wire.Tgetattr, Tag: 1, Fid: 1},
 		{Type: wire.Tlopen, Tag: 1, Fid: 1},
+		{Type: wire.Tgetattr, Tag: 1, Fid: 2},
 		{Type: wire.Twrite, Tag: 1, Fid: 2, Data: []byte("x"), Count: 1},
 		{Type: wire.Tunlinkat, Tag: 1, Fid: 3, Name: "k"},
 		{Type: wire.Twalk, Tag: 1, Fid: 3, Newfid: 4, Names: []string{"k"}},
 		lcreate,
 	} {
-		c.refused(m, linux.ESTALE)
+		errno := linux.ENOENT
+		if m.Fid == 2 {
+			errno = linux.ESTALE
+		}
+		c.refused(m, errno)
 	}
 }
 

@@ -14,18 +14,14 @@ func tsread(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	ref, err := macro.Find(f.ref, m.Names)
-	if err != nil {
-		return err
-	}
 	room := int(c.msize - wire.ReadLen)
-	if ref.IsDir() {
-		return c.readWholeFolder(m, ref, room)
-	}
 	c.reserve(0)
 	from := len(c.out)
-	b, err := macro.Get(c.out[:from+wire.ReadLen], ref, nil, room)
-	if err != nil {
+	b, err := wholeFile(c.out[:from+wire.ReadLen], f.ref, m.Names, room)
+	switch {
+	case errs.KindOf(err) == errs.IsDir:
+		return c.readWholeFolder(m, f, room)
+	case err != nil:
 		return err
 	}
 	c.out = b[:from]
@@ -33,7 +29,26 @@ func tsread(c *conn, m *wire.Msg) error {
 	return nil
 }
 
-func (c *conn) readWholeFolder(m *wire.Msg, ref *fs.Ref, room int) error {
+// wholeFile appends the file. Where the fid's own is gone, without names, it is what
+// the fid's name leads to. The fid stays what it is: no qid tells the client of
+// another.
+func wholeFile(b []byte, ref *fs.Ref, names []string, room int) ([]byte, error) {
+	for {
+		b, err := macro.Get(b, ref, names, room)
+		if len(names) > 0 || errs.KindOf(err) != errs.NotFound {
+			return b, err
+		}
+		if ref = ref.Current(); ref == nil {
+			return b, err
+		}
+	}
+}
+
+func (c *conn) readWholeFolder(m *wire.Msg, f *fid, room int) error {
+	ref, err := macro.Find(f.ref, m.Names)
+	if err != nil {
+		return err
+	}
 	used, _, more, err := c.records(ref, 0, c.reserve(room))
 	if err != nil {
 		return err

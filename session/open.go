@@ -27,7 +27,7 @@ func (c *conn) open(tag uint16, f *fid, flags fs.Flags, rclose bool, t wire.Type
 	case f.ref.IsDir() && (flags&(fs.Write|fs.Trunc|fs.AppendTo) != 0 || rclose):
 		return errs.IsDir
 	}
-	h, err := f.ref.Open(flags)
+	h, err := f.openNow(flags)
 	if err != nil {
 		return err
 	}
@@ -38,6 +38,19 @@ func (c *conn) open(tag uint16, f *fid, flags fs.Flags, rclose bool, t wire.Type
 	}
 	c.answer(&wire.Msg{Type: t, Tag: tag, QID: f.ref.QID(), Iounit: c.iounit()})
 	return nil
+}
+
+// openNow opens what the fid is, or what its name leads to by now; but never does it
+// truncate an object that the client has not been told of.
+func (f *fid) openNow(flags fs.Flags) (h fs.Handle, err error) {
+	if flags&fs.Trunc != 0 {
+		return f.ref.Open(flags)
+	}
+	err = f.lookAt(func() error {
+		h, err = f.ref.Open(flags)
+		return err
+	})
+	return h, err
 }
 
 // countStream refuses a stream when as many are open as could wait. Each keeps

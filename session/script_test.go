@@ -33,7 +33,7 @@ import (
 //	NAME: gone             the connection ends here
 //	close NAME             the client hangs up; half NAME: it only stops sending
 //	together               messages are sent at once when "apart" comes
-//	put KEY VALUE, remove KEY, value KEY VALUE, drop   the first VM, as from elsewhere
+//	put KEY VALUE, rename KEY NAME, remove KEY, value KEY VALUE, drop   the first VM, as from elsewhere
 //	block, release         commits wait, and go on
 //	until FIGURE=N         waits for a figure of session.Stats
 //	log TEXT, nolog TEXT   the log has it, has it not
@@ -179,6 +179,8 @@ func (s *script) outside(word, name, value string) {
 	switch word {
 	case "put":
 		s.put(name, value)
+	case "rename":
+		s.do(&store.Intent{Kind: store.Set, Cell: s.store.Cell(vmOne), Name: name, NewName: value, By: "admin"})
 	case "remove":
 		s.do(&store.Intent{Kind: store.Remove, Cell: s.store.Cell(vmOne), Name: name, By: "admin"})
 	case "value":
@@ -337,7 +339,7 @@ func matches(want, got string) bool {
 		switch {
 		case x == "...":
 			return true
-		case i >= len(g), x != "*" && x != g[i] && !sameStart(x, g[i]):
+		case i >= len(g), x != "*" && x != g[i] && !sameStart(x, g[i]) && !sameFile(x, g[i]):
 			return false
 		}
 	}
@@ -348,4 +350,10 @@ func matches(want, got string) bool {
 func sameStart(want, got string) bool {
 	start, ok := strings.CutSuffix(want, `*"`)
 	return ok && strings.HasPrefix(got, start)
+}
+
+// sameFile compares a qid 0xTYPE.*.PATH with another, but for the version.
+func sameFile(want, got string) bool {
+	kind, path, ok := strings.Cut(want, ".*.")
+	return ok && strings.HasPrefix(got, kind+".") && strings.HasSuffix(got, "."+path)
 }

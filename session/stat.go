@@ -18,13 +18,28 @@ func tstat(c *conn, m *wire.Msg) error {
 		return err
 	}
 	st := &c.in.sc.st
-	if err := f.stat(st); err != nil {
+	if err := c.sess.stat(f, st); err != nil {
 		return err
 	}
 	r := wire.Msg{Type: wire.Rstat, Tag: m.Tag}
 	record(&r.Dir, st)
 	c.answer(&r)
 	return nil
+}
+
+// stat is what Tstat and Tgetattr tell of a fid. An object that is gone is told of as
+// long as the session has it open: Linux asks by the fid that it has looked up for
+// what a program has open, and reads no further than the length that it is told.
+// From then on the fid is what its name leads to.
+func (s *session) stat(f *fid, st *fs.Stat) error {
+	err := f.stat(st)
+	if err == nil || f.handle != nil || errs.KindOf(err) != errs.NotFound {
+		return err
+	}
+	if other := s.openOn(f); other != nil && other.stat(st) == nil {
+		return nil
+	}
+	return f.lookAt(func() error { return f.ref.Stat(st) })
 }
 
 // stat is the file's as its client sees it: with what this fid holds, if open.

@@ -79,7 +79,7 @@ func (f *fid) clunk(r *request) {
 	switch {
 	case f.rclose:
 		f.drop()
-		f.ref.Remove(func(error) { r.ended(nil) })
+		f.ref.RemoveThis(func(error) { r.ended(nil) })
 	case f.handle != nil:
 		f.handle.Clunk(f.ref.By(), r.ended)
 	default:

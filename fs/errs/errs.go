@@ -140,8 +140,17 @@ func New(k Kind, format string, args ...any) error {
 	return &Error{Kind: k, Detail: fmt.Sprintf(format, args...)}
 }
 
-// KindOf finds the kind of any error. An error that carries no Kind is IO.
+// KindOf finds the kind of any error. An error that carries no Kind is IO. It is
+// asked on the way of every read, so that it allocates only for what others wrapped.
 func KindOf(err error) Kind {
+	switch err := err.(type) {
+	case nil:
+		return IO
+	case Kind:
+		return err
+	case *Error:
+		return err.Kind
+	}
 	var k Kind
 	if errors.As(err, &k) {
 		return k

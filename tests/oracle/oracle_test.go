@@ -53,8 +53,8 @@ var exceptions = []exception{
 // answers an error where they stop half way); changes by an open folder's fid (it
 // refuses); names that are equal in a rename (it succeeds without the file); modes
 // and owners (it has none); locks; sizes and offsets past a value's limit.
-// Of a file that was removed we answer ESTALE to whatever would change it, while a
-// Unix file lives on without a name: see gone.
+// Of a file that was removed we answer ESTALE, or ENOENT where it is not open, to
+// whatever would change it, while a Unix file lives on without a name: see gone.
 
 // place is a fid as both servers must have it.
 type place struct {
@@ -179,7 +179,8 @@ func (w *world) gone(m, ours *wire.Msg) {
 	case wire.Tclunk, wire.Tread, wire.Tfsync, wire.Tgetattr, wire.Tremove, wire.Txattrwalk, wire.Twalk, wire.Treaddir:
 		return // each has its say in session's scripts
 	}
-	if ours.Type != wire.Rlerror || (errno != linux.ESTALE && errno != linux.EBADF && errno != linux.ENOTDIR) {
+	refusals := []linux.Errno{linux.ENOENT, linux.ESTALE, linux.EBADF, linux.ENOTDIR}
+	if ours.Type != wire.Rlerror || !slices.Contains(refusals, errno) {
 		w.t.Errorf("of a removed file: %s", ours)
 	}
 }
