@@ -50,6 +50,92 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
+var (
+	link    = regexp.MustCompile(`\]\(([^)#:]*)(#[^):]*)?\)`)
+	mention = regexp.MustCompile(`\bdocs/([a-z0-9/_.-]+\.(?:md|toml|service))(?:,\s+(?://\s+)?"([^"]+)")?`)
+)
+
+// TestReferences: links between the documents lead somewhere, and so does what code
+// and documents say of a page in docs/, with its section.
+func TestReferences(t *testing.T) {
+	root, err := daemon.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	links, mentions := 0, 0
+	err = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (path != root && strings.HasPrefix(d.Name(), ".") || path == filepath.Join(root, "bin")):
+			return filepath.SkipDir
+		case d.IsDir() || !slices.Contains([]string{".md", ".go", ".txt", ".sh"}, filepath.Ext(path)):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path, root+"/")
+		if filepath.Ext(path) == ".md" {
+			for _, m := range link.FindAllSubmatch(text, -1) {
+				links++
+				to := path
+				if len(m[1]) > 0 {
+					to = filepath.Join(filepath.Dir(path), string(m[1]))
+				}
+				if why := leads(to, string(m[2])); why != "" {
+					t.Errorf("%s: %s%s: %s", name, m[1], m[2], why)
+				}
+			}
+		}
+		for _, m := range mention.FindAllSubmatch(text, -1) {
+			mentions++
+			section := strings.Join(strings.Fields(strings.ReplaceAll(string(m[2]), "//", "")), " ")
+			if why := leads(filepath.Join(root, "docs", string(m[1])), anchor(section)); why != "" {
+				t.Errorf("%s: docs/%s, %q: %s", name, m[1], section, why)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if links < 20 || mentions < 20 {
+		t.Errorf("only %d links and %d mentions were looked at", links, mentions)
+	}
+}
+
+// leads says why there is no such page with such a section.
+func leads(page, section string) string {
+	text, err := os.ReadFile(page)
+	switch info, statErr := os.Stat(page); {
+	case statErr == nil && info.IsDir():
+		return ""
+	case err != nil:
+		return "it is not there"
+	case section == "":
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if heading, ok := strings.CutPrefix(line, "#"); ok && anchor(strings.TrimLeft(heading, "# ")) == section {
+			return ""
+		}
+	}
+	return "it has no such section"
+}
+
+var noAnchor = regexp.MustCompile(`[^a-z0-9 _-]`)
+
+// anchor is how a link names a heading, as GitHub does.
+func anchor(heading string) string {
+	heading = noAnchor.ReplaceAllString(strings.ToLower(strings.TrimSpace(heading)), "")
+	if heading == "" {
+		return ""
+	}
+	return "#" + strings.ReplaceAll(heading, " ", "-")
+}
+
 // goFile is a Go file or a pattern of some.
 var goFile = regexp.MustCompile(`[a-z0-9_*/]+\.go\b`)
 

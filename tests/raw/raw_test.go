@@ -8,7 +8,7 @@ import (
 )
 
 // TestGolden holds the builder to the frames that LING's, qp's and libstyxe's codecs
-// agree on (docs/protocol.md, "Messages"), so that it is a witness of its own.
+// agree on (docs/protocol.md, "Messages of 9P2000.e"), so that it is a witness of its own.
 func TestGolden(t *testing.T) {
 	for _, tt := range []struct {
 		frame []byte
