@@ -5,7 +5,7 @@ import "meta9/fs/vm"
 // EventType is the "type" of an event line.
 type EventType string
 
-// The types of events (DESIGN.md "The tree").
+// The types of events (docs/tree.md, "Events").
 const (
 	VMCreated      EventType = "vm-created"
 	VMChanged      EventType = "vm-changed"

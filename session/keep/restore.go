@@ -51,7 +51,7 @@ type restorer struct {
 // restore makes one fid what it was, or stale.
 func (r *restorer) restore(num uint32, f *fid) error {
 	if f.open && r.Dialect.Sessions() && f.qid.Version == 0 && f.qid.Type&p9.TypeDir == 0 {
-		f.stale = true // a stream (DESIGN.md: version 0), whose place in it nobody knows now
+		f.stale = true // a stream (qid.version 0: docs/tree.md), whose place in it nobody knows now
 		return nil
 	}
 	qid, err := r.place(num, f)
