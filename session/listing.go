@@ -9,8 +9,9 @@ import (
 // Listing is how far an open folder was read. A Tread may go on, begin anew at 0,
 // or repeat the last one, whose reply may have been lost with a transport.
 type Listing struct {
-	Last Place `json:"last"` // where the last Tread began
-	Next Place `json:"next"` // where the next goes on
+	Last Place `json:"last"`           // where the last Tread began
+	Next Place `json:"next"`           // where the next goes on
+	Most int   `json:"most,omitempty"` // the largest count of a Tread, in bytes
 }
 
 // Place is a point in a folder's stat records: the bytes before it, and the
@@ -33,6 +34,16 @@ func (l *Listing) at(off uint64) (Place, error) {
 	return Place{}, errs.BadOffset
 }
 
+// rest tells whether a Tread at off, which has no room for the next record, asks for
+// the rest of a buffer that it has read records into already. Linux does: v9fs
+// repeats Tread until its buffer of msize - 24 bytes is full or nothing comes, and
+// fails the whole read on an error (p9_client_read). It gets nothing then, and goes
+// on at the same offset with an empty buffer. A client with one fixed small count
+// must get the error: nothing would mean to it that it has read all.
+func (l *Listing) rest(off uint64, count int) bool {
+	return off > 0 && count < l.Most
+}
+
 // readFolder answers a Tread of a folder: whole stat records, as many as fit.
 // 9P2000.L has none, and Treaddir instead.
 func (c *conn) readFolder(tag uint16, f *fid, off uint64, count int) error {
@@ -47,10 +58,13 @@ func (c *conn) readFolder(tag uint16, f *fid, off uint64, count int) error {
 	if err != nil {
 		return err
 	}
-	if used == 0 && more {
+	f.listing.Most = max(f.listing.Most, count)
+	switch {
+	case used > 0 || !more:
+		f.listing.Last, f.listing.Next = from, Place{off + uint64(used), cookie}
+	case !f.listing.rest(off, count):
 		return errs.New(errs.Invalid, "count %d is too small for the next stat record", count)
 	}
-	f.listing = Listing{Last: from, Next: Place{off + uint64(used), cookie}}
 	c.answerRead(wire.Rread, tag, used, f.num, nil)
 	return nil
 }

@@ -182,7 +182,7 @@ func (s *script) outside(word, name, value string) {
 	case "rename":
 		s.do(&store.Intent{Kind: store.Set, Cell: s.store.Cell(vmOne), Name: name, NewName: value, By: "admin"})
 	case "remove":
-		s.do(&store.Intent{Kind: store.Remove, Cell: s.store.Cell(vmOne), Name: name, By: "admin"})
+		s.world.remove(name)
 	case "value":
 		if got := s.value(name); got != value {
 			s.fatalf("%s is %q", name, got)

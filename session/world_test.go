@@ -100,6 +100,12 @@ func (w *world) put(name, value string) {
 	w.do(&store.Intent{Kind: store.Put, Cell: w.store.Cell(vmOne), Name: name, Data: value, By: "admin"})
 }
 
+// remove takes a key of the first VM away.
+func (w *world) remove(name string) {
+	w.t.Helper()
+	w.do(&store.Intent{Kind: store.Remove, Cell: w.store.Cell(vmOne), Name: name, By: "admin"})
+}
+
 // value is a key of the first VM; "-" when there is none.
 func (w *world) value(name string) string {
 	e := w.store.Cell(vmOne).VM().Get(0, name)
