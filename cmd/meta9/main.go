@@ -19,8 +19,11 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	args := os.Args[1:]
-	if filepath.Base(os.Args[0]) == helperName {
+	switch filepath.Base(os.Args[0]) {
+	case helperName:
 		args = append([]string{helperName}, args...)
+	case vmadmName:
+		args = append([]string{"vm"}, args...)
 	}
 	code := run(ctx, args, os.Stdin, os.Stdout, os.Stderr)
 	stop()

@@ -23,7 +23,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"meta9": main, helperName: main}) }
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"meta9": main, helperName: main, vmadmName: main})
+}
 
 // The scripts run meta9 against a real meta9d. Beside testscript's own commands
 // they have

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -22,17 +24,57 @@ func newVM(a *app) *cobra.Command {
 		Use:   "vm COMMAND [ARG]...",
 		Short: "list, show, create, update and delete VMs",
 		Long:  "Manage VMs, on the host. What 'create' and 'update' take and 'get' gives has the shape\nof vmadm's payload.",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misused("which vm command? There are %s", commandNames(cmd))
+		Args:  cobra.ArbitraryArgs, // a command that is none
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch names := commandNames(cmd); {
+			case len(args) == 0:
+				return misused("which vm command? There are %s", names)
+			case slices.Contains(vmadmsOwn, args[0]):
+				return misused("%s: vmadm does this to zones and their disks, which meta9d has none of", args[0])
+			default:
+				hint := didYouMean(args[0], strings.Split(names, ", "))
+				if hint == "" {
+					hint = "; there are " + names
+				}
+				return misused("there is no vm command %q%s", args[0], hint)
+			}
 		},
 	}
 	for _, add := range []func(*app) *cobra.Command{
-		newVMList, newVMLookup, newVMGet, newVMEvents, newVMCreate, newVMUpdate, newVMDelete, newVMStart, newVMStop, newVMReboot,
+		newVMList, newVMLookup, newVMGet, newVMInfo, newVMEvents, newVMCreate, newVMUpdate, newVMDelete,
+		newVMStart, newVMStop, newVMReboot, newVMHelp,
 	} {
 		cmd.AddCommand(add(a))
 	}
+	for long, short := range map[string]string{"verbose": "v", "debug": "d"} {
+		cmd.PersistentFlags().BoolP(long, short, false, "for vmadm's users: there is no more to say")
+		_ = cmd.PersistentFlags().MarkHidden(long)
+	}
 	return cmd
+}
+
+// vmadmName is the name under which this program is `meta9 vm`.
+const vmadmName = "vmadm"
+
+// vmadmsOwn are vmadm's verbs that are not done here.
+var vmadmsOwn = []string{
+	"console", "create-snapshot", "delete-snapshot", "rollback-snapshot", "install", "kill", "receive", "recv", "reprovision", "send", "sysrq",
+}
+
+// newVMHelp is `meta9 vm help`: what --help says, for vmadm's users.
+func newVMHelp(*app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "say what the vm commands are, or how one is used",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Parent().Find(args)
+			if err != nil || len(rest) > 0 {
+				return misused("there is no vm command %q", args[0])
+			}
+			return about.Help()
+		},
+	}
 }
 
 // vmPath is where a VM's file is.
@@ -78,6 +120,7 @@ func (a *app) payload(file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	b = bytes.TrimPrefix(b, []byte("\ufeff")) // as some editors begin a file
 	var line bytes.Buffer
 	if err := json.Compact(&line, b); err != nil {
 		return nil, fmt.Errorf("%s: not JSON: %w", name, err)

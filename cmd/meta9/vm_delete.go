@@ -12,9 +12,11 @@ import (
 // newVMDelete is `meta9 vm delete`. It writes to the root's ctl, since the VM's own
 // goes with the VM.
 func newVMDelete(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:               "delete UUID",
+	cmd := &cobra.Command{
+		Use:               "delete [-F] UUID",
+		Aliases:           []string{"destroy"},
 		Short:             "delete a VM and its metadata",
+		Long:              "Delete a VM and its metadata. Its hypervisor, if it has one, runs on: stop it before.",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeUUID,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -31,4 +33,6 @@ func newVMDelete(a *app) *cobra.Command {
 			return about(uuid, err)
 		},
 	}
+	cmd.Flags().BoolP("force", "F", false, "for vmadm's users: a deletion asks nobody anyway")
+	return cmd
 }

@@ -23,7 +23,9 @@ var columns = map[string]column{
 	"boot_timestamp": {"BOOT_TIMESTAMP", 24}, "brand": {"BRAND", 14}, "cpu_cap": {"CPU_CAP", 7},
 	"cpu_shares": {"CPU_SHARE", 9}, "cpu_type": {"CPU_TYPE", 8}, "create_timestamp": {"CREATE_TIMESTAMP", 24},
 	"dns_domain": {"DOMAIN", 32}, "do_not_inventory": {"DNI", 5}, "docker": {"DOCKER", 6},
-	"firewall_enabled": {"FIREWALL_ENABLED", 16}, "hostname": {"HOSTNAME", 32}, "image_uuid": {"IMAGE_UUID", 36},
+	"exit_status": {"EXIT", 4}, "exit_timestamp": {"EXIT_TIMESTAMP", 24}, "firewall_enabled": {"FIREWALL_ENABLED", 16},
+	"flexible_disk_size": {"FLEX_DISK_SIZE", 14}, "free_space": {"FREE_SPACE", 14}, "hostname": {"HOSTNAME", 32},
+	"hvm": {"HVM", 5}, "image_uuid": {"IMAGE_UUID", 36},
 	"indestructible_delegated": {"INDESTR_DATA", 12}, "indestructible_zoneroot": {"INDESTR_ROOT", 12},
 	"ram": {"RAM", 7}, "max_locked_memory": {"MAX_LOCKED", 10}, "max_lwps": {"MAX_LWP", 7},
 	"max_physical_memory": {"MAX_PHYS", 8}, "max_swap": {"MAX_SWAP", 8}, "owner_uuid": {"OWNER_UUID", 36},
@@ -82,8 +84,11 @@ func readFilters(args []string, what string) ([]vminfo.Filter, error) {
 // types are what tables call the brands; any other is an OS.
 var types = map[string]string{"kvm": "KVM", "bhyve": "BHYV", "lx": "LX"}
 
-// listed is a VM as tables and filters have it: with a type, and with ram, which
-// zones say as max_physical_memory.
+// hvm are the brands that are machines, not zones.
+var hvm = []string{"kvm", "bhyve"}
+
+// listed is a VM as tables and filters have it: with a type and hvm, of the brand, and
+// with ram, which zones say as max_physical_memory.
 type listed ordjson.Members
 
 // member finds a member.
@@ -93,6 +98,13 @@ func (o listed) member(name string) (ordjson.Value, bool) {
 	case ok:
 	case name == "ram":
 		return ordjson.Members(o).Get("max_physical_memory")
+	case name == "hvm":
+		brand, there := ordjson.Members(o).Get("brand")
+		kind := ordjson.False
+		if slices.Contains(hvm, brand.Text) {
+			kind = ordjson.True
+		}
+		return ordjson.Value{Kind: kind}, there
 	case name == "type":
 		brand, there := ordjson.Members(o).Get("brand")
 		return ordjson.Value{Kind: ordjson.String, Text: cmp.Or(types[brand.Text], "OS")}, there
@@ -197,7 +209,7 @@ func members(fields ...string) []string {
 		switch name {
 		case "ram":
 			list = append(list, "max_physical_memory")
-		case "type":
+		case "type", "hvm":
 			list = append(list, "brand")
 		}
 	}

@@ -82,7 +82,7 @@ func (o listed) only(fields []string) ordjson.Members {
 			found = append(found, m)
 		}
 	}
-	for _, made := range []string{"type", "ram"} {
+	for _, made := range []string{"type", "hvm", "ram"} {
 		_, own := ordjson.Members(o).Get(made)
 		if v, ok := o.member(made); ok && !own && slices.Contains(fields, made) {
 			found = append(found, ordjson.Member{Name: made, Value: v})

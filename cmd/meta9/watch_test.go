@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	testVM  = "550e8400-e29b-41d4-a716-446655440000"
-	payload = `{"uuid": "` + testVM + `", "customer_metadata": {"motd": "hi!", "a/b": "x"}}`
+	testVM      = "550e8400-e29b-41d4-a716-446655440000"
+	testPayload = `{"uuid": "` + testVM + `", "customer_metadata": {"motd": "hi!", "a/b": "x"}}`
 )
 
 // world is a meta9d with one VM, and meta9 to use it.
@@ -29,7 +29,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, daemon: &daemon{program: buildDaemon(t)}, dir: t.TempDir()}
 	w.start()
 	t.Cleanup(func() { w.daemon.end(syscall.SIGKILL) })
-	w.must(payload, "vm", "create")
+	w.must(testPayload, "vm", "create")
 	return w
 }
 
