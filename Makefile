@@ -6,6 +6,7 @@ FUZZTIME ?= 20s
 FUZZLOG  ?= bin/fuzz.log
 FUZZJOBS ?= 2
 BENCH    ?=
+BASE     ?=
 SOAK     ?=
 SOAKTIME ?= 45m
 
@@ -74,9 +75,9 @@ fuzz: ## run every fuzz target for FUZZTIME (20s), FUZZJOBS (2) at a time; the l
 soak: ## one part of a long form of tests, SOAKTIME (45m) long; SOAK=NAME, alone it lists them
 	@cd tests && $(GO) run ./soak/run -time $(SOAKTIME) $(SOAK)
 
-bench: build ## measure meta9d beside other servers; BENCH="-rows read1,read64 -check" and so on
+bench: build ## measure meta9d beside other servers, and with BASE=COMMIT beside itself; BENCH="-rows read1,read64 -check"
 	cd tests && $(GO) build -o ../bin/bench ./bench
-	bin/bench -meta9d bin/meta9d $(BENCH)
+	bin/bench -meta9d bin/meta9d $(if $(BASE),-base $(BASE)) $(BENCH)
 
 bench-guest: ## cat in a guest 1,000 times: meta9d, diod, p9's server, QEMU's virtio-9p
 	cd tests && $(GO) test -run '^$$' -bench Cat -benchtime 1x -timeout 30m ./guest

@@ -78,3 +78,50 @@ func TestBarsNameEntries(t *testing.T) {
 		}
 	}
 }
+
+// What is compared is compared within a round: a machine that slows down in the
+// middle of a run says nothing of the commits.
+func TestBetter(t *testing.T) {
+	figures := func(values ...float64) (list []figure) {
+		for _, v := range values {
+			list = append(list, figure{value: v})
+		}
+		return list
+	}
+	if got := better(figures(100, 50, 9), figures(100, 100, 10), false); got != 0.9 {
+		t.Errorf("rates: %v", got)
+	}
+	if got := better(figures(100, 200, 10), figures(50, 100, 10), true); got != 0.5 {
+		t.Errorf("times: %v", got)
+	}
+}
+
+func TestJudgeBase(t *testing.T) {
+	r := row{name: "r", base: "echo", entries: []entry{theirs("echo", nil), ours("m", nil)}}
+	one := func(v float64) []figure { return []figure{{value: v}} }
+	m := medians(map[way]map[string][]figure{
+		{pinned: true}:             {"echo": one(10), "m": one(9)},
+		{pinned: true, base: true}: {"m": one(10)},
+		{}:                         {"echo": one(100), "m": one(120)},
+		{base: true}:               {"m": one(100)},
+	}, false, way{pinned: true})
+	got := r.judge(m, "abc", 0.95)
+	if len(got.Bars) != 1 || got.Bars[0].State != "MISSED" || got.Bars[0].Got != 0.9 {
+		t.Errorf("bars: %+v", got.Bars)
+	}
+	if len(got.Lines) != 3 || got.Lines[2].Entry != "m@abc" || got.Lines[2].Ratio != 1 || got.Lines[1].Unpinned != 120 || got.Lines[1].UnpinnedRatio != 1.2 {
+		t.Errorf("lines: %+v", got.Lines)
+	}
+}
+
+func TestWays(t *testing.T) {
+	b := &bench{options: options{pin: true}, other: &build{}}
+	first := b.ways(row{}, ours("m", nil), 0)
+	second := b.ways(row{}, ours("m", nil), 1)
+	if len(first) != 4 || len(second) != 4 || first[0] != second[3] || first[0].base == second[0].base {
+		t.Errorf("ways %v, then %v", first, second)
+	}
+	if got := b.ways(row{slow: true}, theirs("e", nil), 0); len(got) != 1 || got[0] != (way{}) {
+		t.Errorf("of a slow row of somebody else: %v", got)
+	}
+}

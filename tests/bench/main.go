@@ -7,6 +7,11 @@
 // take turns, so that a machine that slows down slows all of them. The load is
 // made of prepared bytes; no client library is in the hot loop.
 //
+// A load is measured with the server on one CPU and the load on another, and once
+// more unpinned; bars are about the pinned figures. With -base, the meta9d of
+// another commit takes its turns too, and a bar says how much slower this one may
+// be. Only ratios of one run mean anything.
+//
 // A row is a question (rows.go), a server is how a peer is started and spoken
 // to (servers.go), a load is how it is asked (load.go); a new row or a new
 // server is a new value in one of the two lists.
@@ -25,6 +30,9 @@ import (
 type options struct {
 	rows    string
 	only    string
+	base    string
+	least   float64
+	pin     bool
 	rounds  int
 	time    time.Duration
 	idle    time.Duration
@@ -65,8 +73,11 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.rows, "rows", "", "run only these rows, by commas: "+strings.Join(rowNames(), ","))
 	f.StringVar(&o.only, "only", "", "measure only the servers whose name has this in it, and judge no bar")
-	f.IntVar(&o.rounds, "rounds", 3, "rounds whose median is a figure")
-	f.DurationVar(&o.time, "time", time.Second, "how long one round loads one server")
+	f.StringVar(&o.base, "base", "", "compare with the meta9d of this commit, built in a git worktree")
+	f.Float64Var(&o.least, "least", 0.95, "with -base: the bar, how good an entry is to be beside what it was")
+	f.BoolVar(&o.pin, "pin", true, "measure each load with the server on one CPU and the load on another, and unpinned beside it")
+	f.IntVar(&o.rounds, "rounds", 7, "rounds whose median is a figure")
+	f.DurationVar(&o.time, "time", 500*time.Millisecond, "how long one round loads one server")
 	f.DurationVar(&o.idle, "idle", 30*time.Second, "how long idle connections stay idle before they are weighed")
 	f.BoolVar(&o.short, "short", false, "a smoke run: one short round, a tenth of the scale")
 	f.BoolVar(&o.check, "check", false, "exit 1 when a bar is missed")
@@ -98,11 +109,11 @@ func run(o options) (missed int, err error) {
 		if o.rows != "" && !slices.Contains(strings.Split(o.rows, ","), r.name) {
 			continue
 		}
-		figures, err := b.measure(r)
+		m, err := b.measure(r)
 		if err != nil {
 			return 0, fmt.Errorf("row %s: %w", r.name, err)
 		}
-		got := r.judge(figures)
+		got := r.judge(m, b.commit, b.least)
 		results = append(results, got)
 		got.print(os.Stdout)
 		missed += got.missed()

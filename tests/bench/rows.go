@@ -11,6 +11,8 @@ type row struct {
 	title   string
 	unit    string
 	base    string // the entry that others are shown as a ratio of; "" for none
+	slow    bool   // three rounds are enough, and nothing is pinned: it is about a process as a whole
+	less    bool   // a smaller figure is a better one
 	entries []entry
 	bars    []bar
 }
@@ -19,6 +21,15 @@ type row struct {
 type entry struct {
 	name    string
 	measure func(*bench) (figure, error)
+	ours    bool // it is about meta9d, so that another commit's can stand beside it
+}
+
+func ours(name string, measure func(*bench) (figure, error)) entry {
+	return entry{name, measure, true}
+}
+
+func theirs(name string, measure func(*bench) (figure, error)) entry {
+	return entry{name, measure, false}
 }
 
 // bar is what issues 2, 3 and 5 want of a row. at tells how far the figures got: got is
@@ -58,7 +69,8 @@ func rowNames() []string {
 
 // loaded is an entry that puts a load on a server.
 func loaded(name, server string, conns, depth int, p prepare) entry {
-	return entry{name, func(b *bench) (figure, error) { return b.load(server, conns, depth, p) }}
+	s, _ := serverOf(server) // b.load says what is wrong with it
+	return entry{name, func(b *bench) (figure, error) { return b.load(server, conns, depth, p) }, s.serve == nil}
 }
 
 // ratio is how a figure stands to another.
@@ -130,7 +142,7 @@ func durable() row {
 		entries: []entry{
 			loaded(one, sMeta9, 1, 1, byWrite),
 			loaded(many, sMeta9, 64, 1, byWrite),
-			{disk, (*bench).syncs},
+			theirs(disk, (*bench).syncs),
 		},
 		bars: []bar{
 			{entry: many, text: "times one connection", bound: 3, at: ratio(many, one)},
@@ -171,22 +183,48 @@ func (v verdict) String() string {
 	return fmt.Sprintf("%.2f %s, %s %g: %s", v.Got, v.Text, sign, v.Bound, v.State)
 }
 
-// judge holds a row's figures against its bars.
-func (r row) judge(f map[string]figure) result {
-	out := result{Row: r.name, Title: r.title, Unit: r.unit, Base: r.base}
-	for _, e := range r.entries {
-		if _, ok := f[e.name]; !ok {
-			continue
+// judge holds a row's figures against its bars, and against those of the commit
+// base, "" for none.
+func (r row) judge(m measured, base string, least float64) result {
+	f, u := m.figures[m.main], m.figures[way{}]
+	out := result{Row: r.name, Title: r.title, Unit: r.unit, Base: r.base, Pinned: m.main.pinned}
+	add := func(e string, w way) {
+		got, ok := m.figures[w][e]
+		if !ok {
+			return
 		}
-		l := line{Entry: e.name, Value: f[e.name].value, P50: f[e.name].p50, P99: f[e.name].p99}
-		if base := f[r.base].value; base != 0 {
-			l.Ratio = l.Value / base
+		l := line{Entry: e, Value: got.value, P50: got.p50, P99: got.p99}
+		if w.base {
+			l.Entry += "@" + base
+		}
+		if over := f[r.base].value; over != 0 {
+			l.Ratio = l.Value / over
+		}
+		if w.pinned {
+			l.Unpinned = m.figures[way{base: w.base}][e].value
+			if over := u[r.base].value; over != 0 {
+				l.UnpinnedRatio = l.Unpinned / over
+			}
 		}
 		out.Lines = append(out.Lines, l)
+	}
+	for _, e := range r.entries {
+		add(e.name, m.main)
+		add(e.name, way{pinned: m.main.pinned, base: true})
 	}
 	for _, b := range r.bars {
 		if len(f) == len(r.entries) {
 			out.Bars = append(out.Bars, b.judge(f))
+		}
+	}
+	for _, e := range r.entries {
+		if got, ok := m.ratios[m.main.pinned][e.name]; ok {
+			text := "times as good as " + base
+			if m.main.pinned {
+				text += fmt.Sprintf(" (unpinned %.2f)", m.ratios[false][e.name])
+			}
+			b := bar{entry: e.name, text: text, bound: least, at: func(map[string]figure) (float64, bool) { return got, true }}
+			out.Bars = append(out.Bars, b.judge(nil))
 		}
 	}
 	return out

@@ -33,8 +33,8 @@ func (b *bench) scaled(n int) int {
 // atMost is a row of one figure of meta9d that has an upper bound.
 func atMost(name, title, unit string, bound float64, measure func(*bench) (figure, error)) row {
 	return row{
-		name: name, title: title, unit: unit,
-		entries: []entry{{sMeta9, measure}},
+		name: name, title: title, unit: unit, slow: true, less: true,
+		entries: []entry{ours(sMeta9, measure)},
 		bars:    []bar{{entry: sMeta9, text: unit, most: true, bound: bound, at: value(sMeta9)}},
 	}
 }
@@ -95,7 +95,7 @@ func (b *bench) parkedRSS() (figure, error) {
 	if err != nil {
 		return figure{}, err
 	}
-	d, err := daemon.Start(daemon.Options{Bin: b.meta9d, Dir: dir, Config: parkedConfig})
+	d, err := daemon.Start(daemon.Options{Bin: b.build().meta9d, Dir: dir, Config: parkedConfig})
 	if err != nil {
 		return figure{}, err
 	}
@@ -130,7 +130,7 @@ func park(d *daemon.Daemon, key uint64) error {
 	if _, err := c.RPC(wire.Tsession, raw.NoTag, key); err == nil || !strings.Contains(err.Error(), "cannot recover") {
 		return fmt.Errorf("a new key: %w", err)
 	}
-	if err := c.Attach(0, ours.aname); err != nil {
+	if err := c.Attach(0, plainE.aname); err != nil {
 		return err
 	}
 	for fid := uint32(1); fid <= 3; fid++ {
@@ -150,15 +150,17 @@ func park(d *daemon.Daemon, key uint64) error {
 // scaleConfig switches the sockets of the VMs off.
 const scaleConfig = "[sockets]\nenabled = false\n"
 
-// scaleData gives a folder with the data of many VMs, made once a run.
+// scaleData gives a folder with the data of many VMs, made once a run and
+// build.
 func (b *bench) scaleData() (dir string, err error) {
-	if b.scale != "" {
-		return b.scale, nil
+	u := b.build()
+	if u.scale != "" {
+		return u.scale, nil
 	}
 	if dir, err = b.dirFor("scale"); err != nil {
 		return "", err
 	}
-	d, err := daemon.Start(daemon.Options{Bin: b.meta9d, Dir: dir, Config: scaleConfig})
+	d, err := daemon.Start(daemon.Options{Bin: b.build().meta9d, Dir: dir, Config: scaleConfig})
 	if err != nil {
 		return "", err
 	}
@@ -166,7 +168,7 @@ func (b *bench) scaleData() (dir string, err error) {
 	if err := b.createVMs(d); err != nil {
 		return "", err
 	}
-	b.scale = dir
+	u.scale = dir
 	return dir, d.Stop(time.Minute)
 }
 
@@ -206,7 +208,7 @@ func (b *bench) onScale(env ...string) (*daemon.Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	return daemon.Start(daemon.Options{Bin: b.meta9d, Dir: dir, Config: scaleConfig, Env: env})
+	return daemon.Start(daemon.Options{Bin: b.build().meta9d, Dir: dir, Config: scaleConfig, Env: env})
 }
 
 // startTime starts meta9d on many VMs.

@@ -39,11 +39,11 @@ type speech struct {
 }
 
 var (
-	plain = speech{version: "9P2000"}
-	linux = speech{version: "9P2000.L", linux: true}
-	ours  = speech{version: "9P2000.e", aname: "vms/" + benchVM + "/keys"}
-	oursL = speech{version: "9P2000.L", aname: ours.aname, linux: true}
-	none  = speech{}
+	plain  = speech{version: "9P2000"}
+	linux  = speech{version: "9P2000.L", linux: true}
+	plainE = speech{version: "9P2000.e", aname: "vms/" + benchVM + "/keys"}
+	oursL  = speech{version: "9P2000.L", aname: plainE.aname, linux: true}
+	none   = speech{}
 )
 
 // The servers. Their files are the same.
@@ -62,7 +62,7 @@ const (
 
 var servers = []server{
 	{sEcho, peers.Echo, none},
-	{sMeta9, nil, ours},
+	{sMeta9, nil, plainE},
 	{sMeta9L, nil, oursL},
 	{sMdata, nil, none},
 	{sStatic, peers.Static, linux},
@@ -117,16 +117,22 @@ func (b *bench) start(name string) (*instance, error) {
 		return nil, err
 	}
 	socket := filepath.Join(dir, "socket")
-	p, err := proc.Start(exec.Command(self, "-serve", name, "-socket", socket), 20*time.Second)
-	return &instance{server: s, proc: p, socket: socket}, err
+	in := &instance{server: s, socket: socket}
+	return in, b.serving(func() (err error) {
+		in.proc, err = proc.Start(exec.Command(self, "-serve", name, "-socket", socket), 20*time.Second)
+		return err
+	})
 }
 
 // benchVM is the VM whose keys are the files.
 const benchVM = "11111111-1111-4111-8111-111111111111"
 
 func (b *bench) startMeta9(s server, dir string) (*instance, error) {
-	d, err := daemon.Start(daemon.Options{Bin: b.meta9d, Dir: dir})
-	if err != nil {
+	var d *daemon.Daemon
+	if err := b.serving(func() (err error) {
+		d, err = daemon.Start(daemon.Options{Bin: b.build().meta9d, Dir: dir})
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	in := &instance{server: s, proc: d.Proc, socket: d.Admin(), daemon: d}

@@ -12,12 +12,13 @@ import (
 
 // result is a row with its figures, as it is printed and written as JSON.
 type result struct {
-	Row   string    `json:"row"`
-	Title string    `json:"title"`
-	Unit  string    `json:"unit"`
-	Base  string    `json:"base,omitempty"` // what ratios are of
-	Lines []line    `json:"figures"`
-	Bars  []verdict `json:"bars"`
+	Row    string    `json:"row"`
+	Title  string    `json:"title"`
+	Unit   string    `json:"unit"`
+	Base   string    `json:"base,omitempty"` // what ratios are of
+	Pinned bool      `json:"pinned"`         // server and load had a CPU each
+	Lines  []line    `json:"figures"`
+	Bars   []verdict `json:"bars"`
 }
 
 // line is the median figure of one entry.
@@ -27,6 +28,9 @@ type line struct {
 	P50   time.Duration `json:"p50_ns,omitempty"`
 	P99   time.Duration `json:"p99_ns,omitempty"`
 	Ratio float64       `json:"ratio,omitempty"`
+
+	Unpinned      float64 `json:"unpinned,omitempty"` // Value and Ratio where nothing was pinned
+	UnpinnedRatio float64 `json:"unpinned_ratio,omitempty"`
 }
 
 func (r result) missed() (n int) {
@@ -49,9 +53,17 @@ func (r result) print(w io.Writer) {
 	if r.Base != "" && r.Lines[0].Ratio != 0 {
 		ratio = "of " + r.Base
 	}
-	fmt.Fprintf(t, "\t%s\tp50\tp99\t%s\t\n", r.Unit, ratio)
+	fmt.Fprintf(t, "\t%s\tp50\tp99\t%s\t", r.Unit, ratio)
+	if r.Pinned {
+		fmt.Fprintf(t, "unpinned\t%s\t", ratio)
+	}
+	fmt.Fprintln(t)
 	for _, l := range r.Lines {
-		fmt.Fprintf(t, "%s\t%.*f\t%s\t%s\t%s\t\n", l.Entry, decimals(l.Value), l.Value, short(l.P50), short(l.P99), optional(l.Ratio))
+		fmt.Fprintf(t, "%s\t%.*f\t%s\t%s\t%s\t", l.Entry, decimals(l.Value), l.Value, short(l.P50), short(l.P99), optional(l.Ratio))
+		if r.Pinned {
+			fmt.Fprintf(t, "%.*f\t%s\t", decimals(l.Unpinned), l.Unpinned, optional(l.UnpinnedRatio))
+		}
+		fmt.Fprintln(t)
 	}
 	t.Flush()
 	for _, v := range r.Bars {

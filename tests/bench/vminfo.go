@@ -12,8 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
-
-	"meta9/tests/daemon"
 )
 
 // lists are the rows about all VMs at once: 10,000 of 100 keys.
@@ -21,13 +19,13 @@ func lists() []row {
 	const list, curl, vms, ready = "meta9 vm list", "curl /vms", "GET /vms", "net/http, ready-made"
 	return []row{
 		{
-			name: "vmlist", title: "meta9 vm list beside curl /vms, 10,000 VMs (a tenth if -short)", unit: "s", base: curl,
-			entries: []entry{{list, (*bench).vmList}, {curl, (*bench).curlVMs}},
+			name: "vmlist", title: "meta9 vm list beside curl /vms, 10,000 VMs (a tenth if -short)", unit: "s", base: curl, slow: true, less: true,
+			entries: []entry{ours(list, (*bench).vmList), ours(curl, (*bench).curlVMs)},
 			bars:    []bar{{entry: list, text: "times curl /vms", most: true, bound: 1.5, at: ratio(list, curl)}},
 		},
 		{
-			name: "vms", title: "GET /vms of 10,000 VMs (a tenth if -short) beside net/http serving the same bytes", unit: "MB/s", base: ready,
-			entries: []entry{{vms, (*bench).getVMs}, {ready, (*bench).getReadyMade}},
+			name: "vms", title: "GET /vms of 10,000 VMs (a tenth if -short) beside net/http serving the same bytes", unit: "MB/s", base: ready, slow: true,
+			entries: []entry{ours(vms, (*bench).getVMs), theirs(ready, (*bench).getReadyMade)},
 			bars:    []bar{{entry: vms, text: "of net/http", bound: 0.5, at: ratio(vms, ready)}},
 		},
 	}
@@ -35,7 +33,7 @@ func lists() []row {
 
 // manyVMs is a meta9d on many VMs, which the row's entries share.
 func (b *bench) manyVMs() (*instance, error) {
-	const name = "many VMs"
+	name := b.key("many VMs")
 	if in := b.running[name]; in != nil {
 		return in, nil
 	}
@@ -77,12 +75,11 @@ func (b *bench) vmList() (figure, error) {
 	if err != nil {
 		return figure{}, err
 	}
-	if b.meta9 == "" {
-		if b.meta9, err = daemon.Build(b.tmp, "meta9"); err != nil {
-			return figure{}, err
-		}
+	meta9, err := b.build().client()
+	if err != nil {
+		return figure{}, err
 	}
-	return b.command("22222222-2222-4222-", b.meta9, "--addr", in.daemon.Admin(), "vm", "list")
+	return b.command("22222222-2222-4222-", meta9, "--addr", in.daemon.Admin(), "vm", "list")
 }
 
 func (b *bench) curlVMs() (figure, error) {

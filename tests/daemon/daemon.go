@@ -43,6 +43,11 @@ func Build(dir, command string, flags ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return BuildIn(root, dir, command, flags...)
+}
+
+// BuildIn is Build of the source tree at root.
+func BuildIn(root, dir, command string, flags ...string) (string, error) {
 	bin := filepath.Join(dir, command)
 	args := append([]string{"build", "-trimpath", "-o", bin}, flags...)
 	cmd := exec.Command("go", append(args, "./cmd/"+command)...)
