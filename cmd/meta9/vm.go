@@ -21,10 +21,11 @@ import (
 // newVM is `meta9 vm` and what is below it.
 func newVM(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "vm COMMAND [ARG]...",
-		Short: "list, show, create, update and delete VMs",
-		Long:  "Manage VMs, on the host. What 'create' and 'update' take and 'get' gives has the shape\nof vmadm's payload.",
-		Args:  cobra.ArbitraryArgs, // a command that is none
+		Use:                "vm COMMAND [ARG]...",
+		Short:              "list, show, create, update and delete VMs",
+		Long:               "Manage VMs, on the host. What 'create' and 'update' take and 'get' gives has the shape\nof vmadm's payload.",
+		Args:               cobra.ArbitraryArgs, // a command that is none, with its flags
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch names := commandNames(cmd); {
 			case len(args) == 0:

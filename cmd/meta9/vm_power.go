@@ -97,12 +97,14 @@ type power struct {
 func (a *app) newPower(use, success string, do func(*power, context.Context) error) *cobra.Command {
 	return &cobra.Command{
 		Use:               use,
-		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeUUID,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			uuid, err := uuidArg(cmd, args)
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
+			case len(args) > 1:
+				return misused("%s takes nothing more, not %q: what a VM boots from is for its QEMU's command line", cmd.Name(), args[1])
 			}
 			said := success + " " + uuid
 			err = a.inTime(cmd, func(ctx context.Context, c *client.Client) error {
