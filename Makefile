@@ -63,7 +63,7 @@ unit: cc ## the tests of every package, with the race detector
 	$(GO) test -race -count=1 -timeout 20m ./...
 
 blackbox: cc ## foreign clients, kill -9, strace, attacks: against the real meta9d
-	cd tests && $(GO) test -count=1 -timeout 5m ./bench ./raw ./arrow ./soak/... ./vminfo
+	cd tests && $(GO) test -count=1 -timeout 5m ./apt ./bench ./raw ./arrow ./soak/... ./vminfo
 	cd tests && META9_TEST_RACE=1 $(GO) test -count=1 -timeout 30m -p 1 ./interop ./oracle ./hostile ./durability ./mdata ./qmp
 
 test-guest: ## a real Linux kernel in QEMU mounts the real meta9d

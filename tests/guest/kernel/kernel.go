@@ -25,6 +25,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"meta9/tests/apt"
 	"meta9/tests/testenv"
 )
 
@@ -35,7 +36,7 @@ const Default = "bookworm"
 var Suites = []string{"bullseye", "bookworm", "trixie", "forky", "sid"}
 
 // ErrGone: Debian's mirror serves that suite no more.
-var ErrGone = errors.New("no longer served")
+var ErrGone = apt.ErrGone
 
 // Kernel is a kernel in the cache.
 type Kernel struct {
@@ -142,7 +143,7 @@ func temporary(beside string, do func(dir string) error) error {
 // fetchKernel fills dir with the newest kernel of a suite.
 func fetchKernel(dir, name string) error {
 	return temporary(dir, func(root string) error {
-		a, err := suite(root, name)
+		a, err := apt.Open(root, name)
 		if err != nil {
 			return err
 		}
@@ -150,7 +151,7 @@ func fetchKernel(dir, name string) error {
 		if err != nil {
 			return err
 		}
-		archives, err := a.fetch(names)
+		archives, err := a.Fetch(names)
 		if err != nil {
 			return err
 		}
@@ -161,10 +162,10 @@ func fetchKernel(dir, name string) error {
 // kernelPackages are the packages of the kernel that linux-image-amd64 stands for.
 // Since 7.2 the one that is named after the image is empty, and the image and the
 // modules are in others.
-func kernelPackages(a *apt) ([]string, error) {
+func kernelPackages(a *apt.Suite) ([]string, error) {
 	var names []string
 	for next := []string{"linux-image-amd64"}; len(next) > 0; next = next[1:] {
-		deps, err := a.depends(next[0])
+		deps, err := a.Depends(next[0])
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"meta9/tests/apt"
 )
 
 // Programs is a folder with what guests run of Debian's, of the default suite: the
@@ -15,11 +17,11 @@ import (
 func Programs() (string, error) {
 	return cached("programs", func(dir string) error {
 		return temporary(dir, func(root string) error {
-			a, err := suite(root, Default)
+			a, err := apt.Open(root, Default)
 			if err != nil {
 				return err
 			}
-			archives, err := a.fetch(programPackages)
+			archives, err := a.Fetch(programPackages)
 			if err != nil {
 				return err
 			}

@@ -1,4 +1,7 @@
-package kernel
+// Package apt fetches Debian's packages of any suite, with lists and archives in a
+// folder of its own: it neither reads nor changes what the machine knows of packages.
+// A Suite is used by one goroutine.
+package apt
 
 import (
 	"errors"
@@ -14,15 +17,18 @@ import (
 // debian-archive-keyring.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// apt is apt-get(8) with lists, sources and archives of its own in dir: it neither
-// reads nor changes what the machine knows of packages. apt itself holds each
-// archive against the hashes in the lists, and those against Debian's signature.
-type apt struct{ dir string }
+// ErrGone: Debian's mirror serves that suite no more.
+var ErrGone = errors.New("no longer served")
 
-// newApt makes dir and fetches the lists that the lines of a sources.list name. The
+// Suite is apt-get(8) with lists, sources and archives of its own in a folder. apt
+// itself holds each archive against the hashes in the lists, and those against
+// Debian's signature.
+type Suite struct{ dir string }
+
+// open makes dir and fetches the lists that the lines of a sources.list name. The
 // error is ErrGone where a mirror has no such suite any more.
-func newApt(dir, lines string) (*apt, error) {
-	a := &apt{dir}
+func open(dir, lines string) (*Suite, error) {
+	a := &Suite{dir}
 	for _, sub := range []string{"state/lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err
@@ -57,7 +63,7 @@ var (
 )
 
 // run runs one of apt's programs and gives all that it says.
-func (a *apt) run(program string, args ...string) (string, error) {
+func (a *Suite) run(program string, args ...string) (string, error) {
 	var argv []string
 	for _, o := range []string{
 		"Dir::State=" + filepath.Join(a.dir, "state"),
@@ -82,8 +88,8 @@ func (a *apt) run(program string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// depends are the packages that a package depends on.
-func (a *apt) depends(name string) ([]string, error) {
+// Depends are the packages that a package depends on.
+func (a *Suite) Depends(name string) ([]string, error) {
 	out, err := a.run("apt-cache", "depends", "--no-recommends", "--no-suggests", name)
 	if err != nil {
 		return nil, fmt.Errorf("what %s depends on: %w\n%s", name, err, out)
@@ -97,8 +103,8 @@ func (a *apt) depends(name string) ([]string, error) {
 
 var dependency = regexp.MustCompile(`(?m)^ [ |](?:Pre)?Depends: (\S+)$`)
 
-// fetch downloads packages and gives the paths of the archives.
-func (a *apt) fetch(names []string) ([]string, error) {
+// Fetch downloads packages and gives the paths of the archives.
+func (a *Suite) Fetch(names []string) ([]string, error) {
 	out, err := a.run("apt-get", append([]string{"download", "-q"}, names...)...)
 	if err != nil {
 		return nil, fmt.Errorf("downloading %s: %w\n%s", strings.Join(names, " "), err, out)
@@ -106,13 +112,25 @@ func (a *apt) fetch(names []string) ([]string, error) {
 	return filepath.Glob(filepath.Join(a.dir, "*.deb"))
 }
 
-// suite is an apt in dir for a suite of Debian's.
-func suite(dir, name string) (*apt, error) {
+// FetchAll downloads packages and all that they need to run, down to the C library, and
+// gives the paths of the archives.
+func (a *Suite) FetchAll(names ...string) ([]string, error) {
+	args := []string{"install", "-q", "-y", "--download-only", "--no-install-recommends"}
+	out, err := a.run("apt-get", append(args, names...)...)
+	if err != nil {
+		return nil, fmt.Errorf("downloading %s and what they need: %w\n%s", strings.Join(names, " "), err, out)
+	}
+	return filepath.Glob(filepath.Join(a.dir, "cache/archives/*.deb"))
+}
+
+// Open is a suite of Debian's by its name, with all that is fetched of it in dir, which
+// is made. The error is ErrGone where it is not served any more.
+func Open(dir, name string) (*Suite, error) {
 	lines, err := sources(name)
 	if err != nil {
 		return nil, err
 	}
-	return newApt(dir, lines)
+	return open(dir, lines)
 }
 
 // sources are the lines of a sources.list for a suite. Its mirrors are those that
@@ -124,7 +142,7 @@ func sources(name string) (string, error) {
 	}
 	main, security := mirrors(string(out))
 	if main == "" {
-		return "", errors.New("this machine's apt has no mirror of Debian; a kernel needs one")
+		return "", errors.New("this machine's apt has no mirror of Debian")
 	}
 	line := func(mirror, suite string) string {
 		return fmt.Sprintf("deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirror, suite)
