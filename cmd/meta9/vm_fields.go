@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"regexp"
 	"slices"
 	"strconv"
@@ -132,8 +133,8 @@ func (o listed) word(field string) string {
 }
 
 // matches tells whether all filters let the VM through.
-func (o listed) matches(filters []vminfo.Filter) bool {
-	return vminfo.Query{Filters: filters}.Match(o.member)
+func (o listed) matches(ctx context.Context, filters []vminfo.Filter) bool {
+	return vminfo.Query{Filters: filters}.Match(ctx, o.member)
 }
 
 // sortKey is what a VM is sorted by in one field. What is missing is greater than

@@ -42,7 +42,7 @@ VM does not say is a dash. type is made of the brand; ram is in MiB.`,
 			if err != nil {
 				return err
 			}
-			vms = slices.DeleteFunc(vms, func(o listed) bool { return !o.matches(filters) })
+			vms = slices.DeleteFunc(vms, func(o listed) bool { return !o.matches(cmd.Context(), filters) })
 			sortVMs(vms, sort)
 			opt.colours = a.coloured()
 			_, err = a.term.Write(opt.table(order, vms))

@@ -39,7 +39,7 @@ members. With -1 it fails unless there is just one.`,
 			if err != nil {
 				return err
 			}
-			vms = slices.DeleteFunc(vms, func(o listed) bool { return !o.matches(filters) })
+			vms = slices.DeleteFunc(vms, func(o listed) bool { return !o.matches(cmd.Context(), filters) })
 			switch {
 			case unique && len(vms) != 1:
 				return vmadmError{code: exitFailed, text: fmt.Sprintf("Requested unique lookup but found %d results.", len(vms))}

@@ -1,9 +1,11 @@
 package vminfo
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +22,15 @@ type Query struct {
 
 // fieldsParam is the parameter that is no Filter.
 const fieldsParam = "fields"
+
+// What a query may ask for, since whoever asks may be a page in somebody's browser. A
+// pattern costs its length and its steps for each byte of text that it looks at.
+const (
+	maxFilters  = 16
+	maxPattern  = 1024     // bytes
+	maxSteps    = 512      // of a pattern's program: "a{500}" has 500
+	maxSearched = 64 << 10 // bytes of a value that a pattern looks at
+)
 
 // ParseQuery reads the part of a URL after the question mark. The error says which
 // parameter is wrong.
@@ -39,7 +50,9 @@ func ParseQuery(raw string) (Query, error) {
 			if err != nil {
 				return q, err
 			}
-			q.Filters = append(q.Filters, f)
+			if q.Filters = append(q.Filters, f); len(q.Filters) > maxFilters {
+				return q, fmt.Errorf("more than %d filters", maxFilters)
+			}
 		}
 	}
 	return q, nil
@@ -60,10 +73,11 @@ func (q Query) String() string {
 	return values.Encode()
 }
 
-// Match tells whether all filters let the VM through.
-func (q Query) Match(of Members) bool {
+// Match tells whether all filters let the VM through. It gives up, and tells false,
+// when ctx has ended.
+func (q Query) Match(ctx context.Context, of Members) bool {
 	for i := range q.Filters {
-		if !q.Filters[i].Match(of) {
+		if !q.Filters[i].Match(ctx, of) {
 			return false
 		}
 	}
@@ -79,7 +93,8 @@ func (q Query) Wants(member string) bool {
 type Members func(name string) (ordjson.Value, bool)
 
 // Filter is one condition, vmadm's: KEY=VALUE or KEY=~REGEXP, where REGEXP takes
-// no notice of case. KEY is the path that Find takes.
+// no notice of case and looks at the first 64 KiB of a value. KEY is the path that
+// Find takes.
 type Filter struct {
 	Key   string
 	value string
@@ -94,20 +109,47 @@ func NewFilter(key, value string) (Filter, error) {
 	if !ok {
 		return f, nil
 	}
-	re, err := regexp.Compile("(?i)" + expr)
+	if len(expr) > maxPattern {
+		return f, fmt.Errorf("%s: a regular expression of %d bytes; %d are allowed", key, len(expr), maxPattern)
+	}
+	tree, err := syntax.Parse("(?i)"+expr, syntax.Perl)
 	if err != nil {
 		return f, fmt.Errorf("%s: %q is no regular expression: %w", key, expr, err)
 	}
-	f.re = re
-	return f, nil
+	if n := steps(tree); n > maxSteps {
+		return f, fmt.Errorf("%s: the regular expression is too large: it has %d steps, with its repetitions counted; %d are allowed", key, n, maxSteps)
+	}
+	f.re, err = regexp.Compile("(?i)" + expr)
+	return f, err
 }
 
-// Match tells whether a value at the Filter's path is the one it asks for.
-func (f *Filter) Match(of Members) bool {
+// steps is about how many instructions a pattern is compiled to, which is not known
+// before they are made: a repetition repeats what is in it.
+func steps(re *syntax.Regexp) int {
+	const most = 1 << 20 // what is more is as bad
+	n := 1
+	if re.Op == syntax.OpLiteral {
+		n = len(re.Rune)
+	}
+	for _, sub := range re.Sub {
+		n = min(n+steps(sub), most)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return min(n, most)
+}
+
+// Match tells whether a value at the Filter's path is the one it asks for. It gives
+// up, and tells false, when ctx has ended.
+func (f *Filter) Match(ctx context.Context, of Members) bool {
 	return Find(of, f.Key, func(v ordjson.Value) bool {
+		if ctx.Err() != nil {
+			return false
+		}
 		text := Text(v)
 		if f.re != nil {
-			return f.re.MatchString(text)
+			return f.re.MatchString(text[:min(len(text), maxSearched)])
 		}
 		return v.Kind != ordjson.Null && text == f.value
 	})

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -33,6 +34,20 @@ func (a Access) admits(host string) bool {
 	}
 	asked = asked.Unmap()
 	return at.IsUnspecified() || asked == at || at.IsLoopback() && asked.IsLoopback()
+}
+
+// foreign tells whether a browser makes the request for a page of another origin: it
+// says so by Sec-Fetch-Site (W3C, Fetch Metadata), and by Origin (RFC 6454) where the
+// page could read the answer. A page that somebody opens by its address is no such
+// page, and other clients send neither.
+func foreign(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "none", "same-origin":
+	default:
+		return true
+	}
+	origin := r.Header.Get("Origin")
+	return origin != "" && origin != "http://"+r.Host
 }
 
 // isOwnName tells whether the name is this machine's, with its domain or without.

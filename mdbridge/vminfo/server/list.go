@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -15,7 +16,7 @@ import (
 )
 
 // serveVMs answers with the array of VMs, or those that the query lets through.
-func (s *Server) serveVMs(w http.ResponseWriter, r *http.Request, a Access) {
+func (s *Server) serveVMs(w http.ResponseWriter, r *http.Request, a *entrance) {
 	q, err := vminfo.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
@@ -25,7 +26,7 @@ func (s *Server) serveVMs(w http.ResponseWriter, r *http.Request, a Access) {
 		s.serveSome(w, r, a, q)
 		return
 	}
-	l := s.list(a)
+	l := s.list(a.Access)
 	defer l.release()
 	if matches(w, r, l.tag) {
 		return
@@ -33,29 +34,65 @@ func (s *Server) serveVMs(w http.ResponseWriter, r *http.Request, a Access) {
 	if l.body != nil {
 		w.Header().Set("Content-Length", strconv.Itoa(l.body.size))
 	}
-	out := newWriter(w, s.cfg.Limits.Patience)
-	out.limit(listTime)
-	_ = l.each(out.write) // who went away has no use for the rest
+	s.send(w, r, a, l)
 }
 
-// listTime is how long a client may take to take a list: it keeps the VMs as they
-// were in memory.
-const listTime = 10 * time.Minute
-
-// serveSome answers a query.
-func (s *Server) serveSome(w http.ResponseWriter, r *http.Request, a Access, q vminfo.Query) {
-	var l list
-	s.cfg.Store.Snapshot(func(rows []*vm.VM, rev uint64) { l = list{rows: rows, access: a, query: q} })
+// serveSome answers a query. Its filters are tried first, in a bounded time, so that
+// no VM that is not asked for is kept while the client reads.
+func (s *Server) serveSome(w http.ResponseWriter, r *http.Request, a *entrance, q vminfo.Query) {
+	l := &list{access: a.Access, query: q}
+	s.cfg.Store.Snapshot(func(rows []*vm.VM, rev uint64) { l.rows = rows })
 	if matches(w, r, s.tag(l.rows)) {
 		return
 	}
-	out := newWriter(w, s.cfg.Limits.Patience)
-	out.limit(listTime)
-	_ = l.each(out.write)
+	if q.Filters != nil && !s.filter(w, r, a, l) {
+		return
+	}
+	s.send(w, r, a, l)
+}
+
+// filter leaves in l the VMs that all filters let through. Where they take too long it
+// answers the request itself, and is false.
+func (s *Server) filter(w http.ResponseWriter, r *http.Request, a *entrance, l *list) bool {
+	done, ok := s.turn(w, r, a.queries, 1)
+	if !ok {
+		return false
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(r.Context(), queryTime)
+	defer cancel()
+	var some []*vm.VM
+	for _, m := range l.rows {
+		if l.query.Match(ctx, seen(m, a.Internal).Member) {
+			some = append(some, m)
+		}
+	}
+	l.rows = some
+	if ctx.Err() != nil {
+		w.Header().Del("ETag")
+		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("the filters of this query take over %v; simpler ones, please", queryTime))
+		return false
+	}
+	return true
+}
+
+// send sends the text of a list. A text that is made on the way takes as much memory as
+// its largest VM.
+func (s *Server) send(w http.ResponseWriter, r *http.Request, a *entrance, l *list) {
+	if l.body == nil {
+		sem, n := a.room(max(answerBytes(l.rows...), listBytes))
+		done, ok := s.turn(w, r, sem, n)
+		if !ok {
+			return
+		}
+		defer done()
+	}
+	out := newAnswer(w, s.cfg.Limits.Patience)
+	_ = l.each(out.write) // who went away has no use for the rest
 }
 
 // serveVM answers with one VM.
-func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, a Access, name string) {
+func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, a *entrance, name string) {
 	m := seen(s.find(name), a.Internal)
 	if m == nil {
 		fail(w, http.StatusNotFound, "VM Not Found: "+name)
@@ -64,7 +101,15 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, a Access, name 
 	if matches(w, r, fmt.Sprintf(`"%s-%d-%d"`, s.nonce, m.ID, m.Rev)) {
 		return
 	}
-	reply(w, m.AppendJSON(nil, false))
+	sem, n := a.room(answerBytes(m))
+	done, ok := s.turn(w, r, sem, n)
+	if !ok {
+		return
+	}
+	defer done()
+	body := m.AppendJSON(nil, false)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_ = newAnswer(w, s.cfg.Limits.Patience).write(body)
 }
 
 // find is the VM of that name, or nil. Nearly always it is the uuid.
@@ -161,9 +206,6 @@ func (l *list) render(size int, fn func([]byte) error) error {
 	some := false
 	for _, m := range l.rows {
 		m = seen(m, l.access.Internal)
-		if !l.query.Match(m.Member) {
-			continue
-		}
 		if some {
 			b = append(b, ',')
 		}

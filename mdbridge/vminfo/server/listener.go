@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,7 +20,7 @@ type listener struct {
 	agent   string
 	created time.Time
 	out     *writer
-	access  Access
+	*entrance
 	withRev bool // it said since=
 	dropped bool // it was too slow
 
@@ -28,7 +29,7 @@ type listener struct {
 }
 
 // serveEvents streams until the client goes, is dropped, or the daemon ends.
-func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, a Access) {
+func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, a *entrance) {
 	since, given, err := parseSince(r)
 	if err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
@@ -36,7 +37,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, a Access) {
 	}
 	li := &listener{
 		id: vm.NewUUID(), agent: r.UserAgent(), created: s.cfg.Now(),
-		out: newWriter(w, s.cfg.Limits.Patience), access: a, withRev: given, rev: since,
+		out: newWriter(w, s.cfg.Limits.Patience), entrance: a, withRev: given, rev: since,
 	}
 	if !s.feed.enter(li) {
 		s.refused.Add(1)
@@ -44,7 +45,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, a Access) {
 		return
 	}
 	defer s.feed.leave(li)
-	if err := s.stream(li, r.Context().Done()); errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := s.stream(r.Context(), li); errors.Is(err, os.ErrDeadlineExceeded) {
 		li.dropped = true
 	}
 }
@@ -65,9 +66,9 @@ func parseSince(r *http.Request) (rev uint64, given bool, err error) {
 
 // stream sends the snapshot, unless the client has one that can be gone on from,
 // and then every line.
-func (s *Server) stream(li *listener, gone <-chan struct{}) error {
+func (s *Server) stream(ctx context.Context, li *listener) error {
 	if !li.withRev || li.rev == 0 || !s.feed.keeps(li.rev, s.cfg.Store.Rev()) {
-		if err := s.sendReady(li); err != nil {
+		if err := s.sendReady(ctx, li); err != nil {
 			return err
 		}
 	}
@@ -84,7 +85,7 @@ func (s *Server) stream(li *listener, gone <-chan struct{}) error {
 			if err = li.out.flush(); err == nil {
 				select {
 				case <-changed:
-				case <-gone:
+				case <-ctx.Done():
 					return nil
 				case <-s.closing:
 					return nil
@@ -99,7 +100,7 @@ func (s *Server) stream(li *listener, gone <-chan struct{}) error {
 
 // send sends one line, if it says anything to this listener.
 func (li *listener) send(l *line) error {
-	text := l.text(li.access.Internal)
+	text := l.text(li.Internal)
 	if text == nil {
 		return nil
 	}
@@ -115,16 +116,25 @@ const readyTime = time.Minute
 
 // sendReady sends the snapshot: all VMs as one JSON string, which is made on the
 // way. What comes after it in the feed is what is not in it.
-func (s *Server) sendReady(li *listener) error {
+func (s *Server) sendReady(ctx context.Context, li *listener) error {
 	li.out.limit(readyTime)
 	defer li.out.limit(0)
 	b := appendText(appendHead(nil, vminfo.Ready, li.created), "uuid", li.id)
 	if err := li.out.write(append(b, `,"vms":"`...)); err != nil {
 		return err
 	}
-	l := s.list(li.access)
+	l := s.list(li.Access)
 	defer l.release()
 	li.rev = l.rev
+	if l.body == nil {
+		sem, n := li.room(answerBytes(l.rows...))
+		ctx, cancel := context.WithTimeout(ctx, turnTime)
+		defer cancel()
+		if err := sem.Acquire(ctx, n); err != nil {
+			return err
+		}
+		defer sem.Release(n)
+	}
 	var escaped []byte
 	err := l.each(func(b []byte) error {
 		escaped = appendEscaped(escaped[:0], b)

@@ -68,7 +68,7 @@ type Stats struct {
 	Dropped   uint64 // listeners that were too slow
 	Events    uint64 // changes of VMs
 	Requests  uint64
-	Refused   uint64 // for their Host, or for being one listener too many
+	Refused   uint64 // for their Host or origin, for want of room, or for being one listener too many
 }
 
 // Server answers any number of requests, of any number of listeners' Handlers.
@@ -123,7 +123,8 @@ func (s *Server) Stats() Stats {
 }
 
 // Handler answers the requests that come in by one listener.
-func (s *Server) Handler(a Access) http.Handler {
+func (s *Server) Handler(access Access) http.Handler {
+	a := newEntrance(access)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.requests.Add(1)
 		w.Header().Set("Content-Type", "application/json")
@@ -131,6 +132,9 @@ func (s *Server) Handler(a Access) http.Handler {
 		case !a.admits(r.Host):
 			s.refused.Add(1)
 			fail(w, http.StatusForbidden, "Host not allowed: "+r.Host+"; name an address of this listener")
+		case foreign(r):
+			s.refused.Add(1)
+			fail(w, http.StatusForbidden, "this API is not for pages of another origin")
 		case r.Method != http.MethodGet:
 			w.WriteHeader(http.StatusBadRequest)
 		default:
@@ -141,7 +145,7 @@ func (s *Server) Handler(a Access) http.Handler {
 
 // get answers by the first name of the path, as vminfod does: what follows it is
 // nobody's, but for a VM's name.
-func (s *Server) get(w http.ResponseWriter, r *http.Request, a Access) {
+func (s *Server) get(w http.ResponseWriter, r *http.Request, a *entrance) {
 	names := strings.SplitN(path.Clean("/" + r.URL.EscapedPath())[1:], "/", 3)
 	switch names[0] {
 	case "ping":

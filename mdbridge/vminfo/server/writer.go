@@ -10,11 +10,20 @@ import (
 // patience it is given is slow, not gone.
 const piece = 1 << 20
 
+// An answer keeps VMs as they were, and its text, while it is sent: who takes less than
+// a little of it at a time is cut off soon.
+const (
+	answerPiece    = 64 << 10
+	answerPatience = 10 * time.Second
+	answerTime     = 10 * time.Minute // for all of it
+)
+
 // writer writes a body to a client that may be slow, in pieces each of which has
 // its time.
 type writer struct {
 	w        http.ResponseWriter
 	rc       *http.ResponseController
+	piece    int
 	patience time.Duration
 	until    time.Time // the deadline that is set
 	end      time.Time // of all; zero: none
@@ -22,7 +31,15 @@ type writer struct {
 }
 
 func newWriter(w http.ResponseWriter, patience time.Duration) *writer {
-	return &writer{w: w, rc: http.NewResponseController(w), patience: patience}
+	return &writer{w: w, rc: http.NewResponseController(w), piece: piece, patience: patience}
+}
+
+// newAnswer is for the answer to a request that is no stream.
+func newAnswer(w http.ResponseWriter, patience time.Duration) *writer {
+	o := newWriter(w, min(patience, answerPatience))
+	o.piece = answerPiece
+	o.limit(answerTime)
+	return o
 }
 
 // limit bounds the time of all that is written from now on; 0 is no bound.
@@ -36,7 +53,7 @@ func (o *writer) limit(d time.Duration) {
 // write sends b, or keeps a little of it until flush.
 func (o *writer) write(b []byte) error {
 	for len(b) > 0 {
-		n := min(len(b), piece)
+		n := min(len(b), o.piece)
 		if err := o.extend(); err != nil {
 			return err
 		}
