@@ -39,7 +39,7 @@ func (d *spaceDir) find(id uint64) *vm.Entry {
 	if m == nil {
 		return nil
 	}
-	e := entryByID(m, d.space, id)
+	e := m.GetID(d.space, id)
 	if e == nil || !d.sees(m, e.Name) {
 		return nil
 	}
@@ -102,7 +102,7 @@ func (d *spaceDir) List(after uint64, fn func(uint64, *Stat) bool) error {
 		return err
 	}
 	var st Stat
-	for _, e := range m.EntriesAfter(d.space, after) {
+	for e := range m.EntriesAfter(d.space, after) {
 		if !d.sees(m, e.Name) {
 			continue
 		}

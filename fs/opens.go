@@ -154,7 +154,7 @@ func (t *openTable) close() {
 // update makes what m has of the key the newest version. An ID never comes back, so
 // a key that is gone stays gone; one that is hidden may come back. table.mu is held.
 func (f *openFile) update(m *vm.VM) {
-	e := entryByID(m, f.space, f.key.path)
+	e := m.GetID(f.space, f.key.path)
 	if e == nil {
 		f.gone = true
 	}
@@ -202,7 +202,7 @@ func (f *openFile) newest() *version {
 	}
 	rev := m.Rev
 	if f.derive == nil {
-		e := entryByID(m, f.space, f.key.path)
+		e := m.GetID(f.space, f.key.path)
 		if e == nil {
 			return nil
 		}
@@ -245,17 +245,9 @@ func (f *openFile) content(m *vm.VM) *vm.Entry {
 		}
 		return &vm.Entry{ID: f.key.path, Rev: m.Rev, Mtime: m.Mtime, Value: text}
 	}
-	e := entryByID(m, f.space, f.key.path)
+	e := m.GetID(f.space, f.key.path)
 	if e == nil || f.hides(m, e) {
 		return nil
 	}
 	return e
-}
-
-// entryByID is the entry of that ID, whatever it is called, or nil.
-func entryByID(m *vm.VM, s vm.Space, id uint64) *vm.Entry {
-	if after := m.EntriesAfter(s, id-1); len(after) > 0 && after[0].ID == id {
-		return after[0]
-	}
-	return nil
 }

@@ -7,9 +7,10 @@ import (
 	"meta9/fs/vm"
 )
 
-// run computes one intent on what the batch has so far. An intent that is refused
-// leaves no trace but numbers that nobody else gets.
-func (b *batch) run(in *Intent) Result {
+// run computes one intent on what the batch has so far; w is the batch's work on
+// its VM. An intent that is refused leaves no trace but numbers that nobody else
+// gets.
+func (b *batch) run(w *work, in *Intent) Result {
 	if err := b.store.Writable(); err != nil && !in.Mirror && in.Kind.changes() {
 		return Result{Err: err}
 	}
@@ -24,18 +25,15 @@ func (b *batch) run(in *Intent) Result {
 		return Result{}
 	case in.Cell == nil || in.Kind > Note || in.Space >= vm.NumSpaces:
 		return Result{Err: errs.New(errs.Invalid, "an intent of kind %d, space %d", in.Kind, in.Space)}
-	}
-	w := b.work(in.Cell)
-	if w == nil || w.deleted {
+	case w == nil || w.deleted:
 		return Result{Err: notThere(in)}
 	}
 	r, err := b.apply(w, in)
+	w.asked, w.found = nil, nil
 	if err != nil {
 		return Result{Err: err}
 	}
-	if !w.deleted {
-		b.harvest(w, in)
-	}
+	b.harvest(w, in)
 	return r
 }
 
@@ -91,7 +89,11 @@ func (b *batch) splice(w *work, in *Intent) (Result, error) {
 	if err := b.fits(off, uint64(len(in.Data))); err != nil {
 		return Result{}, err
 	}
-	r, err := b.put(w, in, e.Name, spliced(old, int(off), in.Data))
+	value := in.Data
+	if off > 0 || len(value) < len(old) {
+		value = spliced(old, int(off), in.Data)
+	}
+	r, err := b.put(w, in, e, e.Name, value)
 	r.N = len(in.Data)
 	return r, err
 }
@@ -138,10 +140,10 @@ func resized(old string, n int) string {
 	return spliced(old, n, "")
 }
 
-// put gives the key its value.
-func (b *batch) put(w *work, in *Intent, name, value string) (Result, error) {
+// put gives the key its value, in the place of old, or as a new one of that name.
+func (b *batch) put(w *work, in *Intent, old *vm.Entry, name, value string) (Result, error) {
 	more := int64(len(value))
-	if old := w.edit.Get(in.Space, name); old != nil {
+	if old != nil {
 		more -= int64(len(old.Value))
 	} else {
 		more += int64(len(name))
@@ -149,7 +151,7 @@ func (b *batch) put(w *work, in *Intent, name, value string) (Result, error) {
 	if err := b.room(more); err != nil {
 		return Result{}, err
 	}
-	e, err := w.edit.Put(in.Space, name, value, b.stamp(in), b.store.cfg.Limits)
+	e, err := w.edit.Put(in.Space, old, name, value, b.stamp, b.store.cfg.Limits)
 	if err != nil {
 		return Result{}, err
 	}
@@ -164,7 +166,7 @@ func (b *batch) replace(w *work, in *Intent) (Result, error) {
 	if err := b.fits(0, uint64(len(in.Data))); err != nil {
 		return Result{}, err
 	}
-	return b.put(w, in, in.Name, in.Data)
+	return b.put(w, in, w.edit.Get(in.Space, in.Name), in.Name, in.Data)
 }
 
 func (b *batch) create(w *work, in *Intent) (Result, error) {
@@ -174,7 +176,7 @@ func (b *batch) create(w *work, in *Intent) (Result, error) {
 	e := w.edit.Get(in.Space, in.Name)
 	switch {
 	case e == nil:
-		return b.put(w, in, in.Name, "")
+		return b.put(w, in, nil, in.Name, "")
 	case in.Exclusive:
 		return Result{}, errs.Exists
 	}
@@ -186,7 +188,7 @@ func (b *batch) remove(w *work, in *Intent) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	w.edit.Remove(in.Space, e.Name, b.stamp(in))
+	w.edit.Remove(in.Space, e, b.stamp)
 	b.bytes -= int64(len(e.Name) + len(e.Value))
 	return Result{}, nil
 }
@@ -205,84 +207,87 @@ func (b *batch) flush(w *work, in *Intent) (Result, error) {
 	if err := w.permit(in, e.Name); err != nil {
 		return Result{}, err
 	}
-	return b.put(w, in, e.Name, "")
+	return b.put(w, in, e, e.Name, "")
 }
 
 // set is Set: a truncation that is held comes first, then length, mode and time,
-// then the name. It is undone as a whole when one of them is refused.
+// then the name. It is undone as a whole when the name is refused.
 func (b *batch) set(w *work, in *Intent) (Result, error) {
 	e, err := w.find(in)
 	if err != nil {
 		return Result{}, err
 	}
 	renames := in.NewName != "" && in.NewName != e.Name
-	if renames {
-		if err := w.permit(in, in.NewName); err != nil {
-			return Result{}, err
-		}
+	resizes := in.Length != nil || (in.Mode != nil || in.Mtime != nil || renames) && w.held(in, e)
+	if !renames {
+		e, err = b.setMeta(w, in, e, resizes)
+		return Result{Entry: e}, err
 	}
-	if in.Length == nil && in.Mode == nil && in.Mtime == nil && !renames {
-		return Result{Entry: e}, nil
-	}
-	was, bytes := w.begin(), b.bytes
-	if err := b.setAll(w, in, e, renames); err != nil {
-		w.reset(was)
-		b.bytes = bytes
+	if err := w.permit(in, in.NewName); err != nil {
 		return Result{}, err
 	}
-	return Result{Entry: w.edit.GetID(in.Space, e.ID)}, nil
+	if !resizes && in.Mode == nil && in.Mtime == nil {
+		e, err = b.rename(w, in, e)
+		return Result{Entry: e}, err
+	}
+	saved, bytes := w.edit.Save(), b.bytes
+	if e, err = b.setMeta(w, in, e, resizes); err == nil {
+		e, err = b.rename(w, in, e)
+	}
+	if err != nil {
+		*w.edit, b.bytes = saved, bytes
+		return Result{}, err
+	}
+	return Result{Entry: e}, nil
 }
 
-func (b *batch) setAll(w *work, in *Intent, e *vm.Entry, renames bool) error {
-	if in.Length != nil || w.held(in, e) {
-		if err := b.resize(w, in, e); err != nil {
-			return err
+// setMeta is all of Set but the name, and gives the key as it is then.
+func (b *batch) setMeta(w *work, in *Intent, e *vm.Entry, resizes bool) (*vm.Entry, error) {
+	if resizes {
+		r, err := b.resize(w, in, e)
+		if err != nil {
+			return nil, err
 		}
+		e = r.Entry
 	}
-	if err := w.edit.SetMeta(in.Space, e.Name, in.Mode, in.Mtime, b.stamp(in)); err != nil {
-		return err
-	}
-	if !renames {
-		return nil
-	}
-	return b.rename(w, in, e)
+	return w.edit.SetMeta(in.Space, e, in.Mode, in.Mtime, b.stamp), nil
 }
 
-func (b *batch) resize(w *work, in *Intent, e *vm.Entry) error {
+func (b *batch) resize(w *work, in *Intent, e *vm.Entry) (Result, error) {
 	value := w.value(in, e)
 	if in.Length != nil {
 		if err := b.fits(*in.Length, 0); err != nil {
-			return err
+			return Result{}, err
 		}
 		value = resized(value, int(*in.Length))
 	}
-	_, err := b.put(w, in, e.Name, value)
-	return err
+	return b.put(w, in, e, e.Name, value)
 }
 
-func (b *batch) rename(w *work, in *Intent, e *vm.Entry) error {
+func (b *batch) rename(w *work, in *Intent, e *vm.Entry) (*vm.Entry, error) {
 	more := int64(len(in.NewName) - len(e.Name))
-	if over := w.edit.Get(in.Space, in.NewName); over != nil {
+	over := w.edit.Get(in.Space, in.NewName)
+	if over != nil {
 		more -= int64(len(over.Name) + len(over.Value))
 	}
 	if err := b.room(more); err != nil {
-		return err
+		return nil, err
 	}
-	if err := w.edit.Rename(in.Space, e.Name, in.NewName, b.stamp(in), b.store.cfg.Limits); err != nil {
-		return err
+	next, err := w.edit.Rename(in.Space, e, in.NewName, b.stamp, b.store.cfg.Limits)
+	if err == nil {
+		b.bytes += more
 	}
-	b.bytes += more
-	return nil
+	return next, err
 }
 
 // note is Note: an event of its own, with nothing changed.
 func (b *batch) note(in *Intent) {
 	ev := Event{
-		Rev: b.store.numbers.rev(), Date: b.now,
+		Rev: b.store.numbers.rev(), Date: b.stamp.Now,
 		Type: in.Event, Key: in.Name, Space: in.Space, By: in.By,
 	}
 	if in.Cell != nil {
 		ev.VM = in.Cell.uuid
 	}
-	b.events = append(b.events, told{in.Cell, ev})
+	b.events = append(b.events, told{nil, in.Cell, ev})
 }

@@ -13,7 +13,7 @@ func (b *batch) createVM(in *Intent) (Result, error) {
 	if in.Guest {
 		return Result{}, errGuestVM
 	}
-	v, changes, err := payload.Create([]byte(in.Data), b.stamp(in), b.store.cfg.Limits)
+	v, changes, err := payload.Create([]byte(in.Data), b.stamp, b.store.cfg.Limits)
 	if err != nil {
 		return Result{}, err
 	}
@@ -21,15 +21,13 @@ func (b *batch) createVM(in *Intent) (Result, error) {
 		return Result{}, err
 	}
 	c := b.store.newCell(v)
-	if err := claim(b.txn, c, nil, v); err != nil {
+	if err := b.claim(c, nil, v); err != nil {
 		return Result{}, err
 	}
 	b.bytes += v.Bytes()
-	w := &work{cell: c, base: v, edit: v.Edit()}
-	b.join(w)
-	for _, ch := range changes {
-		b.change(w, in, ch)
-	}
+	w := b.join(c, nil, v)
+	w.edit.Note(changes...)
+	b.harvest(w, in)
 	return Result{Cell: c}, nil
 }
 
@@ -38,27 +36,26 @@ func (b *batch) updateVM(w *work, in *Intent) (Result, error) {
 	if in.Guest {
 		return Result{}, errGuestVM
 	}
-	was := w.begin()
+	saved := w.edit.Save()
 	edit := payload.Update
 	if in.Kind == ReplaceVM {
 		edit = payload.Replace
 	}
-	if err := edit(w.edit, []byte(in.Data), b.stamp(in), b.store.cfg.Limits); err != nil {
+	was := saved.Now()
+	if err := edit(w.edit, []byte(in.Data), b.stamp, b.store.cfg.Limits); err != nil {
 		return Result{}, err
 	}
-	now := w.edit.VM()
+	now := w.edit.Now()
 	more := now.Bytes() - was.Bytes()
 	err := b.room(more)
 	if err == nil {
-		err = claim(b.txn, w.cell, was, now)
+		err = b.claim(w.cell, was, now)
 	}
 	if err != nil {
-		w.reset(was)
+		*w.edit = saved
 		return Result{}, err
 	}
 	b.bytes += more
-	b.harvest(w, in)
-	w.reset(now)
 	return Result{}, nil
 }
 
@@ -67,12 +64,12 @@ func (b *batch) deleteVM(w *work, in *Intent) (Result, error) {
 	if in.Guest {
 		return Result{}, errGuestVM
 	}
-	v := w.begin()
-	if err := claim(b.txn, w.cell, v, nil); err != nil {
+	v := w.edit.Now()
+	if err := b.claim(w.cell, v, nil); err != nil {
 		return Result{}, err
 	}
 	b.bytes -= v.Bytes()
 	w.deleted = true
-	b.change(w, in, vm.Change{Type: vm.Deleted, Rev: b.store.numbers.rev()})
+	w.edit.Note(vm.Change{Type: vm.Deleted, Rev: b.store.numbers.rev()})
 	return Result{}, nil
 }

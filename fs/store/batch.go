@@ -7,7 +7,7 @@ import (
 	"meta9/fs/vm"
 )
 
-// The bounds of a batch, beside Config.BatchBytes of one VM.
+// The bounds of a batch, beside those of a VM's share.
 const (
 	maxBatchIntents = 1024
 	maxBatchBytes   = 16 << 20
@@ -17,95 +17,133 @@ const (
 	intentCost = 256
 	// copyCost is how many bytes can be copied at the price of storing one.
 	copyCost = 16
+	// entryCost is what it costs that an intent goes through all keys of a VM, for
+	// each of them.
+	entryCost = 32
 )
 
 // batch is one engine transaction under way. It changes nothing that anybody
 // sees before it is published: intents work on Edits, and on a transaction of the
-// view that is not committed.
+// names that is not committed. The committer has one, which it uses again.
 type batch struct {
-	store   *Store
-	now     int64
-	first   uint64 // the first revision that it may hand out
-	txn     *memdb.Txn
-	works   []*work // in the order in which their VMs were first touched
-	intents []*Intent
-	results []Result
-	events  []told
-	ops     []Op
-	cost    int64
-	bytes   int64 // the store's, with all that was done so far
+	store     *Store
+	first     uint64 // the first revision that it may hand out
+	stamp     vm.Stamp
+	names     *memdb.Txn // nil: no name has changed
+	works     []*work    // in the order in which their VMs were first touched
+	free      []*work    // for other batches
+	intents   []*Intent
+	results   []Result
+	owners    []*work // the VM that an intent is about; nil: none that is there
+	events    []told
+	groups    []Group
+	ops       []Op
+	arena     []byte // what the ops' keys and values are made in
+	keys      []key
+	committed []Committed
+	woken     []*waiter
+	cost      int64
+	bytes     int64 // the store's, with all that was done so far
 }
 
 // told is an event and whose it is.
 type told struct {
+	work *work
 	cell *Cell
 	Event
 }
 
-func (s *Store) newBatch() *batch {
-	return &batch{
-		store: s, now: s.cfg.Now().UnixNano(), first: s.numbers.next.rev,
-		txn: s.view.Txn(true), bytes: s.Bytes(),
-	}
+func newBatch(s *Store) *batch {
+	b := &batch{store: s}
+	b.stamp = vm.Stamp{NextID: s.numbers.id, NextRev: s.numbers.rev}
+	return b
 }
 
-// fill computes intents until the batch is full, and gives back those that have
-// to wait: all of a VM's from the first that does not fit, so that they stay in
-// order.
-func (b *batch) fill(waiting []*Intent) []*Intent {
-	rest := waiting[:0]
-	for i, in := range waiting {
-		if len(b.intents) == maxBatchIntents || b.cost >= maxBatchBytes {
-			rest = append(rest, waiting[i:]...)
+// maxKept bounds the memory that a batch keeps for the next one.
+const maxKept = 64 << 10
+
+// reset makes the batch empty again.
+func (b *batch) reset() {
+	for _, w := range b.works {
+		if len(b.free) < maxBatchIntents {
+			*w = work{}
+			b.free = append(b.free, w)
+		}
+	}
+	b.works, b.intents, b.results, b.owners = emptied(b.works), emptied(b.intents), emptied(b.results), emptied(b.owners)
+	b.events, b.groups, b.ops, b.keys = emptied(b.events), emptied(b.groups), emptied(b.ops), emptied(b.keys)
+	b.committed, b.woken = emptied(b.committed), emptied(b.woken)
+	if b.arena = b.arena[:0]; cap(b.arena) > maxKept {
+		b.arena = nil
+	}
+	b.cost = 0
+}
+
+// emptied is the slice without its elements, for new ones.
+func emptied[T any](s []T) []T {
+	clear(s)
+	return s[:0]
+}
+
+// fill computes intents, of each VM in turn as many as its share allows, until the
+// batch is full.
+func (b *batch) fill(t *turns) {
+	b.stamp.Now, b.first, b.bytes = b.store.cfg.Now().UnixNano(), b.store.numbers.next.rev, b.store.Bytes()
+	s := t.share(b.store.cfg.BatchBytes)
+	t.each(func(l *line) bool {
+		if len(b.intents) >= maxBatchIntents || b.cost >= maxBatchBytes {
+			return false
+		}
+		b.take(l, s)
+		return true
+	})
+}
+
+// take computes the intents of one line, the first and those that fit its share.
+func (b *batch) take(l *line, s share) {
+	var cost int64
+	for n := 0; l.first != nil && n < s.intents && len(b.intents) < maxBatchIntents; n++ {
+		in := l.first
+		w := b.work(in.Cell)
+		more := b.costOf(w, in)
+		if n > 0 && cost+more > s.bytes {
 			break
 		}
-		if !b.admit(in) {
-			rest = append(rest, in)
-			continue
+		cost += more
+		l.pop()
+		b.stamp.By = in.By
+		r := b.run(w, in)
+		if in.Kind == CreateVM && r.Cell != nil {
+			w = r.Cell.work
 		}
-		b.intents = append(b.intents, in)
-		b.results = append(b.results, b.run(in))
-	}
-	clear(waiting[len(rest):])
-	return rest
-}
-
-// admit says whether the intent fits into the VM's share of the batch. The first
-// of a VM always does.
-func (b *batch) admit(in *Intent) bool {
-	cost := intentCost + int64(len(in.Data))
-	if w := b.work(in.Cell); w != nil {
-		if w.full {
-			return false
-		}
-		cost += b.copied(w, in)
-		if w.cost > 0 && w.cost+cost > b.store.cfg.BatchBytes {
-			w.full = true
-			return false
-		}
-		w.cost += cost
+		b.intents, b.results, b.owners = append(b.intents, in), append(b.results, r), append(b.owners, w)
 	}
 	b.cost += cost
-	return true
 }
 
-// copied is what the intent costs for the value that is there: it is stored anew,
-// unless an intent of this batch has paid for that, and copied.
-func (b *batch) copied(w *work, in *Intent) int64 {
-	if in.Kind != Splice && in.Kind != Append && in.Kind != Set || in.Space >= vm.NumSpaces || w.deleted {
-		return 0
+// costOf is what the intent costs: its own bytes, those of the value that is there
+// (it is stored anew, unless an intent of this batch has paid for that, and
+// copied), or all keys that it goes through.
+func (b *batch) costOf(w *work, in *Intent) int64 {
+	cost := intentCost + int64(len(in.Data))
+	if w == nil || w.deleted || in.Space >= vm.NumSpaces {
+		return cost
 	}
-	e := w.edit.GetID(in.Space, in.ID)
-	if in.ID == 0 {
-		e = w.edit.Get(in.Space, in.Name)
+	switch in.Kind {
+	case DeleteVM, UpdateVM, ReplaceVM:
+		return cost + entryCost*int64(w.edit.Now().Count())
+	case Splice, Append, Set:
+	default:
+		return cost
 	}
+	e := w.lookUp(in)
 	switch {
 	case e == nil:
-		return 0
+		return cost
 	case e.Rev >= b.first:
-		return int64(len(e.Value) / copyCost)
+		return cost + int64(len(e.Value)/copyCost)
 	}
-	return int64(len(e.Value))
+	return cost + int64(len(e.Value))
 }
 
 // work is the batch's work on a VM; nil for no VM, or for one that was deleted
@@ -119,19 +157,23 @@ func (b *batch) work(c *Cell) *work {
 		if v == nil {
 			return nil
 		}
-		b.join(&work{cell: c, before: v, base: v, edit: v.Edit()})
+		b.join(c, v, v)
 	}
 	return c.work
 }
 
-func (b *batch) join(w *work) {
-	w.cell.work = w
+// join begins the work on a VM that was before (nil: it was not there) and is v.
+func (b *batch) join(c *Cell, before, v *vm.VM) *work {
+	var w *work
+	if n := len(b.free); n > 0 {
+		w, b.free = b.free[n-1], b.free[:n-1]
+	} else {
+		w = new(work)
+	}
+	*w = work{cell: c, before: before, edit: v.Edit(), group: -1}
+	c.work = w
 	b.works = append(b.works, w)
-}
-
-// stamp is what the intent's changes are stamped with.
-func (b *batch) stamp(in *Intent) vm.Stamp {
-	return vm.Stamp{Now: b.now, By: in.By, NextID: b.store.numbers.id, NextRev: b.store.numbers.rev}
+	return w
 }
 
 // room says whether the daemon has room for so many more bytes of names and
@@ -150,22 +192,17 @@ func (b *batch) harvest(w *work, in *Intent) {
 	fresh := w.edit.Changes()[w.seen:]
 	w.seen += len(fresh)
 	for _, c := range fresh {
-		b.change(w, in, c)
-	}
-}
-
-func (b *batch) change(w *work, in *Intent, c vm.Change) {
-	w.changes = append(w.changes, c)
-	w.by = in.By
-	b.events = append(b.events, told{w.cell, Event{
-		Rev: c.Rev, Date: b.now, Type: eventType(c.Type),
-		VM: w.cell.uuid, Key: c.Key, Space: c.Space, By: in.By,
-	}})
-	if c.Type != vm.KeySet {
-		return
-	}
-	if e := w.edit.Get(c.Space, c.Key); e != nil {
-		w.taken = w.cell.takeHolds(holdKey{c.Space, e.ID}, in.seq, w.taken)
+		w.by = in.By
+		b.events = append(b.events, told{w, w.cell, Event{
+			Rev: c.Rev, Date: b.stamp.Now, Type: eventType(c.Type),
+			VM: w.cell.uuid, Key: c.Key, Space: c.Space, By: in.By,
+		}})
+		if c.Type != vm.KeySet || !w.cell.holding() {
+			continue
+		}
+		if e := w.edit.Get(c.Space, c.Key); e != nil {
+			w.taken = w.cell.takeHolds(holdKey{c.Space, e.ID}, in.seq, w.taken)
+		}
 	}
 }
 
@@ -183,27 +220,57 @@ func eventType(t vm.ChangeType) EventType {
 	return KeyRemoved
 }
 
-// seal makes the engine's transaction of the batch, and writes the rows of the
-// view's.
-func (b *batch) seal() error {
+// seal makes the engine's groups of the batch. A batch that makes nothing durable
+// has none, and takes no number.
+func (b *batch) seal() {
+	if len(b.events) > 0 {
+		if op, ok := b.store.numbers.reserve(); ok {
+			b.ops = append(b.ops, op)
+			b.group("", 0)
+		}
+	}
 	for _, w := range b.works {
-		if len(w.changes) == 0 {
+		if len(w.edit.Changes()) == 0 {
 			w.after = w.before
 			continue
 		}
 		if !w.deleted {
 			w.after = w.edit.VM()
 		}
-		b.ops = w.appendOps(b.ops, b.store.skipped[w.cell.uuid])
-		if err := setRow(b.txn, w.cell, w.after); err != nil {
-			return errs.New(errs.IO, "view: %v", err)
-		}
+		from := len(b.ops)
+		b.appendOps(w, b.store.skipped[w.cell.uuid])
+		w.group = len(b.groups)
+		b.group(w.cell.uuid, from)
 	}
-	if len(b.events) == 0 {
+	if len(b.groups) == 0 {
+		return
+	}
+	number := b.store.numbers.group()
+	for i := range b.groups {
+		b.groups[i].Number = number
+	}
+}
+
+// group makes a group of the ops from that one on.
+func (b *batch) group(vm string, from int) {
+	b.groups = append(b.groups, Group{VM: vm, Ops: b.ops[from:len(b.ops):len(b.ops)]})
+}
+
+// claim gives c the names of its VM as it will be, in place of those of the VM as
+// it was (see claim).
+func (b *batch) claim(c *Cell, was, will *vm.VM) error {
+	if sameNames(was, will) {
 		return nil
 	}
-	if op, ok := b.store.numbers.reserve(); ok {
-		b.ops = append(b.ops, op)
+	if b.names == nil {
+		b.names = b.store.index.Txn(true)
 	}
-	return nil
+	return claim(b.names, c, was, will)
+}
+
+func (b *batch) abortNames() {
+	if b.names != nil {
+		b.names.Abort()
+		b.names = nil
+	}
 }

@@ -19,13 +19,16 @@ type counting struct {
 	bytes []int
 }
 
-func (c *counting) Apply(ops []store.Op) error {
-	n := 0
-	for _, op := range ops {
-		n += len(op.Key) + len(op.Value)
+func (c *counting) Apply(groups []store.Group) []error {
+	ops, bytes := 0, 0
+	for _, g := range groups {
+		ops += len(g.Ops)
+		for _, op := range g.Ops {
+			bytes += len(op.Key) + len(op.Value) + len(op.Tail)
+		}
 	}
-	c.ops, c.bytes = append(c.ops, len(ops)), append(c.bytes, n)
-	return c.Engine.Apply(ops)
+	c.ops, c.bytes = append(c.ops, ops), append(c.bytes, bytes)
+	return c.Engine.Apply(groups)
 }
 
 // together submits while the committer is busy, so that all is there for the next

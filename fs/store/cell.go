@@ -16,6 +16,7 @@ type Cell struct {
 	store *Store
 	vm    atomic.Pointer[vm.VM]
 	work  *work // what the batch under way makes of the VM; the committer's
+	line  line  // its intents that wait; the committer's
 
 	mu    sync.Mutex
 	ring  *Ring                  // nil until somebody reads it

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"errors"
 	"slices"
 
@@ -12,76 +11,119 @@ import (
 // next batch gathers.
 func (s *Store) run() {
 	defer close(s.stopped)
-	var waiting []*Intent
+	b := newBatch(s)
 	for {
-		waiting = s.queue.take(waiting)
-		if len(waiting) == 0 {
+		s.turns.add(s.queue.take(s.turns.waiting()))
+		if !s.turns.waiting() {
 			return
 		}
 		if err := s.Err(); err != nil {
-			refuse(waiting, err)
-			waiting = nil
+			s.turns.refuse(err)
 			continue
 		}
-		b := s.newBatch()
-		waiting = b.fill(waiting)
+		b.fill(&s.turns)
 		s.commit(b)
+		b.reset()
 	}
 }
 
-func refuse(waiting []*Intent, err error) {
-	for _, in := range waiting {
-		in.done(Result{Err: err})
-	}
-}
-
-// commit makes the batch durable and tells. If it cannot be, every intent in it
-// gets the error, also one that was refused: what it was refused for may have
-// been the work of another.
+// commit makes the batch durable and tells. The intents of a VM for which that
+// failed get the error. So does every intent if nothing of the batch is durable,
+// also one that was refused: what it was refused for may have been the work of
+// another.
 func (s *Store) commit(b *batch) {
-	err := b.seal()
-	if err == nil && len(b.ops) > 0 {
-		err = s.engine.Apply(b.ops)
-	}
+	b.seal()
+	err := s.apply(b)
 	for _, w := range b.works {
 		w.cell.work = nil
 	}
 	if err != nil {
 		b.undo()
-		refuse(b.intents, s.failedWith(err))
+		for _, in := range b.intents {
+			in.done(Result{Err: err})
+		}
 		return
 	}
-	if len(b.ops) > 0 {
-		s.numbers.durable()
-		s.noRoom(nil)
-	}
-	woken := b.publish()
-	told := b.committed()
-	tell(s.recorders, told)
+	b.publish()
+	tell(s.recorders, b.committed)
 	for i, in := range b.intents {
+		if w := b.owners[i]; w != nil && w.failed != nil {
+			b.results[i] = Result{Err: w.failed}
+		}
 		in.done(b.results[i])
 	}
-	tell(s.observers, told)
-	for _, w := range woken {
+	tell(s.observers, b.committed)
+	for _, w := range b.woken {
 		w.call()
 	}
 }
 
+// apply gives the batch to the engine. The error is that of all of it; what failed
+// of one VM alone stands in its work.
+func (s *Store) apply(b *batch) error {
+	if len(b.groups) == 0 {
+		return nil
+	}
+	failed := s.engine.Apply(b.groups)
+	if failed == nil {
+		s.numbers.durable()
+		s.noRoom(nil)
+		return nil
+	}
+	var worst error
+	durable := 0
+	for _, err := range failed {
+		switch {
+		case err == nil:
+			durable++
+		case worst == nil || !errors.Is(err, errs.NoSpace):
+			worst = err
+		}
+	}
+	if worst != nil && !errors.Is(worst, errs.NoSpace) {
+		return s.fail(worst)
+	}
+	s.noRoom(worst)
+	if durable == 0 {
+		return worst
+	}
+	s.numbers.durable()
+	for _, w := range b.works {
+		if w.group >= 0 {
+			w.failed = failed[w.group]
+		}
+	}
+	return b.claimAnew()
+}
+
+// claimAnew makes the names anew without the VMs that failed. That one of those had
+// given up a name that another has taken is the engine's fault: it has made only
+// the second durable.
+func (b *batch) claimAnew() error {
+	b.abortNames()
+	for _, w := range b.works {
+		if w.failed != nil {
+			w.cell.returnHolds(w.taken)
+			w.taken = nil
+			continue
+		}
+		if err := b.claim(w.cell, w.before, w.after); err != nil {
+			return b.store.fail(err)
+		}
+	}
+	return nil
+}
+
 // undo leaves everything as it was before the batch.
 func (b *batch) undo() {
-	b.txn.Abort()
+	b.abortNames()
 	for _, w := range b.works {
 		w.cell.returnHolds(w.taken)
 	}
 }
 
-// failedWith is what the intents of a batch get that the engine has refused. Any
-// error but a lack of room is the end of writing.
-func (s *Store) failedWith(err error) error {
-	if errors.Is(err, errs.NoSpace) {
-		s.noRoom(err)
-		return err
-	}
+// fail ends all writing, and gives the error that every intent gets from now on.
+func (s *Store) fail(err error) error {
 	err = errs.New(errs.IO, "storage has failed, nothing more is written: %v", err)
 	s.failure.Store(&err)
 	s.queue.fail(err)
@@ -105,35 +147,47 @@ func (s *Store) noRoom(err error) {
 	}
 }
 
-// publish shows a durable batch: rows, cells, then events. It gives back who is
-// to be woken.
-func (b *batch) publish() (woken []*waiter) {
+// publish shows what is durable: names, cells and revision at once, then events.
+// It notes who is to be told, in the order of the revisions, since a batch does
+// all that it takes of one VM and then that of the next; and who is to be woken.
+func (b *batch) publish() {
 	s := b.store
 	s.publish.Lock()
-	b.txn.Commit()
+	if b.names != nil {
+		b.names.Commit()
+		b.names = nil
+	}
+	for _, w := range b.works {
+		b.show(w)
+	}
 	if n := len(b.events); n > 0 {
 		s.rev.Store(b.events[n-1].Rev)
 	}
 	s.publish.Unlock()
 	for _, w := range b.works {
-		b.show(w)
+		if w.failed == nil {
+			w.endHolds()
+		}
 	}
 	for i := range b.events {
 		ev := &b.events[i]
-		woken = s.ring.add(ev.Event, woken)
+		if ev.work != nil && ev.work.failed != nil {
+			continue
+		}
+		b.woken = s.ring.add(ev.Event, b.woken)
 		if ev.cell == nil {
 			continue
 		}
 		if r := ev.cell.watched(); r != nil {
-			woken = r.add(ev.Event, woken)
+			b.woken = r.add(ev.Event, b.woken)
 		}
 	}
-	return woken
 }
 
 // show makes one VM's new row the one that its cell has.
 func (b *batch) show(w *work) {
-	if len(w.changes) == 0 {
+	changes := w.edit.Changes()
+	if len(changes) == 0 || w.failed != nil {
 		return
 	}
 	s := b.store
@@ -151,24 +205,10 @@ func (b *batch) show(w *work) {
 	if w.before == nil || w.after == nil {
 		delete(s.skipped, w.cell.uuid)
 	}
-	w.endHolds()
-}
-
-// committed is what the batch did to each VM that it changed, ordered by the last
-// revision of each: events made of it can be told apart by that one.
-func (b *batch) committed() []Committed {
-	told := make([]Committed, 0, len(b.works))
-	for _, w := range b.works {
-		if len(w.changes) == 0 {
-			continue
-		}
-		told = append(told, Committed{
-			Cell: w.cell, Before: w.before, After: w.after,
-			Changes: slices.Clip(w.changes), By: w.by,
-		})
-	}
-	slices.SortFunc(told, func(x, y Committed) int { return cmp.Compare(x.Rev(), y.Rev()) })
-	return told
+	b.committed = append(b.committed, Committed{
+		Cell: w.cell, Before: w.before, After: w.after,
+		Changes: slices.Clip(changes), By: w.by,
+	})
 }
 
 // Rev is the revision of the last change.

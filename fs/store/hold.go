@@ -50,11 +50,7 @@ func (s *Store) Hold(c *Cell, sp vm.Space, id uint64) *Hold {
 }
 
 func hasID(v *vm.VM, k holdKey) bool {
-	if v == nil || k.space >= vm.NumSpaces || k.id == 0 {
-		return false
-	}
-	after := v.EntriesAfter(k.space, k.id-1)
-	return len(after) > 0 && after[0].ID == k.id
+	return v != nil && k.space < vm.NumSpaces && v.GetID(k.space, k.id) != nil
 }
 
 // Active says whether the key still reads as empty for whoever holds it.
@@ -145,6 +141,13 @@ func endHolds(taken []*Hold) {
 	for _, h := range taken {
 		h.active.Store(false)
 	}
+}
+
+// holding says whether any Hold is registered.
+func (c *Cell) holding() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.holds) > 0
 }
 
 // endGone ends the Holds of an entry that is no longer there. A Hold that is

@@ -214,12 +214,12 @@ func (l *loader) restore() (*vm.VM, error) {
 // skipVM reports a VM that cannot be made, and each of its entries.
 func (l *loader) skipVM(err error) {
 	if l.vm != nil {
-		l.skip(vmKey(l.uuid, tagVM))
+		l.skip(appendKey(nil, l.uuid, tagVM, ""))
 		l.report(Damage{VM: l.uuid, What: errs.Detail(err)})
 	}
 	for sp := range vm.NumSpaces {
 		for _, e := range l.entries[sp] {
-			l.skip(entryKey(l.uuid, sp, e.Name))
+			l.skip(appendKey(nil, l.uuid, tagSpace+byte(sp), e.Name))
 			l.report(Damage{VM: l.uuid, Key: sp.String() + "/" + e.Name, What: errNoVM.Error()})
 		}
 	}

@@ -7,5 +7,6 @@ type memory struct{}
 func NewMemory() Engine { return memory{} }
 
 func (memory) Scan(func(key, value []byte) error) error { return nil }
-func (memory) Apply([]Op) error                         { return nil }
+func (memory) Apply([]Group) []error                    { return nil }
+func (memory) Number(string) uint64                     { return 0 }
 func (memory) Close() error                             { return nil }

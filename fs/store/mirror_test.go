@@ -55,7 +55,7 @@ func TestReplaceVM(t *testing.T) {
 }
 
 // TestRecord: a recorder is told of each change before it is acknowledged, in the
-// order of the revisions, whatever order the VMs were touched in.
+// order of the revisions; a batch does all that it takes of one VM, then the next.
 func TestRecord(t *testing.T) {
 	s := open(t, store.NewMemory(), store.Config{})
 	var recorded, observed []uint64
@@ -86,7 +86,7 @@ func TestRecord(t *testing.T) {
 	if seen != 4 {
 		t.Errorf("%d were recorded when the last was acknowledged, want 4", seen)
 	}
-	if d := cmp.Diff([]string{uuidA, uuidB, uuidB, uuidA}, whose); d != "" {
+	if d := cmp.Diff([]string{uuidA, uuidB, uuidA, uuidB}, whose); d != "" {
 		t.Error(d)
 	}
 	do(t, s, store.Intent{Kind: store.Note, Event: store.QMP}) // the observers of the batch before have run

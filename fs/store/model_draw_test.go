@@ -17,7 +17,7 @@ func (r *modelRun) draw() (modelOp, bool) {
 		op.vmBorn, op.in.Cell = known.born, known.cell
 	}
 	if op.in.Cell == nil || rapid.IntRange(0, 19).Draw(r.t, "create") == 0 {
-		op.in.Kind = store.CreateVM
+		op.in.Kind, op.in.Cell = store.CreateVM, nil
 		op.in.Data = fmt.Sprintf(`{"uuid":"%s","alias":"%s","customer_metadata":{"%s":"%s"}}`, op.uuid, r.alias(), r.name(), r.text(13))
 		return op, true
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -144,6 +145,38 @@ func isFull(r store.Result) bool {
 	return r.Err != nil && strings.HasSuffix(errs.Detail(r.Err), "are more than 1")
 }
 
+// lines are what the model is to do in a batch, in one line a VM, which have their
+// turn in the order of their first intents.
+type lines struct {
+	order []string
+	steps map[string][]func()
+}
+
+// intent adds one to the line of the VM; "": of no VM.
+func (l *lines) intent(vm string, step func()) {
+	if !slices.Contains(l.order, vm) {
+		l.order = append(l.order, vm)
+	}
+	l.add(vm, step)
+}
+
+// add adds what comes between the VM's intents.
+func (l *lines) add(vm string, step func()) { l.steps[vm] = append(l.steps[vm], step) }
+
+func (l *lines) run() {
+	for _, vm := range l.order {
+		for _, step := range l.steps[vm] {
+			step()
+		}
+		delete(l.steps, vm)
+	}
+	for _, steps := range l.steps {
+		for _, step := range steps {
+			step()
+		}
+	}
+}
+
 // submit draws a batch, gives it to the model, and to the store while the
 // committer is busy, so that it is one batch there, too, unless a VM's share of
 // it is full. It returns the answers and the model's.
@@ -154,31 +187,38 @@ func (r *modelRun) submit() ([]store.Result, []errs.Kind) {
 		<-busy
 	}})
 	<-entered
+	release := sync.OnceFunc(func() { close(busy) })
+	defer release() // also when rapid ends the drawing
 	var waits []<-chan store.Result
-	var kinds []errs.Kind
+	kinds := make([]errs.Kind, 12)
+	l := lines{steps: make(map[string][]func())}
 	for range rapid.IntRange(1, 12).Draw(r.t, "intents") {
-		if r.drawHold() {
+		if r.drawHold(&l) {
 			continue
 		}
 		op, ok := r.draw()
 		if !ok {
 			continue
 		}
+		n := len(waits)
 		waits = append(waits, submit(r.s, op.in))
-		var kind errs.Kind
-		r.m, kind = r.m.do(op)
-		kinds = append(kinds, kind)
+		line := op.uuid
+		if op.in.Kind == store.CreateVM {
+			line = ""
+		}
+		l.intent(line, func() { r.m, kinds[n] = r.m.do(op) })
 	}
-	close(busy)
+	release()
+	l.run()
 	results := make([]store.Result, len(waits))
 	for i, ch := range waits {
 		results[i] = <-ch
 	}
-	return results, kinds
+	return results, kinds[:len(results)]
 }
 
 // drawHold takes or drops a hold, or does nothing.
-func (r *modelRun) drawHold() bool {
+func (r *modelRun) drawHold(l *lines) bool {
 	switch rapid.IntRange(0, 9).Draw(r.t, "hold") {
 	case 0, 1:
 		key, ok := drawOf(r.t, "held key", r.keys)
@@ -187,16 +227,23 @@ func (r *modelRun) drawHold() bool {
 			return false
 		}
 		r.n++
-		r.holds[r.n] = knownHold{key, r.s.Hold(r.cells[k.uuid].cell, k.space, k.id)}
-		r.noteHold(r.n, key)
+		hold := r.n
+		r.holds[hold] = knownHold{key, r.s.Hold(r.cells[k.uuid].cell, k.space, k.id)}
+		l.add(k.uuid, func() { r.noteHold(hold, key) })
 		return true
 	case 2:
 		hold, ok := drawOf(r.t, "dropped hold", r.holds)
-		if ok {
-			r.holds[hold].hold.Drop()
-			r.drop(hold)
+		if !ok {
+			return false
 		}
-		return ok
+		h := r.holds[hold]
+		add := l.add // the Drop of one that is not active is no intent
+		if h.hold.Active() {
+			add = l.intent
+		}
+		h.hold.Drop()
+		add(r.keys[h.key].uuid, func() { r.drop(hold) })
+		return true
 	}
 	return false
 }
@@ -244,7 +291,7 @@ func (r *modelRun) compare() {
 		}
 		r.cells[uuid] = knownVM{want.born, c}
 		for sp := range vm.NumSpaces {
-			entries := c.VM().Entries(sp)
+			entries := slices.Collect(c.VM().Entries(sp))
 			if len(entries) != len(want.keys[sp]) {
 				r.t.Fatalf("VM %s, %s: %d keys, want %+v", uuid, sp, len(entries), want.keys[sp])
 			}

@@ -19,6 +19,14 @@ type numbers struct {
 	next     marks
 	reserved marks // durable
 	asked    marks // in the transaction under way
+
+	batch uint64 // Group.Number of the newest batch
+}
+
+// group is the Number of the next batch's groups.
+func (n *numbers) group() uint64 {
+	n.batch++
+	return n.batch
 }
 
 func (n *numbers) rev() uint64 {
@@ -38,7 +46,7 @@ func (n *numbers) reserve() (Op, bool) {
 		return Op{}, false
 	}
 	n.asked = marks{rev: n.next.rev + blockSize, id: n.next.id + blockSize}
-	return n.asked.op(), true
+	return Op{Key: marksKey(), Value: n.asked.value()}, true
 }
 
 // durable notes that the op of reserve is.

@@ -25,12 +25,13 @@ const maxReported = 100
 type Store struct {
 	cfg    Config
 	engine Engine
-	view   *memdb.MemDB
+	index  *memdb.MemDB
 	ring   *Ring
 	queue  queue
+	turns  turns // the committer's
 
-	// publish lets Snapshot find rows and revision at one commit. It is held for
-	// the moment in which both change.
+	// publish lets Snapshot find names, rows and revision at one commit. It is held
+	// for the moment in which they change.
 	publish sync.RWMutex
 	rev     atomic.Uint64
 	count   atomic.Int64
@@ -62,8 +63,8 @@ func Open(e Engine, cfg Config) (*Store, error) {
 	}
 	s.queue.some.L = &s.queue.mu
 	var err error
-	if s.view, err = newView(); err != nil {
-		return nil, errs.New(errs.IO, "view: %v", err)
+	if s.index, err = newIndex(); err != nil {
+		return nil, errs.New(errs.IO, "index: %v", err)
 	}
 	if err := s.load(); err != nil {
 		return nil, err
@@ -92,9 +93,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// load fills the view.
+// load fills the index.
 func (s *Store) load() error {
-	txn := s.view.Txn(true)
+	txn := s.index.Txn(true)
 	defer txn.Abort()
 	var failed error
 	l := loader{engine: s.engine, report: s.found, onVM: func(v *vm.VM) {
@@ -112,21 +113,19 @@ func (s *Store) load() error {
 		return errs.New(errs.IO, "damaged data: %s (%d damaged in all; salvage skips them)", s.damage[0], n)
 	}
 	s.numbers, s.skipped = resume(&l), l.skipped
+	s.numbers.batch = s.engine.Number("")
 	s.numbers.next.rev = max(s.numbers.next.rev, s.cfg.FirstRev)
 	s.rev.Store(s.numbers.next.rev - 1)
 	txn.Commit()
 	return nil
 }
 
-// admit takes a loaded VM into the view.
+// admit takes a loaded VM in.
 func (s *Store) admit(txn *memdb.Txn, v *vm.VM) error {
 	c := s.newCell(v)
 	c.vm.Store(v)
 	if err := claim(txn, c, nil, v); err != nil {
 		return err
-	}
-	if err := setRow(txn, c, v); err != nil {
-		return errs.New(errs.IO, "VM %s: %v", v.UUID, err)
 	}
 	s.count.Add(1)
 	s.bytes.Add(v.Bytes())

@@ -7,16 +7,34 @@ import (
 	"meta9/fs/errs"
 )
 
-// queue is where intents wait for the committer. It has no bound of its own: who
-// submits has (256 waiting requests a connection).
+// queue is where intents wait for the committer to see them. It has no bound of
+// its own: who submits has (256 waiting requests a connection).
 type queue struct {
 	mu     sync.Mutex
 	some   sync.Cond // on mu: intents are waiting, or closed
-	list   []*Intent
+	fresh  chain
 	refuse error // why nothing more is taken; nil: open
 	closed bool
 
 	seq atomic.Uint64 // of the newest intent; written under mu
+}
+
+// chain is a list of intents, linked by Intent.next.
+type chain struct{ first, last *Intent }
+
+func (c *chain) push(in *Intent) {
+	if c.first == nil {
+		c.first = in
+	} else {
+		c.last.next = in
+	}
+	c.last = in
+}
+
+func (c *chain) pop() *Intent {
+	in := c.first
+	c.first, in.next = in.next, nil
+	return in
 }
 
 func (in *Intent) done(r Result) {
@@ -33,25 +51,24 @@ func (q *queue) put(in *Intent) error {
 		return q.refuse
 	}
 	in.seq = q.seq.Add(1)
-	q.list = append(q.list, in)
-	if len(q.list) == 1 {
+	if q.fresh.first == nil {
 		q.some.Signal()
 	}
+	q.fresh.push(in)
 	return nil
 }
 
-// take appends all that waits to have and empties the queue. It blocks while
-// there is nothing at all; after close it returns what is left.
-func (q *queue) take(have []*Intent) []*Intent {
+// take empties the queue. Unless the committer is busy with others, it waits
+// until there is something, or the queue is closed.
+func (q *queue) take(busy bool) chain {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(have)+len(q.list) == 0 && !q.closed {
+	for q.fresh.first == nil && !q.closed && !busy {
 		q.some.Wait()
 	}
-	have = append(have, q.list...)
-	clear(q.list)
-	q.list = q.list[:0]
-	return have
+	fresh := q.fresh
+	q.fresh = chain{}
+	return fresh
 }
 
 // fail refuses what comes from now on.

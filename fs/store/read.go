@@ -11,28 +11,28 @@ func (s *Store) Alias(alias string) *Cell { return s.named(nameKey{nameAlias, al
 // ByCID is the VM with that vsock_cid, or nil.
 func (s *Store) ByCID(cid uint32) *Cell { return s.named(cidKey(cid)) }
 
-func (s *Store) named(key nameKey) *Cell { return lookup(s.view.Txn(false), key) }
+func (s *Store) named(key nameKey) *Cell { return lookup(s.index.Txn(false), key) }
 
 // Cells calls fn for the VMs with an ID greater than after, in the order of their
 // IDs, which is that of creation, until fn returns false. The set is that of one
 // moment; a Cell in it may have been deleted since.
 func (s *Store) Cells(after uint64, fn func(*Cell) bool) {
 	if after+1 != 0 {
-		rows(s.view.Txn(false), after+1, func(r *vmRow) bool { return fn(r.cell) })
+		cells(s.index.Txn(false), after+1, fn)
 	}
 }
 
 // Snapshot calls fn with all VMs as they are after one commit, by ID, and the
 // revision of it: the events up to rev are in the rows, those after are not.
 func (s *Store) Snapshot(fn func(rows []*vm.VM, rev uint64)) {
+	all := make([]*vm.VM, 0, s.Count())
 	s.publish.RLock()
-	txn, rev := s.view.Txn(false), s.Rev()
-	s.publish.RUnlock()
-	var all []*vm.VM
-	rows(txn, 0, func(r *vmRow) bool {
-		all = append(all, r.vm)
+	cells(s.index.Txn(false), 0, func(c *Cell) bool {
+		all = append(all, c.VM())
 		return true
 	})
+	rev := s.Rev()
+	s.publish.RUnlock()
 	fn(all, rev)
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"hash/crc32"
+	"unsafe"
 
 	"meta9/fs/errs"
 	"meta9/fs/vm"
@@ -54,16 +55,11 @@ type vmRecord struct {
 
 func marksKey() []byte { return []byte{prefixMarks} }
 
-// vmKey is the key of the VM's record, or the start of the keys of its entries.
-func vmKey(uuid string, tag byte) []byte {
-	key := make([]byte, 0, 1+uuidSize+1+32)
-	key = append(key, prefixVM)
-	key = appendUUID(key, uuid)
-	return append(key, tag)
-}
-
-func entryKey(uuid string, sp vm.Space, name string) []byte {
-	return append(vmKey(uuid, tagSpace+byte(sp)), name...)
+// appendKey appends the key of the VM's record (tagVM, no name), or of an entry.
+func appendKey(b []byte, uuid string, tag byte, name string) []byte {
+	b = append(b, prefixVM)
+	b = appendUUID(b, uuid)
+	return append(append(b, tag), name...)
 }
 
 // appendUUID appends the 16 bytes of a uuid that vm has found valid.
@@ -87,14 +83,19 @@ func uuidText(raw []byte) string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// begin makes a value with room for the head and size more bytes.
-func begin(size int) []byte { return make([]byte, headSize, headSize+size) }
+// begin begins a value with room for its head.
+func begin(b []byte) []byte { return append(b, make([]byte, headSize)...) }
 
-// seal writes the head of a value whose rest is complete.
-func seal(key, value []byte) Op {
+// seal writes the head of a value whose rest is complete, with the tail that
+// follows it.
+func seal(key, value []byte, tail string) {
 	value[0] = formatByte
-	binary.LittleEndian.PutUint32(value[1:], checksum(key, value))
-	return Op{Key: key, Value: value}
+	sum := checksum(key, value)
+	if tail != "" {
+		// The checksum only reads the bytes, and copies of large values cost more.
+		sum = crc32.Update(sum, castagnoli, unsafe.Slice(unsafe.StringData(tail), len(tail)))
+	}
+	binary.LittleEndian.PutUint32(value[1:], sum)
 }
 
 func checksum(key, value []byte) uint32 {
@@ -116,11 +117,13 @@ func unseal(key, value []byte) ([]byte, error) {
 	return value[headSize:], nil
 }
 
-func (m marks) op() Op {
-	b := begin(2 * binary.MaxVarintLen64)
+// value is the record of the marks.
+func (m marks) value() []byte {
+	b := begin(nil)
 	b = binary.AppendUvarint(b, m.rev)
 	b = binary.AppendUvarint(b, m.id)
-	return seal(marksKey(), b)
+	seal(marksKey(), b, "")
+	return b
 }
 
 func readMarks(key, value []byte) (marks, error) {
@@ -133,12 +136,50 @@ func readMarks(key, value []byte) (marks, error) {
 	return m, f.end()
 }
 
-func vmOp(v *vm.VM) Op {
-	b := begin(256)
-	b = binary.AppendUvarint(b, v.ID)
-	b = binary.AppendUvarint(b, v.Rev)
-	b = binary.AppendVarint(b, v.Mtime)
-	return seal(vmKey(v.UUID, tagVM), v.AppendRecord(b))
+// drop appends the op that deletes the VM's record, or an entry.
+func (b *batch) drop(uuid string, tag byte, name string) {
+	from := len(b.arena)
+	b.arena = appendKey(b.arena, uuid, tag, name)
+	b.ops = append(b.ops, Op{Key: b.arena[from:len(b.arena):len(b.arena)]})
+}
+
+// sealed appends an op whose key is in the arena between the two places, and whose
+// value is what follows there, and tail.
+func (b *batch) sealed(from, value int, tail string) {
+	end := len(b.arena)
+	op := Op{Key: b.arena[from:value:value], Value: b.arena[value:end:end], Tail: tail}
+	seal(op.Key, op.Value, tail)
+	b.ops = append(b.ops, op)
+}
+
+// putVM appends the op that writes the VM's record.
+func (b *batch) putVM(v *vm.VM) {
+	from := len(b.arena)
+	a := appendKey(b.arena, v.UUID, tagVM, "")
+	value := len(a)
+	a = begin(a)
+	a = binary.AppendUvarint(a, v.ID)
+	a = binary.AppendUvarint(a, v.Rev)
+	a = binary.AppendVarint(a, v.Mtime)
+	b.arena = v.AppendRecord(a)
+	b.sealed(from, value, "")
+}
+
+// putEntry appends the op that writes an entry, in a commit of that date.
+func (b *batch) putEntry(uuid string, date int64, sp vm.Space, e *vm.Entry) {
+	from := len(b.arena)
+	a := appendKey(b.arena, uuid, tagSpace+byte(sp), e.Name)
+	value := len(a)
+	a = begin(a)
+	a = binary.AppendUvarint(a, e.ID)
+	a = binary.AppendUvarint(a, e.Rev)
+	a = binary.AppendVarint(a, e.Mtime)
+	a = binary.AppendVarint(a, date-e.Mtime)
+	a = binary.AppendUvarint(a, uint64(e.Mode))
+	a = append(a, byte(e.Kind))
+	a = binary.AppendUvarint(a, uint64(len(e.Muid)))
+	b.arena = append(a, e.Muid...)
+	b.sealed(from, value, e.Value)
 }
 
 func readVM(key, value []byte) (vmRecord, error) {
@@ -150,20 +191,6 @@ func readVM(key, value []byte) (vmRecord, error) {
 	r := vmRecord{id: f.uvarint(), rev: f.uvarint(), date: f.varint()}
 	r.props = f.rest()
 	return r, f.err()
-}
-
-func entryOp(uuid string, sp vm.Space, e *vm.Entry, date int64) Op {
-	b := begin(5*binary.MaxVarintLen64 + 1 + len(e.Muid) + len(e.Value))
-	b = binary.AppendUvarint(b, e.ID)
-	b = binary.AppendUvarint(b, e.Rev)
-	b = binary.AppendVarint(b, e.Mtime)
-	b = binary.AppendVarint(b, date-e.Mtime)
-	b = binary.AppendUvarint(b, uint64(e.Mode))
-	b = append(b, byte(e.Kind))
-	b = binary.AppendUvarint(b, uint64(len(e.Muid)))
-	b = append(b, e.Muid...)
-	b = append(b, e.Value...)
-	return seal(entryKey(uuid, sp, e.Name), b)
 }
 
 // readEntry reads all but the name. text makes the strings that many entries

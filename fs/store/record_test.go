@@ -14,6 +14,14 @@ import (
 
 const testUUID = "01234567-89ab-4cde-8f01-23456789abcd"
 
+// entryOp is the op that writes the entry.
+func entryOp(sp vm.Space, e *vm.Entry, date int64) Op {
+	var b batch
+	b.putEntry(testUUID, date, sp, e)
+	op := b.ops[0]
+	return Op{Key: op.Key, Value: append(op.Value, op.Tail...)}
+}
+
 func asText(b []byte) string { return string(b) }
 
 func TestEntryRecord(t *testing.T) {
@@ -29,7 +37,7 @@ func TestEntryRecord(t *testing.T) {
 		}, date: rapid.Int64().Draw(rt, "date")}
 		e := want.entry
 		e.Name = rapid.String().Draw(rt, "name")
-		op := entryOp(testUUID, vm.Internal, &e, want.date)
+		op := entryOp(vm.Internal, &e, want.date)
 		got, err := readEntry(op.Key, op.Value, asText)
 		if err != nil || got != want {
 			rt.Fatalf("%v: %+v, want %+v", err, got, want)
@@ -42,8 +50,7 @@ func TestEntryRecord(t *testing.T) {
 
 func TestMarksRecord(t *testing.T) {
 	for _, want := range []marks{{}, {1, 2}, {math.MaxUint64, math.MaxUint64}} {
-		op := want.op()
-		if got, err := readMarks(op.Key, op.Value); err != nil || got != want {
+		if got, err := readMarks(marksKey(), want.value()); err != nil || got != want {
 			t.Errorf("%v: %+v, want %+v", err, got, want)
 		}
 	}
@@ -52,7 +59,7 @@ func TestMarksRecord(t *testing.T) {
 // TestLayout holds the layout still: data that is on disks has it.
 func TestLayout(t *testing.T) {
 	e := vm.Entry{ID: 300, Rev: 5, Mtime: 64, Mode: 0o600, Kind: vm.Number, Name: "k", Value: "12", Muid: "me"}
-	op := entryOp(testUUID, vm.Keys, &e, 65)
+	op := entryOp(vm.Keys, &e, 65)
 	key := "v\x01\x23\x45\x67\x89\xab\x4c\xde\x8f\x01\x23\x45\x67\x89\xab\xcd\x01k"
 	rest := "\xac\x02\x05\x80\x01\x02\x80\x03\x01\x02me12"
 	if d := cmp.Diff([]string{key, rest}, []string{string(op.Key), string(op.Value[headSize:])}); d != "" {
@@ -71,15 +78,16 @@ func FuzzLoad(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	rest := func(op Op) []byte { return op.Value[headSize:] }
-	f.Add(rest(marks{1, 2}.op()), rest(vmOp(v)), rest(entryOp(testUUID, vm.Keys, v.Get(vm.Keys, "k"), 1)))
+	var b batch
+	b.putVM(v)
+	f.Add(marks{1, 2}.value()[headSize:], b.ops[0].Value[headSize:], entryOp(vm.Keys, v.Get(vm.Keys, "k"), 1).Value[headSize:])
 	f.Add([]byte{}, []byte{}, []byte{})
 	f.Add([]byte{0x80}, []byte("\x01\x01\x01[]"), []byte("\x01\x01\x01\x01\x01\x03\x00"))
 	f.Fuzz(func(t *testing.T, marks, row, entry []byte) {
 		e := fixed{
-			seal(marksKey(), append(begin(0), marks...)),
-			seal(vmKey(testUUID, tagVM), append(begin(0), row...)),
-			seal(entryKey(testUUID, vm.Keys, "k"), append(begin(0), entry...)),
+			sealedOp(marksKey(), marks),
+			sealedOp(appendKey(nil, testUUID, tagVM, ""), row),
+			sealedOp(appendKey(nil, testUUID, tagSpace+byte(vm.Keys), "k"), entry),
 		}
 		damaged := 0
 		if _, err := Check(e, func(Damage) { damaged++ }); err != nil {
@@ -95,6 +103,12 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
+func sealedOp(key, rest []byte) Op {
+	value := append(begin(nil), rest...)
+	seal(key, value, "")
+	return Op{Key: key, Value: value}
+}
+
 // fixed is an engine of a few records.
 type fixed []Op
 
@@ -107,5 +121,6 @@ func (f fixed) Scan(fn func(key, value []byte) error) error {
 	return nil
 }
 
-func (fixed) Apply([]Op) error { return nil }
-func (fixed) Close() error     { return nil }
+func (fixed) Apply([]Group) []error { return nil }
+func (fixed) Number(string) uint64  { return 0 }
+func (fixed) Close() error          { return nil }

@@ -1,18 +1,22 @@
-// Package store keeps the VMs: a go-memdb view for look-ups, one Cell a VM (an
-// atomic pointer to its immutable row), the revisions, the event rings, and the
-// committer, one goroutine that turns all waiting intents into one engine
-// transaction.
+// Package store keeps the VMs: one Cell a VM (an atomic pointer to its immutable
+// row), a go-memdb index of their names, the revisions, the event rings, and the
+// committer, one goroutine that makes engine transactions of waiting intents.
 //
-// Order of a commit: durable in the engine, memdb and cells, event rings and
+// Order of a commit: durable in the engine, index and cells, event rings and
 // recorders, acknowledge (Intent.Done), wake (observers, then ring waiters). Reads
 // take no lock: Cell.VM is one atomic load.
 //
-// Lock order: committer's queue, then a Cell's holds, then a Ring. Done, recorders,
+// Intents wait in one line a VM, and VMs take turns (see turns): a batch has a
+// share of each VM that waits, so that a VM that submits more than its share
+// waits longer itself and nobody else does.
+//
+// Lock order: the queue, then Store.publish, then a Cell's holds, then a Ring. Done, recorders,
 // observers and wake functions run in the committer's goroutine with no lock held;
 // they must return soon, must not write to a peer, and may call Submit.
 package store
 
 import (
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -20,10 +24,20 @@ import (
 	"meta9/fs/vm"
 )
 
-// Op is one change of an engine's transaction. A nil Value deletes the key.
+// Op is one change of an engine's transaction: the key gets Value followed by
+// Tail, or is deleted where Value is nil. Tail is the text that the store keeps
+// anyhow, so that a large value is not copied to become an Op.
 type Op struct {
 	Key   []byte
 	Value []byte
+	Tail  string
+}
+
+// Group is what a batch changes of one VM, or of the store's own records.
+type Group struct {
+	VM     string // UUID; "": the store's own, which is the first group if there is one
+	Number uint64 // of the batch; greater than that of any Apply before, also of one that failed
+	Ops    []Op
 }
 
 // Engine keeps keys and values durably, in the order of the keys' bytes. The
@@ -32,11 +46,24 @@ type Engine interface {
 	// Scan calls fn for every key in order; the slices live as long as the call.
 	// An error of fn ends it and is returned.
 	Scan(fn func(key, value []byte) error) error
-	// Apply makes all ops durable, one after the other, or none. errs.NoSpace:
-	// there was no room, and nothing changed; any other error is final, since what
-	// is on the disk is no longer known. The ops are the engine's until it returns.
-	Apply(ops []Op) error
+	// Apply makes the ops of each group durable, one after the other, or none of
+	// them, and the group's Number with them. nil: all groups are durable. Else there
+	// is an error for each, in their order, which is nil for one that is durable;
+	// no group is without the store's own. errs.NoSpace: there was no room, and
+	// nothing of the group changed; any other error is final, since what is on the
+	// disk is no longer known. An engine that has one transaction for all groups has
+	// one error for all. Groups and ops are the engine's until it returns, and no
+	// longer; the bytes of a Tail never change.
+	Apply(groups []Group) []error
+	// Number is the Number of the newest group of that VM that is durable, 0 if none
+	// is. An engine that has one transaction for all groups has one number for all.
+	Number(vm string) uint64
 	Close() error
+}
+
+// AllFailed is what an Apply returns that has one error for all groups.
+func AllFailed(groups []Group, err error) []error {
+	return slices.Repeat([]error{err}, len(groups))
 }
 
 // Config is what a Store is told. Zero fields take the defaults.
@@ -102,7 +129,8 @@ type Intent struct {
 	// at once (the store is closed or failed), from Submit. nil: nobody asks.
 	Done func(Result)
 
-	seq uint64 // the how manieth Submit; orders it against the Holds
+	seq  uint64  // its place in the order of Submit; orders it against the Holds
+	next *Intent // the one that waits behind it
 }
 
 // Result is what became of an Intent.

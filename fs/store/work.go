@@ -13,48 +13,46 @@ import (
 type work struct {
 	cell    *Cell
 	before  *vm.VM // durable; nil: created in this batch
-	base    *vm.VM // what edit began with: its properties are those of the VM as it is now
 	edit    *vm.Edit
-	seen    int // how many of edit's changes are in changes
-	changes []vm.Change
+	seen    int    // how many of edit's changes are events
 	by      string // who made the last of them
 	deleted bool
 	after   *vm.VM // after seal; nil: deleted
+	group   int    // its place in the batch's groups; -1: nothing to make durable
+	failed  error  // of its group alone
 	taken   []*Hold
-	cost    int64
-	full    bool // the rest of the VM's intents wait for the next batch
+
+	asked *Intent // lookUp's last
+	found *vm.Entry
 }
 
-// begin makes the VM as it is now the base of further edits, so that they can be
-// undone with reset. All changes must have been harvested.
-func (w *work) begin() *vm.VM {
-	v := w.edit.VM()
-	w.reset(v)
-	return v
+// lookUp is the key that an intent is about, or nil.
+func (w *work) lookUp(in *Intent) *vm.Entry {
+	switch {
+	case w.asked == in:
+		return w.found
+	case in.ID != 0:
+		w.found = w.edit.GetID(in.Space, in.ID)
+	default:
+		w.found = w.edit.Get(in.Space, in.Name)
+	}
+	w.asked = in
+	return w.found
 }
 
-// reset undoes what was done since begin, or takes v as what it led to.
-func (w *work) reset(v *vm.VM) {
-	w.base, w.edit, w.seen = v, v.Edit(), 0
-}
-
-// find is the key that an intent is about.
+// find is the key that an intent is about, if whoever asks may write it.
 func (w *work) find(in *Intent) (*vm.Entry, error) {
-	if in.ID != 0 {
-		e := w.edit.GetID(in.Space, in.ID)
-		if e == nil {
-			return nil, errs.Gone
-		}
+	e := w.lookUp(in)
+	switch {
+	case e != nil:
 		return e, w.permit(in, e.Name)
+	case in.ID != 0:
+		return nil, errs.Gone
 	}
 	if err := w.permit(in, in.Name); err != nil {
 		return nil, err
 	}
-	e := w.edit.Get(in.Space, in.Name)
-	if e == nil {
-		return nil, errs.NotFound
-	}
-	return e, nil
+	return nil, errs.NotFound
 }
 
 // permit says whether who asks may write the name.
@@ -62,7 +60,7 @@ func (w *work) permit(in *Intent, name string) error {
 	if !in.Guest {
 		return nil
 	}
-	return w.base.GuestMayWrite(in.Space, name)
+	return w.edit.Now().GuestMayWrite(in.Space, name)
 }
 
 // held says whether a truncation of the key comes before the intent.
@@ -84,81 +82,82 @@ type key struct {
 	name  string
 }
 
-// keys are the entries that the changes touched, each once.
-func (w *work) keys() []key {
-	var keys []key
-	for _, c := range w.changes {
+// touched are the entries that the batch changed of the VM, each once.
+func (b *batch) touched(w *work) []key {
+	b.keys = b.keys[:0]
+	for _, c := range w.edit.Changes() {
 		if c.Type == vm.KeySet || c.Type == vm.KeyRemoved {
-			keys = append(keys, key{c.Space, c.Key})
+			b.keys = append(b.keys, key{c.Space, c.Key})
 		}
 	}
-	slices.SortFunc(keys, func(a, b key) int {
-		return cmp.Or(cmp.Compare(a.space, b.space), cmp.Compare(a.name, b.name))
-	})
-	return slices.Compact(keys)
+	if len(b.keys) > 1 {
+		slices.SortFunc(b.keys, func(x, y key) int {
+			return cmp.Or(cmp.Compare(x.space, y.space), cmp.Compare(x.name, y.name))
+		})
+		b.keys = slices.Compact(b.keys)
+	}
+	return b.keys
 }
 
 // appendOps appends what makes the engine hold after in place of before.
-func (w *work) appendOps(ops []Op, skipped [][]byte) []Op {
+func (b *batch) appendOps(w *work, skipped [][]byte) {
 	if w.before == nil || w.deleted {
 		for _, k := range skipped {
-			ops = append(ops, Op{Key: k})
+			b.ops = append(b.ops, Op{Key: k})
 		}
 	}
 	switch {
 	case w.deleted:
-		return appendDelete(ops, w.before)
+		b.appendDelete(w.before)
 	case w.before == nil:
-		return appendAll(ops, w.after)
+		b.appendAll(w.after)
+	default:
+		b.appendChanged(w)
 	}
-	return w.appendChanged(ops)
 }
 
-func appendDelete(ops []Op, v *vm.VM) []Op {
-	ops = append(ops, Op{Key: vmKey(v.UUID, tagVM)})
+func (b *batch) appendDelete(v *vm.VM) {
+	b.drop(v.UUID, tagVM, "")
 	for sp := range vm.NumSpaces {
-		for _, e := range v.Entries(sp) {
-			ops = append(ops, Op{Key: entryKey(v.UUID, sp, e.Name)})
+		for e := range v.Entries(sp) {
+			b.drop(v.UUID, tagSpace+byte(sp), e.Name)
 		}
 	}
-	return ops
 }
 
-func appendAll(ops []Op, v *vm.VM) []Op {
-	ops = append(ops, vmOp(v))
+func (b *batch) appendAll(v *vm.VM) {
+	b.putVM(v)
 	for sp := range vm.NumSpaces {
-		for _, e := range v.Entries(sp) {
-			ops = append(ops, entryOp(v.UUID, sp, e, v.Mtime))
+		for e := range v.Entries(sp) {
+			b.putEntry(v.UUID, v.Mtime, sp, e)
 		}
 	}
-	return ops
 }
 
 // appendChanged writes the keys that were touched, and the VM's own record if it
 // says something new, which is also so when no entry carries the VM's revision.
-func (w *work) appendChanged(ops []Op) []Op {
+func (b *batch) appendChanged(w *work) {
 	v := w.after
 	var newest uint64
-	for _, k := range w.keys() {
+	for _, k := range b.touched(w) {
 		e := v.Get(k.space, k.name)
 		if e == nil {
-			ops = append(ops, Op{Key: entryKey(v.UUID, k.space, k.name)})
+			b.drop(v.UUID, tagSpace+byte(k.space), k.name)
 			continue
 		}
-		ops = append(ops, entryOp(v.UUID, k.space, e, v.Mtime))
+		b.putEntry(v.UUID, v.Mtime, k.space, e)
 		newest = max(newest, e.Rev)
 	}
 	if newest != v.Rev || w.propsChanged() {
-		ops = append(ops, vmOp(v))
+		b.putVM(v)
 	}
-	return ops
 }
 
 // propsChanged says whether the properties were changed: by an update, or because
 // the first key of a space put the space's member among them.
 func (w *work) propsChanged() bool {
 	return len(w.before.Props) != len(w.after.Props) ||
-		slices.ContainsFunc(w.changes, func(c vm.Change) bool { return c.Type == vm.Changed })
+		slices.ContainsFunc(w.edit.Changes(), func(c vm.Change) bool { return c.Type == vm.Changed })
 }
 
 // endHolds ends the Holds that the batch applied, and those of the keys that it
@@ -169,8 +168,11 @@ func (w *work) endHolds() {
 		w.cell.endAll()
 		return
 	}
-	for _, c := range w.changes {
-		if w.before == nil || c.Type != vm.KeySet && c.Type != vm.KeyRemoved {
+	if w.before == nil || !w.cell.holding() {
+		return
+	}
+	for _, c := range w.edit.Changes() {
+		if c.Type != vm.KeySet && c.Type != vm.KeyRemoved {
 			continue
 		}
 		if e := w.before.Get(c.Space, c.Key); e != nil && !hasID(w.after, holdKey{c.Space, e.ID}) {

@@ -24,8 +24,7 @@ type KeyRef struct {
 // is there already is no change. The limits are for the result, so that the order of
 // the keys does not matter. The errors are those of Put.
 func (e *Edit) Apply(d Draft, st Stamp, lim Limits) error {
-	saved := *e
-	e.VM() // so that what follows is done on copies
+	saved := e.Save()
 	if err := e.apply(d, st, lim); err != nil {
 		*e = saved
 		return err
@@ -46,8 +45,8 @@ func (e *Edit) apply(d Draft, st Stamp, lim Limits) error {
 		given[KeyRef{w.Space, w.Name}] = true
 	}
 	for _, k := range d.Gone {
-		if !given[k] {
-			e.Remove(k.Space, k.Name, st)
+		if old := e.Get(k.Space, k.Name); old != nil && !given[k] {
+			e.Remove(k.Space, old, st)
 		}
 	}
 	for _, w := range d.Sets {
@@ -55,7 +54,7 @@ func (e *Edit) apply(d Draft, st Stamp, lim Limits) error {
 		if old != nil && old.Value == w.Value && old.Kind == w.Kind {
 			continue
 		}
-		if _, err := e.set(w, st, Limits{Value: lim.Value}); err != nil {
+		if _, err := e.set(old, w, st, Limits{Value: lim.Value}); err != nil {
 			return err
 		}
 	}
@@ -87,7 +86,7 @@ func (e *Edit) Replace(props ordjson.Members, sets []Setting, st Stamp, lim Limi
 func (v *VM) keys() []KeyRef {
 	keys := make([]KeyRef, 0, v.Count())
 	for s := range NumSpaces {
-		for _, e := range v.spaces[s].byID {
+		for e := range v.spaces[s].all() {
 			keys = append(keys, KeyRef{s, e.Name})
 		}
 	}

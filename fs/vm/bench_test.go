@@ -2,6 +2,7 @@ package vm_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,7 +59,7 @@ func BenchmarkRestore(b *testing.B) {
 	props := v.AppendRecord(nil)
 	b.ReportAllocs()
 	for b.Loop() {
-		entries := [vm.NumSpaces][]*vm.Entry{append([]*vm.Entry(nil), v.Entries(vm.Keys)...)}
+		entries := [vm.NumSpaces][]*vm.Entry{slices.Collect(v.Entries(vm.Keys))}
 		if _, err := vm.Restore(v.UUID, v.ID, v.Rev, v.Mtime, props, entries); err != nil {
 			b.Fatal(err)
 		}

@@ -6,12 +6,13 @@ import (
 )
 
 // Edit makes a new VM of an old one. It belongs to one goroutine. What it has
-// not changed yet is still the old VM's, so that an Edit costs one copy of a
-// space's slices at the first change in it, however many follow.
+// not changed yet is still the old VM's.
+//
+// An old entry that a method takes is that of the VM as it is now (Get, GetID).
 type Edit struct {
 	vm      *VM
 	own     bool            // vm is a copy of this Edit's
-	ownMeta [NumSpaces]bool // so are the slices of the space
+	ownMeta [NumSpaces]bool // so is what holds the pieces of the space
 	changes []Change
 }
 
@@ -25,26 +26,40 @@ func (e *Edit) VM() *VM {
 	return e.vm
 }
 
+// Now is the VM as it is now, until the next change.
+func (e *Edit) Now() *VM { return e.vm }
+
+// Save gives the Edit as it is now: assigning it to the Edit undoes what was done
+// since. What follows is done on copies.
+func (e *Edit) Save() Edit {
+	saved := *e
+	e.VM()
+	return saved
+}
+
 // Changes is what was changed since Edit, in order, each with a revision of its
 // own; the last is that of the VM.
 func (e *Edit) Changes() []Change { return e.changes }
+
+// Note adds changes that were made otherwise.
+func (e *Edit) Note(c ...Change) { e.changes = append(e.changes, c...) }
 
 // Get is the entry of that name as it is now, or nil.
 func (e *Edit) Get(s Space, name string) *Entry { return e.vm.Get(s, name) }
 
 // GetID is the entry with that ID as it is now, or nil when it was removed.
-func (e *Edit) GetID(s Space, id uint64) *Entry { return e.vm.spaces[s].getID(id) }
+func (e *Edit) GetID(s Space, id uint64) *Entry { return e.vm.GetID(s, id) }
 
-// Put gives a key a value: a new one gets an ID and mode 0600, one that is there
-// keeps both. The errors are those of ValidKey for a new name, TooLarge for a
-// value past its limit, NoSpace for a VM past its; then nothing is changed.
-func (e *Edit) Put(s Space, name, value string, st Stamp, lim Limits) (*Entry, error) {
-	return e.set(Setting{s, name, value, Text}, st, lim)
+// Put gives the key old a value, or with nil makes the key of that name, which is
+// not there: it gets an ID and mode 0600. The errors are those of ValidKey for a
+// new name, TooLarge for a value past its limit, NoSpace for a VM past its; then
+// nothing is changed.
+func (e *Edit) Put(s Space, old *Entry, name, value string, st Stamp, lim Limits) (*Entry, error) {
+	return e.set(old, Setting{s, name, value, Text}, st, lim)
 }
 
 // set is Put for a value of any kind, as an update has them.
-func (e *Edit) set(w Setting, st Stamp, lim Limits) (*Entry, error) {
-	old := e.Get(w.Space, w.Name)
+func (e *Edit) set(old *Entry, w Setting, st Stamp, lim Limits) (*Entry, error) {
 	if err := e.room(old, w, lim); err != nil {
 		return nil, err
 	}
@@ -90,15 +105,10 @@ func (e *Edit) replace(s Space, old, next *Entry, st Stamp) {
 	}
 }
 
-// Remove takes a key away; false when there is none.
-func (e *Edit) Remove(s Space, name string, st Stamp) bool {
-	old := e.Get(s, name)
-	if old == nil {
-		return false
-	}
+// Remove takes a key away.
+func (e *Edit) Remove(s Space, old *Entry, st Stamp) {
 	e.drop(s, old)
-	e.change(Change{Type: KeyRemoved, Space: s, Key: name}, st)
-	return true
+	e.change(Change{Type: KeyRemoved, Space: s, Key: old.Name}, st)
 }
 
 // drop takes an entry out of the space without a Change.
@@ -109,44 +119,39 @@ func (e *Edit) drop(s Space, old *Entry) {
 }
 
 // Rename gives the key another name. Its ID, value and times stay; a key that
-// has that name already is replaced. The errors are NotFound and those of Put;
-// then nothing is changed, nor by a name that is the same.
-func (e *Edit) Rename(s Space, from, to string, st Stamp, lim Limits) error {
-	old := e.Get(s, from)
-	if old == nil {
-		return errs.New(errs.NotFound, "no key %q", from)
-	}
-	if from == to {
-		return nil
+// has that name already is replaced. The errors are those of Put; then nothing is
+// changed, nor by a name that is the same.
+func (e *Edit) Rename(s Space, old *Entry, to string, st Stamp, lim Limits) (*Entry, error) {
+	if old.Name == to {
+		return old, nil
 	}
 	if err := ValidKey(to); err != nil {
-		return err
+		return nil, err
 	}
-	grow := int64(len(to) - len(from))
+	grow := int64(len(to) - len(old.Name))
 	over := e.Get(s, to)
 	if over != nil {
 		grow -= over.bytes()
 	}
 	if err := lim.checkBytes(e.vm.bytes, grow); err != nil {
-		return err
+		return nil, err
 	}
 	e.drop(s, old)
 	if over != nil {
 		e.drop(s, over)
 	}
-	e.change(Change{Type: KeyRemoved, Space: s, Key: from}, st)
+	e.change(Change{Type: KeyRemoved, Space: s, Key: old.Name}, st)
 	next := *old
 	next.Name = to
 	e.replace(s, nil, &next, st)
-	return nil
+	return &next, nil
 }
 
 // SetMeta sets the permission bits (07777), the time of the last change, or both; nil
-// leaves one as it is. The error is NotFound.
-func (e *Edit) SetMeta(s Space, name string, mode *uint16, mtime *int64, st Stamp) error {
-	old := e.Get(s, name)
-	if old == nil {
-		return errs.New(errs.NotFound, "no key %q", name)
+// leaves one as it is. It gives the key as it is then.
+func (e *Edit) SetMeta(s Space, old *Entry, mode *uint16, mtime *int64, st Stamp) *Entry {
+	if mode == nil && mtime == nil {
+		return old
 	}
 	next := *old
 	if mode != nil {
@@ -155,10 +160,8 @@ func (e *Edit) SetMeta(s Space, name string, mode *uint16, mtime *int64, st Stam
 	if mtime != nil {
 		next.Mtime = *mtime
 	}
-	if mode != nil || mtime != nil {
-		e.replace(s, old, &next, st)
-	}
-	return nil
+	e.replace(s, old, &next, st)
+	return &next
 }
 
 // change stamps the VM, which is this Edit's own by now, with a new revision and
@@ -179,7 +182,7 @@ func (e *Edit) ownVM() {
 	}
 }
 
-// ownSpace makes the space's slices this Edit's own, and sees to it that the
+// ownSpace makes the space this Edit's own, and sees to it that the
 // properties have a place for the space.
 func (e *Edit) ownSpace(s Space) {
 	if e.ownMeta[s] {

@@ -54,7 +54,7 @@ func (v *VM) appendBinary(b []byte, guest bool) []byte {
 // UTF-8, or the others in base64. n is how many.
 func (v *VM) appendSpace(b []byte, s Space, guest, binary bool) (_ []byte, n int) {
 	b = append(b, '{')
-	for _, e := range v.spaces[s].byID {
+	for e := range v.spaces[s].all() {
 		if binary == utf8.ValidString(e.Value) || guest && !v.GuestSees(s, e.Name) {
 			continue
 		}
@@ -97,7 +97,7 @@ func (v *VM) Object() ordjson.Members {
 
 // objects are the entries that are UTF-8, and the others in base64.
 func (sp *space) objects() (text, encoded ordjson.Members) {
-	for _, e := range sp.byID {
+	for e := range sp.all() {
 		if !utf8.ValidString(e.Value) {
 			b64 := base64.StdEncoding.EncodeToString([]byte(e.Value))
 			encoded = append(encoded, ordjson.Member{Name: e.Name, Value: ordjson.Str(b64)})

@@ -43,7 +43,7 @@ func TestBinaryValues(t *testing.T) {
 	e := v.Edit()
 	for _, s := range []vm.Space{vm.Keys, vm.Internal} {
 		for _, name := range []string{"bin", "b_pw"} {
-			if _, err := e.Put(s, name, "\xff\x00", st, vm.DefaultLimits); err != nil {
+			if _, err := e.Put(s, e.Get(s, name), name, "\xff\x00", st, vm.DefaultLimits); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -67,7 +67,7 @@ func TestBinaryValues(t *testing.T) {
 func TestOnlyInternalBinary(t *testing.T) {
 	st := vmtest.NewStamp()
 	e := vmtest.Small(t, st, "").Edit()
-	if _, err := e.Put(vm.Internal, "x", "\xff", st, vm.DefaultLimits); err != nil {
+	if _, err := e.Put(vm.Internal, e.Get(vm.Internal, "x"), "x", "\xff", st, vm.DefaultLimits); err != nil {
 		t.Fatal(err)
 	}
 	vmtest.Diff(t, "JSON", vmtest.Whole(e.VM()), `{"uuid":"`+vmtest.UUID+`","internal_metadata":{},"__meta9_binary":{"internal_metadata":{"x":"/w=="}}}`)

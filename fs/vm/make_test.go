@@ -13,13 +13,13 @@ func TestRecord(t *testing.T) {
 	st := vmtest.NewStamp()
 	for _, v := range []*vm.VM{vmtest.Create(t, st, string(vmtest.ReadMdata(t, "../..").VM)), vmtest.Small(t, st, ""), vmtest.Small(t, st, `"customer_metadata":{},"a":1.0`)} {
 		e := v.Edit()
-		if _, err := e.Put(vm.Internal, "bin", "\xff", st, vm.DefaultLimits); err != nil {
+		if _, err := e.Put(vm.Internal, e.Get(vm.Internal, "bin"), "bin", "\xff", st, vm.DefaultLimits); err != nil {
 			t.Fatal(err)
 		}
 		v = e.VM()
 		entries := [vm.NumSpaces][]*vm.Entry{}
 		for s := range vm.NumSpaces {
-			for _, e := range v.Entries(s) { // in another order
+			for e := range v.Entries(s) { // in another order
 				entries[s] = append([]*vm.Entry{e}, entries[s]...)
 			}
 		}
@@ -30,7 +30,7 @@ func TestRecord(t *testing.T) {
 		vmtest.Diff(t, "JSON", vmtest.Whole(back), vmtest.Whole(v))
 		vmtest.Diff(t, "numbers", []any{back.UUID, back.ID, back.Rev, back.Mtime, back.Count(), back.Bytes()},
 			[]any{v.UUID, v.ID, v.Rev, v.Mtime, v.Count(), v.Bytes()})
-		for _, e := range v.Entries(vm.Keys) {
+		for e := range v.Entries(vm.Keys) {
 			if back.Get(vm.Keys, e.Name) != e {
 				t.Errorf("%q is not found", e.Name)
 			}

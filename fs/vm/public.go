@@ -11,7 +11,7 @@ import (
 // nothing of it, also not that it is there. It shares all else with v.
 func (v *VM) Public() *VM {
 	i := v.Props.Index(Internal.Member())
-	if i < 0 && len(v.spaces[Internal].byID) == 0 {
+	if i < 0 && v.spaces[Internal].count == 0 {
 		return v
 	}
 	public := *v
@@ -19,7 +19,7 @@ func (v *VM) Public() *VM {
 		public.Props = slices.Delete(slices.Clone(v.Props), i, i+1)
 	}
 	public.spaces[Internal] = space{}
-	for _, e := range v.spaces[Internal].byID {
+	for e := range v.spaces[Internal].all() {
 		public.bytes -= e.bytes()
 	}
 	return &public

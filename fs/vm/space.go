@@ -2,6 +2,7 @@ package vm
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 
 	"meta9/fs/errs"
@@ -10,104 +11,96 @@ import (
 // makeSpace takes over the entries, in any order, and sorts them. Two of one
 // name or one ID are an error (Invalid).
 func makeSpace(entries []*Entry) (space, error) {
-	sp := space{byName: slices.Clone(entries), byID: entries}
-	slices.SortFunc(sp.byName, func(a, b *Entry) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(sp.byID, func(a, b *Entry) int { return cmp.Compare(a.ID, b.ID) })
+	names := slices.Clone(entries)
+	slices.SortFunc(names, func(a, b *Entry) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(entries, func(a, b *Entry) int { return cmp.Compare(a.ID, b.ID) })
 	for i := 1; i < len(entries); i++ {
-		if a, b := sp.byName[i-1], sp.byName[i]; a.Name == b.Name {
+		if a, b := names[i-1], names[i]; a.Name == b.Name {
 			return space{}, errs.New(errs.Invalid, "the key %q is there twice", a.Name)
 		}
-		if a, b := sp.byID[i-1], sp.byID[i]; a.ID == b.ID {
+		if a, b := entries[i-1], entries[i]; a.ID == b.ID {
 			return space{}, errs.New(errs.Invalid, "the keys %q and %q have the same id %d", a.Name, b.Name, a.ID)
 		}
 	}
-	return sp, nil
-}
-
-// nameAt is where the name is in byName, or belongs.
-func (sp *space) nameAt(name string) (int, bool) {
-	return slices.BinarySearchFunc(sp.byName, name, func(e *Entry, name string) int {
-		return cmp.Compare(e.Name, name)
-	})
-}
-
-// idAt is where the ID is in byID, or belongs.
-func (sp *space) idAt(id uint64) (int, bool) {
-	return slices.BinarySearchFunc(sp.byID, id, func(e *Entry, id uint64) int {
-		return cmp.Compare(e.ID, id)
-	})
+	return space{names: cut(names), ids: cut(entries), count: len(entries)}, nil
 }
 
 // get is the entry of that name, or nil.
 func (sp *space) get(name string) *Entry {
-	if i, ok := sp.nameAt(name); ok {
-		return sp.byName[i]
+	if at, ok := find(sp.names, name, byName); ok {
+		return sp.names[at.piece][at.at]
 	}
 	return nil
 }
 
 // getID is the entry with that ID, or nil.
 func (sp *space) getID(id uint64) *Entry {
-	if i, ok := sp.idAt(id); ok {
-		return sp.byID[i]
+	if at, ok := find(sp.ids, id, byID); ok {
+		return sp.ids[at.piece][at.at]
 	}
 	return nil
 }
 
 // put takes the entry in, in the place of the one with its name, which has the
-// same ID, or as a new one. Like remove it changes the slices in place: only an
-// Edit that owns them may call it.
+// same ID, or as a new one. Only an Edit that owns the space may call it, or
+// remove.
 func (sp *space) put(e *Entry) {
-	i, ok := sp.nameAt(e.Name)
-	j, _ := sp.idAt(e.ID)
+	name, ok := find(sp.names, e.Name, byName)
+	id, _ := find(sp.ids, e.ID, byID)
 	if ok {
-		sp.byName[i], sp.byID[j] = e, e
+		sp.names.replace(name, e)
+		sp.ids.replace(id, e)
 		return
 	}
-	sp.byName = slices.Insert(sp.byName, i, e)
-	sp.byID = slices.Insert(sp.byID, j, e)
+	sp.names = sp.names.insert(name, e)
+	sp.ids = sp.ids.insert(id, e)
+	sp.count++
 }
 
 // remove takes out an entry that is there.
 func (sp *space) remove(e *Entry) {
-	i, _ := sp.nameAt(e.Name)
-	j, _ := sp.idAt(e.ID)
-	sp.byName = slices.Delete(sp.byName, i, i+1)
-	sp.byID = slices.Delete(sp.byID, j, j+1)
+	name, _ := find(sp.names, e.Name, byName)
+	id, _ := find(sp.ids, e.ID, byID)
+	sp.names = sp.names.remove(name)
+	sp.ids = sp.ids.remove(id)
+	sp.count--
 }
 
-// clone copies the space with room for one more entry, since most edits are one
-// write.
+// clone is a space whose pieces may be changed. All that it copies is the slices
+// that hold the pieces.
 func (sp *space) clone() space {
-	n := len(sp.byName)
-	return space{
-		byName: append(make([]*Entry, 0, n+1), sp.byName...),
-		byID:   append(make([]*Entry, 0, n+1), sp.byID...),
-	}
+	return space{names: slices.Clone(sp.names), ids: slices.Clone(sp.ids), count: sp.count}
 }
+
+// all is every entry in the order of the IDs.
+func (sp *space) all() iter.Seq[*Entry] { return sp.ids.from(place{}) }
 
 // Get is the entry of that name, or nil.
 func (v *VM) Get(s Space, name string) *Entry { return v.spaces[s].get(name) }
 
+// GetID is the entry with that ID, or nil.
+func (v *VM) GetID(s Space, id uint64) *Entry { return v.spaces[s].getID(id) }
+
 // Entries is every entry of the space in the order of creation, which is that of
-// their IDs. The slice is the VM's own: not to be changed.
-func (v *VM) Entries(s Space) []*Entry { return v.spaces[s].byID }
+// their IDs.
+func (v *VM) Entries(s Space) iter.Seq[*Entry] { return v.spaces[s].all() }
 
 // EntriesAfter is those of Entries whose ID is greater than id, so that a listing
 // goes on where it stopped whatever came and went since.
-func (v *VM) EntriesAfter(s Space, id uint64) []*Entry {
-	i, ok := v.spaces[s].idAt(id)
+func (v *VM) EntriesAfter(s Space, id uint64) iter.Seq[*Entry] {
+	ids := v.spaces[s].ids
+	at, ok := find(ids, id, byID)
 	if ok {
-		i++
+		at.at++
 	}
-	return v.spaces[s].byID[i:]
+	return ids.from(at)
 }
 
 // Count is how many entries both spaces have.
 func (v *VM) Count() int {
 	n := 0
 	for s := range v.spaces {
-		n += len(v.spaces[s].byID)
+		n += v.spaces[s].count
 	}
 	return n
 }

@@ -92,8 +92,8 @@ const IDsPerVM = 16
 // space holds the entries of one space twice: sorted by name to find one, and
 // by ID, which is the order of creation and of listing.
 type space struct {
-	byName []*Entry
-	byID   []*Entry
+	names, ids pieces
+	count      int
 }
 
 // Stamp is what a commit stamps on what it changes. NextID and NextRev hand out

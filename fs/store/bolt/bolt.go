@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -177,21 +178,44 @@ func warm(path string) error {
 	return errors.Join(err, f.Close())
 }
 
-// Apply makes the ops durable in one transaction.
-func (e *Engine) Apply(ops []store.Op) error {
+// Apply makes all groups durable in one transaction.
+func (e *Engine) Apply(groups []store.Group) []error {
 	var attempt int
 	err := e.update(func(tx *bbolt.Tx) error {
 		attempt = tx.ID()
-		return put(tx.Bucket(bucket), ops)
+		b := tx.Bucket(bucket)
+		for i := range groups {
+			if err := put(b, groups[i].Ops); err != nil {
+				return err
+			}
+			if err := b.SetSequence(groups[i].Number); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	switch {
 	case err == nil:
 		return nil
 	case outOfRoom(err) && !e.broken && e.before(attempt):
-		return errs.New(errs.NoSpace, "the data folder's disk is full: %v", err)
+		err = errs.New(errs.NoSpace, "the data folder's disk is full: %v", err)
 	default:
-		return errs.New(errs.IO, "data file: %v", err)
+		err = errs.New(errs.IO, "data file: %v", err)
 	}
+	return store.AllFailed(groups, err)
+}
+
+// Number is that of the newest transaction, for every VM: the bucket's sequence.
+func (e *Engine) Number(string) (number uint64) {
+	var err error
+	defer guard(&err)()
+	_ = e.db.View(func(tx *bbolt.Tx) error {
+		if b := tx.Bucket(bucket); b != nil {
+			number = b.Sequence()
+		}
+		return nil
+	})
+	return number
 }
 
 // update is Update, in which a panic is an error after which bbolt must not be
@@ -210,7 +234,7 @@ func put(b *bbolt.Bucket, ops []store.Op) error {
 		if ops[i].Value == nil {
 			err = b.Delete(ops[i].Key)
 		} else {
-			err = b.Put(ops[i].Key, ops[i].Value)
+			err = b.Put(ops[i].Key, slices.Concat(ops[i].Value, []byte(ops[i].Tail)))
 		}
 		if err != nil {
 			return fmt.Errorf("key %q: %w", ops[i].Key, err)

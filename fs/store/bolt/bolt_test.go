@@ -95,7 +95,8 @@ func TestReadOnly(t *testing.T) {
 	if err != nil || st.VMs != 1 || st.Keys != 10 {
 		t.Errorf("%+v, %v", st, err)
 	}
-	if err := e.Apply([]store.Op{{Key: []byte("k"), Value: []byte("v")}}); errs.KindOf(err) != errs.IO {
+	groups := []store.Group{{Number: 1 << 20, Ops: []store.Op{{Key: []byte("k"), Value: []byte("v")}}}}
+	if err := e.Apply(groups); len(err) != 1 || errs.KindOf(err[0]) != errs.IO {
 		t.Error("Apply:", err)
 	}
 	_ = e.Close()

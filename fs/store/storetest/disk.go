@@ -16,6 +16,9 @@ type Disk struct {
 	mu    sync.Mutex
 	data  map[string][]byte
 	limit int
+
+	number uint64
+	full   string // the VM for whose groups there is no room
 }
 
 // NewDisk makes an empty one.
@@ -69,7 +72,7 @@ func (d *Disk) Put(key string, value []byte) {
 func (d *Disk) Clone() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return &Disk{data: maps.Clone(d.data)}
+	return &Disk{data: maps.Clone(d.data), number: d.number}
 }
 
 func (d *Disk) set(data map[string][]byte, key string, value []byte) {
@@ -90,22 +93,54 @@ func (d *Disk) Scan(fn func(key, value []byte) error) error {
 	return nil
 }
 
+// Full makes an Apply fail for the groups of that VM alone, with errs.NoSpace; "":
+// for none.
+func (d *Disk) Full(vm string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.full = vm
+}
+
 // Apply is store.Engine's.
-func (d *Disk) Apply(ops []store.Op) error {
+func (d *Disk) Apply(groups []store.Group) []error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	next := d.data
 	if d.limit > 0 {
 		next = maps.Clone(d.data)
 	}
-	for _, op := range ops {
-		d.set(next, string(op.Key), bytes.Clone(op.Value))
+	var failed []error
+	for i, g := range groups {
+		if d.full != "" && g.VM == d.full {
+			if failed == nil {
+				failed = make([]error, len(groups))
+			}
+			failed[i] = errs.New(errs.NoSpace, "no room for VM %s", g.VM)
+			continue
+		}
+		for _, op := range g.Ops {
+			if op.Value == nil {
+				delete(next, string(op.Key))
+				continue
+			}
+			next[string(op.Key)] = slices.Concat(op.Value, []byte(op.Tail))
+		}
 	}
 	if n := size(next); d.limit > 0 && n > d.limit {
-		return errs.New(errs.NoSpace, "%d bytes are more than %d", n, d.limit)
+		return store.AllFailed(groups, errs.New(errs.NoSpace, "%d bytes are more than %d", n, d.limit))
 	}
 	d.data = next
-	return nil
+	if len(groups) > 0 {
+		d.number = groups[0].Number
+	}
+	return failed
+}
+
+// Number is store.Engine's.
+func (d *Disk) Number(string) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.number
 }
 
 // Close does nothing.

@@ -18,15 +18,15 @@ type Failing struct {
 }
 
 // Apply is store.Engine's.
-func (f *Failing) Apply(ops []store.Op) error {
+func (f *Failing) Apply(groups []store.Group) []error {
 	f.mu.Lock()
 	f.n++
 	fails := f.n == f.Nth
 	f.mu.Unlock()
 	if fails {
-		return f.Err
+		return store.AllFailed(groups, f.Err)
 	}
-	return f.Engine.Apply(ops)
+	return f.Engine.Apply(groups)
 }
 
 // Applies is how often Apply was called.
@@ -95,11 +95,11 @@ func (r *Recorder) open() {
 }
 
 // Apply is store.Engine's.
-func (r *Recorder) Apply(ops []store.Op) error {
+func (r *Recorder) Apply(groups []store.Group) []error {
 	if gate := r.start(); gate != nil {
 		<-gate
 	}
-	err := r.Engine.Apply(ops)
+	err := r.Engine.Apply(groups)
 	r.Note(ApplyEnd)
 	return err
 }

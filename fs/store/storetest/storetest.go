@@ -23,6 +23,7 @@ func Run(t *testing.T, open func(dir string) store.Engine) {
 		{"Order", testOrder},
 		{"OneApply", testOneApply},
 		{"AllOrNone", testAllOrNone},
+		{"Groups", testGroups},
 		{"Large", testLarge},
 		{"ScanError", testScanError},
 		{"Random", testRandom},
@@ -65,7 +66,7 @@ func Rows(s *store.Store) []Row {
 func RowOf(v *vm.VM) Row {
 	r := Row{UUID: v.UUID, ID: v.ID, Rev: v.Rev, Mtime: v.Mtime, Props: string(v.AppendRecord(nil))}
 	for sp := range vm.NumSpaces {
-		for _, e := range v.Entries(sp) {
+		for e := range v.Entries(sp) {
 			r.Entries[sp] = append(r.Entries[sp], *e)
 		}
 	}

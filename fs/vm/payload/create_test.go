@@ -1,6 +1,7 @@
 package payload_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,7 +21,7 @@ func TestCreate(t *testing.T) {
 	}
 	vmtest.Diff(t, "changes", changes, []vm.Change{{Type: vm.Created, Rev: 1}})
 	vmtest.Diff(t, "JSON", vmtest.Whole(v), strings.Replace(text, "E4E6A97E-CB36-4B18-95C9-8EB0D0D7787F", vmtest.UUID, 1))
-	vmtest.Diff(t, "keys", v.Entries(vm.Keys), []*vm.Entry{
+	vmtest.Diff(t, "keys", slices.Collect(v.Entries(vm.Keys)), []*vm.Entry{
 		{ID: 117, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "b", Value: "2", Muid: "test"},
 		{ID: 118, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "a", Value: "1.0", Kind: vm.Number, Muid: "test"},
 		{ID: 119, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "t", Value: "true", Kind: vm.Bool, Muid: "test"},

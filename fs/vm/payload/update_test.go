@@ -185,7 +185,7 @@ func TestUpdateOfUpdates(t *testing.T) {
 	for _, patch := range []string{`{"ram":1}`, `{"uuid":1}`, `{"set_customer_metadata":{"k":"2"}}`, `{"nics":7}`, `{"alias":"z"}`} {
 		_ = payload.Update(e, []byte(patch), st, vm.DefaultLimits)
 	}
-	if err := e.Rename(vm.Keys, "k", "l", st, vm.DefaultLimits); err != nil {
+	if _, err := e.Rename(vm.Keys, e.Get(vm.Keys, "k"), "l", st, vm.DefaultLimits); err != nil {
 		t.Fatal(err)
 	}
 	want := strings.NewReplacer("1024", "1", "web0", "z", `"k":"v"`, `"l":"2"`).Replace(vmtest.Whole(v))

@@ -50,7 +50,7 @@ func Small(t testing.TB, st vm.Stamp, members string) *vm.VM {
 // Put gives a key a value, which must succeed.
 func Put(t testing.TB, e *vm.Edit, st vm.Stamp, name, value string) *vm.Entry {
 	t.Helper()
-	entry, err := e.Put(vm.Keys, name, value, st, vm.DefaultLimits)
+	entry, err := e.Put(vm.Keys, e.Get(vm.Keys, name), name, value, st, vm.DefaultLimits)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,14 +87,14 @@ func CheckVM(t rapid.TB, v *vm.VM, lim vm.Limits) {
 	count := 0
 	for s := range vm.NumSpaces {
 		last := uint64(0)
-		for _, e := range v.Entries(s) {
+		for e := range v.Entries(s) {
 			if e.ID <= last || e.Rev == 0 || e.Rev > v.Rev {
 				t.Fatalf("%s/%s: id %d after %d, rev %d in %d", s, e.Name, e.ID, last, e.Rev, v.Rev)
 			}
 			if v.Get(s, e.Name) != e {
 				t.Fatalf("%s/%s: found by id, not by name", s, e.Name)
 			}
-			if v.Edit().GetID(s, e.ID) != e {
+			if v.GetID(s, e.ID) != e {
 				t.Fatalf("%s/%s: not found by id", s, e.Name)
 			}
 			last = e.ID

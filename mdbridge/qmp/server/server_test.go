@@ -225,7 +225,9 @@ func TestManyClients(t *testing.T) {
 // broken is an engine whose disk fails.
 type broken struct{ store.Engine }
 
-func (broken) Apply([]store.Op) error { return errors.New("the disk is on fire") }
+func (broken) Apply(groups []store.Group) []error {
+	return store.AllFailed(groups, errors.New("the disk is on fire"))
+}
 
 func TestStoreFailed(t *testing.T) {
 	st, err := store.Open(broken{store.NewMemory()}, store.Config{})

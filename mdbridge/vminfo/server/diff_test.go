@@ -121,8 +121,8 @@ func TestDiffSeesEveryWrite(t *testing.T) {
 		for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d", "e.f"}), 0, 5, rapid.ID).Draw(t, "names") {
 			want[name] = true
 			if e.Get(vm.Keys, name) != nil && rapid.Bool().Draw(t, "remove") {
-				e.Remove(vm.Keys, name, st)
-			} else if _, err := e.Put(vm.Keys, name, "new", st, vm.DefaultLimits); err != nil {
+				e.Remove(vm.Keys, e.Get(vm.Keys, name), st)
+			} else if _, err := e.Put(vm.Keys, e.Get(vm.Keys, name), name, "new", st, vm.DefaultLimits); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -196,7 +196,7 @@ func TestWholeValues(t *testing.T) {
 
 func stored(cell *store.Cell) map[string]string {
 	values := map[string]string{}
-	for _, e := range cell.VM().Entries(0) {
+	for e := range cell.VM().Entries(0) {
 		values[e.Name] = e.Value
 	}
 	return values

@@ -12,20 +12,14 @@ import (
 	"meta9/fs/vm/ordjson"
 )
 
-// The tables of the view. A commit writes one row of tableVMs for each VM that it
-// changes; tableNames changes only when a VM comes, goes or gets another alias or
-// vsock_cid. Both have indexers of their own, since memdb's use reflection.
+// The tables of the index. They change only when a VM comes, goes or gets another
+// alias or vsock_cid: what a VM holds is in its Cell. Both have indexers of their
+// own, since memdb's use reflection.
 const (
-	tableVMs   = "vms"   // *vmRow by the VM's ID
+	tableVMs   = "vms"   // *Cell by the VM's ID
 	tableNames = "names" // *nameRow by nameKey
 	indexID    = "id"
 )
-
-// vmRow is a VM at one revision.
-type vmRow struct {
-	cell *Cell
-	vm   *vm.VM
-}
 
 // nameRow leads from a name to the VM that has it.
 type nameRow struct {
@@ -80,8 +74,8 @@ func cidKey(cid uint32) nameKey {
 	return nameKey{nameCID, strconv.FormatUint(uint64(cid), 10)}
 }
 
-// newView makes the empty tables.
-func newView() (*memdb.MemDB, error) {
+// newIndex makes the empty tables.
+func newIndex() (*memdb.MemDB, error) {
 	table := func(name string, by memdb.Indexer) *memdb.TableSchema {
 		return &memdb.TableSchema{Name: name, Indexes: map[string]*memdb.IndexSchema{
 			indexID: {Name: indexID, Unique: true, Indexer: by},
@@ -93,11 +87,11 @@ func newView() (*memdb.MemDB, error) {
 	}})
 }
 
-// byID indexes vmRows by the VM's ID, big-endian, so that they are in its order.
+// byID indexes Cells by the VM's ID, big-endian, so that they are in its order.
 type byID struct{}
 
 func (byID) FromObject(o any) (bool, []byte, error) {
-	return true, binary.BigEndian.AppendUint64(nil, o.(*vmRow).cell.id), nil
+	return true, binary.BigEndian.AppendUint64(nil, o.(*Cell).id), nil
 }
 
 func (byID) FromArgs(args ...any) ([]byte, error) {
@@ -137,9 +131,23 @@ func lookup(txn *memdb.Txn, key nameKey) *Cell {
 	return o.(*nameRow).cell
 }
 
-// claim gives c the names of its VM as it will be, in place of those of the VM as
-// it was; each may be nil. The error is Exists, and names the field and who has
-// it; then nothing has changed.
+// sameNames says whether a VM is there with the same names before and after.
+func sameNames(was, will *vm.VM) bool {
+	if was == nil || will == nil {
+		return was == will
+	}
+	for _, f := range uniqueFields {
+		if f.name(was) != f.name(will) {
+			return false
+		}
+	}
+	return true
+}
+
+// claim makes c a VM of the index (was is nil), or no longer one (will is nil), and
+// gives it the names of its VM as it will be in place of those of the VM as it
+// was. The error is Exists, and names the field and who has it; then nothing has
+// changed.
 func claim(txn *memdb.Txn, c *Cell, was, will *vm.VM) error {
 	for _, f := range uniqueFields {
 		if will == nil {
@@ -153,6 +161,16 @@ func claim(txn *memdb.Txn, c *Cell, was, will *vm.VM) error {
 		if err := rename(txn, c, nameOf(f.name, was), nameOf(f.name, will)); err != nil {
 			return errs.New(errs.IO, "%s: %v", f.field, err)
 		}
+	}
+	var err error
+	switch {
+	case was == nil && will != nil:
+		err = txn.Insert(tableVMs, c)
+	case was != nil && will == nil:
+		err = txn.Delete(tableVMs, c)
+	}
+	if err != nil {
+		return errs.New(errs.IO, "index: %v", err)
 	}
 	return nil
 }
@@ -179,22 +197,14 @@ func rename(txn *memdb.Txn, c *Cell, was, will nameKey) error {
 	return txn.Insert(tableNames, &nameRow{will, c})
 }
 
-// setRow makes v (nil: none) the row of c.
-func setRow(txn *memdb.Txn, c *Cell, v *vm.VM) error {
-	if v == nil {
-		return txn.Delete(tableVMs, &vmRow{cell: c})
-	}
-	return txn.Insert(tableVMs, &vmRow{c, v})
-}
-
-// rows calls fn for the VMs from that ID on, until it returns false.
-func rows(txn *memdb.Txn, from uint64, fn func(*vmRow) bool) {
+// cells calls fn for the VMs from that ID on, until it returns false.
+func cells(txn *memdb.Txn, from uint64, fn func(*Cell) bool) {
 	it, err := txn.LowerBound(tableVMs, indexID, from)
 	if err != nil {
 		return
 	}
 	for o := it.Next(); o != nil; o = it.Next() {
-		if !fn(o.(*vmRow)) {
+		if !fn(o.(*Cell)) {
 			return
 		}
 	}

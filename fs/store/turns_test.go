@@ -1,0 +1,148 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/store/storetest"
+)
+
+// TestTurns has one VM with many writes waiting: the few of others, which come
+// later, are in the first batch all the same, and the VM's own keep their order.
+func TestTurns(t *testing.T) {
+	e := &counting{Engine: storetest.NewDisk()}
+	s := open(t, e, store.Config{})
+	hostile := create(t, s, `{"uuid":"`+uuidA+`"}`)
+	honest := create(t, s, `{"uuid":"`+uuidB+`"}`)
+	put(t, s, hostile, "k", "")
+	put(t, s, honest, "k", "")
+	e.ops = nil
+	var intents []store.Intent
+	batchOf := make(map[int]int)
+	note := func(n int) func(store.Result) {
+		return func(r store.Result) {
+			if r.Err != nil {
+				t.Error(r.Err)
+			}
+			batchOf[n] = len(e.ops)
+		}
+	}
+	const many = 5000
+	entered, busy := make(chan struct{}), make(chan struct{})
+	s.Submit(&store.Intent{Kind: store.Put, Done: func(store.Result) { close(entered); <-busy }})
+	wait(t, entered)
+	for n := range many {
+		intents = append(intents, store.Intent{Kind: store.Append, Cell: hostile, Name: "k", Data: string(rune('a' + n%26)), Done: note(n)})
+	}
+	intents = append(intents, store.Intent{Kind: store.Put, Cell: honest, Name: "k", Data: "v", Done: note(many)})
+	for i := range intents {
+		s.Submit(&intents[i])
+	}
+	close(busy)
+	do(t, s, store.Intent{Kind: store.Note, Cell: hostile, Event: store.QMP}) // after all of the hostile
+	if batchOf[many] != 1 {
+		t.Errorf("the honest write is in batch %d", batchOf[many])
+	}
+	if n := batchOf[200]; n < 2 {
+		t.Errorf("200 writes of one VM are in %d batches, though another waits", n)
+	}
+	for i, c := range []byte(value(t, hostile, "k")) {
+		if c != byte('a'+i%26) {
+			t.Fatalf("write %d is %q", i, c)
+		}
+	}
+}
+
+// TestTurnsAmongMany has more VMs than a batch takes intents, each with several
+// waiting: all come to their turn before one comes again.
+func TestTurnsAmongMany(t *testing.T) {
+	const vms, each = 1500, 3
+	s := open(t, store.NewMemory(), store.Config{})
+	var cells []*store.Cell
+	for i := range vms {
+		cells = append(cells, create(t, s, fmt.Sprintf(`{"uuid":"%s"}`, uuidOf(i))))
+	}
+	done := make([]int, vms)
+	worst := 0
+	var intents []store.Intent
+	for range each {
+		for i, c := range cells {
+			intents = append(intents, store.Intent{Kind: store.Put, Cell: c, Name: "k", Done: func(store.Result) {
+				done[i]++
+				least := each
+				for _, n := range done {
+					least = min(least, n)
+				}
+				worst = max(worst, done[i]-least)
+			}})
+		}
+	}
+	entered, busy := make(chan struct{}), make(chan struct{})
+	s.Submit(&store.Intent{Kind: store.Put, Done: func(store.Result) { close(entered); <-busy }})
+	wait(t, entered)
+	for i := range intents {
+		s.Submit(&intents[i])
+	}
+	close(busy)
+	for _, c := range cells {
+		do(t, s, store.Intent{Kind: store.Note, Cell: c, Event: store.QMP})
+	}
+	if worst > 1 {
+		t.Errorf("one VM had %d turns more than another", worst)
+	}
+}
+
+// TestOneVMFails has an engine that takes the groups of one VM and not those of
+// another: each gets its own answer, and what was not taken leaves no trace.
+func TestOneVMFails(t *testing.T) {
+	disk := storetest.NewDisk()
+	s := open(t, disk, store.Config{})
+	a := create(t, s, `{"uuid":"`+uuidA+`","alias":"a"}`)
+	b := create(t, s, `{"uuid":"`+uuidB+`","alias":"b"}`)
+	entry := put(t, s, a, "k", "old")
+	hold := s.Hold(a, 0, entry.ID)
+	var told []string
+	before := s.Rev()
+	disk.Full(uuidA)
+	results := together(t, s,
+		store.Intent{Kind: store.Append, Cell: a, Name: "k", Data: "new"},
+		store.Intent{Kind: store.UpdateVM, Cell: a, Data: `{"alias":"x"}`},
+		store.Intent{Kind: store.Put, Cell: b, Name: "k", Data: "new"},
+		store.Intent{Kind: store.UpdateVM, Cell: b, Data: `{"alias":"y"}`},
+		store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidC + `","alias":"c"}`},
+	)
+	for i, r := range results {
+		if failed := errors.Is(r.Err, errs.NoSpace); failed != (i < 2) || !failed && r.Err != nil {
+			t.Errorf("intent %d: %v", i, r.Err)
+		}
+	}
+	wantValue(t, a, "k", "old")
+	wantValue(t, b, "k", "new")
+	if s.Alias("a") != a || s.Alias("x") != nil || s.Alias("y") != b || s.Alias("b") != nil || s.Cell(uuidC) == nil {
+		t.Error("names are not those of what is durable")
+	}
+	if !hold.Active() || s.Err() != nil || s.Count() != 3 {
+		t.Errorf("hold %v, Err %v, %d VMs", hold.Active(), s.Err(), s.Count())
+	}
+	events, _ := s.Ring().After(before, 0, nil)
+	for _, ev := range events {
+		told = append(told, ev.VM)
+	}
+	if strings.Contains(strings.Join(told, " "), uuidA) || len(told) != 3 {
+		t.Errorf("events of %q", told)
+	}
+	disk.Full("")
+	do(t, s, store.Intent{Kind: store.Append, Cell: a, Name: "k", Data: "new"})
+	wantValue(t, a, "k", "new") // the truncation that was held came first
+	want := storetest.Rows(s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := storetest.Rows(open(t, disk, store.Config{})); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Error("after reopen the rows differ")
+	}
+}
