@@ -197,7 +197,4 @@ func TestStream(t *testing.T) {
 	if _, err := c.read(h, 1000, 100); kindName(err) != "Gone" {
 		t.Errorf("after the end: %v", err)
 	}
-	if _, ok := c.open(fs.Read|fs.NonBlock, "vms", vmA, "log").(fs.Waiter); ok {
-		t.Error("one that does not block waits")
-	}
 }

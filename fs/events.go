@@ -41,7 +41,7 @@ func (v *View) statStream(st *Stat, qid p9.QID, dir *vmDir, name string, mode ui
 	return nil
 }
 
-// Open starts a stream at the newest event. With NonBlock the Handle is no Waiter.
+// Open starts a stream at the newest event.
 func (n *eventsFile) Open(f Flags) (Handle, error) {
 	if err := refuseWrite(n, f); err != nil {
 		return nil, err

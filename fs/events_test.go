@@ -185,47 +185,6 @@ func TestEventsLost(t *testing.T) {
 	}
 }
 
-// TestEventsLinux: after a reply with data one read answers 0, and the next waits.
-func TestEventsLinux(t *testing.T) {
-	w := newWorld(t, store.Config{})
-	c := w.guest(vmA)
-	defer c.view.Close()
-	for _, tt := range []struct {
-		name  string
-		flags fs.Flags
-		zero  bool
-	}{
-		{"plain", 0, false},
-		{"linux", fs.Linux, true},
-		{"nonblock", fs.NonBlock, false},
-	} {
-		s := c.events(tt.flags)
-		if _, blocks := s.h.(fs.Waiter); blocks == (tt.flags&fs.NonBlock != 0) {
-			t.Errorf("%s: a Waiter: %v", tt.name, blocks)
-		}
-		if _, err := s.next(100); !errors.Is(err, fs.ErrWait) {
-			t.Errorf("%s: at first: %v", tt.name, err)
-		}
-		w.put(vmA, "k", "x")
-		s.mustNext(1 << 10)
-		if tt.zero {
-			if got := s.mustNext(100); got != "" {
-				t.Errorf("%s: %q after the data", tt.name, got)
-			}
-		}
-		if _, err := s.next(100); !errors.Is(err, fs.ErrWait) {
-			t.Errorf("%s: then: %v", tt.name, err)
-		}
-		// Data that is ready comes at once.
-		w.put(vmA, "k", "y")
-		s.mustNext(1 << 10)
-		w.put(vmA, "k", "z")
-		if got := s.mustNext(1 << 10); got == "" {
-			t.Errorf("%s: 0 although there was more", tt.name)
-		}
-	}
-}
-
 // TestEventsOfAGuest: its own VM's, without what is hidden from it.
 func TestEventsOfAGuest(t *testing.T) {
 	w := newWorld(t, store.Config{})
@@ -303,7 +262,7 @@ func TestEventsEndWithTheVM(t *testing.T) {
 func TestEventsRestore(t *testing.T) {
 	w := newWorld(t, store.Config{})
 	c := w.guest(vmA)
-	s := c.events(fs.Linux)
+	s := c.events(0)
 	ref := c.walk("events").State()
 	w.put(vmA, "one", "x")
 	w.put(vmA, "two", "x")
@@ -343,39 +302,6 @@ func TestEventsRestore(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"key-set one", "key-set two", "key-set three"}, brief(parseLines(t, all))); diff != "" {
 		t.Error(diff)
-	}
-}
-
-// TestEventsPauseRestore: the 0 that Linux is owed after data is owed in another
-// View too, and can be had again when its reply was lost.
-func TestEventsPauseRestore(t *testing.T) {
-	w := newWorld(t, store.Config{})
-	c := w.guest(vmA)
-	defer c.view.Close()
-	s := c.events(fs.Linux)
-	w.put(vmA, "one", "x")
-	s.mustNext(1 << 10)
-	moved := func(h fs.Handle) *stream {
-		again, err := c.walk("events").RestoreHandle(h.State())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &stream{c: c, h: again, off: s.off}
-	}
-	owed := moved(s.h)
-	if got, err := owed.next(10); err != nil || got != "" {
-		t.Fatalf("after data: %q, %v", got, err)
-	}
-	given := moved(owed.h)
-	if _, err := given.next(10); !errors.Is(err, fs.ErrWait) {
-		t.Fatalf("after the 0: %v", err)
-	}
-	given.h.(fs.Pauser).Pause()
-	if got, err := given.next(10); err != nil || got != "" {
-		t.Fatalf("the lost 0: %q, %v", got, err)
-	}
-	if _, err := given.next(10); !errors.Is(err, fs.ErrWait) {
-		t.Fatalf("after it: %v", err)
 	}
 }
 

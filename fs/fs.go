@@ -53,8 +53,7 @@ const (
 	Write          // writing is wanted
 	Trunc          // truncate to 0, held (docs/tree.md, "Writing")
 	AppendTo       // every write appends, at commit time
-	NonBlock       // a read that would wait gets errs.Again
-	Linux          // after a reply with data, one read of a blocking file answers 0 before the next waits
+	NonBlock       // whoever reads does not Wait: ErrWait is the answer
 	Excl           // Create: errs.Exists if the name is taken
 )
 
@@ -198,15 +197,6 @@ type Waiter interface {
 	Wait(wake func()) (cancel func(), ready bool)
 }
 
-// Pauser is a Handle of a file that never ends, whose Read nevertheless answers 0
-// after one that gave data (Linux: a program that fills its buffer gets what there
-// is).
-type Pauser interface {
-	// Pause says that the reply with that 0 was lost: the next Read answers it
-	// again, unless there is data by now.
-	Pause()
-}
-
 // NodeState names a place in the tree so that it can be found again: Path from
 // the principal's root, in file names; and ID, the qid.path, which decides where
 // names have changed meanwhile.
@@ -226,5 +216,4 @@ type HandleState struct {
 	Offset  uint64 `json:"offset,omitempty"`  // events: the offset of Last
 	Last    []byte `json:"last,omitempty"`    // events: the bytes last given; ctl: the unfinished line; answers
 	Rest    []byte `json:"rest,omitempty"`    // events: bytes of lines that are begun or made, not given yet
-	Gave    bool   `json:"gave,omitempty"`    // events: data was given, and no Read has answered 0 since
 }

@@ -135,7 +135,7 @@ func flags(s string) (f fs.Flags) {
 	for _, c := range s {
 		f |= map[rune]fs.Flags{
 			'r': fs.Read, 'w': fs.Write, 't': fs.Trunc, 'a': fs.AppendTo,
-			'n': fs.NonBlock, 'l': fs.Linux, 'x': fs.Excl,
+			'n': fs.NonBlock, 'x': fs.Excl,
 		}[c]
 	}
 	return f

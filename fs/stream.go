@@ -46,14 +46,9 @@ func (n *streamFile) Open(f Flags) (Handle, error) {
 	return openStream(n, f, n.src), nil
 }
 
-// openStream opens a stream at what happened last. With NonBlock the Handle is no
-// Waiter.
+// openStream opens a stream at what happened last.
 func openStream(n Node, f Flags, src Source) Handle {
-	h := &stream{plain: plain{node: n, flags: f}, src: src, at: src.Last()}
-	if f&NonBlock != 0 {
-		return h
-	}
-	return &blockingStream{h}
+	return &stream{plain: plain{node: n, flags: f}, src: src, at: src.Last()}
 }
 
 // stream is an open stream: a byte stream of lines, made by the source as it is
@@ -71,20 +66,15 @@ type stream struct {
 	base  uint64 // the offset of last
 	last  []byte // what the last read gave
 	rest  []byte // what of its lines it had no room for; follows last in memory
-	gave  bool   // data was given since a read answered 0
 	ended bool   // the source has
 }
-
-// blockingStream is one whose reads may wait.
-type blockingStream struct{ *stream }
 
 // streamBuffer is how many bytes of lines are made at a time; one more line may
 // pass it.
 const streamBuffer = 8 << 10
 
-// Read gives the next bytes. It answers ErrWait where there are none, or with
-// Linux 0 once after a read that gave some. errs.Gone: the source has ended, and
-// all was read.
+// Read gives the next bytes, and ErrWait where there are none. errs.Gone: the source
+// has ended, and all was read.
 func (h *stream) Read(p []byte, off uint64) (int, error) {
 	switch {
 	case !h.readable():
@@ -99,12 +89,15 @@ func (h *stream) Read(p []byte, off uint64) (int, error) {
 		h.rest, h.at, ended = h.src.Lines(h.at, min(len(p), streamBuffer))
 		h.ended = h.ended || ended
 	}
-	if len(h.rest) == 0 {
-		return 0, h.nothing()
+	switch {
+	case len(h.rest) > 0:
+	case h.ended:
+		return 0, errs.Gone
+	default:
+		return 0, ErrWait
 	}
 	n := copy(p, h.rest)
 	h.base, h.last, h.rest = off, h.rest[:n], h.rest[n:]
-	h.gave = true
 	return n, nil
 }
 
@@ -113,28 +106,12 @@ func (h *stream) Read(p []byte, off uint64) (int, error) {
 func (h *stream) again(p []byte) int {
 	n := copy(p, h.last)
 	h.last, h.rest = h.last[:n], h.last[n:len(h.last)+len(h.rest)]
-	h.gave = true
 	return n
 }
 
-// nothing is what a read gets that finds no line.
-func (h *stream) nothing() error {
-	switch {
-	case h.ended:
-		return errs.Gone
-	case h.flags&Linux != 0 && h.gave:
-		h.gave = false
-		return nil
-	}
-	return ErrWait
-}
-
-// Pause makes the next Read that finds no line answer 0, with Linux.
-func (h *stream) Pause() { h.gave = true }
-
 // Wait asks to be woken when Read may have more. That may turn out to be nothing
 // that this reader is shown: then Read answers ErrWait again.
-func (h *blockingStream) Wait(wake func()) (cancel func(), ready bool) {
+func (h *stream) Wait(wake func()) (cancel func(), ready bool) {
 	if len(h.rest) > 0 || h.ended {
 		return func() {}, true
 	}
@@ -145,14 +122,14 @@ func (h *blockingStream) Wait(wake func()) (cancel func(), ready bool) {
 func (h *stream) State() HandleState {
 	return HandleState{
 		Flags: h.flags, Rev: h.at, Offset: h.base,
-		Last: slices.Clone(h.last), Rest: slices.Clone(h.rest), Gave: h.gave,
+		Last: slices.Clone(h.last), Rest: slices.Clone(h.rest),
 	}
 }
 
 // restore goes on where the State was taken. A position that this source has not
 // reached is another's: then there is nothing to have missed.
 func (h *stream) restore(hs HandleState) {
-	h.at, h.base, h.gave = min(hs.Rev, h.at), hs.Offset, hs.Gave
+	h.at, h.base = min(hs.Rev, h.at), hs.Offset
 	all := slices.Concat(hs.Last, hs.Rest)
 	h.last, h.rest = all[:len(hs.Last)], all[len(hs.Last):]
 }

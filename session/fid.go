@@ -13,13 +13,13 @@ type fid struct {
 	auth    bool
 	rclose  bool       // it is removed when it is clunked
 	folder  bool       // it is open, and a folder
-	stream  bool       // it is open, and its reads wait for lines (fs.Pauser)
+	stream  bool       // it is open, and its reads wait for lines (fs.Waiter)
 	making  bool       // a change that runs is a create, which all later ones wait for
 	flags   fs.Flags   // how it is open
 	ref     *fs.Ref    // nil: auth
 	handle  fs.Handle  // nil: not open
 	listing Listing    // an open folder
-	pause   Pause      // an open stream of a numbered dialect
+	pause   Pause      // an open stream
 	locks   *lockTable // nil: it has never locked anything
 	running int        // changes that are submitted and not answered
 	queue   []queued   // changes that wait for earlier ones

@@ -34,15 +34,13 @@ func tread(c *conn, m *wire.Msg) error {
 
 // readFile answers with what is there. fs.ErrWait: nothing is yet.
 func (c *conn) readFile(tag uint16, f *fid, off uint64, count int) error {
-	if f.pause.Lost {
-		f.pauseAgain(tag)
-	}
 	n, err := f.handle.Read(c.reserve(count), off)
-	if err != nil {
+	switch {
+	case err == fs.ErrWait && c.pauses(f, tag, off, count):
+	case err != nil:
 		return err
-	}
-	if n == 0 {
-		c.paused(tag, f)
+	case f.stream:
+		c.gave(f, off, n, count)
 	}
 	c.answerRead(wire.Rread, tag, n, f.num, nil)
 	return nil
@@ -50,7 +48,7 @@ func (c *conn) readFile(tag uint16, f *fid, off uint64, count int) error {
 
 // block enters a read that waits for the file to have something.
 func (c *conn) block(tag uint16, f *fid, off uint64, count int) error {
-	if _, ok := f.handle.(fs.Waiter); !ok {
+	if !f.stream {
 		return fs.ErrWait
 	}
 	if err := c.mayWait(); err != nil {

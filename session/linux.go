@@ -29,7 +29,7 @@ func linuxFlags(open uint32) (fs.Flags, error) {
 	if access == 0 {
 		return 0, errs.New(errs.Invalid, "open flags %#o", open)
 	}
-	flags := access | fs.Linux
+	flags := access
 	for _, f := range [...]struct {
 		bit  uint32
 		flag fs.Flags

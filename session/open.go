@@ -71,7 +71,7 @@ func (c *conn) countStream(f *fid) error {
 func (f *fid) opened(h fs.Handle, flags fs.Flags, rclose bool) {
 	f.handle, f.flags, f.rclose = h, flags, rclose
 	f.folder = f.ref.IsDir()
-	_, f.stream = h.(fs.Pauser)
+	_, f.stream = h.(fs.Waiter)
 }
 
 // iounit is what fits a Twrite or an Rread of any dialect, as Plan 9 counts it.
@@ -92,9 +92,6 @@ func (c *conn) openFlags(mode uint8) (fs.Flags, error) {
 	}
 	if mode&wire.OAppend != 0 {
 		flags |= fs.AppendTo
-	}
-	if c.dialect.IsU() {
-		flags |= fs.Linux
 	}
 	return flags, nil
 }

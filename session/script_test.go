@@ -38,7 +38,8 @@ import (
 //	until FIGURE=N         waits for a figure of session.Stats
 //	log TEXT, nolog TEXT   the log has it, has it not
 //
-// NAME: may be left out after the first time. $VM is the first VM's UUID, $VM2 the
+// NAME: may be left out after the first time. After an Rread, $got is how
+// many bytes it had, $next the offset behind them and $left what of the Tread's count they left. $VM is the first VM's UUID, $VM2 the
 // second's, $256 a name of so many bytes, $mumble(KEY,NODE,GROUP) a signed message. In a Twstat, "only" stands
 // for all fields that are to stay as they are.
 func TestScripts(t *testing.T) {
@@ -69,7 +70,11 @@ type script struct {
 	clients   map[string]*client
 	at        *client
 	release   func()
-	together  []byte // not nil: messages gather here
+	together  []byte   // not nil: messages gather here
+	read      wire.Msg // the Tread that was sent last
+	got       int      // bytes
+	next      uint64
+	left      uint32
 	pending   []string
 }
 
@@ -96,7 +101,7 @@ func (s *script) fatalf(format string, args ...any) {
 var mumble = regexp.MustCompile(`\$mumble\(([^,]*),([^,]*),([^)]*)\)`)
 
 func (s *script) expand(line string) string {
-	line = strings.NewReplacer("$VM2", vmTwo, "$VM", vmOne, "$256", strings.Repeat("n", 256)).Replace(line)
+	line = strings.NewReplacer("$got", fmt.Sprint(s.got), "$next", fmt.Sprint(s.next), "$left", fmt.Sprint(s.left), "$VM2", vmTwo, "$VM", vmOne, "$256", strings.Repeat("n", 256)).Replace(line)
 	return mumble.ReplaceAllStringFunc(line, func(call string) string {
 		arg := mumble.FindStringSubmatch(call)
 		m := auth.Message{Time: uint32(time.Now().Unix()), Node: arg[2], Group: arg[3]}
@@ -253,6 +258,9 @@ func (s *script) send(line string) {
 	if err != nil {
 		s.fatalf("%v", err)
 	}
+	if m.Type == wire.Tread {
+		s.read = *m
+	}
 	d := s.at.dialect
 	if !d.Sessions() && m.Type >= wire.Tsession {
 		d = wire.E // also where the server must refuse it
@@ -291,6 +299,10 @@ func (s *script) expect(want string) {
 	}
 	if got := m.String(); !matches(want, got) {
 		s.fatalf("got %s", got)
+	}
+	if m.Type == wire.Rread && m.Tag == s.read.Tag {
+		s.got = len(m.Data)
+		s.next, s.left = s.read.Offset+uint64(len(m.Data)), s.read.Count-uint32(len(m.Data))
 	}
 }
 
