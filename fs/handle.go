@@ -19,15 +19,31 @@ func (h *plain) Write(_ []byte, _ uint64, _ string, done func(int, error)) {
 
 // SetStat is the node's, if it has one.
 func (h *plain) SetStat(c Change, by string, done func(error)) {
-	n, ok := h.node.(Setter)
-	switch {
+	setStat(h.node, c, by, done)
+}
+
+// setStat changes what c says of n. The time of a folder is its newest commit's, and
+// its mode is what it is: a program that sets what it has found elsewhere (touch,
+// cp -a, rsync -t) is told that it is done, and nothing changes.
+func setStat(n Node, c Change, by string, done func(error)) {
+	switch s, ok := n.(Setter); {
 	case c.Empty():
 		done(nil)
 	case ok:
-		n.SetStat(c, by, done)
+		s.SetStat(c, by, done)
+	case touches(n, c):
+		done(nil)
 	default:
-		done(Missing(h.node, OpSetStat))
+		done(Missing(n, OpSetStat))
 	}
+}
+
+// touches tells whether n is a folder and c asks for no more than times and the mode
+// that it has.
+func touches(n Node, c Change) bool {
+	var st Stat
+	_, folder := n.(Folder)
+	return folder && c.Length == nil && c.Name == nil && n.Stat(&st) == nil && (c.Mode == nil || *c.Mode == st.Mode)
 }
 
 // Sync has nothing to do.

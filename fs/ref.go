@@ -319,17 +319,7 @@ func (r *Ref) Move(to *Ref, newName string, done func(error)) {
 
 // SetStat changes the file's stat, all of c or nothing. A Length of 0 commits at
 // once here; on a Handle it is held.
-func (r *Ref) SetStat(c Change, done func(error)) {
-	if c.Empty() {
-		done(nil)
-		return
-	}
-	if n, ok := r.node.(Setter); ok {
-		n.SetStat(c, r.by, done)
-		return
-	}
-	done(Missing(r.node, OpSetStat))
-}
+func (r *Ref) SetStat(c Change, done func(error)) { setStat(r.node, c, r.by, done) }
 
 // statBlock is the block size that StatFS counts in.
 const statBlock = 1024
