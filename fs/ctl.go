@@ -27,7 +27,9 @@ func (n *ctlFile) QID() p9.QID {
 }
 
 func (n *ctlFile) Stat(st *Stat) error {
-	return n.v.statStream(st, n.QID(), n.dir, "ctl", 0o600)
+	err := n.v.statStream(st, n.QID(), n.dir, "ctl", 0o600)
+	st.OwnMode = true // whoever mounts it, it is the admin's
+	return err
 }
 
 // Open takes the state where it is to be read; truncation is ignored.

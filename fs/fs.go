@@ -65,7 +65,10 @@ type Stat struct {
 	Mtime  int64  // Unix nanoseconds
 	Name   string // as in a folder: escaped
 	Muid   string
-	Gone   bool // it was removed or replaced: only who has it open sees it still
+
+	UID, GID uint32 // who owns it, to those who mount it (Look)
+	OwnMode  bool   // Mode is this file's own, whatever a Look says: a key's after chmod
+	Gone     bool   // it was removed or replaced: only who has it open sees it still
 }
 
 // IsDir tells whether it is a folder.
@@ -205,6 +208,7 @@ type NodeState struct {
 	ID   uint64   `json:"id"`
 	Top  int      `json:"top,omitempty"` // how many names of Path lead to the attach's own place
 	By   string   `json:"by,omitempty"`  // who attached
+	Look *Look    `json:"look,omitempty"`
 }
 
 // HandleState is an open file's state in a plain form.

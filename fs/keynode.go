@@ -169,7 +169,11 @@ func (n *keyNode) change(c Change, by string, done func(error)) {
 		return
 	}
 	in := n.intent(store.Set, by)
-	in.Length, in.Mode, in.Mtime = c.Length, c.Mode, c.Mtime
+	in.Length, in.Mtime = c.Length, c.Mtime
+	if c.Mode != nil {
+		mode := *c.Mode&0o777 | modeSet
+		in.Mode = &mode
+	}
 	if c.Name != nil {
 		key, err := n.dir.writable(*c.Name)
 		if err != nil {

@@ -114,11 +114,18 @@ func (d *spaceDir) List(after uint64, fn func(uint64, *Stat) bool) error {
 	return nil
 }
 
+// newMode is the mode of a key that nobody has changed. modeSet stands in the mode of
+// one that somebody has, so that a chmod to newMode counts as well.
+const (
+	newMode = 0o600
+	modeSet = 0o1000
+)
+
 // statKey fills st for a key; held: this View sees it as empty.
 func statKey(st *Stat, e *vm.Entry, name string, held bool) {
 	*st = Stat{
-		QID: fileQID(e.ID, e.Rev), Mode: e.Mode, Length: uint64(len(e.Value)),
-		Mtime: e.Mtime, Name: name, Muid: e.Muid,
+		QID: fileQID(e.ID, e.Rev), Mode: e.Mode & 0o777, Length: uint64(len(e.Value)),
+		Mtime: e.Mtime, Name: name, Muid: e.Muid, OwnMode: e.Mode != newMode,
 	}
 	if held {
 		st.Length = 0

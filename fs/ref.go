@@ -15,6 +15,7 @@ type Ref struct {
 	parent *Ref   // nil: the principal's root
 	name   string // as it was walked
 	by     string // who attached
+	look   *Look  // what the attach asked for; nil: nothing
 	top    bool   // ".." does not lead further up
 }
 
@@ -65,6 +66,7 @@ func (r *Ref) Stat(st *Stat) error {
 	if st.Name == "" {
 		st.Name = r.name
 	}
+	r.Show(st)
 	return nil
 }
 
@@ -92,7 +94,7 @@ func (r *Ref) up() (*Ref, error) {
 }
 
 func (r *Ref) to(n Node, name string) *Ref {
-	return &Ref{view: r.view, node: n, parent: r, name: name, by: r.by}
+	return &Ref{view: r.view, node: n, parent: r, name: name, by: r.by, look: r.look}
 }
 
 // Walk finds the entry of n with that file name. Errors: NotDir, NotFound,
@@ -151,7 +153,10 @@ func (r *Ref) List(after uint64, fn func(cookie uint64, st *Stat) bool) error {
 	if !ok {
 		return Missing(r.node, OpWalk)
 	}
-	return f.List(after, fn)
+	return f.List(after, func(cookie uint64, st *Stat) bool {
+		r.Show(st)
+		return fn(cookie, st)
+	})
 }
 
 // Open opens the file. A folder gives a Handle whose Read answers IsDir; opening

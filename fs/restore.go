@@ -10,7 +10,7 @@ import (
 
 // State names this place so that Restore finds it again.
 func (r *Ref) State() NodeState {
-	ns := NodeState{ID: r.QID().Path, By: r.by}
+	ns := NodeState{ID: r.QID().Path, By: r.by, Look: r.look}
 	for at := r; at.parent != nil; at = at.parent {
 		ns.Path = append(ns.Path, at.name)
 	}
@@ -38,6 +38,7 @@ func (v *View) Restore(ns NodeState) (*Ref, error) {
 	if err != nil { // the VM is gone
 		r = &Ref{view: v, node: goneNode{}, name: "/", by: ns.By}
 	}
+	r.look = ns.Look
 	for i := 0; ; i++ {
 		if i == ns.Top {
 			r.top = true

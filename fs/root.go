@@ -98,6 +98,7 @@ func (d *rootFolder) list(after uint64, fn func(uint64, *Stat) bool, name func(*
 			return true // deleted since, or not listed here
 		}
 		statVM(&st, m, name(m))
+		show(&st, m.Perm())
 		return fn(c.ID(), &st)
 	})
 }

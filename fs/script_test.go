@@ -274,6 +274,8 @@ func statField(st *fs.Stat, field string) string {
 		return fmt.Sprintf("%o", st.Mode)
 	case "mtime":
 		return fmt.Sprint(st.Mtime)
+	case "owner":
+		return fmt.Sprintf("%d:%d %o", st.UID, st.GID, st.Mode)
 	case "muid":
 		return st.Muid
 	case "name":

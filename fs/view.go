@@ -20,6 +20,10 @@ type View struct {
 	readers *reader                  // all that are open, the newest first
 	holds   map[uint64][]*store.Hold // held truncations by Entry.ID
 	closed  bool
+	perms   struct { // of the VM that was asked for last
+		of   *vm.VM
+		perm vm.Perm
+	}
 
 	unsettled atomic.Bool
 	mu        sync.Mutex // guards the rest
@@ -56,9 +60,11 @@ func (v *View) Principal() Principal { return v.who }
 func (v *View) guest() bool { return !v.who.Admin }
 
 // Attach gives the place that aname names: "" or "/" is the principal's root,
-// anything else a path below it, with or without a slash in front. uname goes into
+// anything else a path below it, with or without a slash in front, and before that
+// options for how files look from there (Look). uname goes into
 // the muid of what is written from there, and gives no rights. Errors: AuthFailed
-// for nobody, NotFound, NotDir when aname is a file, NameTooLong for the uname.
+// for nobody, NotFound, NotDir when aname is a file, NameTooLong for the uname,
+// Invalid for an option.
 func (v *View) Attach(uname, aname string) (*Ref, error) {
 	uname = strings.ToValidUTF8(uname, "\uFFFD") // it goes into events, which are JSON
 	if len(uname) > maxUname {
@@ -71,10 +77,14 @@ func (v *View) Attach(uname, aname string) (*Ref, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := strings.FieldsFunc(aname, func(c rune) bool { return c == '/' })
-	if len(names) > maxNames {
+	look, names, err := cutLook(strings.FieldsFunc(aname, func(c rune) bool { return c == '/' }))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(names) > maxNames:
 		return nil, errs.New(errs.NotFound, "a path has at most %d names", maxNames)
 	}
+	r.look = look
 	for _, name := range names {
 		if r, err = r.Walk(name); err != nil {
 			return nil, err

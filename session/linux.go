@@ -113,6 +113,7 @@ func attributes(a *p9.Attr, st *fs.Stat) {
 	sec, nsec := uint64(st.Mtime/1e9), uint64(st.Mtime%1e9)
 	*a = p9.Attr{
 		Mode: p9.ModeRegular | p9.FileMode(st.Mode), NLink: 1,
+		UID: p9.UID(st.UID), GID: p9.GID(st.GID),
 		Size: st.Length, BlockSize: blockSize, Blocks: (st.Length + block - 1) / block,
 		ATimeSeconds: sec, ATimeNanoSeconds: nsec,
 		MTimeSeconds: sec, MTimeNanoSeconds: nsec,
@@ -133,6 +134,9 @@ func tsetattr(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
+	if err := c.keepsOwner(f, &m.L.SetMask, &m.L.SetAttr); err != nil {
+		return err
+	}
 	change, err := c.setAttr(&m.L.SetMask, &m.L.SetAttr)
 	if err != nil {
 		return err
@@ -151,12 +155,24 @@ func tsetattr(c *conn, m *wire.Msg) error {
 	return nil
 }
 
+// keepsOwner refuses a chown to anybody but who owns the file.
+func (c *conn) keepsOwner(f *fid, mask *p9.SetAttrMask, a *p9.SetAttr) error {
+	if !mask.UID && !mask.GID {
+		return nil
+	}
+	st := &c.in.sc.st
+	if err := f.stat(st); err != nil {
+		return err
+	}
+	if mask.UID && uint32(a.UID) != st.UID || mask.GID && uint32(a.GID) != st.GID {
+		return errs.New(errs.NotPermitted, "this file belongs to %d:%d", st.UID, st.GID)
+	}
+	return nil
+}
+
 // setAttr is the change that a Tsetattr asks for. A commit stamps the time of
 // the last write anyway, so that a new length needs no time beside it.
 func (c *conn) setAttr(mask *p9.SetAttrMask, a *p9.SetAttr) (ch fs.Change, err error) {
-	if (mask.UID && a.UID != 0) || (mask.GID && a.GID != 0) {
-		return ch, errs.New(errs.NotPermitted, "every file belongs to %s", owner)
-	}
 	if mask.Permissions {
 		mode := uint16(a.Permissions & 0o777)
 		ch.Mode = &mode

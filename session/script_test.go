@@ -33,7 +33,7 @@ import (
 //	NAME: gone             the connection ends here
 //	close NAME             the client hangs up; half NAME: it only stops sending
 //	together               messages are sent at once when "apart" comes
-//	put KEY VALUE, rename KEY NAME, remove KEY, value KEY VALUE, drop   the first VM, as from elsewhere
+//	put KEY VALUE, rename KEY NAME, remove KEY, value KEY VALUE, update JSON, drop   the first VM, as from elsewhere
 //	block, release         commits wait, and go on
 //	until FIGURE=N         waits for a figure of session.Stats
 //	log TEXT, nolog TEXT   the log has it, has it not
@@ -192,6 +192,8 @@ func (s *script) outside(word, name, value string) {
 		if got := s.value(name); got != value {
 			s.fatalf("%s is %q", name, got)
 		}
+	case "update":
+		s.do(&store.Intent{Kind: store.UpdateVM, Cell: s.store.Cell(vmOne), Data: name, By: "admin"})
 	case "drop":
 		s.server.DropVM(vmOne)
 	case "block":

@@ -2,14 +2,21 @@ package session
 
 import (
 	"math"
+	"strconv"
 
 	"meta9/fs"
 	"meta9/fs/errs"
 	"meta9/session/wire"
 )
 
-// owner is the user and the group that own every file.
-const owner = "root"
+// userName is the name of a user or group in dialects that have names: root, or the
+// number.
+func userName(id uint32) string {
+	if id == 0 {
+		return "root"
+	}
+	return strconv.FormatUint(uint64(id), 10)
+}
 
 // tstat tells what there is to know of a file.
 func tstat(c *conn, m *wire.Msg) error {
@@ -36,7 +43,8 @@ func (s *session) stat(f *fid, st *fs.Stat) error {
 	if err == nil || f.handle != nil || errs.KindOf(err) != errs.NotFound {
 		return err
 	}
-	if other := s.openOn(f); other != nil && other.stat(st) == nil {
+	if other := s.openOn(f); other != nil && other.handle.Stat(st) == nil {
+		f.ref.Show(st)
 		return nil
 	}
 	return f.lookAt(func() error { return f.ref.Stat(st) })
@@ -44,10 +52,14 @@ func (s *session) stat(f *fid, st *fs.Stat) error {
 
 // stat is the file's as its client sees it: with what this fid holds, if open.
 func (f *fid) stat(st *fs.Stat) error {
-	if f.handle != nil {
-		return f.handle.Stat(st)
+	if f.handle == nil {
+		return f.ref.Stat(st)
 	}
-	return f.ref.Stat(st)
+	if err := f.handle.Stat(st); err != nil {
+		return err
+	}
+	f.ref.Show(st)
+	return nil
 }
 
 // record makes a stat record of st, all of its fields.
@@ -55,7 +67,8 @@ func record(d *wire.Dir, st *fs.Stat) {
 	*d = wire.Dir{
 		QID: st.QID, Mode: uint32(st.Mode & 0o777),
 		Mtime: seconds(st.Mtime), Atime: seconds(st.Mtime), Length: st.Length,
-		Name: st.Name, UID: owner, GID: owner, Muid: st.Muid, NMuid: wire.NoUID,
+		Name: st.Name, UID: userName(st.UID), GID: userName(st.GID), Muid: st.Muid,
+		NUID: st.UID, NGID: st.GID, NMuid: wire.NoUID,
 	}
 	if st.IsDir() {
 		d.Mode |= wire.DMDir
@@ -119,9 +132,9 @@ func unchangeable(d *wire.Dir, st *fs.Stat) error {
 		d.QID.Version != 0 && d.QID.Version != math.MaxUint32 && d.QID.Version != st.QID.Version,
 		d.QID.Path != 0 && d.QID.Path != math.MaxUint64 && d.QID.Path != st.QID.Path:
 		return errs.New(errs.WstatProhibited, "type, dev and qid are not to be changed")
-	case d.UID != "" && d.UID != owner, d.GID != "" && d.GID != owner,
-		d.NUID != 0 && d.NUID != wire.NoUID, d.NGID != 0 && d.NGID != wire.NoUID:
-		return errs.New(errs.WstatProhibited, "every file belongs to %s", owner)
+	case d.UID != "" && d.UID != userName(st.UID), d.GID != "" && d.GID != userName(st.GID),
+		d.NUID != st.UID && d.NUID != wire.NoUID, d.NGID != st.GID && d.NGID != wire.NoUID:
+		return errs.New(errs.WstatProhibited, "this file belongs to %s and the group %s", userName(st.UID), userName(st.GID))
 	}
 	return nil
 }
