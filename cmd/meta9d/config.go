@@ -172,9 +172,14 @@ func checkListen(c *config) error {
 	return nil
 }
 
-// minSecret is the shortest secret, in bytes, that signs MUMBLE messages: anyone
-// can try secrets on a message that he has seen.
-const minSecret = 8
+// minSecret is the shortest secret, in bytes, that signs MUMBLE messages: whoever has
+// seen a message can try secrets on it, as fast as his machines compute.
+const minSecret = 16
+
+// shortSecret is why a secret of n bytes is refused.
+func shortSecret(n int) error {
+	return fmt.Errorf("%d bytes; at least %d are needed, as 'openssl rand -hex 32' makes them", n, minSecret)
+}
 
 // checkMumble refuses what would let in more than was meant.
 func checkMumble(c *config) error {
@@ -183,7 +188,7 @@ func checkMumble(c *config) error {
 		return errors.New("mumble.secret and mumble.secret_file are both set")
 	}
 	if m.Secret != "" && len(m.Secret) < minSecret {
-		return fmt.Errorf("mumble.secret: at least %d bytes", minSecret)
+		return fmt.Errorf("mumble.secret: %w", shortSecret(len(m.Secret)))
 	}
 	if slices.Contains(m.AdminGroups, "") {
 		return errors.New(`mumble.admin_groups: "" is the group of whoever names none`)

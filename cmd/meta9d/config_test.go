@@ -76,7 +76,7 @@ vm_bytes = "3 MiB"
 bytes = 0
 auth_time = "1500ms"
 [mumble]
-secret = "12345678"
+secret = "0123456789abcdef"
 admin_groups = ["ops"]
 `)
 	c, err := parse([]string{"--config", file})
@@ -88,7 +88,7 @@ admin_groups = ["ops"]
 	want.Sockets.Enabled, want.Sockets.Mode = false, 0o600
 	want.Limits.Value, want.Limits.VMBytes, want.Limits.Bytes = 4096, 3<<20, 0
 	want.Limits.AuthTime = span(1500 * time.Millisecond)
-	want.Mumble.Secret, want.Mumble.AdminGroups = "12345678", []string{"ops"}
+	want.Mumble.Secret, want.Mumble.AdminGroups = "0123456789abcdef", []string{"ops"}
 	if d := cmp.Diff(want, c.config, cmp.AllowUnexported(mumble{})); d != "" {
 		t.Error(d)
 	}
@@ -98,34 +98,34 @@ admin_groups = ["ops"]
 // opened.
 func TestRefusedSettings(t *testing.T) {
 	for text, reason := range map[string]string{
-		`dta = "x"`:                                               "unknown: dta",
-		"[limits]\nvalues = 1\nvalue = 1":                         "unknown: limits.values",
-		"[limit]\nvalue = 1":                                      "unknown: limit",
-		`data = 3`:                                                "data",
-		`data = `:                                                 "line 1",
-		`log_level = "loud"`:                                      `"loud"`,
-		`run = ""`:                                                "run",
-		`listen = ["tcp:5640"]`:                                   "not HOST:PORT",
-		`listen = ["tls::564"]`:                                   "tls.cert",
-		"[limits]\nvalue = \"1MB\"":                               `"1MB"`,
-		"[limits]\nvalue = -1":                                    `"-1"`,
-		"[limits]\nvalue = \"9000000TiB\"":                        `"9000000TiB"`,
-		"[limits]\nvalue = 0":                                     "limits.value: 0 is not from 1",
-		"[limits]\nvalue = \"2GiB\"":                              "limits.value",
-		"[limits]\nconnections = 0":                               "limits.connections",
-		"[limits]\nmsize = 4095":                                  "limits.msize: 4095 is not from 4096",
-		"[limits]\nmsize = \"2MiB\"":                              "limits.msize",
-		"[limits]\nauth_time = 10":                                `"10" is no time`,
-		"[limits]\ntake_over = \"2h\"":                            "limits.take_over",
-		"[session]\nlifetime = \"0s\"":                            "session.lifetime",
-		"[session]\nlifetime = \"10000h\"":                        "session.lifetime",
-		"[sockets]\nmode = \"0888\"":                              "0888",
-		"[sockets]\nmode = 0o1777":                                "no mode",
-		"[mumble]\nsecret = \"short\"":                            "mumble.secret: at least 8",
-		"[mumble]\nadmin_groups = [\"ops\"]":                      "without a secret",
-		"[mumble]\nsecret = \"12345678\"\nsecret_file = \"x\"":    "both set",
-		"[mumble]\nsecret = \"12345678\"\nadmin_groups = [\"\"]":  "mumble.admin_groups",
-		"[tls]\ncert = \"x\"":                                     "go together",
+		`dta = "x"`:                                            "unknown: dta",
+		"[limits]\nvalues = 1\nvalue = 1":                      "unknown: limits.values",
+		"[limit]\nvalue = 1":                                   "unknown: limit",
+		`data = 3`:                                             "data",
+		`data = `:                                              "line 1",
+		`log_level = "loud"`:                                   `"loud"`,
+		`run = ""`:                                             "run",
+		`listen = ["tcp:5640"]`:                                "not HOST:PORT",
+		`listen = ["tls::564"]`:                                "tls.cert",
+		"[limits]\nvalue = \"1MB\"":                            `"1MB"`,
+		"[limits]\nvalue = -1":                                 `"-1"`,
+		"[limits]\nvalue = \"9000000TiB\"":                     `"9000000TiB"`,
+		"[limits]\nvalue = 0":                                  "limits.value: 0 is not from 1",
+		"[limits]\nvalue = \"2GiB\"":                           "limits.value",
+		"[limits]\nconnections = 0":                            "limits.connections",
+		"[limits]\nmsize = 4095":                               "limits.msize: 4095 is not from 4096",
+		"[limits]\nmsize = \"2MiB\"":                           "limits.msize",
+		"[limits]\nauth_time = 10":                             `"10" is no time`,
+		"[limits]\ntake_over = \"2h\"":                         "limits.take_over",
+		"[session]\nlifetime = \"0s\"":                         "session.lifetime",
+		"[session]\nlifetime = \"10000h\"":                     "session.lifetime",
+		"[sockets]\nmode = \"0888\"":                           "0888",
+		"[sockets]\nmode = 0o1777":                             "no mode",
+		"[mumble]\nsecret = \"short\"":                         "mumble.secret: 5 bytes; at least 16",
+		"[mumble]\nadmin_groups = [\"ops\"]":                   "without a secret",
+		"[mumble]\nsecret = \"12345678\"\nsecret_file = \"x\"": "both set",
+		"[mumble]\nsecret = \"0123456789abcdef\"\nadmin_groups = [\"\"]": "mumble.admin_groups",
+		"[tls]\ncert = \"x\"": "go together",
 		"[tls]\nadmin = \"01B2C898-945f-11e1-a523-af1afbe22822\"": "tls.admin",
 	} {
 		file := settings(t, text)

@@ -23,7 +23,7 @@ func (d *daemon) ring() (*auth.Ring, error) {
 			return nil, misused("mumble.secret_file: %w", err)
 		}
 		if secret = bytes.TrimRight(b, "\r\n"); len(secret) < minSecret {
-			return nil, misused("mumble.secret_file: %s: at least %d bytes", m.SecretFile, minSecret)
+			return nil, misused("mumble.secret_file: %s: %w", m.SecretFile, shortSecret(len(secret)))
 		}
 	}
 	if len(secret) == 0 {

@@ -14,7 +14,7 @@ import (
 // Bounds of what an unproved peer may take from a Listener.
 const (
 	ProveTime  = 10 * time.Second // to prove who it is, as session.Limits.AuthTime for nobody
-	MaxProving = 256              // at once; the next ones wait in the kernel's backlog
+	MaxProving = 256              // at once; for the next one, one of them is closed
 )
 
 // Pauses after an accept that failed, for want of file descriptors or memory:
@@ -42,7 +42,7 @@ type Listener struct {
 
 	ctx     context.Context
 	cancel  context.CancelFunc
-	proving chan struct{}  // a slot for each connection that is being proved
+	proving proving
 	running sync.WaitGroup // the loop, and every connection until it is proved
 }
 
@@ -50,7 +50,6 @@ type Listener struct {
 func start(nl net.Listener, via string, prove prover, handle Handler, r *rare) *Listener {
 	l := &Listener{nl: nl, via: via, prove: prove, handle: handle, rare: r}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.proving = make(chan struct{}, MaxProving)
 	l.running.Add(1)
 	go l.loop()
 	return l
@@ -72,15 +71,17 @@ func (l *Listener) Close() error {
 func (l *Listener) loop() {
 	defer l.running.Done()
 	pause := firstPause
-	for l.slot() {
+	for {
 		c, err := l.nl.Accept()
 		if err == nil {
 			pause = firstPause
 			l.running.Add(1)
-			go l.welcome(c)
+			ctx, cancel := context.WithTimeout(l.ctx, ProveTime)
+			p := &candidate{from: source(c), stop: cancel}
+			l.proving.add(p)
+			go l.welcome(ctx, c, p)
 			continue
 		}
-		<-l.proving
 		if l.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -92,23 +93,13 @@ func (l *Listener) loop() {
 	}
 }
 
-// slot waits until one more connection may be proved; false: the end.
-func (l *Listener) slot() bool {
-	select {
-	case l.proving <- struct{}{}:
-		return true
-	case <-l.ctx.Done():
-		return false
-	}
-}
-
-// welcome proves who c is and hands it over. Its slot is free again before it is
-// handed over: what a proved peer may take is the Handler's business.
-func (l *Listener) welcome(c net.Conn) {
-	ctx, cancel := context.WithTimeout(l.ctx, ProveTime)
+// welcome proves who c is and hands it over. Its place among those that are being
+// proved is free again before that: what a proved peer may take is the Handler's
+// business.
+func (l *Listener) welcome(ctx context.Context, c net.Conn, p *candidate) {
 	who, err := l.prove(ctx, c)
-	cancel()
-	<-l.proving
+	l.proving.remove(p)
+	p.stop()
 	l.running.Done()
 	if err != nil {
 		l.rare.warn(l.String, "connection refused", err)

@@ -8,8 +8,8 @@
 // makes and removes sockets and looks after the devices, and one for each device
 // that is connected. What waits for a peer is bounded in time (ProveTime) and in number (MaxProving).
 //
-// Locks: VMs.mu guards what is to be looked at, rare.mu a time; neither is held while
-// another is taken, nor over a system call.
+// Locks: VMs.mu guards what is to be looked at, proving.mu who is being proved, rare.mu a
+// time; none is held while another is taken, nor over a system call.
 package listen
 
 import (

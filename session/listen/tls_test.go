@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -103,9 +104,13 @@ func (a *authority) write(dir, name, kind string, der []byte) string {
 // dialTLS connects as the certificate's owner. In TLS 1.3 a refusal comes only
 // with the first read.
 func (a *authority) dialTLS(addr string, max uint16, certs ...tls.Certificate) (*tls.Conn, error) {
+	return a.dialTLSFrom(&net.Dialer{}, addr, max, certs...)
+}
+
+func (a *authority) dialTLSFrom(from *net.Dialer, addr string, max uint16, certs ...tls.Certificate) (*tls.Conn, error) {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
-	c, err := tls.Dial("tcp", addr, &tls.Config{
+	c, err := tls.DialWithDialer(from, "tcp", addr, &tls.Config{
 		RootCAs: pool, ServerName: "meta9d", Certificates: certs,
 		MinVersion: tls.VersionTLS10, MaxVersion: max,
 	})
