@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +15,7 @@ import (
 // kernelData is what v9fs is told: the options, and where its transport is.
 func (o *mountOptions) kernelData(fd int) string {
 	return fmt.Sprintf("trans=fd,rfdno=%d,wfdno=%d,version=%s,msize=%d,%s",
-		fd, fd, o.version, o.msize, strings.Join(o.data, ","))
+		fd, fd, o.version, o.msize, strings.Join(slices.Concat(o.data, o.look()), ","))
 }
 
 // loadModules loads what the kernel would not load by itself in a guest that has

@@ -6,12 +6,16 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"meta9/fs/vm"
 )
 
 const mountOptionsHelp = `version=9p2000.L, 9p2000.u or 9p2000   the dialect (9p2000.L)
 cache=none, mmap, loose, fscache, ...  what the kernel may keep (none)
 msize=BYTES                            the largest message, 4096 to 1048576 (131072)
 aname=PATH                             mount that part of the tree
+uid=N, gid=N, mode=OCTAL               who owns the files, and their mode (folders get x for r);
+                                       without them what the VM's 9p_uid, 9p_gid, 9p_mode say
 access=, uname=, dfltuid=, dfltgid=, posixacl, context=, ...   as v9fs has them
 ro, noexec, nosuid, nodev, noatime, sync, dirsync, ...         as everywhere
 mumble=FILE, cert=FILE, key=FILE, ca=FILE   as the options of all commands
@@ -25,6 +29,9 @@ type mountOptions struct {
 	msize   uint32
 
 	mumble, cert, key, ca string // files
+
+	aname          string
+	uid, gid, mode string // how files look; "": as the host says
 }
 
 const (
@@ -64,7 +71,7 @@ var otherPrograms = []string{"defaults", "_netdev", "nofail", "auto", "noauto", 
 
 // kernelOptions are v9fs's own, and those of the kernel's security modules.
 var kernelOptions = []string{
-	"cache", "access", "aname", "uname", "dfltuid", "dfltgid", "posixacl", "debug", "cachetag", "locktimeout",
+	"cache", "access", "uname", "dfltuid", "dfltgid", "posixacl", "debug", "cachetag", "locktimeout",
 	"noextend", "nodevmap", "noxattr", "ignoreqv", "directio", "afid",
 	"context", "fscontext", "defcontext", "rootcontext", "smackfsdef", "smackfsroot",
 }
@@ -83,7 +90,43 @@ func parseMountOptions(list string, sloppy bool) (mountOptions, error) {
 			return o, err
 		}
 	}
-	return o, nil
+	return o, o.checkLook()
+}
+
+// checkLook refuses what the host would refuse once the kernel mounts, when it could
+// only say EINVAL.
+func (o *mountOptions) checkLook() error {
+	for name, id := range map[string]string{"uid": o.uid, "gid": o.gid} {
+		if _, ok := vm.ParseID(id); id != "" && !ok {
+			return misused("-o %s=%s: a number from 0 to %d", name, id, uint32(vm.MaxID))
+		}
+	}
+	if _, ok := vm.ParseMode(o.mode); o.mode != "" && !ok {
+		return misused("-o mode=%s: three or four octal digits, up to 0777", o.mode)
+	}
+	return nil
+}
+
+// look are the options for v9fs that make files look as uid, gid and mode want. An
+// aname is all that reaches the host from a mount; plain 9P2000 has no numbers, so
+// that there the kernel itself must be told.
+func (o *mountOptions) look() (data []string) {
+	aname := ""
+	for _, word := range []struct{ name, value, plain string }{
+		{"uid", o.uid, "dfltuid"}, {"gid", o.gid, "dfltgid"}, {"mode", o.mode, ""},
+	} {
+		if word.value == "" {
+			continue
+		}
+		aname += word.name + "=" + word.value + "/"
+		if o.version == "9p2000" && word.plain != "" {
+			data = append(data, word.plain+"="+word.value)
+		}
+	}
+	if aname += strings.TrimPrefix(o.aname, "/"); aname != "" {
+		data = append(data, "aname="+aname)
+	}
+	return data
 }
 
 // parse reads one option.
@@ -125,6 +168,14 @@ func (o *mountOptions) own(name string) *string {
 		return &o.key
 	case "ca":
 		return &o.ca
+	case "aname":
+		return &o.aname
+	case "uid":
+		return &o.uid
+	case "gid":
+		return &o.gid
+	case "mode":
+		return &o.mode
 	}
 	return nil
 }

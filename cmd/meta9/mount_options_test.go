@@ -22,6 +22,10 @@ func TestMountOptions(t *testing.T) {
 		{"ro,noexec,rw,exec", 0, standard},
 		{"sync,dirsync,relatime", unix.MS_SYNCHRONOUS | unix.MS_DIRSYNC | unix.MS_RELATIME, standard},
 		{"cache=mmap,access=any,aname=keys", 0, standard + ",cache=mmap,access=any,aname=keys"},
+		{"aname=/keys,aname=/sdc,ro", unix.MS_RDONLY, standard + ",aname=sdc"},
+		{"uid=1000,mode=0640", 0, standard + ",aname=uid=1000/mode=0640/"},
+		{"aname=/keys,gid=0,uid=7,access=any", 0, standard + ",access=any,aname=uid=7/gid=0/keys"},
+		{"version=9p2000,gid=4,mode=444", 0, "trans=fd,rfdno=7,wfdno=7,version=9p2000,msize=131072,cache=none,dfltgid=4,aname=gid=4/mode=444/"},
 		{"version=9p2000.u,msize=8192", 0, "trans=fd,rfdno=7,wfdno=7,version=9p2000.u,msize=8192,cache=none"},
 		{"dfltuid=0,dfltgid=0,posixacl,context=a:b", 0, standard + ",dfltuid=0,dfltgid=0,posixacl,context=a:b"},
 		{"mumble=/etc/m,cert=c,key=k,ca=a", 0, standard},
@@ -53,6 +57,10 @@ func TestMountOptionsRefused(t *testing.T) {
 		"msize=4k":        "from 4096 to 1048576",
 		"version=9P2000":  "9p2000.L, 9p2000.u or 9p2000",
 		"version=9p2000,": "",
+		"uid=root":        "-o uid=root: a number from 0 to 4294967294",
+		"gid=4294967295":  "-o gid=4294967295: a number from 0 to 4294967294",
+		"mode=0999":       "-o mode=0999: three or four octal digits",
+		"mode=40":         "-o mode=40: three or four octal digits",
 	} {
 		_, err := parseMountOptions(list, false)
 		switch {
