@@ -6,6 +6,7 @@ FUZZTIME ?= 20s
 FUZZLOG  ?= bin/fuzz.log
 FUZZJOBS ?= 2
 BENCH    ?=
+SECTIONS ?= check unit blackbox test-guest fuzz
 BASE     ?=
 SOAK     ?=
 SOAKTIME ?= 45m
@@ -13,8 +14,12 @@ SOAKTIME ?= 45m
 GOFUMPT     := .tools/gofumpt-v0.12.0
 STATICCHECK := .tools/staticcheck-v0.8.2
 
+# go test through tests/runner, which says at its end what was skipped, and why.
+RUNNER := $(CURDIR)/bin/runner
+GOTEST := $(RUNNER) test
+
 .DEFAULT_GOAL := help
-.PHONY: help build run quick test unit blackbox test-guest check fuzz soak bench bench-guest docs clean cc
+.PHONY: help build run quick test unit blackbox test-guest check fuzz soak bench bench-guest docs clean cc runner
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,7 +54,8 @@ run: build ## start meta9d here with a sample VM; Ctrl-C ends it
 quick: check ## while you work: check, and the tests that the change reaches, without the race detector
 	$(GO) test -short -p 4 ./...
 
-test: check unit blackbox test-guest fuzz ## everything that shows that meta9 works
+test: runner ## everything that shows that meta9 works
+	@$(RUNNER) sections $(SECTIONS)
 
 check: $(GOFUMPT) $(STATICCHECK) ## formatting, vet, staticcheck, the arrows between rooms
 	@bad=$$($(GOFUMPT) -l .); test -z "$$bad" || { echo "not gofumpt'ed:"; echo "$$bad"; exit 1; }
@@ -59,15 +65,15 @@ check: $(GOFUMPT) $(STATICCHECK) ## formatting, vet, staticcheck, the arrows bet
 	cd tests && ../$(STATICCHECK) ./...
 	cd tests && $(GO) test -count=1 ./arrow
 
-unit: cc ## the tests of every package, with the race detector
-	$(GO) test -race -count=1 -timeout 20m ./...
+unit: cc runner ## the tests of every package, with the race detector
+	$(GOTEST) -race -count=1 -timeout 20m ./...
 
-blackbox: cc ## foreign clients, kill -9, strace, attacks: against the real meta9d
-	cd tests && $(GO) test -count=1 -timeout 5m ./apt ./bench ./raw ./arrow ./soak/... ./vminfo
-	cd tests && META9_TEST_RACE=1 $(GO) test -count=1 -timeout 30m -p 1 ./interop ./oracle ./hostile ./durability ./mdata ./qmp
+blackbox: cc runner ## foreign clients, kill -9, strace, attacks: against the real meta9d
+	cd tests && $(GOTEST) -count=1 -timeout 5m ./apt ./bench ./raw ./runner ./arrow ./soak/... ./vminfo
+	cd tests && META9_TEST_RACE=1 $(GOTEST) -count=1 -timeout 30m -p 1 ./interop ./oracle ./hostile ./durability ./mdata ./qmp
 
-test-guest: ## a real Linux kernel in QEMU mounts the real meta9d
-	cd tests && $(GO) test -count=1 -timeout 30m -p 1 ./guest/... ./mount/...
+test-guest: runner ## a real Linux kernel in QEMU mounts the real meta9d
+	cd tests && $(GOTEST) -count=1 -timeout 30m -p 1 ./guest/... ./mount/...
 
 fuzz: ## run every fuzz target for FUZZTIME (20s), FUZZJOBS (2) at a time; the log goes to FUZZLOG
 	@.ci/fuzz $(FUZZTIME) $(FUZZLOG) $(FUZZJOBS)
@@ -87,6 +93,9 @@ docs: build ## write the manual pages of the commands to docs/
 
 clean: ## remove what was built (not ./meta9-data)
 	rm -rf bin .tools
+
+runner:
+	@cd tests && $(GO) build -o $(RUNNER) ./runner
 
 # The race detector needs a C compiler.
 cc:

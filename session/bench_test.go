@@ -170,9 +170,7 @@ func BenchmarkReadByPath(b *testing.B) {
 // TestNoAllocations: in a steady state Tread, Tsread and Tstat allocate nothing, through
 // the whole loop.
 func TestNoAllocations(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
+	notUnderRace(t)
 	w := newWorld(t, nil)
 	nc := w.opened(t)
 	stat := func(tag uint16) *wire.Msg { return &wire.Msg{Type: wire.Tstat, Tag: tag, Fid: 1} }

@@ -278,9 +278,10 @@ func tresumeOf(count int, numbers []uint64) []byte {
 // they are thought to, and a bound of their bytes holds for those with all that a
 // hostile client can leave.
 func TestKeptMemory(t *testing.T) {
-	if testing.Short() || raceEnabled {
+	if testing.Short() {
 		t.Skip("thousands of sessions")
 	}
+	notUnderRace(t)
 	for _, tt := range []struct {
 		name                 string
 		sessions, kept, lock int

@@ -199,9 +199,7 @@ func TestLinuxVMGone(t *testing.T) {
 // TestLinuxNoAllocations: in a steady state Tgetattr, the message that Linux sends
 // most, and Tread allocate nothing, through the whole loop.
 func TestLinuxNoAllocations(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
+	notUnderRace(t)
 	w := newWorld(t, nil)
 	w.put("bench", strings.Repeat("x", benchValue))
 	server, nc := unixPair(t)

@@ -107,9 +107,10 @@ func descriptors(t *testing.T, n uint64) {
 // loop's stack: to wait takes less than 2 KiB, but the first request has made it 4
 // KiB, and the runtime halves a stack only when less than a quarter is in use.
 func TestIdleMemory(t *testing.T) {
-	if testing.Short() || raceEnabled {
+	if testing.Short() {
 		t.Skip("thousands of connections")
 	}
+	notUnderRace(t)
 	const n, most = 5000, 8 << 10
 	descriptors(t, 2*n+100)
 	w := newWorld(t, nil)
@@ -134,9 +135,10 @@ func TestIdleMemory(t *testing.T) {
 // TestParkedMemory: 10,000 parked sessions of 4 fids take at most 64 MiB, and not
 // much more than they are thought to.
 func TestParkedMemory(t *testing.T) {
-	if testing.Short() || raceEnabled {
+	if testing.Short() {
 		t.Skip("thousands of sessions")
 	}
+	notUnderRace(t)
 	const n, most = 10000, 64 << 20
 	w := newWorld(t, nil)
 	w.put("color", "blue")

@@ -40,7 +40,7 @@ func TestUmask(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o777))
 	path := join(shortDir(t), "s")
 	if os.Geteuid() != 0 {
-		t.Skip("only root can use the folder that it makes under this umask")
+		t.Skip("needs root, to use the folder that it makes under this umask")
 	}
 	open(t, listen.Config{}, "unix:"+path)
 	if m := mode(t, path); m != 0o600 {
