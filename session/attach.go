@@ -52,10 +52,10 @@ func (s *session) checkAfid(num uint32) error {
 // authPath is the qid path of every auth fid; the tree has none so high.
 const authPath = 1<<64 - 1
 
-// tauth makes an auth fid, to which a MUMBLE message can be written
-// (docs/protocol.md, "MUMBLE"). Linux's clients take ENOENT for "not needed here".
+// tauth makes an auth fid, to which a MUMBLE message can be written (docs/protocol.md,
+// "Sessions"). Linux's clients take ENOENT for "not needed here".
 func tauth(c *conn, m *wire.Msg) error {
-	if c.srv.cfg.Auth == nil {
+	if !c.authenticates() {
 		return errs.New(errs.NotFound, "nothing is to be authenticated here")
 	}
 	if err := c.vacant(m.Afid); err != nil {
@@ -64,6 +64,29 @@ func tauth(c *conn, m *wire.Msg) error {
 	c.sess.add(&fid{num: m.Afid, auth: true})
 	c.answer(&wire.Msg{Type: wire.Rauth, Tag: m.Tag, QID: p9.QID{Type: p9.TypeAuth, Path: authPath}})
 	return nil
+}
+
+// authenticates tells whether a Tauth has a use. Where the channel has proved who is
+// there, attach(5) wants an error, with which clients go on (diodcat, py9p, 9pfuse);
+// but Erlang on Xen sends its message whatever the channel is, since that sets its
+// session key, and so may our own programs.
+func (c *conn) authenticates() bool {
+	switch c.dialect {
+	case wire.Plain, wire.U, wire.L:
+		return c.srv.cfg.Auth != nil && c.peer.Who.Nobody()
+	}
+	return c.srv.cfg.Auth != nil
+}
+
+// stays is who the connection's client is after a Tversion. A VM that MUMBLE proved
+// here stays proved: eoxmount of Erlang on Xen authenticates and then hands the
+// transport to Linux, which begins with a Tversion of its own. The admin does not:
+// nothing needs that, and it would be a right that outlives its session.
+func (c *conn) stays() fs.Principal {
+	if c.peer.Who.Nobody() {
+		return c.proved
+	}
+	return c.peer.Who
 }
 
 // authenticate is a Twrite to an auth fid: the whole message at once. It proves
@@ -101,6 +124,9 @@ func (c *conn) become(who fs.Principal) error {
 		return errs.New(errs.Quota, "the VM has %d connections already", c.srv.cfg.Limits.VMConns)
 	}
 	c.sess.who = who
+	if who.VM != "" {
+		c.proved = who
+	}
 	c.known()
 	return nil
 }

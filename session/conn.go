@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"meta9/fs"
 	"meta9/session/wire"
 )
 
@@ -38,8 +39,9 @@ type conn struct {
 	now      asked // the request that is handled, and its tag
 	nowTag   uint16
 
-	vm       string // the VM that this connection counts for; Server.mu guards it
-	stranger bool   // it counts for nobody; Server.mu guards it
+	proved   fs.Principal // the VM that MUMBLE proved on this connection; zero: none
+	vm       string       // the VM that this connection counts for; Server.mu guards it
+	stranger bool         // it counts for nobody; Server.mu guards it
 }
 
 // loop reads and handles until the transport ends. The error says why.

@@ -114,10 +114,11 @@ func tversion(c *conn, m *wire.Msg) error {
 	c.srv.leave(c.sess, false)
 	c.dialect = wire.Negotiate(asked)
 	c.msize = min(msize, c.srv.cfg.Limits.Msize)
-	if !c.sess.who.Nobody() && c.peer.Who.Nobody() {
+	who := c.stays()
+	if !c.sess.who.Nobody() && who.Nobody() {
 		c.expectIdentity()
 	}
-	c.sess = &session{who: c.peer.Who, dialect: c.dialect, foreign: c.foreign()}
+	c.sess = &session{who: who, dialect: c.dialect, foreign: c.foreign()}
 	c.first = c.seq + 1
 	c.answer(&wire.Msg{Type: wire.Rversion, Tag: tag, Msize: c.msize, Version: c.dialect.String()})
 	return nil

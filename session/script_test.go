@@ -21,7 +21,7 @@ import (
 // TestScripts runs testdata/*.txt over every transport. A script has one
 // statement a line:
 //
-//	server NAME=VALUE...   settings of the server (session.Limits, Lifetime); first
+//	server NAME=VALUE...   settings of the server (session.Limits, Lifetime; Secret=no for no MUMBLE); first
 //	conn NAME WHO          connects; WHO is a key of peers
 //	conn NAME WHO deaf     the same, and does not read until "listen NAME"
 //	NAME: T...             sends a message, in wire's text form
@@ -223,8 +223,12 @@ func (s *script) settings(rest string) func(*session.Config) {
 		for _, f := range strings.Fields(rest) {
 			name, value, _ := strings.Cut(f, "=")
 			field := reflect.ValueOf(&c.Limits).Elem().FieldByName(name)
-			if name == "Lifetime" {
+			switch name {
+			case "Lifetime":
 				field = reflect.ValueOf(&c.Lifetime).Elem()
+			case "Secret":
+				c.Auth = nil
+				continue
 			}
 			if d, err := time.ParseDuration(value); err == nil {
 				field.SetInt(int64(d))
