@@ -1,17 +1,10 @@
 package session
 
 import (
-	"github.com/hugelgupf/p9/p9"
-
 	"meta9/fs"
 	"meta9/fs/errs"
+	"meta9/session/posix"
 	"meta9/session/wire"
-)
-
-// The types of directory entries, readdir(3)'s, which v9fs passes on as they are.
-const (
-	typeDir  p9.QIDType = 4
-	typeFile p9.QIDType = 8
 )
 
 // treaddir answers with as many entries as fit, from the cookie of an earlier
@@ -38,10 +31,7 @@ func treaddir(c *conn, m *wire.Msg) error {
 // bytes they take, and whether there are more.
 func dirents(ref *fs.Ref, after uint64, b []byte) (used int, more bool, err error) {
 	err = ref.List(after, func(cookie uint64, st *fs.Stat) bool {
-		d := p9.Dirent{QID: st.QID, Offset: cookie, Type: typeFile, Name: st.Name}
-		if st.IsDir() {
-			d.Type = typeDir
-		}
+		d := posix.Dirent(cookie, st)
 		if used+wire.DirentSize(&d) > len(b) {
 			more = true
 			return false
@@ -52,12 +42,9 @@ func dirents(ref *fs.Ref, after uint64, b []byte) (used int, more bool, err erro
 	return used, more, err
 }
 
-// rmdir is the flag of a Tunlinkat that asks for a folder's removal, AT_REMOVEDIR.
-const rmdir = 0x200
-
 // tunlinkat removes an entry of a folder by its name.
 func tunlinkat(c *conn, m *wire.Msg) error {
-	name, dir := m.Name, m.L.Flags&rmdir != 0
+	name, dir := m.Name, m.L.Flags&posix.RemoveDir != 0
 	return c.alter(m, wire.Runlinkat, func(f *fid, done func(error)) { f.ref.Unlink(name, dir, done) })
 }
 

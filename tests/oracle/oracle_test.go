@@ -1,6 +1,7 @@
 // Package oracle sends generated requests of 9P2000.L to two servers at once,
-// hugelgupf/p9's Server over a real folder (localfs) and meta9d over the keys of a
-// VM, and wants the same replies wherever meta9's rules are not deliberately other.
+// hugelgupf/p9's Server and meta9d over the keys of a VM, and wants the same replies
+// wherever meta9's rules are not deliberately other. p9's Server has a real folder
+// (localfs), or the keys of a VM, too (package session/p9fs).
 package oracle
 
 import (
@@ -18,6 +19,9 @@ import (
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 
+	"meta9/fs"
+	"meta9/fs/store"
+	"meta9/session/p9fs"
 	"meta9/session/wire"
 	"meta9/tests/daemon"
 	"meta9/tests/raw"
@@ -76,16 +80,35 @@ type world struct {
 	count  map[string]int // replies by kind
 }
 
-func TestOracle(t *testing.T) {
+func TestOracle(t *testing.T) { compare(t, localfs.Attacher(t.TempDir()), "", requests) }
+
+// TestP9FS compares meta9d with p9's Server over the same tree.
+func TestP9FS(t *testing.T) {
+	st, err := store.Open(store.NewMemory(), store.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	tree := fs.New(st, fs.Config{})
+	uuid := testenv.UUID(2)
+	if r := st.Do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuid + `"}`}); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	compare(t, p9fs.New(tree, fs.Principal{VM: uuid}), "keys", requests/3)
+}
+
+// compare sends the same n requests to p9's Server over the attacher, from aname on, and
+// to meta9d.
+func compare(t *testing.T, theirs p9.Attacher, aname string, n int) {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}
 	w := &world{
-		t: t, rnd: rand.New(rand.NewPCG(*seed, 1)), theirs: peer(t), ours: meta9(t),
+		t: t, rnd: rand.New(rand.NewPCG(*seed, 1)), theirs: peer(t, theirs), ours: meta9(t),
 		fids: map[uint32]*place{0: {}}, files: map[string]bool{}, count: map[string]int{},
 	}
-	w.hello()
-	for range requests {
+	w.hello(aname)
+	for range n {
 		w.step(w.draw())
 		if t.Failed() {
 			t.Fatalf("-seed %d; the last requests:\n%s", *seed, strings.Join(w.log[max(0, len(w.log)-20):], "\n"))
@@ -94,17 +117,17 @@ func TestOracle(t *testing.T) {
 	w.compareFolder()
 	t.Logf("seed %d: %v", *seed, w.count)
 	for _, want := range []string{"Rwalk", "Rlopen", "Rlcreate", "Rread", "Rwrite", "Rclunk", "Rremove", "Rgetattr", "Rsetattr", "Rreaddir", "Rfsync", "Rrename", "Rrenameat", "Runlinkat"} {
-		if w.count[want] < 20 {
+		if w.count[want] < n/500 {
 			t.Errorf("only %d times %s: the generator does not reach it", w.count[want], want)
 		}
 	}
 }
 
-// peer is a connection to p9's server over an empty folder.
-func peer(t *testing.T) *raw.Conn {
+// peer is a connection to p9's server.
+func peer(t *testing.T, at p9.Attacher) *raw.Conn {
 	client, server := net.Pipe()
 	t.Cleanup(func() { client.Close() })
-	s := p9.NewServer(localfs.Attacher(t.TempDir()))
+	s := p9.NewServer(at)
 	go s.Handle(server, server)
 	return raw.New(client)
 }
@@ -122,9 +145,9 @@ func meta9(t *testing.T) *raw.Conn {
 	return c
 }
 
-func (w *world) hello() {
+func (w *world) hello(aname string) {
 	v := &wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: 65536, Version: "9P2000.L"}
-	a := &wire.Msg{Type: wire.Tattach, Afid: wire.NoFid, Uname: "root"}
+	a := &wire.Msg{Type: wire.Tattach, Afid: wire.NoFid, Uname: "root", Aname: aname}
 	for _, c := range []*raw.Conn{w.theirs, w.ours} {
 		w.ask(c, v)
 		if c == w.ours {

@@ -1,0 +1,377 @@
+// Package p9fs shows the tree as the Attacher and the Files of hugelgupf/p9, for Go
+// programs that serve with p9's Server already, or use p9's File as their file system:
+// a VM's metadata beside whatever else they have.
+//
+//	p9.NewServer(p9fs.New(tree, fs.Principal{VM: uuid})).Serve(listener)
+//
+// What a read or a write means is the tree's, as over package session. What p9's
+// interfaces do not carry is other here: a File goes by 9P2000.L only; nobody can be
+// asked who he is, so each Attacher is one principal's; there are no locks (ENOSYS);
+// events do not wait (EAGAIN where there is none), since a read that waits in p9's
+// Server holds up every rename; and p9 closes a File alike when its client clunks it
+// and when the transport is lost, so that a truncation that is held is committed then.
+// p9's Server itself bounds nothing: do not let a guest reach it (docs/decisions.md).
+//
+// Each Attach makes a fs.View, which all its Files share. view.mu is the View's lock; it
+// is held for one step of the tree, and never while a change is waited for. A method of
+// File may be called by any number of goroutines, but Close only when no other runs.
+package p9fs
+
+import (
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hugelgupf/p9/fsimpl/templatefs"
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/posix"
+)
+
+// New shows the tree as who sees it. Attach fails with ECONNREFUSED for nobody, and with
+// ENOENT for a VM that is not there.
+func New(tree *fs.Tree, who fs.Principal) p9.Attacher { return attacher{tree, who} }
+
+type attacher struct {
+	tree *fs.Tree
+	who  fs.Principal
+}
+
+// Attach gives the root.
+func (a attacher) Attach() (p9.File, error) {
+	v := &view{View: a.tree.View(a.who)}
+	ref, err := v.Attach("", "")
+	if err != nil {
+		v.Close()
+		return nil, errno(err)
+	}
+	return v.file(ref), nil
+}
+
+// view is what the Files of one Attach share.
+type view struct {
+	mu sync.Mutex
+	*fs.View
+	files int // that are not closed: the last one closes the View
+}
+
+// file makes a File; mu is held, or nobody else has the view.
+func (v *view) file(ref *fs.Ref) *file {
+	v.files++
+	return &file{view: v, ref: ref}
+}
+
+// change runs start, which begins a change of the tree, and waits until it is done and
+// what it means for open files is settled.
+func (v *view) change(start func(done func(error))) error {
+	done := make(chan error, 1)
+	v.mu.Lock()
+	start(func(err error) { done <- err })
+	v.mu.Unlock()
+	err := <-done
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.Settle()
+	return errno(err)
+}
+
+// errno is the errno of an error of the tree, as 9P2000.L has it.
+func errno(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errs.KindOf(err).ErrnoL()
+}
+
+// file is one File: a place in the tree, and an open file once it is opened.
+type file struct {
+	templatefs.NotLockable
+	templatefs.XattrUnimplemented
+	p9.DefaultWalkGetAttr
+
+	view   *view
+	ref    *fs.Ref   // guarded by view.mu
+	handle fs.Handle // nil: not opened; set once, and nothing that needs it comes before Open has returned
+}
+
+// Walk gives the File that the names lead to, or another one of this place. ENOENT,
+// ENOTDIR: it does not get there.
+func (f *file) Walk(names []string) ([]p9.QID, p9.File, error) {
+	f.view.mu.Lock()
+	defer f.view.mu.Unlock()
+	to := f.ref
+	var qids []p9.QID
+	for _, name := range names {
+		next, err := to.Walk(name)
+		if err != nil {
+			return nil, nil, errno(err)
+		}
+		to = next
+		qids = append(qids, to.QID())
+	}
+	if len(names) == 0 {
+		qids = []p9.QID{to.QID()}
+	}
+	return qids, f.view.file(to), nil
+}
+
+// StatFS tells the limits and the use of the VM.
+func (f *file) StatFS() (p9.FSStat, error) {
+	f.view.mu.Lock()
+	defer f.view.mu.Unlock()
+	return f.ref.StatFS(), nil
+}
+
+// stat fills st. A File that is not open and whose object was replaced becomes what has
+// its name now, as a fid does (docs/tree.md). mu is held.
+func (f *file) stat(st *fs.Stat) error {
+	if f.handle != nil {
+		err := f.handle.Stat(st)
+		f.ref.Show(st)
+		return err
+	}
+	return f.lookAt(func() error { return f.ref.Stat(st) })
+}
+
+// lookAt runs look on the place, and on what its name leads to where that is gone; mu is
+// held.
+func (f *file) lookAt(look func() error) error {
+	for {
+		err := look()
+		if errs.KindOf(err) != errs.NotFound {
+			return err
+		}
+		now := f.ref.Current()
+		if now == nil {
+			return err
+		}
+		f.ref = now
+	}
+}
+
+// GetAttr gives the attributes of stat(2), whatever is asked for.
+func (f *file) GetAttr(p9.AttrMask) (p9.QID, p9.AttrMask, p9.Attr, error) {
+	f.view.mu.Lock()
+	defer f.view.mu.Unlock()
+	var st fs.Stat
+	if err := f.stat(&st); err != nil {
+		return p9.QID{}, p9.AttrMask{}, p9.Attr{}, errno(err)
+	}
+	var a p9.Attr
+	posix.SetAttrs(&a, &st)
+	return st.QID, posix.Attrs, a, nil
+}
+
+// SetAttr changes all that mask names, or nothing.
+func (f *file) SetAttr(mask p9.SetAttrMask, attr p9.SetAttr) error {
+	if mask.UID || mask.GID {
+		f.view.mu.Lock()
+		var st fs.Stat
+		err := f.stat(&st)
+		f.view.mu.Unlock()
+		if err == nil {
+			err = posix.KeepsOwner(&mask, &attr, &st)
+		}
+		if err != nil {
+			return errno(err)
+		}
+	}
+	change, err := posix.Change(&mask, &attr, time.Now)
+	if err != nil || change.Empty() {
+		return errno(err)
+	}
+	return f.view.change(func(done func(error)) {
+		if f.handle != nil {
+			f.handle.SetStat(change, f.ref.By(), done)
+			return
+		}
+		f.ref.SetStat(change, done)
+	})
+}
+
+// Close ends the File, an open one as a clunk does.
+func (f *file) Close() error {
+	var err error
+	if f.handle != nil {
+		err = f.view.change(func(done func(error)) { f.handle.Clunk(f.ref.By(), done) })
+	}
+	f.view.mu.Lock()
+	defer f.view.mu.Unlock()
+	if f.view.files--; f.view.files == 0 {
+		f.view.Close()
+	}
+	return err
+}
+
+// Open opens the file or folder.
+func (f *file) Open(mode p9.OpenFlags) (p9.QID, uint32, error) {
+	flags, err := posix.Flags(uint32(mode))
+	if err != nil {
+		return p9.QID{}, 0, errno(err)
+	}
+	f.view.mu.Lock()
+	defer f.view.mu.Unlock()
+	if uint32(mode)&posix.Directory != 0 && !f.ref.IsDir() {
+		return p9.QID{}, 0, linux.ENOTDIR
+	}
+	flags = flags&^fs.Excl | fs.NonBlock
+	open := func() (err error) {
+		f.handle, err = f.ref.Open(flags)
+		return err
+	}
+	if flags&fs.Trunc != 0 {
+		err = open() // never of another file than the one that was walked to
+	} else {
+		err = f.lookAt(open)
+	}
+	return f.ref.QID(), 0, errno(err)
+}
+
+// ReadAt reads from an open file. EBADF: it is not open.
+func (f *file) ReadAt(p []byte, offset int64) (int, error) {
+	f.view.mu.Lock()
+	defer f.view.mu.Unlock()
+	switch {
+	case f.handle == nil:
+		return 0, linux.EBADF
+	case offset < 0:
+		return 0, linux.EINVAL
+	}
+	n, err := f.handle.Read(p, uint64(offset))
+	if err == nil && n == 0 && len(p) > 0 {
+		return 0, io.EOF
+	}
+	return n, errno(err)
+}
+
+// WriteAt writes to an open file; when it returns the bytes are durable.
+func (f *file) WriteAt(p []byte, offset int64) (n int, err error) {
+	switch {
+	case f.handle == nil:
+		return 0, linux.EBADF
+	case offset < 0:
+		return 0, linux.EINVAL
+	}
+	err = f.view.change(func(done func(error)) {
+		f.handle.Write(p, uint64(offset), f.ref.By(), func(written int, err error) {
+			n = written
+			done(err)
+		})
+	})
+	return n, err
+}
+
+// FSync commits a truncation that is held; all else is durable already.
+func (f *file) FSync() error {
+	if f.handle == nil {
+		return linux.EBADF
+	}
+	return f.view.change(func(done func(error)) { f.handle.Sync(f.ref.By(), done) })
+}
+
+// Create makes a file in this folder and opens it.
+func (f *file) Create(name string, mode p9.OpenFlags, _ p9.FileMode, _ p9.UID, _ p9.GID) (p9.File, p9.QID, uint32, error) {
+	flags, err := posix.Flags(uint32(mode))
+	if err != nil {
+		return nil, p9.QID{}, 0, errno(err)
+	}
+	var ref *fs.Ref
+	var handle fs.Handle
+	err = f.view.change(func(done func(error)) {
+		f.ref.Create(name, flags|fs.NonBlock, false, func(r *fs.Ref, h fs.Handle, err error) {
+			ref, handle = r, h
+			done(err)
+		})
+	})
+	if err != nil {
+		return nil, p9.QID{}, 0, err
+	}
+	f.view.mu.Lock()
+	defer f.view.mu.Unlock()
+	made := f.view.file(ref)
+	made.handle = handle
+	return made, ref.QID(), 0, nil
+}
+
+// Mkdir is refused, since folders come with a VM: EEXIST where there is something of
+// that name.
+func (f *file) Mkdir(name string, _ p9.FileMode, _ p9.UID, _ p9.GID) (p9.QID, error) {
+	f.view.mu.Lock()
+	_, err := f.ref.Walk(name)
+	f.view.mu.Unlock()
+	switch {
+	case err == nil:
+		return p9.QID{}, linux.EEXIST
+	case errs.KindOf(err) == errs.NameTooLong:
+		return p9.QID{}, errno(err)
+	}
+	return p9.QID{}, f.view.change(func(done func(error)) {
+		f.ref.Create(name, fs.Read, true, func(_ *fs.Ref, _ fs.Handle, err error) { done(err) })
+	})
+}
+
+// RenameAt gives an entry another name, in the same folder. EXDEV, EINVAL: newDir is
+// another folder, or no File of this package.
+func (f *file) RenameAt(oldName string, newDir p9.File, newName string) error {
+	to, ok := newDir.(*file)
+	if !ok || to.view != f.view {
+		return linux.EINVAL
+	}
+	return f.view.change(func(done func(error)) { f.ref.Rename(oldName, to.ref, newName, done) })
+}
+
+// Rename gives this very file another name.
+func (f *file) Rename(newDir p9.File, newName string) error {
+	to, ok := newDir.(*file)
+	if !ok || to.view != f.view {
+		return linux.EINVAL
+	}
+	return f.view.change(func(done func(error)) { f.ref.Move(to.ref, newName, done) })
+}
+
+// Renamed changes nothing: a File stands for its object, whatever it is called.
+func (f *file) Renamed(p9.File, string) {}
+
+// UnlinkAt removes an entry.
+func (f *file) UnlinkAt(name string, flags uint32) error {
+	return f.view.change(func(done func(error)) { f.ref.Unlink(name, flags&posix.RemoveDir != 0, done) })
+}
+
+// Readdir gives at most count entries whose cookie is greater than offset; there are
+// none for "." and "..".
+func (f *file) Readdir(offset uint64, count uint32) (p9.Dirents, error) {
+	f.view.mu.Lock()
+	defer f.view.mu.Unlock()
+	if f.handle == nil {
+		return nil, linux.EBADF
+	}
+	var list p9.Dirents
+	err := f.ref.List(offset, func(cookie uint64, st *fs.Stat) bool {
+		if uint32(len(list)) >= count {
+			return false
+		}
+		list = append(list, posix.Dirent(cookie, st))
+		return true
+	})
+	return list, errno(err)
+}
+
+// Symlink, Link, Mknod and Readlink are refused: no file here is a link or a device.
+// Linux falls back on EOPNOTSUPP, and on no other errno.
+func (*file) Symlink(string, string, p9.UID, p9.GID) (p9.QID, error) {
+	return p9.QID{}, linux.EOPNOTSUPP
+}
+
+// Link is Symlink.
+func (*file) Link(p9.File, string) error { return linux.EOPNOTSUPP }
+
+// Mknod is Symlink.
+func (*file) Mknod(string, p9.FileMode, uint32, uint32, p9.UID, p9.GID) (p9.QID, error) {
+	return p9.QID{}, linux.EOPNOTSUPP
+}
+
+// Readlink is Symlink.
+func (*file) Readlink() (string, error) { return "", linux.EOPNOTSUPP }
