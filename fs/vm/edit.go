@@ -51,7 +51,7 @@ func (e *Edit) Get(s Space, name string) *Entry { return e.vm.Get(s, name) }
 func (e *Edit) GetID(s Space, id uint64) *Entry { return e.vm.GetID(s, id) }
 
 // Put gives the key old a value, or with nil makes the key of that name, which is
-// not there: it gets an ID and mode 0600. The errors are those of ValidKey for a
+// not there: it gets an ID and mode 0600. The errors are those of NewKey for a
 // new name, TooLarge for a value past its limit, NoSpace for a VM past its; then
 // nothing is changed.
 func (e *Edit) Put(s Space, old *Entry, name, value string, st Stamp, lim Limits) (*Entry, error) {
@@ -84,7 +84,7 @@ func (e *Edit) room(old *Entry, w Setting, lim Limits) error {
 		grow -= int64(len(old.Value))
 		return lim.checkBytes(e.vm.bytes, grow)
 	}
-	if err := ValidKey(w.Name); err != nil {
+	if err := NewKey(w.Name); err != nil {
 		return err
 	}
 	if err := lim.checkKeys(e.vm.Count(), 1); err != nil {
@@ -125,7 +125,7 @@ func (e *Edit) Rename(s Space, old *Entry, to string, st Stamp, lim Limits) (*En
 	if old.Name == to {
 		return old, nil
 	}
-	if err := ValidKey(to); err != nil {
+	if err := NewKey(to); err != nil {
 		return nil, err
 	}
 	grow := int64(len(to) - len(old.Name))

@@ -322,7 +322,7 @@ func (m *machine) put(t *rapid.T) {
 	next := m.now.clone()
 	next[s][name] = value
 	_, there := m.now[s][name]
-	ok := (there || vm.ValidKey(name) == nil) && m.now.fits(next, m.lim) && len(value) <= m.lim.Value
+	ok := (there || vm.NewKey(name) == nil) && m.now.fits(next, m.lim) && len(value) <= m.lim.Value
 	_, err := m.edit.Put(s, m.edit.Get(s, name), name, value, m.st, m.lim)
 	m.step(t, err, next, ok)
 }
@@ -344,7 +344,7 @@ func (m *machine) rename(t *rapid.T) {
 	value, there := next[s][from]
 	delete(next[s], from)
 	next[s][to] = value
-	ok := (from == to || vm.ValidKey(to) == nil && m.now.fits(next, m.lim))
+	ok := (from == to || vm.NewKey(to) == nil && m.now.fits(next, m.lim))
 	if !there {
 		return
 	}
@@ -369,7 +369,7 @@ func (m *machine) update(t *rapid.T) {
 			value := rapid.SampledFrom([]string{"", "x", "12", strings.Repeat("v", 30)}).Draw(t, "value")
 			set[s] = append(set[s], fmt.Sprintf("%q:%q", name, value))
 			next[s][name] = value
-			ok = ok && vm.ValidKey(name) == nil && len(value) <= m.lim.Value
+			ok = ok && vm.NewKey(name) == nil && len(value) <= m.lim.Value
 		}
 	}
 	patch := fmt.Sprintf(`{"set_internal_metadata":{%s},"remove_internal_metadata":[%s],"customer_metadata":{%s},"remove_customer_metadata":[%s]}`,

@@ -14,6 +14,22 @@ import (
 // whole folder that lists a longer one.
 const MaxName = 255
 
+// NewKey says by which rule no key can get this name: beside those of ValidKey, it
+// has no control characters of C1 and none that turn the text around them (Unicode's
+// Bidi_Control), so that in a listing every name looks like what it is. Keys that
+// have such a name from an earlier version keep it.
+func NewKey(key string) error {
+	if strings.ContainsFunc(key, disguises) {
+		return errs.New(errs.Invalid, "key %q: no control characters and no marks of text direction in a new key", key)
+	}
+	return ValidKey(key)
+}
+
+// disguises tells whether r makes a name look like another one.
+func disguises(r rune) bool {
+	return 0x80 <= r && r <= 0x9f || unicode.Is(unicode.Bidi_Control, r)
+}
+
 // ValidKey says by which rule key cannot be the name of a key: it is 1 to
 // MaxName bytes of UTF-8, so is its file name, and it has no control bytes and
 // no blank at either end (mdata trims keys, so nobody could ask for it). The

@@ -146,3 +146,40 @@ func FuzzKeyName(f *testing.F) {
 		}
 	})
 }
+
+// TestNewKey: what makes a name look like another one is refused in new names only;
+// a key that has such a name keeps it, and can be written, renamed and removed.
+func TestNewKey(t *testing.T) {
+	for _, key := range []string{"a\u0085b", "\u009b31m", "gpj.\u202eexe", "\u2066a\u2069", "a\u200e", "\u061ca"} {
+		vmtest.WantError(t, vm.NewKey(key), errs.Invalid, "marks of text direction")
+		if err := vm.ValidKey(key); err != nil {
+			t.Errorf("ValidKey(%q): %v", key, err)
+		}
+		old, err := vm.Restore(vmtest.UUID, 1, 1, 1, []byte(`{}`), [vm.NumSpaces][]*vm.Entry{
+			vm.Keys: {{ID: 20, Rev: 1, Name: key, Value: "v"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		edit := old.Edit()
+		st := vmtest.NewStamp()
+		if _, err := edit.Put(vm.Keys, nil, key+"2", "v", st, vm.Limits{}); errs.KindOf(err) != errs.Invalid {
+			t.Errorf("a new key %q: %v", key+"2", err)
+		}
+		e, err := edit.Put(vm.Keys, edit.Get(vm.Keys, key), key, "w", st, vm.Limits{})
+		if err == nil {
+			e, err = edit.Rename(vm.Keys, e, "plain", st, vm.Limits{})
+		}
+		if err != nil || e.Value != "w" {
+			t.Errorf("the old key %q: %v", key, err)
+		}
+		if _, err := edit.Rename(vm.Keys, e, key, st, vm.Limits{}); errs.KindOf(err) != errs.Invalid {
+			t.Errorf("a rename to %q: %v", key, err)
+		}
+	}
+	for _, key := range []string{"שלום", "مفتاح", "a\u200db", "é"} {
+		if err := vm.NewKey(key); err != nil {
+			t.Errorf("NewKey(%q): %v", key, err)
+		}
+	}
+}

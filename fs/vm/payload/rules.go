@@ -37,7 +37,7 @@ var (
 	isObjects = rule{"an array of objects", func(v ordjson.Value) bool { return all(v, ordjson.Array, isObject) }}
 	isScalar  = rule{"a string, a number or a boolean", func(v ordjson.Value) bool { _, ok := v.Scalar(); return ok }}
 	isAlias   = rule{"a string that could be a key's name, or empty", func(v ordjson.Value) bool {
-		return v.Kind == ordjson.String && (v.Text == "" || vm.ValidKey(v.Text) == nil)
+		return v.Kind == ordjson.String && (v.Text == "" || vm.NewKey(v.Text) == nil)
 	}}
 )
 

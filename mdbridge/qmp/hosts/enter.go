@@ -69,7 +69,7 @@ func (h *Hosts) intent(uuid string, f found, linked bool) *store.Intent {
 // alias makes the name the alias, if it can be one: QEMU takes names that no file
 // has.
 func (f found) alias(props map[string]any, linked bool) {
-	if vm.ValidKey(f.name) != nil {
+	if vm.NewKey(f.name) != nil {
 		return
 	}
 	props[vm.PropAlias], props[vm.PropUnlinkedAlias] = f.name, nil
