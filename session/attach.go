@@ -53,7 +53,7 @@ func (s *session) checkAfid(num uint32) error {
 const authPath = 1<<64 - 1
 
 // tauth makes an auth fid, to which a MUMBLE message can be written (docs/protocol.md,
-// "Sessions"). Linux's clients take ENOENT for "not needed here".
+// "MUMBLE"). Linux's clients take ENOENT for "not needed here".
 func tauth(c *conn, m *wire.Msg) error {
 	if !c.authenticates() {
 		return errs.New(errs.NotFound, "nothing is to be authenticated here")

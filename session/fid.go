@@ -78,7 +78,7 @@ func (s *session) file(num uint32) (*fid, error) {
 // (fs.Ref.Current): a client that has looked a name up and goes on with the fid asks
 // for the name still. That it is another object the qid in the reply says, and by
 // that alone a fid changes what it is: what alters a file never reaches one that
-// the client was not told of.
+// the client was not told of, nor does what the client has asked for before.
 func (f *fid) lookAt(look func() error) error {
 	for {
 		err := look()
@@ -86,7 +86,7 @@ func (f *fid) lookAt(look func() error) error {
 			return err
 		}
 		now := f.ref.Current()
-		if now == nil {
+		if now == nil || f.running > 0 {
 			return err
 		}
 		f.ref = now
