@@ -1,6 +1,8 @@
 package session
 
 import (
+	"bytes"
+
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs"
@@ -89,17 +91,43 @@ func (c *conn) stays() fs.Principal {
 	return c.peer.Who
 }
 
-// authenticate is a Twrite to an auth fid: the whole message at once. It proves
-// who the client is, or, where the channel has done so, must name the same one;
-// and it sets the session key.
+// maxMessage is the longest MUMBLE message that is looked at, in bytes.
+const maxMessage = 4096
+
+// authenticate is a Twrite to an auth fid: the whole message at once. It is judged
+// after a delay where tries have failed before. Meanwhile no other is judged, so that
+// many that are sent together gain nothing.
 func (c *conn) authenticate(m *wire.Msg) error {
-	if m.Offset != 0 {
-		return errs.AuthFailed
+	switch {
+	case m.Offset != 0, len(m.Data) > maxMessage, c.try != nil && c.waiting[c.try.tag] == c.try:
+		return c.refuseMessage()
 	}
-	id, err := c.srv.cfg.Auth.Check(m.Data)
+	tag, count, wait := m.Tag, m.Count, c.tryDelay()
+	if wait == 0 {
+		return c.judge(tag, count, m.Data)
+	}
+	if err := c.mayWait(); err != nil {
+		return err
+	}
+	data := bytes.Clone(m.Data)
+	c.try = c.later(tag, wait, func() error { return c.judge(tag, count, data) })
+	return nil
+}
+
+// refuseMessage counts and logs a MUMBLE message that proves nobody.
+func (c *conn) refuseMessage() error {
+	c.srv.stats.AuthFailures.Add(1)
+	c.miss()
+	c.srv.rare.warn(c.peer, "auth "+prefix(c.peer.Addr).String(), "MUMBLE message refused", errs.AuthFailed)
+	return errs.AuthFailed
+}
+
+// judge answers a MUMBLE message. It proves who the client is, or, where the channel
+// has done so, must name the same one; and it sets the session key.
+func (c *conn) judge(tag uint16, count uint32, message []byte) error {
+	id, err := c.srv.cfg.Auth.Check(message)
 	if err != nil {
-		c.srv.stats.AuthFailures.Add(1)
-		return errs.AuthFailed
+		return c.refuseMessage()
 	}
 	s := c.sess
 	switch {
@@ -114,7 +142,7 @@ func (c *conn) authenticate(m *wire.Msg) error {
 	if s.id != 0 {
 		c.srv.enroll(c, s)
 	}
-	c.answer(&wire.Msg{Type: wire.Rwrite, Tag: m.Tag, Count: m.Count})
+	c.answer(&wire.Msg{Type: wire.Rwrite, Tag: tag, Count: count})
 	return nil
 }
 

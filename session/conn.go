@@ -39,6 +39,8 @@ type conn struct {
 	now      asked // the request that is handled, and its tag
 	nowTag   uint16
 
+	missed   int          // keys and MUMBLE messages that were wrong
+	try      *request     // the MUMBLE message that was delayed last
 	proved   fs.Principal // the VM that MUMBLE proved on this connection; zero: none
 	vm       string       // the VM that this connection counts for; Server.mu guards it
 	stranger bool         // it counts for nobody; Server.mu guards it

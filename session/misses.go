@@ -6,19 +6,29 @@ import (
 	"time"
 )
 
-// Misses slow down who guesses keys: the first few are free, then each look-up
-// from that address waits, whether it will miss or not, and the wait doubles.
+// Whoever guesses session keys or MUMBLE messages is slowed down: each try waits before
+// it is judged, the longer the more tries have failed, on this connection and from this
+// address. The first few are free. Who has only the address in common with a guesser
+// waits addressDelay at most, and is judged like anybody else.
 const (
 	freeMisses   = 3
-	firstDelay   = 250 * time.Millisecond
-	longestDelay = 4 * time.Second
-	longestQueue = 16 * time.Second // look-ups of one address that wait longer than this miss at once
+	firstDelay   = 250 * time.Millisecond // doubled with each further miss
+	longestDelay = 4 * time.Second        // for a connection
+	addressDelay = time.Second            // for an address
 	missMemory   = 10 * time.Minute
 	missTable    = 4096 // addresses that are remembered
 )
 
-// misses counts look-ups that found nothing by source address. It has a lock of
-// its own, which is held for a few instructions.
+// delay is how long a try waits after so many misses.
+func delay(missed int) time.Duration {
+	if missed < freeMisses {
+		return 0
+	}
+	return min(longestDelay, firstDelay<<min(missed-freeMisses, 8))
+}
+
+// misses counts tries that failed by source address. It has a lock of its own, which
+// is held for a few instructions.
 type misses struct {
 	mu sync.Mutex
 	by map[netip.Prefix]*guesser
@@ -26,32 +36,18 @@ type misses struct {
 
 type guesser struct {
 	count int
-	next  time.Time // when the next look-up may be
 	last  time.Time // when the last miss was
 }
 
-// turn is how long a look-up from addr has to wait; false: too many wait already.
-func (ms *misses) turn(addr string, now time.Time) (wait time.Duration, ok bool) {
+// delay is how long a try from addr waits.
+func (ms *misses) delay(addr string, now time.Time) time.Duration {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	g := ms.by[prefix(addr)]
-	if g == nil || g.count < freeMisses || now.Sub(g.last) > missMemory {
-		return 0, true
+	if g == nil || now.Sub(g.last) > missMemory {
+		return 0
 	}
-	at := g.next
-	if at.Before(now) {
-		at = now
-	}
-	if at.Sub(now) > longestQueue {
-		return 0, false
-	}
-	g.next = at.Add(g.delay())
-	return g.next.Sub(now), true
-}
-
-// delay is the time between two look-ups.
-func (g *guesser) delay() time.Duration {
-	return min(longestDelay, firstDelay<<min(g.count-freeMisses, 8))
+	return min(addressDelay, delay(g.count))
 }
 
 // missed counts a miss.

@@ -27,15 +27,29 @@ func tsession(c *conn, m *wire.Msg) error {
 	if m.Draft || !k.set {
 		return errs.CannotRecover // four bytes could be guessed
 	}
-	wait, ok := c.srv.misses.turn(c.peer.Addr, c.srv.cfg.Now())
-	switch {
-	case !ok:
-		return errs.CannotRecover
-	case wait == 0:
-		return c.lookUp(k)
+	if wait := c.tryDelay(); wait > 0 {
+		c.lookUpLater(k, wait)
+		return nil
 	}
-	c.lookUpLater(k, wait)
-	return nil
+	return c.lookUp(k)
+}
+
+// tryDelay is how long a key or a MUMBLE message of this connection waits before it is
+// judged.
+func (c *conn) tryDelay() time.Duration {
+	wait := delay(c.missed)
+	if c.peer.Addr != "" { // else the channel has proved who is there
+		wait = max(wait, c.srv.misses.delay(c.peer.Addr, c.srv.cfg.Now()))
+	}
+	return wait
+}
+
+// miss counts a key or a MUMBLE message that was wrong.
+func (c *conn) miss() {
+	c.missed++
+	if c.peer.Addr != "" {
+		c.srv.misses.missed(c.peer.Addr, c.srv.cfg.Now())
+	}
 }
 
 // lookUp answers a Tsession: the session comes back, or the key is announced. It
@@ -73,7 +87,7 @@ func (c *conn) lookUp(k key) error {
 func (c *conn) announce(k key) error {
 	if c.foreign() {
 		c.srv.stats.Misses.Add(1)
-		c.srv.misses.missed(c.peer.Addr, c.srv.cfg.Now())
+		c.miss()
 		return errs.CannotRecover
 	}
 	c.sess.key = k
@@ -84,28 +98,39 @@ func (c *conn) announce(k key) error {
 	return errs.CannotRecover
 }
 
-// lookUpLater delays a Tsession from an address that has missed too often. The
-// loop goes on; if the client does as well, it has given the session up.
+// lookUpLater delays a Tsession of who has missed too often. The loop goes on; if the
+// client does as well, it has given the session up.
 func (c *conn) lookUpLater(k key, wait time.Duration) {
-	r, seq := &request{tag: wire.NoTag}, c.seq
+	seq := c.seq
+	c.later(wire.NoTag, wait, func() error {
+		if c.seq != seq {
+			return errs.CannotRecover
+		}
+		return c.lookUp(k)
+	})
+}
+
+// later answers a request after wait: by step, which answers it, or gives the error
+// that it gets. step is called with the monitor held, and may give it up.
+func (c *conn) later(tag uint16, wait time.Duration, step func() error) *request {
+	r := &request{tag: tag}
 	timer := time.AfterFunc(wait, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.lookUpNow(r, k, seq)
+		c.endLater(r, step)
 		c.flush()
 	})
 	r.cancel = func() { timer.Stop() }
 	c.enter(r)
+	return r
 }
 
-func (c *conn) lookUpNow(r *request, k key, seq uint64) {
+// endLater is the end of later.
+func (c *conn) endLater(r *request, step func() error) {
 	if c.waiting[r.tag] != r {
 		return
 	}
-	err := error(errs.CannotRecover)
-	if c.seq == seq {
-		err = c.lookUp(k)
-	}
+	err := step()
 	if c.waiting[r.tag] != r {
 		return
 	}

@@ -25,9 +25,10 @@ func (d *daemon) serveMdata(c net.Conn, who fs.Principal, _, _ string) { d.mdata
 
 // status is what /ctl says beside the tree's own figures.
 func (d *daemon) status() string {
-	s := d.mdata.Stats()
-	return d.mirrorStatus() + fmt.Sprintf("mdata_connections %d\nmdata_refused %d\nmdata_requests %d\nmdata_damaged %d\nmdata_dropped %d\n",
-		s.Conns, s.Refused, s.Requests, s.Damaged, s.Dropped)
+	s, m := d.server.Stats(), d.mdata.Stats()
+	return d.mirrorStatus() + fmt.Sprintf("session_key_misses %d\nmumble_refused %d\n", s.Misses, s.AuthFailures) +
+		fmt.Sprintf("mdata_connections %d\nmdata_refused %d\nmdata_requests %d\nmdata_damaged %d\nmdata_dropped %d\n",
+			m.Conns, m.Refused, m.Requests, m.Damaged, m.Dropped)
 }
 
 // graftUpstream shows the metadata service that is to be taken over, if there is

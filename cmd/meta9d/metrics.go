@@ -30,6 +30,8 @@ func (d *daemon) metrics() *prometheus.Registry {
 	counter("requests_total", "9P requests.", func() float64 { return float64(d.server.Stats().Requests) })
 	counter("request_errors_total", "9P requests that got an error.", func() float64 { return float64(d.server.Stats().Errors) })
 	counter("refused_connections_total", "9P connections over a limit.", func() float64 { return float64(d.server.Stats().Refused) })
+	counter("session_key_misses_total", "Session keys that led nowhere, from peers that had proved nothing.", func() float64 { return float64(d.server.Stats().Misses) })
+	counter("mumble_refused_total", "MUMBLE messages that proved nobody.", func() float64 { return float64(d.server.Stats().AuthFailures) })
 	gauge("mdata_connections", "Connections of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Conns) })
 	counter("mdata_requests_total", "Requests of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Requests) })
 	if q := &d.cfg.QMP; len(q.Sockets)+len(q.Dirs) > 0 { // d.hosts is made after this
