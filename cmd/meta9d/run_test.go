@@ -92,7 +92,7 @@ func TestRefusals(t *testing.T) {
 		"limits.values":         "--config unknown.toml",
 		"nowhere.toml":          "--config nowhere.toml",
 		"mumble.secret_file":    "--config mumble.toml",
-		"short: at least":       "--config shorty.toml",
+		"short: 3 bytes; at least":       "--config shorty.toml",
 		"no-such-group":         "--config group.toml",
 		"nowhere.pem":           "--config tls.toml",
 		"not a directory":       "--data file",
