@@ -17,6 +17,7 @@ type fid struct {
 	making  bool       // a change that runs is a create, which all later ones wait for
 	flags   fs.Flags   // how it is open
 	ref     *fs.Ref    // nil: auth
+	walked  *fs.Ref    // what ref was before the open found another object; see foundBy
 	handle  fs.Handle  // nil: not open
 	listing Listing    // an open folder
 	pause   Pause      // an open stream
@@ -98,6 +99,23 @@ func (s *session) openOn(f *fid) *fid {
 	path := f.ref.QID().Path
 	for _, other := range s.fids {
 		if other.handle != nil && other.ref.QID().Path == path {
+			return other
+		}
+	}
+	return nil
+}
+
+// foundBy is a fid that was cloned together with f and was open for reading when what
+// they were walked to had been replaced, so that its open found another object; nil:
+// there is none. It is given once, to the first that asks.
+//
+// Linux opens a clone of the fid of its lookup, asks by that fid for the length of
+// what a program has open, and since 6.8 reads by it: where the name had still
+// another object by then, the length would be that one's.
+func (s *session) foundBy(f *fid) *fid {
+	for _, other := range s.fids {
+		if other.walked == f.ref {
+			other.walked = nil
 			return other
 		}
 	}

@@ -46,10 +46,14 @@ func (f *fid) openNow(flags fs.Flags) (h fs.Handle, err error) {
 	if flags&fs.Trunc != 0 {
 		return f.ref.Open(flags)
 	}
+	walked := f.ref
 	err = f.lookAt(func() error {
 		h, err = f.ref.Open(flags)
 		return err
 	})
+	if err == nil && f.ref != walked && flags&fs.Read != 0 {
+		f.walked = walked
+	}
 	return h, err
 }
 

@@ -37,11 +37,15 @@ func tstat(c *conn, m *wire.Msg) error {
 // stat is what Tstat and Tgetattr tell of a fid. An object that is gone is told of as
 // long as the session has it open: Linux asks by the fid that it has looked up for
 // what a program has open, and reads no further than the length that it is told.
-// From then on the fid is what its name leads to.
+// From then on the fid is what its name leads to, or led to when a clone of it was
+// opened.
 func (s *session) stat(f *fid, st *fs.Stat) error {
 	err := f.stat(st)
 	if err == nil || f.handle != nil || errs.KindOf(err) != errs.NotFound {
 		return err
+	}
+	if other := s.foundBy(f); other != nil {
+		f.ref = other.ref
 	}
 	if other := s.openOn(f); other != nil && other.handle.Stat(st) == nil {
 		f.ref.Show(st)
