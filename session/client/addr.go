@@ -17,6 +17,9 @@ import (
 // session is still parked.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 8 * time.Second, Interval: 4 * time.Second, Count: 3}
 
+// dialTime is how long a connection may take to be made.
+const dialTime = 10 * time.Second
+
 // dialer makes a transport.
 type dialer = func(ctx context.Context) (net.Conn, error)
 
@@ -100,7 +103,7 @@ func dialTLS(addr string, conf *tls.Config) dialer {
 }
 
 func netDialer(network string) *net.Dialer {
-	d := &net.Dialer{Timeout: greetTime, KeepAliveConfig: keepAlive}
+	d := &net.Dialer{Timeout: dialTime, KeepAliveConfig: keepAlive}
 	if network == "tcp" {
 		d.Control = control
 	}

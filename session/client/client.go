@@ -5,10 +5,10 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"net"
-	"sync"
 	"time"
 
 	"meta9/session/mumble"
+	"meta9/session/redial"
 	"meta9/session/wire"
 )
 
@@ -63,89 +63,94 @@ func (o *Options) notify(s State) {
 
 // Client is a connection to a server that comes back by itself. Close it.
 type Client struct {
-	addr string
 	opt  Options
-	dial dialer
 	fids fids
+	conn *redial.Conn
+	done chan struct{} // closed when Close is done
 
-	keep session
-
-	stop context.CancelFunc // ends run
-	done chan struct{}      // closed when run has ended
-
-	mu       sync.Mutex
-	link     *link         // nil: there is none
-	change   chan struct{} // closed, and made anew, when link, why or closed have changed
-	since    time.Time     // link is nil: since when
-	why      error         // link is nil: why, or why the last try failed
-	closed   bool
-	patience *time.Timer // link is nil: gives up what waits on it; nil: nothing does
+	// conn guards the rest.
+	session  *session      // the newest; its requests may wait for a transport
+	up       bool          // there is a transport
+	since    time.Time     // not up: since when there has been none of use
+	why      error         // not up: why, or why the last try failed
+	closed   bool          // Close was called
+	change   chan struct{} // closed, and made anew, when up, why or closed have changed
+	patience *time.Timer   // looks whether Patience has ended; nil: nobody needs to
 }
+
+// offers are the dialects to ask for, the best first.
+var offers = []wire.Dialect{wire.EN, wire.E, wire.Plain}
 
 // Dial connects to the server at addr (see Dialer) and attaches. It tries once; ctx
 // bounds that and nothing later.
 func Dial(ctx context.Context, addr string, opt Options) (*Client, error) {
-	c := &Client{addr: addr, opt: opt, dial: opt.Dial, done: make(chan struct{}), change: make(chan struct{})}
-	if err := c.prepare(); err != nil {
-		return nil, wrap("connect", addr, err)
-	}
-	l, _, err := c.connect(ctx, nil)
-	if err != nil {
-		return nil, wrap("connect", addr, err)
-	}
-	c.link = l
-	run, stop := context.WithCancel(context.Background())
-	c.stop = stop
-	go c.run(run, l)
-	return c, nil
-}
-
-// prepare reads the address and makes the session's key.
-func (c *Client) prepare() (err error) {
-	if c.dial == nil {
-		if c.dial, err = Dialer(c.addr, c.opt.TLS); err != nil {
-			return err
-		}
-	}
+	c := &Client{opt: opt, done: make(chan struct{}), change: make(chan struct{})}
 	if c.opt.Patience == 0 {
 		c.opt.Patience = defaultPatience
 	}
-	if c.opt.Mumble != "" {
-		m, _, err := mumble.Parse([]byte(c.opt.Mumble))
-		c.keep.key = m.Key
-		return err
+	conf, err := c.config(addr)
+	if err == nil {
+		c.conn = redial.New(conf)
+		err = unavailable(c.conn.Dial(ctx))
 	}
-	_, err = rand.Read(c.keep.key[:])
-	return err
+	if err != nil {
+		return nil, wrap("connect", addr, err)
+	}
+	c.goOn()
+	go c.conn.Run(context.Background())
+	return c, nil
+}
+
+// config reads the address and makes the session's key.
+func (c *Client) config(addr string) (conf redial.Config, err error) {
+	conf = redial.Config{
+		Dial: c.opt.Dial, Terms: redial.Terms{Offers: offers, Msize: c.opt.msize()}, FreshFrames: true,
+		Mumble: c.opt.Mumble, User: c.opt.User, Owner: owner{c},
+	}
+	if conf.Dial == nil {
+		if conf.Dial, err = Dialer(addr, c.opt.TLS); err != nil {
+			return conf, err
+		}
+	}
+	if conf.Mumble == "" {
+		_, err = rand.Read(conf.Key[:])
+		return conf, err
+	}
+	m, _, err := mumble.Parse([]byte(conf.Mumble))
+	conf.Key = m.Key
+	return conf, err
 }
 
 // Dialect names what is spoken with the server: "9P2000.e.n", "9P2000.e" or
 // "9P2000". It is "" while there is no connection.
 func (c *Client) Dialect() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.link == nil {
+	c.conn.Lock()
+	defer c.conn.Unlock()
+	if !c.up {
 		return ""
 	}
-	return c.link.dialect.String()
+	return c.session.dialect.String()
 }
 
 // Close ends the session and the connection. Requests that wait fail, and so do
 // the Files. The server is given a moment to hear of it, so that it keeps nothing.
 func (c *Client) Close() error {
-	c.mu.Lock()
+	c.conn.Lock()
 	if c.closed {
-		c.mu.Unlock()
+		c.conn.Unlock()
 		<-c.done
 		return ErrClosed
 	}
 	c.closed = true
-	l := c.link
-	c.mu.Unlock()
-	if l != nil {
-		l.bye()
+	c.wake()
+	c.conn.Unlock()
+	c.conn.Close()
+	c.conn.Lock()
+	defer c.conn.Unlock()
+	c.session.fail(ErrClosed)
+	if c.patience != nil {
+		c.patience.Stop()
 	}
-	c.stop()
-	<-c.done
+	close(c.done)
 	return nil
 }

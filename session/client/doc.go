@@ -7,13 +7,10 @@
 // the value does not fit a message, it is walk, open (or create), read or write, and
 // clunk.
 //
-// When the transport is lost the Client connects again, with backoff, and greets the
-// server anew (session/greet), asking for its session by Tsession.
+// When the transport is lost (session/redial says when, and how it comes back) the
+// Client asks for its session again.
 //
-//   - In 9P2000.e.n, where both sides number the requests of a session, the server
-//     says what became of those without an answer (Tresume). What it never saw is
-//     sent again, what it has answered or is about to answer is answered on the new
-//     transport, and so each is executed exactly once: who waits sees a pause, and
+//   - In 9P2000.e.n each request is executed exactly once: who waits sees a pause, and
 //     a reader of events neither loses nor repeats one.
 //   - In 9P2000.e the fids are as they were. A request that changes nothing is sent
 //     again by itself. One that changes something and was not answered is never
@@ -28,11 +25,9 @@
 // and if it turns out that the server never saw it, it is not sent any more.
 //
 // Concurrency: a Client and its Files may be used by any number of goroutines. A
-// Client has two goroutines of its own: one connects and then reads the replies,
-// one writes the requests. A request waits for its reply in the caller's
-// goroutine, at most 256 at a time; others wait for one of these to end.
+// Client has the two goroutines of its redial.Conn. A request waits for its reply in
+// the caller's goroutine, at most 255 at a time; others wait for one of these to end.
 //
-// Lock order: File.lock, Client.mu, link.mu, fids.mu; none of the last three is held
-// while anything else is waited for. While a transport is greeted nobody else uses
-// it, nor changes which requests were sent.
+// Lock order: File.lock, Client.conn (which guards the Client, its session and the
+// calls), fids.mu; none of the last two is held while anything else is waited for.
 package client

@@ -55,7 +55,7 @@ func wrap(op, path string, err error) error {
 	return e
 }
 
-// lost is what a request ends with whose reply will not come: its link has ended, or
+// lost is what a request ends with whose reply will not come: its session has ended, or
 // had no transport for too long.
 type lost struct {
 	sent  bool  // its frame may have left
@@ -65,7 +65,7 @@ type lost struct {
 func (l *lost) Error() string { return "connection lost: " + l.cause.Error() }
 func (l *lost) Unwrap() error { return l.cause }
 
-// isLost tells whether the request may be sent again on the next link.
+// isLost tells whether the request may be sent again in the next session.
 func isLost(err error) bool {
 	var l *lost
 	return errors.As(err, &l) && !errors.Is(err, ErrUnknown)

@@ -344,7 +344,7 @@ func (k *talk) do(m, r *wire.Msg) error {
 		case k.fids[m.Fid] != nil:
 			return errs.FidInUse
 		}
-		k.fids[m.Fid] = &place{}
+		k.fids[m.Fid], r.QID = &place{}, k.nodes[""].qid
 		return nil
 	}
 	p := k.fids[m.Fid]

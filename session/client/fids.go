@@ -7,7 +7,7 @@ const rootFid uint32 = 0
 
 // fids hands out the numbers of fids. A number comes back when the server is
 // known not to use it: after a clunk, or with a new attach. Until then it is a
-// stray, which the next link takes care of.
+// stray, which the next transport takes care of.
 type fids struct {
 	mu     sync.Mutex
 	next   uint32

@@ -10,6 +10,7 @@ import (
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/errs"
+	"meta9/session/redial"
 	"meta9/session/wire"
 )
 
@@ -25,18 +26,16 @@ const closeTime = 5 * time.Second
 // twice (qid.version 0, as events and ctl have), or a truncation is lost that
 // nothing was written after.
 type File struct {
-	c     *Client
-	path  string
-	names []string
-	mode  uint8 // Topen's, without OTrunc
+	c    *Client
+	path string
 
 	lock chan struct{} // held while what follows is used; a mutex that a context can leave
+	file redial.File   // how it is restored
 	open opening
-	held bool  // truncated, and nothing written since
 	over error // why it can be used no more
 }
 
-// opening is a fid that is open, on the links of one epoch.
+// opening is a fid that is open, in the sessions of one epoch.
 type opening struct {
 	fid   uint32
 	epoch uint64
@@ -52,11 +51,10 @@ func (c *Client) Open(ctx context.Context, path string) (*File, error) {
 // OpenFile opens a file: os.O_RDONLY, O_WRONLY or O_RDWR, with O_TRUNC, and with
 // O_CREATE if it may be created (0600). Others are errs.Invalid.
 func (c *Client) OpenFile(ctx context.Context, path string, flag int) (*File, error) {
-	f := &File{c: c, path: path, names: splitPath(path), lock: make(chan struct{}, 1)}
+	f := &File{c: c, path: path, file: redial.File{Path: splitPath(path)}, lock: make(chan struct{}, 1)}
 	mode, err := openMode(flag)
 	if err == nil {
-		f.mode = mode &^ wire.OTrunc
-		err = c.do(ctx, func(l *link) error { return f.start(ctx, l, mode, flag&os.O_CREATE != 0) })
+		err = c.do(ctx, func(s *session) error { return f.start(ctx, s, mode, flag&os.O_CREATE != 0) })
 	}
 	if err != nil {
 		return nil, wrap("open", path, err)
@@ -81,71 +79,68 @@ func openMode(flag int) (mode uint8, err error) {
 	return mode, nil
 }
 
-// start opens f on l for the first time.
-func (f *File) start(ctx context.Context, l *link, mode uint8, create bool) error {
-	fid, _, err := l.walk(ctx, f.names)
-	if create && errors.Is(err, errs.NotFound) && len(f.names) > 0 {
-		f.open, err = l.create(ctx, f.names, f.mode)
-		return err
+// start opens f for the first time.
+func (f *File) start(ctx context.Context, s *session, mode uint8, create bool) error {
+	names := f.file.Path
+	fid, _, err := s.walk(ctx, names)
+	switch {
+	case create && errors.Is(err, errs.NotFound) && len(names) > 0:
+		mode &^= wire.OTrunc
+		f.open, err = s.create(ctx, names, mode)
+	case err == nil:
+		f.open, err = s.open(ctx, fid, mode)
 	}
-	if err != nil {
-		return err
-	}
-	f.open, err = l.open(ctx, fid, mode)
-	f.held = mode&wire.OTrunc != 0
+	f.file.QID, f.file.Open, f.file.Flags = f.open.qid, true, uint32(mode&^wire.OTrunc)
+	f.file.Held = mode&wire.OTrunc != 0
 	return err
 }
 
-// use gives what is open on l, after opening it again if it must.
-func (f *File) use(ctx context.Context, l *link) (opening, error) {
+// use gives what is open in s, after opening it again if it must.
+func (f *File) use(ctx context.Context, s *session) (opening, error) {
 	select {
 	case f.lock <- struct{}{}:
 		defer func() { <-f.lock }()
 	case <-ctx.Done():
 		return opening{}, context.Cause(ctx)
 	}
-	if f.over == nil && f.open.epoch != l.epoch {
-		if err := f.restore(ctx, l); err != nil {
+	if f.over == nil && f.open.epoch != s.epoch {
+		err := f.restore(ctx, s)
+		switch {
+		case errors.Is(err, errs.Stale):
+			f.over = err
+		case err != nil:
 			return opening{}, err
 		}
 	}
 	return f.open, f.over
 }
 
-// restore opens f again on l, or sets over if that cannot be.
-func (f *File) restore(ctx context.Context, l *link) error {
-	if f.held || f.open.qid.Version == 0 {
-		f.over = errs.New(errs.Stale, "the session was lost")
-		return nil
-	}
-	fid, qid, err := l.walk(ctx, f.names)
-	switch {
-	case err == nil && qid.Path != f.open.qid.Path:
-		l.release(fid)
-		f.over = errs.New(errs.Stale, "another file has the name now")
-		return nil
-	case errors.Is(err, errs.NotFound):
-		f.over = errs.Stale
-		return nil
-	case err != nil:
+// restore opens f again in s; errs.Stale: for good, it cannot be.
+func (f *File) restore(ctx context.Context, s *session) error {
+	if err := f.file.Lost(s.dialect); err != nil {
 		return err
 	}
-	again, err := l.open(ctx, fid, f.mode)
-	if err == nil {
-		f.c.fids.put(f.open.fid) // it went with its epoch
-		f.open = again
+	fid := s.fids.get()
+	reply, made, err := f.file.Restore(s.ask(ctx), s.dialect, s.root, fid)
+	if err != nil {
+		if made { // otherwise rpc has seen to fid
+			s.release(fid)
+		}
+		return err
 	}
-	return err
+	s.fids.put(f.open.fid) // it went with its epoch
+	f.open = s.opening(fid, reply)
+	return nil
 }
 
 // do runs op with what is open, as Client.do does.
-func (f *File) do(ctx context.Context, op func(l *link, o opening) error) error {
-	return f.c.do(ctx, func(l *link) error {
-		o, err := f.use(ctx, l)
+func (f *File) do(ctx context.Context, op func(s *session, o opening) error) error {
+	return f.c.do(ctx, func(s *session) error {
+		o, err := f.use(ctx, s)
 		if err != nil {
 			return err
 		}
-		return op(l, o)
+		return op(s, o)
 	})
 }
 
@@ -159,8 +154,8 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 	if len(p) == 0 {
 		return 0, nil
 	}
-	err = f.do(ctx, func(l *link, o opening) error {
-		data, err := l.readPart(ctx, o.fid, uint64(off), min(len(p), o.most))
+	err = f.do(ctx, func(s *session, o opening) error {
+		data, err := s.readPart(ctx, o.fid, uint64(off), min(len(p), o.most))
 		n = copy(p, data)
 		return err
 	})
@@ -178,15 +173,15 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (n int, err err
 		return 0, wrap("write", f.path, errs.Invalid)
 	}
 	for n < len(p) && err == nil {
-		err = f.do(ctx, func(l *link, o opening) error {
-			written, err := l.writePart(ctx, o.fid, uint64(off)+uint64(n), p[n:n+min(len(p)-n, o.most)])
+		err = f.do(ctx, func(s *session, o opening) error {
+			written, err := s.writePart(ctx, o.fid, uint64(off)+uint64(n), p[n:n+min(len(p)-n, o.most)])
 			n += written
 			return err
 		})
 	}
 	if n > 0 {
 		f.lock <- struct{}{}
-		f.held = false
+		f.file.Held = false
 		<-f.lock
 	}
 	return n, wrap("write", f.path, err)
@@ -203,7 +198,7 @@ func (f *File) Close() error {
 	switch {
 	case errors.Is(over, ErrClosed):
 		return wrap("close", f.path, ErrClosed)
-	case f.held && over == nil:
+	case f.file.Held && over == nil:
 		return wrap("close", f.path, f.clunk())
 	}
 	f.c.release(stray{f.open.fid, f.open.epoch})
@@ -214,12 +209,12 @@ func (f *File) Close() error {
 func (f *File) clunk() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	return f.c.do(ctx, func(l *link) error {
-		if l.epoch != f.open.epoch {
+	return f.c.do(ctx, func(s *session) error {
+		if s.epoch != f.open.epoch {
 			return errs.New(errs.Stale, "the session was lost, and with it the truncation")
 		}
-		_, err := l.change(ctx, &wire.Msg{Type: wire.Tclunk, Fid: f.open.fid})
-		l.spent(f.open.fid, err)
+		_, err := s.change(ctx, &wire.Msg{Type: wire.Tclunk, Fid: f.open.fid})
+		s.spent(f.open.fid, err)
 		return err
 	})
 }

@@ -3,16 +3,18 @@ package client_test
 import (
 	"context"
 	"errors"
-	"io"
-	"net"
+	"math/rand/v2"
 	"os"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/errs"
 	"meta9/session/client"
+	"meta9/session/redial/redialtest"
 	"meta9/session/wire"
 )
 
@@ -90,132 +92,86 @@ func b2t(b bool) wire.Type {
 	return 0
 }
 
-// exercise does one of everything, of which nothing needs to succeed.
+// besiege has several goroutines do all that a Client can, with a server that lies: nothing
+// panics, everything ends, and once the server tells the truth it is understood.
+func besiege(t *testing.T, lies []byte) {
+	s := redialtest.NewLiar(wire.EN, lies)
+	c, err := client.Dial(t.Context(), "liar", client.Options{Dial: s.Dial, Patience: time.Minute, Msize: 8192})
+	if err != nil {
+		return
+	}
+	truth := time.AfterFunc(10*time.Minute, s.Repent)
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			exercise(ctx, c)
+			if err := context.Cause(ctx); err != nil {
+				t.Errorf("an operation did not end by itself: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	truth.Stop()
+	s.Repent()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) { // a refusal of before is told until the next try
+		if _, err = c.Stat(t.Context(), "keys/a"); err == nil || time.Now().After(end) {
+			break
+		}
+	}
+	if err != nil {
+		t.Errorf("the truth is not understood: %v", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	s.Repent()
+}
+
+// exercise does one of everything, of which nothing needs to succeed. What may take long
+// is given up soon.
 func exercise(ctx context.Context, c *client.Client) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
 	c.ReadFile(ctx, "keys/a")
 	c.ReadDir(ctx, "keys")
 	c.WriteFile(ctx, "keys/a", []byte("v"))
-	if file, err := c.OpenFile(ctx, "keys/a", os.O_RDWR|os.O_TRUNC); err == nil {
-		file.ReadAt(ctx, make([]byte, 10), 0)
-		file.Close()
-	}
-}
-
-// dialer makes a transport for each server, once, and then no more.
-func dialer(servers ...func(net.Conn)) func(context.Context) (net.Conn, error) {
-	return func(context.Context) (net.Conn, error) {
-		if len(servers) == 0 {
-			return nil, io.ErrClosedPipe
-		}
-		ours, theirs := net.Pipe()
-		go servers[0](ours)
-		servers = servers[1:]
-		return theirs, nil
-	}
-}
-
-// FuzzReplies: whatever a server sends after a good greeting, nothing panics and
-// every operation ends.
-func FuzzReplies(f *testing.F) {
-	for _, m := range []wire.Msg{
-		{Type: wire.Rsread, Tag: 0, Data: []byte("value")},
-		{Type: wire.Rerror, Tag: 0, Ename: errs.TooBig.Text()},
-		{Type: wire.Rwalk, Tag: 0, QIDs: []p9.QID{{Type: p9.TypeDir}, {}}},
-		{Type: wire.Rflush, Tag: 0x8000},
-		{Type: wire.Rversion, Tag: wire.NoTag, Msize: 8192, Version: "9P2000.e"},
-	} {
-		frame := frames(f, m)
-		f.Add(frame)
-		f.Add(append(frame, frame...))
-		f.Add(frame[:len(frame)-1])
-	}
-	f.Fuzz(func(t *testing.T, replies []byte) {
-		dial := dialer(func(conn net.Conn) { babble(conn, "9P2000.e", announced, replies) })
-		c, err := client.Dial(t.Context(), "fuzz", client.Options{Dial: dial, Patience: time.Nanosecond})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		exercise(t.Context(), c)
-	})
-}
-
-// FuzzResume: whatever a server says to have become of a request, nothing panics
-// and every operation ends.
-func FuzzResume(f *testing.F) {
-	resume := func(states ...uint8) []byte {
-		return frames(f, wire.Msg{Type: wire.Rresume, Tag: wire.NoTag, States: states})
-	}
-	f.Add(resume(wire.Unseen))
-	f.Add(resume(wire.Running))
-	f.Add(resume(wire.Answered))
-	f.Add(append(resume(wire.Running), frames(f, wire.Msg{Type: wire.Rsread, Data: []byte("v")})...))
-	f.Add(append(resume(wire.Answered), frames(f, wire.Msg{Type: wire.Rerror, Ename: errs.NotFound.Text()})...))
-	f.Add(resume(wire.Unseen, wire.Answered))
-	f.Add(frames(f, wire.Msg{Type: wire.Rerror, Tag: wire.NoTag, Ename: errs.Invalid.Text()}))
-	f.Fuzz(func(t *testing.T, replies []byte) {
-		dial := dialer(
-			func(conn net.Conn) {
-				greeted(conn, "9P2000.e.n", announced)
-				conn.Read(make([]byte, 1<<10)) // a request, which gets no answer
-				conn.Close()
-			},
-			func(conn net.Conn) {
-				babble(conn, "9P2000.e.n", []wire.Msg{{Type: wire.Rsession, Tag: wire.NoTag}}, replies)
-			},
-		)
-		c, err := client.Dial(t.Context(), "fuzz", client.Options{Dial: dial, Patience: 2 * time.Millisecond})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		exercise(t.Context(), c)
-	})
-}
-
-// frames are messages of 9P2000.e.n on the wire.
-func frames(t testing.TB, list ...wire.Msg) (b []byte) {
-	for i := range list {
-		frame, err := wire.Append(b, &list[i], wire.EN)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b = frame
-	}
-	return b
-}
-
-// announced is how a server answers a session that it did not have.
-var announced = []wire.Msg{{Type: wire.Rerror, Tag: wire.NoTag, Ename: errs.CannotRecover.Text()}, {Type: wire.Rattach}}
-
-// greeted answers Tversion and what follows; false: the client is gone.
-func greeted(conn net.Conn, version string, answers []wire.Msg) bool {
-	buf := make([]byte, 1<<10)
-	for _, m := range append([]wire.Msg{{Type: wire.Rversion, Tag: wire.NoTag, Msize: wire.MinMsize, Version: version}}, answers...) {
-		if _, err := conn.Read(buf); err != nil {
-			return false
-		}
-		frame, _ := wire.Append(nil, &m, wire.EN)
-		conn.Write(frame)
-	}
-	return true
-}
-
-// babble greets, sends replies while it takes what comes, and hangs up.
-func babble(conn net.Conn, version string, answers []wire.Msg, replies []byte) {
-	defer conn.Close()
-	if !greeted(conn, version, answers) {
+	c.WriteFile(ctx, "keys/long", make([]byte, 20_000))
+	c.Rename(ctx, "keys/a", "keys/b")
+	c.Remove(ctx, "keys/b")
+	file, err := c.OpenFile(ctx, "keys/a", os.O_RDWR|os.O_TRUNC)
+	if err != nil {
 		return
 	}
-	go func() {
-		buf := make([]byte, 1<<10)
-		for {
-			if _, err := conn.Read(buf); err != nil {
-				return
+	soon, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	file.ReadAt(soon, make([]byte, 10), 0)
+	file.WriteAt(soon, make([]byte, 10_000), 0)
+	file.ReadAt(ctx, make([]byte, 10), 0)
+	file.Close()
+}
+
+// TestLiar: random lies.
+func TestLiar(t *testing.T) {
+	for seed := range uint64(300) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 7))
+			lies := make([]byte, random.IntN(600))
+			for i := range lies {
+				lies[i] = byte(random.Uint32())
 			}
-		}
-	}()
-	conn.Write(replies)
+			besiege(t, lies)
+			if t.Failed() {
+				t.Logf("seed %d", seed)
+			}
+		})
+	}
+}
+
+// FuzzLiar: any lies.
+func FuzzLiar(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(make([]byte, 100))
+	f.Fuzz(func(t *testing.T, lies []byte) {
+		synctest.Test(t, func(t *testing.T) { besiege(t, lies) })
+	})
 }

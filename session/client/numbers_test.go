@@ -14,6 +14,7 @@ import (
 	"meta9/session"
 	"meta9/session/auth"
 	"meta9/session/client"
+	"meta9/session/redial"
 	"meta9/session/wire"
 )
 
@@ -328,13 +329,13 @@ func TestCloseWhileDown(t *testing.T) {
 // readers are more reads of events than there are tags: all that can have one
 // block. Each tells how it ended.
 func (s *realServer) readers(ctx context.Context, events *client.File) (ended chan error) {
-	const n = wire.MaxNumbers/2 + 50
+	const n = redial.MaxRequests/2 + 50
 	ended = make(chan error, n)
 	before := s.server.Stats().Requests
 	for range n {
 		go func() { ended <- second(events.ReadAt(ctx, make([]byte, 100), 0)) }()
 	}
-	until(s.t, "all block", func() bool { return s.server.Stats().Requests >= before+wire.MaxNumbers/2 })
+	until(s.t, "all block", func() bool { return s.server.Stats().Requests >= before+redial.MaxRequests/2 })
 	return ended
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/errs"
-	"meta9/session/greet"
+	"meta9/session/redial"
 	"meta9/session/wire"
 )
 
@@ -33,8 +33,8 @@ func splitPath(p string) []string {
 // is for Open. The error's kind is errs.IsDir for a folder.
 func (c *Client) ReadFile(ctx context.Context, path string) (data []byte, err error) {
 	names := splitPath(path)
-	err = c.do(ctx, func(l *link) (err error) {
-		data, err = l.readFile(ctx, names)
+	err = c.do(ctx, func(s *session) (err error) {
+		data, err = s.readFile(ctx, names)
 		return err
 	})
 	return data, wrap("read", path, err)
@@ -48,14 +48,14 @@ func (c *Client) ReadFile(ctx context.Context, path string) (data []byte, err er
 // answered for all of it; see ErrUnknown.
 func (c *Client) WriteFile(ctx context.Context, path string, data []byte) error {
 	names := splitPath(path)
-	return wrap("write", path, c.do(ctx, func(l *link) error { return l.writeFile(ctx, names, data) }))
+	return wrap("write", path, c.do(ctx, func(s *session) error { return s.writeFile(ctx, names, data) }))
 }
 
 // Stat says what is known of a file or folder.
 func (c *Client) Stat(ctx context.Context, path string) (info Info, err error) {
 	names := splitPath(path)
-	err = c.do(ctx, func(l *link) (err error) {
-		info, err = l.stat(ctx, names)
+	err = c.do(ctx, func(s *session) (err error) {
+		info, err = s.stat(ctx, names)
 		return err
 	})
 	return info, wrap("stat", path, err)
@@ -65,8 +65,8 @@ func (c *Client) Stat(ctx context.Context, path string) (info Info, err error) {
 // for a file.
 func (c *Client) ReadDir(ctx context.Context, path string) (list []Info, err error) {
 	names := splitPath(path)
-	err = c.do(ctx, func(l *link) (err error) {
-		list, err = l.readDir(ctx, names)
+	err = c.do(ctx, func(s *session) (err error) {
+		list, err = s.readDir(ctx, names)
 		return err
 	})
 	return list, wrap("list", path, err)
@@ -75,7 +75,7 @@ func (c *Client) ReadDir(ctx context.Context, path string) (list []Info, err err
 // Remove removes a file, or a folder if the server lets it.
 func (c *Client) Remove(ctx context.Context, path string) error {
 	names := splitPath(path)
-	return wrap("remove", path, c.do(ctx, func(l *link) error { return l.remove(ctx, names) }))
+	return wrap("remove", path, c.do(ctx, func(s *session) error { return s.remove(ctx, names) }))
 }
 
 // Rename gives a file another name in its folder; 9P2000 knows no more. What has
@@ -86,167 +86,145 @@ func (c *Client) Rename(ctx context.Context, path, to string) error {
 	if last < 0 || len(names) != len(from) || strings.Join(names[:last], "/") != strings.Join(from[:last], "/") {
 		return wrap("rename", path, errs.New(errs.Invalid, "a rename to %s leaves the folder, which 9P2000 cannot do", to))
 	}
-	return wrap("rename", path, c.do(ctx, func(l *link) error { return l.rename(ctx, from, names[last]) }))
+	return wrap("rename", path, c.do(ctx, func(s *session) error { return s.rename(ctx, from, names[last]) }))
 }
 
 // walk makes a fid for names, to be released.
-func (l *link) walk(ctx context.Context, names []string) (fid uint32, qid p9.QID, err error) {
-	fid, qid.Type = l.fids.get(), p9.TypeDir
-	for from := rootFid; from == rootFid || len(names) > 0; from = fid {
-		step := names[:min(len(names), wire.MaxWalk)]
-		reply, err := l.rpc(ctx, &wire.Msg{Type: wire.Twalk, Fid: from, Newfid: fid, Names: step})
-		made := err == nil || from == fid // otherwise rpc has seen to fid
-		if err == nil && len(step) > 0 {
-			qid, err = lastQID(reply, step)
-		}
-		if err != nil {
-			if made { // a clunk of what a short walk did not make is refused, and as good
-				l.release(fid)
-			}
-			return 0, qid, err
-		}
-		names = names[len(step):]
+func (s *session) walk(ctx context.Context, names []string) (fid uint32, qid p9.QID, err error) {
+	fid = s.fids.get()
+	qid, made, err := redial.Walk(s.ask(ctx), s.root, fid, names)
+	if err != nil && made { // otherwise rpc has seen to fid
+		s.release(fid)
 	}
-	return fid, qid, nil
-}
-
-// lastQID is where a Twalk by names has come to.
-func lastQID(reply *wire.Msg, names []string) (p9.QID, error) {
-	switch n := len(reply.QIDs); {
-	case n < len(names):
-		return p9.QID{}, errs.NotFound
-	case n > len(names):
-		return p9.QID{}, errs.New(errs.Protocol, "%d qids for %d names", n, len(names))
-	}
-	return reply.QIDs[len(names)-1], nil
+	return fid, qid, err
 }
 
 // macro tells whether names can be told a macro, beside n bytes.
-func (l *link) macro(names []string, n int) bool {
+func (s *session) macro(names []string, n int) bool {
 	size := wire.HeaderLen + 4 + 2 + 4 + n
 	for _, name := range names {
 		size += 2 + len(name)
 	}
-	return l.dialect.Sessions() && len(names) <= wire.MaxWalk && size <= int(l.msize)
+	return s.dialect.Sessions() && len(names) <= wire.MaxWalk && size <= int(s.msize)
 }
 
 // noMacro tells whether the server could not do as a macro what it may do
 // otherwise.
 func noMacro(err error) bool {
-	return greet.IsRefusal(err) && (errors.Is(err, errs.TooBig) || errors.Is(err, errs.Unsupported))
+	return redial.IsRefusal(err) && (errors.Is(err, errs.TooBig) || errors.Is(err, errs.Unsupported))
 }
 
-func (l *link) readFile(ctx context.Context, names []string) ([]byte, error) {
-	if l.macro(names, 0) {
-		reply, err := l.rpc(ctx, &wire.Msg{Type: wire.Tsread, Fid: rootFid, Names: names})
+func (s *session) readFile(ctx context.Context, names []string) ([]byte, error) {
+	if s.macro(names, 0) {
+		reply, err := s.rpc(ctx, &wire.Msg{Type: wire.Tsread, Fid: rootFid, Names: names})
 		switch {
 		case err == nil:
-			return reply.Data, l.checkFile(ctx, names, reply.Data)
+			return reply.Data, s.checkFile(ctx, names, reply.Data)
 		case !noMacro(err):
 			return nil, err
 		}
 	}
-	fid, qid, err := l.walk(ctx, names)
+	fid, qid, err := s.walk(ctx, names)
 	if err != nil {
 		return nil, err
 	}
 	if qid.Type&p9.TypeDir != 0 {
-		l.release(fid)
+		s.release(fid)
 		return nil, errs.IsDir
 	}
-	return l.readAll(ctx, fid)
+	return s.readAll(ctx, fid)
 }
 
 // checkFile refuses data that are a folder's stat records: Tsread does not say
 // which it was. Only data that could be are worth a question.
-func (l *link) checkFile(ctx context.Context, names []string, data []byte) error {
-	if _, err := parseDirs(data, l.dialect); err != nil {
+func (s *session) checkFile(ctx context.Context, names []string, data []byte) error {
+	if _, err := parseDirs(data, s.dialect); err != nil {
 		return nil
 	}
-	fid, qid, err := l.walk(ctx, names)
+	fid, qid, err := s.walk(ctx, names)
 	if err != nil {
 		return err
 	}
-	l.release(fid)
+	s.release(fid)
 	if qid.Type&p9.TypeDir != 0 {
 		return errs.IsDir
 	}
 	return nil
 }
 
-func (l *link) readDir(ctx context.Context, names []string) ([]Info, error) {
-	fid, qid, err := l.walk(ctx, names)
+func (s *session) readDir(ctx context.Context, names []string) ([]Info, error) {
+	fid, qid, err := s.walk(ctx, names)
 	if err != nil {
 		return nil, err
 	}
 	if qid.Type&p9.TypeDir == 0 {
-		l.release(fid)
+		s.release(fid)
 		return nil, errs.NotDir
 	}
-	data, err := l.readFolder(ctx, fid)
+	data, err := s.readFolder(ctx, fid)
 	if err != nil {
 		return nil, err
 	}
-	return parseDirs(data, l.dialect)
+	return parseDirs(data, s.dialect)
 }
 
 // readFolder reads a folder's stat records, and releases fid.
-func (l *link) readFolder(ctx context.Context, fid uint32) ([]byte, error) {
-	if !l.macro(nil, 0) {
-		return l.readAll(ctx, fid)
+func (s *session) readFolder(ctx context.Context, fid uint32) ([]byte, error) {
+	if !s.macro(nil, 0) {
+		return s.readAll(ctx, fid)
 	}
-	reply, err := l.rpc(ctx, &wire.Msg{Type: wire.Tsread, Fid: fid})
+	reply, err := s.rpc(ctx, &wire.Msg{Type: wire.Tsread, Fid: fid})
 	if noMacro(err) {
-		return l.readAll(ctx, fid)
+		return s.readAll(ctx, fid)
 	}
-	l.release(fid)
+	s.release(fid)
 	if err != nil {
 		return nil, err
 	}
 	return reply.Data, nil
 }
 
-func (l *link) stat(ctx context.Context, names []string) (Info, error) {
-	fid, _, err := l.walk(ctx, names)
+func (s *session) stat(ctx context.Context, names []string) (Info, error) {
+	fid, _, err := s.walk(ctx, names)
 	if err != nil {
 		return Info{}, err
 	}
-	defer l.release(fid)
-	reply, err := l.rpc(ctx, &wire.Msg{Type: wire.Tstat, Fid: fid})
+	defer s.release(fid)
+	reply, err := s.rpc(ctx, &wire.Msg{Type: wire.Tstat, Fid: fid})
 	if err != nil {
 		return Info{}, err
 	}
 	return infoOf(&reply.Dir), nil
 }
 
-func (l *link) remove(ctx context.Context, names []string) error {
-	fid, _, err := l.walk(ctx, names)
+func (s *session) remove(ctx context.Context, names []string) error {
+	fid, _, err := s.walk(ctx, names)
 	if err != nil {
 		return err
 	}
-	_, err = l.change(ctx, &wire.Msg{Type: wire.Tremove, Fid: fid})
-	l.spent(fid, err)
+	_, err = s.change(ctx, &wire.Msg{Type: wire.Tremove, Fid: fid})
+	s.spent(fid, err)
 	return err
 }
 
 // spent sees to the number of fid after a request that ends it whatever the
 // answer, and that got err.
-func (l *link) spent(fid uint32, err error) {
-	if err == nil || greet.IsRefusal(err) {
-		l.fids.put(fid)
+func (s *session) spent(fid uint32, err error) {
+	if err == nil || redial.IsRefusal(err) {
+		s.fids.put(fid)
 	} else {
-		l.fids.lose(stray{fid, l.epoch})
+		s.fids.lose(stray{fid, s.epoch})
 	}
 }
 
-func (l *link) rename(ctx context.Context, names []string, to string) error {
-	fid, _, err := l.walk(ctx, names)
+func (s *session) rename(ctx context.Context, names []string, to string) error {
+	fid, _, err := s.walk(ctx, names)
 	if err != nil {
 		return err
 	}
-	defer l.release(fid)
+	defer s.release(fid)
 	dir := noChange()
 	dir.Name = to
-	_, err = l.change(ctx, &wire.Msg{Type: wire.Twstat, Fid: fid, Dir: dir})
+	_, err = s.change(ctx, &wire.Msg{Type: wire.Twstat, Fid: fid, Dir: dir})
 	return err
 }

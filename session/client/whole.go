@@ -13,8 +13,8 @@ import (
 const ioHeader = 24
 
 // chunk is how many bytes one read or write may carry; iounit is Ropen's.
-func (l *link) chunk(iounit uint32) int {
-	n := l.msize - ioHeader
+func (s *session) chunk(iounit uint32) int {
+	n := s.msize - ioHeader
 	if iounit != 0 {
 		n = min(n, iounit)
 	}
@@ -23,14 +23,14 @@ func (l *link) chunk(iounit uint32) int {
 
 // readAll opens fid, reads it to its end and releases it: a file's value, or a
 // folder's stat records.
-func (l *link) readAll(ctx context.Context, fid uint32) (data []byte, err error) {
-	o, err := l.open(ctx, fid, wire.ORead)
+func (s *session) readAll(ctx context.Context, fid uint32) (data []byte, err error) {
+	o, err := s.open(ctx, fid, wire.ORead)
 	if err != nil {
 		return nil, err
 	}
-	defer l.release(fid)
+	defer s.release(fid)
 	for {
-		part, err := l.readPart(ctx, fid, uint64(len(data)), o.most)
+		part, err := s.readPart(ctx, fid, uint64(len(data)), o.most)
 		switch {
 		case err != nil:
 			return nil, err
@@ -44,8 +44,8 @@ func (l *link) readAll(ctx context.Context, fid uint32) (data []byte, err error)
 }
 
 // readPart is one Tread. The data are the caller's.
-func (l *link) readPart(ctx context.Context, fid uint32, off uint64, count int) ([]byte, error) {
-	reply, err := l.rpc(ctx, &wire.Msg{Type: wire.Tread, Fid: fid, Offset: off, Count: uint32(count)})
+func (s *session) readPart(ctx context.Context, fid uint32, off uint64, count int) ([]byte, error) {
+	reply, err := s.rpc(ctx, &wire.Msg{Type: wire.Tread, Fid: fid, Offset: off, Count: uint32(count)})
 	if err != nil {
 		return nil, err
 	}
@@ -55,9 +55,9 @@ func (l *link) readPart(ctx context.Context, fid uint32, off uint64, count int) 
 	return reply.Data, nil
 }
 
-func (l *link) writeFile(ctx context.Context, names []string, data []byte) error {
-	if l.dialect.Numbered() && l.macro(names, len(data)) { // LING's Tswrite of 9P2000.e neither truncates nor creates
-		reply, err := l.change(ctx, &wire.Msg{Type: wire.Tswrite, Fid: rootFid, Names: names, Data: data})
+func (s *session) writeFile(ctx context.Context, names []string, data []byte) error {
+	if s.dialect.Numbered() && s.macro(names, len(data)) { // LING's Tswrite of 9P2000.e neither truncates nor creates
+		reply, err := s.change(ctx, &wire.Msg{Type: wire.Tswrite, Fid: rootFid, Names: names, Data: data})
 		switch {
 		case err == nil:
 			return shortWrite(reply, len(data))
@@ -65,15 +65,15 @@ func (l *link) writeFile(ctx context.Context, names []string, data []byte) error
 			return err
 		}
 	}
-	o, err := l.openWhole(ctx, names)
+	o, err := s.openWhole(ctx, names)
 	if err != nil {
 		return err
 	}
-	if err = l.writeAll(ctx, o, data); err != nil {
-		l.release(o.fid)
+	if err = s.writeAll(ctx, o, data); err != nil {
+		s.release(o.fid)
 	} else {
-		_, err = l.change(ctx, &wire.Msg{Type: wire.Tclunk, Fid: o.fid})
-		l.spent(o.fid, err)
+		_, err = s.change(ctx, &wire.Msg{Type: wire.Tclunk, Fid: o.fid})
+		s.spent(o.fid, err)
 	}
 	if isLost(err) { // the truncation has happened: the whole may not be done again
 		err = unknown(err)
@@ -82,50 +82,55 @@ func (l *link) writeFile(ctx context.Context, names []string, data []byte) error
 }
 
 // openWhole opens a file for a new value, or creates it.
-func (l *link) openWhole(ctx context.Context, names []string) (opening, error) {
-	fid, _, err := l.walk(ctx, names)
+func (s *session) openWhole(ctx context.Context, names []string) (opening, error) {
+	fid, _, err := s.walk(ctx, names)
 	switch {
 	case errors.Is(err, errs.NotFound) && len(names) > 0:
-		return l.create(ctx, names, wire.OWrite)
+		return s.create(ctx, names, wire.OWrite)
 	case err != nil:
 		return opening{}, err
 	}
-	return l.open(ctx, fid, wire.OWrite|wire.OTrunc)
+	return s.open(ctx, fid, wire.OWrite|wire.OTrunc)
 }
 
 // open opens fid, or releases it. One with truncation is a change.
-func (l *link) open(ctx context.Context, fid uint32, mode uint8) (opening, error) {
-	ask := l.rpc
+func (s *session) open(ctx context.Context, fid uint32, mode uint8) (opening, error) {
+	ask := s.rpc
 	if mode&wire.OTrunc != 0 {
-		ask = l.change
+		ask = s.change
 	}
 	reply, err := ask(ctx, &wire.Msg{Type: wire.Topen, Fid: fid, Mode: mode})
-	return l.opened(fid, reply, err)
+	return s.opened(fid, reply, err)
 }
 
 // create creates a file and opens it.
-func (l *link) create(ctx context.Context, names []string, mode uint8) (opening, error) {
+func (s *session) create(ctx context.Context, names []string, mode uint8) (opening, error) {
 	last := len(names) - 1
-	fid, _, err := l.walk(ctx, names[:last])
+	fid, _, err := s.walk(ctx, names[:last])
 	if err != nil {
 		return opening{}, err
 	}
-	reply, err := l.change(ctx, &wire.Msg{Type: wire.Tcreate, Fid: fid, Name: names[last], Perm: newMode, Mode: mode})
-	return l.opened(fid, reply, err)
+	reply, err := s.change(ctx, &wire.Msg{Type: wire.Tcreate, Fid: fid, Name: names[last], Perm: newMode, Mode: mode})
+	return s.opened(fid, reply, err)
 }
 
 // opened is what Ropen or Rcreate say of fid; with an error fid is released.
-func (l *link) opened(fid uint32, reply *wire.Msg, err error) (opening, error) {
+func (s *session) opened(fid uint32, reply *wire.Msg, err error) (opening, error) {
 	if err != nil {
-		l.release(fid)
+		s.release(fid)
 		return opening{}, err
 	}
-	return opening{fid: fid, epoch: l.epoch, qid: reply.QID, most: l.chunk(reply.Iounit)}, nil
+	return s.opening(fid, reply), nil
 }
 
-func (l *link) writeAll(ctx context.Context, o opening, data []byte) error {
+// opening is what a reply to an open or a create says of fid.
+func (s *session) opening(fid uint32, reply *wire.Msg) opening {
+	return opening{fid: fid, epoch: s.epoch, qid: reply.QID, most: s.chunk(reply.Iounit)}
+}
+
+func (s *session) writeAll(ctx context.Context, o opening, data []byte) error {
 	for off := 0; off < len(data); {
-		n, err := l.writePart(ctx, o.fid, uint64(off), data[off:min(off+o.most, len(data))])
+		n, err := s.writePart(ctx, o.fid, uint64(off), data[off:min(off+o.most, len(data))])
 		if err != nil {
 			return err
 		}
@@ -135,8 +140,8 @@ func (l *link) writeAll(ctx context.Context, o opening, data []byte) error {
 }
 
 // writePart is one Twrite of p, which is not empty.
-func (l *link) writePart(ctx context.Context, fid uint32, off uint64, p []byte) (int, error) {
-	reply, err := l.change(ctx, &wire.Msg{Type: wire.Twrite, Fid: fid, Offset: off, Data: p})
+func (s *session) writePart(ctx context.Context, fid uint32, off uint64, p []byte) (int, error) {
+	reply, err := s.change(ctx, &wire.Msg{Type: wire.Twrite, Fid: fid, Offset: off, Data: p})
 	if err != nil {
 		return 0, err
 	}

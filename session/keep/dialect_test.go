@@ -32,7 +32,7 @@ func TestDialects(t *testing.T) {
 			c := newRaw(t, h.keeper(keep.Options{})) // which foresees another version
 			c.hello(version)
 			c.walk(1, "keys", "k")
-			if c.dialect.IsL() {
+			if c.Dialect.IsL() {
 				c.do(&wire.Msg{Type: wire.Tlopen, Tag: 1, Fid: 1}, wire.Rlopen)
 			} else {
 				c.do(&wire.Msg{Type: wire.Topen, Tag: 1, Fid: 1}, wire.Ropen)
@@ -83,7 +83,7 @@ func TestVersions(t *testing.T) {
 	c.do(&wire.Msg{Type: wire.Tattach, Tag: 1, Afid: wire.NoFid}, wire.Rattach)
 	c.walk(1, "events")
 	c.do(&wire.Msg{Type: wire.Tlopen, Tag: 1, Fid: 1}, wire.Rlopen)
-	c.send(&wire.Msg{Type: wire.Tread, Tag: 9, Fid: 1, Count: 100})
+	c.Send(&wire.Msg{Type: wire.Tread, Tag: 9, Fid: 1, Count: 100})
 	if m := c.version("9P2000", 4096); m.Msize != 4096 || m.Version != "9P2000" {
 		t.Errorf("%v", m)
 	}
@@ -92,9 +92,9 @@ func TestVersions(t *testing.T) {
 	}
 	h.until("the end of what was before", func() bool { s := h.server.Stats(); return s.Sessions == 0 && s.Conns == 1 })
 	// Sessions are the keeper's business.
-	c.dialect = wire.E
+	c.Dialect = wire.E
 	c.do(&wire.Msg{Type: wire.Tsession, Tag: 2}, wire.Rerror)
-	c.dialect = wire.None
+	c.Dialect = wire.None
 	c.do(&wire.Msg{Type: wire.Tversion, Tag: 3, Msize: 100, Version: "9P2000"}, wire.Rerror)
 }
 
@@ -103,20 +103,20 @@ func TestMisuse(t *testing.T) {
 	h := newHost(t)
 	for name, say := range map[string]func(c *raw){
 		"no version": func(c *raw) {
-			c.dialect = wire.L
-			c.send(&wire.Msg{Type: wire.Tgetattr, Tag: 1})
+			c.Dialect = wire.L
+			c.Send(&wire.Msg{Type: wire.Tgetattr, Tag: 1})
 		},
 		"a tag twice": func(c *raw) {
 			c.hello("9P2000.L")
 			c.open(1, 0, "events")
 			m := &wire.Msg{Type: wire.Tread, Tag: 9, Fid: 1, Count: 100}
-			c.send(m)
-			c.send(m)
+			c.Send(m)
+			c.Send(m)
 		},
-		"no tag":         func(c *raw) { c.hello("9P2000.L"); c.send(&wire.Msg{Type: wire.Tgetattr, Tag: wire.NoTag}) },
-		"a large frame":  func(c *raw) { c.hello("9P2000.L"); c.nc.Write([]byte{1, 0, 1, 0, 100, 0, 0}) },
-		"a small frame":  func(c *raw) { c.nc.Write([]byte{6, 0, 0, 0, 100, 0, 0}) },
-		"a torn version": func(c *raw) { c.nc.Write([]byte{7, 0, 0, 0, byte(wire.Tversion), 0, 0}) },
+		"no tag":         func(c *raw) { c.hello("9P2000.L"); c.Send(&wire.Msg{Type: wire.Tgetattr, Tag: wire.NoTag}) },
+		"a large frame":  func(c *raw) { c.hello("9P2000.L"); c.NC.Write([]byte{1, 0, 1, 0, 100, 0, 0}) },
+		"a small frame":  func(c *raw) { c.NC.Write([]byte{6, 0, 0, 0, 100, 0, 0}) },
+		"a torn version": func(c *raw) { c.NC.Write([]byte{7, 0, 0, 0, byte(wire.Tversion), 0, 0}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, err := keep.Dial(t.Context(), keep.Options{Dial: h.Dial})
@@ -129,7 +129,7 @@ func TestMisuse(t *testing.T) {
 			go func() { done <- k.Serve(t.Context(), down) }()
 			c := newRaw(t, end)
 			say(c)
-			if m := c.receive(); m != nil {
+			if m := c.Receive(); m != nil {
 				t.Errorf("got %v", m)
 			}
 			if err := <-done; err == nil {

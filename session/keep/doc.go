@@ -1,24 +1,20 @@
 // Package keep is the keeper behind meta9 mount: it stands between a 9P client
 // that cannot lose its transport (Linux's v9fs, which ends a whole mount then) and
-// a server whose transport comes and goes.
+// a server whose transport comes and goes (session/redial says how).
 //
-// The client's end is never closed while the server is away; requests wait. Every
-// transport is greeted anew (session/greet). Where the server resumes the session,
-// it is asked what became of the requests without an answer, by their numbers
-// (9P2000.L.e, 9P2000.e.n), so that each is executed exactly once, and the client
-// sees a pause. Where the session is lost (it expired, or meta9d was killed), a new
-// one is made to look like the old one as far as it can: attaches, walks and opens
-// are done again, without truncation or creation, and only where the file is the
-// same by its qid.path. What cannot be restored answers ESTALE from then on, and a
-// change that may or may not have happened answers EIO. Neither is ever guessed.
+// The client's end is never closed while the server is away; requests wait. Where the
+// server resumes the session, each request is executed exactly once (9P2000.L.e,
+// 9P2000.e.n), and the client sees a pause. Where the session is lost (it expired, or
+// meta9d was killed), a new one is made to look like the old one as far as it can:
+// attaches, walks and opens are done again, without truncation or creation, and only
+// where the file is the same by its qid.path. What cannot be restored answers ESTALE from
+// then on, and a change that may or may not have happened answers EIO. Neither is ever
+// guessed.
 //
 // # Concurrency
 //
-// Serve has three goroutines. The reader takes requests from the client; the
-// writer sends what is queued; the runner makes one transport after the other and
-// reads its replies. Keeper.mu guards all that they share: the requests (window)
-// and what is known of fids (fids). It is never held while anything is waited for.
-// While a transport is greeted, nobody else uses it, so the runner alone says what
-// is on it. Replies, and the keeper's own answers, go to the client under
-// Keeper.answering, which is taken last.
+// Serve has three goroutines: one takes requests from the client, and the redial.Conn has
+// two. Keeper.conn guards all that they share: the requests and what is known of fids. It
+// is never held while anything is waited for. Replies, and the keeper's own answers, go
+// to the client under Keeper.answering, which is taken last.
 package keep

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hugelgupf/p9/p9"
 
+	"meta9/session/redial"
 	"meta9/session/wire"
 )
 
@@ -14,16 +15,12 @@ type attach struct {
 	nuname       uint32
 }
 
-// fid is what is known of a fid of the client's: how to get it again.
+// fid is what is known of a fid of the client's: how to get it again. Whether it is Held
+// is known by fids until it is restored.
 type fid struct {
+	redial.File
 	attach attach
-	path   []string // names from the attach on
-	qid    p9.QID
-	open   bool
-	linux  bool   // opened by Tlopen or Tlcreate
-	flags  uint32 // open(2)'s, or a 9P2000 mode
-	locked bool   // a lock may be held by it
-	stale  bool   // it could not be restored
+	stale  bool // it could not be restored
 }
 
 // fids are those that the client has, as the server's answers say. A fid that is
@@ -39,16 +36,16 @@ func (t *fids) reset() { t.byNum, t.held = make(map[uint32]*fid), make(map[uint6
 
 // hold notes that a fid has truncated its file.
 func (t *fids) hold(num uint32, f *fid) {
-	set := t.held[f.qid.Path]
+	set := t.held[f.QID.Path]
 	if set == nil {
 		set = make(map[uint32]bool)
-		t.held[f.qid.Path] = set
+		t.held[f.QID.Path] = set
 	}
 	set[num] = true
 }
 
 // holds tells whether a truncation by the fid may not be committed yet.
-func (t *fids) holds(num uint32, f *fid) bool { return t.held[f.qid.Path][num] }
+func (t *fids) holds(num uint32, f *fid) bool { return t.held[f.QID.Path][num] }
 
 // drop forgets a fid.
 func (t *fids) drop(num uint32) {
@@ -57,9 +54,9 @@ func (t *fids) drop(num uint32) {
 		return
 	}
 	delete(t.byNum, num)
-	if set := t.held[f.qid.Path]; set != nil {
+	if set := t.held[f.QID.Path]; set != nil {
 		if delete(set, num); len(set) == 0 {
-			delete(t.held, f.qid.Path)
+			delete(t.held, f.QID.Path)
 		}
 	}
 }
@@ -94,7 +91,7 @@ func (t *fids) learn(m, r *wire.Msg) {
 }
 
 func (t *fids) attached(m, r *wire.Msg) {
-	t.byNum[m.Fid] = &fid{attach: attach{m.Uname, m.Aname, m.NUname}, qid: r.QID}
+	t.byNum[m.Fid] = &fid{attach: attach{m.Uname, m.Aname, m.NUname}, File: redial.File{QID: r.QID}}
 }
 
 // walked makes newfid, unless the walk ended early.
@@ -103,9 +100,9 @@ func (t *fids) walked(m, r *wire.Msg) {
 	if from == nil || len(r.QIDs) < len(m.Names) {
 		return
 	}
-	f := &fid{attach: from.attach, path: step(from.path, m.Names), qid: from.qid}
+	f := &fid{attach: from.attach, File: redial.File{Path: step(from.Path, m.Names), QID: from.QID}}
 	if n := len(r.QIDs); n > 0 {
-		f.qid = r.QIDs[n-1]
+		f.QID = r.QIDs[n-1]
 	}
 	t.byNum[m.Newfid] = f
 }
@@ -137,13 +134,13 @@ func (t *fids) opened(m, r *wire.Msg) {
 	if f == nil {
 		return
 	}
-	f.open, f.qid = true, r.QID
+	f.Open, f.QID = true, r.QID
 	trunc := m.Mode&wire.OTrunc != 0
 	if m.Type == wire.Tlopen {
-		f.linux = true
-		f.flags, trunc = m.L.Flags&^(linuxCreat|linuxExcl|linuxTrunc), m.L.Flags&linuxTrunc != 0
+		f.Linux = true
+		f.Flags, trunc = m.L.Flags&^(linuxCreat|linuxExcl|linuxTrunc), m.L.Flags&linuxTrunc != 0
 	} else {
-		f.flags = uint32(m.Mode &^ wire.OTrunc)
+		f.Flags = uint32(m.Mode &^ wire.OTrunc)
 	}
 	if trunc {
 		t.hold(m.Fid, f)
@@ -156,7 +153,7 @@ func (t *fids) created(m, r *wire.Msg) {
 	if f == nil {
 		return
 	}
-	f.path = step(f.path, []string{m.Name})
+	f.Path = step(f.Path, []string{m.Name})
 	trunc := m.L.Flags & linuxTrunc
 	m.L.Flags &^= linuxTrunc
 	m.Mode &^= wire.OTrunc
@@ -172,7 +169,7 @@ func (t *fids) created(m, r *wire.Msg) {
 // wrote ends what is held of the file: a commit takes the truncation along.
 func (t *fids) wrote(m, r *wire.Msg) {
 	if f := t.byNum[m.Fid]; f != nil && r.Count > 0 {
-		delete(t.held, f.qid.Path)
+		delete(t.held, f.QID.Path)
 	}
 }
 
@@ -185,17 +182,17 @@ func (t *fids) set(m, _ *wire.Msg) {
 	if f.writable() && (m.L.SetMask.Size && m.L.SetAttr.Size == 0 || m.Type == wire.Twstat && m.Dir.Length == 0) {
 		t.hold(m.Fid, f)
 	}
-	if m.Type == wire.Twstat && m.Dir.Name != "" && len(f.path) > 0 {
-		t.move(f.attach.aname, f.path, step(f.path, []string{"..", m.Dir.Name}))
+	if m.Type == wire.Twstat && m.Dir.Name != "" && len(f.Path) > 0 {
+		t.move(f.attach.aname, f.Path, step(f.Path, []string{"..", m.Dir.Name}))
 	}
 }
 
-func (f *fid) writable() bool { return f.open && f.flags&linuxWrite != 0 }
+func (f *fid) writable() bool { return f.Open && f.Flags&linuxWrite != 0 }
 
 // synced: what was held is durable.
 func (t *fids) synced(m, _ *wire.Msg) {
 	if f := t.byNum[m.Fid]; f != nil {
-		delete(t.held, f.qid.Path)
+		delete(t.held, f.QID.Path)
 	}
 }
 
@@ -205,23 +202,23 @@ func (t *fids) locks(m, r *wire.Msg) {
 	switch {
 	case f == nil || r.L.Status != p9.LockStatusOK:
 	case m.L.LockType != p9.Unlock:
-		f.locked = true
+		f.Locked = true
 	case m.L.Start == 0 && m.L.Length == 0:
-		f.locked = false
+		f.Locked = false
 	}
 }
 
 func (t *fids) renamed(m, _ *wire.Msg) {
 	f, dir := t.byNum[m.Fid], t.byNum[m.Newfid]
 	if f != nil && dir != nil {
-		t.move(f.attach.aname, f.path, step(dir.path, []string{m.Name}))
+		t.move(f.attach.aname, f.Path, step(dir.Path, []string{m.Name}))
 	}
 }
 
 func (t *fids) renamedAt(m, _ *wire.Msg) {
 	from, to := t.byNum[m.Fid], t.byNum[m.Newfid]
 	if from != nil && to != nil {
-		t.move(from.attach.aname, step(from.path, []string{m.Name}), step(to.path, []string{m.Ext}))
+		t.move(from.attach.aname, step(from.Path, []string{m.Name}), step(to.Path, []string{m.Ext}))
 	}
 }
 
@@ -230,8 +227,8 @@ func (t *fids) renamedAt(m, _ *wire.Msg) {
 func (t *fids) move(aname string, from, to []string) {
 	for _, f := range t.byNum {
 		n := len(from)
-		if f.attach.aname == aname && len(f.path) >= n && slices.Equal(f.path[:n], from) {
-			f.path = slices.Concat(to, f.path[n:])
+		if f.attach.aname == aname && len(f.Path) >= n && slices.Equal(f.Path[:n], from) {
+			f.Path = slices.Concat(to, f.Path[n:])
 		}
 	}
 }

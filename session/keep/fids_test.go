@@ -49,11 +49,11 @@ func (t *fids) describe(num uint32) string {
 	if f == nil {
 		return fmt.Sprint(num, " -")
 	}
-	s := fmt.Sprintf("%d %s:%s/%s %d", num, f.attach.uname, f.attach.aname, strings.Join(f.path, "/"), f.qid.Path)
-	if f.open {
-		s += fmt.Sprintf(" open %#o", f.flags)
+	s := fmt.Sprintf("%d %s:%s/%s %d", num, f.attach.uname, f.attach.aname, strings.Join(f.Path, "/"), f.QID.Path)
+	if f.Open {
+		s += fmt.Sprintf(" open %#o", f.Flags)
 	}
-	if f.locked {
+	if f.Locked {
 		s += " locked"
 	}
 	if t.holds(num, f) {

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"meta9/session/mumble"
+	"meta9/session/redial"
 	"meta9/session/wire"
 )
 
@@ -34,29 +35,23 @@ type Options struct {
 
 // Keeper keeps one client's session with a server.
 type Keeper struct {
-	opt   Options
-	key   [wire.KeyLen]byte
-	first *link // that Dial has made, for Serve
+	opt  Options
+	conn *redial.Conn
 
-	// The runner's.
-	known bool // the server may have the session: it is worth asking for
-	whole bool // the session there is as fids says
-	fresh bool // nothing was ever lost: there is nothing to tell
+	// The runner's: redial.Owner's methods.
+	fresh  bool   // nothing was ever lost: there is nothing to tell
+	failed int    // requests of a lost session that have failed, and were not told of
+	told   string // why the last try to connect failed
 
-	mu    sync.Mutex
-	moved sync.Cond // on mu: what somebody may wait for
-	window
+	// conn guards what follows.
+	moved sync.Cond // what the client's side may wait for: room, a new session
 	fids
-	base    wire.Dialect // what the client speaks
-	msize   uint32       // of both sides
-	agreed  bool         // msize is: before, it is only asked for
-	stale   bool         // some fid is
-	up      *link        // nil: there is none
-	probing *request     // the last probe
-	begun   bool         // the client has sent Tversion
-	wish    *hello       // a Tversion that the runner is to answer; nil: none
-	gone    bool         // the client is
-	m, r    wire.Msg     // scratch
+	base  wire.Dialect // what the client speaks
+	stale bool         // at least one fid could not be restored; requests on it are refused
+	begun bool         // the client has sent Tversion
+	asked *version     // a Tversion that waits for a session of its own; nil: none
+	gone  bool         // the client is
+	m, r  wire.Msg     // scratch
 
 	answering sync.Mutex // held over a write to the client
 	down      net.Conn
@@ -66,34 +61,35 @@ type Keeper struct {
 // and nothing later. The error says what is wrong with the server, or the way to it.
 func Dial(ctx context.Context, opt Options) (*Keeper, error) {
 	k := &Keeper{opt: opt, fresh: true}
-	k.moved.L = &k.mu
-	k.reset()
-	k.base = spoken(cmp.Or(opt.Version, wire.L.String()))
-	if k.base == wire.Unknown {
+	k.fids.reset()
+	if k.base = spoken(cmp.Or(opt.Version, wire.L.String())); k.base == wire.Unknown {
 		return nil, errors.New("no client asks for " + opt.Version)
 	}
-	k.msize = min(cmp.Or(opt.Msize, wire.MaxMsize), wire.MaxMsize)
-	if err := k.makeKey(); err != nil {
+	conf := redial.Config{
+		Dial: opt.Dial, Terms: terms(k.base, min(cmp.Or(opt.Msize, wire.MaxMsize), wire.MaxMsize)),
+		FixedMsize: true, NumberedOnly: true, Mumble: opt.Mumble, Owner: owner{k},
+	}
+	var err error
+	if conf.Key, err = makeKey(opt.Mumble); err != nil {
 		return nil, err
 	}
-	l, err := k.connect(ctx)
-	if err != nil {
+	k.conn = redial.New(conf)
+	k.moved.L = k.conn
+	if err := k.conn.Dial(ctx); err != nil {
 		return nil, err
 	}
-	k.first = l
 	return k, nil
 }
 
 // makeKey makes the session's key, which is the secret of who may resume it. A
 // MUMBLE message has one.
-func (k *Keeper) makeKey() (err error) {
-	if k.opt.Mumble != "" {
-		m, _, err := mumble.Parse([]byte(k.opt.Mumble))
-		k.key = m.Key
-		return err
+func makeKey(message string) (key [wire.KeyLen]byte, err error) {
+	if message != "" {
+		m, _, err := mumble.Parse([]byte(message))
+		return m.Key, err
 	}
-	_, err = rand.Read(k.key[:])
-	return err
+	_, err = rand.Read(key[:])
+	return key, err
 }
 
 // spoken is the dialect that a client which asks for a version speaks with us: the
@@ -109,22 +105,32 @@ func spoken(version string) wire.Dialect {
 	}
 }
 
+// terms are what a server is asked for, for a client that speaks base.
+func terms(base wire.Dialect, msize uint32) redial.Terms {
+	offers := map[wire.Dialect][]wire.Dialect{
+		wire.L: {wire.LE, wire.L},
+		wire.U: {wire.U},
+		wire.E: {wire.EN, wire.E},
+	}[base]
+	if offers == nil {
+		offers = []wire.Dialect{wire.EN, wire.Plain}
+	}
+	return redial.Terms{Offers: offers, Msize: msize}
+}
+
 // Serve carries the client at down until it closes its end, or ctx ends; then the
 // session ends too. It closes down. The error says what the client did wrong.
 func (k *Keeper) Serve(ctx context.Context, down net.Conn) error {
 	k.down = down
 	defer down.Close()
-	run, stop := context.WithCancel(ctx)
-	defer context.AfterFunc(run, func() { down.Close() })()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		k.run(run)
-	}()
+	defer context.AfterFunc(ctx, func() { down.Close() })()
+	go k.conn.Run(ctx)
 	err := k.listen()
-	k.leave()
-	stop()
-	<-done
+	k.conn.Lock()
+	k.gone = true
+	k.moved.Broadcast()
+	k.conn.Unlock()
+	k.conn.Close()
 	if errors.Is(err, io.EOF) || ctx.Err() != nil {
 		return nil
 	}
@@ -132,4 +138,7 @@ func (k *Keeper) Serve(ctx context.Context, down net.Conn) error {
 }
 
 // Close drops the transport of a Keeper that is not going to serve.
-func (k *Keeper) Close() error { return k.first.nc.Close() }
+func (k *Keeper) Close() error {
+	k.conn.Abandon()
+	return nil
+}

@@ -32,7 +32,7 @@ func lost(t *testing.T) (h *host, c *raw, restart func()) {
 }
 
 func (c *raw) read(fid uint32, off uint64) string {
-	c.t.Helper()
+	c.T.Helper()
 	return string(c.do(&wire.Msg{Type: wire.Tread, Tag: 1, Fid: fid, Offset: off, Count: 100}, wire.Rread).Data)
 }
 
@@ -152,12 +152,12 @@ func TestUnanswered(t *testing.T) {
 	m := write(1, 0, "!")
 	for tag := range uint16(3) {
 		m.Tag = 10 + tag
-		c.send(m)
+		c.Send(m)
 	}
 	c.do(&wire.Msg{Type: wire.Tgetattr, Tag: 1, Fid: 2}, wire.Rgetattr) // they have left
-	c.send(&wire.Msg{Type: wire.Tflush, Tag: 20, Oldtag: 10})
-	c.send(&wire.Msg{Type: wire.Tclunk, Tag: 21, Fid: 1})
-	c.send(&wire.Msg{Type: wire.Tread, Tag: 22, Fid: 3, Count: 100})    // waits for events
+	c.Send(&wire.Msg{Type: wire.Tflush, Tag: 20, Oldtag: 10})
+	c.Send(&wire.Msg{Type: wire.Tclunk, Tag: 21, Fid: 1})
+	c.Send(&wire.Msg{Type: wire.Tread, Tag: 22, Fid: 3, Count: 100})    // waits for events
 	c.do(&wire.Msg{Type: wire.Tgetattr, Tag: 1, Fid: 2}, wire.Rgetattr) // all have come
 	go func() {
 		h.until("the killed server", func() bool { h.mu.Lock(); defer h.mu.Unlock(); return h.away })
@@ -166,7 +166,7 @@ func TestUnanswered(t *testing.T) {
 	restart()
 	got := make(map[uint16]*wire.Msg)
 	for range 6 {
-		r := c.receive()
+		r := c.Receive()
 		got[r.Tag] = r
 	}
 	for tag := range uint16(3) {
@@ -203,14 +203,14 @@ func TestWaiting(t *testing.T) {
 	h.until("the keeper to see it", func() bool { h.mu.Lock(); defer h.mu.Unlock(); return h.made > 2 })
 	m := write(1, 0, "!")
 	m.Tag = 10
-	c.send(m)
+	c.Send(m)
 	m.Tag = 11
-	c.send(m)
-	c.send(&wire.Msg{Type: wire.Twrite, Tag: 12, Fid: 2, Data: []byte("x")})
+	c.Send(m)
+	c.Send(&wire.Msg{Type: wire.Twrite, Tag: 12, Fid: 2, Data: []byte("x")})
 	c.do(&wire.Msg{Type: wire.Tflush, Tag: 13, Oldtag: 11}, wire.Rflush)
 	h.start()
 	for range 2 {
-		switch r := c.receive(); {
+		switch r := c.Receive(); {
 		case r.Tag == 10 && r.Type == wire.Rwrite:
 		case r.Tag == 12 && r.Errno == uint32(linux.ESTALE):
 		default:

@@ -35,9 +35,9 @@ var rooms = []struct {
 	{"session/auth", []string{"fs", "session/mumble"}},
 	{"session/packet", []string{"fs/errs"}},
 	{"session/listen", []string{"fs", "session/packet"}},
-	{"session/greet", []string{"fs/errs", "session/wire"}},
-	{"session/client", []string{"fs/errs", "session/wire", "session/packet", "session/mumble", "session/greet"}},
-	{"session/keep", []string{"fs/errs", "session/wire", "session/mumble", "session/greet"}},
+	{"session/redial", []string{"fs/errs", "session/wire", "session/redial"}},
+	{"session/client", []string{"fs/errs", "session/wire", "session/packet", "session/mumble", "session/redial"}},
+	{"session/keep", []string{"fs/errs", "session/wire", "session/mumble", "session/redial"}},
 	{"session/posix", []string{"fs"}},
 	{"session/p9fs", []string{"fs", "session/posix"}},
 	{"session", []string{"fs", "macro", "session/wire", "session/mumble", "session/auth", "session/packet", "session/posix"}},
@@ -50,14 +50,15 @@ var rooms = []struct {
 // guests are what only some rooms may import: foreign modules, and rooms of ours
 // that are not for all who stand above them.
 var guests = map[string][]string{
-	"github.com/hashicorp/go-memdb": {"fs/store"},
-	"go.etcd.io/bbolt":              {"fs/store/bolt"},
-	"github.com/prometheus":         {"cmd"},
-	"github.com/BurntSushi/toml":    {"cmd"},
-	"github.com/spf13/cobra":        {"cmd"},
-	"meta9/session/listen":          {"cmd"},
-	"meta9/fs/store/bolt":           {"cmd"},
-	"meta9/fs/store/storetest":      {},
+	"github.com/hashicorp/go-memdb":   {"fs/store"},
+	"go.etcd.io/bbolt":                {"fs/store/bolt"},
+	"github.com/prometheus":           {"cmd"},
+	"github.com/BurntSushi/toml":      {"cmd"},
+	"github.com/spf13/cobra":          {"cmd"},
+	"meta9/session/listen":            {"cmd"},
+	"meta9/fs/store/bolt":             {"cmd"},
+	"meta9/fs/store/storetest":        {},
+	"meta9/session/redial/redialtest": {},
 }
 
 // within tells whether path is room or below it; a * in room is one element.

@@ -1,16 +1,15 @@
-package greet_test
+package redial
 
 import (
 	"fmt"
 	"strings"
 	"testing"
 
-	"meta9/session/greet"
 	"meta9/session/wire"
 )
 
 // text is a window as "number:tag ... | queued tags".
-func text(w *greet.Window) string {
+func text(w *Window) string {
 	var b strings.Builder
 	for _, r := range w.Sent {
 		fmt.Fprintf(&b, "%d:%d ", r.Number, r.Tag)
@@ -23,13 +22,13 @@ func text(w *greet.Window) string {
 }
 
 // filled is a window of requests that were sent, tagged from 1 on.
-func filled(types ...wire.Type) (w *greet.Window, all []*greet.Request) {
-	w = new(greet.Window)
+func filled(types ...wire.Type) (w *Window, all []*Request) {
+	w = new(Window)
 	for i, t := range types {
-		r := &greet.Request{Tag: uint16(i + 1), Type: t}
-		w.Queued = append(w.Queued, r)
+		r := &Request{Tag: uint16(i + 1), Type: t}
+		w.Add(r)
 		all = append(all, r)
-		if w.Send() != r || r.Number != uint64(i+1) {
+		if w.next() != r || r.Number != uint64(i+1) {
 			panic("not the next one")
 		}
 	}
@@ -57,13 +56,13 @@ func TestResumed(t *testing.T) {
 			w, all := filled(tt.typ)
 			all[0].Number, w.Count = 7, 7
 			all[0].Flushed = flushed
-			dropped := w.Resumed([]uint8{tt.state})
+			w.resumed([]uint8{tt.state})
 			want := tt.want
 			if flushed {
 				want = tt.gone
 			}
-			if got := text(w); got != want || (len(dropped) == 1) != (want == "|") {
-				t.Errorf("%s in state %d, flushed %v: %q, dropped %d; want %q", tt.typ, tt.state, flushed, got, len(dropped), want)
+			if got := text(w); got != want || (w.Len() == 0) != (want == "|") {
+				t.Errorf("%s in state %d, flushed %v: %q, %d left; want %q", tt.typ, tt.state, flushed, got, w.Len(), want)
 			}
 			if seen := tt.state != wire.Unseen; seen != (w.Count == 7) {
 				t.Errorf("%s in state %d: counted to %d", tt.typ, tt.state, w.Count)
@@ -76,16 +75,16 @@ func TestResumed(t *testing.T) {
 // then what is asked anew, then what never left.
 func TestResumedOrder(t *testing.T) {
 	w, _ := filled(wire.Twrite, wire.Tread, wire.Twrite, wire.Tread, wire.Twalk, wire.Tread)
-	w.Queued = append(w.Queued, &greet.Request{Tag: 9})
-	if got := fmt.Sprint(w.Numbers()); got != "[1 2 3 4 5 6]" {
+	w.Add(&Request{Tag: 9})
+	if got := fmt.Sprint(w.numbers()); got != "[1 2 3 4 5 6]" {
 		t.Fatal(got)
 	}
-	w.Resumed([]uint8{wire.Answered, wire.Answered, wire.Running, wire.Running, wire.Unseen, wire.Unseen})
+	w.resumed([]uint8{wire.Answered, wire.Answered, wire.Running, wire.Running, wire.Unseen, wire.Unseen})
 	if got := text(w); got != "1:1 3:3 4:4 | 5 6 2 9" {
 		t.Fatal(got)
 	}
 	for range 4 {
-		w.Send()
+		w.next()
 	}
 	if got := text(w); got != "1:1 3:3 4:4 5:5 6:6 7:2 8:9 |" {
 		t.Error(got)
@@ -96,9 +95,9 @@ func TestResumedOrder(t *testing.T) {
 func TestResumedRenumbers(t *testing.T) {
 	w, all := filled(wire.Twrite, wire.Twrite, wire.Tflush, wire.Twrite)
 	all[1].Flushed = true
-	w.Resumed([]uint8{wire.Running, wire.Unseen, wire.Unseen, wire.Unseen})
+	w.resumed([]uint8{wire.Running, wire.Unseen, wire.Unseen, wire.Unseen})
 	for range 2 {
-		w.Send()
+		w.next()
 	}
 	if got := text(w); got != "1:1 2:3 3:4 |" {
 		t.Error(got)
@@ -108,9 +107,9 @@ func TestResumedRenumbers(t *testing.T) {
 // TestUnsend: a batch that never left is queued as it was.
 func TestUnsend(t *testing.T) {
 	w, all := filled(wire.Twrite, wire.Tread, wire.Tread)
-	w.Queued = append(w.Queued, &greet.Request{Tag: 9})
-	w.Unsend(4)
-	w.Unsend(2)
+	w.Add(&Request{Tag: 9})
+	w.unsend(4)
+	w.unsend(2)
 	if got := text(w); got != "1:1 | 2 3 9" || w.Count != 1 || all[1].Number != 0 {
 		t.Errorf("%s, counted to %d", got, w.Count)
 	}
@@ -119,5 +118,55 @@ func TestUnsend(t *testing.T) {
 	w.Remove(all[2])
 	if got := text(w); got != "| 2 9" {
 		t.Error(got)
+	}
+}
+
+// TestForgotten: a request leaves the count and its tag whichever way it goes.
+func TestForgotten(t *testing.T) {
+	w := new(Window)
+	asked := func(tag uint16, typ wire.Type) *Request {
+		r := &Request{Tag: tag, Type: typ, Frame: make([]byte, 10)}
+		for w.Add(r); w.next() != r; { // what is queued before it, too
+		}
+		return r
+	}
+	left := func(what string, n int) {
+		t.Helper()
+		if w.Len() != n || w.Bytes != 10*n {
+			t.Errorf("%s: %d requests, %d bytes, want %d", what, w.Len(), w.Bytes, n)
+		}
+	}
+	first := asked(1, wire.Twrite)
+	asked(2, wire.Tread).Flushed = true
+	asked(3, wire.Tread)
+	w.resumed([]uint8{wire.Answered, wire.Answered, wire.Answered})
+	left("resumed", 2)
+	w.Remove(first)
+	again := asked(1, wire.Twrite)
+	w.Remove(first) // its tag is another's
+	left("removed", 2)
+	if w.Get(1) != again || w.Get(2) != nil {
+		t.Error("the wrong ones are left")
+	}
+	w.Requeue(func(r *Request) bool { return r.Type == wire.Tread })
+	left("lost", 1)
+	w.Clear()
+	left("cleared", 0)
+}
+
+// TestRequeue: of a session that is lost, what is sent once more goes first, and the
+// Conn's own probe never.
+func TestRequeue(t *testing.T) {
+	w, all := filled(wire.Twrite, wire.Tread, wire.Tflush, wire.Tread)
+	w.Add(&Request{Tag: 9})
+	all[2].probe = true
+	w.Requeue(func(r *Request) bool {
+		if r == all[2] {
+			t.Error("the probe was shown")
+		}
+		return r.Type == wire.Tread
+	})
+	if got := text(w); got != "| 2 4 9" || w.Len() != 3 {
+		t.Errorf("%s, %d", got, w.Len())
 	}
 }

@@ -1,15 +1,6 @@
-// Package greet is the talk that makes a transport good for requests: Tversion,
-// Tsession, Tresume, Tauth. session/client and session/keep begin every transport
-// with it. Nothing else is on the line meanwhile, so each message waits for its
-// reply. What Tresume is about, the requests of a session without an answer, is a
-// Window.
-//
-// A Talk belongs to one goroutine. It has no clock: the caller closes the
-// transport when it takes too long. A Window is guarded by its user.
-package greet
+package redial
 
 import (
-	"bufio"
 	"errors"
 	"io"
 	"slices"
@@ -56,23 +47,20 @@ func IsRefusal(err error) bool {
 	return errors.As(err, &r)
 }
 
-// Talk is a transport that is being greeted.
+// Talk is a transport that is being greeted: each message waits for its answer. It has
+// no clock of its own.
 type Talk struct {
-	Dialect wire.Dialect
-	Msize   uint32
+	Dialect wire.Dialect // agreed on by version
+	Msize   uint32       // the same
 	// Count is how many requests were sent that both sides of a numbered session
 	// count.
 	Count uint64
 
-	w     io.Writer
-	r     *bufio.Reader
-	out   []byte
-	in    []byte
-	reply wire.Msg
+	w      io.Writer
+	frames *Frames
+	out    []byte
+	reply  wire.Msg
 }
-
-// New begins a Talk. What r has read ahead in the end is the caller's to read.
-func New(w io.Writer, r *bufio.Reader) *Talk { return &Talk{w: w, r: r} }
 
 // Ask sends m and waits for the reply, which lives until the next Ask. An error
 // that the server answers is a *Refusal.
@@ -88,7 +76,11 @@ func (t *Talk) Ask(m *wire.Msg) (*wire.Msg, error) {
 	if _, err := t.w.Write(out); err != nil {
 		return nil, err
 	}
-	if err := t.receive(); err != nil {
+	frame, err := t.frames.Next(max(t.Msize, wire.MinMsize))
+	if err != nil {
+		return nil, err
+	}
+	if err := wire.Decode(&t.reply, frame, t.Dialect); err != nil {
 		return nil, err
 	}
 	switch r := &t.reply; {
@@ -102,28 +94,11 @@ func (t *Talk) Ask(m *wire.Msg) (*wire.Msg, error) {
 	return nil, errs.New(errs.Protocol, "the server answered %s with %s", m.Type, t.reply.Type)
 }
 
-// receive reads a frame into reply.
-func (t *Talk) receive() error {
-	header, err := t.r.Peek(wire.HeaderLen)
-	if err != nil {
-		return err
-	}
-	size, _, _, _ := wire.Split(header)
-	if limit := max(t.Msize, wire.MinMsize); size < wire.HeaderLen || size > limit {
-		return errs.New(errs.Protocol, "the server sent a frame of %d bytes, %d is the limit", size, limit)
-	}
-	t.in = slices.Grow(t.in[:0], int(size))[:size]
-	if _, err := io.ReadFull(t.r, t.in); err != nil {
-		return err
-	}
-	return wire.Decode(&t.reply, t.in, t.Dialect)
-}
-
-// Version agrees on one of offers, the best first. A server that does not know one
+// version agrees on one of offers, the best first. A server that does not know one
 // answers less, or "unknown", or an error, and is asked for the next: what it
 // answers need not be the best that it has (meta9d answers 9P2000 to a suffix that
 // it does not know). The error is errs.Unsupported when it has none of them.
-func (t *Talk) Version(msize uint32, offers ...wire.Dialect) error {
+func (t *Talk) version(msize uint32, offers ...wire.Dialect) error {
 	for i, offer := range offers {
 		t.Dialect, t.Msize, t.Count = wire.None, 0, 0
 		reply, err := t.Ask(&wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: msize, Version: offer.String()})
@@ -147,41 +122,40 @@ func (t *Talk) Version(msize uint32, offers ...wire.Dialect) error {
 	return errs.New(errs.Unsupported, "the server speaks none of %v", offers)
 }
 
-// Standing is what a server has of a session.
-type Standing uint8
+// standing is what a server has of a session.
+type standing uint8
 
-// The standings.
 const (
-	Sessionless Standing = iota // it keeps none
-	Announced                   // it had none; where it knows who is there, the key is good from now on
-	Resumed                     // its fids are as they were
+	sessionless standing = iota // it keeps none
+	announced                   // it had none; where it knows who is there, the key is good from now on
+	found                       // it has it: the fids are as they were
 )
 
-// Session asks for the session of key, right after Version. The error is for the
+// session asks for the session of key, right after version. The error is for the
 // next transport to try again: the session may still be there.
-func (t *Talk) Session(key [wire.KeyLen]byte) (Standing, error) {
+func (t *Talk) session(key [wire.KeyLen]byte) (standing, error) {
 	if !t.Dialect.Sessions() || key == [wire.KeyLen]byte{} {
-		return Sessionless, nil
+		return sessionless, nil
 	}
 	_, err := t.Ask(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: key})
 	var r *Refusal
 	switch {
 	case err == nil:
-		return Resumed, nil
+		return found, nil
 	case !errors.As(err, &r):
-		return Sessionless, err
+		return sessionless, err
 	case r.Kind == errs.CannotRecover, r.Errno == errs.CannotRecover.ErrnoL():
-		return Announced, nil
+		return announced, nil
 	case r.Kind == errs.Busy, r.Kind == errs.IO:
-		return Sessionless, err
+		return sessionless, err
 	}
-	return Sessionless, nil
+	return sessionless, nil
 }
 
-// Resume asks what became of the requests of a resumed session that have no
-// answer, numbers ascending, and gives a state for each: those that are Unseen come
-// last. Kept replies come next on the transport.
-func (t *Talk) Resume(numbers []uint64) (states []uint8, err error) {
+// resume asks what became of the requests of a session that have no answer, numbers
+// ascending, and gives a state for each: those that are wire.Unseen come last. Kept
+// replies come next on the transport.
+func (t *Talk) resume(numbers []uint64) (states []uint8, err error) {
 	reply, err := t.Ask(&wire.Msg{Type: wire.Tresume, Tag: wire.NoTag, Numbers: numbers})
 	if err != nil {
 		return nil, err
@@ -198,16 +172,19 @@ func (t *Talk) Resume(numbers []uint64) (states []uint8, err error) {
 	return slices.Clone(states), nil
 }
 
-// Authenticate writes a MUMBLE message to afid, which is free before and after: the
+// authFid is free whenever a server is greeted: users of a Conn count up from 0.
+const authFid uint32 = wire.NoFid - 2
+
+// authenticate writes a MUMBLE message to an auth fid, which it lets go: the
 // authentication belongs to the connection, whatever is attached later. Tauth names
 // the root as "/": LING's server refuses "" ("invalid aname").
-func (t *Talk) Authenticate(message string, afid uint32, uname string) error {
-	auth := wire.Msg{Type: wire.Tauth, Afid: afid, Uname: uname, Aname: "/", NUname: wire.NoUID}
+func (t *Talk) authenticate(message, uname string) error {
+	auth := wire.Msg{Type: wire.Tauth, Afid: authFid, Uname: uname, Aname: "/", NUname: wire.NoUID}
 	if _, err := t.Ask(&auth); err != nil {
 		return err
 	}
-	_, err := t.Ask(&wire.Msg{Type: wire.Twrite, Fid: afid, Data: []byte(message)})
-	if _, late := t.Ask(&wire.Msg{Type: wire.Tclunk, Fid: afid}); err == nil {
+	_, err := t.Ask(&wire.Msg{Type: wire.Twrite, Fid: authFid, Data: []byte(message)})
+	if _, late := t.Ask(&wire.Msg{Type: wire.Tclunk, Fid: authFid}); err == nil {
 		err = late
 	}
 	return err

@@ -4,49 +4,38 @@ import (
 	"slices"
 
 	"meta9/fs/errs"
-	"meta9/session/greet"
+	"meta9/session/redial"
 	"meta9/session/wire"
 )
 
-// forsake settles what was sent and not answered when the session is lost, and
-// tells how many requests have failed. What changes nothing, or only fids that are
-// not there any more, is asked again. A change may or may not have happened: it
-// fails, and is never sent again.
-func (k *Keeper) forsake() (failed int) {
-	k.mu.Lock()
-	sent := k.Sent
-	k.Sent = nil
+// Lost settles what was sent and not answered when the session is lost. What changes
+// nothing, or only fids that are not there any more, is asked again. A change may or may
+// not have happened: it fails, and is never sent again.
+func (o owner) Lost(w *redial.Window) []byte {
 	var answers, last []byte
-	var again []*request
-	for _, r := range sent {
-		if k.askAgain(r) {
-			again = append(again, r)
-			continue
+	w.Requeue(func(r *redial.Request) bool {
+		if o.askAgain(r) {
+			return true
 		}
-		k.forget(r)
-		answer := k.outcome(r)
-		if _, typ, _, _ := wire.Split(answer); typ == wire.Rflush { // comes after the answer to what it flushed
+		answer := o.outcome(r)
+		switch _, typ, _, _ := wire.Split(answer); typ {
+		case wire.Rflush: // comes after the answer to what it flushed
 			last = append(last, answer...)
-			continue
-		} else if typ == wire.Rerror || typ == wire.Rlerror {
-			failed++
+			return false
+		case wire.Rerror, wire.Rlerror:
+			o.failed++
 		}
 		answers = append(answers, answer...)
-	}
-	k.Queued = slices.Concat(greet.Unnumber(again), k.Queued)
-	k.condemn()
-	k.moved.Broadcast()
-	k.mu.Unlock()
-	if answers = append(answers, last...); len(answers) > 0 {
-		k.answer(answers)
-	}
-	return failed
+		return false
+	})
+	o.moved.Broadcast()
+	return append(answers, last...)
 }
 
 // askAgain tells whether a request is sent in the new session. A Tclunk is not: its
-// fid will not be there.
-func (k *Keeper) askAgain(r *request) bool {
-	if r == k.probing || r.Flushed || r.Type == wire.Tflush {
+// fid will not be there. conn is held.
+func (k *Keeper) askAgain(r *redial.Request) bool {
+	if r.Flushed || r.Type == wire.Tflush {
 		return false
 	}
 	switch r.Type {
@@ -61,13 +50,13 @@ func (k *Keeper) askAgain(r *request) bool {
 	return r.Type.Again()
 }
 
-// outcome is what the client gets for a request that is not sent again; nil:
-// nothing, since it was flushed or is our own.
-func (k *Keeper) outcome(r *request) (frame []byte) {
+// outcome is what the client gets for a request that is not sent again; nil: nothing,
+// since it was flushed. conn is held.
+func (k *Keeper) outcome(r *redial.Request) (frame []byte) {
 	lost := wire.AppendError(nil, r.Tag, errs.IO, k.base)
 	known := wire.Decode(&k.m, r.Frame, k.base) == nil
 	switch {
-	case r == k.probing, r.Flushed && !changes(r.Type):
+	case r.Flushed && !changes(r.Type):
 		return nil
 	case r.Type == wire.Tflush:
 		frame, _ = wire.Append(nil, &wire.Msg{Type: wire.Rflush, Tag: r.Tag}, k.base)
@@ -97,33 +86,35 @@ func changes(t wire.Type) bool {
 }
 
 // rclose tells whether the fid's file goes with its clunk.
-func (f *fid) rclose() bool { return f.open && !f.linux && f.flags&uint32(wire.ORclose) != 0 }
+func (f *fid) rclose() bool { return f.Open && !f.Linux && f.Flags&uint32(wire.ORclose) != 0 }
 
-// condemn gives up open fids that had what no new session can give them: a lock,
-// which others may have had since; a truncation that was promised and not
-// committed, which must not be done by halves.
-func (k *Keeper) condemn() {
-	for num, f := range k.byNum {
-		if f.open && (f.locked || k.holds(num, f)) {
-			f.stale = true
+// refuseQueued answers the queued requests on fids that could not be restored, and lets
+// enter do so from now on.
+func (k *Keeper) refuseQueued(stale bool) (answers []byte) {
+	k.conn.Lock()
+	defer k.conn.Unlock()
+	k.stale = stale
+	for _, r := range slices.Clone(k.conn.Queued) {
+		if answer := k.refuse(r); answer != nil {
+			k.conn.Remove(r)
+			answers = append(answers, answer...)
 		}
 	}
+	k.moved.Broadcast()
+	return answers
 }
 
-// refuse answers the request that is next, if it is on a fid that could not be
-// restored. mu is held.
-func (k *Keeper) refuse(r *request) []byte {
+// refuse answers a request on a fid that could not be restored; nil: it is on none.
+// conn is held.
+func (k *Keeper) refuse(r *redial.Request) (answer []byte) {
 	if !k.stale || wire.Decode(&k.m, r.Frame, k.base) != nil || !k.onStale(&k.m) {
 		return nil
 	}
-	k.remove(r)
-	k.moved.Broadcast()
-	var frame []byte
 	switch r.Type {
 	case wire.Tclunk:
 		k.drop(k.m.Fid)
-		frame, _ = wire.Append(nil, &wire.Msg{Type: wire.Rclunk, Tag: r.Tag}, k.base)
-		return frame
+		answer, _ = wire.Append(nil, &wire.Msg{Type: wire.Rclunk, Tag: r.Tag}, k.base)
+		return answer
 	case wire.Tremove:
 		k.drop(k.m.Fid)
 	}

@@ -1,7 +1,6 @@
-package greet_test
+package redial
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"github.com/hugelgupf/p9/linux"
 
 	"meta9/fs/errs"
-	"meta9/session/greet"
 	"meta9/session/wire"
 )
 
@@ -25,7 +23,7 @@ type server struct {
 	says  bytes.Buffer
 }
 
-func (s *server) talk() *greet.Talk { return greet.New(&s.asked, bufio.NewReader(&s.says)) }
+func (s *server) talk() *Talk { return &Talk{w: &s.asked, frames: NewFrames(&s.says)} }
 
 // say adds answers in a dialect.
 func (s *server) say(d wire.Dialect, answers ...wire.Msg) *server {
@@ -101,7 +99,7 @@ func TestVersion(t *testing.T) {
 	} {
 		s := &server{t: t}
 		talk := s.say(wire.None, tt.answers...).talk()
-		err := talk.Version(ask, tt.offers...)
+		err := talk.version(ask, tt.offers...)
 		if !errors.Is(err, tt.err) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.err)
 		}
@@ -115,11 +113,11 @@ func TestVersion(t *testing.T) {
 }
 
 // agreed is a talk in a dialect.
-func agreed(t testing.TB, d wire.Dialect) (*server, *greet.Talk) {
+func agreed(t testing.TB, d wire.Dialect) (*server, *Talk) {
 	t.Helper()
 	s := (&server{t: t}).say(wire.None, version(d.String(), 8192))
 	talk := s.talk()
-	if err := talk.Version(8192, d); err != nil {
+	if err := talk.version(8192, d); err != nil {
 		t.Fatal(err)
 	}
 	s.asked.Reset()
@@ -139,25 +137,25 @@ func TestSession(t *testing.T) {
 		name    string
 		dialect wire.Dialect
 		answer  wire.Msg
-		want    greet.Standing
+		want    standing
 		err     error
 	}{
-		{"there", wire.EN, rsession, greet.Resumed, nil},
-		{"there", wire.LE, rsession, greet.Resumed, nil},
-		{"not there", wire.E, refusal(errs.CannotRecover.Text()), greet.Announced, nil},
-		{"not there, with a detail", wire.EN, refusal(errs.CannotRecover.Text() + ": expired"), greet.Announced, nil},
-		{"not there", wire.LE, lerror(errs.CannotRecover.ErrnoL()), greet.Announced, nil},
+		{"there", wire.EN, rsession, found, nil},
+		{"there", wire.LE, rsession, found, nil},
+		{"not there", wire.E, refusal(errs.CannotRecover.Text()), announced, nil},
+		{"not there, with a detail", wire.EN, refusal(errs.CannotRecover.Text() + ": expired"), announced, nil},
+		{"not there", wire.LE, lerror(errs.CannotRecover.ErrnoL()), announced, nil},
 		{"busy", wire.E, refusal(errs.Busy.Text()), 0, errs.Busy},
 		{"busy", wire.LE, lerror(errs.Busy.ErrnoL()), 0, errs.Busy},
 		{"in trouble", wire.EN, refusal(errs.IO.Text()), 0, errs.IO},
-		{"no sessions", wire.E, refusal(errs.Unsupported.Text()), greet.Sessionless, nil},
-		{"a text of nobody's", wire.E, refusal("go away"), greet.Sessionless, nil},
+		{"no sessions", wire.E, refusal(errs.Unsupported.Text()), sessionless, nil},
+		{"a text of nobody's", wire.E, refusal("go away"), sessionless, nil},
 		{"another tag", wire.E, wire.Msg{Type: wire.Rsession}, 0, errs.Protocol},
 		{"another answer", wire.E, wire.Msg{Type: wire.Rclunk, Tag: wire.NoTag}, 0, errs.Protocol},
 	} {
 		s, talk := agreed(t, tt.dialect)
 		s.say(tt.dialect, tt.answer)
-		got, err := talk.Session([8]byte{1})
+		got, err := talk.session([8]byte{1})
 		if got != tt.want || !errors.Is(err, tt.err) {
 			t.Errorf("%s, %s: %d, %v; want %d, %v", tt.dialect, tt.name, got, err, tt.want, tt.err)
 		}
@@ -171,7 +169,7 @@ func TestSession(t *testing.T) {
 func TestNoSession(t *testing.T) {
 	for d, key := range map[wire.Dialect][8]byte{wire.Plain: {1}, wire.L: {1}, wire.EN: {}} {
 		s, talk := agreed(t, d)
-		if got, err := talk.Session(key); got != greet.Sessionless || err != nil || s.asked.Len() > 0 {
+		if got, err := talk.session(key); got != sessionless || err != nil || s.asked.Len() > 0 {
 			t.Errorf("%s: %d, %v after %q", d, got, err, s.requests(d))
 		}
 	}
@@ -197,7 +195,7 @@ func TestResume(t *testing.T) {
 	} {
 		s, talk := agreed(t, wire.EN)
 		s.say(wire.EN, wire.Msg{Type: wire.Rresume, Tag: wire.NoTag, States: tt.states}, wire.Msg{Type: wire.Rwrite, Tag: 5})
-		got, err := talk.Resume([]uint64{4, 7, 8})
+		got, err := talk.resume([]uint64{4, 7, 8})
 		if tt.ok != (err == nil) || !tt.ok && !errors.Is(err, errs.Protocol) {
 			t.Errorf("%v: %v", tt.states, err)
 		}
@@ -219,11 +217,11 @@ func TestResume(t *testing.T) {
 func TestResumeRefused(t *testing.T) {
 	s, talk := agreed(t, wire.EN)
 	s.say(wire.EN, refusal(errs.Invalid.Text()+": request 9 is named"))
-	if _, err := talk.Resume([]uint64{9}); !greet.IsRefusal(err) || !errors.Is(err, errs.Invalid) {
+	if _, err := talk.resume([]uint64{9}); !IsRefusal(err) || !errors.Is(err, errs.Invalid) {
 		t.Error(err)
 	}
 	many := make([]uint64, wire.MaxNumbers+1)
-	if _, err := talk.Resume(many); !errors.Is(err, errs.Invalid) || greet.IsRefusal(err) {
+	if _, err := talk.resume(many); !errors.Is(err, errs.Invalid) || IsRefusal(err) {
 		t.Errorf("more numbers than there may be: %v", err)
 	}
 }
@@ -246,7 +244,7 @@ func TestAuthenticate(t *testing.T) {
 	} {
 		s, talk := agreed(t, wire.EN)
 		s.say(wire.EN, tt.answers...)
-		if err := talk.Authenticate("MUMBLE:", 7, "u"); !errors.Is(err, tt.err) {
+		if err := talk.authenticate("MUMBLE:", "u"); !errors.Is(err, tt.err) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.err)
 		}
 		var types []string
@@ -270,7 +268,7 @@ func TestFrames(t *testing.T) {
 		err    error
 	}{
 		{"nothing", nil, io.EOF},
-		{"half a header", []byte{7, 0, 0}, io.EOF},
+		{"half a header", []byte{7, 0, 0}, io.ErrUnexpectedEOF},
 		{"a size of nothing", sized(0, byte(wire.Rclunk), 0, 0), errs.Protocol},
 		{"a size under a header's", sized(6, byte(wire.Rclunk), 0, 0), errs.Protocol},
 		{"a size over msize", sized(8193, byte(wire.Rclunk), 0, 0), errs.Protocol},
@@ -286,7 +284,7 @@ func TestFrames(t *testing.T) {
 		s, talk := agreed(t, wire.E)
 		s.says.Write(tt.answer)
 		_, err := talk.Ask(&wire.Msg{Type: wire.Tclunk, Fid: 1})
-		if greet.IsRefusal(err) || tt.err == errAny && err == nil || tt.err != errAny && !errors.Is(err, tt.err) {
+		if IsRefusal(err) || tt.err == errAny && err == nil || tt.err != errAny && !errors.Is(err, tt.err) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.err)
 		}
 	}
@@ -297,7 +295,7 @@ func TestFirstFrame(t *testing.T) {
 	for size, want := range map[int]error{wire.MinMsize: nil, wire.MinMsize + 1: errs.Protocol} {
 		s := (&server{t: t}).say(wire.None, version(strings.Repeat("x", size-13), 8192))
 		s.say(wire.None, version("9P2000", 8192))
-		err := s.talk().Version(8192, wire.E, wire.Plain)
+		err := s.talk().version(8192, wire.E, wire.Plain)
 		if !errors.Is(err, want) {
 			t.Errorf("a frame of %d bytes: %v, want %v", size, err, want)
 		}
@@ -310,8 +308,8 @@ type failing struct{}
 func (failing) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 func TestNotSent(t *testing.T) {
-	talk := greet.New(failing{}, bufio.NewReader(strings.NewReader("")))
-	if err := talk.Version(8192, wire.E); !errors.Is(err, io.ErrClosedPipe) {
+	talk := &Talk{w: failing{}, frames: NewFrames(strings.NewReader(""))}
+	if err := talk.version(8192, wire.E); !errors.Is(err, io.ErrClosedPipe) {
 		t.Error(err)
 	}
 	if _, err := talk.Ask(&wire.Msg{Type: wire.Tresume}); !errors.Is(err, errs.Invalid) {
@@ -332,12 +330,12 @@ func TestRefused(t *testing.T) {
 		{wire.Msg{Type: wire.Rlerror, Errno: uint32(linux.EBUSY)}, linux.EBUSY.Error(), errs.Busy, linux.EBUSY},
 		{wire.Msg{Type: wire.Rerror, Ename: "go away"}, "go away", nil, 0},
 	} {
-		r := greet.Refused(&tt.m)
+		r := Refused(&tt.m)
 		if r == nil || r.Error() != tt.text || r.Errno != tt.errno || !errors.Is(r.Unwrap(), tt.kind) {
 			t.Errorf("%v: %+v", tt.m, r)
 		}
 	}
-	if r := greet.Refused(&wire.Msg{Type: wire.Rclunk}); r != nil {
+	if r := Refused(&wire.Msg{Type: wire.Rclunk}); r != nil {
 		t.Errorf("Rclunk refuses: %v", r)
 	}
 }
@@ -360,25 +358,22 @@ func FuzzTalk(f *testing.F) {
 		s := &server{t: t}
 		s.says.Write(says)
 		talk := s.talk()
-		if talk.Version(8192, every...) != nil {
+		if talk.version(8192, every...) != nil {
 			return
 		}
 		if talk.Msize < wire.MinMsize || talk.Msize > 8192 || talk.Dialect.IsL() {
 			t.Fatalf("agreed on %s, msize %d", talk.Dialect, talk.Msize)
 		}
-		standing, err := talk.Session([8]byte{1})
-		if err != nil || standing != greet.Resumed {
-			_ = talk.Authenticate("MUMBLE:", 1, "")
+		standing, err := talk.session([8]byte{1})
+		if err != nil || standing != found {
+			_ = talk.authenticate("MUMBLE:", "")
 			return
 		}
 		numbers := []uint64{1, 2, 5}
-		if states, err := talk.Resume(numbers); err == nil {
-			w := greet.Window{Count: 5}
-			for _, n := range numbers {
-				w.Sent = append(w.Sent, &greet.Request{Number: n, Type: wire.Tread})
-			}
-			dropped := w.Resumed(states)
-			if len(dropped) != 0 || len(w.Sent)+len(w.Queued) != len(numbers) {
+		if states, err := talk.resume(numbers); err == nil {
+			w, _ := filled(wire.Tread, wire.Tread, wire.Tread)
+			w.resumed(states)
+			if w.Len() != len(numbers) || len(w.Sent)+len(w.Queued) != len(numbers) {
 				t.Fatalf("%v lost a request", states)
 			}
 		}

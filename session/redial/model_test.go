@@ -1,4 +1,4 @@
-package greet_test
+package redial
 
 import (
 	"maps"
@@ -7,18 +7,17 @@ import (
 
 	"pgregory.net/rapid"
 
-	"meta9/session/greet"
 	"meta9/session/wire"
 )
 
 // peer is a server as docs/protocol.md has it, without anything that it serves. A
 // request is known by its tag, which is used once.
 type peer struct {
-	line     []*greet.Request // sent, and not come yet
-	answers  []*greet.Request // given, and not come yet
+	line     []*Request // sent, and not come yet
+	answers  []*Request // given, and not come yet
 	count    uint64
-	running  map[uint64]*greet.Request
-	kept     map[uint64]*greet.Request
+	running  map[uint64]*Request
+	kept     map[uint64]*Request
 	executed map[uint16]int
 }
 
@@ -63,33 +62,33 @@ func (p *peer) resume(numbers []uint64) (states []uint8) {
 	return states
 }
 
-// world is a window and its peer, and what a test does to them.
-type world struct {
-	w    greet.Window
+// model is a window and its peer, and what a test does to them.
+type model struct {
+	w    Window
 	peer peer
-	all  []*greet.Request
-	open map[uint16]*greet.Request
+	all  []*Request
+	open map[uint16]*Request
 }
 
 // Ask queues a request.
-func (m *world) Ask(t *rapid.T) {
-	r := &greet.Request{Tag: uint16(len(m.all))}
+func (m *model) Ask(t *rapid.T) {
+	r := &Request{Tag: uint16(len(m.all))}
 	r.Type = rapid.SampledFrom([]wire.Type{wire.Twrite, wire.Tread, wire.Twalk}).Draw(t, "type")
 	m.all = append(m.all, r)
 	m.open[r.Tag] = r
-	m.w.Queued = append(m.w.Queued, r)
+	m.w.Add(r)
 }
 
 // Send sends the next one.
-func (m *world) Send(t *rapid.T) {
+func (m *model) Send(t *rapid.T) {
 	if len(m.w.Queued) == 0 {
 		t.Skip()
 	}
-	m.peer.line = append(m.peer.line, m.w.Send())
+	m.peer.line = append(m.peer.line, m.w.next())
 }
 
 // Come lets one come.
-func (m *world) Come(t *rapid.T) {
+func (m *model) Come(t *rapid.T) {
 	if len(m.peer.line) == 0 {
 		t.Skip()
 	}
@@ -97,7 +96,7 @@ func (m *world) Come(t *rapid.T) {
 }
 
 // End answers the first that runs.
-func (m *world) End(t *rapid.T) {
+func (m *model) End(t *rapid.T) {
 	if len(m.peer.running) == 0 {
 		t.Skip()
 	}
@@ -105,7 +104,7 @@ func (m *world) End(t *rapid.T) {
 }
 
 // Deliver lets an answer come.
-func (m *world) Deliver(t *rapid.T) {
+func (m *model) Deliver(t *rapid.T) {
 	if len(m.peer.answers) == 0 {
 		t.Skip()
 	}
@@ -119,32 +118,32 @@ func (m *world) Deliver(t *rapid.T) {
 }
 
 // Cut makes another transport.
-func (m *world) Cut(t *rapid.T) {
-	states := m.peer.resume(m.w.Numbers())
+func (m *model) Cut(t *rapid.T) {
+	states := m.peer.resume(m.w.numbers())
 	if i := slices.Index(states, wire.Unseen); i >= 0 && m.w.Sent[i].Number != m.peer.count+1 {
 		t.Fatalf("%d is the first unseen, %d have come", m.w.Sent[i].Number, m.peer.count)
 	}
-	m.w.Resumed(states)
+	m.w.resumed(states)
 	if m.w.Count != m.peer.count {
 		t.Fatalf("counted %d, %d have come", m.w.Count, m.peer.count)
 	}
 }
 
 // Unsend takes back what has not come.
-func (m *world) Unsend(*rapid.T) {
+func (m *model) Unsend(*rapid.T) {
 	m.peer.line = nil
-	m.w.Unsend(m.peer.count + 1)
+	m.w.unsend(m.peer.count + 1)
 }
 
 // Check is there for rapid.
-func (*world) Check(*rapid.T) {}
+func (*model) Check(*rapid.T) {}
 
 // TestWindowModel: however often the transport is lost, and wherever, every request
 // is answered, and each change executed once.
 func TestWindowModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &world{open: map[uint16]*greet.Request{}}
-		m.peer = peer{running: map[uint64]*greet.Request{}, kept: map[uint64]*greet.Request{}, executed: map[uint16]int{}}
+		m := &model{open: map[uint16]*Request{}}
+		m.peer = peer{running: map[uint64]*Request{}, kept: map[uint64]*Request{}, executed: map[uint16]int{}}
 		t.Repeat(rapid.StateMachineActions(m))
 		for m.Cut(t); len(m.open) > 0; {
 			switch {

@@ -1,0 +1,175 @@
+package redial
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"meta9/fs/errs"
+)
+
+var (
+	errSilent = errors.New("the server is silent")
+	errClosed = errors.New("the server closed it")
+	errEnded  = errors.New("the session has ended")
+)
+
+// plain says in words what the end of a stream and a deadline mean here.
+func plain(err error) error {
+	var ne net.Error
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errClosed
+	case errors.As(err, &ne) && ne.Timeout():
+		return errSilent
+	}
+	return err
+}
+
+// connect makes a transport and greets the server: the session comes back, or is made
+// anew. Nobody else is on the transport yet.
+func (c *Conn) connect(ctx context.Context) (t *transport, resumed bool, err error) {
+	dial, cancel := context.WithTimeoutCause(ctx, greetTime, errSilent)
+	defer cancel()
+	nc, err := c.cfg.Dial(dial)
+	if err != nil {
+		if dial.Err() != nil && ctx.Err() == nil {
+			err = errSilent
+		}
+		return nil, false, err
+	}
+	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	t = newTransport(nc, c.cfg.FreshFrames)
+	if resumed, err = c.greet(t); err == nil {
+		err = nc.SetDeadline(time.Time{})
+	}
+	err = plain(err)
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		nc.Close()
+		return nil, false, err
+	}
+	t.frames.nc = nc
+	return t, resumed, nil
+}
+
+// hurried gives a server greetTime for its answer whenever something is asked.
+type hurried struct{ net.Conn }
+
+func (h hurried) Write(p []byte) (int, error) {
+	if err := h.SetDeadline(time.Now().Add(greetTime)); err != nil {
+		return 0, err
+	}
+	return h.Conn.Write(p)
+}
+
+// greet agrees on a version and resumes the session, or makes one.
+func (c *Conn) greet(t *transport) (resumed bool, err error) {
+	talk := &Talk{w: hurried{t.nc}, frames: t.frames}
+	has, err := c.ask(talk)
+	if err == nil && has == found {
+		if resumed, err = c.resume(talk); err == nil && !resumed {
+			// The session is of no use: its fids were lost half made, or the server counts
+			// otherwise. A second Tversion ends it.
+			_, err = c.ask(talk)
+		}
+	}
+	if err == nil && !resumed {
+		err = c.begin(talk)
+	}
+	if err != nil {
+		return false, err
+	}
+	c.Lock()
+	defer c.Unlock()
+	c.agreed = true
+	c.dialect, c.msize, c.kept = talk.Dialect, talk.Msize, c.known
+	return resumed, nil
+}
+
+// ask agrees on a version, and asks for the session. With a new key that announces it.
+// A key from MUMBLE is only asked for when the server may know it: Tauth sets it, and a
+// key in vain is what a guesser sends.
+func (c *Conn) ask(t *Talk) (standing, error) {
+	msize := c.cfg.Msize
+	if c.cfg.FixedMsize && c.agreed {
+		msize = c.msize
+	}
+	if err := t.version(msize, c.cfg.Offers...); err != nil {
+		return sessionless, err
+	}
+	switch {
+	case c.cfg.FixedMsize && c.agreed && t.Msize != c.msize:
+		return sessionless, errs.New(errs.Protocol, "the server's msize is %d now, the client relies on %d", t.Msize, c.msize)
+	case c.cfg.NumberedOnly && !t.Dialect.Numbered(), c.cfg.Mumble != "" && !c.known:
+		return sessionless, nil
+	}
+	has, err := t.session(c.cfg.Key)
+	if err == nil {
+		c.known = has != sessionless
+	}
+	return has, err
+}
+
+// resume goes on with the session that the server has; false: that cannot be.
+func (c *Conn) resume(t *Talk) (bool, error) {
+	switch {
+	case !c.whole:
+		return false, nil
+	case !t.Dialect.Numbered():
+		c.lost()
+		return true, nil
+	case t.Dialect != c.dialect || t.Msize != c.msize:
+		return false, nil
+	}
+	c.Lock()
+	numbers := c.numbers()
+	c.Unlock()
+	states, err := t.resume(numbers)
+	switch {
+	case IsRefusal(err):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	c.Lock()
+	defer c.Unlock()
+	c.resumed(states)
+	return true, nil
+}
+
+// lost has the Owner judge what was sent and will have no answer.
+func (c *Conn) lost() {
+	c.Lock()
+	pass := c.cfg.Owner.Lost(&c.Window)
+	c.Unlock()
+	if len(pass) > 0 {
+		c.cfg.Owner.Pass(pass)
+	}
+}
+
+// begin makes a new session.
+func (c *Conn) begin(t *Talk) error {
+	c.whole = false
+	c.lost()
+	var unproven error
+	if c.cfg.Mumble != "" {
+		unproven = t.authenticate(c.cfg.Mumble, c.cfg.User)
+		if unproven != nil && !IsRefusal(unproven) {
+			return unproven
+		}
+		c.known = c.known || unproven == nil
+	}
+	if err := c.cfg.Owner.Begin(t, unproven); err != nil {
+		return err
+	}
+	c.whole = true
+	c.Lock()
+	defer c.Unlock()
+	c.Count = t.Count
+	return nil
+}

@@ -1,0 +1,167 @@
+package redial
+
+import (
+	"slices"
+
+	"meta9/session/wire"
+)
+
+// MaxRequests is how many requests may be without an answer at once: as many as a
+// Tresume may name, less the Conn's own probe.
+const MaxRequests = wire.MaxNumbers - 1
+
+// Request is a T-message that was given to a session, until it is answered.
+type Request struct {
+	Tag    uint16
+	Type   wire.Type
+	Frame  []byte
+	Number uint64   // of the session; 0: it is queued
+	Old    *Request // Tflush: what it is about; nil: nothing that is known
+	// Flushed says that a Tflush of it is under way, after which it needs no answer.
+	Flushed bool
+	// Background says that nobody waits for the answer, so that it does not show that
+	// the transport is of use.
+	Background bool
+
+	probe bool // it is the Conn's own
+}
+
+// Window is the requests of a session that have no answer, as its client counts
+// them. A queued one has never left, or is to leave again as if it never had; one
+// that is sent may have been executed. The zero Window is empty. It has no lock of its
+// own.
+type Window struct {
+	Queued []*Request // in the order in which they will be sent
+	Sent   []*Request // by number
+	Count  uint64     // the number of the last request of the session
+	Bytes  int        // of all frames
+
+	byTag map[uint16]*Request
+}
+
+// Len is how many requests there are, without the Conn's own.
+func (w *Window) Len() int {
+	if r := w.byTag[probeTag]; r != nil && r.probe {
+		return len(w.byTag) - 1
+	}
+	return len(w.byTag)
+}
+
+// Get is the request under a tag; nil: there is none.
+func (w *Window) Get(tag uint16) *Request { return w.byTag[tag] }
+
+// Add enters a request, whose tag is free, at the end of the queue.
+func (w *Window) Add(r *Request) {
+	if w.byTag == nil {
+		w.byTag = make(map[uint16]*Request)
+	}
+	w.byTag[r.Tag] = r
+	w.Bytes += len(r.Frame)
+	w.Queued = append(w.Queued, r)
+}
+
+// next takes the next request off the queue and gives it its number.
+func (w *Window) next() *Request {
+	r := w.Queued[0]
+	w.Queued = slices.Delete(w.Queued, 0, 1)
+	w.Count++
+	r.Number = w.Count
+	w.Sent = append(w.Sent, r)
+	return r
+}
+
+// unsend takes the requests from a number on back to the queue.
+func (w *Window) unsend(from uint64) {
+	i := slices.IndexFunc(w.Sent, func(r *Request) bool { return r.Number >= from })
+	if i < 0 {
+		return
+	}
+	w.Queued = slices.Concat(unnumber(w.Sent[i:]), w.Queued)
+	w.Sent = slices.Clip(w.Sent[:i])
+	w.Count = from - 1
+}
+
+// Remove forgets a request, if it is there.
+func (w *Window) Remove(r *Request) {
+	if w.byTag[r.Tag] != r {
+		return
+	}
+	w.forget(r)
+	list := &w.Queued
+	if r.Number != 0 {
+		list = &w.Sent
+	}
+	if i := slices.Index(*list, r); i >= 0 {
+		*list = slices.Delete(*list, i, i+1)
+	}
+}
+
+// forget drops a request that is in neither list.
+func (w *Window) forget(r *Request) {
+	delete(w.byTag, r.Tag)
+	w.Bytes -= len(r.Frame)
+}
+
+// Clear forgets all requests. The count stays.
+func (w *Window) Clear() {
+	*w = Window{Count: w.Count}
+}
+
+// Requeue ends the numbering of a session that is lost: of what was sent, again tells
+// what is sent once more, before what is queued; the rest is forgotten.
+func (w *Window) Requeue(again func(r *Request) bool) {
+	var kept []*Request
+	for _, r := range w.Sent {
+		if !r.probe && again(r) {
+			kept = append(kept, r)
+		} else {
+			w.forget(r)
+		}
+	}
+	w.Sent = nil
+	w.Queued = slices.Concat(unnumber(kept), w.Queued)
+}
+
+// numbers are those of the requests that may have been executed, for Talk.resume.
+func (w *Window) numbers() []uint64 {
+	list := make([]uint64, len(w.Sent))
+	for i, r := range w.Sent {
+		list[i] = r.Number
+	}
+	return list
+}
+
+// resumed sorts out the requests that numbers told of: what the server never saw
+// is sent again, with the number that it has; what was answered and can be asked
+// again is asked anew. Of both, what was flushed is dropped: nobody wants it. All
+// else is answered by the server in a moment, or when it is done.
+func (w *Window) resumed(states []uint8) {
+	var unseen, again, kept []*Request
+	if i := slices.Index(states, wire.Unseen); i >= 0 {
+		w.Count = w.Sent[i].Number - 1
+	}
+	for i, r := range w.Sent {
+		anew := states[i] == wire.Answered && r.Type.Again()
+		switch {
+		case r.Flushed && (anew || states[i] == wire.Unseen):
+			w.forget(r)
+			r.Number = 0
+		case states[i] == wire.Unseen:
+			unseen = append(unseen, r)
+		case anew:
+			again = append(again, r)
+		default:
+			kept = append(kept, r)
+		}
+	}
+	w.Sent = kept
+	w.Queued = slices.Concat(unnumber(unseen), unnumber(again), w.Queued)
+}
+
+// unnumber makes the requests of a list ones that never left, and gives the list.
+func unnumber(list []*Request) []*Request {
+	for _, r := range list {
+		r.Number = 0
+	}
+	return list
+}
