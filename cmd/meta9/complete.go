@@ -57,7 +57,7 @@ func (a *app) completeUUID(cmd *cobra.Command, args []string, typed string) ([]s
 func (a *app) names(cmd *cobra.Command, dir string) []client.Info {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
 	defer cancel()
-	c, err := a.connect(ctx, nil)
+	c, err := a.connect(ctx, client.Options{})
 	if err != nil {
 		return nil
 	}

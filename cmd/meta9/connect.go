@@ -79,13 +79,13 @@ func checkServer(c *net.UnixConn) error {
 	return nil
 }
 
-// connect connects to meta9d; notify may be nil.
-func (a *app) connect(ctx context.Context, notify func(client.State)) (*client.Client, error) {
+// connect connects to meta9d, as opt and the flags say.
+func (a *app) connect(ctx context.Context, opt client.Options) (*client.Client, error) {
 	addr, err := a.address()
 	if err != nil {
 		return nil, err
 	}
-	opt := client.Options{User: os.Getenv("USER"), Notify: notify}
+	opt.User = os.Getenv("USER")
 	if a.checkServer {
 		opt.Dial = dialChecked(addr)
 	}
@@ -113,7 +113,7 @@ func (a *app) vminfo(addr, name string) (*vminfo.Client, error) {
 func (a *app) with(cmd *cobra.Command, do func(ctx context.Context, c *client.Client) error) error {
 	ctx, cancel := a.limited(cmd.Context())
 	defer cancel()
-	c, err := a.connect(ctx, a.progress.connection)
+	c, err := a.connect(ctx, client.Options{Notify: a.progress.connection})
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -26,8 +27,10 @@ func newWatch(a *app) *cobra.Command {
 keys, one key; without PATH all that the connection shows. Values are not in it.
 
 When the connection is lost it is made again, without end, and no event is lost
-while the server keeps the session. If it did not, or if this command was too
-slow, a line {"type":"lost",...} says so. --timeout is for the beginning only.`,
+while the server keeps the session. A server that stands still counts as lost
+after 45 s. Standard error says when the connection is lost and when it is there
+again. If the server did not keep the session, or if this command was too slow, a
+line {"type":"lost",...} says so. --timeout is for the beginning only.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completePaths(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -45,7 +48,11 @@ slow, a line {"type":"lost",...} says so. --timeout is for the beginning only.`,
 func (a *app) watch(ctx context.Context, target string) error {
 	start, cancel := a.limited(ctx)
 	defer cancel()
-	c, err := a.connect(start, a.progress.connection)
+	news := &outages{w: a.err}
+	c, err := a.connect(start, client.Options{Patience: -1, Notify: func(s client.State) {
+		a.progress.connection(s)
+		news.tell(s)
+	}})
 	if err != nil {
 		return err
 	}
@@ -55,21 +62,52 @@ func (a *app) watch(ctx context.Context, target string) error {
 		return err
 	}
 	a.progress.hide()
+	news.begin()
 	for {
-		if err = w.follow(ctx); !waits(err) {
+		if err = w.follow(ctx); !errors.Is(err, errs.Stale) {
 			return err
 		}
-		fmt.Fprintln(a.err, "meta9:", printable(err.Error()))
+		news.say(err.Error())
 		if err = w.reopen(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-// waits tells whether a watch goes on after err: the connection or the session
-// was lost.
-func waits(err error) bool {
-	return errors.Is(err, errs.Stale) || errors.Is(err, client.ErrUnavailable)
+// outages says that the connection is lost, and that it is there again, a line each.
+type outages struct {
+	mu    sync.Mutex
+	w     io.Writer
+	begun bool // before, the progress says it
+	down  bool
+}
+
+func (o *outages) begin() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.begun = true
+}
+
+// say says a text.
+func (o *outages) say(text string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	fmt.Fprintln(o.w, "meta9:", printable(text))
+}
+
+// tell says what is new in s.
+func (o *outages) tell(s client.State) {
+	o.mu.Lock()
+	begun, was := o.begun, o.down
+	o.down = !s.Up
+	o.mu.Unlock()
+	switch {
+	case !begun, was == !s.Up:
+	case s.Up:
+		o.say("connected again")
+	default:
+		o.say("connection lost, trying again: " + s.Err.Error())
+	}
 }
 
 // watcher prints the events of one file that a filter lets through.
@@ -134,7 +172,7 @@ func (w *watcher) reopen(ctx context.Context) error {
 		if err == nil {
 			break
 		}
-		if !waits(err) {
+		if !errors.Is(err, errs.Stale) {
 			return err
 		}
 	}

@@ -201,7 +201,9 @@ func TestWatchOutlivesTheDaemon(t *testing.T) {
 	if code := <-v.code; code != exitFailed {
 		t.Errorf("exit code %d after the VM is gone", code)
 	}
-	if !strings.Contains(v.errs.String(), "the session was lost") {
-		t.Errorf("standard error: %q", v.errs.String())
+	for _, want := range []string{"meta9: connection lost, trying again: ", "meta9: connected again\n", "the session was lost"} {
+		if !strings.Contains(v.errs.String(), want) {
+			t.Errorf("standard error: %q, want %q", v.errs.String(), want)
+		}
 	}
 }
