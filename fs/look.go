@@ -112,8 +112,8 @@ func (v *View) perm(m *vm.VM) vm.Perm {
 	if m == nil {
 		return vm.Perm{}
 	}
-	if v.perms.of != m {
-		v.perms.of, v.perms.perm = m, m.Perm()
+	if v.perms.id != m.ID || v.perms.rev != m.Rev {
+		v.perms.id, v.perms.rev, v.perms.perm = m.ID, m.Rev, m.Perm()
 	}
 	return v.perms.perm
 }

@@ -20,9 +20,9 @@ type View struct {
 	readers *reader                  // all that are open, the newest first
 	holds   map[uint64][]*store.Hold // held truncations by Entry.ID
 	closed  bool
-	perms   struct { // of the VM that was asked for last
-		of   *vm.VM
-		perm vm.Perm
+	perms   struct { // of the VM that was asked for last, by numbers: a row would keep its values
+		id, rev uint64
+		perm    vm.Perm
 	}
 
 	unsettled atomic.Bool
