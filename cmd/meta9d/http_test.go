@@ -39,7 +39,7 @@ func TestHTTPOnUnix(t *testing.T) {
 		}
 		return resp.StatusCode, string(b)
 	}
-	if code, body := get("/vms"); code != 200 || body != `[{"uuid":"`+vmUUID+`"}]` {
+	if code, body := get("/vms"); code != 200 || !strings.HasPrefix(body, `[{"uuid":"`+vmUUID+`","zonename":"`+vmUUID+`",`) {
 		t.Errorf("/vms: %d %s", code, body)
 	}
 	for _, probe := range []string{"/healthz", "/readyz"} {

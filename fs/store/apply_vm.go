@@ -8,12 +8,17 @@ import (
 
 var errGuestVM = errs.New(errs.NotPermitted, "VMs are the operator's to create, update and delete")
 
-// createVM makes a VM of a payload.
+// createVM makes a VM of a payload: as vmadm does, or as it is for the mirror, whose
+// VMs somebody else's vmadm has made.
 func (b *batch) createVM(in *Intent) (Result, error) {
 	if in.Guest {
 		return Result{}, errGuestVM
 	}
-	v, changes, err := payload.Create([]byte(in.Data), b.stamp, b.store.cfg.Limits)
+	create := payload.Create
+	if in.Mirror {
+		create = payload.Keep
+	}
+	v, changes, err := create([]byte(in.Data), b.stamp, b.store.cfg.Limits)
 	if err != nil {
 		return Result{}, err
 	}

@@ -94,10 +94,10 @@ const (
 	Set                     // Length, Mode, Mtime and NewName of the key, those that are given; all or nothing
 	Remove                  // the key
 	FlushHold               // apply Hold if it still holds; no change otherwise
-	CreateVM                // Data is the payload
-	UpdateVM                // Data is the patch (vm.Edit.Update)
+	CreateVM                // Data is the payload (payload.Create, or Keep for a Mirror)
+	UpdateVM                // Data is the patch (payload.Update)
 	DeleteVM                //
-	ReplaceVM               // Data is the whole VM (vm.Edit.Replace)
+	ReplaceVM               // Data is the whole VM (payload.Replace)
 	Note                    // only an event: Event's Type, Key
 
 	dropHold // Hold.Drop

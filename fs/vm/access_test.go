@@ -92,7 +92,7 @@ func TestGuestSpace(t *testing.T) {
 
 // TestAccessAllocatesNothing: it is asked for every name of every listing.
 func TestAccessAllocatesNothing(t *testing.T) {
-	v := vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../..").VM))
+	v := vmtest.Keep(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../..").VM))
 	n := testing.AllocsPerRun(100, func() {
 		if !v.GuestSees(vm.Keys, "user-script") || !v.GuestSees(vm.Internal, "foo:bar") || v.Get(vm.Keys, "user-script") == nil {
 			t.Fatal("not seen")

@@ -13,7 +13,7 @@ import (
 // TestGuestJSON: the guest's vm.json of the vector VM lacks what it does not see
 // and nothing else.
 func TestGuestJSON(t *testing.T) {
-	v := vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../..").VM))
+	v := vmtest.Keep(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../..").VM))
 	want := vmtest.Whole(v)
 	for _, hidden := range []string{
 		`"foo:shadow":"customer",`, `"x_pw":"wrong",`,
@@ -33,7 +33,7 @@ func TestJSONIsThePayload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vmtest.Diff(t, "JSON", vmtest.Whole(vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../..").VM))), string(payload.AppendJSON(nil)))
+	vmtest.Diff(t, "JSON", vmtest.Whole(vmtest.Keep(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../..").VM))), string(payload.AppendJSON(nil)))
 }
 
 // TestBinaryValues: they leave their place, are base64 beside it, and come back.
@@ -53,7 +53,7 @@ func TestBinaryValues(t *testing.T) {
 	vmtest.Diff(t, "admin's", vmtest.Whole(v), head+`{"customer_metadata":{"bin":"/wA=","b_pw":"/wA="},"internal_metadata":{"bin":"/wA=","b_pw":"/wA="}}}`)
 	vmtest.Diff(t, "guest's", string(v.AppendJSON([]byte("x"), true)), "x"+head+`{"customer_metadata":{"bin":"/wA="},"internal_metadata":{"b_pw":"/wA="}}}`)
 
-	back := vmtest.Create(t, st, vmtest.Whole(v))
+	back := vmtest.Keep(t, st, vmtest.Whole(v))
 	vmtest.Diff(t, "read again", vmtest.Whole(back), vmtest.Whole(v))
 	if got := back.Get(vm.Internal, "b_pw"); got.Value != "\xff\x00" || got.Kind != vm.Text {
 		t.Errorf("b_pw is %+v", got)

@@ -16,6 +16,7 @@ var (
 	NICs        = List{"mac"}
 	Disks       = List{"path"}
 	Filesystems = List{"target"}
+	PCIDevices  = List{"path"}
 )
 
 // IdentOf is what names an object of the list, or "".

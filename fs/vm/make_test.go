@@ -11,7 +11,7 @@ import (
 // TestRecord: a VM that went to disk and back is the same VM.
 func TestRecord(t *testing.T) {
 	st := vmtest.NewStamp()
-	for _, v := range []*vm.VM{vmtest.Create(t, st, string(vmtest.ReadMdata(t, "../..").VM)), vmtest.Small(t, st, ""), vmtest.Small(t, st, `"customer_metadata":{},"a":1.0`)} {
+	for _, v := range []*vm.VM{vmtest.Keep(t, st, string(vmtest.ReadMdata(t, "../..").VM)), vmtest.Small(t, st, ""), vmtest.Small(t, st, `"customer_metadata":{},"a":1.0`)} {
 		e := v.Edit()
 		if _, err := e.Put(vm.Internal, e.Get(vm.Internal, "bin"), "bin", "\xff", st, vm.DefaultLimits); err != nil {
 			t.Fatal(err)

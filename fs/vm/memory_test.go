@@ -27,7 +27,7 @@ func TestMemory(t *testing.T) {
 	made := make([]*vm.VM, vms)
 	before := heap()
 	for i := range made {
-		made[i] = vmtest.Create(t, st, payloads[i])
+		made[i] = vmtest.Keep(t, st, payloads[i])
 		e := made[i].Edit()
 		vmtest.Put(t, e, st, "k", "written")
 		made[i] = e.VM()

@@ -22,6 +22,7 @@ const (
 	PropNICs          = "nics"
 	PropDisks         = "disks"
 	PropFilesystems   = "filesystems"
+	PropPCIDevices    = "pci_devices"
 	PropNamespaces    = "internal_metadata_namespaces"
 
 	PropQMPSocket         = "qmp_socket"         // where its QEMU's monitor is

@@ -25,6 +25,23 @@ func (v *VM) Public() *VM {
 	return &public
 }
 
+// Named is the VM with a zonename, at the beginning as vminfod has it: its own, or its
+// uuid. It shares all else with v.
+func (v *VM) Named() *VM {
+	if v.Text(PropZonename) != "" {
+		return v
+	}
+	named := *v
+	named.Props = make(ordjson.Members, 1, len(v.Props)+1)
+	named.Props[0] = ordjson.Member{Name: PropZonename, Value: ordjson.Str(v.UUID)}
+	for _, m := range v.Props {
+		if m.Name != PropZonename {
+			named.Props = append(named.Props, m)
+		}
+	}
+	return &named
+}
+
 // Member is the member of that name of what AppendJSON shows to an admin, but for
 // BinaryMember.
 func (v *VM) Member(name string) (ordjson.Value, bool) {

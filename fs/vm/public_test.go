@@ -31,6 +31,19 @@ func TestPublicBytes(t *testing.T) {
 	}
 }
 
+func TestNamed(t *testing.T) {
+	for members, want := range map[string]string{
+		`"a":1`:                   `{"zonename":"` + vmtest.UUID + `","uuid":"` + vmtest.UUID + `","a":1}`,
+		`"zonename":null`:         `{"zonename":"` + vmtest.UUID + `","uuid":"` + vmtest.UUID + `"}`,
+		`"a":1,"zonename":"zone"`: `{"uuid":"` + vmtest.UUID + `","a":1,"zonename":"zone"}`,
+	} {
+		v := vmtest.Small(t, vmtest.NewStamp(), members)
+		before := vmtest.Whole(v)
+		vmtest.Diff(t, members, vmtest.Whole(v.Named()), want)
+		vmtest.Diff(t, members+" itself", vmtest.Whole(v), before)
+	}
+}
+
 func TestMember(t *testing.T) {
 	v := vmtest.Small(t, vmtest.NewStamp(), `"ram":1024,"customer_metadata":{"k":"v","n":7},"__meta9_binary":{"customer_metadata":{"b":"/w=="}}`)
 	for _, c := range []struct{ name, want string }{

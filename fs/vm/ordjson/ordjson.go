@@ -6,6 +6,8 @@
 package ordjson
 
 import (
+	"bytes"
+	"math"
 	"strings"
 	"unicode/utf8"
 
@@ -228,15 +230,22 @@ const (
 // MaxDepth is how deep arrays and objects may be nested in a payload.
 const MaxDepth = 64
 
-// Parse reads exactly one JSON value. Everything but its blanks is kept:
-// the order of members and the spelling of numbers. A member that appears twice,
-// text that is not UTF-8, half of a surrogate pair and a nesting deeper than
-// MaxDepth are errors (errs.Invalid), since to go on would lose something.
-func Parse(b []byte) (Value, error) {
+// Parse reads exactly one JSON value. Everything but its blanks is kept: the order
+// of members and the spelling of numbers. A member that appears twice, text that is
+// not UTF-8, half of a surrogate pair and a nesting deeper than MaxDepth are errors
+// (errs.Invalid), since to go on would lose something. A byte order mark before the
+// text is skipped (RFC 8259, 8.1).
+func Parse(b []byte) (Value, error) { return ParseMax(b, math.MaxInt) }
+
+// ParseMax is Parse for text that nobody vouches for: more values than most, members
+// and items counted, are an error (errs.NoSpace). A Value takes some 70 bytes of
+// memory, the text of one as little as two.
+func ParseMax(b []byte, most int) (Value, error) {
 	if !utf8.Valid(b) {
 		return Value{}, errs.New(errs.Invalid, "JSON: the text is not UTF-8")
 	}
-	p := parser{in: b}
+	p := parser{in: b, most: most, left: most}
+	p.at = len(b) - len(bytes.TrimPrefix(b, byteOrderMark))
 	v, err := p.value(0)
 	if err != nil {
 		return Value{}, err
@@ -245,4 +254,26 @@ func Parse(b []byte) (Value, error) {
 		return Value{}, p.wrong("the end")
 	}
 	return v, nil
+}
+
+var byteOrderMark = []byte("\ufeff")
+
+// Measure is how many values v is, itself and all that is in it, and how many bytes
+// their names and texts have together.
+func (v Value) Measure() (values, bytes int) {
+	values, bytes = v.Members.Measure()
+	for i := range v.Items {
+		n, b := v.Items[i].Measure()
+		values, bytes = values+n, bytes+b
+	}
+	return values + 1, bytes + len(v.Text)
+}
+
+// Measure is Value.Measure for the members together.
+func (o Members) Measure() (values, bytes int) {
+	for i := range o {
+		n, b := o[i].Value.Measure()
+		values, bytes = values+n, bytes+b+len(o[i].Name)
+	}
+	return values, bytes
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -105,6 +106,52 @@ func TestJSONErrors(t *testing.T) {
 	}
 }
 
+// TestParseMax: the values are counted before there is memory for them.
+func TestParseMax(t *testing.T) {
+	for text, n := range map[string]int{`1`: 1, `[]`: 1, `[1,[2]]`: 4, `{"a":{"b":[null]},"c":""}`: 5} {
+		v, err := ordjson.ParseMax([]byte(text), n)
+		if values, _ := v.Measure(); err != nil || values != n {
+			t.Errorf("%s: %d values, %v, want %d", text, values, err, n)
+		}
+		if _, err := ordjson.ParseMax([]byte(text), n-1); errs.KindOf(err) != errs.NoSpace {
+			t.Errorf("%s, of which %d values are allowed: %v", text, n-1, err)
+		}
+	}
+	zeros := []byte("[0" + strings.Repeat(",0", 5<<20) + "]")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := ordjson.ParseMax(zeros, 1000); err == nil {
+		t.Error("5,242,881 values were taken")
+	}
+	runtime.ReadMemStats(&after)
+	if spent := after.TotalAlloc - before.TotalAlloc; spent > 1<<20 {
+		t.Errorf("%d bytes were allocated for a text of too many values", spent)
+	}
+}
+
+func TestMeasure(t *testing.T) {
+	v, err := ordjson.Parse([]byte(`{"ab":["cde",{"f":12}],"":null}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if values, bytes := v.Measure(); values != 6 || bytes != 8 {
+		t.Errorf("%d values of %d bytes, want 6 of 8", values, bytes)
+	}
+}
+
+// TestByteOrderMark: one is skipped, and only at the start.
+func TestByteOrderMark(t *testing.T) {
+	v, err := ordjson.Parse([]byte("\ufeff {\"a\":1}"))
+	if err != nil || string(v.AppendJSON(nil)) != `{"a":1}` {
+		t.Errorf("%s, %v", v.AppendJSON(nil), err)
+	}
+	for _, text := range []string{"\ufeff\ufeff1", "1\ufeff", "[\ufeff]", "\ufeff"} {
+		if _, err := ordjson.Parse([]byte(text)); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+}
+
 // manyMembers is an object of n members that is not closed yet.
 func manyMembers(n int) string {
 	list := make([]string, n)
@@ -169,6 +216,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
+		in = bytes.TrimPrefix(in, []byte("\ufeff"))
 		if !json.Valid(in) {
 			t.Fatalf("took %q, which is not JSON", in)
 		}

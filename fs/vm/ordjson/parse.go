@@ -10,8 +10,10 @@ import (
 // parser reads JSON text from left to right. It copies what it keeps, so that a
 // small value does not hold the whole payload in memory.
 type parser struct {
-	in []byte // valid UTF-8
-	at int
+	in   []byte // valid UTF-8
+	at   int
+	most int // values that may be read
+	left int // of them
 }
 
 // wrong is the error for a place where something else was expected.
@@ -64,6 +66,9 @@ func (p *parser) take(c byte) bool {
 func (p *parser) value(depth int) (Value, error) {
 	if depth > MaxDepth {
 		return Value{}, errs.New(errs.Invalid, "JSON: nested deeper than %d", MaxDepth)
+	}
+	if p.left--; p.left < 0 {
+		return Value{}, errs.New(errs.NoSpace, "JSON: more than %d values", p.most)
 	}
 	switch c := p.next(); c {
 	case '{':

@@ -13,21 +13,92 @@ import (
 	"meta9/fs/vm/ordjson"
 )
 
-// Create makes a VM of a payload: one JSON object with a uuid. Unknown properties
-// are kept. The metadata's order is that of creation. The one Change is
-// vm.Created. The error is Invalid, and names the field and the rule, or
-// NameTooLong, TooLarge or NoSpace for a key.
+// Create makes a VM of a payload as vmadm does: one JSON object with a uuid. Values
+// are taken by their property's kind, what is null or "" is left out, and what a VM
+// always has is filled in: zonename, state, the addresses of NICs in both spellings,
+// their mac, interface and which is primary, the paths of disks, and empty objects
+// (docs/payload.md). Unknown properties are kept as they are. The metadata's order is
+// that of creation. The one Change is vm.Created. The error is Invalid, and names the
+// field and the rule, or NameTooLong, TooLarge or NoSpace.
 func Create(payload []byte, st vm.Stamp, lim vm.Limits) (*vm.VM, []vm.Change, error) {
-	props, sets, err := readPayload(payload)
+	props, sets, err := readPayload(payload, lim)
+	if err != nil {
+		return nil, nil, err
+	}
+	if props, err = newProps(props); err != nil {
+		return nil, nil, err
+	}
+	return vm.New(props, sets, st, lim)
+}
+
+// Keep is Create without what vmadm does: the VM is what the payload says and no
+// more, as a mirror has it, whose VMs somebody else's vmadm has made.
+func Keep(payload []byte, st vm.Stamp, lim vm.Limits) (*vm.VM, []vm.Change, error) {
+	props, sets, err := readPayload(payload, lim)
+	if err == nil {
+		props, err = keptProps(props, nil)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
 	return vm.New(props, sets, st, lim)
 }
 
-// readPayload checks a payload for Create and takes its metadata out of it.
-func readPayload(payload []byte) (ordjson.Members, []vm.Setting, error) {
-	o, err := parseObject(payload)
+// newProps is the properties of a new VM.
+func newProps(given ordjson.Members) (ordjson.Members, error) {
+	given, err := canonicalUUID(given)
+	if err != nil {
+		return nil, err
+	}
+	props := make(ordjson.Members, 0, len(given)+6) // and those of fill
+	for _, m := range given {
+		if m.Value, err = takeProp(m); err != nil {
+			return nil, err
+		}
+		_, known := table[m.Name]
+		_, space := vm.SpaceOf(m.Name)
+		if m.Value.Kind != ordjson.Null || !known || space {
+			props = append(props, m)
+		}
+	}
+	if props, err = wholeLists(props, nil, func(string) bool { return true }); err != nil {
+		return nil, err
+	}
+	if err = checkProps(props, nil); err != nil {
+		return nil, err
+	}
+	return fill(props), nil
+}
+
+// keptProps is the properties of a VM that is taken as it is, in place of others.
+func keptProps(given, was ordjson.Members) (ordjson.Members, error) {
+	for _, m := range given {
+		if err := checkProp(m, ordjson.Value{}); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkQuota(given, was); err != nil {
+		return nil, err
+	}
+	return canonicalUUID(given)
+}
+
+// canonicalUUID gives the uuid its canonical form.
+func canonicalUUID(props ordjson.Members) (ordjson.Members, error) {
+	v, _ := props.Get(vm.PropUUID)
+	if !isUUID.check(v) {
+		return nil, wrongValue(vm.PropUUID, isUUID.must, v)
+	}
+	uuid, err := vm.ParseUUID(v.Text)
+	if uuid != v.Text {
+		props = props.With(vm.PropUUID, ordjson.Str(uuid))
+	}
+	return props, err
+}
+
+// readPayload reads a payload and takes its metadata out of it.
+func readPayload(payload []byte, lim vm.Limits) (ordjson.Members, []vm.Setting, error) {
+	o, err := parseObject(payload, lim)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -39,6 +110,10 @@ func readPayload(payload []byte) (ordjson.Members, []vm.Setting, error) {
 	for _, m := range o {
 		if verb, _ := splitVerb(m.Name); verb != "" {
 			return nil, nil, errs.New(errs.Invalid, "%s: is for an update; a new VM is given its properties whole", m.Name)
+		}
+		if _, space := vm.SpaceOf(m.Name); space && unset(m.Value) {
+			props = append(props, ordjson.Member{Name: m.Name})
+			continue
 		}
 		more, meta, err := readMetadata(m)
 		switch {
@@ -52,15 +127,16 @@ func readPayload(payload []byte) (ordjson.Members, []vm.Setting, error) {
 		}
 		sets = append(sets, more...)
 	}
-	if props, err = checkProps(props); err != nil {
-		return nil, nil, err
-	}
 	return props, sets, nil
 }
 
 // parseObject reads a payload that must be an object.
-func parseObject(payload []byte) (ordjson.Members, error) {
-	v, err := ordjson.Parse(payload)
+func parseObject(payload []byte, lim vm.Limits) (ordjson.Members, error) {
+	most := maxValues + 1<<20
+	if lim.Keys > 0 {
+		most = maxValues + 4*lim.Keys // an update can set and remove keys of both spaces
+	}
+	v, err := ordjson.ParseMax(payload, most)
 	if err != nil {
 		return nil, err
 	}
@@ -135,9 +211,4 @@ func readBinary(v ordjson.Value) ([]vm.Setting, error) {
 		sets = append(sets, more...)
 	}
 	return sets, nil
-}
-
-// wrongType is the error for a field that is not what its rule asks for.
-func wrongType(field, want string) error {
-	return errs.New(errs.Invalid, "%s: must be %s", field, want)
 }

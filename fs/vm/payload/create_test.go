@@ -20,7 +20,8 @@ func TestCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	vmtest.Diff(t, "changes", changes, []vm.Change{{Type: vm.Created, Rev: 1}})
-	vmtest.Diff(t, "JSON", vmtest.Whole(v), strings.Replace(text, "E4E6A97E-CB36-4B18-95C9-8EB0D0D7787F", vmtest.UUID, 1))
+	vmtest.Diff(t, "JSON", vmtest.Whole(v), strings.Replace(strings.TrimSuffix(text, "}"), "E4E6A97E-CB36-4B18-95C9-8EB0D0D7787F", vmtest.UUID, 1)+
+		`,"zonename":"`+vmtest.UUID+`","tags":{},"routes":{}}`)
 	vmtest.Diff(t, "keys", slices.Collect(v.Entries(vm.Keys)), []*vm.Entry{
 		{ID: 117, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "b", Value: "2", Muid: "test"},
 		{ID: 118, Rev: 1, Mtime: 1000, Mode: 0o600, Name: "a", Value: "1.0", Kind: vm.Number, Muid: "test"},
@@ -46,14 +47,13 @@ func TestCreateErrors(t *testing.T) {
 		{`{` + id + `,"alias":7}`, "alias: must be a string"},
 		{`{` + id + `,"alias":"a\nb"}`, "alias: must be a string that could be"},
 		{`{` + id + `,"alias":"x","alias":"y"}`, `"alias" is given twice`},
-		{`{` + id + `,"owner_uuid":"nobody"}`, "owner_uuid: must be a UUID"},
+		{`{` + id + `,"image_uuid":"nobody"}`, "image_uuid: must be a UUID"},
 		{`{` + id + `,"hostname":{}}`, "hostname: must be a string, not {}"},
-		{`{` + id + `,"ram":"lots"}`, "ram: must be a number"},
+		{`{` + id + `,"ram":"lots"}`, `ram: must be an integer, at least 0, not "lots"`},
 		{`{` + id + `,"autoboot":"yes"}`, "autoboot: must be true or false"},
 		{`{` + id + `,"vsock_cid":2}`, "vsock_cid: must be an integer from 3"},
 		{`{` + id + `,"vsock_cid":3.5}`, "vsock_cid: "},
 		{`{` + id + `,"vsock_cid":4294967295}`, "vsock_cid: "},
-		{`{` + id + `,"vsock_cid":"7"}`, "vsock_cid: "},
 		{`{` + id + `,"9p_chardev":1}`, "9p_chardev: must be a string"},
 		{`{` + id + `,"mdata_chardev":[]}`, "mdata_chardev: must be a string"},
 		{`{` + id + `,"9p_owner":{}}`, "9p_owner: must be a user, by name or number"},
@@ -73,16 +73,17 @@ func TestCreateErrors(t *testing.T) {
 		{`{` + id + `,"nics":[{"mac":"aa:bb:cc:dd:ee:gg"}]}`, "nics.0.mac: "},
 		{`{` + id + `,"nics":[{"mac":"aa:bb:cc:dd:ee:é1"}]}`, "nics.0.mac: "},
 		{`{` + id + `,"nics":[{"mac":"aa:bb:cc:dd:ee:01"},{"mac":"AA:bb:cc:dd:ee:01"}]}`, `nics.1.mac: "aa:bb:cc:dd:ee:01" is there twice`},
-		{`{` + id + `,"nics":[{"ips":"dhcp"}]}`, "nics.0.ips: must be an array of strings"},
 		{`{` + id + `,"disks":"none"}`, "disks: must be an array of objects"},
 		{`{` + id + `,"disks":[{"path":"/a"},{"path":"/a"}]}`, `disks.1.path: "/a" is there twice`},
 		{`{` + id + `,"tags":["a"]}`, "tags: must be an object of strings, numbers and booleans"},
 		{`{` + id + `,"tags":{"a":null}}`, "tags: must be"},
-		{`{` + id + `,"routes":{"a":1}}`, "routes: must be an object of strings"},
-		{`{` + id + `,"resolvers":"8.8.8.8"}`, "resolvers: must be an array of strings"},
+		{`{` + id + `,"routes":{"10.0.0.0/8":1}}`, "routes: must be an object of strings"},
+		{`{` + id + `,"routes":{"a":"10.0.0.1"}}`, `routes: "a" must be an address or a network`},
+		{`{` + id + `,"routes":{"10.0.0.0/8":"nics[x]"}}`, `routes.10.0.0.0/8: must be an IP address, nics[N] or macs[MAC], not "nics[x]"`},
+		{`{` + id + `,"resolvers":8}`, "resolvers: must be an array of strings, numbers and booleans, or text with commas, not 8"},
+		{`{` + id + `,"resolvers":[8]}`, "resolvers: must be an array of strings"},
 		{`{` + id + `,"internal_metadata_namespaces":[1]}`, "internal_metadata_namespaces: must be"},
 		{`{` + id + `,"customer_metadata":[]}`, "customer_metadata: must be an object of keys"},
-		{`{` + id + `,"customer_metadata":null}`, "customer_metadata: must be an object of keys"},
 		{`{` + id + `,"customer_metadata":{"k":{}}}`, "customer_metadata.k: must be a string, a number or a boolean"},
 		{`{` + id + `,"internal_metadata":{"k":null}}`, "internal_metadata.k: must be a string"},
 		{`{` + id + `,"internal_metadata":{" k":""}}`, `internal_metadata: key " k": no blank`},
@@ -106,18 +107,77 @@ func TestCreateErrors(t *testing.T) {
 	vmtest.WantError(t, err, errs.NameTooLong, "customer_metadata: a key is at most 255")
 }
 
-// TestCreateTakes: what looks odd but is right.
-func TestCreateTakes(t *testing.T) {
+// filled is what every VM has that was made of a payload without it.
+const filled = `"zonename":"` + vmtest.UUID + `","state":"stopped","customer_metadata":{},"internal_metadata":{},"tags":{},"routes":{}`
+
+// made is the JSON of the VM that Create makes of some members besides uuid and what
+// would be filled in; the error is its own.
+func made(members string) (string, error) {
+	v, _, err := payload.Create([]byte(`{"uuid":"`+vmtest.UUID+`",`+filled+`,`+members+`}`), vmtest.NewStamp(), vm.DefaultLimits)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(vmtest.Whole(v), `{"uuid":"`+vmtest.UUID+`",`+filled+`,`), "}"), nil
+}
+
+// TestCreateKeeps: what looks odd but is right stays as it is written.
+func TestCreateKeeps(t *testing.T) {
 	for _, members := range []string{
-		`"alias":""`, `"zoneid":null`, `"ram":"1024"`, `"vsock_cid":3`, `"nics":[{"mac":"2:8:20:A:b:c","primary":1}]`,
-		`"nics":[{},{}]`, `"tags":{}`, `"set_top_box":1`, `"add_tags":["a"]`, `"remove_x":{}`, `"customer_metadata":{}`,
-		`"filesystems":[{"source":"/a","target":"/b","options":["ro"]}]`, `"alias":"a/b%"`,
+		`"x":null,"y":"","z":{"a":[1.50]}`, `"zoneid":null`, `"vsock_cid":3`, `"set_top_box":1`, `"add_tags":["a"]`, `"remove_x":{}`,
+		`"filesystems":[{"source":"/a","target":"/b","options":["ro"],"more":""}]`, `"alias":"a/b%"`, `"zfs_snapshot_limit":"none"`,
 		`"9p_owner":"qemu-web0"`, `"9p_owner":107`, `"9p_uid":1000,"9p_gid":0,"9p_mode":"0640"`, `"9p_mode":"444"`, `"9p_uid":4294967294`,
+		`"owner_uuid":"nobody"`, `"cpu_cap":0`, `"vnc_port":-1`, `"blocked":[25]`,
 	} {
-		v := vmtest.Small(t, vmtest.NewStamp(), members)
-		if want := `{"uuid":"` + vmtest.UUID + `",` + members + `}`; vmtest.Whole(v) != want {
-			t.Errorf("%s became %s", want, vmtest.Whole(v))
+		got, err := made(members)
+		if err != nil {
+			t.Errorf("%s: %v", members, err)
+			continue
 		}
+		vmtest.Diff(t, "what became of it", got, members)
+	}
+}
+
+// TestCreateTakes: values as vmadm takes them.
+func TestCreateTakes(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{`"ram":"1024","vcpus":" 2 ","quota":40,"tmpfs":"0"`, `"ram":1024,"vcpus":2,"quota":40,"tmpfs":0`},
+		{`"ram":1024.0,"max_swap":2e3`, `"ram":1024,"max_swap":2000`},
+		{`"autoboot":"false","docker":"1","do_not_inventory":0,"nowait":"true","firewall_enabled":true`, `"autoboot":false,"docker":true,"do_not_inventory":false,"nowait":true,"firewall_enabled":true`},
+		{`"resolvers":"192.0.2.53, 198.51.100.53,","fs_allowed":"ufs"`, `"resolvers":["192.0.2.53","198.51.100.53"],"fs_allowed":["ufs"]`},
+		{`"alias":"","quota":null,"autoboot":"","ram":1,"resolvers":"","disks":null,"image_uuid":"","9p_mode":"","9p_chardev":null`, `"ram":1`},
+		{`"vsock_cid":"7","9p_uid":"1000","vsock_unprivileged":"true"`, `"vsock_cid":7,"9p_uid":1000,"vsock_unprivileged":true`},
+		{`"disks":[{"boot":"true","size":"10240","path":"/d","media":""}]`, `"disks":[{"boot":true,"size":10240,"path":"/d"}]`},
+		{`"filesystems":[{"target":"/t","options":"ro,nodevices"}]`, `"filesystems":[{"target":"/t","options":["ro","nodevices"]}]`},
+	} {
+		got, err := made(c.in)
+		if err != nil {
+			t.Errorf("%s: %v", c.in, err)
+			continue
+		}
+		vmtest.Diff(t, c.in, got, c.want)
+	}
+}
+
+// TestCreateFills: what a payload lacks.
+func TestCreateFills(t *testing.T) {
+	v, _, err := payload.Create([]byte(`{"uuid":"`+strings.ToUpper(vmtest.UUID)+`","customer_metadata":null}`), vmtest.NewStamp(), vm.DefaultLimits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vmtest.Diff(t, "nothing given", vmtest.Whole(v),
+		`{"uuid":"`+vmtest.UUID+`","customer_metadata":{},"zonename":"`+vmtest.UUID+`","state":"stopped","internal_metadata":{},"tags":{},"routes":{}}`)
+	for _, c := range []struct{ in, want string }{
+		{`"disks":[{},{"path":"/dev/zvol/rdsk/zones/` + vmtest.UUID + `-disk0"},{"zpool":"data"}]`, `"disks":[` +
+			`{"path":"/dev/zvol/rdsk/zones/` + vmtest.UUID + `-disk1"},{"path":"/dev/zvol/rdsk/zones/` + vmtest.UUID + `-disk0"},` +
+			`{"zpool":"data","path":"/dev/zvol/rdsk/data/` + vmtest.UUID + `-disk2"}]`},
+		{`"brand":"bhyve","zpool":"p","disks":[{"boot":true}]`, `"brand":"bhyve","zpool":"p","disks":[{"boot":true,"path":"/dev/zvol/rdsk/p/` + vmtest.UUID + `/disk0"}]`},
+	} {
+		got, err := made(c.in)
+		if err != nil {
+			t.Errorf("%s: %v", c.in, err)
+			continue
+		}
+		vmtest.Diff(t, c.in, got, c.want)
 	}
 }
 

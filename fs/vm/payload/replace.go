@@ -5,17 +5,20 @@ import (
 	"meta9/fs/vm"
 )
 
-// Replace makes the VM what a payload for Create says, as a mirror does: what the
-// payload lacks goes. The keys that stay keep their ID, mode and place; a value
-// that is there already is no change. It does all or nothing; the errors are
-// those of Create.
+// Replace makes the VM what a payload for Keep says, as a mirror does: what the
+// payload lacks goes. The keys that stay keep their ID, mode and place; a value that
+// is there already is no change. It does all or nothing; the errors are those of
+// Create.
 func Replace(e *vm.Edit, payload []byte, st vm.Stamp, lim vm.Limits) error {
-	props, sets, err := readPayload(payload)
+	props, sets, err := readPayload(payload, lim)
+	if err == nil {
+		props, err = keptProps(props, e.Now().Props)
+	}
 	if err != nil {
 		return err
 	}
-	if uuid := props.Text(vm.PropUUID); uuid != e.VM().UUID {
-		return errs.New(errs.Invalid, "uuid: cannot change, it is %s", e.VM().UUID)
+	if uuid := props.Text(vm.PropUUID); uuid != e.Now().UUID {
+		return errs.New(errs.Invalid, "uuid: cannot change, it is %s", e.Now().UUID)
 	}
 	return e.Replace(props, sets, st, lim)
 }

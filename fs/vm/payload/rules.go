@@ -1,7 +1,7 @@
 package payload
 
 import (
-	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,6 +14,14 @@ import (
 type rule struct {
 	must  string
 	check func(ordjson.Value) bool
+}
+
+// unless is what must be where the value is not that, or "".
+func (r rule) unless(v ordjson.Value) string {
+	if r.check(v) {
+		return ""
+	}
+	return r.must
 }
 
 // The rules of single values.
@@ -31,10 +39,11 @@ var (
 	isID      = rule{"an integer from 0 to 4294967294", func(v ordjson.Value) bool { _, ok := vm.ParseID(v.Text); return v.Kind == ordjson.Number && ok }}
 	isMode    = rule{`permission bits in octal as a string, such as "0640"`, func(v ordjson.Value) bool { _, ok := vm.ParseMode(v.Text); return v.Kind == ordjson.String && ok }}
 	isOwner   = rule{"a user, by name or number", userShape}
-	isTexts   = rule{"an array of strings", func(v ordjson.Value) bool { return all(v, ordjson.Array, isText) }}
-	isRoutes  = rule{"an object of strings", func(v ordjson.Value) bool { return all(v, ordjson.Object, isText) }}
-	isTags    = rule{"an object of strings, numbers and booleans", func(v ordjson.Value) bool { return all(v, ordjson.Object, isScalar) }}
-	isObjects = rule{"an array of objects", func(v ordjson.Value) bool { return all(v, ordjson.Array, isObject) }}
+	isScalars = rule{"an array of strings, numbers and booleans, or text with commas", func(v ordjson.Value) bool { return every(v, ordjson.Array, isScalar) }}
+	isTexts   = rule{"an array of strings", func(v ordjson.Value) bool { return every(v, ordjson.Array, isText) }}
+	isRoutes  = rule{"an object of strings", func(v ordjson.Value) bool { return every(v, ordjson.Object, isText) }}
+	isTags    = rule{"an object of strings, numbers and booleans", func(v ordjson.Value) bool { return every(v, ordjson.Object, isScalar) }}
+	isObjects = rule{"an array of objects", func(v ordjson.Value) bool { return every(v, ordjson.Array, isObject) }}
 	isScalar  = rule{"a string, a number or a boolean", func(v ordjson.Value) bool { _, ok := v.Scalar(); return ok }}
 	isAlias   = rule{"a string that could be a key's name, or empty", func(v ordjson.Value) bool {
 		return v.Kind == ordjson.String && (v.Text == "" || vm.NewKey(v.Text) == nil)
@@ -44,7 +53,7 @@ var (
 // rules are those of the properties that something here, or a bridge, reads. Any
 // other property may have any value.
 var rules = map[string]rule{
-	vm.PropUUID: isUUID, "owner_uuid": isUUID, "image_uuid": isUUID, "server_uuid": isUUID,
+	vm.PropUUID: isUUID, "owner_uuid": isText, "image_uuid": isUUID, "server_uuid": isUUID,
 	vm.PropAlias: isAlias, vm.PropUnlinkedAlias: isAlias, vm.PropHostname: isText, vm.PropDNSDomain: isText, "datacenter_name": isText,
 	"brand": isText, vm.PropState: isText, vm.PropQMPSocket: isText, "zone_state": isText, vm.PropZonename: isText, "zonepath": isText,
 	"create_timestamp": isText, "last_modified": isText,
@@ -53,7 +62,7 @@ var rules = map[string]rule{
 	"autoboot": isBool, "firewall_enabled": isBool, "maintain_resolvers": isBool, "do_not_inventory": isBool,
 	"ram": isNumber, "vcpus": isNumber, "quota": isNumber, "max_physical_memory": isNumber,
 	"cpu_cap": isNumber, "cpu_shares": isNumber, "tmpfs": isNumber, "init_restarts": isNumber,
-	vm.PropNICs: isObjects, vm.PropDisks: isObjects, vm.PropFilesystems: isObjects,
+	vm.PropNICs: isObjects, vm.PropDisks: isObjects, vm.PropFilesystems: isObjects, vm.PropPCIDevices: isObjects,
 	vm.PropTags: isTags, vm.PropRoutes: isRoutes,
 	vm.PropResolvers: isTexts, vm.PropNamespaces: isTexts,
 }
@@ -61,39 +70,47 @@ var rules = map[string]rule{
 // list is a property that is an array of objects, and the rules of their members.
 type list struct {
 	vm.List
+	prop  string // the list's name
 	rules map[string]rule
 }
 
 var lists = map[string]list{
-	vm.PropNICs: {vm.NICs, map[string]rule{
+	vm.PropNICs: {vm.NICs, vm.PropNICs, map[string]rule{
 		"mac": isMAC, "interface": isText, "ip": isText, "netmask": isText, "gateway": isText,
 		"nic_tag": isText, "ips": isTexts, "gateways": isTexts, "mtu": isNumber,
 	}},
-	vm.PropDisks:       {vm.Disks, map[string]rule{"path": isText, "boot": isBool, "size": isNumber, "media": isText}},
-	vm.PropFilesystems: {vm.Filesystems, map[string]rule{"target": isText, "source": isText, "type": isText}},
+	vm.PropDisks:       {vm.Disks, vm.PropDisks, map[string]rule{"path": isText, "boot": isBool, "size": isNumber, "media": isText}},
+	vm.PropPCIDevices:  {vm.PCIDevices, vm.PropPCIDevices, map[string]rule{"path": isText}},
+	vm.PropFilesystems: {vm.Filesystems, vm.PropFilesystems, map[string]rule{"target": isText, "source": isText, "type": isText}},
 }
 
-// checkProps checks every property and gives the uuid its canonical form. A
-// property of value null is as good as not there.
-func checkProps(props ordjson.Members) (ordjson.Members, error) {
+// checkProps checks the properties that are not as they were, and the quota of them
+// all. What an older VM has is left alone, so that a rule that is new does not keep
+// it from being changed.
+func checkProps(props, was ordjson.Members) error {
+	at := was.Positions()
 	for _, m := range props {
-		if err := checkProp(m); err != nil {
-			return nil, err
+		var old ordjson.Value
+		if i, there := at[m.Name]; there {
+			if old = was[i].Value; old.Equal(m.Value) {
+				continue
+			}
+		}
+		if err := checkProp(m, old); err != nil {
+			return err
+		}
+		if m.Name == vm.PropRoutes {
+			if err := checkRoutes(m.Value, old); err != nil {
+				return err
+			}
 		}
 	}
-	given := props.Text(vm.PropUUID)
-	uuid, err := vm.ParseUUID(given)
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "uuid: %s", errs.Detail(err))
-	}
-	if uuid != given {
-		props = props.With(vm.PropUUID, ordjson.Str(uuid))
-	}
-	return props, nil
+	return checkQuota(props, was)
 }
 
-// checkProp checks one property, and the objects in it if it is a list.
-func checkProp(m ordjson.Member) error {
+// checkProp checks one property, and the objects in it if it is a list; those that
+// were there before are right.
+func checkProp(m ordjson.Member, was ordjson.Value) error {
 	if err := checkMember(rules, "", m); err != nil {
 		return err
 	}
@@ -103,17 +120,21 @@ func checkProp(m ordjson.Member) error {
 	}
 	seen := make(map[string]bool, len(m.Value.Items))
 	for i, item := range m.Value.Items {
+		id := l.IdentOf(item.Members)
+		twice := id != "" && seen[id]
+		seen[id] = true
+		if slices.ContainsFunc(was.Items, item.Equal) {
+			continue
+		}
 		field := m.Name + "." + strconv.Itoa(i) + "."
 		for _, inner := range item.Members {
 			if err := checkMember(l.rules, field, inner); err != nil {
 				return err
 			}
 		}
-		id := l.IdentOf(item.Members)
-		if id != "" && seen[id] {
+		if twice {
 			return errs.New(errs.Invalid, "%s%s: %q is there twice", field, l.Ident, vm.Clip(id))
 		}
-		seen[id] = true
 	}
 	return nil
 }
@@ -125,11 +146,11 @@ func checkMember(rules map[string]rule, prefix string, m ordjson.Member) error {
 	if !ok || m.Value.Kind == ordjson.Null || r.check(m.Value) {
 		return nil
 	}
-	return wrongType(prefix+m.Name, fmt.Sprintf("%s, not %s", r.must, vm.Clip(string(m.Value.AppendJSON(nil)))))
+	return wrongValue(prefix+m.Name, r.must, m.Value)
 }
 
-// all says whether every element of an array or object obeys the rule.
-func all(v ordjson.Value, kind ordjson.Kind, r rule) bool {
+// every says whether every element of an array or object obeys the rule.
+func every(v ordjson.Value, kind ordjson.Kind, r rule) bool {
 	for _, item := range v.Items {
 		if !r.check(item) {
 			return false

@@ -2,6 +2,7 @@ package payload
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"meta9/fs/errs"
@@ -37,18 +38,22 @@ func takesVerb(verb, prop string) bool {
 
 // Update applies a payload in the shape of vmadm update's:
 //
-//   - a plain member replaces the property, null removes it; the uuid cannot change;
+//   - a plain member replaces the property, null or "" removes it; the uuid cannot
+//     change;
 //   - set_X and remove_X (a list of names) change members of the object X, which
 //     is customer_metadata, internal_metadata, tags or routes;
 //   - add_X, update_X (lists of objects) and remove_X (a list of names) change
-//     elements of the list X: nics by mac, disks by path, filesystems by target;
+//     elements of the list X: nics by mac, disks and pci_devices by path, filesystems
+//     by target;
 //   - customer_metadata and internal_metadata set the keys that they name and
 //     leave the others, as does BinaryMember.
 //
-// A value that is there already is no change. It does all or nothing; the errors
-// are those of Create.
+// Values are taken, and NICs and disks completed, as Create does: who changes an
+// address in one spelling changes both, and who makes a NIC primary ends the old
+// one's being so. What the payload does not name stays as it is. A value that is there
+// already is no change. It does all or nothing; the errors are those of Create.
 func Update(e *vm.Edit, patch []byte, st vm.Stamp, lim vm.Limits) error {
-	d, err := readUpdate(patch, e.VM())
+	d, err := readUpdate(patch, e.Now(), lim)
 	if err != nil {
 		return err
 	}
@@ -58,9 +63,9 @@ func Update(e *vm.Edit, patch []byte, st vm.Stamp, lim vm.Limits) error {
 // draft is what an update makes of a VM.
 type draft vm.Draft
 
-// readUpdate reads an update of v and checks all but the limits.
-func readUpdate(patch []byte, v *vm.VM) (draft, error) {
-	o, err := parseObject(patch)
+// readUpdate reads an update of v and checks all but the limits of its metadata.
+func readUpdate(patch []byte, v *vm.VM, lim vm.Limits) (draft, error) {
+	o, err := parseObject(patch, lim)
 	if err != nil {
 		return draft{}, err
 	}
@@ -70,7 +75,16 @@ func readUpdate(patch []byte, v *vm.VM) (draft, error) {
 			return draft{}, err
 		}
 	}
-	if d.Props, err = checkProps(d.Props); err != nil {
+	named := func(prop string) bool {
+		return slices.ContainsFunc(o, func(m ordjson.Member) bool { _, p := splitVerb(m.Name); return p == prop })
+	}
+	if d.Props, err = wholeLists(d.Props, v.Props, named); err != nil {
+		return draft{}, err
+	}
+	if err = checkProps(d.Props, v.Props); err != nil {
+		return draft{}, err
+	}
+	if d.Props, err = canonicalUUID(d.Props); err != nil {
 		return draft{}, err
 	}
 	if uuid := d.Props.Text(vm.PropUUID); uuid != v.UUID {
@@ -98,9 +112,16 @@ func (d *draft) takeAll(verb string, o ordjson.Members) error {
 			return err
 		}
 		d.Sets = append(d.Sets, sets...)
-		if !meta {
-			plain = append(plain, m)
+		if meta {
+			continue
 		}
+		if m.Value, err = takeProp(m); err != nil {
+			return err
+		}
+		if m.Value.Kind == ordjson.Null {
+			m.Value = restore(m.Name, d.Props)
+		}
+		plain = append(plain, m)
 	}
 	d.Props = merge(d.Props, plain)
 	return nil
@@ -112,13 +133,13 @@ func (d *draft) take(verb, prop string, m ordjson.Member) error {
 		return d.metadata(verb, s, m)
 	}
 	old, _ := d.Props.Get(prop)
-	if err := checkProp(ordjson.Member{Name: prop, Value: old}); err != nil {
+	if err := checkMember(rules, "", ordjson.Member{Name: prop, Value: old}); err != nil {
 		return err
 	}
 	next, err := ordjson.Value{}, error(nil)
 	if l, ok := lists[prop]; ok {
 		next.Kind = ordjson.Array
-		next.Items, err = l.edit(verb, old.Items, m)
+		next.Items, err = l.change(verb, old.Items, m)
 	} else {
 		next.Kind = ordjson.Object
 		next.Members, err = editObject(old.Members, verb, m)
@@ -148,10 +169,14 @@ func (d *draft) metadata(verb string, s vm.Space, m ordjson.Member) error {
 
 // readNames reads a list of names.
 func readNames(m ordjson.Member) ([]string, error) {
-	if !isTexts.check(m.Value) {
+	v := m.Value
+	if v.Kind == ordjson.String {
+		v = splitList(v.Text)
+	}
+	if !isTexts.check(v) {
 		return nil, wrongType(m.Name, isTexts.must)
 	}
-	return m.Value.Texts(), nil
+	return v.Texts(), nil
 }
 
 // editObject is the object after set_X or remove_X. Like all that follows it copies;
@@ -171,38 +196,63 @@ func editObject(o ordjson.Members, verb string, m ordjson.Member) (ordjson.Membe
 	return merge(o, gone), err
 }
 
-// edit is the items of the list after add_X, update_X or remove_X.
-func (l list) edit(verb string, items []ordjson.Value, m ordjson.Member) ([]ordjson.Value, error) {
-	items = slices.Clone(items)
-	at := l.Positions(items)
+// change is the items of the list after add_X, update_X or remove_X, which m is.
+func (l list) change(verb string, items []ordjson.Value, m ordjson.Member) ([]ordjson.Value, error) {
 	if verb == "remove_" {
-		return l.remove(items, at, m)
+		return l.remove(slices.Clone(items), m)
 	}
-	if !isObjects.check(m.Value) {
+	v, err := takeObjects(m)
+	if err != nil {
+		return nil, err
+	}
+	if v.Kind == ordjson.Null {
 		return nil, wrongType(m.Name, isObjects.must)
 	}
-	for _, item := range m.Value.Items {
-		id := l.IdentOf(item.Members)
+	if l.List == vm.NICs && len(v.Items) > 1 {
+		if _, err := primary(v.Items, nil); err != nil {
+			return nil, err
+		}
+	}
+	return l.edit(verb, slices.Clone(items), m.Name, v.Items)
+}
+
+// edit puts objects into the list, which is the caller's own: new ones for the verbs
+// "" and add_, into those that have their names for update_. field is their member of
+// the payload. An object that is new may lack its name where vmadm gives it one.
+func (l list) edit(verb string, items []ordjson.Value, field string, objects []ordjson.Value) ([]ordjson.Value, error) {
+	at := l.Positions(items)
+	for n, o := range objects {
+		id := l.IdentOf(o.Members)
 		i, there := at[id]
 		switch {
-		case id == "":
-			return nil, errs.New(errs.Invalid, "%s: %s: missing", m.Name, l.Ident)
+		case id == "" && (verb == "update_" || verb == "add_" && l.List != vm.NICs && l.List != vm.Disks):
+			return nil, errs.New(errs.Invalid, "%s: %s: missing", field, l.Ident)
 		case verb == "add_" && there:
-			return nil, errs.New(errs.Invalid, "%s: %s %q is there already", m.Name, l.Ident, vm.Clip(id))
-		case verb == "add_":
-			at[id] = len(items)
-			items = append(items, item)
-		case !there:
-			return nil, errs.New(errs.Invalid, "%s: no %s %q", m.Name, l.Ident, vm.Clip(id))
-		default:
-			items[i].Members = merge(items[i].Members, item.Members)
+			return nil, errs.New(errs.Invalid, "%s: %s %q is there already", field, l.Ident, vm.Clip(id))
+		case verb == "update_" && !there:
+			return nil, errs.New(errs.Invalid, "%s: no %s %q", field, l.Ident, vm.Clip(id))
+		case verb != "update_":
+			i = len(items)
+			items = append(items, ordjson.Value{Kind: ordjson.Object})
+			if id != "" {
+				at[id] = i
+			}
 		}
+		next := merge(items[i].Members, o.Members)
+		if l.List == vm.NICs {
+			var err error
+			if next, err = spell(field+"."+strconv.Itoa(n)+".", next, o.Members, items[i].Members); err != nil {
+				return nil, err
+			}
+		}
+		items[i].Members = next
 	}
 	return items, nil
 }
 
-// remove takes the named ones out of items, whose positions are at.
-func (l list) remove(items []ordjson.Value, at map[string]int, m ordjson.Member) ([]ordjson.Value, error) {
+// remove takes the named ones out of items, which are the caller's own.
+func (l list) remove(items []ordjson.Value, m ordjson.Member) ([]ordjson.Value, error) {
+	at := l.Positions(items)
 	names, err := readNames(m)
 	gone := make(map[string]bool, len(names))
 	for _, name := range names {

@@ -11,9 +11,14 @@ import (
 	"meta9/fs/vm/vmtest"
 )
 
-const updated = `"alias":"web0","ram":1024,"nics":[{"mac":"aa:bb:cc:dd:ee:01","ip":"10.0.0.1"},{"mac":"aa:bb:cc:dd:ee:02","ip":"10.0.0.2"}],` +
-	`"disks":[{"path":"/d0","size":1}],"filesystems":[{"target":"/t","source":"/s"}],"tags":{"a":"1","b.c":2},"routes":{"r":"10.0.0.9"},` +
+const updated = `"alias":"web0","ram":1024,"nics":[` + nic0 + `,` + nic1 + `],` +
+	`"disks":[{"path":"/d0","size":1}],"filesystems":[{"target":"/t","source":"/s"}],"tags":{"a":"1","b.c":2},"routes":{"10.0.0.0/8":"10.0.0.9"},` +
 	`"customer_metadata":{"k":"v","n":7},"internal_metadata":{"i":"w"}`
+
+const (
+	nic0 = `{"mac":"aa:bb:cc:dd:ee:01","interface":"net0","ips":["dhcp"],"ip":"dhcp","primary":true}`
+	nic1 = `{"mac":"aa:bb:cc:dd:ee:02","interface":"net1","ips":["10.0.0.2/24"],"ip":"10.0.0.2","netmask":"255.255.255.0"}`
+)
 
 // TestUpdate: each row is one update of the VM above and what it replaces in the
 // VM's JSON.
@@ -46,17 +51,18 @@ func TestUpdate(t *testing.T) {
 		{`{"set_tags":{"a":null}}`, `"a":"1",`, ``, []vm.Change{changed}},
 		{`{"remove_tags":["b.c","none"]}`, `,"b.c":2`, ``, []vm.Change{changed}},
 		{`{"tags":{}}`, `"tags":{"a":"1","b.c":2}`, `"tags":{}`, []vm.Change{changed}},
-		{`{"remove_routes":["r"],"set_routes":{"s":"nics[0]"}}`, `{"r":"10.0.0.9"}`, `{"s":"nics[0]"}`, []vm.Change{changed}},
+		{`{"remove_routes":["10.0.0.0/8"],"set_routes":{"10.1.0.0/16":"nics[0]"}}`, `{"10.0.0.0/8":"10.0.0.9"}`, `{"10.1.0.0/16":"nics[0]"}`, []vm.Change{changed}},
+		{`{"routes":null}`, `{"10.0.0.0/8":"10.0.0.9"}`, `{}`, []vm.Change{changed}},
 
-		{`{"add_nics":[{"mac":"aa:bb:cc:dd:ee:03"}]}`, `"10.0.0.2"}`, `"10.0.0.2"},{"mac":"aa:bb:cc:dd:ee:03"}`, []vm.Change{changed}},
-		{`{"update_nics":[{"mac":"AA:bb:cc:dd:ee:02","ip":"10.0.0.3"}]}`, `"aa:bb:cc:dd:ee:02","ip":"10.0.0.2"`, `"AA:bb:cc:dd:ee:02","ip":"10.0.0.3"`, []vm.Change{changed}},
-		{`{"update_nics":[{"mac":"aa:bb:cc:dd:ee:02","ip":null,"mtu":1400}]}`, `"ip":"10.0.0.2"`, `"mtu":1400`, []vm.Change{changed}},
-		{`{"remove_nics":["AA:BB:CC:DD:EE:01"]}`, `{"mac":"aa:bb:cc:dd:ee:01","ip":"10.0.0.1"},`, ``, []vm.Change{changed}},
-		{
-			`{"add_nics":[{"mac":"aa:bb:cc:dd:ee:01"}],"remove_nics":["aa:bb:cc:dd:ee:01","aa:bb:cc:dd:ee:02"]}`,
-			`[{"mac":"aa:bb:cc:dd:ee:01","ip":"10.0.0.1"},{"mac":"aa:bb:cc:dd:ee:02","ip":"10.0.0.2"}]`, `[{"mac":"aa:bb:cc:dd:ee:01"}]`,
-			[]vm.Change{changed},
-		},
+		{`{"add_nics":[{"mac":"aa:bb:cc:dd:ee:03"}]}`, `"255.255.255.0"}`, `"255.255.255.0"},{"mac":"aa:bb:cc:dd:ee:03","ips":[],"interface":"net2"}`, []vm.Change{changed}},
+		{`{"update_nics":[{"mac":"AA:bb:cc:dd:ee:02","mtu":"1400"}]}`, nic1, strings.Replace(strings.TrimSuffix(nic1, "}"), "aa:bb", "AA:bb", 1) + `,"mtu":1400}`, []vm.Change{changed}},
+		{`{"remove_nics":["AA:BB:CC:DD:EE:02"]}`, `,` + nic1, ``, []vm.Change{changed}},
+		{`{"remove_nics":"aa:bb:cc:dd:ee:01,aa:bb:cc:dd:ee:02"}`, nic0 + `,` + nic1, ``, []vm.Change{changed}},
+		{`{"nics":[` + nic1 + `]}`, nic0 + `,` + nic1, strings.TrimSuffix(nic1, "}") + `,"primary":true}`, []vm.Change{changed}},
+		{`{"ram":"2048","resolvers":"a,b"}`, `1024`, `2048`, []vm.Change{changed}},
+		{`{"alias":""}`, `"alias":"web0",`, ``, []vm.Change{changed}},
+		{`{"add_disks":[{"size":"2"}]}`, `"size":1}`, `"size":1},{"size":2,"path":"/dev/zvol/rdsk/zones/` + vmtest.UUID + `-disk0"}`, []vm.Change{changed}},
+		{`{"add_pci_devices":[{"path":"/p"}]}`, `"internal_metadata":{"i":"w"}`, `"internal_metadata":{"i":"w"},"pci_devices":[{"path":"/p"}]`, []vm.Change{changed}},
 		{`{"update_disks":[{"path":"/d0","size":2}]}`, `"size":1`, `"size":2`, []vm.Change{changed}},
 		{`{"remove_filesystems":["/t"]}`, `{"target":"/t","source":"/s"}`, ``, []vm.Change{changed}},
 
@@ -67,6 +73,7 @@ func TestUpdate(t *testing.T) {
 		{`{` + updated + `}`, ``, ``, nil},
 		{`{"customer_metadata":{},"set_tags":{"a":"1"},"remove_tags":["q"],"remove_customer_metadata":["q"]}`, ``, ``, nil},
 		{`{"update_nics":[{"mac":"aa:bb:cc:dd:ee:02"}],"add_nics":[]}`, ``, ``, nil},
+		{`{"update_nics":[{"mac":"aa:bb:cc:dd:ee:02","ip":"10.0.0.2","ips":["10.0.0.2/24"],"primary":"false"}],"ram":"1024"}`, ``, ``, nil},
 	} {
 		st := vmtest.NewStamp()
 		v := vmtest.Small(t, st, updated)
@@ -79,6 +86,9 @@ func TestUpdate(t *testing.T) {
 		want := strings.Replace(before, c.from, c.to, 1)
 		if strings.Contains(c.patch, "_binary") {
 			want = strings.TrimSuffix(want, "}") + `,"__meta9_binary":{"customer_metadata":{"k":"/w=="}}}`
+		}
+		if strings.Contains(c.patch, "resolvers") {
+			want = strings.TrimSuffix(want, "}") + `,"resolvers":["a","b"]}`
 		}
 		if strings.Contains(c.patch, `"ram":1}`) {
 			want = strings.Replace(want, `"k":"v","n":7`, `"k":"z"`, 1)
@@ -102,11 +112,11 @@ func TestUpdate(t *testing.T) {
 // TestUpdateOfNothing: lists and objects that are not there are as good as empty.
 func TestUpdateOfNothing(t *testing.T) {
 	for patch, want := range map[string]string{
-		`{"remove_tags":["a"],"add_nics":[],"set_routes":{}}`:               ``,
-		`{"set_tags":{"a":null}}`:                                           ``,
-		`{"set_tags":{"a":"1"},"add_disks":[{"path":"/d"}]}`:                `,"tags":{"a":"1"},"disks":[{"path":"/d"}]`,
-		`{"routes":{"a":"b"},"set_routes":{"c":"d"},"remove_routes":["a"]}`: `,"routes":{"c":"d"}`,
-		`{"remove_customer_metadata":["k"],"customer_metadata":{}}`:         ``,
+		`{"remove_tags":["a"],"add_nics":[],"set_routes":{}}`: ``,
+		`{"set_tags":{"a":null}}`:                             ``,
+		`{"set_tags":{"a":"1"},"add_disks":[{"path":"/d"}]}`:  `,"tags":{"a":"1"},"disks":[{"path":"/d"}]`,
+		`{"routes":{"fd00::1":"fd00::2"},"set_routes":{"10.0.0.1":"macs[2:8:20:a:b:c]"},"remove_routes":["fd00::1"]}`: `,"routes":{"10.0.0.1":"macs[2:8:20:a:b:c]"}`,
+		`{"remove_customer_metadata":["k"],"customer_metadata":{}}`:                                                   ``,
 	} {
 		st := vmtest.NewStamp()
 		v := vmtest.Small(t, st, "")
@@ -130,19 +140,20 @@ func TestUpdateErrors(t *testing.T) {
 		{`[]`, errs.Invalid, "JSON object"},
 		{`{"alias":"x","uuid":"01b2c898-945f-11e1-a523-af1afbe22822"}`, errs.Invalid, "uuid: cannot change, it is " + vmtest.UUID},
 		{`{"alias":"x","uuid":null}`, errs.Invalid, "uuid: "},
-		{`{"alias":"x","ram":"lots"}`, errs.Invalid, "ram: must be a number"},
+		{`{"alias":"x","ram":"lots"}`, errs.Invalid, "ram: must be an integer"},
 		{`{"alias":"x","customer_metadata":null}`, errs.Invalid, "customer_metadata: must be an object"},
 		{`{"alias":"x","set_customer_metadata":{"k":"z","q":[]}}`, errs.Invalid, "set_customer_metadata.q: must be a string"},
 		{`{"alias":"x","set_customer_metadata":{"k":"z"," ":""}}`, errs.Invalid, "set_customer_metadata: key \" \""},
-		{`{"alias":"x","remove_customer_metadata":"k"}`, errs.Invalid, "remove_customer_metadata: must be an array of strings"},
+		{`{"alias":"x","remove_customer_metadata":{}}`, errs.Invalid, "remove_customer_metadata: must be an array of strings"},
 		{`{"alias":"x","remove_internal_metadata":[1]}`, errs.Invalid, "remove_internal_metadata: must be an array of strings"},
 		{`{"alias":"x","set_tags":[]}`, errs.Invalid, "set_tags: must be an object"},
 		{`{"alias":"x","set_tags":{"a":{}}}`, errs.Invalid, "tags: must be an object of strings, numbers"},
 		{`{"alias":"x","remove_tags":{}}`, errs.Invalid, "remove_tags: must be an array of strings"},
 		{`{"alias":"x","set_routes":{"a":5}}`, errs.Invalid, "routes: must be an object of strings"},
+		{`{"alias":"x","set_routes":{"10.0.0.0/8":"me"}}`, errs.Invalid, "routes.10.0.0.0/8: must be an IP address, nics[N] or macs[MAC]"},
 		{`{"nics":7,"add_nics":[]}`, errs.Invalid, "nics: must be an array of objects, not 7"},
 		{`{"alias":"x","add_nics":{}}`, errs.Invalid, "add_nics: must be an array of objects"},
-		{`{"alias":"x","add_nics":[{"ip":"dhcp"}]}`, errs.Invalid, "add_nics: mac: missing"},
+		{`{"alias":"x","add_filesystems":[{"source":"/x"}]}`, errs.Invalid, "add_filesystems: target: missing"},
 		{`{"alias":"x","add_nics":[{"mac":"AA:bb:cc:dd:ee:01"}]}`, errs.Invalid, `add_nics: mac "aa:bb:cc:dd:ee:01" is there already`},
 		{`{"alias":"x","add_nics":[{"mac":"zz"}]}`, errs.Invalid, `nics.2.mac: must be a MAC`},
 		{`{"alias":"x","update_nics":[{"mac":"aa:bb:cc:dd:ee:09"}]}`, errs.Invalid, `update_nics: no mac "aa:bb:cc:dd:ee:09"`},

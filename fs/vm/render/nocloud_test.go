@@ -8,7 +8,7 @@ import (
 )
 
 func TestNoCloudOfVector(t *testing.T) {
-	v := vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../../..").VM))
+	v := vmtest.Keep(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../../..").VM))
 	for name, want := range map[string]string{
 		"meta-data": `instance-id: "e4e6a97e-cb36-4b18-95c9-8eb0d0d7787f"
 local-hostname: "cust-host"

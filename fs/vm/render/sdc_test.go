@@ -13,7 +13,7 @@ import (
 
 // TestSdcVectors: every GET sdc: that was recorded from the real agent.
 func TestSdcVectors(t *testing.T) {
-	v := vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../../..").VM))
+	v := vmtest.Keep(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../../..").VM))
 	vectors := vmtest.ReadMdata(t, "../../..")
 	asked := 0
 	for _, p := range vectors.Pairs {
@@ -53,7 +53,7 @@ func decode64(t *testing.T, s string) string {
 
 // TestSdcOfVector: every name of the vector VM, and its value.
 func TestSdcOfVector(t *testing.T) {
-	v := vmtest.Create(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../../..").VM))
+	v := vmtest.Keep(t, vmtest.NewStamp(), string(vmtest.ReadMdata(t, "../../..").VM))
 	const nic = `{"interface":"net0","mac":"aa:bb:cc:dd:ee:01","nic_tag":"admin","ip":"192.168.1.10","netmask":"255.255.255.0","gateway":"192.168.1.1","ips":["192.168.1.10/24"],"gateways":["192.168.1.1"],"primary":true}`
 	want := [][2]string{
 		{"zonename", vmtest.UUID},

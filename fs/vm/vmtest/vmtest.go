@@ -28,23 +28,23 @@ func NewStamp() vm.Stamp {
 	}
 }
 
-// Create is payload.Create, which must succeed.
-func Create(t testing.TB, st vm.Stamp, text string) *vm.VM {
+// Keep is payload.Keep, which must succeed: the VM is what the text says.
+func Keep(t testing.TB, st vm.Stamp, text string) *vm.VM {
 	t.Helper()
-	v, _, err := payload.Create([]byte(text), st, vm.DefaultLimits)
+	v, _, err := payload.Keep([]byte(text), st, vm.DefaultLimits)
 	if err != nil {
-		t.Fatalf("Create(%s): %v", text, err)
+		t.Fatalf("Keep(%.200s): %v", text, err)
 	}
 	return v
 }
 
-// Small is a VM with the given members besides its uuid.
+// Small is a VM with the given members besides its uuid, and nothing filled in.
 func Small(t testing.TB, st vm.Stamp, members string) *vm.VM {
 	t.Helper()
 	if members != "" {
 		members = "," + members
 	}
-	return Create(t, st, `{"uuid":"`+UUID+`"`+members+`}`)
+	return Keep(t, st, `{"uuid":"`+UUID+`"`+members+`}`)
 }
 
 // Put gives a key a value, which must succeed.

@@ -84,7 +84,7 @@ func (w *world) do(in store.Intent) {
 
 func (w *world) create(payload string) {
 	w.t.Helper()
-	w.do(store.Intent{Kind: store.CreateVM, Data: payload})
+	w.do(store.Intent{Kind: store.CreateVM, Data: payload, Mirror: true})
 }
 
 func (w *world) dial() *net.UnixConn {

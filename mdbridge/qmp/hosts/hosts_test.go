@@ -285,7 +285,7 @@ func TestKnown(t *testing.T) {
 	qmptest.Start(t, w.path("a.qmp"), uuid(1), "web")
 	w.state(uuid(1), "running")
 	got, err := w.get(uuid(1), "vm.json")
-	want := `{"uuid":"` + uuid(1) + `","alias":"mine","ram":512,"customer_metadata":{"k":"v"},"internal_metadata":{"i":"v"},"qmp_socket":"` + w.path("a.qmp") + `","state":"running"}`
+	want := `{"uuid":"` + uuid(1) + `","alias":"mine","ram":512,"customer_metadata":{"k":"v"},"internal_metadata":{"i":"v"},"zonename":"` + uuid(1) + `","state":"running","tags":{},"routes":{},"qmp_socket":"` + w.path("a.qmp") + `"}`
 	if err != nil || strings.TrimSpace(got) != want {
 		t.Errorf("%s: %v", got, err)
 	}

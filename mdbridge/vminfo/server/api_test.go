@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	vmA = `{"uuid":"` + uuidA + `","brand":"kvm","alias":"web0","state":"running","ram":1024,"nics":[{"mac":"aa:bb:cc:dd:ee:01"},{"mac":"aa:bb:cc:dd:ee:03"}],"tags":{"role":"web","a.b":1},"customer_metadata":{"k":"v","n":7},"internal_metadata":{"root_pw":"x"}}`
+	vmA = `{"zonename":"` + uuidA + `","uuid":"` + uuidA + `","brand":"kvm","alias":"web0","state":"running","ram":1024,"nics":[{"mac":"aa:bb:cc:dd:ee:01"},{"mac":"aa:bb:cc:dd:ee:03"}],"tags":{"role":"web","a.b":1},"customer_metadata":{"k":"v","n":7},"internal_metadata":{"root_pw":"x"}}`
 	vmB = `{"uuid":"` + uuidB + `","zonename":"zone-b","alias":"db0","state":"stopped","max_physical_memory":512,"nics":[{"mac":"aa:bb:cc:dd:ee:02"}],"tags":{"role":"db"}}`
 )
 
@@ -73,6 +73,27 @@ func TestPaths(t *testing.T) {
 			t.Errorf("%s %s: Content-Type %q", c.method, c.path, got)
 		}
 	}
+}
+
+// TestNoZonename: a VM without a zonename has its uuid for one, in all answers, as
+// clients that file VMs by it need.
+func TestNoZonename(t *testing.T) {
+	w := newWorld(t, server.Config{}, true)
+	s := w.events("")
+	s.next()
+	c := w.create(`{"uuid":"` + uuidA + `"}`)
+	const vm = `{"zonename":"` + uuidA + `","uuid":"` + uuidA + `"}`
+	s.want(`{"type":"create","date":"D","zonename":"` + uuidA + `","uuid":"` + uuidA + `","vm":` + vm + `}`)
+	for path, want := range map[string]string{
+		"/vms": "[" + vm + "]", "/vms/" + uuidA: vm, "/vms?zonename=" + uuidA: "[" + vm + "]", "/vms?fields=zonename": `[{"zonename":"` + uuidA + `"}]`,
+	} {
+		if _, body := w.get(path); body != want {
+			t.Errorf("%s: %s, want %s", path, body, want)
+		}
+	}
+	w.update(c, `{"zonename":"z"}`)
+	s.want(`{"type":"modify","date":"D","zonename":"z","uuid":"` + uuidA + `","vm":{"uuid":"` + uuidA + `","zonename":"z"},` +
+		`"changes":[{"prettyPath":"zonename","path":["zonename"],"action":"changed","oldValue":"` + uuidA + `","newValue":"z"}]}`)
 }
 
 func TestHealth(t *testing.T) {

@@ -46,11 +46,11 @@ func TestDiffVectors(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, text := range list {
-				v := vmtest.Create(t, vmtest.NewStamp(), string(text))
+				v := vmtest.Keep(t, vmtest.NewStamp(), string(text))
 				vms[v.UUID] = v
 			}
 		case "modify":
-			next := vmtest.Create(t, vmtest.NewStamp(), string(event.VM))
+			next := vmtest.Keep(t, vmtest.NewStamp(), string(event.VM))
 			vmtest.Diff(t, "changes", changesOf(vms[event.UUID], next), string(event.Changes))
 			vmtest.Diff(t, "VM", vmtest.Whole(next), string(event.VM))
 			vms[event.UUID] = next

@@ -70,13 +70,15 @@ func TestNothingChanged(t *testing.T) {
 	w.do(store.Intent{Kind: store.Note, Event: store.QMP})
 	w.update(c, `{"resolvers":["b","a"]}`)
 	head := `{"type":"modify","date":"D","zonename":"` + uuidA + `","uuid":"` + uuidA + `","vm":`
-	s.want(head + `{"uuid":"` + uuidA + `","resolvers":["b","a"],"customer_metadata":{"k":"v"}},"changes":[]}`)
+	s.want(head + `{"zonename":"` + uuidA + `","uuid":"` + uuidA + `","resolvers":["b","a"],"customer_metadata":{"k":"v"}},"changes":[]}`)
 }
 
 // TestSince: a stream goes on where another ended, or begins anew.
 func TestSince(t *testing.T) {
 	w := newWorld(t, server.Config{Limits: server.Limits{Events: 3}}, true)
-	small := func(alias string) string { return `{"uuid":"` + uuidA + `","alias":"` + alias + `"}` }
+	small := func(alias string) string {
+		return `{"zonename":"` + uuidA + `","uuid":"` + uuidA + `","alias":"` + alias + `"}`
+	}
 	c := w.create(small("a0"))
 	first := w.events("?since=0")
 	rev := w.st.Rev()

@@ -75,7 +75,7 @@ func (w *world) do(in store.Intent) *store.Cell {
 
 func (w *world) create(payload string) *store.Cell {
 	w.Helper()
-	return w.do(store.Intent{Kind: store.CreateVM, Data: payload})
+	return w.do(store.Intent{Kind: store.CreateVM, Data: payload, Mirror: true})
 }
 
 func (w *world) update(c *store.Cell, patch string) {

@@ -48,12 +48,16 @@ func (l *line) text(internal bool) []byte {
 	return t.bytes
 }
 
-// seen is the VM, which may be nil, as those see it who have that access.
+// seen is the VM, which may be nil, as those see it who have that access. vminfod's
+// clients file VMs by their zonename, so that it always has one.
 func seen(m *vm.VM, internal bool) *vm.VM {
-	if m == nil || internal {
-		return m
+	switch {
+	case m == nil:
+		return nil
+	case internal:
+		return m.Named()
 	}
-	return m.Public()
+	return m.Public().Named()
 }
 
 func (l *line) render(from, to *vm.VM) []byte {

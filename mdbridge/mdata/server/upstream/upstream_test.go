@@ -71,7 +71,7 @@ func there(t *testing.T) (path string, cell *store.Cell, st *store.Store) {
 	t.Helper()
 	tree := newTree(t)
 	st = tree.Store()
-	r := st.Do(&store.Intent{Kind: store.CreateVM, Data: payload})
+	r := st.Do(&store.Intent{Kind: store.CreateVM, Data: payload, Mirror: true})
 	if r.Err != nil {
 		t.Fatal(r.Err)
 	}

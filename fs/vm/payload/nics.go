@@ -1,0 +1,303 @@
+package payload
+
+import (
+	"crypto/sha256"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
+)
+
+// A NIC says its addresses twice: ips and gateways, and the older ip, netmask and
+// gateway, of which there is one each. ips and gateways are what counts (nic.js);
+// the others follow, for those who read only them.
+
+// The members of a NIC that are filled in or kept together.
+const (
+	nicMAC       = "mac"
+	nicInterface = "interface"
+	nicIP        = "ip"
+	nicNetmask   = "netmask"
+	nicIPs       = "ips"
+	nicGateway   = "gateway"
+	nicGateways  = "gateways"
+	nicPrimary   = "primary"
+)
+
+// The addresses that say how a guest finds its own.
+const (
+	dhcp     = "dhcp"     // for IPv4
+	addrconf = "addrconf" // for IPv6
+)
+
+func automatic(ip string) bool { return ip == dhcp || ip == addrconf }
+
+// spell brings the spellings of a NIC's addresses and gateways together. given is
+// what a payload says of the NIC, null where it unsets something; nic is the NIC with
+// that in it; old is what it was before, empty for a new one. field names it in an
+// error.
+func spell(field string, nic, given, old ordjson.Members) (ordjson.Members, error) {
+	if mask, ok := given.Get(nicNetmask); ok && !unset(mask) {
+		if _, ok := maskBits(mask.Text); !ok {
+			return nil, wrongValue(field+nicNetmask, "a netmask such as 255.255.255.0", mask)
+		}
+	}
+	ips, err := spellIPs(field, nic, given, old)
+	if err != nil {
+		return nil, err
+	}
+	gateways, err := spellGateways(field, nic, given)
+	if err != nil {
+		return nil, err
+	}
+	nic = nic.With(nicIPs, ips)
+	ip, mask := legacy(ips.Texts())
+	nic = withText(nic, nicIP, ip)
+	nic = withText(nic, nicNetmask, mask)
+	if len(gateways.Items) == 0 {
+		return without(nic, nicGateway, nicGateways), nil
+	}
+	return withText(nic.With(nicGateways, gateways), nicGateway, gateways.Items[0].Text), nil
+}
+
+// spellIPs is what ips is to be: as given; else made of the ip and netmask that are
+// given, with the other half from before; else as it was.
+func spellIPs(field string, nic, given, old ordjson.Members) (ordjson.Value, error) {
+	_, hasIPs := given.Get(nicIPs)
+	_, hasIP := given.Get(nicIP)
+	_, hasMask := given.Get(nicNetmask)
+	was, _ := old.Get(nicIPs)
+	list, _ := nic.Get(nicIPs)
+	if hasIPs && !unset(list) || !hasIPs && !hasIP && !hasMask && len(list.Items) > 0 {
+		return list, checkIPs(field, list)
+	}
+	ip, mask := nic.Text(nicIP), nic.Text(nicNetmask)
+	if hasIPs && !hasIP {
+		ip = ""
+	}
+	if hasIP != hasMask && len(was.Items) > 0 && !automatic(ip) && ip != "" {
+		if len(was.Items) > 1 || !strings.Contains(was.Items[0].Text, ".") && hasMask {
+			return ordjson.Value{}, errs.New(errs.Invalid, "%sips: has %s: an ip or a netmask alone can change a single IPv4 address only; give ips",
+				field, vm.Clip(string(was.AppendJSON(nil))))
+		}
+		wasIP, wasMask := legacy(was.Texts())
+		if hasIP {
+			mask = wasMask
+		} else {
+			ip = wasIP
+		}
+	}
+	list = ordjson.Value{Kind: ordjson.Array}
+	if ip == "" {
+		return list, nil
+	}
+	if automatic(ip) {
+		list.Items = []ordjson.Value{ordjson.Str(ip)}
+		return list, nil
+	}
+	if a, err := netip.ParseAddr(ip); err != nil || !a.Is4() {
+		return ordjson.Value{}, errs.New(errs.Invalid, "%sip: must be an IPv4 address, dhcp or addrconf, not %q (ips takes IPv6)", field, vm.Clip(ip))
+	}
+	bits, ok := maskBits(mask)
+	if mask == "" || !ok {
+		return ordjson.Value{}, errs.New(errs.Invalid, "%snetmask: missing for ip %s (or give ips: [\"%s/24\"])", field, ip, ip)
+	}
+	list.Items = []ordjson.Value{ordjson.Str(ip + "/" + strconv.Itoa(bits))}
+	return list, nil
+}
+
+// checkIPs checks each of ips.
+func checkIPs(field string, list ordjson.Value) error {
+	for i, ip := range list.Items {
+		if ip.Kind == ordjson.String && automatic(ip.Text) {
+			continue
+		}
+		if _, err := netip.ParsePrefix(ip.Text); err != nil || ip.Kind != ordjson.String {
+			return wrongValue(field+nicIPs+"."+strconv.Itoa(i), "an address with its prefix length such as 10.0.0.5/24, dhcp or addrconf", ip)
+		}
+	}
+	return nil
+}
+
+// spellGateways is what gateways is to be.
+func spellGateways(field string, nic, given ordjson.Members) (ordjson.Value, error) {
+	list, _ := nic.Get(nicGateways)
+	_, hasList := given.Get(nicGateways)
+	_, hasOne := given.Get(nicGateway)
+	if !hasList && hasOne || len(list.Items) == 0 {
+		list = ordjson.Value{Kind: ordjson.Array}
+		if one := nic.Text(nicGateway); one != "" && !(hasList && !hasOne) {
+			list.Items = []ordjson.Value{ordjson.Str(one)}
+		}
+	}
+	for _, g := range list.Items {
+		if _, err := netip.ParseAddr(g.Text); err != nil || g.Kind != ordjson.String {
+			return ordjson.Value{}, wrongValue(field+nicGateway, "an IP address", g)
+		}
+	}
+	return list, nil
+}
+
+// legacy is the ip and the netmask of some ips: those of the first IPv4 address, or
+// dhcp; "" for what there is not.
+func legacy(ips []string) (ip, mask string) {
+	for _, s := range ips {
+		if s == dhcp {
+			return s, ""
+		}
+		if p, err := netip.ParsePrefix(s); err == nil && p.Addr().Is4() {
+			ip, _, _ = strings.Cut(s, "/")
+			return ip, maskText(p.Bits())
+		}
+	}
+	return "", ""
+}
+
+// maskBits is how many bits a netmask such as 255.255.255.0 has.
+func maskBits(mask string) (bits int, ok bool) {
+	a, err := netip.ParseAddr(mask)
+	if err != nil || !a.Is4() {
+		return 0, false
+	}
+	for _, b := range a.As4() {
+		for bit := byte(0x80); bit != 0 && b&bit != 0; bit >>= 1 {
+			bits++
+		}
+	}
+	return bits, maskText(bits) == a.String()
+}
+
+func maskText(bits int) string {
+	var b [4]byte
+	for i := range bits {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b).String()
+}
+
+// withText gives the member a string, or takes it away for "".
+func withText(o ordjson.Members, name, s string) ordjson.Members {
+	if s == "" {
+		return without(o, name)
+	}
+	if o.Text(name) == s {
+		return o
+	}
+	return o.With(name, ordjson.Str(s))
+}
+
+// without is the object without those members.
+func without(o ordjson.Members, names ...string) ordjson.Members {
+	gone := func(m ordjson.Member) bool { return slices.Contains(names, m.Name) }
+	if !slices.ContainsFunc(o, gone) {
+		return o
+	}
+	return slices.DeleteFunc(slices.Clone(o), gone)
+}
+
+// wholeNICs gives each NIC a mac and an interface, and one of them primary, as vmadm
+// does: of those that this payload makes primary (there may be one), else the one
+// that was, else the first. was are the NICs before. items is the caller's own.
+func wholeNICs(uuid string, items, was []ordjson.Value) error {
+	macs, names := map[string]bool{}, map[string]bool{}
+	for i, nic := range items {
+		macs[vm.NICs.IdentOf(nic.Members)] = true
+		if name := nic.Members.Text(nicInterface); name != "" {
+			if names[name] && !slices.ContainsFunc(was, nic.Equal) {
+				return errs.New(errs.Invalid, "nics.%d.interface: %q is there twice", i, vm.Clip(name))
+			}
+			names[name] = true
+		}
+	}
+	var nthMAC, nthName int
+	for i := range items {
+		if items[i].Members.Text(nicMAC) == "" {
+			var mac string
+			mac, nthMAC = newMAC(uuid, nthMAC, macs)
+			macs[mac] = true
+			items[i].Members = items[i].Members.With(nicMAC, ordjson.Str(mac))
+		}
+		if items[i].Members.Text(nicInterface) == "" {
+			var name string
+			name, nthName = freeName("net", nthName, names)
+			names[name] = true
+			items[i].Members = items[i].Members.With(nicInterface, ordjson.Str(name))
+		}
+	}
+	first, err := primary(items, was)
+	if err != nil {
+		return err
+	}
+	for i := range items {
+		v, there := items[i].Members.Get(nicPrimary)
+		switch {
+		case i == first && v.Kind != ordjson.True:
+			items[i].Members = items[i].Members.With(nicPrimary, ordjson.Value{Kind: ordjson.True})
+		case i != first && there:
+			items[i].Members = without(items[i].Members, nicPrimary)
+		}
+	}
+	return nil
+}
+
+// primary is the index of the NIC that is to be the primary one.
+func primary(items, was []ordjson.Value) (int, error) {
+	before := vm.NICs.Positions(was)
+	newer, older := -1, -1
+	for i, nic := range items {
+		if !isPrimary(nic.Members) {
+			continue
+		}
+		j, there := before[vm.NICs.IdentOf(nic.Members)]
+		switch {
+		case there && isPrimary(was[j].Members):
+			if older < 0 {
+				older = i
+			}
+		case newer >= 0:
+			return 0, errs.New(errs.Invalid, "nics.%d.primary: only one NIC can be primary", i)
+		default:
+			newer = i
+		}
+	}
+	if newer >= 0 {
+		return newer, nil
+	}
+	return max(older, 0), nil
+}
+
+// isPrimary also takes the spellings of older VMs.
+func isPrimary(nic ordjson.Members) bool {
+	v, _ := nic.Get(nicPrimary)
+	v, _ = takeBool(v)
+	return v.Kind == ordjson.True
+}
+
+// freeName is the first name of stem and a number, n or greater, that is not taken;
+// next is the n for another.
+func freeName(stem string, n int, taken map[string]bool) (name string, next int) {
+	for ; ; n++ {
+		if name := stem + strconv.Itoa(n); !taken[name] {
+			return name, n + 1
+		}
+	}
+}
+
+// newMAC makes an address that no NIC of the VM has: the nth, or a later one, of the
+// VM's series. They are local and unicast (IEEE 802), and follow from the uuid alone:
+// the same payload has the same addresses wherever and whenever a VM is made of it,
+// and two VMs have the same one with the chance of two random ones of 46 bits.
+func newMAC(uuid string, n int, taken map[string]bool) (mac string, next int) {
+	for ; ; n++ {
+		sum := sha256.Sum256([]byte("meta9 mac " + uuid + " " + strconv.Itoa(n)))
+		sum[0] = sum[0]&0xfc | 0x02
+		if mac := net.HardwareAddr(sum[:6]).String(); !taken[mac] {
+			return mac, n + 1
+		}
+	}
+}
