@@ -137,7 +137,7 @@ func (d *daemon) drain() {
 
 // openStore opens the data folder, or memory, and loads what is there.
 func (d *daemon) openStore(salvage bool) error {
-	e, err := d.engine()
+	e, err := d.engine(salvage)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (d *daemon) openStore(salvage bool) error {
 
 // engine is the data folder's, or one that keeps nothing. What the daemon may not
 // use is an error of who started it; damage and another meta9d are not.
-func (d *daemon) engine() (store.Engine, error) {
+func (d *daemon) engine(salvage bool) (store.Engine, error) {
 	if d.cfg.Data == "" {
 		d.log.Warn().Msg("all is kept in memory only, and lost at the end")
 		return store.NewMemory(), nil
@@ -182,7 +182,14 @@ func (d *daemon) engine() (store.Engine, error) {
 	if err != nil {
 		return nil, misused("data: %w", err)
 	}
-	return openData(d.cfg.Data, bolt.Options{})
+	e, err := openData(d.cfg.Data, bolt.Options{Salvage: salvage})
+	if err != nil {
+		return nil, err
+	}
+	if lost := e.Lost(); lost != "" {
+		d.log.Warn().Str("lost", lost).Msg("started with what the log holds before its damage")
+	}
+	return e, nil
 }
 
 // openData opens the data file, for the daemon or for a check.

@@ -22,6 +22,7 @@ import (
 // record, so that a write to a key need not write the VM.
 const (
 	formatByte = 1
+	logFormat  = 2 // of the marks while an engine has a log (see LogMark)
 	headSize   = 1 + crc32.Size
 	uuidSize   = 16
 
@@ -88,8 +89,10 @@ func begin(b []byte) []byte { return append(b, make([]byte, headSize)...) }
 
 // seal writes the head of a value whose rest is complete, with the tail that
 // follows it.
-func seal(key, value []byte, tail string) {
-	value[0] = formatByte
+func seal(key, value []byte, tail string) { sealAs(formatByte, key, value, tail) }
+
+func sealAs(format byte, key, value []byte, tail string) {
+	value[0] = format
 	sum := checksum(key, value)
 	if tail != "" {
 		// The checksum only reads the bytes, and copies of large values cost more.
@@ -105,13 +108,15 @@ func checksum(key, value []byte) uint32 {
 }
 
 // unseal is the rest of a value, if it is whole.
-func unseal(key, value []byte) ([]byte, error) {
+func unseal(key, value []byte) ([]byte, error) { return unsealAs(formatByte, key, value) }
+
+func unsealAs(format byte, key, value []byte) ([]byte, error) {
 	switch {
 	case len(value) < headSize:
 		return nil, errs.New(errs.IO, "the record has %d bytes, %d are the least", len(value), headSize)
 	case binary.LittleEndian.Uint32(value[1:]) != checksum(key, value):
 		return nil, errs.New(errs.IO, "the checksum is wrong")
-	case value[0] != formatByte:
+	case value[0] != format:
 		return nil, errs.New(errs.IO, "format %d is not known to this version", value[0])
 	}
 	return value[headSize:], nil
@@ -124,6 +129,44 @@ func (m marks) value() []byte {
 	b = binary.AppendUvarint(b, m.id)
 	seal(marksKey(), b, "")
 	return b
+}
+
+// LogMark names a log that an engine keeps in front of its own file. While the log
+// may hold what the file does not, the mark is part of the record of the marks in
+// the file, whose format is then one that versions without logs refuse.
+type LogMark struct {
+	ID   [16]byte
+	Size int64 // of the log's file
+}
+
+// MarksKey is the key of the record of the marks.
+func MarksKey() []byte { return marksKey() }
+
+// WithMark is the record of the marks with a mark.
+func WithMark(plain []byte, m LogMark) ([]byte, error) {
+	rest, err := unseal(marksKey(), plain)
+	if err != nil {
+		return nil, err
+	}
+	b := append(append(begin(nil), rest...), m.ID[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(m.Size))
+	sealAs(logFormat, marksKey(), b, "")
+	return b, nil
+}
+
+// CutMark is the record of the marks without its mark; has is false for one that has
+// none, and for one that is damaged, which stays as it is.
+func CutMark(value []byte) (plain []byte, m LogMark, has bool) {
+	rest, err := unsealAs(logFormat, marksKey(), value)
+	n := len(rest) - len(m.ID) - 8
+	if err != nil || n < 0 {
+		return value, m, false
+	}
+	copy(m.ID[:], rest[n:])
+	m.Size = int64(binary.BigEndian.Uint64(rest[n+len(m.ID):]))
+	plain = append(begin(nil), rest[:n]...)
+	seal(marksKey(), plain, "")
+	return plain, m, true
 }
 
 func readMarks(key, value []byte) (marks, error) {

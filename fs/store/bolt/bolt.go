@@ -1,12 +1,59 @@
-// Package bolt is the embedded engine: one bbolt file in the data folder. Every
-// Apply is one transaction, synced before it returns.
+// Package bolt is the embedded engine: a bbolt file in the data folder, and a log
+// in front of it.
+//
+// # Two files
+//
+// A transaction of bbolt writes and syncs twice. So a batch goes into the log, one
+// write and one sync, and is durable then. From there it is taken into the data
+// file together with others, by a transaction of bbolt's own, synced as all of them
+// (a checkpoint). What the log holds beyond the data file is in memory too, so that
+// a Scan sees both; the log itself is read at a start only.
+//
+// The log has two segments of a fixed size. While one is written, what the other
+// held is taken into the data file in the background. When the one is full the other
+// is written next, and must have been taken by then: else the batch waits for that.
+// So the log is bounded. It is written once as a whole when it is made, so that a
+// write to it needs no room. A batch that is large beside a segment, and any batch
+// when there is no room for a log, goes into the data file at once, with all that
+// the log holds.
+//
+// # Why a start finds every batch that was acknowledged, and no part of another
+//
+//  1. A record (log.go) begins at a block of its own and is synced before the next
+//     one is written. So a power loss can harm the last record alone, which nobody
+//     was told of; its checksum shows it.
+//  2. A record names the batch before it (prev), and a data file the newest batch
+//     that it holds (the bucket's sequence, part of the transaction). A start takes
+//     the records that follow on from the data file, one on from the other. What is
+//     left of an older round in a segment does not follow; nor can a value that
+//     happens to lie there pretend to, since it would have to know the log's id, which
+//     is random and new whenever a log is begun.
+//  3. A segment is written anew only when the data file holds all of it. Records that
+//     are in both are skipped by their number, so that it does not matter when in a
+//     checkpoint the power is lost.
+//  4. A record that is damaged later shows as well: one that was written after it is
+//     there and does not follow. That is an error, not the end of the log.
+//  5. Before the first record of a log, the data file durably says that there is one:
+//     the record of the marks is of another format and names the log's id and size
+//     (store.LogMark). With it, a log that is missing or another one is an error;
+//     without it, whatever the log's file holds means nothing. Versions that know of
+//     no log refuse that format. A Close takes all into the data file, and the mark
+//     back; so does a start, before a new log is begun.
+//
+// No room for a record, or for a checkpoint that must come first, refuses the batch
+// before anything is acknowledged (errs.NoSpace), and the next batch tries again. A
+// start that finds no room for its checkpoint goes on with what the log holds in
+// memory. Any other failure of a write or sync is final.
+//
+// # The data file
 //
 // bbolt reads its file through a memory map and trusts what it reads there. A
 // damaged or truncated file makes it panic or fault; the Engine turns both into
 // errors.
 //
 // An Engine is used as store.Engine says: Scan first, then Apply from one
-// goroutine. bbolt has the locks.
+// goroutine. A checkpoint runs in a goroutine of its own, and whoever else needs
+// the data file waits for it.
 package bolt
 
 import (
@@ -15,7 +62,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -26,24 +72,37 @@ import (
 	"meta9/fs/store"
 )
 
-// FileName is the file in the data folder.
+// FileName is the data file in the data folder.
 const FileName = "meta9.db"
 
 // mapSize is the address space that is taken at the start. Growing past it maps
 // the file anew, which has to wait for open reads.
 const mapSize = 1 << 30
 
-// Options change how a file is opened. Zero fields take the defaults.
+// Options change how a folder is opened. Zero fields take the defaults.
 type Options struct {
 	ReadOnly bool          // for a check: the folder must be there and stays as it is
-	MaxSize  int64         // bytes of the file; 0: what the disk has
+	Salvage  bool          // of a damaged log, take what comes before the damage
+	MaxSize  int64         // bytes of the data file; 0: what the disk has
 	Timeout  time.Duration // wait for another process to let go of the file; 1 s
+	Segment  int64         // bytes of a segment of the log, a multiple of 4096; 4 MiB, less than 0: no log
 }
 
-// Engine is an open file.
+// Engine is an open data folder.
 type Engine struct {
+	dir    string
 	db     *bbolt.DB
-	broken bool // bbolt panicked while it held its writer's lock, perhaps
+	o      Options
+	broken bool   // bbolt panicked while it held its writer's lock, perhaps
+	failed error  // final
+	lost   string // what Salvage skipped
+	noLog  bool   // there was no room for one
+
+	number uint64     // of the newest batch that is durable
+	log    *logFile   // nil: none is begun
+	fresh  overlay    // what the log's segment holds beyond the data file
+	old    overlay    // what the other one does, or a log that a start could not take
+	taking chan error // old is being taken; nil: it is not
 }
 
 var _ store.Engine = (*Engine)(nil)
@@ -51,30 +110,44 @@ var _ store.Engine = (*Engine)(nil)
 // bucket is the one that holds all keys.
 var bucket = []byte("meta9")
 
-// Open opens the file in the data folder, and makes both (modes 0600 and 0700)
-// if they are not there. errs.Busy: another process has it open; any other error
-// is IO and says what is wrong with the file.
+// Open opens the data folder, and makes it (modes 0700, files 0600) if it is not
+// there. errs.Busy: another process has it open; any other error is IO and says
+// what is wrong with which file.
 func Open(dir string, o Options) (*Engine, error) {
+	path := filepath.Join(dir, FileName)
+	if o.Timeout == 0 {
+		o.Timeout = time.Second
+	}
+	if o.Segment == 0 {
+		o.Segment = defaultSegment
+	}
 	if !o.ReadOnly {
 		if err := makeDir(dir); err != nil {
 			return nil, errs.New(errs.IO, "data folder: %v", err)
 		}
-	}
-	if o.Timeout == 0 {
-		o.Timeout = time.Second
-	}
-	path := filepath.Join(dir, FileName)
-	e := &Engine{}
-	if err := e.open(path, o); err != nil {
-		if errors.Is(err, berrors.ErrTimeout) {
-			return nil, errs.New(errs.Busy, "%s: in use by another process", path)
+		if err := makeFile(path); err != nil {
+			return nil, openError(path, err)
 		}
-		return nil, errs.New(errs.IO, "%s: %v", path, err)
+	}
+	e := &Engine{dir: dir, o: o}
+	if err := e.open(path); err != nil {
+		return nil, openError(path, err)
+	}
+	if err := e.replay(); err != nil {
+		_ = e.db.Close()
+		return nil, openError(filepath.Join(dir, LogName), err)
 	}
 	return e, nil
 }
 
-func (e *Engine) open(path string, o Options) (err error) {
+func openError(path string, err error) error {
+	if errors.Is(err, berrors.ErrTimeout) || errors.Is(err, syscall.EWOULDBLOCK) {
+		return errs.New(errs.Busy, "%s: in use by another process", path)
+	}
+	return errs.New(errs.IO, "%s: %v", path, err)
+}
+
+func (e *Engine) open(path string) (err error) {
 	var file *os.File
 	defer func() {
 		if e.db == nil && file != nil {
@@ -88,18 +161,18 @@ func (e *Engine) open(path string, o Options) (err error) {
 			file = f
 			return f, err
 		},
-		Timeout:         o.Timeout,
-		ReadOnly:        o.ReadOnly,
-		MaxSize:         int(o.MaxSize),
+		Timeout:         e.o.Timeout,
+		ReadOnly:        e.o.ReadOnly,
+		MaxSize:         int(e.o.MaxSize),
 		FreelistType:    bbolt.FreelistMapType,
 		PreLoadFreelist: true,
 		InitialMmapSize: mapSize,
 		NoStatistics:    true,
 	})
-	if err != nil || o.ReadOnly {
+	if err != nil || e.o.ReadOnly {
 		return err
 	}
-	return errors.Join(e.makeBucket(), syncDir(filepath.Dir(path)))
+	return errors.Join(makeBucket(e.db), syncDir(filepath.Dir(path)))
 }
 
 // unlock lets go of a file in which bbolt panicked. Its memory map stays, and would
@@ -109,43 +182,11 @@ func unlock(f *os.File) {
 	_ = f.Close()
 }
 
-func (e *Engine) makeBucket() error {
-	var there bool
-	if err := e.db.View(func(tx *bbolt.Tx) error {
-		there = tx.Bucket(bucket) != nil
-		return nil
-	}); err != nil || there {
-		return err
-	}
-	return e.db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucket(bucket)
-		return err
-	})
-}
-
-// makeDir makes the folder, and its name durable.
-func makeDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(filepath.Clean(dir)))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // Scan calls fn for every key in order. Damage to the file's own structure is an
 // error; in a file that is open for a check, also such as gets in nobody's way
 // until the file is written.
 func (e *Engine) Scan(fn func(key, value []byte) error) (err error) {
+	e.await()
 	if err := warm(e.db.Path()); err != nil {
 		return err
 	}
@@ -154,10 +195,8 @@ func (e *Engine) Scan(fn func(key, value []byte) error) (err error) {
 		if err := checkPages(tx, e.db.Info().PageSize); err != nil {
 			return err
 		}
-		if b := tx.Bucket(bucket); b != nil {
-			if err := b.ForEach(fn); err != nil {
-				return err
-			}
+		if err := e.scan(tx.Bucket(bucket), fn); err != nil {
+			return err
 		}
 		if e.db.IsReadOnly() {
 			return checkTree(tx)
@@ -178,44 +217,116 @@ func warm(path string) error {
 	return errors.Join(err, f.Close())
 }
 
-// Apply makes all groups durable in one transaction.
+// Number is that of the newest batch, for every VM.
+func (e *Engine) Number(string) uint64 { return e.number }
+
+// Lost says what Options.Salvage has skipped of the log; "": nothing.
+func (e *Engine) Lost() string { return e.lost }
+
+// Apply makes all groups durable at once: in the log, or in the data file.
 func (e *Engine) Apply(groups []store.Group) []error {
+	if len(groups) == 0 {
+		return nil
+	}
+	err := e.apply(groups)
+	if err == nil {
+		e.number = groups[0].Number
+		return nil
+	}
+	if !errors.Is(err, errs.NoSpace) {
+		e.failed = err
+	}
+	return store.AllFailed(groups, err)
+}
+
+func (e *Engine) apply(groups []store.Group) error {
+	if e.poll(); e.failed != nil {
+		return e.failed
+	}
+	size, err := sizeOf(groups)
+	if err != nil {
+		return errs.New(errs.IO, "data file: %v", err)
+	}
+	if e.log == nil || size > e.log.segment/4 || !markable(groups) {
+		return e.direct(groups)
+	}
+	if !e.log.fits(size) {
+		if e.await(); e.failed != nil || e.old.number > 0 {
+			return e.direct(groups)
+		}
+		e.old, e.fresh = e.fresh, overlay{}
+		e.log.next()
+		e.take()
+	}
+	wrote, err := e.log.append(groups, groups[0].Number, e.number)
+	switch {
+	case err == nil:
+		e.fresh.add(groups)
+		return nil
+	case !wrote && isAny(err, noRoom[:]):
+		return errs.New(errs.NoSpace, "the data folder's disk is full: %v", err)
+	}
+	return errs.New(errs.IO, "log: %v", err)
+}
+
+// direct makes the groups durable in the data file, in one transaction with all that
+// the log holds, and begins a log if there is none. What the groups delete need
+// not find room first.
+func (e *Engine) direct(groups []store.Group) error {
+	if e.await(); e.failed != nil {
+		return e.failed
+	}
+	log := e.log
+	if log == nil {
+		log = e.newLog()
+	}
+	begun := false
+	err := e.commit(func(b *bbolt.Bucket) (err error) {
+		if err := e.putLogged(b); err != nil {
+			return err
+		}
+		for i := range groups {
+			for j := range groups[i].Ops {
+				op := &groups[i].Ops[j]
+				if err := put(b, op.Key, op.Value, op.Tail); err != nil {
+					return err
+				}
+			}
+		}
+		if begun, err = mark(b, log); err != nil {
+			return err
+		}
+		return b.SetSequence(groups[0].Number)
+	})
+	if log != nil && (err == nil && !begun || err != nil && e.log == nil) {
+		_ = log.file.Close()
+		log = nil
+	}
+	if err != nil {
+		return err
+	}
+	e.old, e.fresh = overlay{}, overlay{}
+	if e.log = log; log != nil {
+		log.next()
+	}
+	return nil
+}
+
+// commit is a transaction of the data file. The error is NoSpace if the file is as it
+// was, else IO and final.
+func (e *Engine) commit(fn func(b *bbolt.Bucket) error) error {
 	var attempt int
 	err := e.update(func(tx *bbolt.Tx) error {
 		attempt = tx.ID()
-		b := tx.Bucket(bucket)
-		for i := range groups {
-			if err := put(b, groups[i].Ops); err != nil {
-				return err
-			}
-			if err := b.SetSequence(groups[i].Number); err != nil {
-				return err
-			}
-		}
-		return nil
+		return fn(tx.Bucket(bucket))
 	})
 	switch {
 	case err == nil:
 		return nil
 	case outOfRoom(err) && !e.broken && e.before(attempt):
-		err = errs.New(errs.NoSpace, "the data folder's disk is full: %v", err)
-	default:
-		err = errs.New(errs.IO, "data file: %v", err)
+		return errs.New(errs.NoSpace, "the data folder's disk is full: %v", err)
 	}
-	return store.AllFailed(groups, err)
-}
-
-// Number is that of the newest transaction, for every VM: the bucket's sequence.
-func (e *Engine) Number(string) (number uint64) {
-	var err error
-	defer guard(&err)()
-	_ = e.db.View(func(tx *bbolt.Tx) error {
-		if b := tx.Bucket(bucket); b != nil {
-			number = b.Sequence()
-		}
-		return nil
-	})
-	return number
+	return errs.New(errs.IO, "data file: %v", err)
 }
 
 // update is Update, in which a panic is an error after which bbolt must not be
@@ -228,17 +339,20 @@ func (e *Engine) update(fn func(tx *bbolt.Tx) error) (err error) {
 	return err
 }
 
-func put(b *bbolt.Bucket, ops []store.Op) error {
-	for i := range ops {
-		var err error
-		if ops[i].Value == nil {
-			err = b.Delete(ops[i].Key)
-		} else {
-			err = b.Put(ops[i].Key, slices.Concat(ops[i].Value, []byte(ops[i].Tail)))
-		}
-		if err != nil {
-			return fmt.Errorf("key %q: %w", ops[i].Key, err)
-		}
+// put writes one key; a nil value deletes it.
+func put(b *bbolt.Bucket, key, value []byte, tail string) error {
+	var err error
+	switch {
+	case value == nil:
+		err = b.Delete(key)
+	case tail == "":
+		err = b.Put(key, value)
+	default:
+		whole := make([]byte, 0, len(value)+len(tail))
+		err = b.Put(key, append(append(whole, value...), tail...))
+	}
+	if err != nil {
+		return fmt.Errorf("key %q: %w", key, err)
 	}
 	return nil
 }
@@ -254,10 +368,21 @@ func (e *Engine) before(attempt int) (is bool) {
 	return is && err == nil
 }
 
-// Close lets go of the file.
+// Close takes all that the log holds into the data file, so that any version can
+// open it, and lets go of both. Without room for that the log keeps what it has.
 func (e *Engine) Close() error {
-	if e.broken {
-		return nil
+	e.await()
+	var err error
+	if (e.log != nil || e.old.number > 0) && e.failed == nil && !e.broken && !e.o.ReadOnly {
+		if err = e.finish(); errors.Is(err, errs.NoSpace) {
+			err = nil
+		}
 	}
-	return e.db.Close()
+	if e.log != nil {
+		err = errors.Join(err, e.log.file.Close())
+	}
+	if e.broken {
+		return err
+	}
+	return errors.Join(err, e.db.Close())
 }

@@ -47,6 +47,93 @@ func TestSuite(t *testing.T) {
 	storetest.Run(t, func(dir string) store.Engine { return open(t, dir, bolt.Options{}) })
 }
 
+// smallLog has a log that is full after a few batches.
+var smallLog = bolt.Options{Segment: 16 << 10}
+
+// TestSuiteLogged runs the suite with a log that is begun at once and turns over
+// often, and is left as by a kill.
+func TestSuiteLogged(t *testing.T) {
+	storetest.Run(t, func(dir string) store.Engine { return openLogged(t, dir) })
+}
+
+// logged is an engine whose log was begun before its user's first Apply: that takes a
+// record of the marks, which it hides.
+type logged struct {
+	*bolt.Engine
+	t     testing.TB
+	dir   string
+	marks []byte
+}
+
+func openLogged(t testing.TB, dir string) *logged {
+	e, err := bolt.Open(dir, smallLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &logged{Engine: e, t: t, dir: dir, marks: someMarks(t)}
+	if e.Number("") == 0 {
+		op := store.Op{Key: store.MarksKey(), Value: l.marks}
+		if err := e.Apply([]store.Group{{Number: 1, Ops: []store.Op{op}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return l
+}
+
+// someMarks is the record of the marks of some store.
+func someMarks(t testing.TB) []byte {
+	disk := storetest.NewDisk()
+	s, err := store.Open(disk, store.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Do(&store.Intent{Kind: store.Note, Event: store.QMP})
+	_ = s.Close()
+	return disk.Get(string(store.MarksKey()))
+}
+
+// Number counts from the user's first.
+func (l *logged) Number(vm string) uint64 { return l.Engine.Number(vm) - 1 }
+
+func (l *logged) Apply(groups []store.Group) []error {
+	for i := range groups {
+		groups[i].Number++
+	}
+	return l.Engine.Apply(groups)
+}
+
+func (l *logged) Scan(fn func(key, value []byte) error) error {
+	return l.Engine.Scan(func(key, value []byte) error {
+		if string(key) == string(store.MarksKey()) && string(value) == string(l.marks) {
+			return nil
+		}
+		return fn(key, value)
+	})
+}
+
+// Close closes the engine and leaves the files as they were before that.
+func (l *logged) Close() error {
+	var files [][]byte
+	_ = l.Scan(func(_, _ []byte) error { return nil }) // a checkpoint is over
+	names := []string{bolt.FileName, bolt.LogName}
+	for _, name := range names {
+		b, err := os.ReadFile(filepath.Join(l.dir, name))
+		if err != nil {
+			l.t.Error(err)
+		}
+		files = append(files, b)
+	}
+	if err := l.Engine.Close(); err != nil {
+		return err
+	}
+	for i, name := range names {
+		if err := os.WriteFile(filepath.Join(l.dir, name), files[i], 0o600); err != nil {
+			l.t.Error(err)
+		}
+	}
+	return nil
+}
+
 func TestModes(t *testing.T) {
 	old := syscall.Umask(0)
 	defer syscall.Umask(old)

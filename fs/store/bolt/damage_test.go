@@ -91,7 +91,7 @@ func damage(rnd *rand.Rand, i int, file []byte, pages int) string {
 func sound(t *testing.T, what, dir, want string) bool {
 	t.Helper()
 	checked := checkFile(dir)
-	e, err := bolt.Open(dir, bolt.Options{Timeout: time.Second})
+	e, err := bolt.Open(dir, bolt.Options{Timeout: time.Second, Segment: -1})
 	if err != nil {
 		if errs.KindOf(err) != errs.IO {
 			t.Errorf("%s: %v", what, err)

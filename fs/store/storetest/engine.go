@@ -69,7 +69,7 @@ func testGroups(t *testing.T, open func(string) store.Engine) {
 	for i := range 5 {
 		number += uint64(1 + i%2) // a batch that failed leaves a gap
 		groups := []store.Group{
-			{Number: number, Ops: []store.Op{put("m", fmt.Sprint("marks ", i))}},
+			{Number: number, Ops: []store.Op{put("own", fmt.Sprint("marks ", i))}},
 			{VM: uuidA, Number: number, Ops: []store.Op{put(fmt.Sprint("a", i), "1"), del(fmt.Sprint("a", i-1))}},
 			{VM: uuidB, Number: number, Ops: []store.Op{put(fmt.Sprint("b", i), "2"), put("a", fmt.Sprint(i))}},
 		}
@@ -82,7 +82,7 @@ func testGroups(t *testing.T, open func(string) store.Engine) {
 			}
 		}
 		delete(want, fmt.Sprint("a", i-1))
-		want["m"], want["a"] = fmt.Sprint("marks ", i), fmt.Sprint(i)
+		want["own"], want["a"] = fmt.Sprint("marks ", i), fmt.Sprint(i)
 		want[fmt.Sprint("a", i)], want[fmt.Sprint("b", i)] = "1", "2"
 		mustClose(t, e)
 		e = open(dir)

@@ -1,0 +1,170 @@
+package bolt
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"testing"
+
+	"meta9/fs/store"
+)
+
+// groupOf is one group of ops: keys and values in turn, "-" deletes.
+func groupOf(number uint64, texts ...string) []store.Group {
+	g := store.Group{Number: number}
+	for i := 0; i < len(texts); i += 2 {
+		op := store.Op{Key: []byte(texts[i])}
+		if v := texts[i+1]; v != "-" {
+			op.Value, op.Tail = []byte(v[:len(v)/2]), v[len(v)/2:]
+		}
+		g.Ops = append(g.Ops, op)
+	}
+	return []store.Group{g}
+}
+
+// logOf is a log's file with a segment's size and the records of each segment.
+func logOf(segment int, parts ...[]byte) []byte {
+	file := make([]byte, segments*segment)
+	for i, p := range parts {
+		copy(file[i*segment:], p)
+	}
+	return file
+}
+
+// numbers are those of the records.
+func numbers(records []record) (list []uint64) {
+	for _, r := range records {
+		list = append(list, r.number)
+	}
+	return list
+}
+
+var testID = logID{1, 2, 3}
+
+// chain is records of those numbers, each after the one before.
+func chain(prev uint64, list ...uint64) (b []byte) {
+	for _, n := range list {
+		b = appendRecord(b, testID, n, prev, groupOf(n, "key", string(bytes.Repeat([]byte{'v'}, int(n)*97))))
+		prev = n
+	}
+	return b
+}
+
+func TestReadLog(t *testing.T) {
+	const segment = 16 * blockSize
+	forged := func(id logID) []byte {
+		return appendRecord(nil, id, 8, 7, groupOf(8, "k", "forged"))
+	}
+	overwritten := append(chain(6, 7), chain(3, 4, 5, 6)[blockSize:]...) // 7 lies over 4 of the round before
+	for _, c := range []struct {
+		name    string
+		file    []byte
+		after   uint64
+		want    []uint64
+		damaged bool
+	}{
+		{"nothing", logOf(segment), 3, nil, false},
+		{"one round", logOf(segment, chain(3, 4, 5, 7)), 3, []uint64{4, 5, 7}, false},
+		{"in the data file in part", logOf(segment, chain(3, 4, 5, 7)), 5, []uint64{7}, false},
+		{"in the data file", logOf(segment, chain(3, 4, 5, 7)), 7, nil, false},
+		{"both segments", logOf(segment, chain(6, 7, 8), chain(3, 4, 5, 6)), 3, []uint64{4, 5, 6, 7, 8}, false},
+		{"the older is taken", logOf(segment, chain(6, 7, 8), chain(3, 4, 5, 6)), 6, []uint64{7, 8}, false},
+		{"an older round behind", logOf(segment, overwritten), 6, []uint64{7}, false},
+		{"torn, with an older round behind", logOf(segment, append(make([]byte, blockSize), chain(3, 4, 5, 6)[blockSize:]...)), 6, nil, false},
+		{"another log's", logOf(segment, forged(logID{9}), chain(6, 7)), 6, []uint64{7}, false},
+		{"the first is missing", logOf(segment, chain(4, 5)), 3, nil, true},
+		{"one is missing between segments", logOf(segment, chain(7, 8), chain(3, 4, 5)), 3, []uint64{4, 5}, true},
+		{"one is damaged in the middle", logOf(segment, flipped(chain(3, 4, 5, 6), blockSize+100)), 3, []uint64{4}, true},
+		{"the last is damaged", logOf(segment, flipped(chain(3, 4, 5, 6), 2*blockSize+100)), 3, []uint64{4, 5}, false},
+		{"the first is damaged", logOf(segment, flipped(chain(3, 4, 5, 6), 100)), 3, nil, true},
+	} {
+		records, err := readLog(c.file, testID, c.after)
+		if got := numbers(records); !equal(got, c.want) || (err != nil) != c.damaged {
+			t.Errorf("%s: %v, %v; want %v, damaged: %v", c.name, got, err, c.want, c.damaged)
+		}
+	}
+}
+
+func equal(a, b []uint64) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func flipped(b []byte, at int) []byte {
+	b = bytes.Clone(b)
+	b[at] ^= 1
+	return b
+}
+
+func TestRecordOps(t *testing.T) {
+	groups := append(groupOf(1, "a", "", "b", "-", "", "value"), groupOf(1, "c", string(bytes.Repeat([]byte("x"), 9000)))...)
+	b := appendRecord(nil, testID, 1, 0, groups)
+	if len(b)%blockSize != 0 || int64(len(b)) < logHead {
+		t.Errorf("%d bytes", len(b))
+	}
+	r, ok := readRecord(b, testID)
+	if !ok || r.number != 1 || r.blocks != int64(len(b))/blockSize {
+		t.Fatalf("%+v, %v", r, ok)
+	}
+	var got []string
+	if err := r.ops(func(key, value []byte) {
+		if value == nil {
+			value = []byte("-")
+		}
+		got = append(got, string(key), string(value))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"a", "", "b", "-", "", "value", "c", string(bytes.Repeat([]byte("x"), 9000))}
+	for i := range want {
+		if i >= len(got) || got[i] != want[i] {
+			t.Fatalf("%d texts, of which %d is %.20q", len(got), i, got[i:])
+		}
+	}
+}
+
+// FuzzLog reads a file of any bytes as a log, as it is and with the checksum of its
+// first record put right: it never panics or takes what does not follow.
+func FuzzLog(f *testing.F) {
+	f.Add(chain(3, 4, 5, 7), uint64(3))
+	f.Add(logOf(8*blockSize, chain(6, 7, 8), chain(3, 4, 5, 6)), uint64(3))
+	f.Add([]byte{}, uint64(0))
+	f.Fuzz(func(t *testing.T, file []byte, after uint64) {
+		try := func() {
+			records, _ := readLog(file, testID, after)
+			last := after
+			for _, r := range records {
+				if r.prev != last || r.number <= last {
+					t.Fatalf("batch %d after %d", r.number, last)
+				}
+				last = r.number
+				_ = r.ops(func(_, _ []byte) {})
+			}
+		}
+		try()
+		if len(file) >= logHead {
+			file = repaired(file)
+			try()
+		}
+	})
+}
+
+// repaired is the file with a first record whose head is right.
+func repaired(file []byte) []byte {
+	file = bytes.Clone(file)
+	copy(file, logMagic)
+	copy(file[8:], testID[:])
+	length := min(binary.LittleEndian.Uint64(file[40:]), uint64(len(file)/segments/blockSize*blockSize-min(logHead, len(file)/segments/blockSize*blockSize)))
+	binary.LittleEndian.PutUint64(file[40:], length)
+	if end := logHead + int(length); end <= len(file) {
+		binary.LittleEndian.PutUint32(file[4:], crc32.Checksum(file[8:end], castagnoli))
+	}
+	return file
+}
