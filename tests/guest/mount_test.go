@@ -154,6 +154,7 @@ var ways = []string{machine.Net, machine.Serial}
 func TestMounts(t *testing.T) {
 	for _, via := range ways {
 		t.Run(via, func(t *testing.T) {
+			t.Parallel() // a guest has one processor, and waits for meta9d half of the time
 			h := serve(t, daemon.Options{Memory: true})
 			g := Boot(t, machine.Options{Connect: h.socket(), Via: via})
 			for _, version := range []string{"9p2000.L", "9p2000.u", "9p2000"} {

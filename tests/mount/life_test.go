@@ -134,7 +134,7 @@ func onePort(t *testing.T, w *world) {
 // mountHelper: what mount(8) and fstab call.
 func mountHelper(t *testing.T, w *world) {
 	w.Sh(t, "ln -sf /bin/meta9 /bin/mount.meta9; mkdir -p /sbin; ln -sf /bin/meta9 /sbin/mount.meta9")
-	w.Sh(t, "mount.meta9 "+w.addr+" "+dir+" -o rw,noatime,_netdev,cache=mmap && grep -q '"+dir+" 9p .*noatime.*mmap' /proc/mounts && cat "+keys+"/motd")
+	w.Sh(t, "mount.meta9 "+w.addr+" "+dir+" -o rw,noatime,_netdev,cache=mmap && grep -qE '"+dir+" 9p .*noatime.*(mmap|cache=0x5)' /proc/mounts && cat "+keys+"/motd")
 	w.Sh(t, "umount "+dir)
 	w.gone(t)
 	w.Sh(t, "mount -t meta9 -o aname=keys "+w.addr+" "+dir+" && cat "+dir+"/motd")

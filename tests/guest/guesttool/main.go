@@ -5,7 +5,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +32,8 @@ var tools = map[string]func(args []string) error{
 	"xattr":    xattr,
 	"nonblock": nonblock,
 	"rewrite":  rewrite,
+	"listings": listings,
+	"opens":    opens,
 	"worker":   work.Run,
 	"hold":     work.Hold,
 }
@@ -208,6 +212,80 @@ func rewrite(args []string) error {
 		return err
 	}
 	return f.Sync()
+}
+
+// listings FOLDER lists a folder twice, by two descriptors that take turns, and prints
+// the two lists with an empty line between.
+func listings(args []string) error {
+	var dirs [2]*os.File
+	var lists [2][]string
+	for i := range dirs {
+		d, err := os.Open(args[0])
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		dirs[i] = d
+	}
+	for going := 2; going > 0; {
+		going = 0
+		for i, d := range dirs {
+			names, err := d.Readdirnames(100)
+			if err != nil && err != io.EOF {
+				return err
+			}
+			if len(names) > 0 {
+				going++
+			}
+			lists[i] = append(lists[i], names...)
+		}
+	}
+	fmt.Println(strings.Join(lists[0], "\n") + "\n\n" + strings.Join(lists[1], "\n"))
+	return nil
+}
+
+// opens FILE TIMES opens and reads a file so many times. Each time it must be a line
+// that begins with "value". The error counts each kind of failure.
+func opens(args []string) error {
+	times, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	failed, other := make(map[string]int), 0
+	for range times {
+		n, size, err := openOnce(args[0])
+		if err != nil {
+			failed[err.Error()]++
+		} else if n != size {
+			other++
+		}
+	}
+	fmt.Println(other, "times stat told of another size")
+	if len(failed) > 0 {
+		return fmt.Errorf("%v", failed)
+	}
+	return nil
+}
+
+// openOnce gives how much it has read, and the size that stat tells of the open file.
+func openOnce(name string) (n, size int64, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	stat, err := f.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return 0, 0, err
+	}
+	if s := string(b); !strings.HasPrefix(s, "value ") || strings.Index(s, "\n") != len(s)-1 {
+		return 0, 0, errors.New("a value that is not whole")
+	}
+	return int64(len(b)), stat.Size(), nil
 }
 
 // run runs a command, which has f open if there is one.

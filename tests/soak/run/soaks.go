@@ -5,5 +5,6 @@ package main
 var soaks = []entry{
 	{"fuzz", "./tests/soak", "TestFuzz", "Every fuzz target in turn, five minutes each, with what the parts before found interesting where they ran on the same machine."},
 	{"kill", "./tests/durability", "TestSoakKill", "64 writers, and SIGKILL to meta9d at random moments: what was acknowledged is there, nothing is by half."},
+	{"kernels", "./tests/guest", "TestSoak", "Linux of each Debian suite, the oldest first: listings, loops over events, keys replaced while they are opened 10,000 times, times, users."},
 	{"oracle", "./tests/oracle", "TestSoak", "Generated requests of 9P2000.L to hugelgupf/p9's Server and to meta9d: the replies are the same, but for the table of deliberate differences."},
 }
