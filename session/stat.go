@@ -44,8 +44,10 @@ func (s *session) stat(f *fid, st *fs.Stat) error {
 	if err == nil || f.handle != nil || errs.KindOf(err) != errs.NotFound {
 		return err
 	}
-	if other := s.foundBy(f); other != nil {
-		f.ref = other.ref
+	if f.running == 0 { // a change that waits means what the fid was when it came
+		if other := s.foundBy(f); other != nil {
+			f.ref = other.ref
+		}
 	}
 	if other := s.openOn(f); other != nil && other.handle.Stat(st) == nil {
 		f.ref.Show(st)
