@@ -42,7 +42,7 @@ func newVM(a *app) *cobra.Command {
 		},
 	}
 	for _, add := range []func(*app) *cobra.Command{
-		newVMList, newVMLookup, newVMGet, newVMInfo, newVMEvents, newVMCreate, newVMUpdate, newVMDelete,
+		newVMList, newVMLookup, newVMGet, newVMInfo, newVMEvents, newVMCreate, newVMUpdate, newVMValidate, newVMDelete,
 		newVMStart, newVMStop, newVMReboot, newVMHelp,
 	} {
 		cmd.AddCommand(add(a))

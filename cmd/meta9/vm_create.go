@@ -48,10 +48,15 @@ func withUUID(line []byte) (_ []byte, uuid string) {
 	if err != nil || v.Kind != ordjson.Object {
 		return line, "payload"
 	}
-	if given, ok := v.Members.Get("uuid"); ok {
+	given, ok := v.Members.Get("uuid")
+	if ok && given.Kind != ordjson.Null && (given.Kind != ordjson.String || given.Text != "") {
 		return line, cmp.Or(given.Text, "payload")
 	}
 	uuid = vm.NewUUID()
-	v.Members = append(ordjson.Members{{Name: "uuid", Value: ordjson.Value{Kind: ordjson.String, Text: uuid}}}, v.Members...)
+	if ok {
+		v.Members = v.Members.With("uuid", ordjson.Str(uuid))
+	} else {
+		v.Members = append(ordjson.Members{{Name: "uuid", Value: ordjson.Str(uuid)}}, v.Members...)
+	}
 	return v.AppendJSON(nil), uuid
 }

@@ -13,9 +13,11 @@ import (
 	"meta9/session/client"
 )
 
-// The states of a VM that the commands here wait for, as QEMU has them; stopped is
-// meta9d's own, for a VM whose QEMU has ended.
+// The states of a VM that the commands here know, as QEMU has them; meta9d's own are
+// installed, for a VM that was created and never ran, and stopped, for one whose QEMU
+// has ended.
 const (
+	stateInstalled = "installed"
 	stateRunning   = "running"
 	statePrelaunch = "prelaunch" // not begun, or reset while it was off
 	stateShutdown  = "shutdown"  // the guest is off, and QEMU is there (-no-shutdown)
@@ -36,9 +38,14 @@ func newVMStop(a *app) *cobra.Command {
 	var wait uint
 	var cmd *cobra.Command
 	cmd = a.newPower("stop [-F] [-t SECONDS] UUID", "Successfully completed stop for VM", func(p *power, ctx context.Context) error {
-		if state, err := p.state(ctx); err != nil || state == stateStopped {
-			p.said = "VM " + p.uuid + " is already stopped"
+		switch state, err := p.state(ctx); {
+		case err != nil:
 			return err
+		case state == stateStopped:
+			p.said = "VM " + p.uuid + " is already stopped"
+			return nil
+		case state == stateInstalled: // there is nothing to stop, and who asked wants it so
+			return verb(ctx, p.c, vmPath(p.uuid, "ctl"), "update", []byte(`{"state":"`+stateStopped+`"}`))
 		}
 		given := cmd.Flags().Changed("wait")
 		switch {

@@ -94,7 +94,7 @@ func (a *app) patch(cmd *cobra.Command, file string, args []string) ([]byte, err
 		if err := checkName(name); err != nil {
 			return nil, err
 		}
-		v, err := valueOf(name, text)
+		v, err := valueOf(text)
 		if err != nil {
 			return nil, misused("%s: %w", name, err)
 		}
@@ -162,30 +162,11 @@ func wrapped(words []string, columns int) string {
 	return b.String()
 }
 
-// Properties that are no text, of which a command line has only text.
-var (
-	numbers = []string{
-		"ram", "vcpus", "quota", "cpu_cap", "cpu_shares", "tmpfs", "init_restarts", "vsock_cid", "zfs_io_priority",
-		"max_physical_memory", "max_locked_memory", "max_lwps", "max_swap",
-	}
-	switches = []string{
-		"autoboot", "firewall_enabled", "maintain_resolvers", "do_not_inventory", "vsock_unprivileged", "docker",
-		"indestructible_delegated", "indestructible_zoneroot",
-	}
-)
-
-// valueOf is the value that a property gets by a text.
-func valueOf(name, text string) (ordjson.Value, error) {
-	v := ordjson.Value{Kind: ordjson.String, Text: text}
+// valueOf is the value that a text stands for: JSON where it is an object or a list,
+// else the text, of which the server makes what the property takes.
+func valueOf(text string) (ordjson.Value, error) {
 	if strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") {
 		return ordjson.Parse([]byte(text))
 	}
-	parsed, err := ordjson.Parse([]byte(text))
-	switch {
-	case err != nil:
-	case slices.Contains(numbers, name) && parsed.Kind == ordjson.Number,
-		slices.Contains(switches, name) && (parsed.Kind == ordjson.True || parsed.Kind == ordjson.False):
-		v = parsed
-	}
-	return v, nil
+	return ordjson.Str(text), nil
 }

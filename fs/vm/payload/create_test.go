@@ -108,7 +108,7 @@ func TestCreateErrors(t *testing.T) {
 }
 
 // filled is what every VM has that was made of a payload without it.
-const filled = `"zonename":"` + vmtest.UUID + `","state":"stopped","customer_metadata":{},"internal_metadata":{},"tags":{},"routes":{}`
+const filled = `"zonename":"` + vmtest.UUID + `","state":"installed","customer_metadata":{},"internal_metadata":{},"tags":{},"routes":{}`
 
 // made is the JSON of the VM that Create makes of some members besides uuid and what
 // would be filled in; the error is its own.
@@ -165,7 +165,7 @@ func TestCreateFills(t *testing.T) {
 		t.Fatal(err)
 	}
 	vmtest.Diff(t, "nothing given", vmtest.Whole(v),
-		`{"uuid":"`+vmtest.UUID+`","customer_metadata":{},"zonename":"`+vmtest.UUID+`","state":"stopped","internal_metadata":{},"tags":{},"routes":{}}`)
+		`{"uuid":"`+vmtest.UUID+`","customer_metadata":{},"zonename":"`+vmtest.UUID+`","state":"installed","internal_metadata":{},"tags":{},"routes":{}}`)
 	for _, c := range []struct{ in, want string }{
 		{`"disks":[{},{"path":"/dev/zvol/rdsk/zones/` + vmtest.UUID + `-disk0"},{"zpool":"data"}]`, `"disks":[` +
 			`{"path":"/dev/zvol/rdsk/zones/` + vmtest.UUID + `-disk1"},{"path":"/dev/zvol/rdsk/zones/` + vmtest.UUID + `-disk0"},` +

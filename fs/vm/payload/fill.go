@@ -11,8 +11,11 @@ import (
 	"meta9/fs/vm/ordjson"
 )
 
-// stateStopped is the state of a VM that nobody has seen run.
-const stateStopped = "stopped"
+// stateInstalled is the state of a VM that nobody has run yet: vmadm's word for a zone
+// that is there and has not booted. A VM whose hypervisor has ended is stopped. They
+// must differ: Ansible's vmadm module takes a VM that is stopped right after its creation
+// for one that could not be stopped.
+const stateInstalled = "installed"
 
 // standing are the properties that every new VM has, with the values that they have
 // unless a payload gives others: vmadm's readers rely on them. Those of the spaces are
@@ -21,7 +24,7 @@ func standing(uuid string) [6]ordjson.Member {
 	empty := ordjson.Value{Kind: ordjson.Object}
 	return [...]ordjson.Member{
 		{Name: vm.PropZonename, Value: ordjson.Str(uuid)},
-		{Name: vm.PropState, Value: ordjson.Str(stateStopped)},
+		{Name: vm.PropState, Value: ordjson.Str(stateInstalled)},
 		{Name: vm.Keys.Member()},
 		{Name: vm.Internal.Member()},
 		{Name: vm.PropTags, Value: empty},

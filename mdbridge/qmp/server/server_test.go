@@ -25,7 +25,7 @@ func TestVMs(t *testing.T) {
 		{"vm-create", `{"vm": {"uuid": "` + upper + `", "alias": "web", "ram": "1024", "customer_metadata": {"a": "1"}}}`, `{"return": {"uuid":"` + uuid1 + `"}}`},
 		{"vm-create", `{"vm": {"uuid": "` + uuid1 + `"}}`, `"uuid: \"` + uuid1 + `\" is VM ` + uuid1 + `'s already"`},
 		{"vm-create", `{"vm": {"uuid": "` + uuid2 + `", "alias": "web"}}`, `"alias: \"web\" is VM ` + uuid1 + `'s already"`},
-		{"query-vms", `{}`, `{"return": [{"alias":"web","bytes":2,"keys":1,"rev":1,"state":"stopped","uuid":"` + uuid1 + `"}]}`},
+		{"query-vms", `{}`, `{"return": [{"alias":"web","bytes":2,"keys":1,"rev":1,"state":"installed","uuid":"` + uuid1 + `"}]}`},
 		{"vm-update", `{"uuid": "` + upper + `", "update": {"state": "running", "alias": null}}`, `{"return": {}}`},
 		{"query-vms", `{"uuid": "` + upper + `"}`, `{"return": [{"bytes":2,"keys":1,"rev":`},
 		{"query-vms", `{"uuid": "` + uuid1 + `"}`, `,"state":"running","uuid":"` + uuid1 + `"}]}`},
