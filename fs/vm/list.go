@@ -23,12 +23,18 @@ var (
 func (l List) IdentOf(o ordjson.Members) string { return l.Canonical(o.Text(l.Ident)) }
 
 // Canonical is an identifier as it is compared: upper case in a MAC makes no
-// difference.
+// difference, and neither do zeros before a digit, which SmartOS's dladm(8) leaves out.
 func (l List) Canonical(id string) string {
-	if l == NICs {
-		return strings.ToLower(id)
+	if l != NICs {
+		return id
 	}
-	return id
+	parts := strings.Split(strings.ToLower(id), ":")
+	for i, p := range parts {
+		if len(p) == 1 {
+			parts[i] = "0" + p
+		}
+	}
+	return strings.Join(parts, ":")
 }
 
 // Positions are the indices of the objects by what names them; those without a
