@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -65,11 +67,6 @@ func (m *mounting) daemon() (*exec.Cmd, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd, nil
 }
-
-// saidError is an error that was said already, by the process that had it.
-type saidError struct{ code int }
-
-func (e saidError) Error() string { return "" }
 
 // ended is what became of a daemon that did not mount.
 func ended(ctx context.Context, err error) error {

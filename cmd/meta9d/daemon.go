@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"meta9/cmd/version"
 	"meta9/fs"
 	"meta9/fs/errs"
 	"meta9/fs/store"
@@ -75,9 +76,9 @@ func (d *daemon) start(salvage bool) error {
 	if err := d.openStore(salvage); err != nil {
 		return err
 	}
-	d.log.Info().Str("version", version()).Str("data", d.cfg.Data).Str("run", d.cfg.Run).
+	d.log.Info().Str("version", version.String()).Str("data", d.cfg.Data).Str("run", d.cfg.Run).
 		Int("vms", d.store.Count()).Int64("bytes", d.store.Bytes()).Msg("meta9d")
-	tree := fs.New(d.store, fs.Config{Log: d.log, Version: version(), Status: d.status, Made: d.made})
+	tree := fs.New(d.store, fs.Config{Log: d.log, Version: version.String(), Status: d.status, Made: d.made})
 	noHypervisor(tree)
 	d.newVminfo()
 	d.mdata = d.newMdata(tree)

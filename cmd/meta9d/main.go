@@ -12,8 +12,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"strings"
+
+	"meta9/cmd/version"
 )
 
 // Exit codes.
@@ -47,7 +48,7 @@ func (c command) do(stdout, stderr io.Writer) error {
 		_, err := io.WriteString(stdout, usage)
 		return err
 	case c.version:
-		_, err := fmt.Fprintln(stdout, "meta9d", version())
+		_, err := fmt.Fprintln(stdout, "meta9d", version.String())
 		return err
 	case c.check:
 		return check(c.config.Data, stdout)
@@ -80,12 +81,4 @@ func exitCode(err error) int {
 // oneLine is an error as one line, whatever it quotes.
 func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
-}
-
-// version is what the Go toolchain recorded of the source.
-func version() string {
-	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
-		return bi.Main.Version
-	}
-	return "(unknown)"
 }

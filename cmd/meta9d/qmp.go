@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"meta9/cmd/version"
 	tree "meta9/fs"
 	"meta9/fs/vm"
 	"meta9/mdbridge/qmp/hosts"
@@ -59,7 +60,7 @@ func checkQMP(c *config) error {
 // server of the daemon's own QMP.
 func (d *daemon) newQMP(t *tree.Tree) {
 	d.qmp = qmp.New(qmp.Config{
-		Tree: t, Version: version(), Quit: d.quit, Log: d.log,
+		Tree: t, Version: version.String(), Quit: d.quit, Log: d.log,
 		Sessions: func() []json.RawMessage { return d.server.Sessions() },
 		Trace:    func(on bool) { d.server.SetTrace(d.trace(on)) },
 	})

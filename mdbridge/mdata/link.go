@@ -3,14 +3,10 @@ package mdata
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 )
 
 // link is a way to the host.
@@ -94,11 +90,21 @@ func (c *Client) open(ctx context.Context) error {
 
 // bare is err without the path, which stands in front of all our errors.
 func bare(err error) error {
-	var no unix.Errno
-	if errors.As(err, &no) {
-		return no
+	for {
+		var p *os.PathError
+		var o *net.OpError
+		var c *os.SyscallError
+		switch {
+		case errors.As(err, &p):
+			err = p.Err
+		case errors.As(err, &o):
+			err = o.Err
+		case errors.As(err, &c):
+			err = c.Err
+		default:
+			return err
+		}
 	}
-	return err
 }
 
 // limit ends all waiting for the host after d, and when ctx ends. What it gives
@@ -114,76 +120,8 @@ func (c *Client) limit(ctx context.Context, d time.Duration) (done func()) {
 	return func() { stop() }
 }
 
-// serial is a character device that is ours alone, in raw mode.
+// serial is a character device that is ours alone, in raw mode; see openSerial.
 type serial struct{ *os.File }
-
-// openSerial opens the device, waits until nobody else has it locked, and makes it
-// raw: what a terminal does to bytes would change frames, and its echo would be
-// taken for requests.
-func openSerial(ctx context.Context, path string) (*serial, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, bare(err)
-	}
-	s := &serial{f}
-	if err = s.lock(ctx); err == nil {
-		err = s.control(func(fd int) error {
-			_, err := term.MakeRaw(fd)
-			return err
-		})
-	}
-	if err != nil {
-		s.Close()
-		return nil, err
-	}
-	return s, nil
-}
-
-// lock takes the lock by which clients of the protocol keep each other off a line.
-func (s *serial) lock(ctx context.Context) error {
-	for {
-		l := unix.Flock_t{Type: unix.F_WRLCK}
-		err := s.control(func(fd int) error { return unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &l) })
-		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return s.locked()
-		case <-time.After(lockPause):
-		}
-	}
-}
-
-// locked says who has the lock.
-func (s *serial) locked() error {
-	l := unix.Flock_t{Type: unix.F_WRLCK}
-	err := s.control(func(fd int) error { return unix.FcntlFlock(uintptr(fd), unix.F_GETLK, &l) })
-	if err != nil || l.Pid <= 0 {
-		return errors.New("in use: another process has it locked")
-	}
-	return fmt.Errorf("in use: process %d has it locked", l.Pid)
-}
-
-// control does something with the descriptor, in a way that leaves it in Go's
-// poller: without it there would be no deadlines.
-func (s *serial) control(f func(fd int) error) error {
-	rc, err := s.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if e := rc.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
-		return e
-	}
-	return err
-}
-
-// Close forgets what a host that is not there has not taken; else the kernel would
-// wait for it.
-func (s *serial) Close() error {
-	s.control(func(fd int) error { return unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCOFLUSH) })
-	return s.File.Close()
-}
 
 // sync makes sure that what comes next answers what is sent next: it waits until
 // the line is quiet, ends a line that somebody may have begun, and waits for the

@@ -1,14 +1,13 @@
+//go:build linux || darwin || dragonfly || freebsd || netbsd || openbsd
+
 package client
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,48 +28,12 @@ const (
 	comeStep = 50 * time.Millisecond
 )
 
-// Where Linux has ports by name. udev makes the links; a guest without it has
-// only what the driver says.
-const (
-	portLinks = "/dev/virtio-ports"
-	portClass = "/sys/class/virtio-ports"
-)
-
-// dialPort opens the virtio-serial port of a name.
-func dialPort(name string) dialer {
-	find := func() (string, error) { return findPort(portLinks, portClass, name) }
-	return func(ctx context.Context) (net.Conn, error) {
-		return openDevice(ctx, find, fileAddr{"virtio", name})
-	}
-}
-
+// dialDevice opens a port or a terminal.
 func dialDevice(path string) dialer {
 	find := func() (string, error) { return path, nil }
 	return func(ctx context.Context) (net.Conn, error) {
 		return openDevice(ctx, find, fileAddr{"dev", path})
 	}
-}
-
-// findPort finds the device of a port, by the links or else in the class.
-func findPort(links, class, name string) (string, error) {
-	link := filepath.Join(links, name)
-	if _, err := os.Stat(link); err == nil {
-		return link, nil
-	}
-	var names []string
-	files, _ := filepath.Glob(class + "/*/name")
-	for _, file := range files {
-		b, _ := os.ReadFile(file)
-		found := strings.TrimSuffix(string(b), "\n")
-		if found == name {
-			return filepath.Join("/dev", filepath.Base(filepath.Dir(file))), nil
-		}
-		names = append(names, found)
-	}
-	if names == nil {
-		return "", fmt.Errorf("%w %q: this machine has none, or no module virtio_console", errNoPort, name)
-	}
-	return "", fmt.Errorf("%w %q; there are %q", errNoPort, name, names)
 }
 
 // openDevice opens a device, waits for its other end, and begins a link on it.
