@@ -29,7 +29,7 @@ var (
 		render.Sdc,
 	}
 	nocloudFolder = &derivation{
-		"nocloud", slotNoCloud, func(*vm.VM) []string { return render.NoCloudNames[:] },
+		"nocloud", slotNoCloud, render.NoCloudNames,
 		render.NoCloud,
 	}
 )

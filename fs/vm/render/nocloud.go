@@ -14,19 +14,28 @@ import (
 	"meta9/fs/vm/ordjson"
 )
 
-// NoCloudNames are the files of nocloud/, which every VM has: the seed of
-// cloud-init's NoCloud data source (cloud-init: DataSourceNoCloud).
-var NoCloudNames = [...]string{"meta-data", "user-data", "vendor-data", "network-config"}
+// NoCloudNames are the files of nocloud/: the seed of cloud-init's NoCloud data source
+// (cloud-init: DataSourceNoCloud). network-config is there where there is one to show:
+// an empty file would be a network configuration that has nothing.
+func NoCloudNames(v *vm.VM) []string {
+	names := []string{"meta-data", "user-data", "vendor-data"}
+	if networkConfig(v) != "" {
+		names = append(names, "network-config")
+	}
+	return names
+}
 
 // emptyConfig is user data that does nothing. It stands where there is none,
 // since some readers (FreeBSD's nuageinit) stop at a file that is not there.
 const emptyConfig = "#cloud-config\n{}\n"
 
-// NoCloud is the content of a file of nocloud/. A key cloud-init:NAME of the VM
-// is taken as it is, except for meta-data, which is always derived: instance-id
-// from the UUID, local-hostname, and public-keys from root_authorized_keys. The
-// key user-data stands in for cloud-init:user-data, and network-config is made
-// of nics, resolvers and routes.
+// NoCloud is the content of a file of nocloud/; ok is false where NoCloudNames lacks
+// it. A key cloud-init:NAME of the VM is taken as it is, except for meta-data, which is
+// always derived: instance-id from the UUID, local-hostname, and public-keys from
+// root_authorized_keys. The key user-data stands in for cloud-init:user-data, and
+// network-config is made of nics, resolvers and routes. vendor-data is the operator's
+// word to all users of an image, so it comes from internal_metadata alone, where
+// vendor-data stands in for cloud-init:vendor-data.
 func NoCloud(v *vm.VM, name string) (content string, ok bool) {
 	switch name {
 	case "meta-data":
@@ -34,9 +43,15 @@ func NoCloud(v *vm.VM, name string) (content string, ok bool) {
 	case "user-data":
 		return firstKey(v, emptyConfig, "cloud-init:user-data", "user-data"), true
 	case "vendor-data":
-		return firstKey(v, emptyConfig, "cloud-init:vendor-data"), true
+		for _, key := range [...]string{"cloud-init:vendor-data", "vendor-data"} {
+			if e := v.Get(vm.Internal, key); e != nil && e.Value != "" {
+				return e.Value, true
+			}
+		}
+		return emptyConfig, true
 	case "network-config":
-		return firstKey(v, networkConfig(v), "cloud-init:network-config"), true
+		content = networkConfig(v)
+		return content, content != ""
 	}
 	return "", false
 }
@@ -60,8 +75,8 @@ func metaData(v *vm.VM) string {
 	y.add(0, "local-hostname: ", cmp.Or(firstKey(v, "", "hostname"), v.Text(vm.PropHostname), v.Alias(), v.UUID))
 	first := true
 	for line := range strings.Lines(firstKey(v, "", "root_authorized_keys")) {
-		if line = strings.TrimSpace(line); line == "" {
-			continue
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue // authorized_keys may have comments (sshd(8))
 		}
 		if first {
 			y.line(0, "public-keys:")
@@ -72,9 +87,13 @@ func metaData(v *vm.VM) string {
 	return y.String()
 }
 
-// networkConfig is cloud-init's network configuration, version 2, of the VM's
-// NICs. It is empty without any, so that cloud-init falls back on its own.
+// networkConfig is the key cloud-init:network-config, or cloud-init's network
+// configuration, version 2 (that of netplan), of the VM's NICs; "" without any, so that
+// cloud-init falls back on its own.
 func networkConfig(v *vm.VM) string {
+	if own := firstKey(v, "", "cloud-init:network-config"); own != "" {
+		return own
+	}
 	nics, _ := v.Prop(vm.PropNICs)
 	if len(nics.Items) == 0 {
 		return ""
@@ -82,9 +101,10 @@ func networkConfig(v *vm.VM) string {
 	var y yaml
 	y.line(0, "version: 2")
 	y.line(0, "ethernets:")
-	routes, first := staticRoutes(v), primaryNIC(nics.Items)
+	routes := nicRoutes(v, nics.Items)
+	first := primaryNIC(nics.Items)
 	for i, nic := range nics.Items {
-		ethernet(v, &y, i, nic.Members, i == first, routes)
+		ethernet(v, &y, i, nic.Members, i == first, routes[i])
 	}
 	return y.String()
 }
@@ -101,9 +121,12 @@ func ethernet(v *vm.VM, y *yaml, i int, nic ordjson.Members, primary bool, route
 			y.add(2, "set-name: ", name)
 		}
 	}
-	ips := addresses(nic)
+	mtu, _ := nic.Get("mtu")
+	if n, err := strconv.ParseUint(mtu.Text, 10, 16); err == nil {
+		y.line(2, "mtu: "+strconv.FormatUint(n, 10))
+	}
 	var static []string
-	for _, ip := range ips {
+	for _, ip := range addresses(nic) {
 		switch ip {
 		case "dhcp":
 			y.line(2, "dhcp4: true")
@@ -114,12 +137,11 @@ func ethernet(v *vm.VM, y *yaml, i int, nic ordjson.Members, primary bool, route
 		}
 	}
 	y.list(2, "addresses:", static)
-	mine := onLink(routes, static)
 	if primary {
-		mine = append(defaults(nic), mine...)
+		routes = append(defaults(y, nic, static), routes...)
 		nameservers(v, y)
 	}
-	y.routes(2, mine)
+	y.routes(2, routes)
 }
 
 // nameservers adds the resolvers and the search domain, if there are resolvers.
@@ -159,52 +181,97 @@ func primaryNIC(nics []ordjson.Value) int {
 	}))
 }
 
-// route is a destination and the address to go by.
-type route struct{ to, via string }
-
-// staticRoutes are the VM's routes by an address. Those that name a NIC are left
-// out: they say no more than that the destination is on its link.
-func staticRoutes(v *vm.VM) []route {
-	prop, _ := v.Prop(vm.PropRoutes)
-	var routes []route
-	for _, r := range prop.Members {
-		if _, byNIC := routeNIC(v, r.Value.Text); !byNIC {
-			routes = append(routes, route{r.Name, r.Value.Text})
-		}
-	}
-	return routes
+// route is a destination and the address to go by. onLink: that address is not in
+// the NIC's networks, and yet behind it.
+type route struct {
+	to, via string
+	onLink  bool
 }
 
-// onLink are the routes whose gateway is in one of the networks.
-func onLink(routes []route, networks []string) []route {
-	var mine []route
-	for _, r := range routes {
-		via, err := netip.ParseAddr(r.via)
-		for _, n := range networks {
-			p, err2 := netip.ParsePrefix(n)
-			if err == nil && err2 == nil && p.Contains(via) {
-				mine = append(mine, r)
-				break
+// nicRoutes are the VM's routes, by the NIC that they belong to: the one that a route
+// names, by its own address as sdc:routes has it; else those that have the gateway in
+// their networks, or the primary one, where none has.
+func nicRoutes(v *vm.VM, nics []ordjson.Value) [][]route {
+	prop, _ := v.Prop(vm.PropRoutes)
+	by := make([][]route, len(nics))
+	add := func(i int, r route) { by[i] = append(by[i], r) }
+	for _, r := range prop.Members {
+		six := strings.Contains(r.Name, ":")
+		if i, named := routeNIC(v, r.Value.Text); named {
+			if i >= 0 {
+				if own := ownAddress(nics[i].Members, six); own != "" {
+					add(i, route{to: r.Name, via: own})
+				}
+			}
+			continue
+		}
+		via, err := netip.ParseAddr(r.Value.Text)
+		if err != nil {
+			continue
+		}
+		found := false
+		for i, nic := range nics {
+			if reaches(addresses(nic.Members), via) {
+				add(i, route{to: r.Name, via: r.Value.Text})
+				found = true
 			}
 		}
+		if !found {
+			add(primaryNIC(nics), route{r.Name, r.Value.Text, true})
+		}
 	}
-	return mine
+	return by
 }
 
-// defaults are the default routes by the NIC's gateways, or the older gateway.
-func defaults(nic ordjson.Members) []route {
+// ownAddress is the NIC's first address of IPv6 or IPv4, without its prefix length.
+func ownAddress(nic ordjson.Members, six bool) string {
+	for _, ip := range addresses(nic) {
+		if p, err := netip.ParsePrefix(ip); err == nil && p.Addr().Is6() == six {
+			return p.Addr().String()
+		}
+	}
+	return ""
+}
+
+// reaches says whether one of the networks has the address in it. One that is local to
+// the link is behind every NIC that has an IPv6 address.
+func reaches(networks []string, via netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(n string) bool {
+		p, err := netip.ParsePrefix(n)
+		return err == nil && (p.Contains(via) || via.Is6() && via.IsLinkLocalUnicast() && p.Addr().Is6())
+	})
+}
+
+// defaults adds the default routes by the NIC's gateways, one of IPv4 and one of IPv6,
+// where the NIC has an address of that family; else whatever gives it one (DHCP) gives
+// the route. gateway4 and gateway6 are what FreeBSD's nuageinit knows, but they can
+// say no on-link: such routes are given back.
+func defaults(y *yaml, nic ordjson.Members, static []string) []route {
 	list, _ := nic.Get("gateways")
 	gateways := list.Texts()
 	if len(gateways) == 0 {
 		gateways = strings.Fields(nic.Text("gateway"))
 	}
 	var routes []route
-	for _, via := range gateways {
-		to := "0.0.0.0/0"
-		if strings.Contains(via, ":") {
-			to = "::/0"
+	for _, family := range [...]struct {
+		six     bool
+		key, to string
+	}{{false, "gateway4: ", "0.0.0.0/0"}, {true, "gateway6: ", "::/0"}} {
+		if ownAddress(nic, family.six) == "" {
+			continue
 		}
-		routes = append(routes, route{to, via})
+		for _, g := range gateways {
+			via, err := netip.ParseAddr(g)
+			if err != nil || via.Is6() != family.six {
+				continue
+			}
+			if reaches(static, via) {
+				y.add(2, family.key, g)
+			} else {
+				routes = append(routes, route{family.to, g, true})
+			}
+			break
+		}
 	}
 	return routes
 }
@@ -247,8 +314,8 @@ func (y *yaml) list(depth int, key string, values []string) {
 	}
 }
 
-// routes adds the routes. The default route is spelled 0.0.0.0/0: gateway4 is
-// out of favour, and older readers do not know "default".
+// routes adds the routes. A default route is spelled 0.0.0.0/0: older readers do not
+// know "default".
 func (y *yaml) routes(depth int, routes []route) {
 	if len(routes) == 0 {
 		return
@@ -257,6 +324,9 @@ func (y *yaml) routes(depth int, routes []route) {
 	for _, r := range routes {
 		y.add(depth+1, "- to: ", r.to)
 		y.add(depth+1, "  via: ", r.via)
+		if r.onLink {
+			y.line(depth+1, "  on-link: true")
+		}
 	}
 }
 

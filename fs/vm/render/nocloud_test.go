@@ -1,6 +1,8 @@
 package render_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"meta9/fs/vm/render"
@@ -25,6 +27,7 @@ ethernets:
     set-name: "net0"
     addresses:
       - "192.168.1.10/24"
+    gateway4: "192.168.1.1"
     nameservers:
       addresses:
         - "8.8.8.8"
@@ -32,8 +35,13 @@ ethernets:
       search:
         - "local"
     routes:
-      - to: "0.0.0.0/0"
-        via: "192.168.1.1"
+      - to: "10.2.2.0/24"
+        via: "10.2.1.1"
+        on-link: true
+      - to: "10.3.0.0/16"
+        via: "192.168.1.10"
+      - to: "10.4.0.0/16"
+        via: "192.168.1.10"
 `,
 	} {
 		got, ok := render.NoCloud(v, name)
@@ -45,7 +53,7 @@ ethernets:
 	if _, ok := render.NoCloud(v, "x"); ok {
 		t.Error("a file x")
 	}
-	for _, name := range render.NoCloudNames {
+	for _, name := range render.NoCloudNames(v) {
 		if _, ok := render.NoCloud(v, name); !ok {
 			t.Errorf("%s is listed and not there", name)
 		}
@@ -58,7 +66,7 @@ func TestNoCloudKeys(t *testing.T) {
 		{`"alias":"a0"`, "meta-data", "instance-id: \"" + vmtest.UUID + "\"\nlocal-hostname: \"a0\"\n"},
 		{`"hostname":"h0","alias":"a0"`, "meta-data", "instance-id: \"" + vmtest.UUID + "\"\nlocal-hostname: \"h0\"\n"},
 		{
-			`"customer_metadata":{"hostname":"a\"\nb: c","root_authorized_keys":"one\n\n two \r\n"}`, "meta-data",
+			`"customer_metadata":{"hostname":"a\"\nb: c","root_authorized_keys":"# mine\none\n\n two \r\n  #three\n"}`, "meta-data",
 			"instance-id: \"" + vmtest.UUID + "\"\nlocal-hostname: \"a\\\"\\u000ab: c\"\npublic-keys:\n  - \"one\"\n  - \"two\"\n",
 		},
 		{
@@ -69,7 +77,9 @@ func TestNoCloudKeys(t *testing.T) {
 		{`"customer_metadata":{"user-data":"u","cloud-init:user-data":"c"}`, "user-data", "c"},
 		{`"customer_metadata":{"user-data":"u","cloud-init:user-data":""}`, "user-data", "u"},
 		{`"customer_metadata":{"cloud-init:user-data":"c"},"internal_metadata":{"cloud-init:user-data":"i"},"internal_metadata_namespaces":["cloud-init"]`, "user-data", "i"},
-		{`"customer_metadata":{"cloud-init:vendor-data":"v"}`, "vendor-data", "v"},
+		{`"customer_metadata":{"cloud-init:vendor-data":"v","vendor-data":"w"}`, "vendor-data", "#cloud-config\n{}\n"},
+		{`"internal_metadata":{"vendor-data":"w"}`, "vendor-data", "w"},
+		{`"internal_metadata":{"cloud-init:vendor-data":"v","vendor-data":"w"}`, "vendor-data", "v"},
 		{`"customer_metadata":{"cloud-init:network-config":"n"},"nics":[{}]`, "network-config", "n"},
 		{``, "network-config", ""},
 		{`"nics":[]`, "network-config", ""},
@@ -89,28 +99,50 @@ func TestNoCloudBinary(t *testing.T) {
 	}
 }
 
+// TestNoNetworkConfig: without NICs there is no file, unless somebody wrote one.
+func TestNoNetworkConfig(t *testing.T) {
+	for members, there := range map[string]bool{
+		``: false, `"nics":[]`: false, `"nics":[{}]`: true, `"customer_metadata":{"cloud-init:network-config":"n"}`: true,
+	} {
+		v := vmtest.Small(t, vmtest.NewStamp(), members)
+		_, ok := render.NoCloud(v, "network-config")
+		if listed := slices.Contains(render.NoCloudNames(v), "network-config"); ok != there || listed != there {
+			t.Errorf("%s: is there: %v, listed: %v", members, ok, listed)
+		}
+	}
+}
+
 func TestNetworkConfig(t *testing.T) {
-	v := vmtest.Small(t, vmtest.NewStamp(), `"nics":[{"mac":"2:8:20:A:b:c","ips":["dhcp","addrconf"]},`+
-		`{"interface":"net1","mac":"02:08:20:00:00:02","ip":"10.1.0.5","netmask":"255.255.0.0","gateway":"10.1.0.1","primary":1},`+
+	v := vmtest.Small(t, vmtest.NewStamp(), `"nics":[{"mac":"2:8:20:A:b:c","ips":["dhcp","addrconf"],"mtu":"1400"},`+
+		`{"interface":"net1","mac":"02:08:20:00:00:02","ip":"10.1.0.5","netmask":"255.255.0.0","gateway":"10.1.0.1","primary":1,"mtu":9000},`+
 		`{"interface":"net2","ips":["10.2.0.5/24","fd00::5/64"],"gateways":["10.2.0.1"]},{"ip":"dhcp","gateway":"fd00::1"}],`+
-		`"routes":{"10.9.0.0/16":"10.2.0.9","fd01::/64":"fd00::9","10.8.0.0/16":"nics[1]","10.7.0.0/16":"10.99.0.1","bad":"x"}`)
+		`"routes":{"10.9.0.0/16":"10.2.0.9","fd01::/64":"fd00::9","10.8.0.0/16":"nics[1]","10.7.0.0/16":"10.99.0.1","bad":"x",`+
+		`"10.6.0.0/16":"macs[02:08:20:00:00:02]","fd06::/16":"nics[2]","fd07::/16":"nics[1]","10.5.0.0/16":"nics[0]","10.4.0.0/16":"nics[9]"}`)
 	got, _ := render.NoCloud(v, "network-config")
 	vmtest.Diff(t, "network-config", got, `version: 2
 ethernets:
   "eth0":
     match:
       macaddress: "02:08:20:0a:0b:0c"
+    mtu: 1400
     dhcp4: true
     dhcp6: true
   "net1":
     match:
       macaddress: "02:08:20:00:00:02"
     set-name: "net1"
+    mtu: 9000
     addresses:
       - "10.1.0.5/16"
+    gateway4: "10.1.0.1"
     routes:
-      - to: "0.0.0.0/0"
-        via: "10.1.0.1"
+      - to: "10.8.0.0/16"
+        via: "10.1.0.5"
+      - to: "10.7.0.0/16"
+        via: "10.99.0.1"
+        on-link: true
+      - to: "10.6.0.0/16"
+        via: "10.1.0.5"
   "net2":
     addresses:
       - "10.2.0.5/24"
@@ -120,17 +152,43 @@ ethernets:
         via: "10.2.0.9"
       - to: "fd01::/64"
         via: "fd00::9"
+      - to: "fd06::/16"
+        via: "fd00::5"
   "eth3":
     dhcp4: true
 `)
-	got, _ = render.NoCloud(vmtest.Small(t, vmtest.NewStamp(), `"nics":[{"ip":"fe80::5","netmask":"x","gateways":["fe80::1"]}]`), "network-config")
-	vmtest.Diff(t, "the only NIC is primary", got, `version: 2
-ethernets:
-  "eth0":
-    addresses:
-      - "fe80::5"
+}
+
+// TestDefaultRoutes: of the primary NIC, one of each family.
+func TestDefaultRoutes(t *testing.T) {
+	for _, c := range []struct{ nic, want string }{
+		{`"ips":["10.0.0.5/24","fd00::5/64"],"gateways":["fd00::1","10.0.0.1","10.0.0.2"]`, `
+    gateway4: "10.0.0.1"
+    gateway6: "fd00::1"
+`},
+		{`"ips":["203.0.113.5/32","2001:db8::5/128"],"gateways":["198.51.100.1","2001:db8:1::1"]`, `
     routes:
+      - to: "0.0.0.0/0"
+        via: "198.51.100.1"
+        on-link: true
       - to: "::/0"
-        via: "fe80::1"
-`)
+        via: "2001:db8:1::1"
+        on-link: true
+`},
+		{`"ips":["fd00::5/64"],"gateways":["fe80::1"]`, `
+    gateway6: "fe80::1"
+`},
+		{`"ip":"10.0.0.5","netmask":"255.255.255.0","gateway":"10.0.0.1"`, `
+    gateway4: "10.0.0.1"
+`},
+		{`"ips":["dhcp"],"gateways":["10.0.0.1"]`, "\n"},
+		{`"ips":["10.0.0.5/24"],"gateways":["fd00::1","x"]`, "\n"},
+	} {
+		got, _ := render.NoCloud(vmtest.Small(t, vmtest.NewStamp(), `"nics":[{`+c.nic+`}]`), "network-config")
+		_, got, _ = strings.Cut(got, `"eth0":`)
+		lines := slices.DeleteFunc(strings.SplitAfter(got, "\n"), func(l string) bool {
+			return strings.HasPrefix(l, "    addresses") || strings.HasPrefix(l, "      - \"") || strings.HasPrefix(l, "    dhcp4")
+		})
+		vmtest.Diff(t, c.nic, strings.Join(lines, ""), c.want)
+	}
 }

@@ -137,11 +137,15 @@ func (l *sdcNames) inside(m ordjson.Member) {
 // gateway "nics[N]" or "macs[MAC]" is that NIC's own address; the route is left
 // out when it has none.
 func sdcRoutes(v *vm.VM, routes ordjson.Members) ordjson.Value {
+	nics, _ := v.Prop(vm.PropNICs)
 	list := ordjson.Value{Kind: ordjson.Array}
 	for _, r := range routes {
 		linklocal, gateway := ordjson.False, r.Value.Text
-		if nic, ok := routeNIC(v, gateway); ok {
-			linklocal, gateway = ordjson.True, nic.Text("ip")
+		if i, named := routeNIC(v, gateway); named {
+			linklocal, gateway = ordjson.True, ""
+			if i >= 0 {
+				gateway = nics.Items[i].Members.Text("ip")
+			}
 			if gateway == "" || gateway == "dhcp" {
 				continue
 			}
@@ -155,23 +159,26 @@ func sdcRoutes(v *vm.VM, routes ordjson.Members) ordjson.Value {
 	return list
 }
 
-// routeNIC is the NIC that a route's value names; ok is false when the value is
-// an address. A NIC that is not there is empty.
-func routeNIC(v *vm.VM, value string) (nic ordjson.Members, ok bool) {
+// routeNIC is the index of the NIC that a route's value names, or -1 for one that is
+// not there; named is false when the value is an address.
+func routeNIC(v *vm.VM, value string) (i int, named bool) {
 	nics, _ := v.Prop(vm.PropNICs)
-	value, ok = strings.CutSuffix(value, "]")
+	value, ok := strings.CutSuffix(value, "]")
 	if !ok {
-		return nil, false
+		return 0, false
 	}
 	if n, ok := strings.CutPrefix(value, "nics["); ok {
-		return item(nics, n).Members, true
+		if i, err := strconv.Atoi(n); err == nil && i >= 0 && i < len(nics.Items) && strconv.Itoa(i) == n {
+			return i, true
+		}
+		return -1, true
 	}
 	mac, ok := strings.CutPrefix(value, "macs[")
 	if !ok {
-		return nil, false
+		return 0, false
 	}
 	if i, ok := vm.NICs.Positions(nics.Items)[vm.NICs.Canonical(mac)]; ok {
-		nic = nics.Items[i].Members
+		return i, true
 	}
-	return nic, true
+	return -1, true
 }
