@@ -43,6 +43,7 @@ func FuzzAttach(f *testing.F) {
 	for _, aname := range []string{
 		"", "/", "keys", "/keys/", "keys/color", "..", "../..", "vms/" + vmA + "/keys", "names/db%2F1",
 		"//keys//", ".", "a/../b", strings.Repeat("x", 300), strings.Repeat("a/", 40), "%2E", "\x00", "\xff",
+		"uid=1/gid=2/mode=0640/keys", "/mode=000/vms/" + vmA, "uid=-1", "gid=4294967295", "mode=07777", "uid=", "keys/uid=1",
 	} {
 		f.Add("anna", aname, true)
 		f.Add("", aname, false)

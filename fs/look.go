@@ -76,7 +76,7 @@ func (r *Ref) Show(st *Stat) {
 			p.GID = *l.GID
 		}
 		if l.Mode != nil {
-			p.Mode, p.HasMode = *l.Mode, true
+			p.Mode, p.HasMode = *l.Mode&0o777, true // a State may say anything
 		}
 	}
 	show(st, p)
