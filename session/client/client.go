@@ -96,7 +96,7 @@ func Dial(ctx context.Context, addr string, opt Options) (*Client, error) {
 	if err != nil {
 		return nil, wrap("connect", addr, err)
 	}
-	c.goOn()
+	c.resumeCalls()
 	go c.conn.Run(context.Background())
 	return c, nil
 }

@@ -92,9 +92,9 @@ func b2t(b bool) wire.Type {
 	return 0
 }
 
-// besiege has several goroutines do all that a Client can, with a server that lies: nothing
+// tryLies has several goroutines do all that a Client can, with a server that lies: nothing
 // panics, everything ends, and once the server tells the truth it is understood.
-func besiege(t *testing.T, lies []byte) {
+func tryLies(t *testing.T, lies []byte) {
 	s := redialtest.NewLiar(wire.EN, lies)
 	c, err := client.Dial(t.Context(), "liar", client.Options{Dial: s.Dial, Patience: time.Minute, Msize: 8192})
 	if err != nil {
@@ -159,7 +159,7 @@ func TestLiar(t *testing.T) {
 			for i := range lies {
 				lies[i] = byte(random.Uint32())
 			}
-			besiege(t, lies)
+			tryLies(t, lies)
 			if t.Failed() {
 				t.Logf("seed %d", seed)
 			}
@@ -172,6 +172,6 @@ func FuzzLiar(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(make([]byte, 100))
 	f.Fuzz(func(t *testing.T, lies []byte) {
-		synctest.Test(t, func(t *testing.T) { besiege(t, lies) })
+		synctest.Test(t, func(t *testing.T) { tryLies(t, lies) })
 	})
 }

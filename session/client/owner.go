@@ -45,13 +45,13 @@ func (o owner) Begin(t *redial.Talk, unproven error) error {
 
 // Up lets requests go on.
 func (o owner) Up(resumed bool) {
-	o.goOn()
+	o.resumeCalls()
 	o.opt.notify(State{Up: true, Resumed: resumed})
 }
 
-// goOn lets requests go on over a transport, and clunks the fids that lost requests have
+// resumeCalls lets requests go on over a transport, and clunks the fids that lost requests have
 // left.
-func (c *Client) goOn() {
+func (c *Client) resumeCalls() {
 	c.conn.Lock()
 	defer c.conn.Unlock()
 	s := c.session
@@ -91,7 +91,7 @@ func (o owner) Down(why error, fresh bool) {
 		o.since = time.Now()
 	}
 	if o.opt.Patience >= 0 && o.patience == nil {
-		o.patience = time.AfterFunc(o.left(), o.impatient)
+		o.patience = time.AfterFunc(o.left(), o.checkPatience)
 	}
 	o.wake()
 	o.conn.Unlock()
@@ -126,9 +126,9 @@ func refused(err error) bool {
 // left is how much of Patience is left in this outage; conn is held.
 func (c *Client) left() time.Duration { return c.opt.Patience - time.Since(c.since) }
 
-// impatient is called when Patience may have ended. There is one timer for all outages,
+// checkPatience is called when Patience may have ended. There is one timer for all outages,
 // so that it may be that of an earlier one.
-func (c *Client) impatient() {
+func (c *Client) checkPatience() {
 	c.conn.Lock()
 	defer c.conn.Unlock()
 	left := c.left()

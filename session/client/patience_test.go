@@ -121,6 +121,53 @@ func TestPatienceOfAnEarlierOutage(t *testing.T) {
 	})
 }
 
+// Transports on which nobody gets an answer do not renew patience.
+func TestPatienceOverUselessTransports(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, change := newOutages(t, time.Minute)
+		begin := time.Now()
+		for o.peer.NC.Close(); !ended(change); time.Sleep(time.Millisecond) {
+			select {
+			case o.peer = <-o.came:
+				o.peer.NC.Close()
+			default:
+			}
+			if time.Since(begin) > 2*time.Minute {
+				t.Fatal("patience has no end")
+			}
+		}
+		if err := <-change; !errors.Is(err, client.ErrUnavailable) || time.Since(begin) < time.Minute {
+			t.Errorf("after %v: %v", time.Since(begin), err)
+		}
+		for o.away.Store(true); len(o.came) > 0; {
+			(<-o.came).NC.Close()
+		}
+		o.close()
+	})
+}
+
+// Where nobody numbers requests, those without an answer end with their transport, whether
+// there will be another or not.
+func TestUnnumberedEndsAtOnce(t *testing.T) {
+	f := newFake(t)
+	f.put("keys/a", []byte("v"))
+	c := f.dial(client.Options{Patience: -1})
+	f.next(wire.Tremove, hang)
+	change := make(chan error, 1)
+	go func() { change <- c.Remove(t.Context(), "keys/a") }()
+	until(t, "the change hangs", func() bool { return f.count("Tremove") == 1 })
+	f.with(func() { f.down = true })
+	f.drop()
+	select {
+	case err := <-change:
+		if !errors.Is(err, client.ErrUnknown) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the change waits for a transport")
+	}
+}
+
 // After the end of patience no request begins, neither one that looks for a transport nor
 // one of an operation that is in the middle; with the transport they do.
 func TestNothingBeginsAfterPatience(t *testing.T) {

@@ -44,10 +44,10 @@ func asks() (list []*wire.Msg) {
 	return list
 }
 
-// besiege has a client ask all of that through a keeper whose server lies: nothing
+// tryLies has a client ask all of that through a keeper whose server lies: nothing
 // panics, what reaches the client are answers to what it asked, one each, and once
 // the server tells the truth all are there.
-func besiege(t *testing.T, lies []byte) {
+func tryLies(t *testing.T, lies []byte) {
 	s := redialtest.NewLiar(wire.LE, lies)
 	k, err := keep.Dial(t.Context(), keep.Options{Msize: 8192, Log: zerolog.Nop(), Dial: s.Dial})
 	if err != nil {
@@ -58,9 +58,9 @@ func besiege(t *testing.T, lies []byte) {
 	go func() { served <- k.Serve(t.Context(), down) }()
 	c := newRaw(t, end)
 	c.version("9P2000.L", 8192)
-	owed := make(map[uint16]*wire.Msg)
+	pending := make(map[uint16]*wire.Msg)
 	for _, m := range asks() {
-		owed[m.Tag] = m
+		pending[m.Tag] = m
 	}
 	go func() {
 		for _, m := range asks() {
@@ -68,7 +68,7 @@ func besiege(t *testing.T, lies []byte) {
 		}
 	}()
 	truth := time.AfterFunc(time.Minute, s.Repent)
-	c.collect(owed)
+	c.collect(pending)
 	truth.Stop()
 	end.Close()
 	if err := <-served; err != nil {
@@ -77,23 +77,23 @@ func besiege(t *testing.T, lies []byte) {
 	s.Repent()
 }
 
-// collect takes an answer to each request that is owed one.
-func (c *raw) collect(owed map[uint16]*wire.Msg) {
+// collect takes an answer to each request that is due.
+func (c *raw) collect(pending map[uint16]*wire.Msg) {
 	c.T.Helper()
 	unsure := make(map[uint16]*wire.Msg) // no true server refuses a Tflush
-	for len(owed) > 0 {
-		typ, tag := c.header(owed)
-		asked := owed[tag]
+	for len(pending) > 0 {
+		typ, tag := c.header(pending)
+		asked := pending[tag]
 		if asked == nil {
 			asked = unsure[tag]
 		}
 		if asked == nil || typ != asked.Type+1 && typ != wire.Rlerror {
 			c.T.Fatalf("%s tag %d answers %v", typ, tag, asked)
 		}
-		delete(owed, tag)
+		delete(pending, tag)
 		delete(unsure, tag)
-		if old := owed[asked.Oldtag]; asked.Type == wire.Tflush && old != nil {
-			delete(owed, old.Tag)
+		if old := pending[asked.Oldtag]; asked.Type == wire.Tflush && old != nil {
+			delete(pending, old.Tag)
 			if typ == wire.Rlerror {
 				unsure[old.Tag] = old
 			}
@@ -103,11 +103,11 @@ func (c *raw) collect(owed map[uint16]*wire.Msg) {
 
 // header is the next frame's, whose rest the kernel judges for itself. It waits
 // long enough for all tries to connect.
-func (c *raw) header(owed map[uint16]*wire.Msg) (wire.Type, uint16) {
+func (c *raw) header(pending map[uint16]*wire.Msg) (wire.Type, uint16) {
 	c.T.Helper()
 	frame := c.Frame(time.Hour)
 	if len(frame) == 0 || len(frame) > 8192 {
-		c.T.Fatalf("a frame of %d bytes, and owed are %v", len(frame), owed)
+		c.T.Fatalf("a frame of %d bytes, and due are %v", len(frame), pending)
 	}
 	_, typ, tag, _ := wire.Split(frame)
 	return typ, tag
@@ -122,7 +122,7 @@ func TestLiar(t *testing.T) {
 			for i := range lies {
 				lies[i] = byte(random.Uint32())
 			}
-			besiege(t, lies)
+			tryLies(t, lies)
 			if t.Failed() {
 				t.Logf("seed %d", seed)
 			}
@@ -135,31 +135,41 @@ func FuzzLiar(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(make([]byte, 100))
 	f.Fuzz(func(t *testing.T, lies []byte) {
-		synctest.Test(t, func(t *testing.T) { besiege(t, lies) })
+		synctest.Test(t, func(t *testing.T) { tryLies(t, lies) })
 	})
 }
 
-// TestRefusedFlush: a server that refuses a Tflush still owes the answer to what
+// scripted is a client of 9P2000.L behind a keeper, and the servers that the keeper comes
+// to, each when greet has greeted it; n counts them from 0 on. It is for a synctest bubble.
+func scripted(t *testing.T, greet func(n int, s *raw)) (c *raw, servers chan *raw) {
+	t.Helper()
+	servers = make(chan *raw, 3)
+	dialled := 0
+	k, err := keep.Dial(t.Context(), keep.Options{Msize: 8192, Log: zerolog.Nop(), Dial: func(context.Context) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		s := newRaw(t, ours)
+		go func(n int) {
+			greet(n, s)
+			servers <- s
+		}(dialled)
+		dialled++
+		return theirs, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	down, end := net.Pipe()
+	go k.Serve(t.Context(), down)
+	c = newRaw(t, end)
+	c.version("9P2000.L", 8192)
+	return c, servers
+}
+
+// TestRefusedFlush: a server that refuses a Tflush still has to answer what
 // was to be flushed, also when the session is lost after that.
 func TestRefusedFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		servers := make(chan *raw, 2)
-		k, err := keep.Dial(t.Context(), keep.Options{Msize: 8192, Log: zerolog.Nop(), Dial: func(context.Context) (net.Conn, error) {
-			ours, theirs := net.Pipe()
-			s := newRaw(t, ours)
-			go func() {
-				s.Accept(wire.LE, false)
-				servers <- s
-			}()
-			return theirs, nil
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		down, end := net.Pipe()
-		go k.Serve(t.Context(), down)
-		c := newRaw(t, end)
-		c.version("9P2000.L", 8192)
+		c, servers := scripted(t, func(_ int, s *raw) { s.Accept(wire.LE, false) })
 		server := <-servers
 		go c.Send(&wire.Msg{Type: wire.Tread, Tag: 1, Count: 1})
 		server.Want(wire.Tread)
@@ -174,7 +184,7 @@ func TestRefusedFlush(t *testing.T) {
 		}
 		go server.Send(&wire.Msg{Type: wire.Rread, Tag: 1, Data: []byte("x")})
 		c.Want(wire.Rread)
-		end.Close()
+		c.NC.Close()
 		server.NC.Close()
 	})
 }

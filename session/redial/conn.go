@@ -140,10 +140,10 @@ func New(cfg Config) *Conn {
 // later. Up is not called for it.
 func (c *Conn) Dial(ctx context.Context) error {
 	t, _, err := c.connect(ctx)
-	c.first = t
-	c.Lock()
-	defer c.Unlock()
-	c.up = t
+	if err == nil {
+		c.first = t
+		c.use(t)
+	}
 	return err
 }
 
@@ -184,8 +184,19 @@ func (c *Conn) again(tries int) (*transport, int) {
 			c.cfg.Owner.Failed(err)
 			continue
 		}
+		c.use(t)
 		c.cfg.Owner.Up(resumed)
 		return t, tries + 1
+	}
+}
+
+// use makes t the transport. Close or Renew may have been called while there was none.
+func (c *Conn) use(t *transport) {
+	c.Lock()
+	defer c.Unlock()
+	c.up = t
+	if c.renew != nil || c.ending {
+		c.endSession()
 	}
 }
 

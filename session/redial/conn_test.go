@@ -170,8 +170,8 @@ func bubble(t *testing.T, test func(t *testing.T)) {
 	synctest.Test(t, test)
 }
 
-// TestSilence: a server that is due an answer for long is asked whether it is there,
-// and given up when it says nothing for 45 s. One that owes nothing may be silent. What
+// TestSilence: a server that does not answer for long is asked whether it is there,
+// and given up when it says nothing for 45 s. One that was asked nothing may be silent. What
 // becomes of the probe and of the request is told by their numbers.
 func TestSilence(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -376,6 +376,7 @@ func TestPauses(t *testing.T) {
 		}
 		resume := func() {
 			p.Send(&wire.Msg{Type: wire.Rresume, Tag: wire.NoTag, States: make([]uint8, len(p.Want(wire.Tresume).Numbers))})
+			synctest.Wait()
 		}
 		tries := outage(time.Minute)
 		if check(tries, true); len(tries) < 30 || len(tries) > 70 {
@@ -508,6 +509,65 @@ func TestRenew(t *testing.T) {
 		w.conn.Unlock()
 		w.conn.Close()
 		p.NC.Close()
+	})
+}
+
+// TestRenewWhileGreeting: what is being greeted then is not under the new terms, and ends.
+func TestRenewWhileGreeting(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := <-w.servers
+		w.told(start...)
+		asked := make(chan struct{})
+		w.greet = func(n int, p *redialtest.Peer) {
+			if n == 1 {
+				<-asked
+			}
+			p.Accept(wire.EN, n == 1)
+		}
+		p.NC.Close()
+		synctest.Wait()
+		w.conn.Lock()
+		w.conn.Renew(Terms{Offers: []wire.Dialect{wire.EN}, Msize: 4096})
+		w.conn.Unlock()
+		close(asked)
+		p = <-w.servers
+		p.Reply(p.Want(wire.Tresume))
+		p.Reply(p.Want(wire.Tversion))
+		p = <-w.servers
+		w.told("down the server closed it, true", "up true", "lost 0", "pass lost", "begin <nil>", "up false")
+		w.conn.Lock()
+		if _, msize, _ := w.conn.Session(); msize != 4096 || w.conn.Renewing() {
+			t.Errorf("msize %d", msize)
+		}
+		w.conn.Unlock()
+		w.close(p)
+	})
+}
+
+// TestRenewWithoutWord: the server has not heard of the end of the session, and has it
+// still; it is not what was asked for, and ends.
+func TestRenewWithoutWord(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		p := <-w.servers
+		w.ask(1, wire.Tread)
+		p.Want(wire.Tread)
+		w.told(start...)
+		w.greet = func(_ int, p *redialtest.Peer) {
+			p.Accept(wire.EN, true)
+			p.Accept(wire.EN, false)
+		}
+		w.conn.Lock()
+		w.conn.Renew(Terms{Offers: []wire.Dialect{wire.EN}, Msize: 8192})
+		w.conn.Unlock()
+		p.NC.Close()
+		p = <-w.servers
+		w.told("lost 0", "pass lost", "begin <nil>", "up false")
+		if n := w.size(); n != 0 {
+			t.Errorf("%d requests left", n)
+		}
+		w.close(p)
 	})
 }
 

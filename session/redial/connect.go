@@ -57,19 +57,19 @@ func (c *Conn) connect(ctx context.Context) (t *transport, resumed bool, err err
 	return t, resumed, nil
 }
 
-// hurried gives a server greetTime for its answer whenever something is asked.
-type hurried struct{ net.Conn }
+// timed gives a server greetTime for its answer whenever something is asked.
+type timed struct{ net.Conn }
 
-func (h hurried) Write(p []byte) (int, error) {
-	if err := h.SetDeadline(time.Now().Add(greetTime)); err != nil {
+func (c timed) Write(p []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(greetTime)); err != nil {
 		return 0, err
 	}
-	return h.Conn.Write(p)
+	return c.Conn.Write(p)
 }
 
 // greet agrees on a version and resumes the session, or makes one.
 func (c *Conn) greet(t *transport) (resumed bool, err error) {
-	talk := &Talk{w: hurried{t.nc}, frames: t.frames}
+	talk := &Talk{w: timed{t.nc}, frames: t.frames}
 	has, err := c.ask(talk)
 	if err == nil && has == found {
 		if resumed, err = c.resume(talk); err == nil && !resumed {

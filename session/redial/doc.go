@@ -22,7 +22,7 @@
 //
 // Then one goroutine writes what is queued and one reads replies, until the transport
 // ends: the peer closed it, broke the protocol, left a frame half sent, took nothing, or
-// owed an answer and said nothing, not even to a probe. Between two tries to connect is
+// did not answer for too long, not even a probe. Between two tries to connect is
 // a pause that grows.
 //
 // # Concurrency

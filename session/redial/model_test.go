@@ -13,7 +13,7 @@ import (
 // peer is a server as docs/protocol.md has it, without anything that it serves. A
 // request is known by its tag, which is used once.
 type peer struct {
-	line     []*Request // sent, and not come yet
+	coming   []*Request // sent, and not come yet
 	answers  []*Request // given, and not come yet
 	count    uint64
 	running  map[uint64]*Request
@@ -23,8 +23,8 @@ type peer struct {
 
 // take lets the next request come, which is executed, and answered or not.
 func (p *peer) take(answer bool) {
-	r := p.line[0]
-	p.line = p.line[1:]
+	r := p.coming[0]
+	p.coming = p.coming[1:]
 	p.count++
 	p.executed[r.Tag]++
 	p.running[p.count] = r
@@ -45,7 +45,7 @@ func (p *peer) answer(number uint64) {
 
 // resume is what becomes of numbers when the transport is another.
 func (p *peer) resume(numbers []uint64) (states []uint8) {
-	p.line, p.answers = nil, nil
+	p.coming, p.answers = nil, nil
 	for _, n := range numbers {
 		switch {
 		case n > p.count:
@@ -84,12 +84,12 @@ func (m *model) Send(t *rapid.T) {
 	if len(m.w.Queued) == 0 {
 		t.Skip()
 	}
-	m.peer.line = append(m.peer.line, m.w.next())
+	m.peer.coming = append(m.peer.coming, m.w.next())
 }
 
 // Come lets one come.
 func (m *model) Come(t *rapid.T) {
-	if len(m.peer.line) == 0 {
+	if len(m.peer.coming) == 0 {
 		t.Skip()
 	}
 	m.peer.take(rapid.Bool().Draw(t, "answer"))
@@ -131,7 +131,7 @@ func (m *model) Cut(t *rapid.T) {
 
 // Unsend takes back what has not come.
 func (m *model) Unsend(*rapid.T) {
-	m.peer.line = nil
+	m.peer.coming = nil
 	m.w.unsend(m.peer.count + 1)
 }
 

@@ -48,12 +48,6 @@ func (t *transport) fail(err error) {
 func (c *Conn) carry(t *transport) (ofUse bool, why error) {
 	defer context.AfterFunc(c.ctx, func() { t.nc.Close() })()
 	start := time.Now()
-	c.Lock()
-	c.up, t.heard = t, start
-	if c.renew != nil || c.ending { // since before there was a transport to end
-		c.endSession()
-	}
-	c.Unlock()
 	written := make(chan struct{})
 	go func() {
 		defer close(written)

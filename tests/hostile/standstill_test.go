@@ -88,7 +88,7 @@ func (w *watching) set() string {
 	}
 }
 
-// A meta9d that stands still (SIGSTOP) owes meta9 watch an answer for ever. It says so
+// A meta9d that stands still (SIGSTOP) never answers meta9 watch. It says so
 // within 60 s, and when meta9d goes on so does the watch, in the same session: each event
 // comes once, those that happened before it stood still, those of requests that it found
 // waiting then, and later ones.
