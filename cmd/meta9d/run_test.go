@@ -88,21 +88,21 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for reason, args := range map[string]string{
-		"--dta":                 "--dta",
-		"limits.values":         "--config unknown.toml",
-		"nowhere.toml":          "--config nowhere.toml",
-		"mumble.secret_file":    "--config mumble.toml",
-		"short: 3 bytes; at least":       "--config shorty.toml",
-		"no-such-group":         "--config group.toml",
-		"nowhere.pem":           "--config tls.toml",
-		"not a directory":       "--data file",
-		"is a directory":        "--data odd",
-		"file/deep/er":          "--data file/deep/er",
-		"file/x":                "--run file/x",
-		busy.Addr().String():    "--listen tcp:" + busy.Addr().String(),
-		"--insecure":            "--listen tcp:127.0.0.1:0,as=admin",
-		"nowhere/meta9.db":      "--check --data nowhere",
-		"nothing that could be": "--check --data=",
+		"--dta":                    "--dta",
+		"limits.values":            "--config unknown.toml",
+		"nowhere.toml":             "--config nowhere.toml",
+		"mumble.secret_file":       "--config mumble.toml",
+		"short: 3 bytes; at least": "--config shorty.toml",
+		"no-such-group":            "--config group.toml",
+		"nowhere.pem":              "--config tls.toml",
+		"not a directory":          "--data file",
+		"is a directory":           "--data odd",
+		"file/deep/er":             "--data file/deep/er",
+		"file/x":                   "--run file/x",
+		busy.Addr().String():       "--listen tcp:" + busy.Addr().String(),
+		"--insecure":               "--listen tcp:127.0.0.1:0,as=admin",
+		"nowhere/meta9.db":         "--check --data nowhere",
+		"nothing that could be":    "--check --data=",
 	} {
 		oneLineWith(t, exitUsage, reason, dir, strings.Fields(args)...)
 	}
