@@ -3,6 +3,7 @@ package main
 // soaks are the long forms that there are. To add one, write a test with
 // tests/soak behind the build tag soak, and a line here.
 var soaks = []entry{
+	{"cloudinit", "./tests/mdata", "TestSoakCloudInit", "trixie's and sid's cloud-init, unpacked into a folder: the SmartOS source and NoCloud make the same network of every payload."},
 	{"fuzz", "./tests/soak", "TestFuzz", "Every fuzz target in turn, five minutes each, with what the parts before found interesting where they ran on the same machine."},
 	{"kill", "./tests/durability", "TestSoakKill", "64 writers, and SIGKILL to meta9d at random moments: what was acknowledged is there, nothing is by half."},
 	{"kernels", "./tests/guest", "TestSoak", "Linux of each Debian suite, the oldest first: listings, loops over events, keys replaced while they are opened 10,000 times, times, users."},
