@@ -16,58 +16,73 @@ const BinaryMember = "__meta9_binary"
 // order in which they were given. For a guest it lacks the entries that
 // GuestSees hides. BinaryMember comes last, when there is a value for it.
 func (v *VM) AppendJSON(b []byte, guest bool) []byte {
-	b = append(b, '{')
+	p := ordjson.Pieces{Text: b}
+	v.json(&p, guest)
+	return p.Text
+}
+
+// WriteJSON appends to p what AppendJSON does for an admin.
+func (v *VM) WriteJSON(p *ordjson.Pieces) { v.json(p, false) }
+
+func (v *VM) json(p *ordjson.Pieces, guest bool) {
+	var binary [NumSpaces]int // values that are for BinaryMember
+	p.Text = append(p.Text, '{')
 	for i := range v.Props {
 		m := &v.Props[i]
-		b = ordjson.AppendName(b, m.Name)
+		p.Text = ordjson.AppendName(p.Text, m.Name)
 		if s, ok := SpaceOf(m.Name); ok {
-			b, _ = v.appendSpace(b, s, guest, false)
+			binary[s] = v.space(p, s, guest, false)
 			continue
 		}
-		b = m.Value.AppendJSON(b)
+		p.Value(m.Value)
 	}
-	return append(v.appendBinary(b, guest), '}')
-}
-
-// appendBinary appends BinaryMember, or nothing.
-func (v *VM) appendBinary(b []byte, guest bool) []byte {
-	start := len(b)
-	b = append(ordjson.AppendName(b, BinaryMember), '{')
-	empty := true
-	for s := range NumSpaces {
-		before := len(b)
-		var n int
-		b, n = v.appendSpace(ordjson.AppendName(b, s.Member()), s, guest, true)
-		if n == 0 {
-			b = b[:before]
-			continue
+	if binary != [NumSpaces]int{} {
+		p.Text = append(ordjson.AppendName(p.Text, BinaryMember), '{')
+		for s := range NumSpaces {
+			if binary[s] > 0 {
+				p.Text = ordjson.AppendName(p.Text, s.Member())
+				v.space(p, s, guest, true)
+			}
 		}
-		empty = false
+		p.Text = append(p.Text, '}')
 	}
-	if empty {
-		return b[:start]
-	}
-	return append(b, '}')
+	p.Text = append(p.Text, '}')
 }
 
-// appendSpace appends the entries of the space as an object: those that are
-// UTF-8, or the others in base64. n is how many.
-func (v *VM) appendSpace(b []byte, s Space, guest, binary bool) (_ []byte, n int) {
-	b = append(b, '{')
+// space appends the entries of the space as an object: those that are UTF-8, or the
+// others in base64. others is how many were left out as not of that kind.
+func (v *VM) space(p *ordjson.Pieces, s Space, guest, binary bool) (others int) {
+	p.Text = append(p.Text, '{')
 	for e := range v.spaces[s].all() {
-		if binary == utf8.ValidString(e.Value) || guest && !v.GuestSees(s, e.Name) {
+		if guest && !v.GuestSees(s, e.Name) {
 			continue
 		}
-		n++
-		b = ordjson.AppendName(b, e.Name)
+		if binary == utf8.ValidString(e.Value) {
+			others++
+			continue
+		}
+		p.Text = ordjson.AppendName(p.Text, e.Name)
 		if binary {
-			b = base64.StdEncoding.AppendEncode(append(b, '"'), []byte(e.Value))
-			b = append(b, '"')
+			appendBase64(p, e.Value)
 			continue
 		}
-		b = e.value().AppendJSON(b)
+		p.Value(e.value())
 	}
-	return append(b, '}'), n
+	p.Text = append(p.Text, '}')
+	return others
+}
+
+// appendBase64 appends bytes as a string, a part at a time.
+func appendBase64(p *ordjson.Pieces, value string) {
+	const part = 3 << 13 // without padding but for the last
+	p.Text = append(p.Text, '"')
+	for len(value) > 0 {
+		n := min(len(value), part)
+		p.Text = base64.StdEncoding.AppendEncode(p.Text, []byte(value[:n]))
+		value = value[n:]
+		p.Cut()
+	}
+	p.Text = append(p.Text, '"')
 }
 
 // AppendRecord appends the properties alone as JSON, which Restore reads. The
@@ -75,7 +90,11 @@ func (v *VM) appendSpace(b []byte, s Space, guest, binary bool) (_ []byte, n int
 func (v *VM) AppendRecord(b []byte) []byte { return v.Props.AppendJSON(b) }
 
 // Object is the VM as AppendJSON shows it to an admin.
-func (v *VM) Object() ordjson.Members {
+func (v *VM) Object() ordjson.Members { return v.ObjectBeside(nil) }
+
+// ObjectBeside is Object to be compared with that of w, which may be nil: what both
+// share has the value null, since it is the same and may be large.
+func (v *VM) ObjectBeside(w *VM) ordjson.Members {
 	o := slices.Clone(v.Props)
 	var binary ordjson.Members
 	for s := range NumSpaces {
@@ -83,7 +102,11 @@ func (v *VM) Object() ordjson.Members {
 		if i < 0 {
 			continue
 		}
-		text, encoded := v.spaces[s].objects()
+		var same *space
+		if w != nil {
+			same = &w.spaces[s]
+		}
+		text, encoded := v.spaces[s].objects(same)
 		o[i].Value = ordjson.Value{Kind: ordjson.Object, Members: text}
 		if len(encoded) > 0 {
 			binary = append(binary, ordjson.Member{Name: s.Member(), Value: ordjson.Value{Kind: ordjson.Object, Members: encoded}})
@@ -95,15 +118,23 @@ func (v *VM) Object() ordjson.Members {
 	return o
 }
 
-// objects are the entries that are UTF-8, and the others in base64.
-func (sp *space) objects() (text, encoded ordjson.Members) {
+// objects are the entries that are UTF-8, and the others in base64. Those that the
+// other space, which may be nil, has too are null.
+func (sp *space) objects(same *space) (text, encoded ordjson.Members) {
 	for e := range sp.all() {
-		if !utf8.ValidString(e.Value) {
-			b64 := base64.StdEncoding.EncodeToString([]byte(e.Value))
-			encoded = append(encoded, ordjson.Member{Name: e.Name, Value: ordjson.Str(b64)})
+		m := ordjson.Member{Name: e.Name}
+		shared := same != nil && same.getID(e.ID) == e
+		if utf8.ValidString(e.Value) {
+			if !shared {
+				m.Value = e.value()
+			}
+			text = append(text, m)
 			continue
 		}
-		text = append(text, ordjson.Member{Name: e.Name, Value: e.value()})
+		if !shared {
+			m.Value = ordjson.Str(base64.StdEncoding.EncodeToString([]byte(e.Value)))
+		}
+		encoded = append(encoded, m)
 	}
 	return text, encoded
 }

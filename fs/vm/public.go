@@ -50,7 +50,7 @@ func (v *VM) Member(name string) (ordjson.Value, bool) {
 		return ordjson.Value{}, false
 	}
 	if s, ok := SpaceOf(name); ok {
-		text, _ := v.spaces[s].objects()
+		text, _ := v.spaces[s].objects(nil)
 		return ordjson.Value{Kind: ordjson.Object, Members: text}, true
 	}
 	return v.Props[i].Value, true

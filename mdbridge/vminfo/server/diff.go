@@ -37,10 +37,12 @@ type difference struct {
 // of the old VM's members, then what the new one has more; arrays are compared
 // as sets, and the NICs and disks of both by their mac and path. Metadata is
 // compared as AppendJSON shows it to an admin.
-func differences(from, to *vm.VM) []difference {
+// same is that the JSON of both is, too: an array's order may be all that is not.
+func differences(from, to *vm.VM) (found []difference, same bool) {
 	var d differ
-	d.objects(nil, from.Object(), to.Object())
-	return d.found
+	a, b := from.ObjectBeside(to), to.ObjectBeside(from)
+	d.objects(nil, a, b)
+	return d.found, len(d.found) == 0 && a.Equal(b)
 }
 
 // paired are the lists whose objects are compared by what names them. vminfod
@@ -175,9 +177,9 @@ func (d difference) prettyPath() string {
 
 var escapeBrackets = strings.NewReplacer("[", `\[`, "]", `\]`)
 
-// appendJSON appends the change as vminfod writes it: prettyPath, path (null for
+// value is the change as vminfod writes it: prettyPath, path (null for
 // some element), action, oldValue, newValue, ident, without those that it has not.
-func (d difference) appendJSON(b []byte) []byte {
+func (d difference) value() ordjson.Value {
 	path := ordjson.Value{Kind: ordjson.Array}
 	for _, s := range d.path {
 		step := ordjson.Str(s.name)
@@ -200,5 +202,5 @@ func (d difference) appendJSON(b []byte) []byte {
 	if d.ident != "" {
 		o = append(o, ordjson.Member{Name: "ident", Value: ordjson.Str(d.ident)})
 	}
-	return o.AppendJSON(b)
+	return ordjson.Value{Kind: ordjson.Object, Members: o}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -8,36 +9,74 @@ import (
 	"meta9/fs/vm"
 )
 
-// lineOf is a line of a VM whose one value has n bytes.
-func lineOf(t *testing.T, st *store.Store, n int) *line {
+// vms are VMs of a store, whose changes are lines.
+type vms struct {
+	testing.TB
+	st    *store.Store
+	lines []*line // that were not taken
+}
+
+func newVMs(t testing.TB) *vms {
 	t.Helper()
-	r := st.Do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + vm.NewUUID() + `"}`})
-	if r.Err == nil {
-		r.Err = st.Do(&store.Intent{Kind: store.Put, Cell: r.Cell, Name: "k", Data: string(make([]byte, n))}).Err
+	st, err := store.Open(store.NewMemory(), store.Config{})
+	if err != nil {
+		t.Fatal(err)
 	}
+	v := &vms{TB: t, st: st}
+	st.Record(func(c store.Committed) {
+		v.lines = append(v.lines, newLine(c.Rev(), time.Unix(1, 0), c.Before, c.After))
+	})
+	t.Cleanup(func() { st.Close() })
+	return v
+}
+
+func (v *vms) do(in store.Intent) *store.Cell {
+	v.Helper()
+	r := v.st.Do(&in)
 	if r.Err != nil {
-		t.Fatal(r.Err)
+		v.Fatal(r.Err)
 	}
-	m := r.Cell.VM()
-	return &line{rev: m.Rev, date: time.Unix(1, 0), to: m}
+	return r.Cell
+}
+
+func (v *vms) create() *store.Cell {
+	v.Helper()
+	return v.do(store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + vm.NewUUID() + `"}`})
+}
+
+func (v *vms) put(c *store.Cell, name, value string) {
+	v.Helper()
+	v.do(store.Intent{Kind: store.Put, Cell: c, Name: name, Data: value})
+}
+
+// take is the lines of what has changed since it was asked last.
+func (v *vms) take() []*line {
+	lines := v.lines
+	v.lines = nil
+	return lines
 }
 
 // TestHeld: lines that the feed keeps no longer count while somebody is taking
 // them, and past the limit it names who holds them.
 func TestHeld(t *testing.T) {
-	st, err := store.Open(store.NewMemory(), store.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
+	v := newVMs(t)
 	f := newFeed(Limits{Events: 1, Bytes: 40 << 10, Listeners: 9}, 0)
+	c := v.create()
+	v.put(c, "k", "")
+	v.take()
 	var all []*listener
 	for i := range 5 {
-		f.add(lineOf(t, st, 16<<10))
-		li := &listener{rev: f.dropped}
+		v.put(c, "k", strings.Repeat(string(rune('a'+i)), 16<<10))
+		l := v.take()[0]
+		f.add(l)
+		li := &listener{entry: l.rev - 1, rev: l.rev - 1}
 		f.enter(li)
-		if l, lost, _ := f.next(li); l == nil || lost {
+		l, _, lost, _ := f.next(li)
+		if l == nil || lost {
 			t.Fatalf("listener %d got nothing", i)
+		}
+		if text, made := l.text(true, false); made {
+			f.keep(l, len(text))
 		}
 		all = append(all, li)
 	}
@@ -54,17 +93,15 @@ func TestHeld(t *testing.T) {
 
 // TestShared: all listeners of one access get the same bytes, made once.
 func TestShared(t *testing.T) {
-	st, err := store.Open(store.NewMemory(), store.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
-	l := lineOf(t, st, 1)
-	a, b := l.text(true), l.text(true)
-	if &a[0] != &b[0] {
+	v := newVMs(t)
+	v.create()
+	l := v.take()[0]
+	a, made := l.text(true, false)
+	b, again := l.text(true, false)
+	if !made || again || &a[0] != &b[0] {
 		t.Error("the text was made twice")
 	}
-	if c := l.text(false); &a[0] == &c[0] {
+	if c, _ := l.text(false, false); &a[0] == &c[0] {
 		t.Error("those who may not see internal metadata got the text of those who may")
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"meta9/fs/store"
 	"meta9/fs/vm"
+	"meta9/mdbridge/vminfo"
 	"meta9/mdbridge/vminfo/server"
 )
 
@@ -89,5 +90,57 @@ func TestUnreadAnswers(t *testing.T) {
 	stop()
 	if n := <-most; n > 200<<20 {
 		t.Errorf("%d MiB are alive", n>>20)
+	}
+}
+
+// TestOneVMsChanges has one VM of 15 MiB change by 3 bytes again and again, while a
+// listener does not read. It falls behind at that VM and nowhere else: when it reads, it
+// gets every event of another VM, and the last state of this one.
+func TestOneVMsChanges(t *testing.T) {
+	const keys, changes, others = 15, 300, 10
+	w := newWorld(t, server.Config{}, true)
+	large := w.create(`{"uuid":"` + uuidA + `"}`)
+	for i := range keys {
+		w.do(store.Intent{Kind: store.Put, Cell: large, Name: fmt.Sprint("k", i), Data: strings.Repeat("x", 1<<20)})
+	}
+	small := w.create(`{"uuid":"` + uuidB + `"}`)
+	slow := w.idle()
+	from := w.st.Rev()
+	for i := range changes {
+		w.do(store.Intent{Kind: store.Put, Cell: large, Name: "n", Data: fmt.Sprintf("%03d", i)})
+		if i%(changes/others) == 0 {
+			w.update(small, fmt.Sprintf(`{"n":%d}`, i))
+		}
+	}
+	list := listOf(t, w.body("/vms"))
+	check := func(what string, next func() string) {
+		var told, n int
+		for vms := map[string]string{}; vms[uuidA] != list[uuidA] || vms[uuidB] != list[uuidB]; n++ {
+			ev, err := vminfo.ParseEvent([]byte(next()))
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if ev.Type != vminfo.Modify {
+				t.Fatalf("%s: %s: %.200s", what, ev.Type, ev.Error)
+			}
+			vms[ev.UUID] = string(ev.VM)
+			if ev.UUID == uuidB {
+				told++
+			}
+		}
+		if told != others || n-told > changes/3 {
+			t.Errorf("%s: %d events of the one VM, %d of the other", what, n-told, told)
+		}
+	}
+	check("not read", func() string {
+		line, err := slow.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		return line
+	})
+	check("resumed", w.events(fmt.Sprintf("?since=%d", from)).next)
+	if n := w.srv.Stats().Dropped; n > 0 {
+		t.Errorf("%d listeners were dropped", n)
 	}
 }

@@ -4,23 +4,18 @@ import (
 	"bytes"
 	"testing"
 
-	"meta9/fs/store"
 	"meta9/fs/vm"
 )
 
 // TestBodies: the text of a list is kept from the second time on that it is asked
 // for, the same for all; however many lists are being taken, few texts are alive.
 func TestBodies(t *testing.T) {
-	st, err := store.Open(store.NewMemory(), store.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
+	v := newVMs(t)
 	for range 3 {
-		lineOf(t, st, piece/2) // three of these are more than one block
+		v.put(v.create(), "k", string(make([]byte, piece/2))) // three of these are more than one block
 	}
 	var rows []*vm.VM
-	st.Snapshot(func(all []*vm.VM, _ uint64) { rows = all })
+	v.st.Snapshot(func(all []*vm.VM, _ uint64) { rows = all })
 	bs := &bodies{}
 	ask := func(tag string) *body {
 		return bs.take(&list{rows: rows, tag: tag, access: Access{Internal: true}})

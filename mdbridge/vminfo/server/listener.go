@@ -24,8 +24,12 @@ type listener struct {
 	withRev bool // it said since=
 	dropped bool // it was too slow
 
+	entry uint64 // the revision of its snapshot, or which it said that it has
+
+	// Guarded by feed.mu once it has entered.
 	rev  uint64 // the newest that it has, or is taking
-	line *line  // that it is taking; guarded by feed.mu
+	seq  uint64 // the place of that
+	line *line  // that it is taking
 }
 
 // serveEvents streams until the client goes, is dropped, or the daemon ends.
@@ -37,7 +41,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, a *entrance
 	}
 	li := &listener{
 		id: vm.NewUUID(), agent: r.UserAgent(), created: s.cfg.Now(),
-		out: newWriter(w, s.cfg.Limits.Patience), entrance: a, withRev: given, rev: since,
+		out: newWriter(w, s.cfg.Limits.Patience), entrance: a, withRev: given, rev: since, entry: since,
 	}
 	if !s.feed.enter(li) {
 		s.refused.Add(1)
@@ -73,14 +77,14 @@ func (s *Server) stream(ctx context.Context, li *listener) error {
 		}
 	}
 	for {
-		l, lost, changed := s.feed.next(li)
+		l, inside, lost, changed := s.feed.next(li)
 		var err error
 		switch {
 		case lost:
 			li.dropped = true
 			return s.sendFault(li)
 		case l != nil:
-			err = li.send(l)
+			err = s.tell(li, l, inside)
 		default:
 			if err = li.out.flush(); err == nil {
 				select {
@@ -98,11 +102,26 @@ func (s *Server) stream(ctx context.Context, li *listener) error {
 	}
 }
 
-// send sends one line, if it says anything to this listener.
-func (li *listener) send(l *line) error {
-	text := l.text(li.Internal)
-	if text == nil {
-		return nil
+// tell sends one line, if it says anything to this listener.
+func (s *Server) tell(li *listener, l *line, inside bool) error {
+	var text []byte
+	if l.large() {
+		p := ordjson.NewPieces(nil, pieceBytes, li.out.write)
+		if !l.write(p, li.Internal, inside) {
+			return nil
+		}
+		if p.Err() != nil {
+			return p.Err()
+		}
+		text = p.Text
+	} else {
+		var made bool
+		if text, made = l.text(li.Internal, inside); made {
+			s.feed.keep(l, len(text))
+		}
+		if text == nil {
+			return nil
+		}
 	}
 	if err := li.out.write(text); err != nil {
 		return err
@@ -123,9 +142,10 @@ func (s *Server) sendReady(ctx context.Context, li *listener) error {
 	if err := li.out.write(append(b, `,"vms":"`...)); err != nil {
 		return err
 	}
+	s.feed.place(li)
 	l := s.list(li.Access)
 	defer l.release()
-	li.rev = l.rev
+	li.rev, li.entry = l.rev, l.rev
 	if l.body == nil {
 		sem, n := li.room(answerBytes(l.rows...))
 		ctx, cancel := context.WithTimeout(ctx, turnTime)

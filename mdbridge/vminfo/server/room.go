@@ -68,7 +68,7 @@ func (s *Server) turn(w http.ResponseWriter, r *http.Request, sem *semaphore.Wei
 // as it grows.
 func answerBytes(rows ...*vm.VM) (most int64) {
 	for _, m := range rows {
-		most = max(most, 12*(&line{to: m}).cost())
+		most = max(most, 12*m.Size())
 	}
 	return most
 }

@@ -6,7 +6,9 @@
 // Each request is a goroutine of net/http's. The store's committer adds one line
 // to the feed for each VM that a commit changed, before the commit is
 // acknowledged, and makes no text of it: the first listener to need a line renders
-// it, and all share the bytes. One goroutine of the Server's own wakes the
+// it, and all share the bytes; a large one is rendered for each, a piece at a time. A
+// VM that changes faster than its share of the feed has several changes told as one
+// (feed). One goroutine of the Server's own tells what has waited, and wakes the
 // listeners. What a listener costs is bounded: a place in the feed, and the one
 // line that it is taking. Who falls behind the feed is told so and dropped; who
 // takes nothing at all is cut off.
@@ -100,7 +102,7 @@ func New(cfg Config) *Server {
 	}
 	s.nonce = strconv.FormatInt(s.started.UnixNano(), 36)
 	cfg.Store.Record(func(c store.Committed) {
-		s.feed.add(&line{rev: c.Rev(), date: cfg.Now(), from: c.Before, to: c.After})
+		s.feed.add(newLine(c.Rev(), cfg.Now(), c.Before, c.After))
 	})
 	go func() {
 		defer close(s.done)
