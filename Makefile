@@ -13,6 +13,7 @@ SOAKTIME ?= 45m
 
 GOFUMPT     := .tools/gofumpt-v0.12.0
 STATICCHECK := .tools/staticcheck-v0.8.2
+CYCLONEDX   := .tools/cyclonedx-gomod-v1.10.0
 
 # go test through tests/runner, which says at its end what was skipped, and why.
 RUNNER := $(CURDIR)/bin/runner
@@ -24,7 +25,7 @@ VERSION ?=
 LDFLAGS := -s -w $(if $(VERSION),-X meta9/cmd/version.named=$(VERSION))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run quick test unit blackbox test-guest check fuzz soak bench bench-guest docs clean cc runner cross cross-quick
+.PHONY: help build run quick test unit blackbox test-guest check fuzz soak bench bench-guest docs clean cc runner cross cross-quick release
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +41,7 @@ CLIENTS := linux/amd64 linux/arm64 linux/386 linux/arm linux/riscv64 darwin/amd6
 DAEMONS := linux/amd64 linux/arm64 linux/386 linux/arm linux/riscv64
 
 cross: ## build meta9 and meta9d for every system that they run on, into bin/cross
-	@set -eu; one() { \
+	@rm -rf bin/cross; set -eu; one() { \
 		echo "$$1 $$2"; \
 		GOOS=$${2%/*} GOARCH=$${2#*/} CGO_ENABLED=0 $(GO) build -trimpath -ldflags="$(LDFLAGS)" -buildvcs=auto -o bin/cross/$$2/ ./cmd/$$1; \
 	}; \
@@ -49,6 +50,12 @@ cross: ## build meta9 and meta9d for every system that they run on, into bin/cro
 
 cross-quick: ## of make cross, the client for two systems: what make test has of it
 	@$(MAKE) --no-print-directory cross CLIENTS="freebsd/amd64 windows/amd64" DAEMONS=
+
+# The commit's tag, or what meta9 version says; a changed tree cannot be released.
+release: $(CYCLONEDX) cross ## archives, checksums and bills of materials of this commit, into dist
+	@set -eu; test -z "$$(git status --porcelain)" || { echo "release: the tree has changes that are not committed"; git status --short; exit 1; }; \
+	version="$(VERSION)"; version=$${version:-$$(bin/cross/$$($(GO) env GOHOSTOS)/$$($(GO) env GOHOSTARCH)/meta9 version | cut -d' ' -f2)}; \
+	.ci/release "$$version" "$(CLIENTS)" "$(DAEMONS)"
 
 # The sample VM of `make run`, whose data and sockets are where both programs
 # look by default: ./meta9-data and ./meta9-run.
@@ -85,6 +92,8 @@ check: $(GOFUMPT) $(STATICCHECK) ## formatting, vet, staticcheck, the arrows bet
 	cd tests && $(GO) vet ./... && $(GO) vet -tags soak ./...
 	$(STATICCHECK) ./...
 	cd tests && ../$(STATICCHECK) ./...
+	$(GO) mod tidy -diff
+	cd tests && $(GO) mod tidy -diff
 	cd tests && $(GO) test -count=1 ./arrow
 
 unit: cc runner ## the tests of every package, with the race detector
@@ -114,7 +123,7 @@ docs: build ## write the manual pages of the commands to docs/
 	$(GO) generate ./cmd/...
 
 clean: ## remove what was built (not ./meta9-data)
-	rm -rf bin .tools
+	rm -rf bin dist .tools
 
 runner:
 	@cd tests && $(GO) build -o $(RUNNER) ./runner
@@ -134,3 +143,7 @@ $(GOFUMPT):
 $(STATICCHECK):
 	GOBIN=$(CURDIR)/.tools $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
 	mv .tools/staticcheck $@
+
+$(CYCLONEDX):
+	GOBIN=$(CURDIR)/.tools $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+	mv .tools/cyclonedx-gomod $@
