@@ -31,14 +31,29 @@ func (r *Ref) By() string { return r.by }
 // Node is what stands at this place.
 func (r *Ref) Node() Node { return r.node }
 
-// Current is the place that this one's name leads to now, for a key that is no
-// longer there: what has replaced it. nil: nothing has, or the key is there still.
+// LookAt runs look on this place and, as long as that answers errs.NotFound, on what
+// its name leads to by then. It gives the place that look was run on last.
 //
 // A Ref stands for its object under whatever name; what a client asks for by a fid
 // that is not open must nevertheless not fail only because the name has got another
 // object in between (editors, mv and config management replace files all the time).
-// The caller tries again with Current then, until it finds an object or no name:
-// each further turn needs another replacement in that moment.
+// Each further turn needs another replacement in that moment, so that this ends.
+func (r *Ref) LookAt(look func(at *Ref) error) (*Ref, error) {
+	for {
+		err := look(r)
+		if errs.KindOf(err) != errs.NotFound {
+			return r, err
+		}
+		now := r.Current()
+		if now == nil {
+			return r, err
+		}
+		r = now
+	}
+}
+
+// Current is the place that this one's name leads to now, for a key that is no
+// longer there: what has replaced it. nil: nothing has, or the key is there still.
 //
 // The name is the last that the key was seen under, or else the one that the client
 // walked by: it need not know that somebody has renamed the key in between.

@@ -76,22 +76,17 @@ func (s *session) file(num uint32) (*fid, error) {
 
 // lookAt runs look, which is about what an unopened fid is and gives its qid to the
 // client. Where that is gone the fid becomes, for good, what its name leads to now
-// (fs.Ref.Current): a client that has looked a name up and goes on with the fid asks
+// (fs.Ref.LookAt): a client that has looked a name up and goes on with the fid asks
 // for the name still. That it is another object the qid in the reply says, and by
 // that alone a fid changes what it is: what alters a file never reaches one that
 // the client was not told of, nor does what the client has asked for before.
-func (f *fid) lookAt(look func() error) error {
-	for {
-		err := look()
-		if errs.KindOf(err) != errs.NotFound {
-			return err
-		}
-		now := f.ref.Current()
-		if now == nil || f.running > 0 {
-			return err
-		}
-		f.ref = now
+func (f *fid) lookAt(look func(at *fs.Ref) error) error {
+	if f.running > 0 {
+		return look(f.ref)
 	}
+	at, err := f.ref.LookAt(look)
+	f.ref = at
+	return err
 }
 
 // openOn is another fid that has the same object open; nil: none has.

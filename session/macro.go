@@ -33,15 +33,14 @@ func tsread(c *conn, m *wire.Msg) error {
 // the fid's name leads to. The fid stays what it is: no qid tells the client of
 // another.
 func wholeFile(b []byte, ref *fs.Ref, names []string, room int) ([]byte, error) {
-	for {
-		b, err := macro.Get(b, ref, names, room)
-		if len(names) > 0 || errs.KindOf(err) != errs.NotFound {
-			return b, err
-		}
-		if ref = ref.Current(); ref == nil {
-			return b, err
-		}
+	if len(names) > 0 {
+		return macro.Get(b, ref, names, room)
 	}
+	_, err := ref.LookAt(func(at *fs.Ref) (err error) {
+		b, err = macro.Get(b, at, nil, room)
+		return err
+	})
+	return b, err
 }
 
 func (c *conn) readWholeFolder(m *wire.Msg, f *fid, room int) error {

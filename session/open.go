@@ -47,8 +47,8 @@ func (f *fid) openNow(flags fs.Flags) (h fs.Handle, err error) {
 		return f.ref.Open(flags)
 	}
 	walked := f.ref
-	err = f.lookAt(func() error {
-		h, err = f.ref.Open(flags)
+	err = f.lookAt(func(at *fs.Ref) (err error) {
+		h, err = at.Open(flags)
 		return err
 	})
 	if err == nil && f.ref != walked && flags&fs.Read != 0 {

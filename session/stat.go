@@ -53,7 +53,7 @@ func (s *session) stat(f *fid, st *fs.Stat) error {
 		f.ref.Show(st)
 		return nil
 	}
-	return f.lookAt(func() error { return f.ref.Stat(st) })
+	return f.lookAt(func(at *fs.Ref) error { return at.Stat(st) })
 }
 
 // stat is the file's as its client sees it: with what this fid holds, if open.

@@ -133,23 +133,9 @@ func (f *file) stat(st *fs.Stat) error {
 		f.ref.Show(st)
 		return err
 	}
-	return f.lookAt(func() error { return f.ref.Stat(st) })
-}
-
-// lookAt runs look on the place, and on what its name leads to where that is gone; mu is
-// held.
-func (f *file) lookAt(look func() error) error {
-	for {
-		err := look()
-		if errs.KindOf(err) != errs.NotFound {
-			return err
-		}
-		now := f.ref.Current()
-		if now == nil {
-			return err
-		}
-		f.ref = now
-	}
+	at, err := f.ref.LookAt(func(at *fs.Ref) error { return at.Stat(st) })
+	f.ref = at
+	return err
 }
 
 // GetAttr gives the attributes of stat(2), whatever is asked for.
@@ -218,14 +204,14 @@ func (f *file) Open(mode p9.OpenFlags) (p9.QID, uint32, error) {
 		return p9.QID{}, 0, linux.ENOTDIR
 	}
 	flags = flags&^fs.Excl | fs.NonBlock
-	open := func() (err error) {
-		f.handle, err = f.ref.Open(flags)
+	open := func(at *fs.Ref) (err error) {
+		f.handle, err = at.Open(flags)
 		return err
 	}
 	if flags&fs.Trunc != 0 {
-		err = open() // never of another file than the one that was walked to
+		err = open(f.ref) // never of another file than the one that was walked to
 	} else {
-		err = f.lookAt(open)
+		f.ref, err = f.ref.LookAt(open)
 	}
 	return f.ref.QID(), 0, errno(err)
 }
