@@ -7,6 +7,7 @@ var soaks = []entry{
 	{"fuzz", "./tests/soak", "TestFuzz", "Every fuzz target in turn, five minutes each, with what the parts before found interesting where they ran on the same machine."},
 	{"kill", "./tests/durability", "TestSoakKill", "64 writers, and SIGKILL to meta9d at random moments: what was acknowledged is there, nothing is by half."},
 	{"kernels", "./tests/guest", "TestSoak", "Linux of each Debian suite, the oldest first: listings, loops over events, keys replaced while they are opened 10,000 times, times, users."},
+	{"crash", "./tests/crash", "TestSoakImages", "A loss of power at random moments of a trace of writes and syncs: each image of the data folder starts, is sound, and holds what was acknowledged."},
 	{"oracle", "./tests/oracle", "TestSoak", "Generated requests of 9P2000.L to hugelgupf/p9's Server and to meta9d: the replies are the same, but for the table of deliberate differences."},
 	{"replace", "./tests/interop", "TestSoakReplaced", "A key that is replaced 5, 50 and 500 times a second, read by its path, by a fid, by Tsread and by GET, in every dialect: 10,000 opens of each way in a round, and none fails."},
 }
