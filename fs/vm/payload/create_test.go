@@ -1,6 +1,9 @@
 package payload_test
 
 import (
+	"encoding/json"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -181,6 +184,47 @@ func TestCreateFills(t *testing.T) {
 	}
 }
 
+// TestQuota: what many values cost is known before there is memory for them, and
+// properties that have grown past the quota are refused; others can be changed.
+func TestQuota(t *testing.T) {
+	huge := []byte(`{"uuid":"` + vmtest.UUID + `","x":[0` + strings.Repeat(",0", 5<<20) + `]}`)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, _, err := payload.Create(huge, vmtest.NewStamp(), vm.DefaultLimits)
+	runtime.ReadMemStats(&after)
+	vmtest.WantError(t, err, errs.NoSpace, "JSON: more than 32768 values")
+	if spent := after.TotalAlloc - before.TotalAlloc; spent > 16<<20 {
+		t.Errorf("a payload of %d bytes took %d bytes of memory", len(huge), spent)
+	}
+	zeros := func(n int) string { return `[0` + strings.Repeat(",0", n-1) + `]` }
+	for _, c := range []struct{ members, text string }{
+		{`"x":` + zeros(16<<10), "16384 values are the limit of a VM's properties"},
+		{`"nics":[{"x":` + zeros(16<<10) + `}]`, "16384 values are the limit"},
+		{`"x":"` + strings.Repeat("x", 256<<10) + `"`, "262144 bytes are the limit of a VM's properties"},
+		{`"` + strings.Repeat("x", 256<<10) + `":1`, "262144 bytes are the limit"},
+	} {
+		text := []byte(`{"uuid":"` + vmtest.UUID + `",` + c.members + `}`)
+		_, _, err := payload.Create(text, vmtest.NewStamp(), vm.DefaultLimits)
+		vmtest.WantError(t, err, errs.NoSpace, c.text)
+		_, _, err = payload.Keep(text, vmtest.NewStamp(), vm.DefaultLimits)
+		vmtest.WantError(t, err, errs.NoSpace, c.text)
+		st := vmtest.NewStamp()
+		e := vmtest.Small(t, st, "").Edit()
+		vmtest.WantError(t, payload.Update(e, text, st, vm.DefaultLimits), errs.NoSpace, c.text)
+		vmtest.WantError(t, payload.Replace(e, text, st, vm.DefaultLimits), errs.NoSpace, c.text)
+	}
+	old, err := vm.Restore(vmtest.UUID, 1, 1, 1, []byte(`{"uuid":"`+vmtest.UUID+`","x":`+zeros(20<<10)+`}`), [vm.NumSpaces][]*vm.Entry{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := vmtest.NewStamp()
+	for patch, good := range map[string]bool{`{"x":` + zeros(19<<10) + `}`: true, `{"x":null}`: true, `{"y":1}`: false} {
+		if err := payload.Update(old.Edit(), []byte(patch), st, vm.DefaultLimits); (err == nil) != good {
+			t.Errorf("%.20s of a VM of before the quota: %v", patch, err)
+		}
+	}
+}
+
 func TestCreateLimits(t *testing.T) {
 	text := []byte(`{"uuid":"` + vmtest.UUID + `","customer_metadata":{"ab":"xyz"},"internal_metadata":{"c":"12"}}`)
 	for _, c := range []struct {
@@ -205,14 +249,43 @@ func TestCreateLimits(t *testing.T) {
 	}
 }
 
-// FuzzCreate: a payload makes a VM whose JSON makes the same VM, or an error of
-// the kinds that Create names.
+// cases are the payloads and updates of testdata/payloads.json, with a uuid.
+func cases(t testing.TB) (creates, updates [][]byte) {
+	t.Helper()
+	b, err := os.ReadFile("testdata/payloads.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type one struct{ Payload, Update json.RawMessage }
+	var all struct{ Create, Update, Refuse []one }
+	if err := json.Unmarshal(b, &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range append(append(all.Create, all.Update...), all.Refuse...) {
+		if c.Payload[0] == '{' {
+			creates = append(creates, []byte(strings.Replace(string(c.Payload), "{", `{"uuid":"`+vmtest.UUID+`",`, 1)))
+		}
+		if c.Update != nil {
+			updates = append(updates, c.Update)
+		}
+	}
+	return creates, updates
+}
+
+// FuzzCreate: a payload makes a VM whose JSON makes the same VM and validates, or an
+// error of the kinds that Create names.
 func FuzzCreate(f *testing.F) {
 	f.Add([]byte(`{"uuid":"` + vmtest.UUID + `"}`))
 	f.Add([]byte(`{"uuid":"` + vmtest.UUID + `","alias":"a","nics":[{"mac":"2:8:20:a:b:c","ip":"dhcp"}],"tags":{"a.b":1},"routes":{"10.0.0.0/8":"nics[0]"},` +
 		`"customer_metadata":{"k":1.0,"t":true,"user-data":"x"},"internal_metadata":{"x_pw":"y"},"__meta9_binary":{"customer_metadata":{"b":"/w=="}}}`))
 	f.Add([]byte(`{"uuid":"` + vmtest.UUID + `","customer_metadata":{"` + strings.Repeat("k", 256) + `":""}}`))
 	f.Add([]byte(`{"uuid":"","nics":[{"mac":7}]}`))
+	f.Add([]byte("\ufeff" + `{"uuid":"` + vmtest.UUID + `","brand":"bhyve","nics":[{"ips":"fd00::5/64,dhcp","gateways":"fd00::1","primary":"0"},{"primary":1}],` +
+		`"disks":[{},{"zpool":"p","size":"1e3"}],"filesystems":[{"options":"a,,b"}],"zfs_snapshot_limit":"none","9p_uid":"7","vsock_cid":4.0,"ram":null}`))
+	creates, _ := cases(f)
+	for _, text := range creates {
+		f.Add(text)
+	}
 	lim := vm.Limits{Value: 64, Keys: 8, Bytes: 256}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		v, _, err := payload.Create(text, vmtest.NewStamp(), lim)
@@ -222,12 +295,62 @@ func FuzzCreate(f *testing.F) {
 			default:
 				t.Fatalf("kind of %v", err)
 			}
+			_, _ = payload.Validate(payload.ForCreate, "kvm", text)
+			_, _ = payload.Validate(payload.ForUpdate, "bhyve", text)
 			return
 		}
 		vmtest.CheckVM(t, v, lim)
-		again, _, err := payload.Create([]byte(vmtest.Whole(v)), vmtest.NewStamp(), lim)
-		if err != nil || vmtest.Whole(again) != vmtest.Whole(v) {
-			t.Fatalf("%s made %v, %v", vmtest.Whole(v), again, err)
+		whole := vmtest.Whole(v)
+		again, _, err := payload.Create([]byte(whole), vmtest.NewStamp(), lim)
+		if err != nil || vmtest.Whole(again) != whole {
+			t.Fatalf("%s made %v, %v", whole, again, err)
+		}
+		for _, brand := range payload.Brands() {
+			r, err := payload.Validate(payload.ForCreate, brand, []byte(whole))
+			if err != nil || len(r.BadValues) > 0 && v.Text("brand") == brand {
+				t.Fatalf("%s: %+v, %v", whole, r, err)
+			}
 		}
 	})
+}
+
+// usual is a payload as a host's tools send it.
+const usual = `{"uuid":"` + vmtest.UUID + `","brand":"kvm","alias":"web0","ram":1024,"vcpus":2,"autoboot":true,"resolvers":["192.0.2.53","198.51.100.53"],` +
+	`"nics":[{"nic_tag":"admin","mac":"02:08:20:00:00:08","interface":"net0","ip":"10.88.88.51","netmask":"255.255.255.0","gateway":"10.88.88.1","primary":true},` +
+	`{"nic_tag":"internal","mac":"02:08:20:00:00:09","interface":"net1","ip":"dhcp"}],` +
+	`"disks":[{"path":"/dev/d0","boot":true,"model":"virtio","size":10240}],"tags":{"role":"web"},` +
+	`"customer_metadata":{"root_authorized_keys":"ssh-ed25519 AAAA","user-script":"#!/bin/sh","hostname":"web0"},"internal_metadata":{"root_pw":"x"}}`
+
+// BenchmarkCreate is a usual payload: as vmadm makes a VM of it, and as it is.
+func BenchmarkCreate(b *testing.B) {
+	for name, create := range map[string]func([]byte, vm.Stamp, vm.Limits) (*vm.VM, []vm.Change, error){"vmadm": payload.Create, "keep": payload.Keep} {
+		b.Run(name, func(b *testing.B) {
+			st := vmtest.NewStamp()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := create([]byte(usual), st, vm.DefaultLimits); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkUpdate changes one property of such a VM, and one NIC.
+func BenchmarkUpdate(b *testing.B) {
+	st := vmtest.NewStamp()
+	v, _, err := payload.Create([]byte(usual), st, vm.DefaultLimits)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, patch := range map[string]string{"state": `{"state":"running"}`, "nic": `{"update_nics":[{"mac":"02:08:20:00:00:08","ip":"10.88.88.52"}]}`} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := payload.Update(v.Edit(), []byte(patch), st, vm.DefaultLimits); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
