@@ -5,8 +5,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
+	"golang.org/x/term"
 )
 
 // levels are the settings of log_level.
@@ -17,7 +17,7 @@ var levels = map[string]zerolog.Level{
 
 // newLog writes for people on a terminal, and one JSON object a line elsewhere.
 func newLog(w io.Writer, level zerolog.Level) zerolog.Logger {
-	if f, ok := w.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.DateTime}
 	}
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()

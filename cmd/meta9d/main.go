@@ -28,13 +28,12 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is main: what it does is decided by the command line, and what went wrong
-// is one line on stderr.
+// run is main. What went wrong is one line on stderr.
 func run(args []string, stdout, stderr io.Writer) int {
-	cmd, err := parse(args)
-	if err == nil {
-		err = cmd.do(stdout, stderr)
-	}
+	root := newRoot(args, func(c command) error { return c.do(stdout, stderr) })
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.Execute()
 	if err != nil {
 		fmt.Fprintln(stderr, "meta9d:", oneLine(err))
 	}
@@ -44,9 +43,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 // do does what the command line asks for, and returns when it is done.
 func (c command) do(stdout, stderr io.Writer) error {
 	switch {
-	case c.help:
-		_, err := io.WriteString(stdout, usage)
-		return err
 	case c.version:
 		_, err := fmt.Fprintln(stdout, "meta9d", version.String())
 		return err

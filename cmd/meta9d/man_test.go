@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The manual page is made from the help, here and not in the program.
@@ -20,7 +22,7 @@ var update = flag.Bool("update", false, "write the manual page to docs/man")
 const manFile = "../../docs/man/meta9d.8"
 
 func TestManPage(t *testing.T) {
-	want := manPage(usage)
+	want := manPage(newRoot(nil, nil))
 	if *update {
 		if err := os.WriteFile(manFile, want, 0o644); err != nil {
 			t.Fatal(err)
@@ -32,32 +34,31 @@ func TestManPage(t *testing.T) {
 	}
 }
 
-// optionLine is an option of the help and the beginning of what it says.
-var optionLine = regexp.MustCompile(`^  (--\S+(?: [A-Z]+)?) +(.*)$`)
-
-// manPage is the help as a manual page: the usage and what it is for, the options,
-// then paragraphs, of which the last tells the exit status.
-func manPage(help string) []byte {
-	pars := strings.Split(strings.TrimSpace(help), "\n\n")
-	_, about, _ := strings.Cut(pars[0], "\n")
+// manPage is the command as a manual page: what it is for, the options, and what
+// has a title in its help.
+func manPage(cmd *cobra.Command) []byte {
 	var b bytes.Buffer
 	b.WriteString(".TH META9D 8 \"\" meta9 \"meta9 manual\"\n.SH NAME\n")
-	fmt.Fprintf(&b, "meta9d \\- serve the metadata of virtual machines over 9P\n.SH SYNOPSIS\n.B meta9d\n[OPTION]...\n")
-	fmt.Fprintf(&b, ".SH DESCRIPTION\n%s\n", roff(about))
-	for _, par := range pars[2 : len(pars)-1] {
-		fmt.Fprintf(&b, ".PP\n%s\n", roff(par))
+	fmt.Fprintf(&b, "meta9d \\- %s\n.SH SYNOPSIS\n.B meta9d\n[OPTION]...\n.SH DESCRIPTION\n", roff(cmd.Short))
+	text, exit, _ := strings.Cut(cmd.Long, "\n\nExit status:\n")
+	for i, par := range strings.Split(text, "\n\n") {
+		if i > 0 {
+			b.WriteString(".PP\n")
+		}
+		fmt.Fprintf(&b, "%s\n", roff(par))
 	}
 	b.WriteString(".SH OPTIONS\n")
-	for line := range strings.Lines(strings.TrimLeft(pars[1], "\n")) {
-		line = strings.TrimRight(line, "\n")
-		if m := optionLine.FindStringSubmatch(line); m != nil {
-			fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(m[1]), roff(m[2]))
-			continue
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		arg, usage := pflag.UnquoteUsage(f)
+		if arg != "" {
+			arg = " " + arg
 		}
-		fmt.Fprintf(&b, "%s\n", roff(strings.TrimSpace(line)))
-	}
-	_, exit, _ := strings.Cut(pars[len(pars)-1], ": ")
-	fmt.Fprintf(&b, ".SH EXIT STATUS\n%s\n.SH SEE ALSO\n.BR meta9 (1)\n", roff(exit))
+		if f.DefValue != "" && f.DefValue != "[]" && f.DefValue != "false" {
+			usage += " (default " + f.DefValue + ")"
+		}
+		fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff("--"+f.Name+arg), roff(usage))
+	})
+	fmt.Fprintf(&b, ".SH EXIT STATUS\n.nf\n%s\n.fi\n.SH SEE ALSO\n.BR meta9 (1)\n", roff(exit))
 	return b.Bytes()
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,32 +19,41 @@ const vmUUID = "01b2c898-945f-11e1-a523-af1afbe22822"
 
 const payload = `{"uuid":"` + vmUUID + `","alias":"web","customer_metadata":{"hostname":"web1"}}`
 
+// parse is what a command line asks for.
+func parse(args []string) (got command, err error) {
+	root := newRoot(args, func(c command) error {
+		got = c
+		return nil
+	})
+	root.SetOut(io.Discard)
+	return got, root.Execute()
+}
+
+// TestHelp: the help fits a terminal, and is asked for by both spellings.
 func TestHelp(t *testing.T) {
-	for _, arg := range []string{"--help", "-h"} {
-		code, out, errs := call(t, t.TempDir(), arg)
-		if code != 0 || errs != "" || !strings.Contains(out, "--listen ADDR") {
-			t.Errorf("%s: exit %d, stdout %q, stderr %q", arg, code, out, errs)
+	code, out, errs := call(t, t.TempDir(), "--help")
+	if code != 0 || errs != "" || !strings.Contains(out, "Usage: meta9d [OPTION]...") || !strings.Contains(out, "--listen ADDR") || !strings.Contains(out, "Exit status:") {
+		t.Errorf("exit %d, stderr %q, stdout:\n%s", code, errs, out)
+	}
+	for line := range strings.Lines(out) {
+		if len(line) > 80+1 {
+			t.Errorf("the help has a line of %d characters: %s", len(line), line)
 		}
+	}
+	if _, short, _ := call(t, t.TempDir(), "-h", "--trace"); short != out {
+		t.Errorf("-h says\n%s", short)
 	}
 }
 
-// TestHelpNamesEveryFlag: what the program knows is what it says it knows.
-func TestHelpNamesEveryFlag(t *testing.T) {
-	for _, name := range []string{
-		"data", "run", "listen", "insecure", "config", "log-level", "trace",
-		"check", "salvage", "version", "help",
-	} {
-		if !strings.Contains(usage, "  --"+name+" ") {
-			t.Errorf("--%s is not in the help", name)
-		}
-		if _, err := parse([]string{"--" + name + "=true"}); err != nil && strings.Contains(err.Error(), "not defined") {
-			t.Errorf("--%s is in the help only", name)
-		}
+// TestCompletion: a shell can be told of the flags, and of what some take.
+func TestCompletion(t *testing.T) {
+	code, out, _ := call(t, t.TempDir(), "completion", "bash")
+	if code != 0 || !strings.Contains(out, "__start_meta9d") {
+		t.Errorf("exit %d, %d bytes", code, len(out))
 	}
-	for _, line := range strings.Split(usage, "\n") {
-		if len(line) > 80 {
-			t.Errorf("the help has a line of %d characters: %s", len(line), line)
-		}
+	code, out, _ = call(t, t.TempDir(), "__complete", "--log-level", "")
+	if code != 0 || !strings.HasPrefix(out, "debug\ninfo\nwarn\nerror\n") {
+		t.Errorf("exit %d, %q", code, out)
 	}
 }
 
