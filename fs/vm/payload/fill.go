@@ -60,9 +60,9 @@ func wholeLists(props, was ordjson.Members, named func(prop string) bool) (ordjs
 	uuid := props.Text(vm.PropUUID)
 	if nics, ok := props.Get(vm.PropNICs); ok && nics.Kind == ordjson.Array && named(vm.PropNICs) {
 		nics.Items = slices.Clone(nics.Items)
-		for i, nic := range nics.Items { // those of an older VM that nothing was said of
-			if whole, err := spell("", nic.Members, nil, nil); err == nil {
-				nics.Items[i].Members = whole
+		for i, nic := range nics.Items { // for those of an older VM that nothing was said of
+			if !hasAny(nic.Members, nicIPs) {
+				nics.Items[i].Members, _ = spell("", nic.Members, nil, nic.Members)
 			}
 		}
 		wasNICs, _ := was.Get(vm.PropNICs)

@@ -40,37 +40,40 @@ func automatic(ip string) bool { return ip == dhcp || ip == addrconf }
 // spell brings the spellings of a NIC's addresses and gateways together. given is
 // what a payload says of the NIC, null where it unsets something; nic is the NIC with
 // that in it; old is what it was before, empty for a new one. field names it in an
-// error.
+// error. What an older VM has wrong, and given does not name, stays as it is.
 func spell(field string, nic, given, old ordjson.Members) (ordjson.Members, error) {
 	if mask, ok := given.Get(nicNetmask); ok && !unset(mask) {
 		if _, ok := maskBits(mask.Text); !ok {
 			return nil, wrongValue(field+nicNetmask, "a netmask such as 255.255.255.0", mask)
 		}
 	}
-	ips, err := spellIPs(field, nic, given, old)
-	if err != nil {
+	switch ips, err := spellIPs(field, nic, given, old); {
+	case err == nil:
+		ip, mask := legacy(ips.Texts())
+		nic = withText(withText(nic.With(nicIPs, ips), nicIP, ip), nicNetmask, mask)
+	case len(old) == 0 || hasAny(given, nicIPs, nicIP, nicNetmask):
 		return nil, err
 	}
-	gateways, err := spellGateways(field, nic, given)
-	if err != nil {
-		return nil, err
-	}
-	nic = nic.With(nicIPs, ips)
-	ip, mask := legacy(ips.Texts())
-	nic = withText(nic, nicIP, ip)
-	nic = withText(nic, nicNetmask, mask)
-	if len(gateways.Items) == 0 {
+	switch gateways, err := spellGateways(field, nic, given); {
+	case err == nil && len(gateways.Items) == 0:
 		return without(nic, nicGateway, nicGateways), nil
+	case err == nil:
+		return withText(nic.With(nicGateways, gateways), nicGateway, gateways.Items[0].Text), nil
+	case len(old) == 0 || hasAny(given, nicGateways, nicGateway):
+		return nil, err
 	}
-	return withText(nic.With(nicGateways, gateways), nicGateway, gateways.Items[0].Text), nil
+	return nic, nil
+}
+
+// hasAny says whether the object has one of the members, be it null.
+func hasAny(o ordjson.Members, names ...string) bool {
+	return slices.ContainsFunc(o, func(m ordjson.Member) bool { return slices.Contains(names, m.Name) })
 }
 
 // spellIPs is what ips is to be: as given; else made of the ip and netmask that are
 // given, with the other half from before; else as it was.
 func spellIPs(field string, nic, given, old ordjson.Members) (ordjson.Value, error) {
-	_, hasIPs := given.Get(nicIPs)
-	_, hasIP := given.Get(nicIP)
-	_, hasMask := given.Get(nicNetmask)
+	hasIPs, hasIP, hasMask := hasAny(given, nicIPs), hasAny(given, nicIP), hasAny(given, nicNetmask)
 	was, _ := old.Get(nicIPs)
 	list, _ := nic.Get(nicIPs)
 	if hasIPs && !unset(list) || !hasIPs && !hasIP && !hasMask && len(list.Items) > 0 {
@@ -127,8 +130,7 @@ func checkIPs(field string, list ordjson.Value) error {
 // spellGateways is what gateways is to be.
 func spellGateways(field string, nic, given ordjson.Members) (ordjson.Value, error) {
 	list, _ := nic.Get(nicGateways)
-	_, hasList := given.Get(nicGateways)
-	_, hasOne := given.Get(nicGateway)
+	hasList, hasOne := hasAny(given, nicGateways), hasAny(given, nicGateway)
 	if !hasList && hasOne || len(list.Items) == 0 {
 		list = ordjson.Value{Kind: ordjson.Array}
 		if one := nic.Text(nicGateway); one != "" && !(hasList && !hasOne) {
@@ -193,11 +195,10 @@ func withText(o ordjson.Members, name, s string) ordjson.Members {
 
 // without is the object without those members.
 func without(o ordjson.Members, names ...string) ordjson.Members {
-	gone := func(m ordjson.Member) bool { return slices.Contains(names, m.Name) }
-	if !slices.ContainsFunc(o, gone) {
+	if !hasAny(o, names...) {
 		return o
 	}
-	return slices.DeleteFunc(slices.Clone(o), gone)
+	return slices.DeleteFunc(slices.Clone(o), func(m ordjson.Member) bool { return slices.Contains(names, m.Name) })
 }
 
 // wholeNICs gives each NIC a mac and an interface, and one of them primary, as vmadm

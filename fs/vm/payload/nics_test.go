@@ -200,14 +200,17 @@ func TestUpdateOfOldNICs(t *testing.T) {
 		t.Fatal(err)
 	}
 	vmtest.Diff(t, "alias", vmtest.Whole(e.VM()), `{"uuid":"`+vmtest.UUID+`",`+old+`,"alias":"x"}`)
-	if err := payload.Update(e, []byte(`{"update_nics":[{"mac":"02:00:00:00:00:00","mtu":1400}],"set_routes":{"10.0.0.0/8":"10.0.0.1"}}`), st, vm.DefaultLimits); err == nil {
+	if err := payload.Update(e, []byte(`{"update_nics":[{"mac":"02:00:00:00:00:00","ip":"10.0.0.6"}]}`), st, vm.DefaultLimits); err == nil {
 		t.Error("an address without a netmask was taken for good")
+	}
+	if err := payload.Update(e, []byte(`{"update_nics":[{"mac":"02:00:00:00:00:00","mtu":1400}]}`), st, vm.DefaultLimits); err != nil {
+		t.Error(err)
 	}
 	if err := payload.Update(e, []byte(`{"update_nics":[{"mac":"02:00:00:00:00:00","netmask":"255.255.255.0"}],"set_routes":{"10.0.0.0/8":"10.0.0.1"}}`), st, vm.DefaultLimits); err != nil {
 		t.Fatal(err)
 	}
 	nics, _ := e.VM().Prop(vm.PropNICs)
-	want := `[{"mac":"02:00:00:00:00:00","ip":"10.0.0.5","netmask":"255.255.255.0","ips":["10.0.0.5/24"],"interface":"net0"},` +
+	want := `[{"mac":"02:00:00:00:00:00","ip":"10.0.0.5","mtu":1400,"interface":"net0","netmask":"255.255.255.0","ips":["10.0.0.5/24"]},` +
 		`{"ip":"10.1.0.5","netmask":"255.255.255.0","primary":true,"ips":["10.1.0.5/24"],"mac":"MAC","interface":"net1"}]`
 	want = strings.Replace(want, "MAC", nics.Items[1].Members.Text("mac"), 1)
 	vmtest.Diff(t, "nics", string(nics.AppendJSON(nil)), want)

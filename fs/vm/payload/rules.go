@@ -1,7 +1,6 @@
 package payload
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -118,12 +117,17 @@ func checkProp(m ordjson.Member, was ordjson.Value) error {
 	if !ok {
 		return nil
 	}
+	before := l.Positions(was.Items)
 	seen := make(map[string]bool, len(m.Value.Items))
 	for i, item := range m.Value.Items {
 		id := l.IdentOf(item.Members)
 		twice := id != "" && seen[id]
 		seen[id] = true
-		if slices.ContainsFunc(was.Items, item.Equal) {
+		at, named := before[id]
+		if !named {
+			at = i
+		}
+		if at < len(was.Items) && item.Equal(was.Items[at]) {
 			continue
 		}
 		field := m.Name + "." + strconv.Itoa(i) + "."

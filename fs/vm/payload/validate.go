@@ -163,12 +163,19 @@ func (v *validation) objects(m ordjson.Member) {
 			v.bad(err)
 			taken = append(taken, inner)
 		}
-		if l.List == vm.NICs && verb != "update_" && len(v.BadValues) == wrong {
-			_, err := spell(field, merge(nil, taken), taken, nil)
+		if l.List == vm.NICs && len(v.BadValues) == wrong {
+			var old ordjson.Members
+			if verb == "update_" {
+				old = someNIC
+			}
+			_, err := spell(field, merge(old, taken), taken, old)
 			v.bad(err)
 		}
 	}
 }
+
+// someNIC stands for the NIC that an update changes, of which nothing is known.
+var someNIC = ordjson.Members{{Name: nicIPs, Value: ordjson.Value{Kind: ordjson.Array, Items: []ordjson.Value{ordjson.Str("192.0.2.1/24")}}}}
 
 // whole checks what is between the properties of a new VM, once each is right.
 func (v *validation) whole(o ordjson.Members) {

@@ -41,6 +41,10 @@ func TestValidate(t *testing.T) {
 			payload.ForUpdate, "joyent", `{"add_nics":[{"ip":"10.0.0.1"}],"set_customer_metadata":{"a":null},"set_routes":{"10.0.0.0/8":"x"},"remove_nics":{}}`,
 			`{"bad_values":["add_nics.0.netmask","set_customer_metadata.a","routes.10.0.0.0/8","remove_nics"]}`,
 		},
+		{
+			payload.ForUpdate, "joyent", `{"update_nics":[{"mac":"2:8:20:a:b:c","netmask":"x"},{"mac":"2:8:20:a:b:d","ips":["10.0.0.1"]},{"mac":"2:8:20:a:b:e","gateway":"me"}]}`,
+			`{"bad_values":["update_nics.0.netmask","update_nics.1.ips.0","update_nics.2.gateway"]}`,
+		},
 	} {
 		r, err := payload.Validate(c.action, c.brand, []byte(c.in))
 		if err != nil {
