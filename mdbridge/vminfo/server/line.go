@@ -223,7 +223,7 @@ func appendTail(b []byte, withRev bool, rev uint64) []byte {
 
 // zonename is the VM's name in vminfod's paths and events.
 func zonename(m *vm.VM) string {
-	if name := m.Text("zonename"); name != "" {
+	if name := m.Text(vm.PropZonename); name != "" {
 		return name
 	}
 	return m.UUID

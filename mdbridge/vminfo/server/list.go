@@ -119,7 +119,7 @@ func (s *Server) find(name string) (m *vm.VM) {
 	}
 	s.cfg.Store.Cells(0, func(c *store.Cell) bool {
 		m = c.VM()
-		if m != nil && m.Text("zonename") != name {
+		if m != nil && m.Text(vm.PropZonename) != name {
 			m = nil
 		}
 		return m == nil
