@@ -20,6 +20,9 @@ func (b *batch) run(w *work, in *Intent) Result {
 	case in.Kind == Note && in.Cell == nil:
 		b.note(in)
 		return Result{}
+	case in.Kind == look:
+		b.looks = true
+		return Result{}
 	case in.Kind == dropHold && in.Hold != nil:
 		in.Hold.cell.drop(in.Hold)
 		return Result{}

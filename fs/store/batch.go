@@ -43,6 +43,7 @@ type batch struct {
 	committed []Committed
 	woken     []*waiter
 	cost      int64
+	looks     bool  // at what the engine writes to
 	bytes     int64 // the store's, with all that was done so far
 }
 
@@ -76,7 +77,7 @@ func (b *batch) reset() {
 	if b.arena = b.arena[:0]; cap(b.arena) > maxKept {
 		b.arena = nil
 	}
-	b.cost = 0
+	b.cost, b.looks = 0, false
 }
 
 // emptied is the slice without its elements, for new ones.

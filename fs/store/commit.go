@@ -61,6 +61,11 @@ func (s *Store) commit(b *batch) {
 // apply gives the batch to the engine. The error is that of all of it; what failed
 // of one VM alone stands in its work.
 func (s *Store) apply(b *batch) error {
+	if l, ok := s.engine.(Looker); ok && b.looks {
+		if err := l.Look(); err != nil {
+			return s.fail(err)
+		}
+	}
 	if len(b.groups) == 0 {
 		return nil
 	}
@@ -81,7 +86,8 @@ func (s *Store) apply(b *batch) error {
 		}
 	}
 	if worst != nil && !errors.Is(worst, errs.NoSpace) {
-		return s.fail(worst)
+		_ = s.fail(worst)
+		return errs.New(errs.IO, "storage has failed, this may or may not be there after a restart: %v", worst)
 	}
 	s.noRoom(worst)
 	if durable == 0 {
@@ -122,7 +128,8 @@ func (b *batch) undo() {
 	}
 }
 
-// fail ends all writing, and gives the error that every intent gets from now on.
+// fail ends all writing, and gives the error that every intent gets from now on. What
+// is in the engine's hands just then may be on the disk or not.
 func (s *Store) fail(err error) error {
 	err = errs.New(errs.IO, "storage has failed, nothing more is written: %v", err)
 	s.failure.Store(&err)

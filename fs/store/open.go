@@ -16,6 +16,7 @@ const (
 	defaultBatchBytes = 1 << 20
 	defaultVMEvents   = 256
 	defaultRootEvents = 8192
+	defaultLookEvery  = 2 * time.Second
 )
 
 // maxReported is how many damaged records Open logs one by one.
@@ -45,8 +46,9 @@ type Store struct {
 	full      bool // the committer's: the last batch found no room
 
 	failure atomic.Pointer[error]
-	failed  chan struct{} // closed after failure is set
-	stopped chan struct{} // closed when the committer has returned
+	failed  chan struct{}  // closed after failure is set
+	stopped chan struct{}  // closed when the committer has returned
+	looking sync.WaitGroup // lookAround
 	closing sync.Once
 	closed  error
 }
@@ -71,7 +73,24 @@ func Open(e Engine, cfg Config) (*Store, error) {
 	}
 	s.ring = newRing(s.cfg.RootEvents, s.Rev())
 	go s.run()
+	if _, ok := e.(Looker); ok {
+		s.looking.Go(s.lookAround)
+	}
 	return s, nil
+}
+
+// lookAround has the committer look at what the engine writes to, now and then.
+func (s *Store) lookAround() {
+	every := time.NewTicker(s.cfg.LookEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-s.stopped:
+			return
+		case <-every.C:
+			s.Submit(&Intent{Kind: look})
+		}
+	}
 }
 
 func (c Config) withDefaults() Config {
@@ -86,6 +105,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.RootEvents <= 0 {
 		c.RootEvents = defaultRootEvents
+	}
+	if c.LookEvery <= 0 {
+		c.LookEvery = defaultLookEvery
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -151,6 +173,7 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.queue.close()
 		<-s.stopped
+		s.looking.Wait()
 		if err := s.engine.Close(); err != nil {
 			s.closed = errs.New(errs.IO, "closing: %v", err)
 		}
@@ -205,4 +228,4 @@ func (s *Store) Writable() error {
 }
 
 // changes says whether the kind changes VMs.
-func (k OpKind) changes() bool { return k != Note && k != dropHold }
+func (k OpKind) changes() bool { return k != Note && k != dropHold && k != look }

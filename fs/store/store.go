@@ -61,6 +61,14 @@ type Engine interface {
 	Close() error
 }
 
+// Looker is an Engine that can lose what it writes to without a failed write. The
+// store calls Look from the goroutine of Apply, every Config.LookEvery, so that the
+// loss shows also while nothing is written; Apply looks for itself. An error is
+// final.
+type Looker interface {
+	Look() error
+}
+
 // AllFailed is what an Apply returns that has one error for all groups.
 func AllFailed(groups []Group, err error) []error {
 	return slices.Repeat([]error{err}, len(groups))
@@ -75,6 +83,7 @@ type Config struct {
 	RootEvents int              // events that the root's ring keeps; 8192
 	FirstRev   uint64           // revisions handed out are no less, so that those of stores that are gone never come again
 	Salvage    bool             // skip damaged records instead of failing
+	LookEvery  time.Duration    // how often a Looker looks; 2 s
 	ReadOnly   string           // why only intents of the mirror change VMs; "": all may
 	Now        func() time.Time // time.Now
 	Log        zerolog.Logger
@@ -101,6 +110,7 @@ const (
 	Note                    // only an event: Event's Type, Key
 
 	dropHold // Hold.Drop
+	look     // Looker.Look
 )
 
 // Intent is one change that somebody wants. Intents of one Cell are computed in

@@ -98,14 +98,18 @@ type Engine struct {
 	lost   string // what Salvage skipped
 	noLog  bool   // there was no room for one
 
-	number uint64     // of the newest batch that is durable
-	log    *logFile   // nil: none is begun
-	fresh  overlay    // what the log's segment holds beyond the data file
-	old    overlay    // what the other one does, or a log that a start could not take
-	taking chan error // old is being taken; nil: it is not
+	file   os.FileInfo // the data file's
+	number uint64      // of the newest batch that is durable
+	log    *logFile    // nil: none is begun
+	fresh  overlay     // what the log's segment holds beyond the data file
+	old    overlay     // what the other one does, or a log that a start could not take
+	taking chan error  // old is being taken; nil: it is not
 }
 
-var _ store.Engine = (*Engine)(nil)
+var (
+	_ store.Engine = (*Engine)(nil)
+	_ store.Looker = (*Engine)(nil)
+)
 
 // bucket is the one that holds all keys.
 var bucket = []byte("meta9")
@@ -170,6 +174,9 @@ func (e *Engine) open(path string) (err error) {
 		NoStatistics:    true,
 	})
 	if err != nil || e.o.ReadOnly {
+		return err
+	}
+	if e.file, err = file.Stat(); err != nil {
 		return err
 	}
 	return errors.Join(makeBucket(e.db), syncDir(filepath.Dir(path)))
@@ -239,9 +246,32 @@ func (e *Engine) Apply(groups []store.Group) []error {
 	return store.AllFailed(groups, err)
 }
 
+// Look says whether the paths still lead to the files that are open. What is written
+// to a file that was deleted or replaced is gone with this process.
+func (e *Engine) Look() error {
+	if err := look(e.db.Path(), e.file); err != nil || e.log == nil {
+		return err
+	}
+	return look(e.log.file.Name(), e.log.info)
+}
+
+func look(path string, open os.FileInfo) error {
+	now, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return errs.New(errs.IO, "%s was deleted or moved away", filepath.Base(path)) // guests need not know where
+	case err == nil && !os.SameFile(now, open):
+		return errs.New(errs.IO, "%s was replaced by another file", filepath.Base(path))
+	}
+	return nil // any other error says nothing about the file
+}
+
 func (e *Engine) apply(groups []store.Group) error {
 	if e.poll(); e.failed != nil {
 		return e.failed
+	}
+	if err := e.Look(); err != nil {
+		return err
 	}
 	size, err := sizeOf(groups)
 	if err != nil {

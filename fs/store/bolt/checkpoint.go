@@ -193,6 +193,10 @@ func (e *Engine) newLog() *logFile {
 		return nil
 	}
 	log := &logFile{file: f, segment: e.o.Segment}
+	if log.info, err = f.Stat(); err != nil {
+		_ = f.Close()
+		return nil
+	}
 	_, _ = rand.Read(log.id[:]) // never fails
 	return log
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -282,4 +283,57 @@ func TestManyRounds(t *testing.T) {
 		}
 	}
 	_ = l.Close()
+}
+
+// TestFilesTaken takes a file away under a store: nothing is acknowledged that is
+// lost with the process, and the store says so within its time also when nobody
+// writes.
+func TestFilesTaken(t *testing.T) {
+	for _, c := range []struct {
+		name, file, says string
+		replace, write   bool
+	}{
+		{"data file deleted, a write", bolt.FileName, "deleted", false, true},
+		{"data file replaced, a write", bolt.FileName, "replaced", true, true},
+		{"log deleted, a write", bolt.LogName, "deleted", false, true},
+		{"log replaced, a write", bolt.LogName, "replaced", true, true},
+		{"data file deleted", bolt.FileName, "deleted", false, false},
+		{"log replaced", bolt.LogName, "replaced", true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			every := time.Hour
+			if !c.write {
+				every = time.Millisecond
+			}
+			s, err := store.Open(open(t, dir, bolt.Options{}), store.Config{LookEvery: every})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			fill(t, s, 3)
+			path := filepath.Join(dir, c.file)
+			if err := os.Rename(path, path+".away"); err != nil {
+				t.Fatal(err)
+			}
+			if c.replace {
+				if err := os.WriteFile(path, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.write {
+				if r := write(s, "k", 1); errs.KindOf(r.Err) != errs.IO || !strings.Contains(r.Err.Error(), c.says) {
+					t.Errorf("a write: %v", r.Err)
+				}
+			}
+			select {
+			case <-s.Failed():
+			case <-time.After(10 * time.Second):
+				t.Fatal("the store does not notice")
+			}
+			if err := s.Err(); !strings.Contains(err.Error(), c.file) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("it says %v", err)
+			}
+		})
+	}
 }

@@ -61,6 +61,7 @@ type record struct {
 // logFile is the file of a log that is begun, and where the next record goes.
 type logFile struct {
 	file    *os.File
+	info    os.FileInfo // the file's
 	id      logID
 	segment int64 // bytes of each
 	part    int   // which segment is written
@@ -93,12 +94,12 @@ func createLog(dir string, segment int64) (*os.File, error) {
 	if err == nil {
 		err = errors.Join(os.Rename(path+".new", path), syncDir(dir))
 	}
+	err = errors.Join(err, f.Close())
 	if err != nil {
 		_ = os.Remove(path + ".new")
-		_ = f.Close()
 		return nil, err
 	}
-	return f, nil
+	return os.OpenFile(path, os.O_RDWR, 0)
 }
 
 // fits says whether a record of a body of that size fits into what is left of the
