@@ -20,14 +20,15 @@ import (
 type qmpSettings struct {
 	Sockets []string          `toml:"sockets"` // unix:PATH: of QEMUs
 	Dirs    []string          `toml:"dirs"`    // patterns of the paths of more of them
-	Bind    map[string]string `toml:"bind"`    // UUIDs of QEMUs without one, by the paths of their sockets
+	Bind    map[string]string `toml:"bind"`    // UUIDs of the QEMUs, by the paths of their sockets
+	VMs     int               `toml:"vms"`     // that have or had a QEMU, before no QEMU makes another
 	Listen  []string          `toml:"listen"`  // unix:PATH: our own
 	Reply   size              `toml:"reply"`   // bytes of one message of a QEMU
 }
 
 // defaultQMP is what is so if nothing is set.
 func defaultQMP() qmpSettings {
-	return qmpSettings{Sockets: []string{}, Dirs: []string{}, Listen: []string{}, Reply: 64 << 20}
+	return qmpSettings{Sockets: []string{}, Dirs: []string{}, Listen: []string{}, Reply: 64 << 20, VMs: 4096}
 }
 
 // checkQMP says what cannot be meant.
@@ -50,6 +51,9 @@ func checkQMP(c *config) error {
 			return fmt.Errorf("qmp.bind %q: %w", path, err)
 		}
 	}
+	if q.VMs < 0 {
+		return errors.New("qmp.vms: it is at least 0")
+	}
 	if q.Reply < 4<<10 || q.Reply > 1<<30 {
 		return errors.New("qmp.reply: it is from 4KiB to 1GiB")
 	}
@@ -68,7 +72,10 @@ func (d *daemon) newQMP(t *tree.Tree) {
 	if len(q.Sockets)+len(q.Dirs) == 0 {
 		return
 	}
-	cfg := hosts.Config{Tree: t, Globs: q.Dirs, Bind: q.Bind, Limit: int(q.Reply), Log: d.log}
+	cfg := hosts.Config{Tree: t, Globs: q.Dirs, Bind: q.Bind, Limit: int(q.Reply), VMs: q.VMs, Log: d.log}
+	if q.VMs == 0 {
+		cfg.VMs = -1
+	}
 	for _, addr := range q.Sockets {
 		cfg.Sockets = append(cfg.Sockets, strings.TrimPrefix(addr, "unix:"))
 	}

@@ -3,6 +3,8 @@ package hosts
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 
 	"meta9/fs/errs"
 	"meta9/fs/store"
@@ -25,6 +27,11 @@ type found struct {
 // first met; one that was deleted since stays so. A name becomes the alias of a VM
 // that has none; where another VM has that alias, it is kept without a link.
 func (h *Hosts) enter(uuid string, f found) error {
+	if f.first && h.cfg.Tree.Store().Cell(uuid) == nil {
+		if err := h.mayMake(uuid, f.path); err != nil {
+			return err
+		}
+	}
 	var err error
 	for _, linked := range []bool{true, false} {
 		in := h.intent(uuid, f, linked)
@@ -39,6 +46,34 @@ func (h *Hosts) enter(uuid string, f found) error {
 		return nil // deleted just now
 	}
 	return err
+}
+
+// mayMake says why the QEMU at a path may not make a VM now. A socket makes one, and
+// another only when that was deleted: else whoever owns it makes any number, each with
+// sockets of its own.
+func (h *Hosts) mayMake(uuid, path string) error {
+	st := h.cfg.Tree.Store()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if was, ok := h.made[path]; ok && was != uuid && st.Cell(was) != nil {
+		return fmt.Errorf("not made: the QEMU at this socket has made VM %s; create this one, or delete that one", was)
+	}
+	if !h.making.Allow() {
+		return fmt.Errorf("not made yet: QEMUs make more VMs than %d a second", makeRate)
+	}
+	n := 0
+	st.Cells(0, func(c *store.Cell) bool {
+		if v := c.VM(); v != nil && v.Text(vm.PropQMPSocket) != "" {
+			n++
+		}
+		return true
+	})
+	if n >= h.cfg.VMs {
+		return fmt.Errorf("not made: %d VMs have or had a QEMU, and qmp.vms in the settings is %d", n, max(h.cfg.VMs, 0))
+	}
+	maps.DeleteFunc(h.made, func(_, was string) bool { return st.Cell(was) == nil })
+	h.made[path] = uuid
+	return nil
 }
 
 // intent is what brings the VM up to date; nil: it is. linked tells whether its

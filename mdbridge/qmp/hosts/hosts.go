@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 
 	"meta9/fs"
 	"meta9/fs/store"
@@ -27,10 +28,15 @@ import (
 // Config is what Hosts are told. Zero fields take the defaults.
 type Config struct {
 	Tree    *fs.Tree
-	Sockets []string          // paths of sockets; they may come later
-	Globs   []string          // patterns of such paths, as filepath.Match has them
-	Bind    map[string]string // the VM, by its UUID, of a QEMU that has none, by its socket
-	Limit   int               // bytes of one message from a QEMU; 64 MiB
+	Sockets []string // paths of sockets; they may come later
+	Globs   []string // patterns of such paths, as filepath.Match has them
+	// Bind says which VM, by its UUID, the QEMU at a socket is: one that has no UUID is
+	// that VM, one of another UUID is refused.
+	Bind map[string]string
+	// VMs is how many VMs that have or had a QEMU there may be before no QEMU makes
+	// another; 4,096. Those that are known otherwise are taken all the same. Negative: none.
+	VMs   int
+	Limit int // bytes of one message from a QEMU; 64 MiB
 	// CallTime is how long a QEMU has to answer a command; 10 s.
 	CallTime time.Duration
 	// ProbeTime is how often a QEMU is asked for its status without a reason; 4 s.
@@ -46,6 +52,9 @@ const (
 	firstWait = 100 * time.Millisecond // after a connection that failed, doubled up to
 	lastWait  = 5 * time.Second
 )
+
+// VMs that QEMUs may make: a second, after so many at once.
+const makeRate, makeBurst = 1, 256
 
 // author is the "by" of what is changed here.
 const author = "qemu"
@@ -64,16 +73,19 @@ type Hosts struct {
 	// leftOvers are the VMs that had a QEMU when the daemon was last here, by the
 	// path of its socket, until it is known whether they still have.
 	leftOvers map[string][]string
+	made      map[string]string // the VM that the QEMU at a socket has made, by path
+	making    *rate.Limiter
 }
 
 // New makes Hosts, which add to the tree: call it before the tree's first View and
 // the store's first Submit, and Start after that.
 func New(cfg Config) *Hosts {
+	cfg.VMs = cmp.Or(cfg.VMs, 4096)
 	cfg.CallTime = cmp.Or(cfg.CallTime, 10*time.Second)
 	cfg.ProbeTime = cmp.Or(cfg.ProbeTime, 4*time.Second)
 	h := &Hosts{
 		cfg: cfg, links: make(map[string]*link), machines: make(map[string]*machine),
-		leftOvers: make(map[string][]string),
+		leftOvers: make(map[string][]string), made: make(map[string]string), making: rate.NewLimiter(makeRate, makeBurst),
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	cfg.Tree.GraftVM("qmp", h.folder, true)

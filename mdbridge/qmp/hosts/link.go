@@ -1,7 +1,6 @@
 package hosts
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +8,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"meta9/fs/vm"
 	"meta9/mdbridge/qmp"
@@ -22,7 +23,9 @@ type link struct {
 	renewed chan struct{}           // capacity 1: there is another socket at the path
 	machine atomic.Pointer[machine] // whose QEMU is connected, for take
 	said    string                  // what was last logged as wrong
-	quiet   atomic.Bool             // the socket was connected to, and no greeting came
+
+	complaints *rate.Limiter
+	quiet      atomic.Bool // the socket was connected to, and no greeting came
 }
 
 // renew tells the goroutine of a new socket.
@@ -43,13 +46,15 @@ type refusal struct {
 // run connects, again and again, until the socket is gone.
 func (l *link) run() {
 	for pause := firstWait; ; pause = min(2*pause, lastWait) {
+		began := time.Now()
 		met, err := l.connect()
 		if l.hosts.ctx.Err() != nil {
 			return
 		}
-		if met {
+		if met && time.Since(began) > lastWait { // who comes and goes has to wait
 			pause = firstWait
-		} else {
+		}
+		if !met {
 			l.hosts.stopLeftOver(l.path, "")
 		}
 		if l.hosts.gone(l) {
@@ -93,11 +98,16 @@ func (l *link) wait(pause time.Duration, err error) bool {
 // complain logs what is wrong, but not again and again: the tries go on for as long
 // as the socket is there.
 func (l *link) complain(err error) {
-	if text := err.Error(); text != l.said {
+	text := printable(err.Error())
+	if text != l.said && l.mayComplain() {
 		l.said = text
-		l.hosts.cfg.Log.Warn().Str("socket", l.path).Err(err).Msg("no QEMU here")
+		l.hosts.cfg.Log.Warn().Str("socket", l.path).Str("error", text).Msg("no QEMU here")
 	}
 }
+
+// mayComplain lets a few complaints through at once, and one in ten seconds after that:
+// a QEMU may fail with another text each time.
+func (l *link) mayComplain() bool { return l.complaints.Allow() }
 
 // connect talks with the QEMU of the socket as long as it is there. met tells that
 // its VM was entered.
@@ -147,8 +157,8 @@ func (l *link) serve(c *qmp.Client) (met bool, err error) {
 	l.machine.Store(nil)
 	m.disconnected()
 	if met && h.ctx.Err() == nil {
-		h.cfg.Log.Info().Str("vm", uuid).Str("socket", l.path).Err(err).Msg("the QEMU is gone")
-		l.said = err.Error()
+		h.cfg.Log.Info().Str("vm", uuid).Str("socket", l.path).Str("error", printable(err.Error())).Msg("the QEMU is gone")
+		l.said = printable(err.Error())
 		h.setState(uuid, stateStopped)
 	}
 	return met, err
@@ -167,15 +177,21 @@ func (l *link) uuid(c *qmp.Client) (string, error) {
 		return "", refusal{errors.New("this is no QEMU with a VM: it has no query-uuid"), nil}
 	case err != nil:
 		return "", err
-	case is.UUID == noUUID:
-		is.UUID = l.hosts.cfg.Bind[l.path]
-		if is.UUID == "" {
-			return "", refusal{errors.New("this QEMU has no UUID: start it with -uuid UUID, or set qmp.bind for its socket in the settings"), nil}
-		}
+	}
+	bound, isBound := l.hosts.cfg.Bind[l.path]
+	switch {
+	case is.UUID != noUUID:
+	case !isBound:
+		return "", refusal{errors.New("this QEMU has no UUID: start it with -uuid UUID, or set qmp.bind for its socket in the settings"), nil}
+	default:
+		is.UUID = bound
 	}
 	uuid, err := vm.ParseUUID(is.UUID)
 	if err != nil {
 		return "", refusal{err, nil}
+	}
+	if pinned, err := vm.ParseUUID(bound); isBound && (err != nil || uuid != pinned) {
+		return "", refusal{fmt.Errorf("this QEMU says that it is VM %s, and qmp.bind in the settings says that its socket is VM %s's", uuid, printable(bound)), nil}
 	}
 	return uuid, nil
 }
@@ -247,6 +263,9 @@ func (l *link) follow(c *qmp.Client, m *machine) (met bool, err error) {
 		}
 		select {
 		case <-m.dirty:
+			if m.looks.Wait(l.hosts.ctx) != nil {
+				return met, l.hosts.ctx.Err()
+			}
 		case <-time.After(pause):
 		case <-c.Done():
 			return met, c.Err()
@@ -266,12 +285,22 @@ func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error
 	if err := json.Unmarshal(text, &status); err != nil {
 		return fmt.Errorf("query-status returned something else: %w", err)
 	}
+	if !runStates[status.Status] {
+		if m.strange.may(time.Now(), time.Minute) {
+			l.hosts.cfg.Log.Warn().Str("vm", m.uuid).Str("socket", l.path).Str("state", printable(status.Status)).
+				Msg("the QEMU says a state that none has")
+		}
+		status.Status, text = stateUnknown, nil
+	}
+	if text, _ = printableJSON(text, maxJSON); text == nil {
+		text = fmt.Appendf(nil, `{"status":%q,"running":%t}`, status.Status, status.Status == "running")
+	}
 	if m.setStatus(text) {
 		l.hosts.cfg.Log.Info().Str("vm", m.uuid).Str("socket", l.path).Msg("the QEMU answers again")
 	}
 	if first {
 		l.said = ""
-		l.hosts.cfg.Log.Info().Str("vm", m.uuid).Str("name", name).Str("socket", l.path).Str("state", status.Status).Msg("QEMU")
+		l.hosts.cfg.Log.Info().Str("vm", m.uuid).Str("name", printable(name)).Str("socket", l.path).Str("state", status.Status).Msg("QEMU")
 	}
 	return l.hosts.enter(m.uuid, found{name, l.path, status.Status, first})
 }
@@ -293,6 +322,17 @@ func (l *link) take(e qmp.Event) {
 	if stateChanges[e.Name] {
 		m.poke()
 	}
-	m.events.add(bytes.TrimRight(qmp.AppendEvent(nil, &e), "\r\n"))
-	l.hosts.note(m, e.Name)
+	if !m.told.Allow() {
+		m.untold++
+		if m.much.may(time.Now(), time.Minute) {
+			l.hosts.cfg.Log.Warn().Str("vm", m.uuid).Str("socket", l.path).Msg("the QEMU tells more events than are kept")
+		}
+		return
+	}
+	if m.untold > 0 {
+		m.events.add(fmt.Appendf(nil, `{"type":"lost","events":%d}`, m.untold))
+		m.untold = 0
+	}
+	m.events.add(shown(&e))
+	l.hosts.note(m, printable(e.Name))
 }

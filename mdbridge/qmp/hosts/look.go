@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/time/rate"
 )
 
 // identity tells one socket at a path from the next one there.
@@ -38,7 +40,7 @@ func (h *Hosts) look() {
 		h.mu.Lock()
 		l := h.links[path]
 		if l == nil {
-			l = &link{hosts: h, path: path, id: id, renewed: make(chan struct{}, 1)}
+			l = &link{hosts: h, path: path, id: id, renewed: make(chan struct{}, 1), complaints: rate.NewLimiter(0.1, 8)}
 			h.links[path] = l
 			h.all.Go(l.run)
 		} else if l.id != id {

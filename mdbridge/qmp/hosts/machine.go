@@ -7,10 +7,19 @@ import (
 	"fmt"
 	"sync"
 
+	"golang.org/x/time/rate"
+
 	"meta9/fs"
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/mdbridge/qmp"
+)
+
+// What a QEMU may tell: events a second, and looks at its status because of one, after
+// so many at once.
+const (
+	eventRate, eventBurst = 50, 256
+	lookRate, lookBurst   = 5, 32
 )
 
 // maxNotes is how many events of a QEMU are on their way into the store at a time.
@@ -22,6 +31,10 @@ type machine struct {
 	events *journal
 	dirty  chan struct{} // capacity 1: the status may be another
 	notes  chan struct{} // a token for each event that is on its way
+
+	looks, told   *rate.Limiter // at the status because of an event; of events that are kept
+	strange, much oftenest      // of lines in the log
+	untold        uint64        // events that were not kept; for link.take
 
 	mu      sync.Mutex
 	path    string        // of the socket that has it; "": none has
@@ -36,6 +49,7 @@ func newMachine(uuid string) *machine {
 	return &machine{
 		uuid: uuid, events: newJournal(),
 		dirty: make(chan struct{}, 1), notes: make(chan struct{}, maxNotes),
+		looks: rate.NewLimiter(lookRate, lookBurst), told: rate.NewLimiter(eventRate, eventBurst),
 	}
 }
 
@@ -59,7 +73,11 @@ func (m *machine) connected(c *qmp.Client) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.client = c
-	m.version = append(append([]byte{}, c.Greeting().Version...), '\n')
+	text, ok := printableJSON(c.Greeting().Version, maxJSON)
+	if !ok {
+		text = []byte("null")
+	}
+	m.version = append(append([]byte{}, text...), '\n')
 }
 
 // disconnected ends that. What is known of the QEMU stays to be read; the journal
@@ -144,6 +162,9 @@ func (h *Hosts) addVerbs() {
 		h.call(call, done, func(ctx context.Context, c *qmp.Client) error {
 			answer, err := c.Pass(ctx, []byte(call.Arg))
 			if answer != nil {
+				if text, ok := printableJSON(answer, len(answer)); ok {
+					answer = text
+				}
 				call.Answer(append(answer, '\n'))
 			}
 			return err
@@ -185,9 +206,9 @@ func failure(uuid string, err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &failed):
-		return errs.New(errs.Invalid, "VM %s: QEMU: %s", uuid, failed.Desc)
+		return errs.New(errs.Invalid, "VM %s: QEMU: %s", uuid, printable(failed.Desc))
 	case errors.Is(err, context.DeadlineExceeded):
 		return errs.New(errs.IO, "VM %s: its QEMU does not answer", uuid)
 	}
-	return errs.New(errs.IO, "VM %s: %v", uuid, err)
+	return errs.New(errs.IO, "VM %s: %s", uuid, printable(err.Error()))
 }

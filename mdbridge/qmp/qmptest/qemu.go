@@ -191,7 +191,7 @@ func (q *QEMU) run(name string) string {
 			return `{"name": ` + string(qmp.AppendString(nil, q.name)) + `}`
 		}
 	case "query-status":
-		return fmt.Sprintf(`{"status": %q, "singlestep": false, "running": %v}`, q.status, q.status == "running")
+		return fmt.Sprintf(`{"status": %s, "singlestep": false, "running": %v}`, qmp.AppendString(nil, q.status), q.status == "running")
 	case "stop":
 		if q.status == "running" {
 			q.set("paused", "STOP")

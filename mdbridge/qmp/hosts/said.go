@@ -1,0 +1,105 @@
+package hosts
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf16"
+
+	"meta9/mdbridge/qmp"
+)
+
+// What a QEMU says is kept, logged and shown as far as it can be what a QEMU says: a
+// process that has been taken over by its guest says anything.
+const (
+	maxText = 200      // bytes of a name or an error's text, for people
+	maxJSON = 16 << 10 // of a status or a version
+)
+
+// runStates are the states that query-status returns: RunState of QEMU's qapi/run-state.json,
+// and preconfig, which QEMU 2.12 to 7.2 have.
+var runStates = map[string]bool{
+	"debug": true, "inmigrate": true, "internal-error": true, "io-error": true, "paused": true,
+	"postmigrate": true, "prelaunch": true, "finish-migrate": true, "restore-vm": true, "running": true,
+	"save-vm": true, "shutdown": true, "suspended": true, "watchdog": true, "guest-panicked": true,
+	"colo": true, "preconfig": true,
+}
+
+// stateUnknown is the state of a VM whose QEMU says one that none has.
+const stateUnknown = "unknown"
+
+// printable is a text for people, clipped, with what does not print written as \u202e.
+func printable(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if b.Len() >= maxText {
+			b.WriteString("...")
+			break
+		}
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+	}
+	return b.String()
+}
+
+// printableJSON is the same value, on one line, with what does not print written as
+// \u202e in its strings. False: it is none, or too long.
+func printableJSON(text []byte, most int) ([]byte, bool) {
+	var b bytes.Buffer
+	switch {
+	case len(text) > most || json.Compact(&b, text) != nil:
+		return nil, false
+	case !bytes.ContainsFunc(text, unprintable):
+		return text, true
+	}
+	var out []byte
+	for _, r := range b.String() {
+		switch {
+		case !unprintable(r):
+			out = append(out, string(r)...)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, "\\u%04x\\u%04x", high, low)
+		default:
+			out = fmt.Appendf(out, "\\u%04x", r)
+		}
+	}
+	return out, true
+}
+
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
+// oftenest lets something be said once in a while.
+type oftenest struct {
+	mu   sync.Mutex
+	next time.Time
+}
+
+// may tells whether it is time to say it.
+func (o *oftenest) may(now time.Time, every time.Duration) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if now.Before(o.next) {
+		return false
+	}
+	o.next = now.Add(every)
+	return true
+}
+
+// shown is an event as it is kept, on one line.
+func shown(e *qmp.Event) []byte {
+	line := bytes.TrimRight(qmp.AppendEvent(nil, e), "\r\n")
+	if text, ok := printableJSON(line, maxLineBytes); ok {
+		return text
+	}
+	plain := qmp.Event{Name: printable(e.Name), Timestamp: e.Timestamp}
+	return bytes.TrimRight(qmp.AppendEvent(nil, &plain), "\r\n")
+}
