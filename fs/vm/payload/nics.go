@@ -209,7 +209,7 @@ func wholeNICs(uuid string, items, was []ordjson.Value) error {
 	for i, nic := range items {
 		macs[vm.NICs.IdentOf(nic.Members)] = true
 		if name := nic.Members.Text(nicInterface); name != "" {
-			if names[name] && !slices.ContainsFunc(was, nic.Equal) {
+			if names[name] && !twiceBefore(was, name) {
 				return errs.New(errs.Invalid, "nics.%d.interface: %q is there twice", i, vm.Clip(name))
 			}
 			names[name] = true
@@ -244,6 +244,17 @@ func wholeNICs(uuid string, items, was []ordjson.Value) error {
 		}
 	}
 	return nil
+}
+
+// twiceBefore says whether an older VM has two NICs of that interface.
+func twiceBefore(was []ordjson.Value, name string) bool {
+	n := 0
+	for _, nic := range was {
+		if nic.Members.Text(nicInterface) == name {
+			n++
+		}
+	}
+	return n > 1
 }
 
 // primary is the index of the NIC that is to be the primary one.

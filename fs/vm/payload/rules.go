@@ -121,7 +121,10 @@ func checkProp(m ordjson.Member, was ordjson.Value) error {
 	seen := make(map[string]bool, len(m.Value.Items))
 	for i, item := range m.Value.Items {
 		id := l.IdentOf(item.Members)
-		twice := id != "" && seen[id]
+		field := m.Name + "." + strconv.Itoa(i) + "."
+		if id != "" && seen[id] {
+			return errs.New(errs.Invalid, "%s%s: %q is there twice", field, l.Ident, vm.Clip(id))
+		}
 		seen[id] = true
 		at, named := before[id]
 		if !named {
@@ -130,14 +133,10 @@ func checkProp(m ordjson.Member, was ordjson.Value) error {
 		if at < len(was.Items) && item.Equal(was.Items[at]) {
 			continue
 		}
-		field := m.Name + "." + strconv.Itoa(i) + "."
 		for _, inner := range item.Members {
 			if err := checkMember(l.rules, field, inner); err != nil {
 				return err
 			}
-		}
-		if twice {
-			return errs.New(errs.Invalid, "%s%s: %q is there twice", field, l.Ident, vm.Clip(id))
 		}
 	}
 	return nil
