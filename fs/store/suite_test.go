@@ -17,15 +17,21 @@ func TestMemory(t *testing.T) {
 }
 
 // TestDisk runs the suite on the engine that the other tests use.
-func TestDisk(t *testing.T) {
+func TestDisk(t *testing.T) { storetest.Run(t, disks()) }
+
+// TestFailpoints has every call of the engine fail once.
+func TestFailpoints(t *testing.T) { storetest.RunFailpoints(t, disks()) }
+
+// disks opens a Disk for each folder.
+func disks() func(dir string) store.Engine {
 	var mu sync.Mutex
 	disks := make(map[string]*storetest.Disk)
-	storetest.Run(t, func(dir string) store.Engine {
+	return func(dir string) store.Engine {
 		mu.Lock()
 		defer mu.Unlock()
 		if disks[dir] == nil {
 			disks[dir] = storetest.NewDisk()
 		}
 		return disks[dir]
-	})
+	}
 }
