@@ -5,17 +5,32 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"meta9/tests/daemon"
 	"meta9/tests/guest/machine"
 )
 
-// TestEchoNeverEmpty: while the guest does `echo v > key` 2,000 times, a reader on
-// the host sees whole values only, each no older than the one before.
-func TestEchoNeverEmpty(t *testing.T) {
-	const times = 2000
+// TestWriters: what writers of a guest may rely on, in one boot.
+func TestWriters(t *testing.T) {
 	h := serve(t, daemon.Options{Memory: true})
 	g := Boot(t, machine.Options{Connect: h.socket()})
+	for _, s := range []struct {
+		name string
+		do   func(t *testing.T, h *host, g *Guest)
+	}{
+		{"echo never empty", echoNeverEmpty},
+		{"late truncation", lateTruncation},
+		{"two writers", twoWriters},
+	} {
+		t.Run(s.name, func(t *testing.T) { s.do(t, h, g) })
+	}
+}
+
+// echoNeverEmpty: while the guest does `echo v > key` 2,000 times, a reader on the
+// host sees whole values only, each no older than the one before.
+func echoNeverEmpty(t *testing.T, h *host, g *Guest) {
+	const times = 2000
 	for _, cache := range []string{"none", "mmap"} {
 		t.Run(cache, func(t *testing.T) {
 			m := g.mount(t, h, "9p2000.L", cache)
@@ -35,6 +50,9 @@ func TestEchoNeverEmpty(t *testing.T) {
 					running = false
 				default:
 				}
+				if reads%32 == 0 {
+					time.Sleep(time.Millisecond) // the guest needs a processor, too
+				}
 				value, _ := h.value(t, "key")
 				n := whole(value)
 				if n < last {
@@ -53,7 +71,7 @@ func TestEchoNeverEmpty(t *testing.T) {
 	}
 }
 
-// whole is the number of a value that TestEchoNeverEmpty writes, -1 for anything
+// whole is the number of a value that echoNeverEmpty writes, -1 for anything
 // else.
 func whole(value string) int {
 	number, _, _ := strings.Cut(strings.TrimPrefix(value, "v"), " ")
@@ -64,12 +82,10 @@ func whole(value string) int {
 	return n
 }
 
-// TestLateTruncation: under cache=loose the kernel writes through another fid than
+// lateTruncation: under cache=loose the kernel writes through another fid than
 // the one that it has truncated. What was written and fsynced is on the host, and
 // the truncation of a file that another process has open does not come after it.
-func TestLateTruncation(t *testing.T) {
-	h := serve(t, daemon.Options{Memory: true})
-	g := Boot(t, machine.Options{Connect: h.socket()})
+func lateTruncation(t *testing.T, h *host, g *Guest) {
 	m := g.mount(t, h, "9p2000.L", "loose")
 	m.ok(t, "echo first > key; sync")
 	for i := range 30 {
@@ -93,12 +109,10 @@ func TestLateTruncation(t *testing.T) {
 	m.says(t, "cat key", "the last word")
 }
 
-// TestTwoWriters: two writers that lock lose nothing, in one mount by flock(1) on a
+// twoWriters: two writers that lock lose nothing, in one mount by flock(1) on a
 // descriptor, in two mounts by a process that holds the lock.
-func TestTwoWriters(t *testing.T) {
+func twoWriters(t *testing.T, h *host, g *Guest) {
 	const each = 50
-	h := serve(t, daemon.Options{Memory: true})
-	g := Boot(t, machine.Options{Connect: h.socket()})
 	one := g.mount(t, h, "9p2000.L", "none")
 	two := *one
 	two.dir += "-2"

@@ -3,30 +3,24 @@ package mount
 import (
 	"testing"
 	"time"
-
-	"meta9/tests/daemon"
 )
 
-// TestCuts: four programs in the guest change keys while the way to meta9d is cut
+// cuts: four programs in the guest change keys while the way to meta9d is cut
 // 200 times, and one reply of 40 is torn. No error reaches them, nothing was done
 // twice, and what there is in the end is what they expect.
-func TestCuts(t *testing.T) {
-	const cuts, apart = 200, 200 * time.Millisecond
-	for via, guests := range map[string]int{"tcp": 0, "virtio": 5} {
-		t.Run(via, func(t *testing.T) {
-			w := newWorld(t, via, daemon.Options{})
-			w.mount(t, "")
-			c := w.work(t, false)
-			begin := time.Now()
-			if !w.cut.chop(cuts, apart, guests) {
-				t.Errorf("the guest did not come back; sessions: %v", w.sessions(t))
-			}
-			took := time.Since(begin)
-			c.progress(t, 10)
-			c.stop(t)
-			t.Logf("%d cuts and %d torn replies in %v, by %d connections", cuts, w.cut.torn, took, w.cut.conns)
-			w.modest(t)
-			w.unmount(t)
-		})
+func cuts(t *testing.T, w *world) {
+	const times, apart = 200, 200 * time.Millisecond
+	guests := map[string]int{"tcp": 0, "virtio": 5}
+	w.mount(t, "")
+	c := w.work(t, false)
+	begin := time.Now()
+	if !w.cut.chop(times, apart, guests[w.via]) {
+		t.Errorf("the guest did not come back; sessions: %v", w.sessions(t))
 	}
+	took := time.Since(begin)
+	c.progress(t, 10)
+	c.stop(t)
+	t.Logf("%d cuts and %d torn replies in %v, by %d connections so far", times, w.cut.torn, took, w.cut.conns)
+	w.modest(t)
+	w.unmount(t)
 }

@@ -68,7 +68,7 @@ const soon = 5 * time.Second
 // TestLife: mounts are made, used and ended, in each of the ways in which that can
 // happen.
 func TestLife(t *testing.T) {
-	for _, via := range ways {
+	byWay(t, func(t *testing.T, via string) {
 		w := newWorld(t, via, daemon.Options{Config: "[session]\nlifetime = \"2s\"\n"})
 		for _, s := range []struct {
 			name string
@@ -85,10 +85,10 @@ func TestLife(t *testing.T) {
 			{"no such server", noServer, ""},
 		} {
 			if s.via == "" || s.via == via {
-				t.Run(via+"/"+s.name, func(t *testing.T) { s.do(t, w) })
+				t.Run(s.name, func(t *testing.T) { s.do(t, w) })
 			}
 		}
-	}
+	})
 }
 
 // bigValues: values of 1 MiB go through, by many programs at once, and the keeper

@@ -14,106 +14,127 @@ import (
 
 var ways = []string{"tcp", "virtio"}
 
-// TestStopped: meta9d stands still for 20 s under work. Nobody gets an error.
-func TestStopped(t *testing.T) {
-	const still = 20 * time.Second
+// byWay runs a test by each way to meta9d, both at once: most of it is waiting.
+func byWay(t *testing.T, do func(t *testing.T, via string)) {
 	for _, via := range ways {
 		t.Run(via, func(t *testing.T) {
-			t.Parallel() // they only wait
-			w := newWorld(t, via, daemon.Options{})
-			w.mount(t, "")
-			c := w.work(t, false)
-			if err := w.Signal(syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
-			before := c.steps(t)
-			time.Sleep(still)
-			if now := c.steps(t); now[0] > before[0]+1 {
-				t.Errorf("a worker goes on without meta9d: %v, before %v", now, before)
-			}
-			if err := w.Signal(syscall.SIGCONT); err != nil {
-				t.Fatal(err)
-			}
-			c.progress(t, 20)
-			c.stop(t)
-			w.unmount(t)
+			t.Parallel()
+			do(t, via)
 		})
 	}
 }
 
-// TestKilled: meta9d is killed again and again under work, and comes back on what it
-// left. What it was doing then fails with EIO and was done once, or not; everything
-// else goes on: files that were open, too.
-func TestKilled(t *testing.T) {
-	const kills = 10
-	for _, via := range ways {
-		t.Run(via, func(t *testing.T) {
-			w := newWorld(t, via, daemon.Options{})
-			w.mount(t, "")
-			c := w.work(t, true)
-			rng := rand.New(rand.NewPCG(*seed, 3))
-			for range kills {
-				time.Sleep(time.Duration(rng.Int64N(int64(time.Second))))
-				w.kill()
-				c.progress(t, 5)
-			}
-			refused := 0
-			for _, r := range c.stop(t) {
-				refused += r.Refused
-			}
-			// A worker does one thing at a time; but it may fail in two pieces.
-			if refused == 0 || refused > kills*workers*2 {
-				t.Errorf("%d changes were refused at %d kills", refused, kills)
-			}
-			w.unmount(t)
-		})
-	}
-}
-
-// TestUnanswered: meta9d is killed when it has executed a change and the answer is
-// under way, and when the change itself is. The program gets EIO; the change was
-// executed once, or is not executed, also later; and the file goes on.
-func TestUnanswered(t *testing.T) {
-	for _, via := range ways {
+// TestBroken breaks the way to meta9d, and meta9d itself, in one boot by each way.
+func TestBroken(t *testing.T) {
+	byWay(t, func(t *testing.T, via string) {
 		w := newWorld(t, via, daemon.Options{})
-		w.mount(t, "")
-		for name, k := range map[string]kind{"executed": {mute: true}, "never seen": {deaf: true}} {
-			t.Run(via+"/"+name, func(t *testing.T) {
-				w.Sh(t, "rm -f /tmp/go /tmp/open; : > "+keys+"/log")
-				done, err := w.Start("/", 0, "exec 3>>"+keys+"/log; touch /tmp/open; until [ -e /tmp/go ]; do sleep 0.02; done; echo one >&3; echo two >&3")
-				if err != nil {
-					t.Fatal(err)
+		for _, s := range []struct {
+			name string
+			do   func(t *testing.T, w *world)
+		}{
+			{"stopped", stopped},
+			{"killed", killed},
+			{"unanswered", unanswered},
+			{"cuts", cuts},
+		} {
+			t.Run(s.name, func(t *testing.T) {
+				for name := range w.values(t) {
+					if name != "motd" {
+						w.remove(t, name) // what the last has left
+					}
 				}
-				w.Sh(t, "until [ -e /tmp/open ]; do sleep 0.02; done")
-				lost := w.cut.swallowed()
-				w.cut.hold(k)
-				w.Sh(t, "touch /tmp/go")
-				want := "two\n"
-				if k.mute {
-					want = "one\ntwo\n"
-					testenv.Eventually(t, "the change is executed", func() bool { return w.values(t)["log"] == "one\n" })
-				} else {
-					testenv.Eventually(t, "the change has left", func() bool { return w.cut.swallowed() > lost })
-				}
-				w.kill()
-				r := <-done
-				if said := string(r.Output); r.Status != 0 || strings.Count(said, "Input/output error") != 1 {
-					t.Errorf("exit %d: %s", r.Status, said)
-				}
-				if got := w.values(t)["log"]; got != want {
-					t.Errorf("the log is %q, want %q", got, want)
-				}
+				s.do(t, w)
 			})
 		}
-		w.unmount(t)
+	})
+}
+
+// stopped: meta9d stands still for 20 s under work. Nobody gets an error.
+func stopped(t *testing.T, w *world) {
+	const still = 20 * time.Second
+	w.mount(t, "")
+	c := w.work(t, false)
+	if err := w.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
 	}
+	before := c.steps(t)
+	time.Sleep(still)
+	if now := c.steps(t); now[0] > before[0]+1 {
+		t.Errorf("a worker goes on without meta9d: %v, before %v", now, before)
+	}
+	if err := w.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	c.progress(t, 20)
+	c.stop(t)
+	w.unmount(t)
+}
+
+// killed: meta9d is killed again and again under work, and comes back on what it
+// left. What it was doing then fails with EIO and was done once, or not; everything
+// else goes on: files that were open, too.
+func killed(t *testing.T, w *world) {
+	const kills = 10
+	w.mount(t, "")
+	c := w.work(t, true)
+	rng := rand.New(rand.NewPCG(*seed, 3))
+	for range kills {
+		time.Sleep(time.Duration(rng.Int64N(int64(time.Second))))
+		w.kill()
+		c.progress(t, 5)
+	}
+	refused := 0
+	for _, r := range c.stop(t) {
+		refused += r.Refused
+	}
+	// A worker does one thing at a time; but it may fail in two pieces.
+	if refused == 0 || refused > kills*workers*2 {
+		t.Errorf("%d changes were refused at %d kills", refused, kills)
+	}
+	w.unmount(t)
+}
+
+// unanswered: meta9d is killed when it has executed a change and the answer is
+// under way, and when the change itself is. The program gets EIO; the change was
+// executed once, or is not executed, also later; and the file goes on.
+func unanswered(t *testing.T, w *world) {
+	w.mount(t, "")
+	for name, k := range map[string]kind{"executed": {mute: true}, "never seen": {deaf: true}} {
+		t.Run(name, func(t *testing.T) {
+			w.Sh(t, "rm -f /tmp/go /tmp/open; : > "+keys+"/log")
+			done, err := w.Start("/", 0, "exec 3>>"+keys+"/log; touch /tmp/open; until [ -e /tmp/go ]; do sleep 0.02; done; echo one >&3; echo two >&3")
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Sh(t, "until [ -e /tmp/open ]; do sleep 0.02; done")
+			lost := w.cut.swallowed()
+			w.cut.hold(k)
+			w.Sh(t, "touch /tmp/go")
+			want := "two\n"
+			if k.mute {
+				want = "one\ntwo\n"
+				testenv.Eventually(t, "the change is executed", func() bool { return w.values(t)["log"] == "one\n" })
+			} else {
+				testenv.Eventually(t, "the change has left", func() bool { return w.cut.swallowed() > lost })
+			}
+			w.kill()
+			r := <-done
+			if said := string(r.Output); r.Status != 0 || strings.Count(said, "Input/output error") != 1 {
+				t.Errorf("exit %d: %s", r.Status, said)
+			}
+			if got := w.values(t)["log"]; got != want {
+				t.Errorf("the log is %q, want %q", got, want)
+			}
+		})
+	}
+	w.unmount(t)
 }
 
 // TestLost: the session is lost, since it has expired or meta9d was killed, while
 // programs have files open. Those that are what they were go on; those that cannot
 // be restored get ESTALE, and nothing else does.
 func TestLost(t *testing.T) {
-	for _, via := range ways {
+	byWay(t, func(t *testing.T, via string) {
 		w := newWorld(t, via, daemon.Options{Config: "[session]\nlifetime = \"1s\"\n"})
 		w.mount(t, "")
 		for name, lose := range map[string]func(t *testing.T){
@@ -122,10 +143,10 @@ func TestLost(t *testing.T) {
 			},
 			"killed": func(*testing.T) { w.kill() },
 		} {
-			t.Run(via+"/"+name, func(t *testing.T) { w.lose(t, lose) })
+			t.Run(name, func(t *testing.T) { w.lose(t, lose) })
 		}
 		w.unmount(t)
-	}
+	})
 }
 
 // held are the files that programs have open, how (work.Hold), and what becomes of

@@ -1,0 +1,36 @@
+//go:build soak
+
+package mount
+
+import (
+	"fmt"
+	"testing"
+
+	"meta9/tests/guest"
+	"meta9/tests/guest/kernel"
+	"meta9/tests/soak"
+)
+
+// TestSoak does all that this package tests of meta9 mount on the oldest and on the
+// newest kernel, and then on those between.
+func TestSoak(t *testing.T) {
+	suites := []string{"bullseye", "sid", "trixie", "forky", kernel.Default}
+	tests := []struct {
+		name string
+		do   func(t *testing.T)
+	}{
+		{"life", TestLife},
+		{"plain", TestPlain},
+		{"lost", TestLost},
+		{"broken", TestBroken},
+	}
+	p := soak.Begin(t)
+	*seed = p.Seed
+	for i := p.From(0); p.More(); i++ {
+		suite, test := suites[i/len(tests)%len(suites)], tests[i%len(tests)]
+		*guest.Kernel = suite
+		t.Run(suite+"/"+test.name, test.do)
+		p.Figure(suite, fmt.Sprint(i%len(tests)+1, " of ", len(tests)))
+		p.Stopped(i + 1)
+	}
+}
