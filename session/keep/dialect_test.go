@@ -2,6 +2,7 @@ package keep_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -136,6 +137,37 @@ func TestMisuse(t *testing.T) {
 				t.Error("no error")
 			}
 		})
+	}
+}
+
+// TestMisuseUnread: also one that has left more answers unread than its socket takes.
+func TestMisuseUnread(t *testing.T) {
+	h := newHost(t)
+	h.put("k", strings.Repeat("x", 1<<20))
+	k, err := keep.Dial(t.Context(), keep.Options{Dial: h.Dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	down, end := pair(t)
+	defer end.Close()
+	done := make(chan error, 1)
+	go func() { done <- k.Serve(t.Context(), down) }()
+	c := newRaw(t, end)
+	c.version("9P2000.L", wire.MaxMsize)
+	c.do(&wire.Msg{Type: wire.Tattach, Afid: wire.NoFid}, wire.Rattach)
+	c.open(1, 0, "keys", "k")
+	c.Send(&wire.Msg{Type: wire.Tread, Tag: 1, Fid: 1, Count: 1 << 20})
+	if _, err := io.ReadFull(c.NC, make([]byte, wire.HeaderLen)); err != nil { // the rest is in the way
+		t.Fatal(err)
+	}
+	c.NC.Write([]byte{6, 0, 0, 0, 100, 0, 0})
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("no error")
+		}
+	case <-time.After(patient):
+		t.Fatal("Serve does not end")
 	}
 }
 

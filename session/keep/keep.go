@@ -122,10 +122,10 @@ func terms(base wire.Dialect, msize uint32) redial.Terms {
 // session ends too. It closes down. The error says what the client did wrong.
 func (k *Keeper) Serve(ctx context.Context, down net.Conn) error {
 	k.down = down
-	defer down.Close()
 	defer context.AfterFunc(ctx, func() { down.Close() })()
 	go k.conn.Run(ctx)
 	err := k.listen()
+	down.Close() // or a client that reads nothing would hold up the end
 	k.conn.Lock()
 	k.gone = true
 	k.moved.Broadcast()
