@@ -61,7 +61,7 @@ func newProps(given ordjson.Members) (ordjson.Members, error) {
 			props = append(props, m)
 		}
 	}
-	if props, err = wholeLists(props, nil, func(string) bool { return true }); err != nil {
+	if err = wholeLists(props, nil, func(string) bool { return true }); err != nil {
 		return nil, err
 	}
 	if err = checkProps(props, nil); err != nil {

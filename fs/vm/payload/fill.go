@@ -53,44 +53,54 @@ func restore(name string, props ordjson.Members) ordjson.Value {
 	return ordjson.Value{}
 }
 
-// wholeLists gives the NICs and disks of props what vmadm gives them. was is the VM
-// before; named says which lists the payload names: only those are touched, so that
-// what an older VM has stays as it was written until somebody changes it.
-func wholeLists(props, was ordjson.Members, named func(prop string) bool) (ordjson.Members, error) {
-	uuid := props.Text(vm.PropUUID)
-	if nics, ok := props.Get(vm.PropNICs); ok && nics.Kind == ordjson.Array && named(vm.PropNICs) {
-		nics.Items = slices.Clone(nics.Items)
-		for i, nic := range nics.Items { // for those of an older VM that nothing was said of
+// wholeLists gives the NICs and disks of props, which are the caller's own, what vmadm
+// gives them. was is the VM before; named says which lists the payload names: only
+// those are touched, so that what an older VM has stays as it was written until
+// somebody changes it.
+func wholeLists(props, was ordjson.Members, named func(prop string) bool) error {
+	if i := props.Index(vm.PropNICs); i >= 0 && props[i].Value.Kind == ordjson.Array && named(vm.PropNICs) {
+		before, _ := was.Get(vm.PropNICs)
+		items := copies(props[i].Value.Items)
+		for n, nic := range items { // for those of an older VM that nothing was said of
 			if !hasAny(nic.Members, nicIPs) {
-				nics.Items[i].Members, _ = spell("", nic.Members, nil, nic.Members)
+				items[n].Members, _ = spell("", nic.Members, nil, nic.Members)
 			}
 		}
-		wasNICs, _ := was.Get(vm.PropNICs)
-		if err := wholeNICs(uuid, nics.Items, wasNICs.Items); err != nil {
-			return nil, err
+		if err := wholeNICs(props.Text(vm.PropUUID), items, before.Items); err != nil {
+			return err
 		}
-		props = props.With(vm.PropNICs, nics)
+		props[i].Value.Items = items
 	}
-	if disks, ok := props.Get(vm.PropDisks); ok && disks.Kind == ordjson.Array && named(vm.PropDisks) {
-		props = props.With(vm.PropDisks, wholeDisks(props, disks))
+	if i := props.Index(vm.PropDisks); i >= 0 && props[i].Value.Kind == ordjson.Array && named(vm.PropDisks) {
+		props[i].Value.Items = wholeDisks(props, props[i].Value.Items)
 	}
-	return props, nil
+	return nil
+}
+
+// copies are the objects of a list, with room for what a NIC gets.
+func copies(items []ordjson.Value) []ordjson.Value {
+	list := slices.Clone(items)
+	for i, item := range list {
+		list[i].Members = append(make(ordjson.Members, 0, len(item.Members)+8), item.Members...)
+	}
+	return list
 }
 
 // wholeDisks gives each disk a path, by which updates name it: that of the volume
 // which vmadm would make for it.
-func wholeDisks(props ordjson.Members, disks ordjson.Value) ordjson.Value {
-	stem := props.Text(vm.PropUUID) + "-disk"
+func wholeDisks(props ordjson.Members, disks []ordjson.Value) []ordjson.Value {
+	uuid := props.Text(vm.PropUUID)
+	stem := uuid + "-disk"
 	if props.Text("brand") == "bhyve" {
-		stem = props.Text(vm.PropUUID) + "/disk"
+		stem = uuid + "/disk"
 	}
 	taken := map[string]bool{}
-	for _, d := range disks.Items {
+	for _, d := range disks {
 		taken[vm.Disks.IdentOf(d.Members)] = true
 	}
-	disks.Items = slices.Clone(disks.Items)
+	disks = slices.Clone(disks)
 	n := 0
-	for i, d := range disks.Items {
+	for i, d := range disks {
 		if vm.Disks.IdentOf(d.Members) != "" {
 			continue
 		}
@@ -102,7 +112,7 @@ func wholeDisks(props ordjson.Members, disks ordjson.Value) ordjson.Value {
 		}
 		path, next := freeName("/dev/zvol/rdsk/"+pool+"/"+stem, n, taken)
 		n, taken[path] = next, true
-		disks.Items[i].Members = d.Members.With(vm.Disks.Ident, ordjson.Str(path))
+		disks[i].Members = d.Members.With(vm.Disks.Ident, ordjson.Str(path))
 	}
 	return disks
 }

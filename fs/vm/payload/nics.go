@@ -39,8 +39,8 @@ func automatic(ip string) bool { return ip == dhcp || ip == addrconf }
 
 // spell brings the spellings of a NIC's addresses and gateways together. given is
 // what a payload says of the NIC, null where it unsets something; nic is the NIC with
-// that in it; old is what it was before, empty for a new one. field names it in an
-// error. What an older VM has wrong, and given does not name, stays as it is.
+// that in it, the caller's own to be changed; old is what it was before, empty for a
+// new one. field names it in an error. What an older VM has wrong, and given does not name, stays as it is.
 func spell(field string, nic, given, old ordjson.Members) (ordjson.Members, error) {
 	if mask, ok := given.Get(nicNetmask); ok && !unset(mask) {
 		if _, ok := maskBits(mask.Text); !ok {
@@ -50,7 +50,7 @@ func spell(field string, nic, given, old ordjson.Members) (ordjson.Members, erro
 	switch ips, err := spellIPs(field, nic, given, old); {
 	case err == nil:
 		ip, mask := legacy(ips.Texts())
-		nic = withText(withText(nic.With(nicIPs, ips), nicIP, ip), nicNetmask, mask)
+		nic = setText(setText(set(nic, nicIPs, ips), nicIP, ip), nicNetmask, mask)
 	case len(old) == 0 || hasAny(given, nicIPs, nicIP, nicNetmask):
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func spell(field string, nic, given, old ordjson.Members) (ordjson.Members, erro
 	case err == nil && len(gateways.Items) == 0:
 		return without(nic, nicGateway, nicGateways), nil
 	case err == nil:
-		return withText(nic.With(nicGateways, gateways), nicGateway, gateways.Items[0].Text), nil
+		return setText(set(nic, nicGateways, gateways), nicGateway, gateways.Items[0].Text), nil
 	case len(old) == 0 || hasAny(given, nicGateways, nicGateway):
 		return nil, err
 	}
@@ -182,28 +182,33 @@ func maskText(bits int) string {
 	return netip.AddrFrom4(b).String()
 }
 
-// withText gives the member a string, or takes it away for "".
-func withText(o ordjson.Members, name, s string) ordjson.Members {
+// set gives the member a value. Like setText and without it changes the object, which
+// is the caller's own.
+func set(o ordjson.Members, name string, v ordjson.Value) ordjson.Members {
+	if i := o.Index(name); i >= 0 {
+		o[i].Value = v
+		return o
+	}
+	return append(o, ordjson.Member{Name: name, Value: v})
+}
+
+// setText gives the member a string, or takes it away for "".
+func setText(o ordjson.Members, name, s string) ordjson.Members {
 	if s == "" {
 		return without(o, name)
 	}
-	if o.Text(name) == s {
-		return o
-	}
-	return o.With(name, ordjson.Str(s))
+	return set(o, name, ordjson.Str(s))
 }
 
 // without is the object without those members.
 func without(o ordjson.Members, names ...string) ordjson.Members {
-	if !hasAny(o, names...) {
-		return o
-	}
-	return slices.DeleteFunc(slices.Clone(o), func(m ordjson.Member) bool { return slices.Contains(names, m.Name) })
+	return slices.DeleteFunc(o, func(m ordjson.Member) bool { return slices.Contains(names, m.Name) })
 }
 
 // wholeNICs gives each NIC a mac and an interface, and one of them primary, as vmadm
 // does: of those that this payload makes primary (there may be one), else the one
-// that was, else the first. was are the NICs before. items is the caller's own.
+// that was, else the first. was are the NICs before. items and the NICs
+// in it are the caller's own.
 func wholeNICs(uuid string, items, was []ordjson.Value) error {
 	macs, names := map[string]bool{}, map[string]bool{}
 	for i, nic := range items {
@@ -215,33 +220,31 @@ func wholeNICs(uuid string, items, was []ordjson.Value) error {
 			names[name] = true
 		}
 	}
-	var nthMAC, nthName int
-	for i := range items {
-		if items[i].Members.Text(nicMAC) == "" {
-			var mac string
-			mac, nthMAC = newMAC(uuid, nthMAC, macs)
-			macs[mac] = true
-			items[i].Members = items[i].Members.With(nicMAC, ordjson.Str(mac))
-		}
-		if items[i].Members.Text(nicInterface) == "" {
-			var name string
-			name, nthName = freeName("net", nthName, names)
-			names[name] = true
-			items[i].Members = items[i].Members.With(nicInterface, ordjson.Str(name))
-		}
-	}
 	first, err := primary(items, was)
 	if err != nil {
 		return err
 	}
+	var nthMAC, nthName int
 	for i := range items {
-		v, there := items[i].Members.Get(nicPrimary)
-		switch {
-		case i == first && v.Kind != ordjson.True:
-			items[i].Members = items[i].Members.With(nicPrimary, ordjson.Value{Kind: ordjson.True})
-		case i != first && there:
-			items[i].Members = without(items[i].Members, nicPrimary)
+		nic := items[i].Members
+		if nic.Text(nicMAC) == "" {
+			var mac string
+			mac, nthMAC = newMAC(uuid, nthMAC, macs)
+			macs[mac] = true
+			nic = set(nic, nicMAC, ordjson.Str(mac))
 		}
+		if nic.Text(nicInterface) == "" {
+			var name string
+			name, nthName = freeName("net", nthName, names)
+			names[name] = true
+			nic = set(nic, nicInterface, ordjson.Str(name))
+		}
+		if i == first {
+			nic = set(nic, nicPrimary, ordjson.Value{Kind: ordjson.True})
+		} else {
+			nic = without(nic, nicPrimary)
+		}
+		items[i].Members = nic
 	}
 	return nil
 }

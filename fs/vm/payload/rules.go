@@ -87,11 +87,21 @@ var lists = map[string]list{
 // all. What an older VM has is left alone, so that a rule that is new does not keep
 // it from being changed.
 func checkProps(props, was ordjson.Members) error {
-	at := was.Positions()
-	for _, m := range props {
+	var places map[string]int // of the members of was, once one is not where it was
+	for n, m := range props {
 		var old ordjson.Value
-		if i, there := at[m.Name]; there {
-			if old = was[i].Value; old.Equal(m.Value) {
+		at := n
+		if at >= len(was) || was[at].Name != m.Name {
+			if places == nil {
+				places = was.Positions()
+			}
+			var there bool
+			if at, there = places[m.Name]; !there {
+				at = len(was)
+			}
+		}
+		if at < len(was) {
+			if old = was[at].Value; old.Equal(m.Value) {
 				continue
 			}
 		}

@@ -78,7 +78,7 @@ func readUpdate(patch []byte, v *vm.VM, lim vm.Limits) (draft, error) {
 	named := func(prop string) bool {
 		return slices.ContainsFunc(o, func(m ordjson.Member) bool { _, p := splitVerb(m.Name); return p == prop })
 	}
-	if d.Props, err = wholeLists(d.Props, v.Props, named); err != nil {
+	if err = wholeLists(d.Props, v.Props, named); err != nil {
 		return draft{}, err
 	}
 	if err = checkProps(d.Props, v.Props); err != nil {
@@ -265,21 +265,38 @@ func (l list) remove(items []ordjson.Value, m ordjson.Member) ([]ordjson.Value, 
 	return slices.DeleteFunc(items, func(v ordjson.Value) bool { return gone[l.IdentOf(v.Members)] }), err
 }
 
-// merge is the object with each member of the patch in it; null takes one away.
+// merge is a new object with each member of the patch in it; null takes one away.
 func merge(o, patch ordjson.Members) ordjson.Members {
-	at := o.Positions()
-	next := slices.Clone(o)
-	gone := make(map[string]bool)
+	next := append(make(ordjson.Members, 0, len(o)+len(patch)+4), o...)
+	at := next.Index
+	if len(patch) > fewMembers {
+		places := o.Positions()
+		at = func(name string) int {
+			if i, there := places[name]; there {
+				return i
+			}
+			return -1
+		}
+	}
 	for _, m := range patch {
-		i, there := at[m.Name]
-		switch {
-		case m.Value.Kind == ordjson.Null:
-			gone[m.Name] = true
-		case there:
+		switch i := at(m.Name); {
+		case i >= 0:
 			next[i].Value = m.Value
-		default:
+		case m.Value.Kind != ordjson.Null:
 			next = append(next, m)
 		}
 	}
+	if !slices.ContainsFunc(patch, isNull) {
+		return next
+	}
+	gone := make(map[string]bool)
+	for _, m := range patch {
+		gone[m.Name] = isNull(m)
+	}
 	return slices.DeleteFunc(next, func(m ordjson.Member) bool { return gone[m.Name] })
 }
+
+// fewMembers is about where looking through members costs as much as a map of them.
+const fewMembers = 16
+
+func isNull(m ordjson.Member) bool { return m.Value.Kind == ordjson.Null }
