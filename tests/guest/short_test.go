@@ -89,7 +89,7 @@ var short = []step{
 		m.ok(t, "echo a needle here > hay")
 		m.says(t, "grep -rl needle .", "./hay")
 		m.ok(t, "rm hay")
-		m.says(t, "grep -rl '^"+uuid+"$' ../sdc", "../sdc/uuid")
+		m.says(t, "grep -rl '^"+uuid+"$' ../sdc | sort", "../sdc/uuid\n../sdc/zonename")
 	}},
 	{"df", func(t *testing.T, m *mount) {
 		out := strings.Fields(m.ok(t, "df -k . | tail -n 1"))
