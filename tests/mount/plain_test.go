@@ -18,6 +18,7 @@ import (
 func TestPlain(t *testing.T) {
 	for _, via := range []string{"user", "net", "serial"} { // trans=tcp twice, trans=fd
 		t.Run(via, func(t *testing.T) {
+			t.Parallel()
 			s := testenv.Start(t, daemon.Options{})
 			s.NewVM(uuid, `{"uuid":"`+uuid+`","customer_metadata":{"motd":"hello"}}`)
 			path := &net.UnixAddr{Net: "unix", Name: filepath.Join(s.Dir, "9p.sock")}
