@@ -190,17 +190,26 @@ func (s *Stream) Next() (*Event, error) {
 		return nil, s.reason(err)
 	}
 	ev, err := ParseEvent(line)
+	if err == nil {
+		err = s.begin(ev)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if s.timer != nil {
-		if ev.Type != Ready {
-			return nil, fmt.Errorf("%w: the first is %.40q, not ready", ErrNoEvent, ev.Type)
-		}
-		s.timer.Stop()
-		s.timer = nil
-	}
 	return ev, nil
+}
+
+// begin checks the first event.
+func (s *Stream) begin(ev *Event) error {
+	if s.timer == nil {
+		return nil
+	}
+	if ev.Type != Ready {
+		return fmt.Errorf("%w: the first is %.40q, not ready", ErrNoEvent, ev.Type)
+	}
+	s.timer.Stop()
+	s.timer = nil
+	return nil
 }
 
 // Buffered tells whether Next would not wait: a whole line is there.

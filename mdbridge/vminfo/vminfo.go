@@ -89,18 +89,6 @@ func (ev *Event) Alias() string {
 // errNoArray is what a list of VMs is that is null.
 var errNoArray = fmt.Errorf("%w: the list of VMs is no array", ErrNoEvent)
 
-// SplitVMs takes an array of VMs apart, into the texts of the VMs in their order.
-func SplitVMs(list []byte) ([]json.RawMessage, error) {
-	var vms []json.RawMessage
-	if err := json.Unmarshal(list, &vms); err != nil {
-		return nil, fmt.Errorf("%w: the list of VMs: %w", ErrNoEvent, err)
-	}
-	if vms == nil {
-		return nil, errNoArray
-	}
-	return vms, nil
-}
-
 // UUIDOf is the uuid in the text of a VM, or "". It reads no further than that, since
 // texts are long and their uuids stand at the beginning.
 func UUIDOf(vm []byte) string {

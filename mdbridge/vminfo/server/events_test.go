@@ -35,8 +35,8 @@ func TestRecordedStream(t *testing.T) {
 		}
 		switch ev.Type {
 		case vminfo.Ready:
-			vms, err := vminfo.SplitVMs([]byte(ev.VMs))
-			if err != nil {
+			var vms []json.RawMessage
+			if err := json.Unmarshal([]byte(ev.VMs), &vms); err != nil {
 				t.Fatal(err)
 			}
 			for _, vm := range vms {

@@ -17,7 +17,7 @@ type change struct {
 // put sends a change to the store, which has them in this order. A window has
 // one change a VM, so that each is a change of its own there, too.
 func (m *Mirror) put(c *change) {
-	if m.inside[c.uuid] || len(m.window) == maxWindow {
+	if m.inside[c.uuid] || len(m.window) == maxWindow || m.bytes+len(c.text) > maxWindowBytes {
 		m.flush()
 	}
 	in := m.intent(c)
@@ -27,6 +27,7 @@ func (m *Mirror) put(c *change) {
 	c.done = make(chan error, 1)
 	in.Done = func(r store.Result) { c.done <- r.Err }
 	m.window = append(m.window, c)
+	m.bytes += len(c.text)
 	m.inside[c.uuid] = true
 	m.st.Submit(in)
 }
@@ -53,7 +54,7 @@ func (m *Mirror) intent(c *change) *store.Intent {
 // flush waits for the window, and sees to what was refused.
 func (m *Mirror) flush() {
 	window := m.window
-	m.window = nil
+	m.window, m.bytes = nil, 0
 	clear(m.inside)
 	for _, c := range window {
 		delete(m.clashes, c.uuid) // this is newer
@@ -80,12 +81,17 @@ func (m *Mirror) failed(c *change, err error) {
 			return
 		}
 	}
-	if _, said := m.refused[c.uuid]; said {
+	m.refuse(c.uuid, err)
+}
+
+// refuse says once that a VM is not taken.
+func (m *Mirror) refuse(uuid string, err error) {
+	if _, said := m.refused[uuid]; said {
 		return
 	}
-	m.refused[c.uuid] = struct{}{}
-	m.note("VM " + c.uuid + " is not taken: " + err.Error())
-	m.log.Warn().Err(err).Str("vm", c.uuid).Msg("the mirror cannot take a VM")
+	m.refused[uuid] = struct{}{}
+	m.note("VM " + uuid + " is not taken: " + err.Error())
+	m.log.Warn().Err(err).Str("vm", uuid).Msg("the mirror cannot take a VM")
 }
 
 // now applies one change and waits for it.

@@ -46,8 +46,11 @@ const (
 // maxErrors is how many errors are remembered.
 const maxErrors = 5
 
-// maxWindow is how many changes are on their way to the store at a time.
-const maxWindow = 256
+// What is on its way to the store at a time: changes, and bytes of VMs.
+const (
+	maxWindow      = 256
+	maxWindowBytes = 16 << 20
+)
 
 // author is the "by" of what the mirror changes.
 const author = "vminfod"
@@ -59,6 +62,7 @@ type Mirror struct {
 	log    zerolog.Logger
 
 	window  []*change           // Run's: on their way to the store
+	bytes   int                 // Run's: of the window
 	inside  map[string]bool     // Run's: the VMs of the window
 	clashes map[string][]byte   // Run's: VMs, whole, that have a name which another VM has
 	refused map[string]struct{} // Run's: VMs that could not be taken, so that it is said once
@@ -190,11 +194,7 @@ func (m *Mirror) follow(ctx context.Context) (listed bool, err error) {
 		return false, err
 	}
 	defer s.Close()
-	ready, err := s.Next()
-	if err != nil {
-		return false, ended(err)
-	}
-	if err := m.relist(ready); err != nil {
+	if err := m.relist(s); err != nil {
 		return false, err
 	}
 	m.mu.Lock()
@@ -207,9 +207,9 @@ func (m *Mirror) follow(ctx context.Context) (listed bool, err error) {
 		if !s.Buffered() {
 			m.flush()
 		}
-		ev, err := s.Next()
+		ev, over, err := s.NextOf(m.most(), nil)
 		if err == nil {
-			err = m.take(ev)
+			err = m.take(ev, over)
 		}
 		if err != nil {
 			m.flush()
@@ -236,25 +236,37 @@ func ended(err error) error {
 	return err
 }
 
-// relist makes the store hold just the VMs of a ready event.
-func (m *Mirror) relist(ev *vminfo.Event) error {
-	list := []byte(ev.VMs)
-	ev.VMs, ev.Raw = "", nil // each is as large as all VMs
-	vms, err := vminfo.SplitVMs(list)
-	if err != nil {
-		return err
+// most is how many bytes of JSON a VM can have that the store takes: each byte may be
+// written as six (\u0001). Where there is no limit, it is that of any answer.
+func (m *Mirror) most() int {
+	const props, perKey = 1 << 20, 16 // of properties, which have less than that; beside a name and a value
+	l := m.st.Limits()
+	if l.Bytes <= 0 || l.Keys <= 0 {
+		return vminfo.MaxBytes
 	}
-	uuids := make([]string, len(vms))
-	there := make(map[string]bool, len(vms))
-	for i, text := range vms {
-		if uuids[i], err = vm.ParseUUID(vminfo.UUIDOf(text)); err != nil {
-			return fmt.Errorf("%w: a VM of the list: %w", vminfo.ErrNoEvent, err)
-		}
-		there[uuids[i]] = true
-	}
+	return int(min(6*(l.Bytes+props)+int64(perKey*l.Keys), vminfo.MaxBytes))
+}
+
+// relist makes the store hold just the VMs of the ready event that a stream begins with.
+// They are taken as they come: together they may have any size. What goes is known at the
+// end, and then names that VMs had to do without are free.
+func (m *Mirror) relist(s *vminfo.Stream) error {
+	there := make(map[string]bool)
 	clear(m.clashes)
 	clear(m.refused)
-	// First what goes, so that its names are free.
+	_, _, err := s.NextOf(m.most(), func(text []byte, over bool) error {
+		uuid, err := vm.ParseUUID(vminfo.UUIDOf(text))
+		if err != nil {
+			return fmt.Errorf("%w: a VM of the list: %w", vminfo.ErrNoEvent, err)
+		}
+		there[uuid] = true
+		m.putOr(&change{uuid: uuid, text: text}, over)
+		return nil
+	})
+	m.flush()
+	if err != nil {
+		return ended(err)
+	}
 	m.st.Cells(0, func(c *store.Cell) bool {
 		if !there[c.UUID()] {
 			m.put(&change{uuid: c.UUID()})
@@ -262,15 +274,20 @@ func (m *Mirror) relist(ev *vminfo.Event) error {
 		return true
 	})
 	m.flush()
-	for i, text := range vms {
-		m.put(&change{uuid: uuids[i], text: text})
-	}
-	m.flush()
 	return nil
 }
 
+// putOr is put, but for a VM that is larger than any that the store takes.
+func (m *Mirror) putOr(c *change, over bool) {
+	if over {
+		m.refuse(c.uuid, fmt.Errorf("it has more than %d bytes of JSON", m.most()))
+		return
+	}
+	m.put(c)
+}
+
 // take puts one event on its way.
-func (m *Mirror) take(ev *vminfo.Event) error {
+func (m *Mirror) take(ev *vminfo.Event, over bool) error {
 	c := &change{uuid: ev.UUID, text: ev.VM}
 	switch ev.Type {
 	case vminfo.Create, vminfo.Modify:
@@ -286,7 +303,7 @@ func (m *Mirror) take(ev *vminfo.Event) error {
 		return fmt.Errorf("%w: it is of no VM: %w", vminfo.ErrNoEvent, err)
 	}
 	c.uuid = uuid
-	m.put(c)
+	m.putOr(c, over && c.text != nil)
 	return nil
 }
 

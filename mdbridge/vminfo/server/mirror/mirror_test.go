@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -61,7 +62,7 @@ func newUpstream(t *testing.T) *upstream {
 			return
 		}
 		for line := range lines {
-			_, _ = w.Write([]byte(line))
+			_, _ = io.WriteString(w, line)
 			_ = http.NewResponseController(w).Flush()
 		}
 	}))
@@ -82,13 +83,15 @@ type world struct {
 	told []string // what changed, in order
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newLimited(t, vm.Limits{}) }
+
+func newLimited(t *testing.T, limits vm.Limits) *world {
 	w := &world{T: t, up: newUpstream(t)}
 	var err error
 	if w.m, err = mirror.New(w.up.URL, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
-	if w.st, err = store.Open(store.NewMemory(), store.Config{ReadOnly: "a mirror"}); err != nil {
+	if w.st, err = store.Open(store.NewMemory(), store.Config{ReadOnly: "a mirror", Limits: limits}); err != nil {
 		t.Fatal(err)
 	}
 	w.st.Record(func(c store.Committed) {
@@ -241,7 +244,7 @@ func TestFollow(t *testing.T) {
 	s <- ready(a2, small(4, ""))
 	w.await(a2, small(4, ""))
 	w.awaitStale(false)
-	w.wantChanges("delete 3", "create 4")
+	w.wantChanges("create 4", "delete 3")
 	close(s)
 }
 
