@@ -102,15 +102,8 @@ func ParseMode(text string) (uint16, bool) {
 	return uint16(n), err == nil && n <= 0o777 && (len(text) == 3 || len(text) == 4)
 }
 
-// Namespaces are the prefixes of internal keys that the guest may read
-// (internal_metadata_namespaces).
-func (v *VM) Namespaces() []string {
-	list, _ := v.Prop(PropNamespaces)
-	return list.Texts()
-}
-
-// hasNamespace is Namespaces contains ns, without a copy: it is asked for every
-// name that a guest lists.
+// hasNamespace says whether internal_metadata_namespaces, the prefixes of internal keys
+// that the guest may read, has ns. It is asked for every name that a guest lists.
 func (v *VM) hasNamespace(ns string) bool {
 	list, _ := v.Prop(PropNamespaces)
 	for i := range list.Items {
