@@ -13,6 +13,9 @@ SOAKTIME ?= 45m
 
 GOFUMPT     := .tools/gofumpt-v0.12.0
 STATICCHECK := .tools/staticcheck-v0.8.2
+ERRCHECK    := .tools/errcheck-v1.30.0
+INEFFASSIGN := .tools/ineffassign-v0.2.0
+MISSPELL    := .tools/misspell-v0.3.4
 CYCLONEDX   := .tools/cyclonedx-gomod-v1.10.0
 
 # go test through tests/runner, which says at its end what was skipped, and why.
@@ -86,12 +89,18 @@ quick: check ## while you work: check, and the tests that the change reaches, wi
 test: runner ## everything that shows that meta9 works
 	@$(RUNNER) sections $(SECTIONS)
 
-check: $(GOFUMPT) $(STATICCHECK) ## formatting, vet, staticcheck, the arrows between rooms
+# errcheck leaves tests out, the module of tests too, and what .ci/errcheck.txt
+# names; misspell leaves out recordings. staticcheck leaves nothing out.
+check: $(GOFUMPT) $(STATICCHECK) $(ERRCHECK) $(INEFFASSIGN) $(MISSPELL) ## formatting, vet, linters, go.mod, the arrows between rooms
 	@bad=$$($(GOFUMPT) -l .); test -z "$$bad" || { echo "not gofumpt'ed:"; echo "$$bad"; exit 1; }
 	$(GO) vet ./...
 	cd tests && $(GO) vet ./... && $(GO) vet -tags soak ./...
-	$(STATICCHECK) ./...
-	cd tests && ../$(STATICCHECK) ./...
+	$(STATICCHECK) -checks all ./...
+	cd tests && ../$(STATICCHECK) -checks all ./...
+	$(ERRCHECK) -ignoretests -exclude .ci/errcheck.txt ./...
+	$(INEFFASSIGN) ./...
+	cd tests && ../$(INEFFASSIGN) ./...
+	@git ls-files -z ':!:*testdata*' ':!:*go.sum' ':!:LICENSE' | xargs -0 $(MISSPELL) -error -i stpo
 	$(GO) mod tidy -diff
 	cd tests && $(GO) mod tidy -diff
 	cd tests && $(GO) test -count=1 ./arrow
@@ -147,3 +156,15 @@ $(STATICCHECK):
 $(CYCLONEDX):
 	GOBIN=$(CURDIR)/.tools $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 	mv .tools/cyclonedx-gomod $@
+
+$(ERRCHECK):
+	GOBIN=$(CURDIR)/.tools $(GO) install github.com/kisielk/errcheck@v1.30.0
+	mv .tools/errcheck $@
+
+$(INEFFASSIGN):
+	GOBIN=$(CURDIR)/.tools $(GO) install github.com/gordonklaus/ineffassign@v0.2.0
+	mv .tools/ineffassign $@
+
+$(MISSPELL):
+	GOBIN=$(CURDIR)/.tools $(GO) install github.com/client9/misspell/cmd/misspell@v0.3.4
+	mv .tools/misspell $@

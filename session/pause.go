@@ -68,8 +68,8 @@ func (c *conn) pauses(f *fid, tag uint16, off uint64, count int) bool {
 }
 
 // losePauses takes in which requests have no answer; numbers ascend.
-func (n *session) losePauses(numbers []uint64) {
-	for _, f := range n.fids {
+func (s *session) losePauses(numbers []uint64) {
+	for _, f := range s.fids {
 		if f.pause.Number == 0 {
 			continue
 		}
@@ -80,8 +80,8 @@ func (n *session) losePauses(numbers []uint64) {
 }
 
 // endPauses is for the Tflush of a Tread that was answered.
-func (n *session) endPauses(oldtag uint16) {
-	for _, f := range n.fids {
+func (s *session) endPauses(oldtag uint16) {
+	for _, f := range s.fids {
 		if f.pause.Number != 0 && f.pause.Tag == oldtag {
 			f.pause = Pause{}
 		}

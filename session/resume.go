@@ -106,16 +106,16 @@ func tresume(c *conn, m *wire.Msg) error {
 
 // fates are the states of the requests with these numbers, and the replies that
 // are kept to some of them, in the order of their numbers.
-func (n *session) fates(numbers []uint64) (states []uint8, replies []*kept, err error) {
-	running, answered := n.running(), n.answered()
-	unseen := n.numbers.count
+func (s *session) fates(numbers []uint64) (states []uint8, replies []*kept, err error) {
+	running, answered := s.running(), s.answered()
+	unseen := s.numbers.count
 	for i, number := range numbers {
 		state := wire.Answered
 		switch {
 		case number == 0, i > 0 && number <= numbers[i-1]:
 			return nil, nil, errs.New(errs.Invalid, "numbers ascend from 1")
 		case number > unseen+1:
-			return nil, nil, errs.New(errs.Invalid, "request %d is named, %d was not; %d have come", number, unseen+1, n.numbers.count)
+			return nil, nil, errs.New(errs.Invalid, "request %d is named, %d was not; %d have come", number, unseen+1, s.numbers.count)
 		case number == unseen+1:
 			state, unseen = wire.Unseen, number
 		case running[number]:
@@ -129,10 +129,10 @@ func (n *session) fates(numbers []uint64) (states []uint8, replies []*kept, err 
 }
 
 // running are the numbers of the requests that are carried.
-func (n *session) running() map[uint64]bool {
+func (s *session) running() map[uint64]bool {
 	set := make(map[uint64]bool)
-	if n.carried != nil {
-		for _, r := range n.carried.waiting {
+	if s.carried != nil {
+		for _, r := range s.carried.waiting {
 			set[r.number] = true
 		}
 	}
@@ -140,9 +140,9 @@ func (n *session) running() map[uint64]bool {
 }
 
 // answered are the kept replies by the numbers of their requests.
-func (n *session) answered() map[uint64]*kept {
+func (s *session) answered() map[uint64]*kept {
 	set := make(map[uint64]*kept)
-	for _, k := range n.numbers.kept {
+	for _, k := range s.numbers.kept {
 		set[k.number] = k
 	}
 	return set
@@ -157,9 +157,9 @@ type KeptReply struct {
 // keptState are the kept replies, the oldest first. A change that is under way has
 // none: whether it will have happened cannot be told elsewhere, so that it is
 // answered errs.IO there.
-func (n *session) keptState() []KeptReply {
-	list := make([]*kept, 0, len(n.numbers.kept))
-	for _, k := range n.numbers.kept {
+func (s *session) keptState() []KeptReply {
+	list := make([]*kept, 0, len(s.numbers.kept))
+	for _, k := range s.numbers.kept {
 		list = append(list, k)
 	}
 	slices.SortFunc(list, func(a, b *kept) int { return cmp.Compare(a.given, b.given) })
@@ -167,13 +167,13 @@ func (n *session) keptState() []KeptReply {
 	for _, k := range list {
 		st = append(st, KeptReply{k.number, slices.Clone(k.frame)})
 	}
-	if n.carried == nil {
+	if s.carried == nil {
 		return st
 	}
 	begun := len(st)
-	for tag, r := range n.carried.waiting {
+	for tag, r := range s.carried.waiting {
 		if r.once {
-			st = append(st, KeptReply{r.number, wire.AppendError(nil, tag, errs.IO, n.dialect)})
+			st = append(st, KeptReply{r.number, wire.AppendError(nil, tag, errs.IO, s.dialect)})
 		}
 	}
 	slices.SortFunc(st[begun:], func(a, b KeptReply) int { return cmp.Compare(a.Number, b.Number) })
@@ -181,17 +181,17 @@ func (n *session) keptState() []KeptReply {
 }
 
 // reviveKept undoes keptState.
-func (n *session) reviveKept(st []KeptReply) error {
+func (s *session) reviveKept(st []KeptReply) error {
 	if len(st) > 2*maxKept {
 		return errs.New(errs.Invalid, "%d kept replies", len(st))
 	}
 	var m wire.Msg
 	for _, k := range st {
 		size, _, tag, ok := wire.Split(k.Frame)
-		if !ok || int(size) != len(k.Frame) || size > wire.MaxKept || wire.Decode(&m, k.Frame, n.dialect) != nil {
+		if !ok || int(size) != len(k.Frame) || size > wire.MaxKept || wire.Decode(&m, k.Frame, s.dialect) != nil {
 			return errs.New(errs.Invalid, "the kept reply to request %d is none", k.Number)
 		}
-		n.numbers.keep(tag, k.Number, k.Frame)
+		s.numbers.keep(tag, k.Number, k.Frame)
 	}
 	return nil
 }

@@ -44,13 +44,13 @@ type FidState struct {
 }
 
 // state is what must be kept of a session that is parked.
-func (n *session) state() State {
+func (s *session) state() State {
 	st := State{
-		Version: StateVersion, Admin: n.who.Admin, VM: n.who.VM, Foreign: n.foreign, Dialect: n.dialect.String(),
-		Key: n.key.bytes[:], Draft: n.key.draft, Node: n.key.node, Group: n.key.group,
-		Count: n.numbers.count, Kept: n.keptState(),
+		Version: StateVersion, Admin: s.who.Admin, VM: s.who.VM, Foreign: s.foreign, Dialect: s.dialect.String(),
+		Key: s.key.bytes[:], Draft: s.key.draft, Node: s.key.node, Group: s.key.group,
+		Count: s.numbers.count, Kept: s.keptState(),
 	}
-	for _, f := range n.fids {
+	for _, f := range s.fids {
 		st.Fids = append(st.Fids, f.state())
 	}
 	slices.SortFunc(st.Fids, func(a, b FidState) int { return cmp.Compare(a.Fid, b.Fid) })

@@ -33,7 +33,8 @@ func main() {
 // run is main, with all that it touches.
 func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
 	a := &app{in: in, err: err, tty: isTerminal(out)}
-	a.term = output{out, &a.progress}
+	written := &written{Writer: out}
+	a.term = output{written, &a.progress}
 	a.out = a.term
 	if a.tty {
 		a.out = terminal{a.term}
@@ -43,6 +44,10 @@ func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) i
 	root.SetIn(in)
 	root.SetOut(a.out)
 	root.SetErr(err)
-	a.fail(a.judge(root.ExecuteContext(ctx)))
+	e := a.judge(root.ExecuteContext(ctx))
+	if e == nil {
+		e = written.err
+	}
+	a.fail(e)
 	return a.code
 }

@@ -132,7 +132,9 @@ func (m *mounting) mount(ctx context.Context, k *keep.Keeper) (*mounted, error) 
 	}
 	if err != nil {
 		stop()
-		<-end.served
+		if served := <-end.served; err == nil {
+			err = served // never: it is here for its end
+		}
 		if limited.Err() != nil {
 			return nil, context.Cause(limited)
 		}

@@ -98,3 +98,18 @@ func (o output) Write(b []byte) (int, error) {
 	o.before.hide()
 	return o.Writer.Write(b)
 }
+
+// written is the output, and keeps the first error of writing it: a full disk must
+// not end with exit code 0, whichever command it was.
+type written struct {
+	io.Writer
+	err error
+}
+
+func (w *written) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if w.err == nil {
+		w.err = err
+	}
+	return n, err
+}

@@ -22,14 +22,20 @@ func check(dir string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer e.Close()
-	st, err := store.Check(e, func(d store.Damage) { fmt.Fprintln(out, d) })
+	defer func() { _ = e.Close() }() // it was read only
+	var said error                   // the first error of writing to out
+	say := func(format string, args ...any) {
+		if _, err := fmt.Fprintf(out, format, args...); said == nil {
+			said = err
+		}
+	}
+	st, err := store.Check(e, func(d store.Damage) { say("%v\n", d) })
 	if err != nil {
 		return fmt.Errorf("data folder %s: %w", dir, err)
 	}
-	fmt.Fprintf(out, "%d VMs, %d keys, %d bytes; %d damaged\n", st.VMs, st.Keys, st.Bytes, st.Damaged)
+	say("%d VMs, %d keys, %d bytes; %d damaged\n", st.VMs, st.Keys, st.Bytes, st.Damaged)
 	if st.Damaged > 0 {
 		return fmt.Errorf("%s: %d damaged; --salvage starts without them", dir, st.Damaged)
 	}
-	return nil
+	return said
 }

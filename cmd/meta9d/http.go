@@ -74,7 +74,7 @@ func (d *daemon) openHTTP(text string, internal bool) error {
 		ReadHeaderTimeout: httpHeadTime, WriteTimeout: httpWriteTime, IdleTimeout: httpIdleTime,
 		MaxHeaderBytes: 16 << 10, ErrorLog: log.New(io.Discard, "", 0), // it logs at the peers' pace
 	}
-	go srv.Serve(l)
+	go func() { _ = srv.Serve(l) }()
 	d.later(func() { endHTTP(srv, d.vminfo) })
 	d.log.Info().Str("via", "http:"+l.Addr().String()).Bool("internal_metadata", internal).Msg("listening")
 	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {

@@ -18,5 +18,5 @@ func notify(state string) {
 		return
 	}
 	defer c.Close()
-	c.Write([]byte(state))
+	_, _ = c.Write([]byte(state))
 }

@@ -90,7 +90,7 @@ func (l *Lines) Next() ([]byte, error) {
 // drop gives n bytes to skip. It keeps nothing of them, so that a line without an
 // end costs no memory.
 func (l *Lines) drop(n int) {
-	l.skip.Write(l.buf[l.at : l.at+n])
+	_, _ = l.skip.Write(l.buf[l.at : l.at+n])
 	l.at, l.seen = l.at+n, 0
 }
 

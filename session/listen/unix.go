@@ -133,7 +133,7 @@ func (p Perm) apply(path string) error {
 // daemon's to replace.
 func (s *socket) Close() error {
 	if fi, err := os.Lstat(s.path); err == nil && s.made != nil && os.SameFile(fi, s.made) {
-		os.Remove(s.path)
+		_ = os.Remove(s.path)
 	}
 	return s.UnixListener.Close()
 }

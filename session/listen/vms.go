@@ -232,7 +232,7 @@ func (m *VMs) forget(uuid string, k *kept) {
 			m.cfg.Log.Warn().Err(err).Str("socket", path).Msg("left of a VM that is gone")
 		}
 	}
-	os.Remove(dir) // not if somebody else keeps something in it
+	_ = os.Remove(dir) // not if somebody else keeps something in it
 }
 
 // open makes the VM's sockets. One that cannot be made is logged and missing.

@@ -17,7 +17,7 @@ import (
 // debian-archive-keyring.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// ErrGone: Debian's mirror serves that suite no more.
+// ErrGone says that Debian's mirror serves that suite no more.
 var ErrGone = errors.New("no longer served")
 
 // Suite is apt-get(8) with lists, sources and archives of its own in a folder. apt

@@ -9,8 +9,10 @@ import (
 func TestPieces(t *testing.T) {
 	long := strings.Repeat("é\x01€\"x𝄞", 999)
 	v := Value{Kind: Object, Members: Members{
-		{"a", Str(long)}, {"b", Value{Kind: Array, Items: []Value{Str(long), {}, {Kind: Array}, {Kind: Number, Text: "1.0"}}}},
-		{"c", Value{Kind: Object}}, {"d", Value{Kind: Object, Members: Members{{"é", Str("")}, {long, Str(long)}}}},
+		{"a", Str(long)},
+		{"b", Value{Kind: Array, Items: []Value{Str(long), {}, {Kind: Array}, {Kind: Number, Text: "1.0"}}}},
+		{"c", Value{Kind: Object}},
+		{"d", Value{Kind: Object, Members: Members{{"é", Str("")}, {long, Str(long)}}}},
 	}}
 	want := string(v.AppendJSON([]byte("[")))
 	for _, size := range []int{1, 2, 7, 100, 5000, 1 << 20} {

@@ -62,7 +62,7 @@ func control(t testing.TB, f *os.File, do func(fd int) error) {
 func Join(t testing.TB, host *os.File, c net.Conn) {
 	done := make(chan struct{}, 2)
 	copyAll := func(to io.Writer, from io.Reader) {
-		io.Copy(to, from)
+		_, _ = io.Copy(to, from)
 		done <- struct{}{}
 	}
 	go copyAll(c, host)

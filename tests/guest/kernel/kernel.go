@@ -35,7 +35,7 @@ const Default = "bookworm"
 // Suites are those of Debian whose kernels meta9 is tried on, the oldest first.
 var Suites = []string{"bullseye", "bookworm", "trixie", "forky", "sid"}
 
-// ErrGone: Debian's mirror serves that suite no more.
+// ErrGone says that Debian's mirror serves that suite no more.
 var ErrGone = apt.ErrGone
 
 // Kernel is a kernel in the cache.

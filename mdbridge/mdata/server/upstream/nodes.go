@@ -102,7 +102,7 @@ func (d *dir) list(after uint64, keys []string, fn func(uint64, *fs.Stat) bool) 
 		if f.QID().Path <= after {
 			continue
 		}
-		if f.Stat(&st); !fn(st.QID.Path, &st) {
+		if _ = f.Stat(&st); !fn(st.QID.Path, &st) {
 			break
 		}
 	}
