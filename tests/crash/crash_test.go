@@ -64,7 +64,7 @@ func value(step int) string {
 	size := step * 7 % 500
 	switch {
 	case step%11 == 0:
-		size = 20000
+		size = 40000
 	case step%5 == 0:
 		size = 5000
 	}

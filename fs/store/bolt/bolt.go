@@ -277,7 +277,7 @@ func (e *Engine) apply(groups []store.Group) error {
 	if err != nil {
 		return errs.New(errs.IO, "data file: %v", err)
 	}
-	if e.log == nil || size > e.log.segment/4 || !markable(groups) {
+	if e.log == nil || size > e.log.segment/2 || !markable(groups) {
 		return e.direct(groups)
 	}
 	if !e.log.fits(size) {
