@@ -31,7 +31,7 @@ LDFLAGS := -s -w $(if $(VERSION),-X meta9/cmd/version.named=$(VERSION))
 .PHONY: help build run quick test unit blackbox test-guest check fuzz soak bench bench-guest docs clean cc runner cross cross-quick release
 
 help: ## list the targets
-	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/meta9d and bin/meta9, static
 	@mkdir -p bin
@@ -109,7 +109,7 @@ unit: cc runner ## the tests of every package, with the race detector
 	$(GOTEST) -race -count=1 -timeout 20m ./...
 
 blackbox: cc runner ## foreign clients, kill -9, strace, attacks: against the real meta9d
-	cd tests && $(GOTEST) -count=1 -timeout 5m ./apt ./bench ./raw ./runner ./arrow ./soak/... ./vminfo
+	cd tests && $(GOTEST) -count=1 -timeout 5m ./apt ./arrow ./bench ./p9fs ./raw ./runner ./soak/... ./vminfo
 	cd tests && META9_TEST_RACE=1 $(GOTEST) -count=1 -timeout 30m -p 1 ./crash ./interop ./oracle ./hostile ./durability ./mdata ./qmp
 
 test-guest: runner ## a real Linux kernel in QEMU mounts the real meta9d

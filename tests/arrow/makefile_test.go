@@ -1,0 +1,54 @@
+package arrow
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"meta9/tests/daemon"
+)
+
+// TestMakeRunsAll: each folder of tests in this module is in a target of the
+// Makefile, or make test would pass without it and nobody would see.
+func TestMakeRunsAll(t *testing.T) {
+	root, err := daemon.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := func(patterns ...string) map[string]bool {
+		cmd := exec.Command("go", append([]string{"list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}"}, patterns...)...)
+		cmd.Dir = filepath.Join(root, "tests")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go list %v: %v", patterns, err)
+		}
+		found := map[string]bool{}
+		for _, pkg := range strings.Fields(string(out)) {
+			found[pkg] = true
+		}
+		return found
+	}
+	var named []string
+	for line := range strings.Lines(string(makefile)) {
+		if !strings.Contains(line, "cd tests") || !strings.Contains(line, "$(GOTEST)") {
+			continue
+		}
+		for _, word := range strings.Fields(line) {
+			if strings.HasPrefix(word, "./") {
+				named = append(named, word)
+			}
+		}
+	}
+	run := list(named...)
+	for pkg := range list("./...") {
+		if !run[pkg] {
+			t.Errorf("no target of the Makefile runs the tests of %s", pkg)
+		}
+	}
+}
