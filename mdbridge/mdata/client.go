@@ -1,6 +1,7 @@
 package mdata
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -40,6 +41,7 @@ const (
 	tries    = 3
 	pause    = 100 * time.Millisecond
 	maxReply = 16 << 20
+	maxKeys  = 64 << 10 // in a reply; a reply of short names would have millions
 )
 
 // Client asks a host for metadata, by version 2 where the host has it. A call ends
@@ -112,6 +114,9 @@ func (c *Client) Keys(ctx context.Context) ([]string, error) {
 	list, err := c.call(ctx, request{Keys, Keys, nil})
 	if err != nil || len(list) == 0 {
 		return nil, err
+	}
+	if n := bytes.Count(list, []byte("\n")) + 1; n > maxKeys {
+		return nil, errs.New(errs.TooBig, "%s: %s: %d names, and %d are the limit", c.path, Keys, n, maxKeys)
 	}
 	return strings.Split(string(list), "\n"), nil
 }

@@ -36,8 +36,30 @@ func (h *handle) take() error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.value, h.begun, h.taken = value, false, changes
+	if err := h.keep(value); err != nil {
+		return err
+	}
+	h.begun, h.taken = false, changes
 	return nil
+}
+
+// keep takes a value in the place of what there was, or nothing (nil), if all open keys
+// of the service have room for it; mu is held.
+func (h *handle) keep(value []byte) error {
+	more := int64(len(value) - len(h.value))
+	if n := h.file.dir.service.held.Add(more); more > 0 && n > maxHeld {
+		h.file.dir.service.held.Add(-more)
+		return errs.New(errs.NoSpace, "the open keys of %s have %d bytes, %d are the limit", h.file.dir.service.path, n-more, maxHeld)
+	}
+	h.value = value
+	return nil
+}
+
+// forget lets go of the value.
+func (h *handle) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_ = h.keep(nil) // there is always room for less
 }
 
 // old tells whether value is not what the last change made; mu is held.
@@ -187,6 +209,7 @@ func (h *handle) Sync(_ string, done func(error)) {
 
 // Clunk is Sync, unless a write was refused: then the old value is the better one.
 func (h *handle) Clunk(by string, done func(error)) {
+	h.forget()
 	h.mu.Lock()
 	refused := h.refused
 	h.mu.Unlock()
@@ -199,7 +222,7 @@ func (h *handle) Clunk(by string, done func(error)) {
 
 // Drop forgets a held truncation. What was written before it still goes to the
 // service.
-func (h *handle) Drop() {}
+func (h *handle) Drop() { h.forget() }
 
 // State is the flags: a truncation that is held does not outlive the process.
 func (h *handle) State() fs.HandleState {

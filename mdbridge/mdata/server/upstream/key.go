@@ -89,6 +89,9 @@ func (n *keyFile) SetStat(c fs.Change, _ string, done func(error)) {
 // one; what the service takes is its own business.
 const maxValue = 16 << 20
 
+// maxHeld bounds the values of all open keys of a service, which chooses their size.
+const maxHeld = 64 << 20
+
 // resized cuts old, or fills it up with zeros.
 func resized(old []byte, size uint64) ([]byte, error) {
 	if size > maxValue {

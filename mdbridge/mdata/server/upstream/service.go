@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"meta9/fs/errs"
@@ -38,6 +39,7 @@ type Service struct {
 	path  string
 	ctx   context.Context // ends with Close
 	close context.CancelFunc
+	held  atomic.Int64  // bytes of the values of open keys
 	turn  chan struct{} // who has it may use what follows
 
 	client *mdata.Client // nil: not connected
