@@ -141,6 +141,14 @@ func (d *namesDir) Walk(name string) (Node, error) {
 }
 
 func (d *namesDir) List(after uint64, fn func(uint64, *Stat) bool) error {
-	d.list(after, fn, func(m *vm.VM) string { return vm.FileName(m.Link()) })
+	d.list(after, fn, func(m *vm.VM) string {
+		alias := m.Alias()
+		if alias != "" && m.Link() == "" { // it leads here while it leads nowhere else
+			if c := d.v.tree.store.Alias(alias); c == nil || c.ID() != m.ID {
+				return ""
+			}
+		}
+		return vm.FileName(alias)
+	})
 	return nil
 }

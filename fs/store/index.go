@@ -39,6 +39,7 @@ const (
 	nameUUID  = 'u'
 	nameAlias = 'a'
 	nameCID   = 'c'
+	nameHint  = 'h' // an alias without a link: leads to one of the VMs that have it, while none has the link
 )
 
 // uniqueFields are the properties of which no two VMs have the same value.
@@ -56,6 +57,14 @@ func aliasOf(v *vm.VM) nameKey {
 		return nameKey{}
 	}
 	return nameKey{nameAlias, v.Link()}
+}
+
+// hintOf is the alias by which the VM is found while no VM is by a link.
+func hintOf(v *vm.VM) nameKey {
+	if v == nil || v.Alias() == "" || v.Link() != "" {
+		return nameKey{}
+	}
+	return nameKey{nameHint, v.Alias()}
 }
 
 func cidOf(v *vm.VM) nameKey {
@@ -141,7 +150,21 @@ func sameNames(was, will *vm.VM) bool {
 			return false
 		}
 	}
-	return true
+	return hintOf(was) == hintOf(will)
+}
+
+// hint lets c be found by its alias without a link, if no other VM is: the first that
+// asks has it, until it asks for it no more.
+func hint(txn *memdb.Txn, c *Cell, was, will nameKey) error {
+	if was != (nameKey{}) && was != will && lookup(txn, was) == c {
+		if err := txn.Delete(tableNames, &nameRow{key: was}); err != nil {
+			return err
+		}
+	}
+	if will == (nameKey{}) || lookup(txn, will) != nil {
+		return nil
+	}
+	return txn.Insert(tableNames, &nameRow{will, c})
 }
 
 // claim makes c a VM of the index (was is nil), or no longer one (will is nil), and
@@ -162,8 +185,9 @@ func claim(txn *memdb.Txn, c *Cell, was, will *vm.VM) error {
 			return errs.New(errs.IO, "%s: %v", f.field, err)
 		}
 	}
-	var err error
+	err := hint(txn, c, hintOf(was), hintOf(will))
 	switch {
+	case err != nil:
 	case was == nil && will != nil:
 		err = txn.Insert(tableVMs, c)
 	case was != nil && will == nil:

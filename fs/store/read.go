@@ -5,8 +5,15 @@ import "meta9/fs/vm"
 // Cell is the VM with that uuid (lower case), or nil.
 func (s *Store) Cell(uuid string) *Cell { return s.named(nameKey{nameUUID, uuid}) }
 
-// Alias is the VM with that alias, or nil.
-func (s *Store) Alias(alias string) *Cell { return s.named(nameKey{nameAlias, alias}) }
+// Alias is the VM that is found by that alias, or nil: the one that has the link, else
+// one that has the alias without it.
+func (s *Store) Alias(alias string) *Cell {
+	txn := s.index.Txn(false)
+	if c := lookup(txn, nameKey{nameAlias, alias}); c != nil {
+		return c
+	}
+	return lookup(txn, nameKey{nameHint, alias})
+}
 
 // ByCID is the VM with that vsock_cid, or nil.
 func (s *Store) ByCID(cid uint32) *Cell { return s.named(cidKey(cid)) }

@@ -46,9 +46,10 @@ func (v *VM) Text(name string) string { return v.Props.Text(name) }
 // Alias is the VM's name for people, or "".
 func (v *VM) Alias() string { return v.Text(PropAlias) }
 
-// Link is the alias by which the VM is found: "" for an alias that is kept but not
-// linked, since another VM had it when it was given. That is so as long as the
-// property unlinked_alias is the alias.
+// Link is the alias that no other VM can have: "" for an alias that is kept without
+// that, since another VM had it when it was given, or since a QEMU asked for it. That is
+// so as long as the property unlinked_alias is the alias. The VM is found by it while no
+// VM has the link.
 func (v *VM) Link() string {
 	if alias := v.Alias(); alias != v.Text(PropUnlinkedAlias) {
 		return alias

@@ -25,23 +25,18 @@ type found struct {
 
 // enter brings the VM up to date. One that is not there is made when its QEMU is
 // first met; one that was deleted since stays so. A name becomes the alias of a VM
-// that has none; where another VM has that alias, it is kept without a link.
+// that has none, without a link, so that it blocks nobody who asks for that alias.
 func (h *Hosts) enter(uuid string, f found) error {
 	if f.first && h.cfg.Tree.Store().Cell(uuid) == nil {
 		if err := h.mayMake(uuid, f.path); err != nil {
 			return err
 		}
 	}
-	var err error
-	for _, linked := range []bool{true, false} {
-		in := h.intent(uuid, f, linked)
-		if in == nil {
-			return nil
-		}
-		if err = h.cfg.Tree.Store().Do(in).Err; !errors.Is(err, errs.Exists) {
-			break
-		}
+	in := h.intent(uuid, f)
+	if in == nil {
+		return nil
 	}
+	err := h.cfg.Tree.Store().Do(in).Err
 	if errors.Is(err, errs.NotFound) {
 		return nil // deleted just now
 	}
@@ -76,9 +71,8 @@ func (h *Hosts) mayMake(uuid, path string) error {
 	return nil
 }
 
-// intent is what brings the VM up to date; nil: it is. linked tells whether its
-// alias, if it gets one, is to be in names/.
-func (h *Hosts) intent(uuid string, f found, linked bool) *store.Intent {
+// intent is what brings the VM up to date; nil: it is.
+func (h *Hosts) intent(uuid string, f found) *store.Intent {
 	props := map[string]any{vm.PropState: f.state, vm.PropQMPSocket: f.path}
 	cell := h.cfg.Tree.Store().Cell(uuid)
 	if cell == nil {
@@ -86,15 +80,15 @@ func (h *Hosts) intent(uuid string, f found, linked bool) *store.Intent {
 			return nil
 		}
 		props[vm.PropUUID] = uuid
-		f.alias(props, linked)
+		f.alias(props)
 		return intent(store.CreateVM, nil, props)
 	}
 	v := cell.VM()
 	if v == nil {
 		return nil
 	}
-	if f.first && (v.Alias() == "" || v.Alias() == f.name && v.Link() == "") {
-		f.alias(props, linked)
+	if f.first && v.Alias() == "" {
+		f.alias(props)
 	} else if v.State() == f.state && v.Text(vm.PropQMPSocket) == f.path {
 		return nil
 	}
@@ -102,14 +96,10 @@ func (h *Hosts) intent(uuid string, f found, linked bool) *store.Intent {
 }
 
 // alias makes the name the alias, if it can be one: QEMU takes names that no file
-// has.
-func (f found) alias(props map[string]any, linked bool) {
-	if vm.NewKey(f.name) != nil {
-		return
-	}
-	props[vm.PropAlias], props[vm.PropUnlinkedAlias] = f.name, nil
-	if !linked {
-		props[vm.PropUnlinkedAlias] = f.name
+// has. names/ leads to it while no VM has that alias from the operator.
+func (f found) alias(props map[string]any) {
+	if vm.NewKey(f.name) == nil {
+		props[vm.PropAlias], props[vm.PropUnlinkedAlias] = f.name, f.name
 	}
 }
 

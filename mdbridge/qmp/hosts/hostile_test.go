@@ -5,7 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"meta9/fs"
 	"meta9/fs/store"
+	"meta9/macro"
 	"meta9/mdbridge/qmp/qmptest"
 )
 
@@ -125,5 +127,44 @@ func TestEventRate(t *testing.T) {
 	w.state(uuid(1), "paused")
 	if n := w.hosts.machine(uuid(1)).events.Last(); n < eventBurst || n > events/2 {
 		t.Errorf("%d of %d events are kept", n, events)
+	}
+}
+
+// TestAliasGivenUp: the name of a QEMU is its VM's alias while nobody else asks for that.
+func TestAliasGivenUp(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.hosts.Start()
+	qmptest.Start(t, w.path("a.qmp"), uuid(1), "web")
+	w.state(uuid(1), "running")
+	leads := func(n int) {
+		t.Helper()
+		if c := w.store.Alias("web"); c == nil || c.UUID() != uuid(n) {
+			t.Errorf("web does not lead to VM %d", n)
+		}
+		if at, err := macro.Find(w.root, []string{"names", "web"}); err != nil || at.QID().Path != w.store.Cell(uuid(n)).ID() {
+			t.Errorf("names/web does not lead to VM %d: %v", n, err)
+		}
+		listed := 0
+		err := macro.List(w.root, []string{"names"}, func(st *fs.Stat) bool {
+			if listed++; st.Name != "web" || st.QID.Path != w.store.Cell(uuid(n)).ID() {
+				t.Errorf("names/ lists %s", st.Name)
+			}
+			return true
+		})
+		if err != nil || listed != 1 {
+			t.Errorf("names/ lists %d: %v", listed, err)
+		}
+	}
+	leads(1)
+	w.do(store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuid(2) + `","alias":"web"}`})
+	leads(2)
+	w.do(store.Intent{Kind: store.UpdateVM, Cell: w.store.Cell(uuid(2)), Data: `{"alias":null}`})
+	leads(1)
+	w.do(store.Intent{Kind: store.UpdateVM, Cell: w.store.Cell(uuid(2)), Data: `{"alias":"web"}`})
+	leads(2)
+	w.do(store.Intent{Kind: store.DeleteVM, Cell: w.store.Cell(uuid(2))})
+	leads(1)
+	if got := w.text(uuid(1), "alias"); got != "web" {
+		t.Errorf("its alias is %q", got)
 	}
 }

@@ -161,7 +161,7 @@ func TestLife(t *testing.T) {
 	if c := w.store.Alias("web"); c == nil || c.UUID() != uuid(1) {
 		t.Error("the name is no alias")
 	}
-	want := `{"alias":"web","qmp_socket":"` + w.path("a.qmp") + `","state":"running","uuid":"` + uuid(1) + `","zonename":"` + uuid(1) +
+	want := `{"alias":"web","qmp_socket":"` + w.path("a.qmp") + `","state":"running","unlinked_alias":"web","uuid":"` + uuid(1) + `","zonename":"` + uuid(1) +
 		`","customer_metadata":{},"internal_metadata":{},"tags":{},"routes":{}}`
 	if got, err := w.get(uuid(1), "vm.json"); err != nil || got != want {
 		t.Errorf("%s, %v, want %s", got, err, want)
