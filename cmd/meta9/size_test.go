@@ -13,6 +13,9 @@ const maxBinary = 10 << 20
 
 // TestBinary: what `make build` makes is small, and needs nothing else.
 func TestBinary(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds a binary of its own, with other flags")
+	}
 	path := filepath.Join(t.TempDir(), "meta9")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
