@@ -161,20 +161,21 @@ func (b *bounded) Accept() (net.Conn, error) {
 		}
 		select {
 		case b.free <- struct{}{}:
-			return &boundedConn{Conn: c, free: b.free}, nil
+			return &countedConn{Conn: c, free: b.free}, nil
 		default:
 			c.Close()
 		}
 	}
 }
 
-type boundedConn struct {
+// countedConn gives its place back when it is closed.
+type countedConn struct {
 	net.Conn
 	free chan struct{}
 	once sync.Once
 }
 
-func (c *boundedConn) Close() error {
+func (c *countedConn) Close() error {
 	c.once.Do(func() { <-c.free })
 	return c.Conn.Close()
 }

@@ -91,7 +91,7 @@ func (d *Decoder) stray(c byte) error {
 
 // token reads the next token into the value.
 func (d *Decoder) token() (token, error) {
-	c, err := d.blank()
+	c, err := d.skipBlanks()
 	if err != nil {
 		return 0, err
 	}
@@ -109,9 +109,9 @@ func (d *Decoder) token() (token, error) {
 	return 0, d.stray(c)
 }
 
-// blank skips blanks and reads the byte after them. It notes in first whether
-// that is a brace that begins a line.
-func (d *Decoder) blank() (byte, error) {
+// skipBlanks reads the byte after blanks. d.first is then whether that byte is a brace at
+// the beginning of a line: after an error the decoder goes on there (restart).
+func (d *Decoder) skipBlanks() (byte, error) {
 	for before := byte(0); ; {
 		in, _ := d.r.Peek(d.r.Buffered())
 		n := 0

@@ -235,7 +235,8 @@ func (m *VMs) forget(uuid string, k *kept) {
 	_ = os.Remove(dir) // not if somebody else keeps something in it
 }
 
-// open makes the VM's sockets. One that cannot be made is logged and missing.
+// open makes the VM's sockets. At the first that cannot be made it stops and says so in
+// the log: that one and those after it are missing.
 func (m *VMs) open(v *vm.VM, k *kept) {
 	k.owner = owner(v)
 	if len(m.cfg.Sockets) == 0 {

@@ -309,7 +309,8 @@ func (f *file) RenameAt(oldName string, newDir p9.File, newName string) error {
 	return f.view.change(func(done func(error)) { f.ref.Rename(oldName, to.ref, newName, done) })
 }
 
-// Rename gives this very file another name.
+// Rename gives the object of this File another name, whatever it is called now. EINVAL: as
+// of RenameAt. p9's Server calls RenameAt only.
 func (f *file) Rename(newDir p9.File, newName string) error {
 	to, ok := newDir.(*file)
 	if !ok || to.view != f.view {

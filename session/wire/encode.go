@@ -52,14 +52,16 @@ func AppendError(b []byte, tag uint16, err error, d Dialect) []byte {
 	if !d.IsL() {
 		m.Type, m.Errno, m.Ename = Rerror, uint32(kind.Errno()), kind.Text()
 		if detail != "" && d.Detail() {
-			m.Ename = clip(m.Ename+": "+detail, longestText(d))
+			m.Ename = clip(m.Ename+": "+detail, maxErrorText(d))
 		}
 	}
 	b, _ = Append(b, &m, d) // every dialect has one of the two, and the text is short
 	return b
 }
 
-func longestText(d Dialect) int {
+// maxErrorText is how many bytes an error's text has at most: a reply to a change must be
+// short enough to be kept, in a dialect with numbers.
+func maxErrorText(d Dialect) int {
 	if d.Numbered() {
 		return MaxKept - HeaderLen - 2
 	}

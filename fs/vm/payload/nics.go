@@ -13,9 +13,9 @@ import (
 	"meta9/fs/vm/ordjson"
 )
 
-// A NIC says its addresses twice: ips and gateways, and the older ip, netmask and
-// gateway, of which there is one each. ips and gateways are what counts (nic.js);
-// the others follow, for those who read only them.
+// A NIC says its addresses twice: as the lists ips and gateways, and as the older ip,
+// netmask and gateway, one address each. The lists count (SmartOS's nic.js); the older
+// ones are derived from them, for those who read only these.
 
 // The members of a NIC that are filled in or kept together.
 const (

@@ -30,7 +30,8 @@ var flattened = map[string]func(v ordjson.Value, rest string) ordjson.Value{
 	vm.PropNICs: cell, vm.PropDisks: cell, "pci_devices": cell, // X.N.k
 }
 
-// item is the element of an array at an index in decimal, or null.
+// item is the element of an array at an index, which is written in decimal without zeros
+// in front ("7", not "07"); null where there is none.
 func item(v ordjson.Value, index string) ordjson.Value {
 	i, err := strconv.ParseUint(index, 10, 31)
 	if err != nil || i >= uint64(len(v.Items)) || strconv.FormatUint(i, 10) != index {

@@ -56,7 +56,7 @@ func need(name string, t *typ) member { return member{name, t, false} }
 
 func may(name string, t *typ) member { return member{name, t, true} }
 
-// generic is an error of the class that most have.
+// generic makes an error of the class GenericError, which most errors have (qmp-spec, 2.4.2).
 func generic(format string, args ...any) *qmp.Error {
 	return &qmp.Error{Class: qmp.GenericError, Desc: fmt.Sprintf(format, args...)}
 }
