@@ -185,6 +185,7 @@ func TestRefusedFlush(t *testing.T) {
 		go server.Send(&wire.Msg{Type: wire.Rread, Tag: 1, Data: []byte("x")})
 		c.Want(wire.Rread)
 		c.NC.Close()
+		synctest.Wait() // the keeper knows that its client is gone, and does not come again
 		server.NC.Close()
 	})
 }

@@ -55,7 +55,10 @@ func goTestOnce(w io.Writer, args []string) (results, error) {
 	}
 	exec, scanErr := testjson.ScanTestOutput(testjson.ScanConfig{
 		Stdout: out, Stderr: stderr,
-		Handler: handler{w: w, EventFormatter: testjson.NewEventFormatter(w, "standard-quiet", testjson.FormatOptions{})},
+		Handler: handler{
+			w: w, EventFormatter: testjson.NewEventFormatter(w, "standard-quiet", testjson.FormatOptions{}),
+			last: make(map[string][]string),
+		},
 	})
 	ran := cmd.Wait()
 	if scanErr != nil {
@@ -65,21 +68,39 @@ func goTestOnce(w io.Writer, args []string) (results, error) {
 }
 
 // handler prints as it comes: a line a package, and before that of one that
-// failed all that its failed tests said.
+// failed all that its failed tests said. Where no test failed, it is the last that the
+// package said: a panic between two tests, a goroutine that TestMain found.
 type handler struct {
 	testjson.EventFormatter
-	w io.Writer
+	w    io.Writer
+	last map[string][]string // by package, at most lastLines of them
 }
 
+const lastLines = 300
+
 func (h handler) Event(event testjson.TestEvent, e *testjson.Execution) error {
-	if event.PackageEvent() && event.Action == testjson.ActionFail {
-		for _, tc := range e.Package(event.Package).Failed {
-			for _, line := range e.OutputLines(tc) {
-				fmt.Fprint(h.w, line)
-			}
+	if event.Action == testjson.ActionOutput {
+		lines := append(h.last[event.Package], event.Output)
+		h.last[event.Package] = lines[max(0, len(lines)-lastLines):]
+	}
+	if event.PackageEvent() && event.Action.IsTerminal() {
+		if event.Action == testjson.ActionFail {
+			h.explain(e.Package(event.Package), e, h.last[event.Package])
 		}
+		delete(h.last, event.Package)
 	}
 	return h.Format(event, e)
+}
+
+func (h handler) explain(p *testjson.Package, e *testjson.Execution, last []string) {
+	for _, tc := range p.Failed {
+		for _, line := range e.OutputLines(tc) {
+			fmt.Fprint(h.w, line)
+		}
+	}
+	if len(p.Failed) == 0 {
+		fmt.Fprint(h.w, strings.Join(last, ""))
+	}
 }
 
 func (h handler) Err(text string) error {
