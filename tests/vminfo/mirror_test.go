@@ -24,6 +24,8 @@ func TestMirrorOfAMirror(t *testing.T) {
 	third := start(t, "--data", "", "--vminfod-from", second.url)
 	f := follow(third.events("?since=0"))
 	f.until(func() bool { return true })
+	first.verb(`create {"uuid":%q}`, testenv.UUID(2)) // stays, whatever the writers have at a kill
+	f.until(func() bool { return f.vms[testenv.UUID(2)] != "" })
 	more := func(n int) {
 		n += f.seen
 		f.until(func() bool { return f.seen > n })
