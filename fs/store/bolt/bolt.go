@@ -62,6 +62,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -294,9 +295,15 @@ func (e *Engine) apply(groups []store.Group) error {
 		e.fresh.add(groups)
 		return nil
 	case !wrote && isAny(err, noRoom[:]):
-		return errs.New(errs.NoSpace, "the data folder's disk is full: %v", err)
+		return errs.New(errs.NoSpace, "the data folder's disk is full: %s", e.said(err))
 	}
-	return errs.New(errs.IO, "log: %v", err)
+	return errs.New(errs.IO, "log: %s", e.said(err))
+}
+
+// said is what err says, but for where the data folder is: guests are told it, and need
+// not know.
+func (e *Engine) said(err error) string {
+	return strings.ReplaceAll(err.Error(), filepath.Dir(e.db.Path())+string(filepath.Separator), "")
 }
 
 // direct makes the groups durable in the data file, in one transaction with all that
@@ -354,9 +361,9 @@ func (e *Engine) commit(fn func(b *bbolt.Bucket) error) error {
 	case err == nil:
 		return nil
 	case outOfRoom(err) && !e.broken && e.before(attempt):
-		return errs.New(errs.NoSpace, "the data folder's disk is full: %v", err)
+		return errs.New(errs.NoSpace, "the data folder's disk is full: %s", e.said(err))
 	}
-	return errs.New(errs.IO, "data file: %v", err)
+	return errs.New(errs.IO, "data file: %s", e.said(err))
 }
 
 // update is Update, in which a panic is an error after which bbolt must not be

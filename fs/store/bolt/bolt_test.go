@@ -244,15 +244,21 @@ func TestFullDisk(t *testing.T) {
 func testFull(t *testing.T, dir string, o bolt.Options) {
 	s := openStore(t, dir, o)
 	fill(t, s, 10)
-	full := false
+	full, said := false, ""
 	for i := 0; i < 200 && !full; i++ {
 		r := write(s, fmt.Sprintf("large-%d", i%14), 1<<20-i)
 		if full = r.Err != nil; full && !errors.Is(r.Err, errs.NoSpace) {
 			t.Fatal(r.Err)
 		}
+		if full {
+			said = r.Err.Error()
+		}
 	}
 	if !full || s.Err() != nil {
 		t.Fatalf("full: %v, Err: %v", full, s.Err())
+	}
+	if strings.Contains(said, dir) {
+		t.Errorf("a guest learns where the data is: %s", said)
 	}
 	for i := range 14 {
 		s.Do(&store.Intent{Kind: store.Remove, Cell: s.Cell(uuid), Name: fmt.Sprintf("large-%d", i)})
