@@ -13,8 +13,8 @@ import (
 const BinaryMember = "__meta9_binary"
 
 // AppendJSON appends the whole VM as one compact JSON object, its members in the
-// order in which they were given. For a guest it lacks the entries that
-// GuestSees hides. BinaryMember comes last, when there is a value for it.
+// order in which they were given. For a guest it lacks the properties that are
+// OfHost and the entries that GuestSees hides. BinaryMember comes last, when there is a value for it.
 func (v *VM) AppendJSON(b []byte, guest bool) []byte {
 	p := ordjson.Pieces{Text: b}
 	v.json(&p, guest)
@@ -29,6 +29,9 @@ func (v *VM) json(p *ordjson.Pieces, guest bool) {
 	p.Text = append(p.Text, '{')
 	for i := range v.Props {
 		m := &v.Props[i]
+		if guest && OfHost(m.Name) {
+			continue
+		}
 		p.Text = ordjson.AppendName(p.Text, m.Name)
 		if s, ok := SpaceOf(m.Name); ok {
 			binary[s] = v.space(p, s, guest, false)

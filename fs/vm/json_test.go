@@ -73,3 +73,15 @@ func TestOnlyInternalBinary(t *testing.T) {
 	vmtest.Diff(t, "JSON", vmtest.Whole(e.VM()), `{"uuid":"`+vmtest.UUID+`","internal_metadata":{},"__meta9_binary":{"internal_metadata":{"x":"/w=="}}}`)
 	vmtest.Diff(t, "guest's", string(e.VM().AppendJSON(nil, true)), `{"uuid":"`+vmtest.UUID+`","internal_metadata":{}}`)
 }
+
+// TestGuestSeesNoHost: paths and users of the host are not a guest's business, the first
+// member included.
+func TestGuestSeesNoHost(t *testing.T) {
+	v := vmtest.Keep(t, vmtest.NewStamp(), `{"9p_chardev":"/var/x,link","uuid":"`+vmtest.UUID+`","qmp_socket":"/run/q","mdata_chardev":"/var/y","9p_owner":"libvirt-qemu","9p_uid":7}`)
+	if got, want := string(v.AppendJSON(nil, true)), `{"uuid":"`+vmtest.UUID+`","9p_uid":7}`; got != want {
+		t.Errorf("a guest sees %s, want %s", got, want)
+	}
+	if got := string(v.AppendJSON(nil, false)); !strings.Contains(got, "libvirt-qemu") {
+		t.Errorf("the admin sees %s", got)
+	}
+}

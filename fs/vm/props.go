@@ -36,6 +36,16 @@ const (
 	Prop9PMode            = "9p_mode"            // their permission bits, octal digits as text
 )
 
+// OfHost tells whether a property is about the host alone, its paths and users. Guests
+// are not shown it.
+func OfHost(name string) bool {
+	switch name {
+	case PropQMPSocket, Prop9PChardev, PropMdataChardev, Prop9POwner:
+		return true
+	}
+	return false
+}
+
 // Prop is the property of that name. The two metadata members are null here:
 // their entries are in the spaces.
 func (v *VM) Prop(name string) (ordjson.Value, bool) { return v.Props.Get(name) }

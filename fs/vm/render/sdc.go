@@ -82,11 +82,11 @@ func sdcWhole(v *vm.VM, m ordjson.Member) (value string, ok bool) {
 }
 
 // sdcReaches is false for a property whose name is that of something else: what
-// is inside another property, or never to be reached here.
+// is inside another property, or never to be reached here; and for one of the host's.
 func sdcReaches(name string) bool {
 	prop, _, deep := strings.Cut(name, ".")
 	_, meta := vm.SpaceOf(prop)
-	return fromInternal[name] == "" && !(deep && (meta || flattened[prop] != nil))
+	return fromInternal[name] == "" && !vm.OfHost(name) && !(deep && (meta || flattened[prop] != nil))
 }
 
 // SdcNames are the names that Sdc has a value for, in the order of the

@@ -2,6 +2,7 @@ package render_test
 
 import (
 	"encoding/base64"
+	"slices"
 	"strings"
 	"testing"
 
@@ -185,4 +186,17 @@ func FuzzSdc(f *testing.F) {
 			t.Fatalf("%q has a value: %v, is listed: %v", name, ok, listed[name])
 		}
 	})
+}
+
+// TestSdcHasNoHost: paths and users of the host are not a guest's business.
+func TestSdcHasNoHost(t *testing.T) {
+	v := vmtest.Keep(t, vmtest.NewStamp(), `{"uuid":"`+vmtest.UUID+`","9p_chardev":"/var/x,link","qmp_socket":"/run/q","mdata_chardev":"/var/y","9p_owner":"libvirt-qemu"}`)
+	for _, name := range []string{"9p_chardev", "qmp_socket", "mdata_chardev", "9p_owner"} {
+		if value, ok := render.Sdc(v, name); ok {
+			t.Errorf("sdc:%s is %q", name, value)
+		}
+		if slices.Contains(render.SdcNames(v), name) {
+			t.Errorf("sdc/%s is listed", name)
+		}
+	}
 }
