@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -48,17 +49,8 @@ func visible(b []byte) []byte {
 	return append(out, b[from:]...)
 }
 
-// steersTerminal tells whether r is a control character of ECMA-48 (but LF and TAB) or
-// one of Unicode's marks that re-order the text around them (UAX #9: U+200E, U+200F,
-// U+061C, U+202A to U+202E, U+2066 to U+2069).
+// steersTerminal tells whether r is a control character (C0, DEL, C1 of ECMA-48), but for
+// LF and TAB, or one that turns the order of the text around it (UAX #9).
 func steersTerminal(r rune) bool {
-	switch {
-	case r == '\n', r == '\t':
-		return false
-	case r < 0x20, 0x7f <= r && r < 0xa0:
-		return true
-	case r == 0x061c, r == 0x200e, r == 0x200f, 0x202a <= r && r <= 0x202e, 0x2066 <= r && r <= 0x2069:
-		return true
-	}
-	return false
+	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r))
 }

@@ -16,6 +16,7 @@ type Damage struct {
 	What string
 }
 
+// String is the damage as a line for the log: the VM and the key, and what is wrong.
 func (d Damage) String() string {
 	switch {
 	case d.VM == "":

@@ -116,7 +116,7 @@ func ethernet(v *vm.VM, y *yaml, i int, nic ordjson.Members, primary bool, route
 	y.line(1, quote(cmp.Or(name, "eth"+strconv.Itoa(i)))+":")
 	if mac != "" {
 		y.line(2, "match:")
-		y.add(3, "macaddress: ", canonicalMAC(mac))
+		y.add(3, "macaddress: ", vm.NICs.Canonical(mac))
 		if name != "" {
 			y.add(2, "set-name: ", name)
 		}
@@ -274,17 +274,6 @@ func defaults(y *yaml, nic ordjson.Members, static []string) []route {
 		}
 	}
 	return routes
-}
-
-// canonicalMAC is the address as Linux writes it: lower case, two digits each.
-func canonicalMAC(mac string) string {
-	parts := strings.Split(strings.ToLower(mac), ":")
-	for i, p := range parts {
-		if len(p) == 1 {
-			parts[i] = "0" + p
-		}
-	}
-	return strings.Join(parts, ":")
 }
 
 // yaml writes block YAML whose every string is quoted, so that no value of a
