@@ -235,7 +235,7 @@ func (v *View) hold(c *store.Cell, s vm.Space, id uint64) (*store.Hold, error) {
 
 // Park lets go of the old values that open files pin; they read the newest when
 // they are read again. Everything else stays, held truncations too: a parked
-// session may come back at any time, and costs its VM no bytes until then.
+// session may be resumed at any time, and costs its VM no bytes until then.
 func (v *View) Park() {
 	for r := v.readers; r != nil; r = r.next {
 		r.unpin()

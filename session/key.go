@@ -20,7 +20,7 @@ type key struct {
 	node, group string
 }
 
-// keyOf is the key that a Tsession shows. One of zeros asks for no recovery (LING
+// keyOf is the key that a Tsession shows. One of zeros asks that nothing be resumed (LING
 // doc/mumble.md): it is not set, is never entered and so never found.
 func keyOf(m *wire.Msg) key {
 	if m.Key == [wire.KeyLen]byte{} {

@@ -20,7 +20,7 @@ type numbered struct {
 	count uint64 // requests that were sent
 }
 
-// numbered connects and announces the key, or comes back to its session, of which
+// numbered connects and announces the key, or resumes its session, of which
 // count requests are known. Tresume is to come then.
 func (w *world) numbered(d wire.Dialect, key int, back *numbered) *numbered {
 	w.t.Helper()

@@ -35,7 +35,7 @@ type Peer struct {
 	Addr string
 	// Resumes tells that the channel proves its peer. A plain tcp channel does
 	// not: there a key finds only sessions that MUMBLE authenticated on such a
-	// channel, and the principal comes back with the session.
+	// channel, and the session says who its principal is.
 	Resumes bool
 }
 

@@ -87,10 +87,10 @@ func (s *Server) Parked() []State {
 // Restore parks a session that Parked told of, here or elsewhere, for another
 // lifetime. A fid whose file is gone meanwhile, or whose lock somebody else has,
 // answers errs.Stale from now on. Restore before the first Serve, so that nobody
-// takes a lock that is to come back.
+// takes a lock that is to be restored.
 // errs.Invalid: it is not such a State.
 func (s *Server) Restore(st State) error {
-	n, err := s.revive(&st)
+	n, err := s.restored(&st)
 	if err != nil {
 		return err
 	}
@@ -110,8 +110,8 @@ func (s *Server) Restore(st State) error {
 	return nil
 }
 
-// revive makes the session that st tells of, as far as it is still there.
-func (s *Server) revive(st *State) (*session, error) {
+// restored is the session that st tells of, as far as it is still there.
+func (s *Server) restored(st *State) (*session, error) {
 	n := &session{
 		who: fs.Principal{Admin: st.Admin, VM: st.VM}, dialect: wire.Negotiate(st.Dialect), foreign: st.Foreign,
 		key: key{set: true, draft: st.Draft, node: st.Node, group: st.Group},
@@ -123,12 +123,12 @@ func (s *Server) revive(st *State) (*session, error) {
 		return nil, errs.New(errs.Invalid, "not a session of version %d", StateVersion)
 	}
 	n.numbers.count = st.Count
-	if err := n.reviveKept(st.Kept); err != nil {
+	if err := n.restoreKept(st.Kept); err != nil {
 		return nil, err
 	}
 	n.view = s.cfg.Tree.View(n.who)
 	for i := range st.Fids {
-		f, err := reviveFid(n.view, &st.Fids[i])
+		f, err := restoreFid(n.view, &st.Fids[i])
 		if err == nil {
 			n.add(f)
 			err = s.relock(n, f, st.Fids[i].Locks)
@@ -141,7 +141,8 @@ func (s *Server) revive(st *State) (*session, error) {
 	return n, nil
 }
 
-func reviveFid(v *fs.View, st *FidState) (*fid, error) {
+// restoreFid is the fid that st tells of; its file is stale where it is not there any more.
+func restoreFid(v *fs.View, st *FidState) (*fid, error) {
 	f := &fid{num: st.Fid, auth: st.Auth, listing: st.Listing, pause: st.Pause}
 	if f.auth {
 		return f, nil
@@ -155,13 +156,13 @@ func reviveFid(v *fs.View, st *FidState) (*fid, error) {
 	}
 	f.ref = ref
 	if st.Handle != nil {
-		f.opened(reopen(ref, st), st.Handle.Flags, st.Rclose)
+		f.opened(restoreHandle(ref, st), st.Handle.Flags, st.Rclose)
 	}
 	return f, nil
 }
 
-// reopen is the open file that st tells of.
-func reopen(ref *fs.Ref, st *FidState) fs.Handle {
+// restoreHandle is the open file that st tells of.
+func restoreHandle(ref *fs.Ref, st *FidState) fs.Handle {
 	if !st.Stale {
 		if h, err := ref.RestoreHandle(*st.Handle); err == nil {
 			return h

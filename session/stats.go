@@ -20,7 +20,7 @@ type Stats struct {
 	Errors         int64 // of them, those that got an error reply
 	ProtocolErrors int64 // connections closed for bad framing or a tag in use
 	Refused        int64 // connections closed at once, for a limit
-	Resumed        int64 // sessions that came back
+	Resumed        int64 // sessions that were resumed
 	Expired        int64 // parked sessions whose time or room was over
 	Misses         int64 // keys that led nowhere, where no peer is proved
 	AuthFailures   int64 // MUMBLE messages that were refused

@@ -233,7 +233,7 @@ func (s *Server) leave(n *session, mayPark bool) {
 // until the connection that has it gave it up, whose transport it closes: after a
 // move of the guest the old one may look alive for minutes. The last who claims a
 // session gets it, since the client has given up the others. Any error is
-// errs.CannotRecover, and the session stays where it is: when its old connection
+// errs.CannotResume, and the session stays where it is: when its old connection
 // is done, it is parked.
 func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	limit := time.NewTimer(s.cfg.Limits.TakeOver)
@@ -245,7 +245,7 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	case n == nil:
 		return nil, nil
 	case n.dialect != d:
-		return nil, errs.New(errs.CannotRecover, "the session speaks %s", n.dialect)
+		return nil, errs.New(errs.CannotResume, "the session speaks %s", n.dialect)
 	}
 	n.claims++
 	mine := n.claims
@@ -269,7 +269,7 @@ func later(d wire.Dialect) errs.Kind {
 	if d.Numbered() {
 		return errs.Busy
 	}
-	return errs.CannotRecover
+	return errs.CannotResume
 }
 
 // awaitFreed closes the owner's transport and waits until the owner has given

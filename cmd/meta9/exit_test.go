@@ -61,7 +61,7 @@ func (d deafServer) serve(conn net.Conn) {
 		case typ == wire.Tversion:
 			dialect = wire.EN
 		case typ == wire.Tsession:
-			r.Type, r.Ename = wire.Rerror, errs.CannotRecover.Text()
+			r.Type, r.Ename = wire.Rerror, errs.CannotResume.Text()
 		case typ == wire.Tattach && d.deny != nil:
 			r.Type, r.Ename = wire.Rerror, d.deny.Error()
 		case typ == wire.Tattach:

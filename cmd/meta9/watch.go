@@ -68,7 +68,7 @@ func (a *app) watch(ctx context.Context, target string) error {
 			return err
 		}
 		news.say(err.Error())
-		if err = w.reopen(ctx); err != nil {
+		if err = w.startOver(ctx); err != nil {
 			return err
 		}
 	}
@@ -163,9 +163,9 @@ func (w *watcher) open(ctx context.Context, file string) (err error) {
 	return err
 }
 
-// reopen opens the file of a session that was lost, and says so among the events:
+// startOver opens the file anew, since the session was lost, and says so among the events:
 // those between are not known.
-func (w *watcher) reopen(ctx context.Context) error {
+func (w *watcher) startOver(ctx context.Context) error {
 	w.file.Close()
 	for {
 		err := w.open(ctx, w.path)

@@ -52,8 +52,8 @@ func (n *numbers) reserve() (Op, bool) {
 // durable notes that the op of reserve is.
 func (n *numbers) durable() { n.reserved = n.asked }
 
-// resume begins after what is durable.
-func resume(l *loader) numbers {
+// afterLoad begins after what is durable.
+func afterLoad(l *loader) numbers {
 	switch {
 	case l.marks != nil:
 		next := marks{max(l.marks.rev, l.seen.rev), max(l.marks.id, l.seen.id)}

@@ -134,7 +134,7 @@ func (s *Store) load() error {
 	if n := len(s.damage); n > 0 && !s.cfg.Salvage {
 		return errs.New(errs.IO, "damaged data: %s (%d damaged in all; salvage skips them)", s.damage[0], n)
 	}
-	s.numbers, s.skipped = resume(&l), l.skipped
+	s.numbers, s.skipped = afterLoad(&l), l.skipped
 	s.numbers.batch = s.engine.Number("")
 	s.numbers.next.rev = max(s.numbers.next.rev, s.cfg.FirstRev)
 	s.rev.Store(s.numbers.next.rev - 1)

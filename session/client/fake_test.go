@@ -390,7 +390,7 @@ func (k *talk) doSession(m *wire.Msg) error {
 		k.key = m.Key
 		k.sessions[m.Key] = k.fids
 	}
-	return errs.CannotRecover
+	return errs.CannotResume
 }
 
 func (k *talk) doAuth(m, r *wire.Msg) error {

@@ -287,7 +287,7 @@ func (s *session) abandon(c *call) {
 
 // giveUp ends the requests of a session that has no transport, and refuses others
 // until it has one: why is why there is none. Nobody wants their answers any more,
-// so that they are flushed if the session does come back. conn is held.
+// so that they are flushed if the session is resumed after all. conn is held.
 func (s *session) giveUp(why error) {
 	if s.ended || closed(s.gaveUp) {
 		return

@@ -30,7 +30,7 @@ type Options struct {
 	// Mumble is a ready-made message, "MUMBLE:...:", for a channel that does not
 	// prove who is there.
 	Mumble string
-	Log    zerolog.Logger // of transports and sessions that are lost and come back
+	Log    zerolog.Logger // of transports and sessions that are lost and resumed
 }
 
 // Keeper keeps one client's session with a server.

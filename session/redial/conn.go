@@ -217,7 +217,7 @@ func pause(ctx context.Context, tries int) bool {
 }
 
 // Close ends the session and the transport. The server is given a moment to hear of
-// it, so that it keeps nothing that nobody comes back to. Close once.
+// it, so that it keeps nothing that nobody resumes. Close once.
 func (c *Conn) Close() {
 	c.Lock()
 	c.ending = true

@@ -28,7 +28,7 @@ func plain(err error) error {
 	return err
 }
 
-// connect makes a transport and greets the server: the session comes back, or is made
+// connect makes a transport and greets the server: the session is resumed, or made
 // anew. Nobody else is on the transport yet.
 func (c *Conn) connect(ctx context.Context) (t *transport, resumed bool, err error) {
 	dial, cancel := context.WithTimeoutCause(ctx, greetTime, errSilent)

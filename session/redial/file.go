@@ -84,7 +84,7 @@ func (f *File) Restore(ask Ask, d wire.Dialect, root Root, fid uint32) (opened *
 	}
 	qid, made, err := Walk(ask, root, fid, f.Path)
 	if err == nil && qid.Path == f.QID.Path && f.Open {
-		if opened, err = ask(f.reopen(fid)); err == nil {
+		if opened, err = ask(f.open(fid)); err == nil {
 			qid = opened.QID
 		}
 	}
@@ -97,8 +97,8 @@ func (f *File) Restore(ask Ask, d wire.Dialect, root Root, fid uint32) (opened *
 	return opened, made, err
 }
 
-// reopen is the request that opens fid as the file was open.
-func (f *File) reopen(fid uint32) *wire.Msg {
+// open is the request that opens fid as the file was open.
+func (f *File) open(fid uint32) *wire.Msg {
 	if !f.Linux {
 		return &wire.Msg{Type: wire.Topen, Fid: fid, Mode: uint8(f.Flags)}
 	}

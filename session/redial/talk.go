@@ -144,7 +144,7 @@ func (t *Talk) session(key [wire.KeyLen]byte) (standing, error) {
 		return found, nil
 	case !errors.As(err, &r):
 		return sessionless, err
-	case r.Kind == errs.CannotRecover, r.Errno == errs.CannotRecover.ErrnoL():
+	case r.Kind == errs.CannotResume, r.Errno == errs.CannotResume.ErrnoL():
 		return announced, nil
 	case r.Kind == errs.Busy, r.Kind == errs.IO:
 		return sessionless, err

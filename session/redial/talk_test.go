@@ -142,9 +142,9 @@ func TestSession(t *testing.T) {
 	}{
 		{"there", wire.EN, rsession, found, nil},
 		{"there", wire.LE, rsession, found, nil},
-		{"not there", wire.E, refusal(errs.CannotRecover.Text()), announced, nil},
-		{"not there, with a detail", wire.EN, refusal(errs.CannotRecover.Text() + ": expired"), announced, nil},
-		{"not there", wire.LE, lerror(errs.CannotRecover.ErrnoL()), announced, nil},
+		{"not there", wire.E, refusal(errs.CannotResume.Text()), announced, nil},
+		{"not there, with a detail", wire.EN, refusal(errs.CannotResume.Text() + ": expired"), announced, nil},
+		{"not there", wire.LE, lerror(errs.CannotResume.ErrnoL()), announced, nil},
 		{"busy", wire.E, refusal(errs.Busy.Text()), 0, errs.Busy},
 		{"busy", wire.LE, lerror(errs.Busy.ErrnoL()), 0, errs.Busy},
 		{"in trouble", wire.EN, refusal(errs.IO.Text()), 0, errs.IO},
@@ -347,7 +347,7 @@ func FuzzTalk(f *testing.F) {
 		s.say(wire.None, version(d.String(), 8192))
 	}
 	f.Add(bytes.Clone(s.says.Bytes()))
-	s.say(wire.EN, refusal(errs.CannotRecover.Text()), wire.Msg{Type: wire.Rauth}, wire.Msg{Type: wire.Rwrite}, wire.Msg{Type: wire.Rclunk})
+	s.say(wire.EN, refusal(errs.CannotResume.Text()), wire.Msg{Type: wire.Rauth}, wire.Msg{Type: wire.Rwrite}, wire.Msg{Type: wire.Rclunk})
 	f.Add(bytes.Clone(s.says.Bytes()))
 	s.says.Reset()
 	s.say(wire.None, version("9P2000.e.n", 8192)).say(wire.EN, wire.Msg{Type: wire.Rsession, Tag: wire.NoTag})

@@ -25,7 +25,7 @@ func TestAppendError(t *testing.T) {
 		{errs.NotFound, wire.L, `Rlerror tag 7 ecode 2`},
 		{errs.Gone, wire.U, `Rerror tag 7 ename "file does not exist" errno 2`},
 		{errs.Gone, wire.LE, `Rlerror tag 7 ecode 116`},
-		{errs.CannotRecover, wire.E, `Rerror tag 7 ename "cannot recover"`},
+		{errs.CannotResume, wire.E, `Rerror tag 7 ename "cannot recover"`},
 		{full, wire.Plain, `Rerror tag 7 ename "No space left on device"`},
 		{full, wire.E, `Rerror tag 7 ename "No space left on device: 16777216 bytes of metadata is this VM's limit"`},
 		{full, wire.EN, `Rerror tag 7 ename "No space left on device: 16777216 bytes of metadata is this VM's limit"`},

@@ -106,7 +106,7 @@ func (s *Liar) reply(t wire.Type, tag uint16, body []byte) *wire.Msg {
 		m.Msize, m.Version = binary.LittleEndian.Uint32(body), s.dialect.String()
 	case wire.Tsession:
 		if s.below(3) == 2 { // as when the input is used up
-			return refusal(s.dialect, tag, errs.CannotRecover)
+			return refusal(s.dialect, tag, errs.CannotResume)
 		}
 	case wire.Tresume:
 		for range binary.LittleEndian.Uint16(body) {

@@ -104,7 +104,7 @@ func (p *Peer) Accept(d wire.Dialect, resumed bool) {
 		p.Reply(s)
 		return
 	}
-	p.Send(refusal(d, s.Tag, errs.CannotRecover))
+	p.Send(refusal(d, s.Tag, errs.CannotResume))
 }
 
 // refusal is an error in a dialect.

@@ -15,7 +15,7 @@ func (c *conn) foreign() bool { return !c.peer.Resumes || c.peer.Who.Nobody() }
 // tsession resumes the session that the key leads to, or makes the key this
 // connection's (9P2000.e, docs/protocol.md). It gives the monitor up while an old
 // transport is taken over; the loop stands still until then, since what follows
-// means the session that comes back.
+// means the session that is resumed.
 func tsession(c *conn, m *wire.Msg) error {
 	if c.seq != c.first || m.Tag != wire.NoTag {
 		return errs.New(errs.Invalid, "Tsession comes right after Rversion, with the tag ~0")
@@ -25,7 +25,7 @@ func tsession(c *conn, m *wire.Msg) error {
 		return c.lookUp(k)
 	}
 	if m.Draft || !k.set {
-		return errs.CannotRecover // four bytes could be guessed
+		return errs.CannotResume // four bytes could be guessed
 	}
 	if wait := c.tryDelay(); wait > 0 {
 		c.lookUpLater(k, wait)
@@ -52,7 +52,7 @@ func (c *conn) miss() {
 	}
 }
 
-// lookUp answers a Tsession: the session comes back, or the key is announced. It
+// lookUp answers a Tsession: the session is resumed, or the key is announced. It
 // gives the monitor up.
 func (c *conn) lookUp(k key) error {
 	if !k.set {
@@ -70,7 +70,7 @@ func (c *conn) lookUp(k key) error {
 		return c.announce(k)
 	case c.seq != seq || c.sess != blank: // the client did not wait for it
 		c.srv.leave(n, true)
-		return errs.CannotRecover
+		return errs.CannotResume
 	}
 	c.sess = n
 	c.resuming = c.dialect.Numbered()
@@ -88,14 +88,14 @@ func (c *conn) announce(k key) error {
 	if c.foreign() {
 		c.srv.stats.Misses.Add(1)
 		c.miss()
-		return errs.CannotRecover
+		return errs.CannotResume
 	}
 	c.sess.key = k
 	if k.draft {
 		c.empty(wire.Rsession, wire.NoTag)
 		return nil
 	}
-	return errs.CannotRecover
+	return errs.CannotResume
 }
 
 // lookUpLater delays a Tsession of who has missed too often. The loop goes on; if the
@@ -104,7 +104,7 @@ func (c *conn) lookUpLater(k key, wait time.Duration) {
 	seq := c.seq
 	c.later(wire.NoTag, wait, func() error {
 		if c.seq != seq {
-			return errs.CannotRecover
+			return errs.CannotResume
 		}
 		return c.lookUp(k)
 	})

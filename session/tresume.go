@@ -180,8 +180,8 @@ func (s *session) keptState() []KeptReply {
 	return st
 }
 
-// reviveKept undoes keptState.
-func (s *session) reviveKept(st []KeptReply) error {
+// restoreKept undoes keptState.
+func (s *session) restoreKept(st []KeptReply) error {
 	if len(st) > 2*maxKept {
 		return errs.New(errs.Invalid, "%d kept replies", len(st))
 	}
