@@ -58,7 +58,7 @@ func TestAccess(t *testing.T) {
 			return fs.NewFolder(fs.DerivedPath(1, "", "qmp"), func() []fs.NamedNode { return nil })
 		}, true)
 		tree.GraftRoot("sessions", func(fs.Principal, *fs.View) fs.Node {
-			return fs.NewFolder(fs.PathSessions, func() []fs.NamedNode { return nil })
+			return fs.NewFolder(fs.DerivedPath(0, "", "sessions"), func() []fs.NamedNode { return nil })
 		})
 	})
 	admin, guest := w.admin(), w.guest(vmA)
@@ -167,7 +167,7 @@ func TestCreateAccess(t *testing.T) {
 			} {
 				err := who.c.await(call)
 				if got := kindName(err); got != who.want {
-					t.Errorf("%v: %s %s/%q: %v, want %s", who.c.view.Principal(), how, tt.dir, tt.name, err, who.want)
+					t.Errorf("%q: %s %s/%q: %v, want %s", who.at, how, tt.dir, tt.name, err, who.want)
 				}
 				if who.want != "ok" && tt.dir != "." && w.cell(vmA).VM().Get(0, tt.name) != nil {
 					t.Errorf("%s was stored", tt.name)

@@ -124,7 +124,7 @@ func TestVerbs(t *testing.T) {
 	var calls []string
 	var later func(error)
 	w := worldOn(t, store.NewMemory(), store.Config{}, func(tree *fs.Tree) {
-		tree.RootVerb("now", func(c fs.Call, done func(error)) {
+		tree.VMVerb("now", func(c fs.Call, done func(error)) {
 			calls = append(calls, "now "+c.Arg+" "+c.By)
 			done(nil)
 		})
@@ -135,8 +135,8 @@ func TestVerbs(t *testing.T) {
 	})
 	c := w.admin()
 	defer c.view.Close()
-	root, a := c.open(fs.Write, "ctl"), c.open(fs.Write, "vms", vmA, "ctl")
-	if _, err := c.write(root, 0, "now  a b \nnow\nnow c\n"); err != nil {
+	other, a := c.open(fs.Write, "vms", vmB, "ctl"), c.open(fs.Write, "vms", vmA, "ctl")
+	if _, err := c.write(other, 0, "now  a b \nnow\nnow c\n"); err != nil {
 		t.Fatal(err)
 	}
 	var answers []string

@@ -28,8 +28,6 @@ const (
 	pathEvents
 	pathVMs
 	pathNames
-	// PathSessions is for the folder that the session room grafts onto the root.
-	PathSessions
 )
 
 // The slots of a VM's block of qid paths. They are in no file, but a client's

@@ -32,7 +32,6 @@ type Tree struct {
 
 	rootGrafts []rootGraft
 	vmGrafts   []vmGraft
-	rootVerbs  verbs
 	vmVerbs    verbs
 
 	opens   opens
@@ -48,9 +47,8 @@ func New(st *store.Store, cfg Config) *Tree {
 	}
 	t := &Tree{
 		store: st, cfg: cfg, started: cfg.Now(),
-		rootVerbs: verbs{"create": createVM, "update": updateUUID, "delete": deleteUUID},
-		vmVerbs:   verbs{"update": updateVM, "delete": deleteVM},
-		opens:     opens{tables: make(map[*store.Cell]*openTable), limit: st.Limits().Bytes},
+		vmVerbs: verbs{"update": updateVM, "delete": deleteVM},
+		opens:   opens{tables: make(map[*store.Cell]*openTable), limit: st.Limits().Bytes},
 	}
 	t.mtime.Store(t.started.UnixNano())
 	st.Observe(t.committed)

@@ -54,9 +54,6 @@ func (t *Tree) View(p Principal) *View {
 	return &View{tree: t, who: p}
 }
 
-// Principal is who the View was made for.
-func (v *View) Principal() Principal { return v.who }
-
 func (v *View) guest() bool { return !v.who.Admin }
 
 // Attach gives the place that aname names: "" or "/" is the principal's root,

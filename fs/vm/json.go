@@ -92,11 +92,9 @@ func appendBase64(p *ordjson.Pieces, value string) {
 // entries are stored each by itself.
 func (v *VM) AppendRecord(b []byte) []byte { return v.Props.AppendJSON(b) }
 
-// Object is the VM as AppendJSON shows it to an admin.
-func (v *VM) Object() ordjson.Members { return v.ObjectBeside(nil) }
-
-// ObjectBeside is Object to be compared with that of w, which may be nil: what both
-// share has the value null, since it is the same and may be large.
+// ObjectBeside is the VM as AppendJSON shows it to an admin, to be compared with that
+// of w, which may be nil: what both share has the value null, since it is the same and
+// may be large.
 func (v *VM) ObjectBeside(w *VM) ordjson.Members {
 	o := slices.Clone(v.Props)
 	var binary ordjson.Members

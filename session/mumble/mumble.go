@@ -57,17 +57,6 @@ func (m Message) Sign(secret []byte) string {
 	return m.text(m.mac(secret))
 }
 
-// Verify reads a text that secret has signed and that has not expired. The error
-// is errs.AuthFailed and never says which part failed. An empty secret signs
-// nothing.
-func Verify(text, secret []byte, now time.Time) (Message, error) {
-	m, mac, err := Parse(text)
-	if err != nil || !m.SignedBy(secret, mac) || m.Expired(now) {
-		return Message{}, errs.AuthFailed
-	}
-	return m, nil
-}
-
 // Parse reads a text without judging it. The error, errs.Protocol, says what is
 // malformed; it is for the one who makes messages, not for a peer. What Parse
 // takes has no other spelling: nothing is left over that the mac does not cover.
@@ -158,8 +147,8 @@ func (m Message) mac(secret []byte) (mac [MacLen]byte) {
 	return mac
 }
 
-// SignedBy tells whether mac is m's with secret; it compares in constant time. Anyone can sign with an empty secret, so
-// that one counts for nothing.
+// SignedBy tells whether mac is m's with secret; it compares in constant time. Anyone
+// can sign with an empty secret, so that one counts for nothing.
 func (m Message) SignedBy(secret []byte, mac [MacLen]byte) bool {
 	want := m.mac(secret)
 	return len(secret) > 0 && hmac.Equal(want[:], mac[:])

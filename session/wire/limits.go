@@ -129,13 +129,6 @@ func spanOf(t Type, d Dialect) (span, bool) {
 	return table[t].span, true
 }
 
-// MinSize is the size in bytes of the smallest frame of type t in dialect d, its
-// size field included; false when d has no such type.
-func MinSize(t Type, d Dialect) (uint32, bool) {
-	s, ok := spanOf(t, d)
-	return s.min, ok
-}
-
 // MaxSize is the size in bytes of the largest frame of type t in dialect d that
 // says anything, never more than msize. Decode ignores what follows, as other
 // servers do, so a reader need not keep it. For a type that d does not have it

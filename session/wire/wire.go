@@ -131,7 +131,6 @@ const (
 	DMAppend uint32 = 0x40000000
 	DMExcl   uint32 = 0x20000000
 	DMAuth   uint32 = 0x08000000
-	DMTmp    uint32 = 0x04000000
 	// DMUnix are the bits that 9P2000.u adds: links, devices, pipes, sockets,
 	// set-id. No file of ours has one.
 	DMUnix uint32 = 0x03fc0000
