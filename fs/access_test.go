@@ -162,7 +162,7 @@ func TestCreateAccess(t *testing.T) {
 						done(fs.Missing(dir.Node(), fs.OpCreate))
 						return
 					}
-					p.Put(tt.name, []byte("x"), "me", done)
+					p.Put(tt.name, []byte("x"), fs.Author{By: "me"}, done)
 				},
 			} {
 				err := who.c.await(call)

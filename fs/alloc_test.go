@@ -25,7 +25,7 @@ func keyWriter(t testing.TB) (write func()) {
 	done := make(chan error, 1)
 	wrote := func(_ int, err error) { done <- err }
 	return func() {
-		h.Write(data, 0, "guest", wrote)
+		h.Write(data, 0, fs.Author{By: "guest"}, wrote)
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}

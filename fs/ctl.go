@@ -55,14 +55,14 @@ func (n *ctlFile) AppendValue(b []byte, max int) ([]byte, error) {
 }
 
 // PutValue runs the lines of data; its end ends the last one.
-func (n *ctlFile) PutValue(data []byte, by string, done func(error)) {
+func (n *ctlFile) PutValue(data []byte, by Author, done func(error)) {
 	c := ctl{file: n}
 	c.write(append(bytes.Clone(data), '\n'), by, func(_ int, err error) { done(err) })
 }
 
 // SetStat takes a truncation and an mtime, as a shell's > sends them, and ignores
 // both.
-func (n *ctlFile) SetStat(c Change, _ string, done func(error)) {
+func (n *ctlFile) SetStat(c Change, _ Author, done func(error)) {
 	if c.Mode != nil || c.Name != nil {
 		done(Missing(n, OpSetStat))
 		return
@@ -102,7 +102,7 @@ func (h *ctlHandle) Read(p []byte, off uint64) (int, error) {
 // Write adds p to the line that was begun, wherever off is, and runs the lines
 // that it ends. done gets the error of the first that fails: what follows it in p
 // is not run.
-func (h *ctlHandle) Write(p []byte, _ uint64, by string, done func(int, error)) {
+func (h *ctlHandle) Write(p []byte, _ uint64, by Author, done func(int, error)) {
 	if h.flags&Write == 0 {
 		done(0, errs.BadUse)
 		return
@@ -165,12 +165,12 @@ func (c *ctl) takeAnswer() []byte {
 type ctlWrite struct {
 	data []byte
 	size int
-	by   string
+	by   Author
 	done func(int, error)
 }
 
 // write takes data over.
-func (c *ctl) write(data []byte, by string, done func(int, error)) {
+func (c *ctl) write(data []byte, by Author, done func(int, error)) {
 	c.mu.Lock()
 	c.queue = append(c.queue, &ctlWrite{data, len(data), by, done})
 	running := c.running

@@ -240,7 +240,7 @@ func (h *derivedHandle) Read(p []byte, off uint64) (int, error) {
 }
 
 // Clunk lets the content go.
-func (h *derivedHandle) Clunk(_ string, done func(error)) {
+func (h *derivedHandle) Clunk(_ Author, done func(error)) {
 	h.reader.close()
 	done(nil)
 }

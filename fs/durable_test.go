@@ -53,7 +53,7 @@ func TestNothingIsSeenBeforeItIsDurable(t *testing.T) {
 	h := a.open(fs.Write, "keys", "color")
 	entered, release := rec.Block()
 	write := make(pending, 1)
-	h.Write([]byte("B"), 0, "a", func(_ int, err error) { write.done(err) })
+	h.Write([]byte("B"), 0, fs.Author{By: "a"}, func(_ int, err error) { write.done(err) })
 	await(t, entered)
 	check("write on its way", "blue", "blue")
 	if write.answered() {
@@ -66,12 +66,12 @@ func TestNothingIsSeenBeforeItIsDurable(t *testing.T) {
 	check("written", "Blue", "Blue")
 
 	var zero uint64
-	if err := a.await(func(done func(error)) { h.SetStat(fs.Change{Length: &zero}, "a", done) }); err != nil {
+	if err := a.await(func(done func(error)) { h.SetStat(fs.Change{Length: &zero}, fs.Author{By: "a"}, done) }); err != nil {
 		t.Fatal(err)
 	}
 	entered, release = rec.Block()
 	clunk := make(pending, 1)
-	h.Clunk("a", clunk.done)
+	h.Clunk(fs.Author{By: "a"}, clunk.done)
 	await(t, entered)
 	check("clunk on its way", "", "Blue")
 	release()
@@ -102,7 +102,7 @@ func TestFailingDisk(t *testing.T) {
 		if got := c.mustRead(r, 0, 9); got != "" {
 			t.Errorf("truncated: %q", got)
 		}
-		err := c.await(func(done func(error)) { h.Clunk("me", done) })
+		err := c.await(func(done func(error)) { h.Clunk(fs.Author{By: "me"}, done) })
 		if err == nil || errs.KindOf(err) != errs.KindOf(failure) {
 			t.Errorf("clunk: %v, want %v", err, failure)
 		}
@@ -143,7 +143,7 @@ func TestMuchOwed(t *testing.T) {
 	h, other := c.open(fs.Read|fs.Write, "keys", "color"), c.open(fs.Read|fs.Write, "keys", "motd")
 	answers := make(pending, 1000)
 	for range 1000 {
-		h.Write([]byte("x"), 0, "me", func(_ int, err error) { answers.done(err) })
+		h.Write([]byte("x"), 0, fs.Author{By: "me"}, func(_ int, err error) { answers.done(err) })
 	}
 	for range 1000 {
 		if err := <-answers; err != nil {

@@ -131,6 +131,7 @@ func appendEvent(b []byte, e *store.Event) []byte {
 		b = appendMember(b, "space", e.Space.String())
 	}
 	b = appendMember(b, "by", e.By)
+	b = appendMember(b, "as", e.As)
 	return append(b, '}', '\n')
 }
 

@@ -83,10 +83,11 @@ func TestEventLine(t *testing.T) {
 	c := w.admin()
 	defer c.view.Close()
 	s := c.events(0)
-	w.put(vmA, `q"☃`, "v")
+	w.st.Do(&store.Intent{Kind: store.Put, Cell: w.cell(vmA), Name: `q"☃`, Data: "v", By: "admin", As: `say "me"`})
+	w.barrier()
 	text := s.mustNext(1 << 10)
 	want := `{"rev":` + fmt.Sprint(w.st.Rev()) + `,"date":"2026-07-01T12:00:00.005Z","type":"key-set","vm":"` + vmA +
-		`","key":"q\"☃","space":"keys","by":"test"}` + "\n"
+		`","key":"q\"☃","space":"keys","by":"admin","as":"say \"me\""}` + "\n"
 	if text != want {
 		t.Errorf("got  %s want %s", text, want)
 	}
@@ -194,7 +195,7 @@ func TestEventsOfAGuest(t *testing.T) {
 	own, all, one := guest.events(0), admin.events(0), admin.events(0, "vms", vmA)
 	put := func(sp, name string) {
 		dir := admin.walk("vms", vmA, sp).Node().(fs.Putter)
-		if err := admin.await(func(done func(error)) { dir.Put(name, nil, "admin", done) }); err != nil {
+		if err := admin.await(func(done func(error)) { dir.Put(name, nil, fs.Author{By: "admin"}, done) }); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -26,23 +26,31 @@ import (
 // Principal is who a channel proves its peer to be: the admin, one VM, or, as
 // the zero Principal, nobody yet.
 type Principal struct {
-	Admin bool
-	VM    string // UUID; "" for the admin and for nobody
+	Admin  bool
+	VM     string // UUID; "" for the admin and for nobody
+	Bridge string // a protocol that acts with the admin's rights, as "qmp"; "" elsewhere
 }
 
 // Nobody tells whether p is nobody.
 func (p Principal) Nobody() bool { return p == Principal{} }
 
-// String is "admin", the VM's UUID, or "nobody".
+// String is "admin", "vm:" and the VM's UUID, the Bridge, or "nobody".
 func (p Principal) String() string {
 	switch {
+	case p.Bridge != "":
+		return p.Bridge
 	case p.Admin:
 		return "admin"
 	case p.VM != "":
-		return p.VM
+		return "vm:" + p.VM
 	}
 	return "nobody"
 }
+
+// Author is who makes a change, as muid and events tell of him. By is what the
+// channel proved (Principal.String); As is what he calls himself, which may be
+// anything and must never be shown in By's place. "": nothing.
+type Author struct{ By, As string }
 
 // Flags say how a file is opened.
 type Flags uint16
@@ -128,39 +136,39 @@ type ValueFolder interface {
 
 // Putter is a folder whose files can be created or replaced whole, by name.
 type Putter interface {
-	Put(name string, data []byte, by string, done func(error))
+	Put(name string, data []byte, by Author, done func(error))
 }
 
 // Writer is a file that takes a whole value at once, as Tswrite gives it.
 type Writer interface {
-	PutValue(data []byte, by string, done func(error))
+	PutValue(data []byte, by Author, done func(error))
 }
 
 // Creator is a folder in which files can be created. The node that done gets is
 // the new file's; errs.Exists only with Excl.
 type Creator interface {
-	Create(name string, f Flags, by string, done func(Node, error))
+	Create(name string, f Flags, by Author, done func(Node, error))
 }
 
 // Remover is a file that can be removed, whatever its name is by now.
 type Remover interface {
-	Remove(by string, done func(error))
+	Remove(by Author, done func(error))
 }
 
 // Unlinker is a folder that removes an entry by name.
 type Unlinker interface {
-	Unlink(name string, by string, done func(error))
+	Unlink(name string, by Author, done func(error))
 }
 
 // Renamer is a folder in which an entry can get another name, replacing what has
 // that name; to is the folder it goes to, which may be the same.
 type Renamer interface {
-	Rename(name string, to Node, newName string, by string, done func(error))
+	Rename(name string, to Node, newName string, by Author, done func(error))
 }
 
 // Setter is a file whose stat can be changed.
 type Setter interface {
-	SetStat(c Change, by string, done func(error))
+	SetStat(c Change, by Author, done func(error))
 }
 
 // Handle is an open file.
@@ -171,17 +179,17 @@ type Handle interface {
 	Read(p []byte, off uint64) (int, error)
 	// Write copies p before it returns. n bytes are durable when done is called
 	// with a nil error; it may be called before Write returns.
-	Write(p []byte, off uint64, by string, done func(n int, err error))
+	Write(p []byte, off uint64, by Author, done func(n int, err error))
 	// Stat is the open file's, as this View sees it. errs.Gone: nothing is left of it.
 	Stat(st *Stat) error
 	// SetStat is Setter's, on the open file: a Length of 0 is held (Trunc).
-	SetStat(c Change, by string, done func(error))
+	SetStat(c Change, by Author, done func(error))
 	// Sync ends a held truncation by committing it (Tfsync, a Twstat that touches
 	// nothing). Earlier writes of this Handle must have been answered.
-	Sync(by string, done func(error))
+	Sync(by Author, done func(error))
 	// Clunk ends the Handle: a held truncation is committed, unless a write was
 	// refused. Whatever done gets, the Handle is closed.
-	Clunk(by string, done func(error))
+	Clunk(by Author, done func(error))
 	// Drop ends the Handle without a clunk: a held truncation is forgotten.
 	Drop()
 	// State is what must be kept to Restore the Handle elsewhere.
@@ -207,7 +215,7 @@ type NodeState struct {
 	Path []string `json:"path"`
 	ID   uint64   `json:"id"`
 	Top  int      `json:"top,omitempty"` // how many names of Path lead to the attach's own place
-	By   string   `json:"by,omitempty"`  // who attached
+	As   string   `json:"as,omitempty"`  // what the attach called itself
 	Look *Look    `json:"look,omitempty"`
 }
 

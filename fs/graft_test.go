@@ -125,7 +125,7 @@ func TestVerbs(t *testing.T) {
 	var later func(error)
 	w := worldOn(t, store.NewMemory(), store.Config{}, func(tree *fs.Tree) {
 		tree.VMVerb("now", func(c fs.Call, done func(error)) {
-			calls = append(calls, "now "+c.Arg+" "+c.By)
+			calls = append(calls, "now "+c.Arg+" "+c.By.By)
 			done(nil)
 		})
 		tree.VMVerb("later", func(c fs.Call, done func(error)) {
@@ -141,7 +141,7 @@ func TestVerbs(t *testing.T) {
 	}
 	var answers []string
 	write := func(data string) {
-		a.Write([]byte(data), 0, "me", func(n int, err error) {
+		a.Write([]byte(data), 0, fs.Author{By: "me"}, func(n int, err error) {
 			answers = append(answers, fmt.Sprint(n, " ", kindName(err)))
 		})
 	}

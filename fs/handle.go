@@ -13,19 +13,19 @@ type plain struct {
 func (h *plain) Stat(st *Stat) error { return opened(h.node.Stat(st)) }
 
 // Write is refused.
-func (h *plain) Write(_ []byte, _ uint64, _ string, done func(int, error)) {
+func (h *plain) Write(_ []byte, _ uint64, _ Author, done func(int, error)) {
 	done(0, errs.BadUse)
 }
 
 // SetStat is the node's, if it has one.
-func (h *plain) SetStat(c Change, by string, done func(error)) {
+func (h *plain) SetStat(c Change, by Author, done func(error)) {
 	setStat(h.node, c, by, done)
 }
 
 // setStat changes what c says of n. The time of a folder is its newest commit's, and
 // its mode is what it is: a program that sets what it has found elsewhere (touch,
 // cp -a, rsync -t) is told that it is done, and nothing changes.
-func setStat(n Node, c Change, by string, done func(error)) {
+func setStat(n Node, c Change, by Author, done func(error)) {
 	switch s, ok := n.(Setter); {
 	case c.Empty():
 		done(nil)
@@ -47,10 +47,10 @@ func touches(n Node, c Change) bool {
 }
 
 // Sync has nothing to do.
-func (h *plain) Sync(_ string, done func(error)) { done(nil) }
+func (h *plain) Sync(_ Author, done func(error)) { done(nil) }
 
 // Clunk has nothing to do.
-func (h *plain) Clunk(_ string, done func(error)) { done(nil) }
+func (h *plain) Clunk(_ Author, done func(error)) { done(nil) }
 
 // Drop has nothing to do.
 func (h *plain) Drop() {}
@@ -77,6 +77,6 @@ type dirHandle struct{ plain }
 func (h *dirHandle) Read([]byte, uint64) (int, error) { return 0, errs.IsDir }
 
 // Write answers IsDir.
-func (h *dirHandle) Write(_ []byte, _ uint64, _ string, done func(int, error)) {
+func (h *dirHandle) Write(_ []byte, _ uint64, _ Author, done func(int, error)) {
 	done(0, errs.IsDir)
 }

@@ -91,7 +91,7 @@ func (h *keyHandle) Read(p []byte, off uint64) (int, error) {
 }
 
 // Write is one atomic splice, or append.
-func (h *keyHandle) Write(p []byte, off uint64, by string, done func(int, error)) {
+func (h *keyHandle) Write(p []byte, off uint64, by Author, done func(int, error)) {
 	if h.flags&Write == 0 {
 		done(0, errs.BadUse)
 		return
@@ -136,7 +136,7 @@ func (h *keyHandle) Stat(st *Stat) error {
 // SetStat holds a truncation to 0 if the Handle is open for writing. The mtime
 // that v9fs sends along is left to the commit: setting it now would commit the
 // truncation with it.
-func (h *keyHandle) SetStat(c Change, by string, done func(error)) {
+func (h *keyHandle) SetStat(c Change, by Author, done func(error)) {
 	switch {
 	case c.Empty():
 		done(nil)
@@ -166,7 +166,7 @@ func (h *keyHandle) truncate() error {
 func (h *keyHandle) holds() bool { return h.held != nil && h.held.Active() }
 
 // Sync commits a held truncation.
-func (h *keyHandle) Sync(by string, done func(error)) {
+func (h *keyHandle) Sync(by Author, done func(error)) {
 	if !h.holds() {
 		done(nil)
 		return
@@ -175,7 +175,7 @@ func (h *keyHandle) Sync(by string, done func(error)) {
 }
 
 // flush commits the truncation, unless another commit is faster.
-func (h *keyHandle) flush(by string, done func(error)) {
+func (h *keyHandle) flush(by Author, done func(error)) {
 	in := h.node.intent(store.FlushHold, by)
 	in.Hold = h.held
 	h.node.dir.submit(in, ending(done))
@@ -183,7 +183,7 @@ func (h *keyHandle) flush(by string, done func(error)) {
 
 // Clunk closes the Handle. A held truncation is committed, or forgotten when a
 // write was refused; this View sees it until then.
-func (h *keyHandle) Clunk(by string, done func(error)) {
+func (h *keyHandle) Clunk(by Author, done func(error)) {
 	h.reader.close()
 	switch {
 	case !h.holds():

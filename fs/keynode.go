@@ -84,7 +84,7 @@ func (n *keyNode) writable() (*vm.Entry, error) {
 
 // intent begins an intent on the key, by its ID: it follows a rename, and never
 // hits another key that has the name by now.
-func (n *keyNode) intent(kind store.OpKind, by string) *store.Intent {
+func (n *keyNode) intent(kind store.OpKind, by Author) *store.Intent {
 	in := n.dir.intent(kind, by)
 	in.ID = n.id
 	return in
@@ -130,7 +130,7 @@ func (n *keyNode) AppendValue(b []byte, max int) ([]byte, error) {
 }
 
 // PutValue replaces the value of the key under the name that it has now.
-func (n *keyNode) PutValue(data []byte, by string, done func(error)) {
+func (n *keyNode) PutValue(data []byte, by Author, done func(error)) {
 	if _, err := n.entry(); err != nil {
 		done(err)
 		return
@@ -139,7 +139,7 @@ func (n *keyNode) PutValue(data []byte, by string, done func(error)) {
 }
 
 // Remove removes this very key.
-func (n *keyNode) Remove(by string, done func(error)) {
+func (n *keyNode) Remove(by Author, done func(error)) {
 	if _, err := n.writable(); err != nil {
 		done(err)
 		return
@@ -148,12 +148,12 @@ func (n *keyNode) Remove(by string, done func(error)) {
 }
 
 // SetStat changes this very key.
-func (n *keyNode) SetStat(c Change, by string, done func(error)) {
+func (n *keyNode) SetStat(c Change, by Author, done func(error)) {
 	n.change(c, by, func(err error) { done(unopened(err)) })
 }
 
 // rename gives this very key another name, in the same folder.
-func (n *keyNode) rename(to Node, newName, by string, done func(error)) {
+func (n *keyNode) rename(to Node, newName string, by Author, done func(error)) {
 	if err := n.dir.sameFolder(to); err != nil {
 		done(err)
 		return
@@ -163,7 +163,7 @@ func (n *keyNode) rename(to Node, newName, by string, done func(error)) {
 
 // change is one commit of all that changes. errs.NotFound and errs.Gone: the key is
 // no longer there.
-func (n *keyNode) change(c Change, by string, done func(error)) {
+func (n *keyNode) change(c Change, by Author, done func(error)) {
 	if _, err := n.writable(); err != nil {
 		done(err)
 		return

@@ -152,8 +152,8 @@ func (d *spaceDir) writable(name string) (key string, err error) {
 }
 
 // intent begins an intent on this space.
-func (d *spaceDir) intent(kind store.OpKind, by string) *store.Intent {
-	return &store.Intent{Kind: kind, Cell: d.dir.cell, Space: d.space, By: by}
+func (d *spaceDir) intent(kind store.OpKind, by Author) *store.Intent {
+	return &store.Intent{Kind: kind, Cell: d.dir.cell, Space: d.space, By: by.By, As: by.As}
 }
 
 // submit sends it, as the View's.
@@ -168,7 +168,7 @@ func ending(done func(error)) func(store.Result) {
 
 // Create commits an empty value at once. A key that is there stays as it is, or is
 // errs.Exists with Excl.
-func (d *spaceDir) Create(name string, f Flags, by string, done func(Node, error)) {
+func (d *spaceDir) Create(name string, f Flags, by Author, done func(Node, error)) {
 	key, err := d.writable(name)
 	if err != nil {
 		done(nil, err)
@@ -187,7 +187,7 @@ func (d *spaceDir) Create(name string, f Flags, by string, done func(Node, error
 
 // Put replaces the value of the key that has the name when it is committed, or
 // creates one: what was removed meanwhile is made anew.
-func (d *spaceDir) Put(name string, data []byte, by string, done func(error)) {
+func (d *spaceDir) Put(name string, data []byte, by Author, done func(error)) {
 	key, err := d.writable(name)
 	if err != nil {
 		done(err)
@@ -199,7 +199,7 @@ func (d *spaceDir) Put(name string, data []byte, by string, done func(error)) {
 }
 
 // Unlink removes the key that has the name when it is committed.
-func (d *spaceDir) Unlink(name string, by string, done func(error)) {
+func (d *spaceDir) Unlink(name string, by Author, done func(error)) {
 	key, err := d.writable(name)
 	if err != nil {
 		done(err)
@@ -212,7 +212,7 @@ func (d *spaceDir) Unlink(name string, by string, done func(error)) {
 
 // Rename is within the folder: an intent is about one space of one VM, and what
 // goes to another would have to be two commits. mv copies when it gets CrossDevice.
-func (d *spaceDir) Rename(name string, to Node, newName string, by string, done func(error)) {
+func (d *spaceDir) Rename(name string, to Node, newName string, by Author, done func(error)) {
 	if err := d.sameFolder(to); err != nil {
 		done(err)
 		return

@@ -176,13 +176,13 @@ type box struct {
 	files map[string]fs.Node
 }
 
-func (b *box) Create(name string, _ fs.Flags, by string, done func(fs.Node, error)) {
-	n := fs.NewFile(fs.DerivedPath(0, "box", name), 0o444, func() ([]byte, error) { return []byte(by), nil })
+func (b *box) Create(name string, _ fs.Flags, by fs.Author, done func(fs.Node, error)) {
+	n := fs.NewFile(fs.DerivedPath(0, "box", name), 0o444, func() ([]byte, error) { return []byte(by.By), nil })
 	b.files[name] = n
 	done(n, nil)
 }
 
-func (b *box) Unlink(name, _ string, done func(error)) {
+func (b *box) Unlink(name string, _ fs.Author, done func(error)) {
 	delete(b.files, name)
 	done(nil)
 }
@@ -228,7 +228,7 @@ func TestGraftThatCreates(t *testing.T) {
 // TestPrincipal is how principals are called.
 func TestPrincipal(t *testing.T) {
 	for want, p := range map[string]fs.Principal{
-		"admin": {Admin: true}, vmA: {VM: vmA}, "nobody": {},
+		"admin": {Admin: true}, "vm:" + vmA: {VM: vmA}, "qmp": {Admin: true, Bridge: "qmp"}, "nobody": {},
 	} {
 		if p.String() != want || p.Nobody() != (want == "nobody") {
 			t.Errorf("%+v: %s, %v", p, p, p.Nobody())

@@ -180,7 +180,7 @@ func (p *modelPlayer) key(rt *rapid.T) (string, *modelKey) {
 func (p *modelPlayer) put(rt *rapid.T) {
 	v, n, val := p.view(rt), name(rt), value(rt)
 	dir := v.c.walk("keys").Node().(fs.Putter)
-	if err := v.c.await(func(done func(error)) { dir.Put(n, []byte(val), "me", done) }); err != nil {
+	if err := v.c.await(func(done func(error)) { dir.Put(n, []byte(val), fs.Author{By: "me"}, done) }); err != nil {
 		rt.Fatal(err)
 	}
 	if p.keys[n] == nil {
@@ -250,7 +250,7 @@ func (p *modelPlayer) close(rt *rapid.T) {
 			h.view.ended[h.id] = true
 		}
 	} else {
-		if err := h.view.c.await(func(done func(error)) { h.Clunk("me", done) }); err != nil {
+		if err := h.view.c.await(func(done func(error)) { h.Clunk(fs.Author{By: "me"}, done) }); err != nil {
 			rt.Fatal(err)
 		}
 		if h.holds {
@@ -315,7 +315,7 @@ func (p *modelPlayer) trunc(rt *rapid.T) {
 		return
 	}
 	var zero uint64
-	err := h.view.c.await(func(done func(error)) { h.SetStat(fs.Change{Length: &zero}, "me", done) })
+	err := h.view.c.await(func(done func(error)) { h.SetStat(fs.Change{Length: &zero}, fs.Author{By: "me"}, done) })
 	if p.byID(h.id) == nil {
 		if kindName(err) != "Gone" {
 			rt.Fatal(err)

@@ -250,6 +250,6 @@ func BenchmarkWalkOpenReadClunk(b *testing.B) {
 		if _, err := h.Read(p, 0); err != nil {
 			b.Fatal(err)
 		}
-		h.Clunk("", func(error) {})
+		h.Clunk(fs.Author{}, func(error) {})
 	}
 }

@@ -12,11 +12,11 @@ import (
 type Ref struct {
 	view   *View
 	node   Node
-	parent *Ref   // nil: the principal's root
-	name   string // as it was walked
-	by     string // who attached
-	look   *Look  // what the attach asked for; nil: nothing
-	top    bool   // ".." does not lead further up
+	parent *Ref    // nil: the principal's root
+	name   string  // as it was walked
+	by     *Author // who attached
+	look   *Look   // what the attach asked for; nil: nothing
+	top    bool    // ".." does not lead further up
 }
 
 // QID is what a walk to this place answers.
@@ -25,8 +25,8 @@ func (r *Ref) QID() p9.QID { return r.node.QID() }
 // IsDir tells whether it is a folder.
 func (r *Ref) IsDir() bool { return r.QID().Type&p9.TypeDir != 0 }
 
-// By is the name that the attach gave, or else the principal's.
-func (r *Ref) By() string { return r.by }
+// By is who attached.
+func (r *Ref) By() Author { return *r.by }
 
 // Node is what stands at this place.
 func (r *Ref) Node() Node { return r.node }
@@ -219,7 +219,7 @@ func (r *Ref) Create(name string, f Flags, dir bool, done func(*Ref, Handle, err
 		done(nil, nil, errs.New(errs.NotPermitted, "no folders are made here"))
 		return
 	}
-	c.Create(name, f, r.by, func(n Node, err error) {
+	c.Create(name, f, *r.by, func(n Node, err error) {
 		if err != nil {
 			done(nil, nil, err)
 			return
@@ -252,7 +252,7 @@ func (r *Ref) Remove(done func(error)) {
 		r = now
 	}
 	if n, ok := r.node.(*keyNode); ok {
-		n.dir.Unlink(n.file, r.by, done)
+		n.dir.Unlink(n.file, *r.by, done)
 		return
 	}
 	r.RemoveThis(done)
@@ -261,7 +261,7 @@ func (r *Ref) Remove(done func(error)) {
 // RemoveThis removes this very object, under whatever name. errs.NotFound: it is gone.
 func (r *Ref) RemoveThis(done func(error)) {
 	if n, ok := r.node.(Remover); ok {
-		n.Remove(r.by, done)
+		n.Remove(*r.by, done)
 		return
 	}
 	// A file is refused in the words of its folder, as by Unlink.
@@ -293,7 +293,7 @@ func (r *Ref) Unlink(name string, dir bool, done func(error)) {
 	case !ok:
 		done(Missing(r.node, OpRemove))
 	default:
-		u.Unlink(name, r.by, done)
+		u.Unlink(name, *r.by, done)
 	}
 }
 
@@ -315,14 +315,14 @@ func (r *Ref) Rename(name string, to *Ref, newName string, done func(error)) {
 		done(Missing(r.node, OpRename))
 		return
 	}
-	n.Rename(name, to.node, newName, r.by, done)
+	n.Rename(name, to.node, newName, *r.by, done)
 }
 
 // Move gives this very file another name, in the folder to, as Rename does.
 // errs.NotFound: it is gone.
 func (r *Ref) Move(to *Ref, newName string, done func(error)) {
 	if n, ok := r.node.(*keyNode); ok {
-		n.rename(to.node, newName, r.by, done)
+		n.rename(to.node, newName, *r.by, done)
 		return
 	}
 	var st Stat
@@ -339,7 +339,7 @@ func (r *Ref) Move(to *Ref, newName string, done func(error)) {
 
 // SetStat changes the file's stat, all of c or nothing. A Length of 0 commits at
 // once here; on a Handle it is held.
-func (r *Ref) SetStat(c Change, done func(error)) { setStat(r.node, c, r.by, done) }
+func (r *Ref) SetStat(c Change, done func(error)) { setStat(r.node, c, *r.by, done) }
 
 // statBlock is the block size that StatFS counts in.
 const statBlock = 1024

@@ -10,7 +10,7 @@ import (
 
 // State names this place so that Restore finds it again.
 func (r *Ref) State() NodeState {
-	ns := NodeState{ID: r.QID().Path, By: r.by, Look: r.look}
+	ns := NodeState{ID: r.QID().Path, As: r.by.As, Look: r.look}
 	for at := r; at.parent != nil; at = at.parent {
 		ns.Path = append(ns.Path, at.name)
 	}
@@ -31,12 +31,12 @@ func (v *View) Restore(ns NodeState) (*Ref, error) {
 	if len(ns.Path) > 2*maxNames || ns.Top < 0 || ns.Top > len(ns.Path) {
 		return nil, errs.New(errs.Invalid, "no place in the tree has %d names", len(ns.Path))
 	}
-	r, err := v.root(ns.By)
+	r, err := v.root(ns.As)
 	if errs.KindOf(err) == errs.AuthFailed {
 		return nil, err
 	}
 	if err != nil { // the VM is gone
-		r = &Ref{view: v, node: goneNode{}, name: "/", by: ns.By}
+		r = &Ref{view: v, node: goneNode{}, name: "/", by: v.author(ns.As)}
 	}
 	r.look = ns.Look
 	for i := 0; ; i++ {

@@ -329,14 +329,14 @@ func (p *player) handleStep(c *client, verb string, args []string) (string, erro
 	case "touch":
 		args = []string{"", "mtime=" + args[1]}
 	case "sync":
-		return "ok", c.await(func(done func(error)) { h.Sync("me", done) })
+		return "ok", c.await(func(done func(error)) { h.Sync(fs.Author{By: "me"}, done) })
 	case "clunk":
-		return "ok", c.await(func(done func(error)) { h.Clunk("me", done) })
+		return "ok", c.await(func(done func(error)) { h.Clunk(fs.Author{By: "me"}, done) })
 	case "drop":
 		h.Drop()
 		return "ok", nil
 	}
-	return "ok", c.await(func(done func(error)) { h.SetStat(p.change(args[1:]), "me", done) })
+	return "ok", c.await(func(done func(error)) { h.SetStat(p.change(args[1:]), fs.Author{By: "me"}, done) })
 }
 
 // readAll reads in small pieces, so that a value that changed meanwhile shows.

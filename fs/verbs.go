@@ -22,7 +22,7 @@ type Call struct {
 	View *View       // whose it is
 	Cell *store.Cell // the VM; nil at the root
 	Arg  string      // the rest of the line, without blanks at its ends
-	By   string
+	By   Author
 
 	// Answer makes text what is read from here on through the Handle to which the
 	// line was written. It is called before done, if at all.
@@ -38,7 +38,7 @@ var rootVerbs = verbs{"create": createVM, "update": updateUUID, "delete": delete
 func (t *Tree) VMVerb(name string, v Verb) { t.vmVerbs[name] = v }
 
 // run runs one line.
-func (n *ctlFile) run(line, by string, answer func([]byte), done func(error)) {
+func (n *ctlFile) run(line string, by Author, answer func([]byte), done func(error)) {
 	t := n.v.tree
 	known, call := rootVerbs, Call{View: n.v, By: by, Answer: answer}
 	if n.dir != nil {
@@ -71,7 +71,7 @@ func (n *ctlFile) maxLine() int {
 // createVM is answered when the VM's channels are there as well, so that who
 // started it may start its QEMU at once.
 func createVM(call Call, done func(error)) {
-	in := &store.Intent{Kind: store.CreateVM, Data: call.Arg, By: call.By}
+	in := &store.Intent{Kind: store.CreateVM, Data: call.Arg, By: call.By.By, As: call.By.As}
 	in.Done = func(r store.Result) {
 		made := call.View.tree.cfg.Made
 		if r.Err != nil || made == nil {
@@ -127,7 +127,7 @@ func (c Call) of(done func(error)) (Call, bool) {
 }
 
 func (c Call) submit(kind store.OpKind, data string, done func(error)) {
-	in := &store.Intent{Kind: kind, Cell: c.Cell, Data: data, By: c.By}
+	in := &store.Intent{Kind: kind, Cell: c.Cell, Data: data, By: c.By.By, As: c.By.As}
 	in.Done = func(r store.Result) {
 		if r.Err == nil && kind == store.UpdateVM {
 			c.View.note(commit{cell: c.Cell})

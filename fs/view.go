@@ -41,8 +41,8 @@ type commit struct {
 // maxCommits bounds what Settle is owed one by one.
 const maxCommits = 64
 
-// maxUname is the longest name that an attach may give, since it is kept as the
-// muid of every key that it writes.
+// maxUname is the longest name that an attach may give, since it is kept in the
+// event of every change that is made from there.
 const maxUname = 255
 
 // maxNames is how many names a path has at most (9P's MAXWELEM).
@@ -59,16 +59,13 @@ func (v *View) guest() bool { return !v.who.Admin }
 // Attach gives the place that aname names: "" or "/" is the principal's root,
 // anything else a path below it, with or without a slash in front, and before that
 // options for how files look from there (Look). uname goes into
-// the muid of what is written from there, and gives no rights. Errors: AuthFailed
+// the events of what is done from there (Author.As), and gives no rights. Errors: AuthFailed
 // for nobody, NotFound, NotDir when aname is a file, NameTooLong for the uname,
 // Invalid for an option.
 func (v *View) Attach(uname, aname string) (*Ref, error) {
 	uname = strings.ToValidUTF8(uname, "\uFFFD") // it goes into events, which are JSON
 	if len(uname) > maxUname {
 		return nil, errs.New(errs.NameTooLong, "a user name is at most %d bytes", maxUname)
-	}
-	if uname == "" {
-		uname = v.who.String()
 	}
 	r, err := v.root(uname)
 	if err != nil {
@@ -94,9 +91,12 @@ func (v *View) Attach(uname, aname string) (*Ref, error) {
 	return r, nil
 }
 
+// author is the View's principal under the name that an attach gave.
+func (v *View) author(uname string) *Author { return &Author{By: v.who.String(), As: uname} }
+
 // root is the principal's root.
 func (v *View) root(uname string) (*Ref, error) {
-	r := &Ref{view: v, name: "/", by: uname}
+	r := &Ref{view: v, name: "/", by: v.author(uname)}
 	switch {
 	case v.who.Nobody():
 		return nil, errs.New(errs.AuthFailed, "this channel proves nobody")

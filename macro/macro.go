@@ -92,7 +92,7 @@ func Put(r *fs.Ref, names []string, data []byte, done func(error)) {
 }
 
 // putIn is Put in a folder where no file is created.
-func putIn(dir fs.Node, name string, data []byte, by string, done func(error)) {
+func putIn(dir fs.Node, name string, data []byte, by fs.Author, done func(error)) {
 	n, err := fs.Walk(dir, name)
 	switch {
 	case errs.KindOf(err) == errs.NotFound:
@@ -104,7 +104,7 @@ func putIn(dir fs.Node, name string, data []byte, by string, done func(error)) {
 	}
 }
 
-func put(n fs.Node, data []byte, by string, done func(error)) {
+func put(n fs.Node, data []byte, by fs.Author, done func(error)) {
 	w, ok := n.(fs.Writer)
 	if !ok {
 		done(fs.Missing(n, fs.OpWrite))

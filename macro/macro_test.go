@@ -177,7 +177,7 @@ func TestPutOnAFile(t *testing.T) {
 		t.Errorf("%q, %v", b, err)
 	}
 	var st fs.Stat
-	if err := file.Stat(&st); err != nil || st.Muid != "anna" {
+	if err := file.Stat(&st); err != nil || st.Muid != "vm:"+uuid {
 		t.Errorf("muid %q, %v", st.Muid, err)
 	}
 	checkKind(t, "remove", await(t, file.Remove), 0)

@@ -96,7 +96,7 @@ func TestLogIsRare(t *testing.T) {
 		t.Fatalf("%d lines:\n%s", n, log)
 	}
 	var line map[string]any
-	if err := json.Unmarshal(log, &line); err != nil || line["who"] != vmOne || line["via"] != "unix:one" {
+	if err := json.Unmarshal(log, &line); err != nil || line["who"] != "vm:"+vmOne || line["via"] != "unix:one" {
 		t.Errorf("%v: %s", err, log)
 	}
 }

@@ -287,7 +287,7 @@ func (b *batch) rename(w *work, in *Intent, e *vm.Entry) (*vm.Entry, error) {
 func (b *batch) note(in *Intent) {
 	ev := Event{
 		Rev: b.store.numbers.rev(), Date: b.stamp.Now,
-		Type: in.Event, Key: in.Name, Space: in.Space, By: in.By,
+		Type: in.Event, Key: in.Name, Space: in.Space, By: in.By, As: in.As,
 	}
 	if in.Cell != nil {
 		ev.VM = in.Cell.uuid

@@ -196,7 +196,7 @@ func (b *batch) harvest(w *work, in *Intent) {
 		w.by = in.By
 		b.events = append(b.events, told{w, w.cell, Event{
 			Rev: c.Rev, Date: b.stamp.Now, Type: eventType(c.Type),
-			VM: w.cell.uuid, Key: c.Key, Space: c.Space, By: in.By,
+			VM: w.cell.uuid, Key: c.Key, Space: c.Space, By: in.By, As: in.As,
 		}})
 		if c.Type != vm.KeySet || !w.cell.holding() {
 			continue

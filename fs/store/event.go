@@ -25,5 +25,6 @@ type Event struct {
 	VM    string // UUID, "" for what belongs to no VM
 	Key   string // key-set, key-removed: the key; else what the event is about
 	Space vm.Space
-	By    string
+	By    string // the principal that made the change: what its channel proved
+	As    string // what the one who made it calls himself; anything, "" for nothing
 }

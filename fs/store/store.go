@@ -131,7 +131,8 @@ type Intent struct {
 	Exclusive bool
 	Guest     bool   // check vm.GuestMayWrite of every name at commit time
 	Mirror    bool   // of the mirror, which alone changes a store that is ReadOnly
-	By        string // muid and the event's "by"
+	By        string // the principal: muid and the event's "by"
+	As        string // the event's "as"
 	Hold      *Hold  // FlushHold
 	Event     EventType
 

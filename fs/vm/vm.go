@@ -58,7 +58,7 @@ type Entry struct {
 	Kind  Kind
 	Name  string // the key, decoded
 	Value string // the bytes, or the JSON text of a number or boolean
-	Muid  string // who wrote it last, as named in its attach
+	Muid  string // the principal that wrote it last; from an older meta9d: what it called itself
 }
 
 // Version is the qid.version of a revision: its low 32 bits, but never 0, which
@@ -100,7 +100,7 @@ type space struct {
 // numbers that were never handed out before.
 type Stamp struct {
 	Now     int64  // Unix nanoseconds
-	By      string // who: goes into muid and events
+	By      string // the principal: goes into muid
 	NextID  func(n uint64) uint64
 	NextRev func() uint64
 }

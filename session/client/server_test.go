@@ -208,7 +208,7 @@ func TestRealServer(t *testing.T) {
 		t.Error(err)
 	}
 	info, err := c.Stat(ctx, keys+"big")
-	if err != nil || info.Length != 5 || info.Muid != "me" || time.Since(info.Mtime) > time.Minute {
+	if err != nil || info.Length != 5 || info.Muid != "admin" || time.Since(info.Mtime) > time.Minute {
 		t.Errorf("stat %+v, %v", info, err)
 	}
 	if err := c.Remove(ctx, keys+"big"); err != nil {

@@ -178,7 +178,7 @@ func TestPutIsThere(t *testing.T) {
 		t.Fatal(got)
 	}
 	after := stat()
-	if after.QID.Version == before.QID.Version || after.QID.Path != before.QID.Path || after.Length != 3 || after.Muid != uuid {
+	if after.QID.Version == before.QID.Version || after.QID.Path != before.QID.Path || after.Length != 3 || after.Muid != "vm:"+uuid {
 		t.Errorf("%+v became %+v", before, after)
 	}
 	<-woken
@@ -187,7 +187,7 @@ func TestPutIsThere(t *testing.T) {
 	for _, e := range events {
 		got = append(got, e.Key+" by "+e.By)
 	}
-	if diff := cmp.Diff([]string{"color by " + uuid}, got); diff != "" {
+	if diff := cmp.Diff([]string{"color by vm:" + uuid}, got); diff != "" {
 		t.Error(diff)
 	}
 	w.do(store.Intent{Kind: store.Put, Name: "color", Data: "green"})

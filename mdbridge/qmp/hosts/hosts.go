@@ -57,7 +57,7 @@ const (
 const makeRate, makeBurst = 1, 256
 
 // author is the "by" of what is changed here.
-const author = "qemu"
+const author = "qmp"
 
 // Hosts are the QEMUs of this host.
 type Hosts struct {

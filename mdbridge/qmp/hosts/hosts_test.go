@@ -145,7 +145,7 @@ func (w *world) verb(uuid, line string) (string, error) {
 		w.t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	h.Write([]byte(line+"\n"), 0, "test", func(_ int, err error) { done <- err })
+	h.Write([]byte(line+"\n"), 0, fs.Author{By: "test"}, func(_ int, err error) { done <- err })
 	err = <-done
 	p := make([]byte, 1000)
 	n, _ := h.Read(p, 0)

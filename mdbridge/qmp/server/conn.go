@@ -36,10 +36,10 @@ func (s *Server) newConn(nc net.Conn) *conn {
 // serve is the reading goroutine.
 func (c *conn) serve() {
 	defer c.end()
-	c.view = c.srv.cfg.Tree.View(fs.Principal{Admin: true})
+	c.view = c.srv.cfg.Tree.View(fs.Principal{Admin: true, Bridge: author})
 	defer c.view.Close()
 	var err error
-	if c.root, err = c.view.Attach(author, ""); err != nil {
+	if c.root, err = c.view.Attach("", ""); err != nil {
 		c.srv.cfg.Log.Error().Err(err).Msg("qmp: the tree has no root")
 		return
 	}

@@ -16,7 +16,7 @@ type eventType struct {
 
 // The members of events' data.
 var (
-	changeMembers  = []member{need("uuid", strType), need("rev", intType), may("by", strType)}
+	changeMembers  = []member{need("uuid", strType), need("rev", intType), may("by", strType), may("as", strType)}
 	sessionMembers = []member{need("session", strType), may("uuid", strType), may("who", strType)}
 )
 
@@ -26,7 +26,7 @@ var (
 	vmCreated       = &eventType{"VM_CREATED", object(changeMembers...), false}
 	vmChanged       = &eventType{"VM_CHANGED", object(changeMembers...), true}
 	vmDeleted       = &eventType{"VM_DELETED", object(changeMembers...), false}
-	metadataChanged = &eventType{"METADATA_CHANGED", object(append(changeMembers[:3:3],
+	metadataChanged = &eventType{"METADATA_CHANGED", object(append(changeMembers[:4:4],
 		need("key", strType), need("space", spaceType), need("change", enum("set", "removed")))...), true}
 	sessionParked  = &eventType{"SESSION_PARKED", object(sessionMembers...), false}
 	sessionResumed = &eventType{"SESSION_RESUMED", object(sessionMembers...), false}
@@ -53,6 +53,9 @@ func dataOf(t *eventType, e *store.Event) map[string]any {
 		d["session"], who = e.Key, "who"
 	} else {
 		d["rev"] = e.Rev
+		if e.As != "" {
+			d["as"] = e.As
+		}
 	}
 	if e.VM != "" {
 		d["uuid"] = e.VM

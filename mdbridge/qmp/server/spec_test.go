@@ -329,9 +329,9 @@ func TestEventFormat(t *testing.T) {
 		if got := c.line(); got != want {
 			t.Error(got)
 		}
-		w.do(store.Intent{Kind: store.Remove, Cell: cell, Space: 1, Name: w.do(store.Intent{Kind: store.Put, Cell: cell, Space: 1, Name: "k", By: "glenda"}).Entry.Name, By: "rob"})
+		w.do(store.Intent{Kind: store.Remove, Cell: cell, Space: 1, Name: w.do(store.Intent{Kind: store.Put, Cell: cell, Space: 1, Name: "k", By: "vm:u", As: "glenda"}).Entry.Name, By: "rob"})
 		e := c.event()
-		if e.Event != "METADATA_CHANGED" || fmt.Sprint(e.Data) != "map[by:glenda change:set key:k rev:2 space:internal uuid:"+uuid1+"]" {
+		if e.Event != "METADATA_CHANGED" || fmt.Sprint(e.Data) != "map[as:glenda by:vm:u change:set key:k rev:2 space:internal uuid:"+uuid1+"]" {
 			t.Errorf("%+v", e)
 		}
 	})

@@ -93,7 +93,7 @@ func (h *handle) Read(p []byte, off uint64) (int, error) {
 
 // Write splices, or appends, and puts the whole value. Another client of the service
 // may write between our GET and our PUT; the protocol has nothing against that.
-func (h *handle) Write(p []byte, off uint64, _ string, done func(int, error)) {
+func (h *handle) Write(p []byte, off uint64, _ fs.Author, done func(int, error)) {
 	if h.flags&fs.Write == 0 {
 		done(0, errs.BadUse)
 		return
@@ -175,7 +175,7 @@ func (h *handle) Stat(st *fs.Stat) error {
 }
 
 // SetStat holds a truncation to 0; any other length is a change like a write.
-func (h *handle) SetStat(c fs.Change, by string, done func(error)) {
+func (h *handle) SetStat(c fs.Change, by fs.Author, done func(error)) {
 	n, ok := h.node.(fs.Setter)
 	switch {
 	case c.Empty():
@@ -196,7 +196,7 @@ func (h *handle) SetStat(c fs.Change, by string, done func(error)) {
 }
 
 // Sync puts an empty value, if a truncation is held.
-func (h *handle) Sync(_ string, done func(error)) {
+func (h *handle) Sync(_ fs.Author, done func(error)) {
 	h.mu.Lock()
 	held := h.held
 	h.mu.Unlock()
@@ -208,7 +208,7 @@ func (h *handle) Sync(_ string, done func(error)) {
 }
 
 // Clunk is Sync, unless a write was refused: then the old value is the better one.
-func (h *handle) Clunk(by string, done func(error)) {
+func (h *handle) Clunk(by fs.Author, done func(error)) {
 	h.forget()
 	h.mu.Lock()
 	refused := h.refused

@@ -28,7 +28,7 @@ func open(t *testing.T, root *fs.Ref, name string, f fs.Flags) fs.Handle {
 
 func write(h fs.Handle, off uint64, data string) error {
 	return wait(func(done func(error)) {
-		h.Write([]byte(data), off, "", func(_ int, err error) { done(err) })
+		h.Write([]byte(data), off, fs.Author{}, func(_ int, err error) { done(err) })
 	})
 }
 
@@ -44,13 +44,13 @@ func read(t *testing.T, h fs.Handle, off uint64) string {
 
 func clunk(t *testing.T, h fs.Handle) {
 	t.Helper()
-	if err := wait(func(done func(error)) { h.Clunk("", done) }); err != nil {
+	if err := wait(func(done func(error)) { h.Clunk(fs.Author{}, done) }); err != nil {
 		t.Error(err)
 	}
 }
 
 func setLength(h fs.Handle, n uint64) error {
-	return wait(func(done func(error)) { h.SetStat(fs.Change{Length: &n}, "", done) })
+	return wait(func(done func(error)) { h.SetStat(fs.Change{Length: &n}, fs.Author{}, done) })
 }
 
 // What programs do with open files, and what the service then has.
@@ -200,7 +200,7 @@ func TestWritesInOrder(t *testing.T) {
 	for i := range 50 {
 		piece := strings.Repeat(string(rune('a'+i%26)), i)
 		wg.Add(1)
-		h.Write([]byte(piece), uint64(want.Len()), "", func(_ int, err error) {
+		h.Write([]byte(piece), uint64(want.Len()), fs.Author{}, func(_ int, err error) {
 			if err != nil {
 				t.Error(err)
 			}

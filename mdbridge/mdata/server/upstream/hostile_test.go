@@ -65,7 +65,7 @@ func TestOpenValues(t *testing.T) {
 	for i, h := range open {
 		if i%2 == 0 {
 			h.Drop()
-		} else if err := wait(func(done func(error)) { h.Clunk("", done) }); err != nil {
+		} else if err := wait(func(done func(error)) { h.Clunk(fs.Author{}, done) }); err != nil {
 			t.Error(err)
 		}
 	}

@@ -58,19 +58,19 @@ type keyFile struct {
 }
 
 // PutValue replaces the value.
-func (n *keyFile) PutValue(data []byte, _ string, done func(error)) {
+func (n *keyFile) PutValue(data []byte, _ fs.Author, done func(error)) {
 	data = slices.Clone(data)
 	go func() { done(n.dir.service.put(n.key, data)) }()
 }
 
 // Remove removes the key.
-func (n *keyFile) Remove(_ string, done func(error)) {
+func (n *keyFile) Remove(_ fs.Author, done func(error)) {
 	go func() { done(n.dir.service.remove(n.key)) }()
 }
 
 // SetStat sets the length. A time is the service's business, and is passed over,
 // as it comes along with lengths.
-func (n *keyFile) SetStat(c fs.Change, _ string, done func(error)) {
+func (n *keyFile) SetStat(c fs.Change, _ fs.Author, done func(error)) {
 	if c.Mode != nil || c.Name != nil {
 		done(errs.New(errs.NotPermitted, "a key of another service's has no mode here, and no other name"))
 		return

@@ -130,7 +130,7 @@ func (d *keysDir) List(after uint64, fn func(uint64, *fs.Stat) bool) error {
 }
 
 // Put creates or replaces the key.
-func (d *keysDir) Put(name string, data []byte, _ string, done func(error)) {
+func (d *keysDir) Put(name string, data []byte, _ fs.Author, done func(error)) {
 	f, err := d.writable(name)
 	if err != nil {
 		done(err)
@@ -150,7 +150,7 @@ func (d *keysDir) writable(name string) (file, error) {
 
 // Create makes a file that the service gets to know with its first write, or when
 // it is closed: SmartOS takes no empty value.
-func (d *keysDir) Create(name string, f fs.Flags, _ string, done func(fs.Node, error)) {
+func (d *keysDir) Create(name string, f fs.Flags, _ fs.Author, done func(fs.Node, error)) {
 	at, err := d.writable(name)
 	if err != nil {
 		done(nil, err)
@@ -174,7 +174,7 @@ func (d *keysDir) Create(name string, f fs.Flags, _ string, done func(fs.Node, e
 
 // Unlink removes the key. It is asked for first: the protocol's DELETE does not say
 // whether there was one, and rm has to.
-func (d *keysDir) Unlink(name string, _ string, done func(error)) {
+func (d *keysDir) Unlink(name string, _ fs.Author, done func(error)) {
 	f, err := d.file(name)
 	if err != nil {
 		done(err)

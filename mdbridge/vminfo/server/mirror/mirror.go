@@ -53,7 +53,7 @@ const (
 )
 
 // author is the "by" of what the mirror changes.
-const author = "vminfod"
+const author = "mirror"
 
 // Mirror copies one upstream into one store, which is read-only for all others.
 type Mirror struct {
