@@ -118,7 +118,7 @@ func (c *conn) authenticate(m *wire.Msg) error {
 func (c *conn) refuseMessage() error {
 	c.srv.stats.AuthFailures.Add(1)
 	c.miss()
-	c.srv.rare.warn(c.peer, "auth "+prefix(c.peer.Addr).String(), "MUMBLE message refused", errs.AuthFailed)
+	c.srv.warn(c.peer, "auth "+prefix(c.peer.Addr).String(), "MUMBLE message refused", errs.AuthFailed)
 	return errs.AuthFailed
 }
 

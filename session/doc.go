@@ -35,7 +35,7 @@
 // # Lock order
 //
 // conn.mu, then Server.mu, then the locks of fs and its store, or lockTable.mu; with
-// doneList.mu, misses.mu and rareLog.mu held nothing more is taken. The monitors of
+// doneList.mu, misses.mu and rarelog's held nothing more is taken. The monitors of
 // two connections are never held together. A session that ends with changes under
 // way gets a conn of its own to await them, which has no transport and which nobody
 // else knows: its monitor may be taken with another's held. sessions/ is read with

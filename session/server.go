@@ -12,6 +12,7 @@ import (
 
 	"meta9/fs"
 	"meta9/fs/errs"
+	"meta9/rarelog"
 	"meta9/session/auth"
 )
 
@@ -46,7 +47,7 @@ type Server struct {
 	stats   counters
 	indexer *indexer
 	misses  misses
-	rare    rareLog
+	rare    rarelog.Log
 	locks   lockTable
 	quit    chan struct{}                     // closed by Drain
 	trace   atomic.Pointer[func(line string)] // nil: off
@@ -71,7 +72,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, indexer: newIndexer(), quit: make(chan struct{}), conns: make(map[*conn]struct{}),
 		table: table{byID: make(map[uint64]*session), byKey: make(map[indexID]*session), vms: make(map[string]*vmUse)},
-		rare:  rareLog{log: cfg.Log, now: cfg.Now, by: make(map[string]*held)},
+		rare:  rarelog.Log{Log: cfg.Log, Now: cfg.Now},
 	}
 	s.SetTrace(cfg.Trace)
 	cfg.Tree.GraftRoot("sessions", s.folder)
@@ -84,7 +85,7 @@ func (s *Server) Serve(nc net.Conn, p Peer) {
 	c := s.welcome(nc, p)
 	if err := s.admit(c); err != nil {
 		s.stats.Refused.Add(1)
-		s.rare.warn(p, p.Who.String(), "connection refused", err)
+		s.warn(p, p.Who.String(), "connection refused", err)
 		_ = nc.Close()
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"github.com/hashicorp/go-memdb"
 
 	"meta9/fs/errs"
+	"meta9/fs/ring"
 	"meta9/fs/vm"
 )
 
@@ -41,7 +42,7 @@ type batch struct {
 	arena     []byte // what the ops' keys and values are made in
 	keys      []key
 	committed []Committed
-	woken     []*waiter
+	woken     []*ring.Waiter
 	cost      int64
 	looks     bool  // at what the engine writes to
 	bytes     int64 // the store's, with all that was done so far

@@ -54,7 +54,7 @@ func (s *Store) commit(b *batch) {
 	}
 	tell(s.observers, b.committed)
 	for _, w := range b.woken {
-		w.call()
+		w.Wake()
 	}
 }
 
@@ -181,12 +181,12 @@ func (b *batch) publish() {
 		if ev.work != nil && ev.work.failed != nil {
 			continue
 		}
-		b.woken = s.ring.add(ev.Event, b.woken)
+		b.woken = s.ring.Add(ev.Event, b.woken)
 		if ev.cell == nil {
 			continue
 		}
 		if r := ev.cell.watched(); r != nil {
-			b.woken = r.add(ev.Event, b.woken)
+			b.woken = r.Add(ev.Event, b.woken)
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package store
 
-import "meta9/fs/vm"
+import (
+	"meta9/fs/ring"
+	"meta9/fs/vm"
+)
 
 // EventType is the "type" of an event line.
 type EventType string
@@ -27,4 +30,13 @@ type Event struct {
 	Space vm.Space
 	By    string // the principal that made the change: what its channel proved
 	As    string // what the one who made it calls himself; anything, "" for nothing
+}
+
+// Ring is the newest events of one VM, or of all, by their revisions. The committer
+// adds to it.
+type Ring = ring.Ring[Event]
+
+// newRing makes a Ring that begins after rev.
+func newRing(size int, rev uint64) *Ring {
+	return ring.New(ring.Config[Event]{Items: size, Position: func(ev *Event) uint64 { return ev.Rev }}, rev)
 }

@@ -8,7 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"meta9/backoff"
 	"meta9/fs"
+	"meta9/rarelog"
 )
 
 // Bounds of what an unproved peer may take from a Listener.
@@ -17,12 +19,9 @@ const (
 	MaxProving = 256              // at once; for the next one, one of them is closed
 )
 
-// Pauses after an accept that failed, for want of file descriptors or memory:
-// the first, doubled up to the last.
-const (
-	firstPause = 5 * time.Millisecond
-	lastPause  = time.Second
-)
+// acceptAgain makes the pauses after an accept that failed, for want of file
+// descriptors or memory.
+var acceptAgain = backoff.Backoff{First: 5 * time.Millisecond, Last: time.Second}
 
 // prover finds out who is at the other end of c, until ctx ends.
 type prover func(ctx context.Context, c net.Conn) (fs.Principal, error)
@@ -38,7 +37,7 @@ type Listener struct {
 	via    string
 	prove  prover
 	handle Handler
-	rare   *rare
+	rare   *rarelog.Log
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -47,8 +46,8 @@ type Listener struct {
 }
 
 // start accepts from nl at once; via names it in logs and to the Handler.
-func start(nl net.Listener, via string, prove prover, handle Handler, r *rare) *Listener {
-	l := &Listener{nl: nl, via: via, prove: prove, handle: handle, rare: r}
+func start(nl net.Listener, via string, prove prover, handle Handler, rare *rarelog.Log) *Listener {
+	l := &Listener{nl: nl, via: via, prove: prove, handle: handle, rare: rare}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.running.Add(1)
 	go l.loop()
@@ -70,11 +69,11 @@ func (l *Listener) Close() error {
 // loop accepts until Close.
 func (l *Listener) loop() {
 	defer l.running.Done()
-	pause := firstPause
+	tries := 0 // that have failed
 	for {
 		c, err := l.nl.Accept()
 		if err == nil {
-			pause = firstPause
+			tries = 0
 			l.running.Add(1)
 			ctx, cancel := context.WithTimeout(l.ctx, ProveTime)
 			p := &candidate{from: source(c), stop: cancel}
@@ -85,11 +84,10 @@ func (l *Listener) loop() {
 		if l.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 			return
 		}
-		l.rare.warn(l.String, "cannot accept; trying on", reason(err))
-		if !sleep(l.ctx, pause) {
+		l.rare.Warn("").Str("via", l.via).Err(reason(err)).Msg("cannot accept; trying on")
+		if tries++; !acceptAgain.Wait(l.ctx, tries) {
 			return
 		}
-		pause = min(2*pause, lastPause)
 	}
 }
 
@@ -102,7 +100,7 @@ func (l *Listener) welcome(ctx context.Context, c net.Conn, p *candidate) {
 	p.stop()
 	l.running.Done()
 	if err != nil {
-		l.rare.warn(l.String, "connection refused", err)
+		l.rare.Warn("").Str("via", l.via).Err(err).Msg("connection refused")
 		c.Close()
 		return
 	}
@@ -115,18 +113,6 @@ func host(c net.Conn) string {
 		return a.IP.String()
 	}
 	return ""
-}
-
-// sleep waits for d; false: ctx ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // reason is the bare cause of a network error: "address already in use" rather

@@ -13,6 +13,7 @@ import (
 
 	"meta9/fs"
 	"meta9/fs/vm"
+	"meta9/rarelog"
 )
 
 // redial is how often a device that is not connected is dialled.
@@ -36,7 +37,7 @@ type dialled struct {
 	path   string
 	who    fs.Principal
 	handle Handler
-	rare   rare
+	rare   rarelog.Log
 
 	ctx  context.Context
 	end  context.CancelCauseFunc
@@ -69,7 +70,7 @@ func (m *VMs) device(d Device, v *vm.VM, k *kept) {
 		log.Error().Str(d.Property, text).Msgf("not dialled: an absolute path of at most %d bytes is needed", maxPath)
 		return
 	}
-	now := &dialled{text: text, path: path, who: fs.Principal{VM: v.UUID}, handle: handle, rare: rare{log: log}}
+	now := &dialled{text: text, path: path, who: fs.Principal{VM: v.UUID}, handle: handle, rare: rarelog.Log{Log: log}}
 	now.ctx, now.end = context.WithCancelCause(context.Background())
 	k.devices[d.Property] = now
 	m.devices[now] = true
@@ -119,6 +120,6 @@ func (d *dialled) via() string { return "dial:" + d.path }
 // absent tells the log; not of a device that was hung up while it was dialled.
 func (d *dialled) absent(err error) {
 	if d.ctx.Err() == nil {
-		d.rare.warn(d.via, "the device is not there; dialling on", err)
+		d.rare.Warn("").Str("via", d.via()).Err(err).Msg("the device is not there; dialling on")
 	}
 }

@@ -8,7 +8,7 @@
 // makes and removes sockets and looks after the devices, and one for each device
 // that is connected. What waits for a peer is bounded in time (ProveTime) and in number (MaxProving).
 //
-// Locks: VMs.mu guards what is to be looked at, proving.mu who is being proved, rare.mu a
+// Locks: VMs.mu guards what is to be looked at, proving.mu who is being proved, rarelog a
 // time; none is held while another is taken, nor over a system call.
 package listen
 
@@ -21,6 +21,7 @@ import (
 
 	"meta9/fs"
 	"meta9/fs/vm"
+	"meta9/rarelog"
 )
 
 // Handler serves one connection and closes it. who is what the channel proves of
@@ -81,7 +82,7 @@ func (cfg Config) Serve(nl net.Listener, a Addr) *Listener {
 	if a.Net == TCP || a.Net == TLS {
 		a.Host = nl.Addr().String() // port 0 has become a real one
 	}
-	return start(nl, a.String(), cfg.prover(a), cfg.Handle, &rare{log: cfg.Log})
+	return start(nl, a.String(), cfg.prover(a), cfg.Handle, &rarelog.Log{Log: cfg.Log})
 }
 
 // prover is how the listener a knows who is there.

@@ -16,6 +16,7 @@ import (
 
 	tree "meta9/fs"
 	"meta9/fs/vm"
+	"meta9/rarelog"
 )
 
 // Modes of the folder RUN/UUID. It is always the daemon's own, since who could
@@ -47,7 +48,7 @@ type Socket struct {
 // for in vain is logged, and keeps nobody else waiting.
 type VMs struct {
 	cfg  VMConfig
-	rare *rare // of all VMs' sockets together: a thousand that run dry are one line
+	rare *rarelog.Log // of all VMs' sockets together: a thousand that run dry are one line
 	wake chan struct{}
 	done chan struct{} // closed when work has ended
 
@@ -71,7 +72,7 @@ type kept struct {
 // NewVMs starts with no VM: it is told of all by Changed.
 func NewVMs(cfg VMConfig) *VMs {
 	m := &VMs{
-		cfg: cfg, rare: &rare{log: cfg.Log},
+		cfg: cfg, rare: &rarelog.Log{Log: cfg.Log},
 		kept: map[string]*kept{}, devices: map[*dialled]bool{}, changed: map[string]bool{},
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}

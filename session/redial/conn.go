@@ -2,11 +2,11 @@ package redial
 
 import (
 	"context"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
 
+	"meta9/backoff"
 	"meta9/session/wire"
 )
 
@@ -31,13 +31,10 @@ const (
 	// goodLife is how long a transport must live to be worth a quick return if nobody
 	// got an answer on it.
 	goodLife = 10 * time.Second
-
-	// The pauses between two tries: none before the first, then from backoffMin,
-	// doubled each time, to backoffMax. A random part of up to half is taken off, so
-	// that clients that were lost together do not come back together.
-	backoffMin = 20 * time.Millisecond
-	backoffMax = 2 * time.Second
 )
+
+// dialAgain makes the pauses between two tries.
+var dialAgain = backoff.Backoff{First: 20 * time.Millisecond, Last: 2 * time.Second}
 
 // Terms are what a server is asked for.
 type Terms struct {
@@ -169,7 +166,7 @@ func (c *Conn) Run(ctx context.Context) {
 // again connects, after a pause that grows with tries; nil: the Conn is closed.
 func (c *Conn) again(tries int) (*transport, int) {
 	for ; ; tries++ {
-		if !pause(c.ctx, tries) {
+		if !dialAgain.Wait(c.ctx, tries) {
 			return nil, tries
 		}
 		c.renewed()
@@ -197,22 +194,6 @@ func (c *Conn) use(t *transport) {
 	c.up = t
 	if c.renew != nil || c.ending {
 		c.endSession()
-	}
-}
-
-// pause waits before a try; false: ctx ended.
-func pause(ctx context.Context, tries int) bool {
-	if tries == 0 {
-		return ctx.Err() == nil
-	}
-	wait := min(backoffMin<<min(tries-1, 16), backoffMax)
-	t := time.NewTimer(wait - rand.N(wait/2))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

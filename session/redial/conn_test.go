@@ -361,7 +361,7 @@ func TestPauses(t *testing.T) {
 		}
 		check := func(at []time.Duration, atOnce bool) {
 			t.Helper()
-			wait := backoffMin
+			wait := dialAgain.First
 			for i, when := range at {
 				switch {
 				case i == 0 && atOnce != (when == 0):
@@ -370,7 +370,7 @@ func TestPauses(t *testing.T) {
 					if pause := when - at[i-1]; pause > wait || pause <= wait/2-time.Millisecond {
 						t.Errorf("pause %d is %v, at most %v", i, pause, wait)
 					}
-					wait = min(2*wait, backoffMax)
+					wait = min(2*wait, dialAgain.Last)
 				}
 			}
 		}

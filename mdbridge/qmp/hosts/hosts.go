@@ -8,7 +8,7 @@
 // client's own goroutine reads them and only takes note. A verb that waits for a
 // QEMU has a goroutine as long as it waits.
 //
-// Locks: Hosts.mu, then machine.mu, then journal.mu. None is held while the store
+// Locks: Hosts.mu, then machine.mu, then Ring.mu. None is held while the store
 // or a QEMU is called; the store's committer takes Hosts.mu for a look-up only.
 package hosts
 
@@ -21,8 +21,10 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/time/rate"
 
+	"meta9/backoff"
 	"meta9/fs"
 	"meta9/fs/store"
+	"meta9/rarelog"
 )
 
 // Config is what Hosts are told. Zero fields take the defaults.
@@ -49,9 +51,10 @@ type Config struct {
 const (
 	lookTime  = 250 * time.Millisecond // between two looks for sockets
 	quietTime = 5 * time.Second        // without a greeting or an answer, until that is said
-	firstWait = 100 * time.Millisecond // after a connection that failed, doubled up to
-	lastWait  = 5 * time.Second
 )
+
+// connectAgain makes the pauses after a connection that failed.
+var connectAgain = backoff.Backoff{First: 100 * time.Millisecond, Last: 5 * time.Second}
 
 // VMs that QEMUs may make: a second, after so many at once.
 const makeRate, makeBurst = 1, 256
@@ -65,6 +68,7 @@ type Hosts struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	all    sync.WaitGroup // goroutines
+	rare   rarelog.Log    // of what a QEMU may do again and again
 
 	mu       sync.Mutex
 	closed   bool
@@ -84,7 +88,7 @@ func New(cfg Config) *Hosts {
 	cfg.CallTime = cmp.Or(cfg.CallTime, 10*time.Second)
 	cfg.ProbeTime = cmp.Or(cfg.ProbeTime, 4*time.Second)
 	h := &Hosts{
-		cfg: cfg, links: make(map[string]*link), machines: make(map[string]*machine),
+		cfg: cfg, rare: rarelog.Log{Log: cfg.Log}, links: make(map[string]*link), machines: make(map[string]*machine),
 		leftOvers: make(map[string][]string), made: make(map[string]string), making: rate.NewLimiter(makeRate, makeBurst),
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())

@@ -1,10 +1,8 @@
 package hosts
 
 import (
-	"sync"
-	"sync/atomic"
-
 	"meta9/fs"
+	"meta9/fs/ring"
 )
 
 // The bounds of a journal, and of one line in it.
@@ -16,87 +14,37 @@ const (
 
 // journal keeps the newest events of one QEMU as lines: the source of qmp/events.
 // The position of a line is how many there were up to it.
-type journal struct {
-	mu      sync.Mutex
-	lines   [][]byte
-	bytes   int
-	dropped uint64 // lines that are gone
-	waiters map[*waiter]struct{}
+type journal struct{ *ring.Ring[entry] }
+
+// entry is a line, with its end.
+type entry struct {
+	position uint64
+	line     []byte
 }
 
-// waiter is one Wait; done decides between its wake and its cancel.
-type waiter struct {
-	done atomic.Bool
-	wake func()
+func newJournal() journal {
+	return journal{ring.New(ring.Config[entry]{
+		Items: maxLines, Position: func(e *entry) uint64 { return e.position },
+		Bytes: maxBytes, Size: func(e *entry) int { return len(e.line) },
+	}, 0)}
 }
 
-func newJournal() *journal { return &journal{waiters: make(map[*waiter]struct{})} }
-
-// add takes in a line without its end, and wakes those who wait. What is too long
-// to be kept is lost to the readers, who are told so.
-func (j *journal) add(line []byte) {
-	j.mu.Lock()
-	if len(line) > maxLineBytes {
-		j.dropped += uint64(len(j.lines)) + 1
-		j.lines, j.bytes = nil, 0
-	} else {
-		j.lines = append(j.lines, append(line, '\n'))
-		j.bytes += len(line) + 1
+// add takes in a line without its end, and wakes those who wait. Only the goroutine of
+// the QEMU's client adds.
+func (j journal) add(line []byte) {
+	for _, w := range j.Add(entry{j.Last() + 1, append(line, '\n')}, nil) {
+		w.Wake()
 	}
-	for len(j.lines) > maxLines || j.bytes > maxBytes {
-		j.bytes -= len(j.lines[0])
-		j.lines, j.dropped = j.lines[1:], j.dropped+1
-	}
-	woken := j.waiters
-	j.waiters = make(map[*waiter]struct{})
-	j.mu.Unlock()
-	for w := range woken {
-		if !w.done.Swap(true) {
-			w.wake()
-		}
-	}
-}
-
-// Last is how many lines there were.
-func (j *journal) Last() uint64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.dropped + uint64(len(j.lines))
 }
 
 // Lines gives the lines after a position. It never ends: a QEMU may come back.
-func (j *journal) Lines(after uint64, room int) (b []byte, to uint64, ended bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	to = after
-	if to < j.dropped {
-		b = fs.AppendLost(b, to+1, j.dropped)
-		to = j.dropped
+func (j journal) Lines(after uint64, room int) (b []byte, to uint64, ended bool) {
+	entries, lost := j.After(after, 0, nil)
+	if lost != 0 {
+		b, after = fs.AppendLost(b, after+1, lost), lost
 	}
-	for _, line := range j.lines[to-j.dropped:] {
-		if len(b) > 0 && len(b)+len(line) > room {
-			break
-		}
-		b = append(b, line...)
-		to++
+	for to = after; len(entries) > 0 && (len(b) == 0 || len(b)+len(entries[0].line) <= room); entries = entries[1:] {
+		b, to = append(b, entries[0].line...), entries[0].position
 	}
 	return b, to, false
-}
-
-// Wait asks to be woken by a line after a position.
-func (j *journal) Wait(after uint64, wake func()) (cancel func(), ready bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.dropped+uint64(len(j.lines)) > after {
-		return func() {}, true
-	}
-	w := &waiter{wake: wake}
-	j.waiters[w] = struct{}{}
-	return func() {
-		if !w.done.Swap(true) {
-			j.mu.Lock()
-			defer j.mu.Unlock()
-			delete(j.waiters, w)
-		}
-	}, false
 }

@@ -45,14 +45,14 @@ type refusal struct {
 
 // run connects, again and again, until the socket is gone.
 func (l *link) run() {
-	for pause := firstWait; ; pause = min(2*pause, lastWait) {
+	for tries := 1; ; tries++ {
 		began := time.Now()
 		met, err := l.connect()
 		if l.hosts.ctx.Err() != nil {
 			return
 		}
-		if met && time.Since(began) > lastWait { // who comes and goes has to wait
-			pause = firstWait
+		if met && time.Since(began) > connectAgain.Last { // who comes and goes has to wait
+			tries = 1
 		}
 		if !met {
 			l.hosts.stopLeftOver(l.path, "")
@@ -61,7 +61,7 @@ func (l *link) run() {
 			return
 		}
 		l.complain(err)
-		if !l.wait(pause, err) {
+		if !l.wait(connectAgain.Pause(tries), err) {
 			return
 		}
 	}
@@ -74,7 +74,7 @@ func (l *link) wait(pause time.Duration, err error) bool {
 	var r refusal
 	refused := errors.As(err, &r)
 	if refused {
-		pause = lastWait
+		pause = connectAgain.Last
 	}
 	for {
 		select {
@@ -286,10 +286,8 @@ func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error
 		return fmt.Errorf("query-status returned something else: %w", err)
 	}
 	if !runStates[status.Status] {
-		if m.strange.may(time.Now(), time.Minute) {
-			l.hosts.cfg.Log.Warn().Str("vm", m.uuid).Str("socket", l.path).Str("state", printable(status.Status)).
-				Msg("the QEMU says a state that none has")
-		}
+		l.hosts.rare.Warn("state "+m.uuid).Str("vm", m.uuid).Str("socket", l.path).Str("state", printable(status.Status)).
+			Msg("the QEMU says a state that none has")
 		status.Status, text = stateUnknown, nil
 	}
 	if text, _ = printableJSON(text, maxJSON); text == nil {
@@ -324,9 +322,7 @@ func (l *link) take(e qmp.Event) {
 	}
 	if !m.told.Allow() {
 		m.untold++
-		if m.much.may(time.Now(), time.Minute) {
-			l.hosts.cfg.Log.Warn().Str("vm", m.uuid).Str("socket", l.path).Msg("the QEMU tells more events than are kept")
-		}
+		l.hosts.rare.Warn("events "+m.uuid).Str("vm", m.uuid).Str("socket", l.path).Msg("the QEMU tells more events than are kept")
 		return
 	}
 	if m.untold > 0 {

@@ -28,13 +28,12 @@ const maxNotes = 64
 // machine is what is known of a VM's QEMU, also when that is gone.
 type machine struct {
 	uuid   string
-	events *journal
+	events journal
 	dirty  chan struct{} // capacity 1: the status may be another
 	notes  chan struct{} // a token for each event that is on its way
 
-	looks, told   *rate.Limiter // at the status because of an event; of events that are kept
-	strange, much oftenest      // of lines in the log
-	untold        uint64        // events that were not kept; for link.take
+	looks, told *rate.Limiter // at the status because of an event; of events that are kept
+	untold      uint64        // events that were not kept; for link.take
 
 	mu      sync.Mutex
 	path    string        // of the socket that has it; "": none has

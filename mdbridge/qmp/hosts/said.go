@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 	"unicode"
 	"unicode/utf16"
 
@@ -76,23 +74,6 @@ func printableJSON(text []byte, most int) ([]byte, bool) {
 }
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
-
-// oftenest lets something be said once in a while.
-type oftenest struct {
-	mu   sync.Mutex
-	next time.Time
-}
-
-// may tells whether it is time to say it.
-func (o *oftenest) may(now time.Time, every time.Duration) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if now.Before(o.next) {
-		return false
-	}
-	o.next = now.Add(every)
-	return true
-}
 
 // shown is an event as it is kept, on one line.
 func shown(e *qmp.Event) []byte {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"meta9/backoff"
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/vm"
@@ -31,11 +32,8 @@ import (
 	"meta9/mdbridge/vminfo/server"
 )
 
-// The pauses before it connects again: the first, doubled up to the last.
-const (
-	firstPause = 100 * time.Millisecond
-	lastPause  = 10 * time.Second
-)
+// connectAgain makes the pauses before it connects again.
+var connectAgain = backoff.Backoff{First: 100 * time.Millisecond, Last: 10 * time.Second}
 
 // Pings tell within their sum, and well within 15 s, that the upstream stands still.
 const (
@@ -101,21 +99,18 @@ func (m *Mirror) State() server.Mirror {
 // Run follows the upstream until ctx ends.
 func (m *Mirror) Run(ctx context.Context) {
 	defer m.client.Close()
-	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, lastPause) {
+	for tries := 1; ctx.Err() == nil; tries++ {
 		began := time.Now()
 		listed, err := m.follow(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		// Whoever sends garbage after each list is not asked for the next at once.
-		if listed && (!errors.Is(err, vminfo.ErrNoEvent) || time.Since(began) > lastPause) {
-			pause = firstPause
+		if listed && (!errors.Is(err, vminfo.ErrNoEvent) || time.Since(began) > connectAgain.Last) {
+			tries = 1
 		}
 		m.lost(err, listed)
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
+		connectAgain.Wait(ctx, tries)
 	}
 }
 
