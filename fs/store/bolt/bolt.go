@@ -68,6 +68,7 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 
 	"meta9/fs/errs"
 	"meta9/fs/store"
@@ -99,12 +100,12 @@ type Engine struct {
 	lost   string // what Salvage skipped
 	noLog  bool   // there was no room for one
 
-	file   os.FileInfo // the data file's
-	number uint64      // of the newest batch that is durable
-	log    *logFile    // nil: none is begun
-	fresh  overlay     // what the log's segment holds beyond the data file
-	old    overlay     // what the other one does, or a log that a start could not take
-	taking chan error  // old is being taken; nil: it is not
+	file   inode      // the data file's
+	number uint64     // of the newest batch that is durable
+	log    *logFile   // nil: none is begun
+	fresh  overlay    // what the log's segment holds beyond the data file
+	old    overlay    // what the other one does, or a log that a start could not take
+	taking chan error // old is being taken; nil: it is not
 }
 
 var (
@@ -177,7 +178,7 @@ func (e *Engine) open(path string) (err error) {
 	if err != nil || e.o.ReadOnly {
 		return err
 	}
-	if e.file, err = file.Stat(); err != nil {
+	if e.file, err = inodeOf(file); err != nil {
 		return err
 	}
 	return errors.Join(makeBucket(e.db), syncDir(filepath.Dir(path)))
@@ -253,18 +254,42 @@ func (e *Engine) Look() error {
 	if err := look(e.db.Path(), e.file); err != nil || e.log == nil {
 		return err
 	}
-	return look(e.log.file.Name(), e.log.info)
+	return look(e.log.file.Name(), e.log.inode)
 }
 
-func look(path string, open os.FileInfo) error {
-	now, err := os.Stat(path)
+func look(path string, open inode) error {
+	now, err := statInode(unix.AT_FDCWD, path, 0)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return errs.New(errs.IO, "%s was deleted or moved away", filepath.Base(path)) // guests need not know where
-	case err == nil && !os.SameFile(now, open):
+	case err == nil && now != open:
 		return errs.New(errs.IO, "%s was replaced by another file", filepath.Base(path))
 	}
 	return nil // any other error says nothing about the file
+}
+
+// inode is which file a file is, of all that are there.
+type inode struct {
+	major, minor uint32 // of the device
+	number       uint64
+}
+
+func inodeOf(f *os.File) (inode, error) { return statInode(int(f.Fd()), "", unix.AT_EMPTY_PATH) }
+
+// statInode asks for no times, as stat(2) would. From Linux 6.13 on a file whose times
+// were looked at has its next write stamped to the nanosecond, which changes its inode
+// each time: an fdatasync after each write took 60 us more of 140, on ext4.
+func statInode(dir int, path string, flags int) (inode, error) {
+	var st unix.Statx_t
+	for {
+		err := unix.Statx(dir, path, flags, unix.STATX_INO, &st)
+		if err == nil {
+			return inode{st.Dev_major, st.Dev_minor, st.Ino}, nil
+		}
+		if err != unix.EINTR {
+			return inode{}, os.NewSyscallError("statx", err)
+		}
+	}
 }
 
 func (e *Engine) apply(groups []store.Group) error {

@@ -193,7 +193,7 @@ func (e *Engine) newLog() *logFile {
 		return nil
 	}
 	log := &logFile{file: f, segment: e.o.Segment}
-	if log.info, err = f.Stat(); err != nil {
+	if log.inode, err = inodeOf(f); err != nil {
 		_ = f.Close()
 		return nil
 	}

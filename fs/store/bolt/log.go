@@ -61,7 +61,7 @@ type record struct {
 // logFile is the file of a log that is begun, and where the next record goes.
 type logFile struct {
 	file    *os.File
-	info    os.FileInfo // the file's
+	inode   inode // the file's
 	id      logID
 	segment int64 // bytes of each
 	part    int   // which segment is written
