@@ -14,7 +14,7 @@ import (
 
 // What is served: keys of one VM, or files of one folder.
 const (
-	nFiles    = 64
+	nFiles    = 100
 	valueSize = 100
 )
 
@@ -42,11 +42,12 @@ type bench struct {
 	options
 	tmp     string // everything on disk; removed at the end
 	running map[string]*instance
-	way     way    // of the measurement at hand
-	tree    *build // what is measured
-	other   *build // the commit to compare with; nil for none
-	commit  string // its id
-	remove  func() // its worktree
+	way     way            // of the measurement at hand
+	synced  map[way]figure // of the disk, as beside meta9d
+	tree    *build         // what is measured
+	other   *build         // the commit to compare with; nil for none
+	commit  string         // its id
+	remove  func()         // its worktree
 	cpus    cpus
 }
 
@@ -63,7 +64,7 @@ func newBench(o options) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{options: o, tmp: tmp, running: map[string]*instance{}, remove: func() {}}
+	b := &bench{options: o, tmp: tmp, running: map[string]*instance{}, synced: map[way]figure{}, remove: func() {}}
 	if err := b.prepare(); err != nil {
 		b.close()
 		return nil, err

@@ -23,6 +23,7 @@ type script struct {
 	frames [][]byte
 	want   []wire.Type // the type of each reply
 	bare   int         // not 9P: the length of each reply, in bytes
+	each   bool        // each frame is an operation of its own
 }
 
 func (s *script) add(want wire.Type, frame []byte) {
@@ -98,6 +99,75 @@ func byMacro(in *instance, _ *raw.Conn, i int) (s script, err error) {
 func byWrite(_ *instance, _ *raw.Conn, i int) (s script, err error) {
 	s.add(wire.Rswrite, raw.Frame(wire.Tswrite, 1, uint32(0), []string{fileName(i)}, raw.Data(fileValue())))
 	return s, nil
+}
+
+// largeName is the key of the value that bySplice writes into.
+const largeName, largeValue = "large", 1 << 20
+
+// bySplice makes a large value, opens it, and writes one byte in its middle.
+func bySplice(in *instance, c *raw.Conn, _ int) (s script, err error) {
+	wide, err := in.daemon.Dial(in.speech.aname)
+	if err != nil {
+		return s, err
+	}
+	defer wide.Close()
+	if err := wide.Swrite(0, make([]byte, largeValue), largeName); err != nil {
+		return s, err
+	}
+	if err := c.Walk(0, 1, largeName); err != nil {
+		return s, err
+	}
+	if err := c.Open(1, wire.OWrite); err != nil {
+		return s, err
+	}
+	s.add(wire.Rwrite, raw.Frame(wire.Twrite, 1, uint32(1), uint64(largeValue/2), raw.Data("x")))
+	return s, nil
+}
+
+// eachOf repeats the operation of another script with each of the files.
+func eachOf(p prepare) prepare {
+	return func(in *instance, c *raw.Conn, i int) (s script, err error) {
+		for j := range nFiles {
+			one, err := p(in, c, i+j)
+			if err != nil {
+				return s, err
+			}
+			s.frames, s.want = append(s.frames, one.frames...), append(s.want, one.want...)
+		}
+		s.each = true
+		return s, nil
+	}
+}
+
+// readsBeside is how long reads take at p99 while so many connections write what is
+// read.
+func (b *bench) readsBeside(writers int) (figure, error) {
+	in, err := b.instance(sMeta9)
+	if err != nil {
+		return figure{}, err
+	}
+	const readers = 64
+	loaders := make([]*loader, readers+writers)
+	for i := range loaders {
+		p := eachOf(byMacro)
+		if i >= readers {
+			p = eachOf(byWrite)
+		}
+		if loaders[i], err = newLoader(in, i, 1, p); err != nil {
+			return figure{}, err
+		}
+		defer loaders[i].c.Close()
+	}
+	if _, err := drive(loaders, b.time); err != nil {
+		return figure{}, err
+	}
+	var took []time.Duration
+	for _, l := range loaders[:readers] {
+		took = append(took, l.took...)
+	}
+	f, err := summary(took, b.time)
+	f.value = float64(f.p99) / float64(time.Millisecond)
+	return f, err
 }
 
 // load runs conns connections to a server for b.time, each with depth requests
@@ -197,21 +267,30 @@ func (l *loader) run(until time.Time) error {
 }
 
 // runSerial sends each frame of the script when the last was answered.
-func (l *loader) runSerial(until time.Time) error {
-	for now := time.Now(); now.Before(until); {
-		begin := now
-		for i, frame := range l.script.frames {
-			if _, err := l.c.Net.Write(frame); err != nil {
-				return err
-			}
-			if err := l.reply(i); err != nil {
-				return err
-			}
-		}
-		now = time.Now()
-		l.took = append(l.took, now.Sub(begin))
+func (l *loader) runSerial(until time.Time) (err error) {
+	for now := time.Now(); now.Before(until) && err == nil; {
+		now, err = l.once(now)
 	}
-	return nil
+	return err
+}
+
+// once runs the script once, from now on, and gives the time when it is done.
+func (l *loader) once(now time.Time) (time.Time, error) {
+	begin := now
+	for i, frame := range l.script.frames {
+		if _, err := l.c.Net.Write(frame); err != nil {
+			return now, err
+		}
+		if err := l.reply(i); err != nil {
+			return now, err
+		}
+		if l.script.each || i == len(l.script.frames)-1 {
+			now = time.Now()
+			l.took = append(l.took, now.Sub(begin))
+			begin = now
+		}
+	}
+	return now, nil
 }
 
 // reply takes the reply to frame i of the script.

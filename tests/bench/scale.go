@@ -21,6 +21,9 @@ const (
 	nParked   = 10_000
 	scaleVMs  = 10_000
 	keysPerVM = 100
+
+	fleetVMs  = 100_000 // of fleetKeys
+	fleetKeys = 10
 )
 
 func (b *bench) scaled(n int) int {
@@ -40,7 +43,7 @@ func atMost(name, title, unit string, bound float64, measure func(*bench) (figur
 }
 
 func idle() row {
-	return atMost("idle", "growth of RSS by an idle attached unix connection, of 10,000 (a tenth if -short)", "bytes/connection", 8<<10, (*bench).idleRSS)
+	return atMost("idle", "growth of RSS by an idle attached unix connection, of 10,000 (a tenth if -short)", "bytes/connection", 5<<10, (*bench).idleRSS)
 }
 
 func parked() row {
@@ -53,6 +56,27 @@ func heap() row {
 
 func coldStart() row {
 	return atMost("coldstart", "from exec to ready, 10,000 VMs of 100 keys (a tenth if -short)", "s", 5, (*bench).startTime)
+}
+
+func fleetStart() row {
+	return atMost("fleetstart", "from exec to ready, 100,000 VMs of 10 keys (a tenth if -short)", "s", 1.5, (*bench).fleetTime)
+}
+
+// fleetMemory is what meta9d takes right after it has started.
+func fleetMemory() row {
+	const anon, rss = "RssAnon", "RSS"
+	return row{
+		name: "fleetmemory", title: "memory after a cold start, 100,000 VMs of 10 keys of 100 bytes (a tenth if -short)", unit: "MiB", slow: true, less: true,
+		entries: []entry{
+			ours(anon, func(b *bench) (figure, error) {
+				return b.fleetSize(func(d *daemon.Daemon) (int64, error) { return d.Anon() })
+			}),
+			ours(rss, func(b *bench) (figure, error) {
+				return b.fleetSize(func(d *daemon.Daemon) (int64, error) { return d.RSS() })
+			}),
+		},
+		bars: []bar{{entry: anon, text: "MiB", most: true, bound: 500, at: value(anon)}},
+	}
 }
 
 // idleRSS attaches connections, leaves them alone, and weighs the process.
@@ -150,12 +174,20 @@ func park(d *daemon.Daemon, key uint64) error {
 // scaleConfig switches the sockets of the VMs off.
 const scaleConfig = "[sockets]\nenabled = false\n"
 
+// fleet is how many VMs a data folder has, and how many keys each of them.
+type fleet struct{ vms, keys int }
+
+var (
+	someVMs = fleet{scaleVMs, keysPerVM}
+	allVMs  = fleet{fleetVMs, fleetKeys}
+)
+
 // scaleData gives a folder with the data of many VMs, made once a run and
 // build.
-func (b *bench) scaleData() (dir string, err error) {
+func (b *bench) scaleData(n fleet) (dir string, err error) {
 	u := b.build()
-	if u.scale != "" {
-		return u.scale, nil
+	if dir := u.scale[n]; dir != "" {
+		return dir, nil
 	}
 	if dir, err = b.dirFor("scale"); err != nil {
 		return "", err
@@ -165,18 +197,21 @@ func (b *bench) scaleData() (dir string, err error) {
 		return "", err
 	}
 	defer d.Kill()
-	if err := b.createVMs(d); err != nil {
+	if err := b.createVMs(d, n); err != nil {
 		return "", err
 	}
-	u.scale = dir
+	if u.scale == nil {
+		u.scale = map[fleet]string{}
+	}
+	u.scale[n] = dir
 	return dir, d.Stop(time.Minute)
 }
 
 // createVMs creates the VMs over a few connections, so that creations share
 // commits.
-func (b *bench) createVMs(d *daemon.Daemon) error {
+func (b *bench) createVMs(d *daemon.Daemon, n fleet) error {
 	keys := peers.Files{}
-	for i := range keysPerVM {
+	for i := range n.keys {
 		keys[fmt.Sprintf("key%03d", i)] = fileValue()
 	}
 	const makers = 16
@@ -190,7 +225,7 @@ func (b *bench) createVMs(d *daemon.Daemon) error {
 				return
 			}
 			defer c.Close()
-			for i := m; i < b.scaled(scaleVMs) && errs[m] == nil; i += makers {
+			for i := m; i < b.scaled(n.vms) && errs[m] == nil; i += makers {
 				line := fmt.Sprintf("create %s\n", payload(scaleUUID(i), keys))
 				errs[m] = c.Swrite(0, []byte(line), "ctl")
 			}
@@ -203,21 +238,37 @@ func (b *bench) createVMs(d *daemon.Daemon) error {
 func scaleUUID(i int) string { return fmt.Sprintf("22222222-2222-4222-8222-%012d", i) }
 
 // onScale runs meta9d on the data of many VMs.
-func (b *bench) onScale(env ...string) (*daemon.Daemon, error) {
-	dir, err := b.scaleData()
+func (b *bench) onScale(n fleet, env ...string) (*daemon.Daemon, error) {
+	dir, err := b.scaleData(n)
 	if err != nil {
 		return nil, err
 	}
 	return daemon.Start(daemon.Options{Bin: b.build().meta9d, Dir: dir, Config: scaleConfig, Env: env})
 }
 
-// startTime starts meta9d on many VMs.
-func (b *bench) startTime() (figure, error) {
-	if _, err := b.scaleData(); err != nil {
+func (b *bench) startTime() (figure, error) { return b.timeToReady(someVMs) }
+
+func (b *bench) fleetTime() (figure, error) { return b.timeToReady(allVMs) }
+
+// fleetSize weighs a meta9d that has just started on all VMs. A short run counts up
+// what its fewer VMs take.
+func (b *bench) fleetSize(of func(*daemon.Daemon) (int64, error)) (figure, error) {
+	d, err := b.onScale(allVMs)
+	if err != nil {
+		return figure{}, err
+	}
+	defer d.Kill()
+	n, err := of(d)
+	return figure{value: float64(n) / (1 << 20) * fleetVMs / float64(b.scaled(fleetVMs))}, err
+}
+
+// timeToReady starts meta9d on many VMs.
+func (b *bench) timeToReady(n fleet) (figure, error) {
+	if _, err := b.scaleData(n); err != nil {
 		return figure{}, err
 	}
 	begin := time.Now()
-	d, err := b.onScale()
+	d, err := b.onScale(n)
 	if err != nil {
 		return figure{}, err
 	}
@@ -230,7 +281,7 @@ func (b *bench) startTime() (figure, error) {
 // only what the process holds. A small GOGC makes collections come soon; they
 // change nothing in what is live.
 func (b *bench) heapPerKey() (figure, error) {
-	d, err := b.onScale("GODEBUG=gctrace=1", "GOGC=5")
+	d, err := b.onScale(someVMs, "GODEBUG=gctrace=1", "GOGC=5")
 	if err != nil {
 		return figure{}, err
 	}

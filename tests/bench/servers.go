@@ -51,6 +51,7 @@ const (
 	sEcho    = "echo"
 	sMeta9   = "meta9d"
 	sMeta9L  = "meta9d 9P2000.L"
+	sMany    = "meta9d 4,096 keys"
 	sMdata   = "meta9d mdata"
 	sStatic  = "p9 staticfs"
 	sLocal   = "p9 localfs"
@@ -64,6 +65,7 @@ var servers = []server{
 	{sEcho, peers.Echo, none},
 	{sMeta9, nil, plainE},
 	{sMeta9L, nil, oursL},
+	{sMany, nil, plainE},
 	{sMdata, nil, none},
 	{sStatic, peers.Static, linux},
 	{sLocal, peers.Local, linux},
@@ -124,6 +126,9 @@ func (b *bench) start(name string) (*instance, error) {
 	})
 }
 
+// mostKeys is how many keys a VM may have by default.
+const mostKeys = 4096
+
 // benchVM is the VM whose keys are the files.
 const benchVM = "11111111-1111-4111-8111-111111111111"
 
@@ -139,7 +144,11 @@ func (b *bench) startMeta9(s server, dir string) (*instance, error) {
 	if s.name == sMdata {
 		in.socket = filepath.Join(d.Run(), benchVM, "mdata.sock")
 	}
-	return in, d.Create(payload(benchVM, files()))
+	keys := files()
+	for i := nFiles; s.name == sMany && i < mostKeys; i++ {
+		keys[fmt.Sprintf("more%04d", i)] = fileValue()
+	}
+	return in, d.Create(payload(benchVM, keys))
 }
 
 // payload is what makes a VM with these keys.

@@ -37,7 +37,7 @@ func (b *bench) manyVMs() (*instance, error) {
 	if in := b.running[name]; in != nil {
 		return in, nil
 	}
-	d, err := b.onScale()
+	d, err := b.onScale(someVMs)
 	if err != nil {
 		return nil, err
 	}

@@ -28,8 +28,8 @@ type build struct {
 	root   string // its source tree
 	dir    string // of the binaries
 	meta9d string
-	meta9  string // the client, once built
-	scale  string // the folder of many VMs, once made
+	meta9  string           // the client, once built
+	scale  map[fleet]string // the folders of many VMs, once made
 }
 
 // client builds the meta9 of the tree at its first use.

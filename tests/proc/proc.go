@@ -104,6 +104,13 @@ func (p *Proc) RSS() (int64, error) {
 	return kib << 10, err
 }
 
+// Anon is the part of RSS that is the process's own memory, in bytes: files that it
+// has mapped are not in it.
+func (p *Proc) Anon() (int64, error) {
+	kib, err := p.status("RssAnon:")
+	return kib << 10, err
+}
+
 // Threads is how many threads the process has.
 func (p *Proc) Threads() (int64, error) { return p.status("Threads:") }
 
