@@ -7,7 +7,7 @@ import (
 	"meta9/fs/vm"
 )
 
-// Ref is a place in the tree that a fid names. It is never changed, so a fid that
+// Ref is a place in the tree that a fid names. Only a Meter changes it, so a fid that
 // is cloned may share it.
 type Ref struct {
 	view   *View
@@ -17,6 +17,7 @@ type Ref struct {
 	by     *Author // who attached
 	look   *Look   // what the attach asked for; nil: nothing
 	top    bool    // ".." does not lead further up
+	turn   uint32  // the Meter that has counted it last
 }
 
 // QID is what a walk to this place answers.

@@ -67,6 +67,8 @@ type stream struct {
 	last  []byte // what the last read gave
 	rest  []byte // what of its lines it had no room for; follows last in memory
 	ended bool   // the source has
+
+	buffer int // the capacity of what last and rest are parts of
 }
 
 // streamBuffer is how many bytes of lines are made at a time; one more line may
@@ -87,7 +89,7 @@ func (h *stream) Read(p []byte, off uint64) (int, error) {
 	if len(h.rest) == 0 && h.src.Last() > h.at {
 		var ended bool
 		h.rest, h.at, ended = h.src.Lines(h.at, min(len(p), streamBuffer))
-		h.ended = h.ended || ended
+		h.ended, h.buffer = h.ended || ended, cap(h.rest)
 	}
 	switch {
 	case len(h.rest) > 0:

@@ -143,8 +143,9 @@ func TestParkedShare(t *testing.T) {
 	w.until("the parked session", func() bool { return w.server.Stats().Parked == 1 })
 	var walks []*wire.Msg
 	for fid := range uint32(fids) {
-		walks = append(walks, &wire.Msg{Type: wire.Twalk, Newfid: 1 + fid})
+		walks = append(walks, &wire.Msg{Type: wire.Twalk, Newfid: 1 + fid, Names: []string{"keys", "color"}})
 	}
+	w.put("color", "blue")
 	for i := range 10 {
 		n := w.numbered(wire.LE, 1+i, nil)
 		for _, m := range walks {
@@ -156,7 +157,59 @@ func TestParkedShare(t *testing.T) {
 			t.Fatalf("%d sessions of one VM, and %d bytes are parked", i+1, st.ParkedBytes)
 		}
 	}
+	if n := w.server.Stats().Expired; n == 0 {
+		t.Error("no session had to go")
+	}
 	back := w.dial("unix", peers["vm2"])
 	back.do(version(), wire.Rversion)
 	back.do(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(0)}, wire.Rsession)
+}
+
+// TestEvictedFromTheMost: where no more sessions can be parked, those go that are of
+// whoever has most, the longest parked first; the admin's few stay.
+func TestEvictedFromTheMost(t *testing.T) {
+	const most = 8
+	w := newWorld(t, func(c *session.Config) { c.Limits.Parked = most })
+	resume := func(who string, number int) bool {
+		c := w.dial("unix", peers[who])
+		c.do(version(), wire.Rversion)
+		c.send(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(number)})
+		m := c.receive()
+		if m.Type == wire.Rerror {
+			c.do(&wire.Msg{Type: wire.Tattach, Tag: 1, Afid: wire.NoFid}, wire.Rattach)
+		}
+		c.nc.Close()
+		w.until("the end of the connection", func() bool { return w.server.Stats().Conns == 0 })
+		return m.Type == wire.Rsession
+	}
+	// The oldest are those of the ones who have few.
+	for i, who := range []string{"vm2", "vm2", "admin"} {
+		resume(who, i)
+	}
+	const first, sessions = 10, 30
+	for i := range sessions {
+		resume("vm", first+i)
+		if n := w.server.Stats().Parked; n > most {
+			t.Fatalf("%d are parked, %d may be", n, most)
+		}
+	}
+	for i, who := range []string{"vm2", "vm2", "admin"} {
+		if !resume(who, i) {
+			t.Errorf("session %d, of %s, went", i, who)
+		}
+	}
+	for i := range most - 3 {
+		if number := first + sessions - 1 - i; !resume("vm", number) {
+			t.Errorf("session %d, of the newest of vm, went", number)
+		}
+	}
+	// Who has most is no matter of who came: vm2 gets its share from vm.
+	for i := range 3 {
+		resume("vm2", 100+i)
+	}
+	for i := range 3 {
+		if !resume("vm2", 100+i) {
+			t.Errorf("new session %d of vm2 went, though vm has as many", i)
+		}
+	}
 }

@@ -72,12 +72,12 @@ func (f *fid) stale() bool {
 // staleHandle is an open file that could not be restored; it keeps how it was open.
 type staleHandle fs.Flags
 
-func (staleHandle) Read([]byte, uint64) (int, error)                { return 0, errs.Stale }
-func (staleHandle) Stat(*fs.Stat) error                             { return errs.Stale }
+func (staleHandle) Read([]byte, uint64) (int, error)                   { return 0, errs.Stale }
+func (staleHandle) Stat(*fs.Stat) error                                { return errs.Stale }
 func (staleHandle) SetStat(_ fs.Change, _ fs.Author, done func(error)) { done(errs.Stale) }
 func (staleHandle) Sync(_ fs.Author, done func(error))                 { done(errs.Stale) }
 func (staleHandle) Clunk(_ fs.Author, done func(error))                { done(nil) }
-func (staleHandle) Drop()                                           {}
+func (staleHandle) Drop()                                              {}
 func (staleHandle) Write(_ []byte, _ uint64, _ fs.Author, done func(int, error)) {
 	done(0, errs.Stale)
 }

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"meta9/fs"
 	"meta9/session/wire"
@@ -58,26 +59,29 @@ func (s *session) close() {
 	s.nfids.Store(0)
 }
 
-// Estimates of what a parked session takes, in bytes; TestParkedMemory holds them
-// against the truth.
+// Estimates of what a parked session takes, in bytes, beside what can be counted;
+// TestEstimate holds them against the truth.
 const (
-	sessionBytes = 1500
-	fidBytes     = 700
+	placesBytes  = 400 // its entries in the tables and lists of the Server
+	slotBytes    = 28  // a fid in the map of fids, which is half empty at times
 	requestBytes = 500
 	lockBytes    = 2*64 + maxClientID // a table of locks may be half empty
 )
 
 // estimate is the memory that the session takes while it is parked.
 func (s *session) estimate() int64 {
-	n := int64(sessionBytes+len(s.key.node)+len(s.key.group)+s.locks*lockBytes) + s.numbers.size()
+	n := int64(placesBytes+len(s.key.node)+len(s.key.group)+s.locks*lockBytes) + s.numbers.size() +
+		fs.Block(int64(unsafe.Sizeof(*s))) + int64(max(8, len(s.fids))*slotBytes)
 	if s.carried != nil {
 		n += int64(s.carried.held + len(s.carried.waiting)*requestBytes)
 	}
+	meter := s.view.Meter()
 	for _, f := range s.fids {
-		n += fidBytes
+		n += fs.Block(int64(unsafe.Sizeof(*f)))
+		meter.Ref(f.ref)
 		if f.handle != nil {
-			n += int64(len(f.handle.State().Last))
+			meter.Handle(f.handle)
 		}
 	}
-	return n
+	return n + meter.Bytes()
 }

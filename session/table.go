@@ -21,9 +21,10 @@ type table struct {
 	byID   map[uint64]*session
 	byKey  map[indexID]*session
 	lastID uint64
-	vms    map[string]*vmUse
-	parked list.List // of *session, the longest parked first
-	bytes  int64     // the sizes of the parked ones
+	vms    map[string]*vmUse // by UUID; "" is the admin
+	shares shares            // of vms, those with parked sessions
+	parked list.List         // of *session, the longest parked first
+	bytes  int64             // the sizes of the parked ones
 	timer  *time.Timer
 }
 
@@ -33,13 +34,16 @@ type vmUse struct {
 	kept   int       // sessions with a key, parked ones included
 	parked list.List // of *session, the longest parked first
 	bytes  int64     // the sizes of the parked ones
+	admin  bool
+	share  float64 // of what may be parked; see shares
+	place  int     // in shares; -1: it is not there
 }
 
 // use is the VM's, made when it is not there.
 func (t *table) use(uuid string) *vmUse {
 	u := t.vms[uuid]
 	if u == nil {
-		u = new(vmUse)
+		u = &vmUse{place: -1, admin: uuid == ""}
 		t.vms[uuid] = u
 	}
 	return u
@@ -47,7 +51,7 @@ func (t *table) use(uuid string) *vmUse {
 
 // tidy forgets a VM that has nothing here.
 func (t *table) tidy(uuid string) {
-	if u := t.vms[uuid]; u != nil && u.conns == 0 && u.kept == 0 {
+	if u := t.vms[uuid]; u != nil && u.conns == 0 && u.kept == 0 && u.parked.Len() == 0 {
 		delete(t.vms, uuid)
 	}
 }
@@ -128,24 +132,23 @@ func (s *Server) release(n *session) []*session {
 }
 
 // park keeps n, which has a key and whose size is known, without an owner. What
-// waits of it is carried. Where there is no room the longest parked go: first the
-// VM's own, when it has more than its share.
+// waits of it is carried. Where there is no room, sessions of the VM that has most go,
+// the longest parked first: so whoever fills the table makes room for others himself.
 func (s *Server) park(n *session) (gone []*session) {
 	n.owner, n.since = nil, s.cfg.Now()
 	n.place = s.parked.PushBack(n)
 	s.bytes += n.size
-	if vm := n.who.VM; vm != "" {
-		u := s.use(vm)
-		n.vmPlace = u.parked.PushBack(n)
-		u.bytes += n.size
-		for l := &s.cfg.Limits; s.use(vm).bytes > l.vmParkedBytes(); {
-			gone = append(gone, s.release(s.use(vm).parked.Front().Value.(*session))...)
-		}
-		s.tidy(vm)
+	u, l := s.use(n.who.VM), &s.cfg.Limits
+	n.vmPlace = u.parked.PushBack(n)
+	u.bytes += n.size
+	s.shares.update(u)
+	for n.who.VM != "" && u.bytes > l.vmParkedBytes() {
+		gone = append(gone, s.release(u.oldest())...)
 	}
-	for s.parked.Len() > s.cfg.Limits.Parked || s.bytes > s.cfg.Limits.ParkedBytes {
-		gone = append(gone, s.release(s.oldest())...)
+	for s.parked.Len() > l.Parked || s.bytes > l.ParkedBytes {
+		gone = append(gone, s.release(s.shares.most())...)
 	}
+	s.tidy(n.who.VM)
 	s.stats.Expired.Add(int64(len(gone)))
 	if s.parked.Len() == 1 {
 		s.arm()
@@ -158,12 +161,12 @@ func (s *Server) oldest() *session { return s.parked.Front().Value.(*session) }
 // unpark takes n out of the parked ones.
 func (s *Server) unpark(n *session) {
 	s.parked.Remove(n.place)
-	if n.vmPlace != nil {
-		u := s.use(n.who.VM)
-		u.parked.Remove(n.vmPlace)
-		u.bytes -= n.size
-	}
 	s.bytes -= n.size
+	u := s.use(n.who.VM)
+	u.parked.Remove(n.vmPlace)
+	u.bytes -= n.size
+	s.shares.update(u)
+	s.tidy(n.who.VM)
 	n.place, n.vmPlace = nil, nil
 }
 

@@ -207,6 +207,13 @@ func (h *handle) Sync(_ fs.Author, done func(error)) {
 	h.change(func(old []byte) ([]byte, error) { return old, nil }, done)
 }
 
+// Holds is the value that was read.
+func (h *handle) Holds() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return fs.Block(int64(cap(h.value)))
+}
+
 // Clunk is Sync, unless a write was refused: then the old value is the better one.
 func (h *handle) Clunk(by fs.Author, done func(error)) {
 	h.forget()
