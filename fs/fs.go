@@ -215,7 +215,7 @@ type NodeState struct {
 	Path []string `json:"path"`
 	ID   uint64   `json:"id"`
 	Top  int      `json:"top,omitempty"` // how many names of Path lead to the attach's own place
-	As   string   `json:"as,omitempty"`  // what the attach called itself
+	As   []byte   `json:"as,omitempty"`  // what the attach called itself: any bytes, as they came
 	Look *Look    `json:"look,omitempty"`
 }
 

@@ -1,16 +1,18 @@
 package fs
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/errs"
+	"meta9/fs/store"
 )
 
 // State names this place so that Restore finds it again.
 func (r *Ref) State() NodeState {
-	ns := NodeState{ID: r.QID().Path, As: r.by.As, Look: r.look}
+	ns := NodeState{ID: r.QID().Path, As: []byte(r.by.As), Look: r.look}
 	for at := r; at.parent != nil; at = at.parent {
 		ns.Path = append(ns.Path, at.name)
 	}
@@ -31,12 +33,12 @@ func (v *View) Restore(ns NodeState) (*Ref, error) {
 	if len(ns.Path) > 2*maxNames || ns.Top < 0 || ns.Top > len(ns.Path) {
 		return nil, errs.New(errs.Invalid, "no place in the tree has %d names", len(ns.Path))
 	}
-	r, err := v.root(ns.As)
+	r, err := v.root(string(ns.As))
 	if errs.KindOf(err) == errs.AuthFailed {
 		return nil, err
 	}
 	if err != nil { // the VM is gone
-		r = &Ref{view: v, node: goneNode{}, name: "/", by: v.author(ns.As)}
+		r = &Ref{view: v, node: goneNode{}, name: "/", by: v.author(string(ns.As))}
 	}
 	r.look = ns.Look
 	for i := 0; ; i++ {
@@ -75,6 +77,43 @@ func (v *View) checked(r *Ref, id uint64) *Ref {
 	gone := *r
 	gone.node = goneNode{id: id}
 	return &gone
+}
+
+// Tails gives fn what open event files have not read yet, one Tail for each ring that
+// they read. readers are the positions that the States of open files had (their Rev),
+// by the qid.path: the smallest of each; what is no event file is passed over. The
+// store must have been stopped. An error of fn ends it, and is returned.
+func (t *Tree) Tails(readers map[uint64]uint64, fn func(store.Tail) error) error {
+	for _, path := range slices.Sorted(maps.Keys(readers)) {
+		ring, uuid := t.ringAt(path)
+		if ring == nil {
+			continue
+		}
+		tail := store.TailOf(ring, readers[path])
+		tail.VM = uuid
+		if err := fn(tail); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ringAt is the ring that the event file of that qid.path reads, and its VM; nil: no
+// event file has that path.
+func (t *Tree) ringAt(path uint64) (ring *store.Ring, uuid string) {
+	if path == pathEvents {
+		return t.store.Ring(), ""
+	}
+	if path <= store.FirstID {
+		return nil, ""
+	}
+	t.store.Cells(path-slotEvents-1, func(c *store.Cell) bool {
+		if c.ID() == path-slotEvents {
+			ring, uuid = c.Ring(), c.UUID()
+		}
+		return false
+	})
+	return ring, uuid
 }
 
 func (r *Ref) isGone() bool {

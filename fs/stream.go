@@ -10,7 +10,8 @@ import (
 )
 
 // Source is where the lines of a stream come from. What happens has positions,
-// numbers that grow. A Source may be used by any number of streams at a time.
+// numbers that grow, and that do not come again in the life of the tree's store, also
+// not in another process: a Handle may be restored there. A Source may be used by any number of streams at a time.
 type Source interface {
 	// Last is the position of what happened last.
 	Last() uint64
@@ -129,9 +130,14 @@ func (h *stream) State() HandleState {
 }
 
 // restore goes on where the State was taken. A position that this source has not
-// reached is another's: then there is nothing to have missed.
+// reached is another's, so that nobody knows what was missed: the reader is told that
+// all is lost which this source no longer has.
 func (h *stream) restore(hs HandleState) {
-	h.at, h.base = min(hs.Rev, h.at), hs.Offset
+	h.base = hs.Offset
+	if hs.Rev > h.at {
+		hs.Rev = 0
+	}
+	h.at = hs.Rev
 	all := slices.Concat(hs.Last, hs.Rest)
 	h.last, h.rest = all[:len(hs.Last)], all[len(hs.Last):]
 }

@@ -55,7 +55,7 @@ func TestNumbersRoundTrip(t *testing.T) {
 		if err := other.server.Restore(moved(t, st)); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]session.State{st}, other.server.Parked(), cmpopts.EquateEmpty()); diff != "" {
+		if diff := cmp.Diff([]session.State{st}, slices.Collect(other.server.States()), cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("restored: %s", diff)
 		}
 		b := other.numbered(d, 1, a)

@@ -16,7 +16,7 @@ type LockState struct {
 	From   uint64 `json:"from"` // the first byte
 	To     uint64 `json:"to"`   // the last; ~0 is to the end
 	Write  bool   `json:"write,omitempty"`
-	Client string `json:"client,omitempty"` // client_id and proc_id, as they were given
+	Client []byte `json:"client,omitempty"` // client_id and proc_id, as they were given: any bytes
 	PID    uint32 `json:"pid"`
 }
 
@@ -33,7 +33,7 @@ func (f *fid) lockStates() (list []LockState) {
 	}
 	for _, l := range file.held {
 		if l.fid == f {
-			list = append(list, LockState{From: l.from, To: l.to, Write: l.write, Client: l.client, PID: l.pid})
+			list = append(list, LockState{From: l.from, To: l.to, Write: l.write, Client: []byte(l.client), PID: l.pid})
 		}
 	}
 	return list
@@ -49,7 +49,7 @@ func (s *Server) relock(n *session, f *fid, states []LockState) error {
 			continue
 		}
 		f.locks = &s.locks
-		l := lock{span: span{st.From, st.To}, write: st.Write, fid: f, sess: n, client: st.Client, pid: st.PID}
+		l := lock{span: span{st.From, st.To}, write: st.Write, fid: f, sess: n, client: string(st.Client), pid: st.PID}
 		if s.locks.set(f.ref.QID().Path, l, lockRange) != p9.LockStatusOK {
 			f.condemn()
 		}

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -107,11 +108,11 @@ func (n *numbered) hangUp(w *world) session.State {
 	w.t.Helper()
 	n.nc.Close()
 	w.until("the parked session", func() bool { return w.server.Stats().Parked == 1 })
-	return w.server.Parked()[0]
+	return slices.Collect(w.server.States())[0]
 }
 
 // moved is st as another process gets it.
-func moved(t *testing.T, st session.State) (other session.State) {
+func moved(t testing.TB, st session.State) (other session.State) {
 	t.Helper()
 	text, err := json.Marshal(st)
 	if err != nil {
@@ -160,7 +161,7 @@ func TestLocksRoundTrip(t *testing.T) {
 	if err := other.server.Restore(moved(t, st)); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]session.State{st}, other.server.Parked(), cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff([]session.State{st}, slices.Collect(other.server.States()), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("restored: %s", diff)
 	}
 	x := other.linuxClient()
@@ -208,7 +209,7 @@ func TestLocksTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	third := openWorld(t, w.disk.Clone(), nil)
-	if err := third.server.Restore(moved(t, other.server.Parked()[0])); err != nil {
+	if err := third.server.Restore(moved(t, slices.Collect(other.server.States())[0])); err != nil {
 		t.Fatal(err)
 	}
 	if s := x.do(tlock(1, p9.WriteLock, 0, 0), wire.Rlock).L.Status; s != p9.LockStatusOK {

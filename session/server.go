@@ -49,7 +49,7 @@ type Server struct {
 	misses  misses
 	rare    rarelog.Log
 	locks   lockTable
-	quit    chan struct{}                     // closed by Drain
+	quit    chan struct{}                     // closed by Drain and Freeze
 	trace   atomic.Pointer[func(line string)] // nil: off
 
 	mu        sync.Mutex // after any conn.mu
@@ -57,6 +57,7 @@ type Server struct {
 	strangers int // of conns, those of nobody
 	nextID    uint64
 	closing   bool
+	frozen    bool           // closing, and sessions are kept
 	running   sync.WaitGroup // of conns
 	table
 }
@@ -213,7 +214,22 @@ func (s *Server) kill(which func(c *conn) bool) {
 // sessions end. When ctx ends first, the rest is closed at once, and the error is
 // ctx's. It returns when every Serve is done.
 func (s *Server) Drain(ctx context.Context) error {
-	s.stop()
+	return s.stop(ctx, false)
+}
+
+// Freeze stops the server as Drain does, but keeps the sessions that have a key, so that
+// they can be restored in another process: parked ones stay, and those of connections
+// are parked when what they have begun is done. Blocking reads end without an answer;
+// clients ask anew. Nothing of what States tells changes any more then.
+func (s *Server) Freeze(ctx context.Context) error {
+	err := s.stop(ctx, true)
+	s.settleParked()
+	return err
+}
+
+// stop closes the door and wakes every loop, and waits for the ends of all.
+func (s *Server) stop(ctx context.Context, freeze bool) error {
+	s.shutDoor(freeze)
 	done := make(chan struct{})
 	go func() {
 		s.running.Wait()
@@ -231,15 +247,17 @@ func (s *Server) Drain(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// stop closes the door, ends the parked sessions and wakes every loop.
-func (s *Server) stop() {
+// shutDoor lets no one in any more, ends the parked sessions unless they are to be
+// kept, and wakes every loop.
+func (s *Server) shutDoor(freeze bool) {
 	var gone []*session
 	s.mu.Lock()
 	if !s.closing {
 		s.closing = true
 		close(s.quit)
 	}
-	for s.parked.Len() > 0 {
+	s.frozen = freeze
+	for !freeze && s.parked.Len() > 0 {
 		gone = append(gone, s.release(s.oldest())...)
 	}
 	s.arm()
@@ -248,4 +266,20 @@ func (s *Server) stop() {
 	}
 	s.mu.Unlock()
 	closeAll(gone)
+}
+
+// settleParked awaits what parked sessions carry: in another process nobody could
+// tell whether it has happened.
+func (s *Server) settleParked() {
+	s.mu.Lock()
+	var carry []*session
+	for e := s.parked.Front(); e != nil; e = e.Next() {
+		if n := e.Value.(*session); n.carried != nil {
+			carry = append(carry, n)
+		}
+	}
+	s.mu.Unlock()
+	for _, n := range carry {
+		n.carried.settle(n)
+	}
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 
 	"meta9/fs"
@@ -10,7 +11,7 @@ import (
 )
 
 // StateVersion is the version of State that is written; no other is read.
-const StateVersion = 3
+const StateVersion = 4
 
 // State is a parked session in a plain form, which outlives the process and can
 // move to another host.
@@ -22,8 +23,8 @@ type State struct {
 	Dialect string     `json:"dialect"`
 	Key     []byte     `json:"key"`             // 8 bytes; of the draft's form the first 4 count
 	Draft   bool       `json:"draft,omitempty"` // the draft's form: node and group are part of the key
-	Node    string     `json:"node,omitempty"`
-	Group   string     `json:"group,omitempty"`
+	Node    []byte     `json:"node,omitempty"`  // any bytes, as they came
+	Group   []byte     `json:"group,omitempty"`
 	Fids    []FidState `json:"fids"`
 
 	Count uint64      `json:"count,omitempty"` // of a numbered dialect: requests that came
@@ -47,7 +48,7 @@ type FidState struct {
 func (s *session) state() State {
 	st := State{
 		Version: StateVersion, Admin: s.who.Admin, VM: s.who.VM, Foreign: s.foreign, Dialect: s.dialect.String(),
-		Key: s.key.bytes[:], Draft: s.key.draft, Node: s.key.node, Group: s.key.group,
+		Key: s.key.bytes[:], Draft: s.key.draft, Node: []byte(s.key.node), Group: []byte(s.key.group),
 		Count: s.numbers.count, Kept: s.keptState(),
 	}
 	for _, f := range s.fids {
@@ -55,6 +56,20 @@ func (s *session) state() State {
 	}
 	slices.SortFunc(st.Fids, func(a, b FidState) int { return cmp.Compare(a.Fid, b.Fid) })
 	return st
+}
+
+// Readers adds to positions how far the session's streams were read, by qid.path; of
+// those that are there already the smaller one stays. It is what fs.Tree.Tails asks for.
+func (st *State) Readers(positions map[uint64]uint64) {
+	for i := range st.Fids {
+		f := &st.Fids[i]
+		if f.Node == nil || f.Handle == nil || f.Handle.Rev == 0 || f.Handle.Held {
+			continue
+		}
+		if at, has := positions[f.Node.ID]; !has || f.Handle.Rev < at {
+			positions[f.Node.ID] = f.Handle.Rev
+		}
+	}
 }
 
 func (f *fid) state() FidState {
@@ -73,18 +88,33 @@ func (f *fid) state() FidState {
 	return st
 }
 
-// Parked are the states of all parked sessions, the longest parked first.
-func (s *Server) Parked() []State {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	states := make([]State, 0, s.parked.Len())
-	for e := s.parked.Front(); e != nil; e = e.Next() {
-		states = append(states, e.Value.(*session).state())
+// States gives the states of all parked sessions, the longest parked first, and one at
+// a time: there may be many. After Freeze these are all that are kept; else one that is
+// no longer parked when its turn comes is left out.
+func (s *Server) States() iter.Seq[State] {
+	return func(yield func(State) bool) {
+		s.mu.Lock()
+		all := make([]*session, 0, s.parked.Len())
+		for e := s.parked.Front(); e != nil; e = e.Next() {
+			all = append(all, e.Value.(*session))
+		}
+		s.mu.Unlock()
+		for _, n := range all {
+			s.mu.Lock()
+			is := n.place != nil
+			var st State
+			if is {
+				st = n.state()
+			}
+			s.mu.Unlock()
+			if is && !yield(st) {
+				return
+			}
+		}
 	}
-	return states
 }
 
-// Restore parks a session that Parked told of, here or elsewhere, for another
+// Restore parks a session that States told of, here or elsewhere, for another
 // lifetime. A fid whose file is gone meanwhile, or whose lock somebody else has,
 // answers errs.Stale from now on. Restore before the first Serve, so that nobody
 // takes a lock that is to be restored.
@@ -114,7 +144,7 @@ func (s *Server) Restore(st State) error {
 func (s *Server) restored(st *State) (*session, error) {
 	n := &session{
 		who: fs.Principal{Admin: st.Admin, VM: st.VM}, dialect: wire.Negotiate(st.Dialect), foreign: st.Foreign,
-		key: key{set: true, draft: st.Draft, node: st.Node, group: st.Group},
+		key: key{set: true, draft: st.Draft, node: string(st.Node), group: string(st.Group)},
 	}
 	copy(n.key.bytes[:], st.Key)
 	switch {

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,7 +48,7 @@ func parkOne(w *world) session.State {
 	}
 	a.nc.Close()
 	w.until("the parked session", func() bool { return w.server.Stats().Parked == 1 })
-	return w.server.Parked()[0]
+	return slices.Collect(w.server.States())[0]
 }
 
 // TestStateRoundTrip: a parked session goes through JSON to another server over a
@@ -70,7 +71,7 @@ func TestStateRoundTrip(t *testing.T) {
 	if err := other.server.Restore(moved); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]session.State{st}, other.server.Parked(), cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff([]session.State{st}, slices.Collect(other.server.States()), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("restored: %s", diff)
 	}
 	resumeOne(other)
@@ -157,7 +158,7 @@ func TestRestoreRefuses(t *testing.T) {
 		"many fids": func(s *session.State) { s.Fids = make([]session.FidState, 5000) },
 		"no range":  locked(1, session.LockState{From: 2, To: 1}),
 		"not open":  locked(7, session.LockState{To: 1}),
-		"long name": locked(1, session.LockState{To: 1, Client: strings.Repeat("h", 256)}),
+		"long name": locked(1, session.LockState{To: 1, Client: []byte(strings.Repeat("h", 256))}),
 	} {
 		bad := st
 		change(&bad)

@@ -176,7 +176,7 @@ func (s *Server) arm() {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	if s.parked.Len() > 0 {
+	if s.parked.Len() > 0 && !s.closing {
 		s.timer = time.AfterFunc(s.cfg.Lifetime-s.cfg.Now().Sub(s.oldest().since), s.expire)
 	}
 }
@@ -186,7 +186,7 @@ func (s *Server) expire() {
 	var gone []*session
 	s.mu.Lock()
 	now := s.cfg.Now()
-	for s.parked.Len() > 0 && now.Sub(s.oldest().since) >= s.cfg.Lifetime {
+	for s.parked.Len() > 0 && !s.closing && now.Sub(s.oldest().since) >= s.cfg.Lifetime {
 		gone = append(gone, s.release(s.oldest())...)
 	}
 	s.arm()
@@ -212,7 +212,7 @@ func (s *Server) leave(n *session, mayPark bool) {
 	}
 	s.mu.Lock()
 	var gone []*session
-	parks := mayPark && n.kept && !s.closing
+	parks := mayPark && n.kept && (!s.closing || s.frozen)
 	if parks {
 		gone = s.park(n)
 	} else {
@@ -253,9 +253,16 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	n.claims++
 	mine := n.claims
 	for n.owner != nil {
-		if !s.awaitFreed(n, limit.C) || n.claims != mine || s.byKey[id] != n {
+		freed := s.awaitFreed(n, limit.C)
+		if s.closing {
+			break
+		}
+		if !freed || n.claims != mine || s.byKey[id] != n {
 			return nil, errs.New(later(d), "the session is still in use")
 		}
+	}
+	if s.closing {
+		return nil, errClosed
 	}
 	if !s.count(c, n.who.VM) {
 		return nil, errs.New(later(d), "the VM has too many connections")

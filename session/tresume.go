@@ -60,17 +60,36 @@ func (c *conn) adopt() {
 	c.serving = true
 }
 
-// close ends the requests that nobody will hear of, and then n, whose requests they
-// are. Changes that were begun are awaited, for the reason that conn.end has.
-func (k *carried) close(n *session) {
+// nobody is a connection without a transport, for n whose requests k are: it drops all
+// replies but those that are kept. It has cancelled what can be, and only changes
+// still wait.
+func (k *carried) nobody(n *session) *conn {
 	c := &conn{srv: k.srv, sess: n, dialect: n.dialect}
 	c.moved.L = &c.mu
-	c.closed = true // all replies are dropped
+	c.closed = true
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.adopt()
 	c.cancelReads()
-	if c.collect(); c.changes == 0 {
+	c.collect()
+	return c
+}
+
+// settle awaits the changes, and leaves their replies with n. The rest is asked anew.
+func (k *carried) settle(n *session) {
+	c := k.nobody(n)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settle()
+}
+
+// close ends the requests that nobody will hear of, and then n, whose requests they
+// are. Changes that were begun are awaited, for the reason that conn.end has.
+func (k *carried) close(n *session) {
+	c := k.nobody(n)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changes == 0 {
 		n.close()
 		return
 	}

@@ -64,6 +64,9 @@ func (c *conn) lookUp(k key) error {
 	n, err := c.srv.claim(c, id, d)
 	c.mu.Lock()
 	switch {
+	case err == errClosed:
+		c.shut()
+		return nil
 	case err != nil:
 		return err
 	case n == nil:

@@ -45,6 +45,21 @@ func New[T any](cfg Config[T], after uint64) *Ring[T] {
 	return &Ring[T]{cfg: cfg, last: after, dropped: after, waiters: make(map[*Waiter]struct{})}
 }
 
+// Restore makes it a Ring that began after a position, has got these items, and has come
+// to last; of more items than it may keep, it keeps the newest. Nobody may be waiting.
+func (r *Ring[T]) Restore(after uint64, items []T, last uint64) {
+	r.mu.Lock()
+	r.items, r.head, r.count, r.bytes = nil, 0, 0, 0
+	r.dropped = after
+	r.mu.Unlock()
+	for _, item := range items {
+		r.Add(item, nil)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last = last
+}
+
 // Last is the position of the newest item, or the one that the Ring began after.
 func (r *Ring[T]) Last() uint64 {
 	r.mu.Lock()

@@ -20,6 +20,15 @@ const (
 	QMP            EventType = "qmp"
 )
 
+// known tells whether it is one of these.
+func (t EventType) known() bool {
+	switch t {
+	case VMCreated, VMChanged, VMDeleted, KeySet, KeyRemoved, SessionParked, SessionResumed, QMP:
+		return true
+	}
+	return false
+}
+
 // Event is one thing that happened. Every event has a revision of its own.
 type Event struct {
 	Rev   uint64

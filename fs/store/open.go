@@ -167,13 +167,18 @@ func (s *Store) found(d Damage) {
 // Salvaged is what Open skipped.
 func (s *Store) Salvaged() []Damage { return s.damage }
 
-// Close commits what is queued, refuses the rest and closes the engine. It must
-// not be called from the committer's goroutine.
+// Stop commits what is queued and refuses the rest: from then on nothing changes, and
+// no event comes. Reads go on. It must not be called from the committer's goroutine.
+func (s *Store) Stop() {
+	s.queue.close()
+	<-s.stopped
+	s.looking.Wait()
+}
+
+// Close is Stop, and closes the engine.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
-		s.queue.close()
-		<-s.stopped
-		s.looking.Wait()
+		s.Stop()
 		if err := s.engine.Close(); err != nil {
 			s.closed = errs.New(errs.IO, "closing: %v", err)
 		}

@@ -492,7 +492,7 @@ func TestCloseLeavesTheStates(t *testing.T) {
 }
 
 func TestJournalIsBounded(t *testing.T) {
-	j := newJournal()
+	j := newJournal(0)
 	for i := range 2 * maxLines {
 		j.add([]byte(fmt.Sprint(i)))
 	}

@@ -13,7 +13,7 @@ const (
 )
 
 // journal keeps the newest events of one QEMU as lines: the source of qmp/events.
-// The position of a line is how many there were up to it.
+// The positions of the lines are successive numbers.
 type journal struct{ *ring.Ring[entry] }
 
 // entry is a line, with its end.
@@ -22,11 +22,14 @@ type entry struct {
 	line     []byte
 }
 
-func newJournal() journal {
+// newJournal gives a journal whose positions follow one. The clock's microseconds are
+// a good one: those of an earlier process do not come again, and a reader whose session
+// outlived it is told what it lost, instead of missing it unseen.
+func newJournal(after uint64) journal {
 	return journal{ring.New(ring.Config[entry]{
 		Items: maxLines, Position: func(e *entry) uint64 { return e.position },
 		Bytes: maxBytes, Size: func(e *entry) int { return len(e.line) },
-	}, 0)}
+	}, after)}
 }
 
 // add takes in a line without its end, and wakes those who wait. Only the goroutine of

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -46,7 +47,7 @@ type machine struct {
 
 func newMachine(uuid string) *machine {
 	return &machine{
-		uuid: uuid, events: newJournal(),
+		uuid: uuid, events: newJournal(uint64(time.Now().UnixMicro())),
 		dirty: make(chan struct{}, 1), notes: make(chan struct{}, maxNotes),
 		looks: rate.NewLimiter(lookRate, lookBurst), told: rate.NewLimiter(eventRate, eventBurst),
 	}
