@@ -139,18 +139,16 @@ func (s *Store) fail(err error) error {
 	return err
 }
 
-// noRoom logs when room runs out and when there is some again, but not each batch
-// of which it is so.
+// noRoom logs that room has run out, and that there is some again. On a disk that is
+// nearly full a guest decides which batches fit; so each line comes once a minute.
 func (s *Store) noRoom(err error) {
-	full := err != nil
-	if full == s.full {
-		return
-	}
-	s.full = full
-	if full {
-		s.cfg.Log.Error().Err(err).Msg("no room for a commit")
-	} else {
-		s.cfg.Log.Info().Msg("commits find room again")
+	switch full := s.full; {
+	case err != nil:
+		s.full = true
+		s.rare.Warn("full").Err(err).Msg("no room for a commit")
+	case full:
+		s.full = false
+		s.rare.Warn("room").Msg("commits find room again")
 	}
 }
 

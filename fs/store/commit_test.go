@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,6 +9,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
 
 	"meta9/fs/errs"
 	"meta9/fs/store"
@@ -353,6 +357,40 @@ func TestNoSpace(t *testing.T) {
 	s = open(t, disk, store.Config{})
 	if got := storetest.Rows(s); fmt.Sprint(got) != fmt.Sprint(rows) {
 		t.Errorf("after reopen %+v, want %+v", got, rows)
+	}
+}
+
+// TestFullDiskLog: a guest that chooses which of its writes fit a full disk makes a line
+// of each kind a minute, with how many were held back.
+func TestFullDiskLog(t *testing.T) {
+	var log strings.Builder
+	at := time.Unix(1e9, 0)
+	disk := storetest.NewDisk()
+	s := open(t, disk, store.Config{Log: zerolog.New(&log), Now: func() time.Time { return at }})
+	c := create(t, s, `{"uuid":"`+uuidA+`"}`)
+	disk.Limit(disk.Size() + 300)
+	for range 100 {
+		refused(t, s, store.Intent{Kind: store.Put, Cell: c, Name: "k", Data: strings.Repeat("x", 1000)}, errs.NoSpace)
+		put(t, s, c, "k", "v")
+	}
+	at = at.Add(time.Minute)
+	refused(t, s, store.Intent{Kind: store.Put, Cell: c, Name: "k", Data: strings.Repeat("x", 1000)}, errs.NoSpace)
+	put(t, s, c, "k", "v")
+	_ = s.Close()
+	var lines []string
+	for line := range strings.Lines(log.String()) {
+		var l struct {
+			Message string
+			More    int
+		}
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, fmt.Sprint(l.Message, " ", l.More))
+	}
+	want := []string{"no room for a commit 0", "commits find room again 0", "no room for a commit 99", "commits find room again 99"}
+	if !slices.Equal(lines, want) {
+		t.Errorf("%q, want %q", lines, want)
 	}
 }
 

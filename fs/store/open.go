@@ -9,6 +9,7 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/rarelog"
 )
 
 // Defaults of Config.
@@ -43,7 +44,8 @@ type Store struct {
 	recorders []func(Committed)
 	observers []func(Committed)
 	damage    []Damage
-	full      bool // the committer's: the last batch found no room
+	full      bool        // the committer's: the last batch found no room
+	rare      rarelog.Log // of what guests may cause
 
 	failure atomic.Pointer[error]
 	failed  chan struct{}  // closed after failure is set
@@ -63,6 +65,7 @@ func Open(e Engine, cfg Config) (*Store, error) {
 		cfg: cfg.withDefaults(), engine: e,
 		failed: make(chan struct{}), stopped: make(chan struct{}),
 	}
+	s.rare.Log, s.rare.Now = s.cfg.Log, s.cfg.Now
 	s.queue.some.L = &s.queue.mu
 	var err error
 	if s.index, err = newIndex(); err != nil {

@@ -30,7 +30,7 @@ var rooms = []struct {
 	{"fs/vm", []string{"fs/errs", "fs/vm/ordjson"}},
 	{"fs/store/bolt", []string{"fs/errs", "fs/vm", "fs/store"}},
 	{"fs/store/storetest", []string{"fs/errs", "fs/vm", "fs/store"}},
-	{"fs/store", []string{"fs/errs", "fs/ring", "fs/vm"}},
+	{"fs/store", []string{"rarelog", "fs/errs", "fs/ring", "fs/vm"}},
 	{"fs", []string{"fs"}},
 	{"macro", []string{"fs"}},
 	{"session/wire", []string{"fs/errs"}},
