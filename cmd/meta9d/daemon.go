@@ -99,7 +99,11 @@ func (d *daemon) start(salvage bool) error {
 		return err
 	}
 	d.runMirror()
-	return d.startQMP()
+	if err := d.startQMP(); err != nil {
+		return err
+	}
+	d.sayDescriptors()
+	return nil
 }
 
 // later adds what is to be done at the end, before all that was added earlier.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"meta9/descriptors"
 	"meta9/fs"
 	vminfo "meta9/mdbridge/vminfo/server"
 	"meta9/session/listen"
@@ -31,7 +32,8 @@ const (
 	httpHeadTime  = 10 * time.Second
 	httpWriteTime = time.Minute
 	httpIdleTime  = 2 * time.Minute
-	httpEndTime   = 3 * time.Second // for what is being answered at the end
+	httpEndTime   = 3 * time.Second        // for what is being answered at the end
+	httpPause     = 100 * time.Millisecond // after a connection for which there was no descriptor
 )
 
 // newVminfo makes the server of the API, which follows the store from now on.
@@ -68,7 +70,7 @@ func (d *daemon) openHTTP(text string, internal bool) error {
 	if err != nil {
 		return fmt.Errorf("http listener %q: %w", text, err)
 	}
-	l = &bounded{Listener: l, free: make(chan struct{}, int(d.cfg.Limits.Conns))}
+	l = &bounded{Listener: l, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns))}
 	srv := &http.Server{
 		Handler:           d.vminfo.Handler(vminfo.Access{Internal: internal, Addr: l.Addr()}),
 		ReadHeaderTimeout: httpHeadTime, WriteTimeout: httpWriteTime, IdleTimeout: httpIdleTime,
@@ -150,7 +152,8 @@ func (h *handedOver) Addr() net.Addr { return h.addr }
 // bounded closes at once what is one connection too many.
 type bounded struct {
 	net.Listener
-	free chan struct{} // holds one for each connection
+	admins bool          // it may use the last descriptors
+	free   chan struct{} // holds one for each connection
 }
 
 func (b *bounded) Accept() (net.Conn, error) {
@@ -158,6 +161,11 @@ func (b *bounded) Accept() (net.Conn, error) {
 		c, err := b.Listener.Accept()
 		if err != nil {
 			return nil, err
+		}
+		if !b.admins && descriptors.Check(c) != nil {
+			c.Close()
+			time.Sleep(httpPause)
+			continue
 		}
 		select {
 		case b.free <- struct{}{}:

@@ -91,11 +91,7 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 		},
 	}
 	if d.cfg.Sockets.Enabled {
-		cfg.Sockets = []listen.Socket{
-			{Name: "9p.sock", Handle: d.serve},
-			{Name: "link.sock", Handle: d.serveLink},
-			{Name: "mdata.sock", Handle: d.serveMdata},
-		}
+		cfg.Sockets = d.vmSockets()
 	}
 	m := listen.NewVMs(cfg)
 	d.later(m.Close)
@@ -112,6 +108,15 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 		}
 	})
 	return m
+}
+
+// vmSockets are the sockets that each VM has.
+func (d *daemon) vmSockets() []listen.Socket {
+	return []listen.Socket{
+		{Name: "9p.sock", Handle: d.serve},
+		{Name: "link.sock", Handle: d.serveLink},
+		{Name: "mdata.sock", Handle: d.serveMdata},
+	}
 }
 
 // made answers for a new VM when its sockets are there.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"meta9/backoff"
+	"meta9/descriptors"
 	"meta9/fs"
 	"meta9/rarelog"
 )
@@ -35,6 +36,7 @@ func always(who fs.Principal) prover {
 type Listener struct {
 	nl     net.Listener
 	via    string
+	admins bool // only the admin gets in: it may use the last descriptors
 	prove  prover
 	handle Handler
 	rare   *rarelog.Log
@@ -46,8 +48,8 @@ type Listener struct {
 }
 
 // start accepts from nl at once; via names it in logs and to the Handler.
-func start(nl net.Listener, via string, prove prover, handle Handler, rare *rarelog.Log) *Listener {
-	l := &Listener{nl: nl, via: via, prove: prove, handle: handle, rare: rare}
+func start(nl net.Listener, via string, admins bool, prove prover, handle Handler, rare *rarelog.Log) *Listener {
+	l := &Listener{nl: nl, via: via, admins: admins, prove: prove, handle: handle, rare: rare}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.running.Add(1)
 	go l.loop()
@@ -71,7 +73,7 @@ func (l *Listener) loop() {
 	defer l.running.Done()
 	tries := 0 // that have failed
 	for {
-		c, err := l.nl.Accept()
+		c, err := l.accept()
 		if err == nil {
 			tries = 0
 			l.running.Add(1)
@@ -89,6 +91,20 @@ func (l *Listener) loop() {
 			return
 		}
 	}
+}
+
+// accept leaves the last descriptors to the admin: what a guest has got of them is
+// closed at once, and the loop pauses as where there are none.
+func (l *Listener) accept() (net.Conn, error) {
+	c, err := l.nl.Accept()
+	if err != nil || l.admins {
+		return c, err
+	}
+	if err := descriptors.Check(c); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // welcome proves who c is and hands it over. Its place among those that are being

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"meta9/descriptors"
 	"meta9/fs"
 	"meta9/fs/vm"
 	"meta9/rarelog"
@@ -104,6 +105,11 @@ func (d *dialled) serve() {
 	c, err := dialer.DialContext(d.ctx, "unix", d.path)
 	if err != nil {
 		d.absent(reason(err))
+		return
+	}
+	if err := descriptors.Check(c); err != nil {
+		c.Close()
+		d.absent(err)
 		return
 	}
 	stop := context.AfterFunc(d.ctx, func() {

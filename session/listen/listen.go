@@ -82,7 +82,7 @@ func (cfg Config) Serve(nl net.Listener, a Addr) *Listener {
 	if a.Net == TCP || a.Net == TLS {
 		a.Host = nl.Addr().String() // port 0 has become a real one
 	}
-	return start(nl, a.String(), cfg.prover(a), cfg.Handle, &rarelog.Log{Log: cfg.Log})
+	return start(nl, a.String(), a.Net == Unix || a.As.Admin, cfg.prover(a), cfg.Handle, &rarelog.Log{Log: cfg.Log})
 }
 
 // prover is how the listener a knows who is there.

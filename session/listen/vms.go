@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"meta9/descriptors"
 	tree "meta9/fs"
 	"meta9/fs/vm"
 	"meta9/rarelog"
@@ -250,7 +251,11 @@ func (m *VMs) open(v *vm.VM, k *kept) {
 	for i := 0; err == nil && i < len(m.cfg.Sockets); i++ {
 		err = m.listen(v.UUID, k, m.cfg.Sockets[i], perm)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, descriptors.ErrReserved), errors.Is(err, unix.EMFILE):
+		m.rare.Warn("sockets").Err(err).Str("vm", v.UUID).Msg("the VM's sockets cannot be made")
+	default:
 		m.cfg.Log.Error().Err(err).Str("vm", v.UUID).Msg("the VM's sockets cannot be made")
 	}
 }
@@ -260,10 +265,15 @@ func (m *VMs) open(v *vm.VM, k *kept) {
 func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
 	path := filepath.Join(m.cfg.Run, uuid, s.Name)
 	nl, err := bind(path, perm)
+	if err == nil {
+		if err = descriptors.Check(nl); err != nil {
+			nl.Close()
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	l := start(nl, "unix:"+path, always(tree.Principal{VM: uuid}), s.Handle, m.rare)
+	l := start(nl, "unix:"+path, false, always(tree.Principal{VM: uuid}), s.Handle, m.rare)
 	k.sockets = append(k.sockets, l)
 	return nil
 }

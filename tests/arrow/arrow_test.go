@@ -21,6 +21,7 @@ var rooms = []struct {
 }{
 	{"backoff", nil},
 	{"rarelog", nil},
+	{"descriptors", nil},
 	{"fs/errs", nil},
 	{"fs/ring", nil},
 	{"fs/vm/ordjson", []string{"fs/errs"}},
@@ -37,7 +38,7 @@ var rooms = []struct {
 	{"session/mumble", []string{"fs/errs"}},
 	{"session/auth", []string{"fs", "session/mumble"}},
 	{"session/packet", []string{"fs/errs"}},
-	{"session/listen", []string{"backoff", "rarelog", "fs", "session/packet"}},
+	{"session/listen", []string{"backoff", "rarelog", "descriptors", "fs", "session/packet"}},
 	{"session/redial", []string{"backoff", "fs/errs", "session/wire", "session/redial"}},
 	{"session/client", []string{"fs/errs", "session/wire", "session/packet", "session/mumble", "session/redial"}},
 	{"session/keep", []string{"fs/errs", "session/wire", "session/mumble", "session/redial"}},
@@ -45,9 +46,9 @@ var rooms = []struct {
 	{"session/p9fs", []string{"fs", "session/posix"}},
 	{"session", []string{"rarelog", "fs", "macro", "session/wire", "session/mumble", "session/auth", "session/packet", "session/posix"}},
 	{"mdbridge/*/server", []string{"backoff", "rarelog", "fs", "macro", "mdbridge"}},
-	{"mdbridge/qmp/hosts", []string{"backoff", "rarelog", "fs", "mdbridge"}},
+	{"mdbridge/qmp/hosts", []string{"backoff", "rarelog", "descriptors", "fs", "mdbridge"}},
 	{"mdbridge", []string{"fs/errs", "fs/vm", "mdbridge"}},
-	{"cmd", []string{"fs", "macro", "session", "mdbridge", "cmd"}},
+	{"cmd", []string{"descriptors", "fs", "macro", "session", "mdbridge", "cmd"}},
 }
 
 // guests are what only some rooms may import: foreign modules, and rooms of ours

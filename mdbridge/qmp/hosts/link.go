@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"meta9/descriptors"
 	"meta9/fs/vm"
 	"meta9/mdbridge/qmp"
 )
@@ -120,6 +121,10 @@ func (l *link) connect() (met bool, err error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", l.path)
 	cancel()
 	if err != nil {
+		return false, err
+	}
+	if err := descriptors.Check(conn); err != nil {
+		conn.Close()
 		return false, err
 	}
 	greeted := after(quietTime, func() {

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"meta9/descriptors"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+)
+
+// ownDescriptors is what the daemon opens for itself, about: the data files, the
+// runtime's, a log.
+const ownDescriptors = 32
+
+// sayDescriptors compares what may be open at once, now that all listeners are, with the
+// limit of the system. Past it guests' connections are refused (see descriptors), which
+// the operator should know before.
+func (d *daemon) sayDescriptors() {
+	limit, err := descriptors.Limit()
+	if err != nil {
+		d.log.Warn().Err(err).Msg("descriptors")
+		return
+	}
+	sockets, devices := 0, 0
+	d.store.Cells(0, func(c *store.Cell) bool {
+		m := c.VM()
+		if m == nil {
+			return true
+		}
+		if d.cfg.Sockets.Enabled {
+			sockets += len(d.vmSockets())
+		}
+		for _, p := range []string{vm.Prop9PChardev, vm.PropMdataChardev} {
+			if m.Text(p) != "" {
+				devices++
+			}
+		}
+		return true
+	})
+	conns := int(d.cfg.Limits.Conns)
+	http := conns * (1 + len(d.cfg.HTTP.Listen))
+	qemus := len(d.cfg.QMP.Sockets)
+	if len(d.cfg.QMP.Dirs) > 0 {
+		qemus += d.cfg.QMP.VMs
+	}
+	sum := sockets + devices + 2*conns + http + qemus + ownDescriptors + descriptors.Reserved
+	e, text := d.log.Info(), "descriptors"
+	if uint64(sum) > limit {
+		e, text = d.log.Warn(), "more descriptors may be needed than the system allows; past that guests are refused, and the last ones are the admin's: "+
+			"raise the limit (systemd: LimitNOFILE=, shell: ulimit -n), or lower limits.connections"
+	}
+	e.Uint64("limit", limit).Int("needed", sum).Int("vm_sockets", sockets).Int("vm_devices", devices).
+		Int("connections", conns).Int("mdata", conns).Int("http", http).Int("qemus", qemus).Int("admin", descriptors.Reserved).Msg(text)
+}
