@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	9fans.net/go v0.0.8-0.20250307142834-96bdba94b63f
 	github.com/Harvey-OS/ninep v0.0.0-20200724082702-d30a6d4f9789
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/cavaliergopher/cpio v1.0.1
 	github.com/digitalocean/go-qemu v0.0.0-20250212194115-ee9b0668d242
 	github.com/docker/go-p9p v0.0.0-20191112112554-37d97cf40d03

@@ -8,6 +8,7 @@ var soaks = []entry{
 	{"kill", "./tests/durability", "TestSoakKill", "64 writers, and SIGKILL to meta9d at random moments: what was acknowledged is there, nothing is by half."},
 	{"kernels", "./tests/guest", "TestSoak", "Linux of each Debian suite, the oldest first: listings, loops over events, keys replaced while they are opened 10,000 times, times, users."},
 	{"crash", "./tests/crash", "TestSoakImages", "A loss of power at random moments of a trace of writes and syncs: each image of the data folder starts, is sound, and holds what was acknowledged."},
+	{"linear", "./tests/linear", "TestSoakLinear", "Clients of every kind at the keys of four VMs, SIGKILL, lost connections and resumed sessions meanwhile: one order of all operations explains what each was told, and what has a number is done once."},
 	{"mount", "./tests/mount", "TestSoak", "meta9 mount on Linux of each Debian suite, first the oldest and the newest: cuts, kills, sessions lost, the life of a mount."},
 	{"oracle", "./tests/oracle", "TestSoak", "Generated requests of 9P2000.L to hugelgupf/p9's Server and to meta9d: the replies are the same, but for the table of deliberate differences."},
 	{"replace", "./tests/interop", "TestSoakReplaced", "A key that is replaced 5, 50 and 500 times a second, read by its path, by a fid, by Tsread and by GET, in every dialect: 10,000 opens of each way in a round, and none fails."},
