@@ -48,6 +48,7 @@ const (
 	Interrupted          // flushed
 	AuthFailed           // not authenticated
 	Protocol             // a malformed message
+	Canceled             // a condition of a transaction does not hold
 	CannotResume         // Tsession: no such session for this principal
 	TooBig               // a macro's answer does not fit a message
 	numKinds
@@ -91,6 +92,7 @@ var table = [numKinds]row{
 	Interrupted:     {text: "Interrupted system call", errno: linux.EINTR},
 	AuthFailed:      {text: "authentication failed", errno: linux.ECONNREFUSED},
 	Protocol:        {text: "protocol botch", errno: linux.EPROTO},
+	Canceled:        {text: "Operation canceled", errno: linux.ECANCELED},
 	CannotResume:    {text: "cannot recover", errno: linux.ESTALE},
 	TooBig:          {text: "too big", errno: linux.EMSGSIZE},
 }

@@ -104,6 +104,7 @@ func TestTable(t *testing.T) {
 		{errs.Interrupted, "Interrupted system call", linux.EINTR, linux.EINTR},
 		{errs.AuthFailed, "authentication failed", linux.ECONNREFUSED, linux.ECONNREFUSED},
 		{errs.Protocol, "protocol botch", linux.EPROTO, linux.EPROTO},
+		{errs.Canceled, "Operation canceled", linux.ECANCELED, linux.ECANCELED},
 		{errs.CannotResume, "cannot recover", linux.ESTALE, linux.ESTALE},
 		{errs.TooBig, "too big", linux.EMSGSIZE, linux.EMSGSIZE},
 	} {

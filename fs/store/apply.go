@@ -73,6 +73,8 @@ func (b *batch) apply(w *work, in *Intent) (Result, error) {
 		return b.updateVM(w, in)
 	case DeleteVM:
 		return b.deleteVM(w, in)
+	case Txn:
+		return b.transact(w, in)
 	}
 	b.note(in)
 	return Result{}, nil
@@ -105,7 +107,7 @@ func (b *batch) splice(w *work, in *Intent) (Result, error) {
 // numbers.
 func (b *batch) fits(off, n uint64) error {
 	limit := uint64(maxValue)
-	if l := b.store.cfg.Limits.Value; l > 0 {
+	if l := b.limits.Value; l > 0 {
 		limit = uint64(l)
 	}
 	if off > limit || n > limit-off {
@@ -151,10 +153,10 @@ func (b *batch) put(w *work, in *Intent, old *vm.Entry, name, value string) (Res
 	} else {
 		more += int64(len(name))
 	}
-	if err := b.room(more); err != nil {
+	if err := b.limits.room(b.bytes, more); err != nil {
 		return Result{}, err
 	}
-	e, err := w.edit.Put(in.Space, old, name, value, b.stamp, b.store.cfg.Limits)
+	e, err := w.edit.Put(in.Space, old, name, value, b.stamp, b.limits.Limits)
 	if err != nil {
 		return Result{}, err
 	}
@@ -273,10 +275,10 @@ func (b *batch) rename(w *work, in *Intent, e *vm.Entry) (*vm.Entry, error) {
 	if over != nil {
 		more -= int64(len(over.Name) + len(over.Value))
 	}
-	if err := b.room(more); err != nil {
+	if err := b.limits.room(b.bytes, more); err != nil {
 		return nil, err
 	}
-	next, err := w.edit.Rename(in.Space, e, in.NewName, b.stamp, b.store.cfg.Limits)
+	next, err := w.edit.Rename(in.Space, e, in.NewName, b.stamp, b.limits.Limits)
 	if err == nil {
 		b.bytes += more
 	}

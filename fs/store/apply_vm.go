@@ -18,11 +18,11 @@ func (b *batch) createVM(in *Intent) (Result, error) {
 	if in.Mirror {
 		create = payload.Keep
 	}
-	v, changes, err := create([]byte(in.Data), b.stamp, b.store.cfg.Limits)
+	v, changes, err := create([]byte(in.Data), b.stamp, b.limits.Limits)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := b.room(v.Bytes()); err != nil {
+	if err := b.limits.room(b.bytes, v.Bytes()); err != nil {
 		return Result{}, err
 	}
 	c := b.store.newCell(v)
@@ -47,12 +47,12 @@ func (b *batch) updateVM(w *work, in *Intent) (Result, error) {
 		edit = payload.Replace
 	}
 	was := saved.Now()
-	if err := edit(w.edit, []byte(in.Data), b.stamp, b.store.cfg.Limits); err != nil {
+	if err := edit(w.edit, []byte(in.Data), b.stamp, b.limits.Limits); err != nil {
 		return Result{}, err
 	}
 	now := w.edit.Now()
 	more := now.Bytes() - was.Bytes()
-	err := b.room(more)
+	err := b.limits.room(b.bytes, more)
 	if err == nil {
 		err = b.claim(w.cell, was, now)
 	}

@@ -46,6 +46,13 @@ type batch struct {
 	cost      int64
 	looks     bool  // at what the engine writes to
 	bytes     int64 // the store's, with all that was done so far
+	limits    limits
+}
+
+// limits are those that an intent is computed under.
+type limits struct {
+	vm.Limits
+	total int64 // names and values of all VMs together; 0: no limit
 }
 
 // told is an event and whose it is.
@@ -56,7 +63,7 @@ type told struct {
 }
 
 func newBatch(s *Store) *batch {
-	b := &batch{store: s}
+	b := &batch{store: s, limits: limits{s.cfg.Limits, s.cfg.TotalBytes}}
 	b.stamp = vm.Stamp{NextID: s.numbers.id, NextRev: s.numbers.rev}
 	return b
 }
@@ -134,6 +141,8 @@ func (b *batch) costOf(w *work, in *Intent) int64 {
 	switch in.Kind {
 	case DeleteVM, UpdateVM, ReplaceVM:
 		return cost + entryCost*int64(w.edit.Now().Count())
+	case Txn:
+		return cost + b.costOfParts(w, in.Txn)
 	case Splice, Append, Set:
 	default:
 		return cost
@@ -146,6 +155,17 @@ func (b *batch) costOf(w *work, in *Intent) int64 {
 		return cost + int64(len(e.Value)/copyCost)
 	}
 	return cost + int64(len(e.Value))
+}
+
+// costOfParts is what the parts of a transaction cost.
+func (b *batch) costOfParts(w *work, t *Transaction) (cost int64) {
+	if !t.valid() {
+		return 0
+	}
+	for i := range t.Do {
+		cost += b.costOf(w, &t.Do[i])
+	}
+	return cost
 }
 
 // work is the batch's work on a VM; nil for no VM, or for one that was deleted
@@ -178,12 +198,11 @@ func (b *batch) join(c *Cell, before, v *vm.VM) *work {
 	return w
 }
 
-// room says whether the daemon has room for so many more bytes of names and
-// values. It may always shrink.
-func (b *batch) room(more int64) error {
-	limit := b.store.cfg.TotalBytes
-	if limit > 0 && more > 0 && b.bytes+more > limit {
-		return errs.New(errs.NoSpace, "%d bytes is the limit of all VMs' metadata together", limit)
+// room says whether the daemon, which has so many bytes of names and values, has room
+// for more. It may always shrink.
+func (l *limits) room(have, more int64) error {
+	if l.total > 0 && more > 0 && have+more > l.total {
+		return errs.New(errs.NoSpace, "%d bytes is the limit of all VMs' metadata together", l.total)
 	}
 	return nil
 }

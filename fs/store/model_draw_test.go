@@ -24,12 +24,16 @@ func (r *modelRun) draw() (modelOp, bool) {
 	op.in.Kind = rapid.SampledFrom([]store.OpKind{
 		store.Splice, store.Splice, store.Append, store.Append, store.Put, store.Put, store.Create,
 		store.Set, store.Set, store.Set, store.Remove, store.FlushHold, store.UpdateVM, store.DeleteVM,
+		store.Txn, store.Txn, store.Txn, store.Txn, store.Txn,
 	}).Draw(r.t, "kind")
 	switch op.in.Kind {
 	case store.DeleteVM:
 		return op, !r.loose
 	case store.UpdateVM:
 		op.in.Data = r.patch()
+		return op, true
+	case store.Txn:
+		r.drawTxn(&op)
 		return op, true
 	case store.FlushHold:
 		hold, ok := drawOf(r.t, "flushed hold", r.holds)
@@ -60,6 +64,35 @@ func (r *modelRun) drawKey(op modelOp) (modelOp, bool) {
 		r.drawSet(&op.in)
 	}
 	return op, true
+}
+
+// drawTxn draws the conditions and parts of a transaction.
+func (r *modelRun) drawTxn(op *modelOp) {
+	t := new(store.Transaction)
+	op.in.Txn = t
+	space := func() vm.Space { return vm.Space(rapid.IntRange(0, 1).Draw(r.t, "space")) }
+	for range rapid.IntRange(0, 2).Draw(r.t, "conditions") {
+		c := store.Condition{Space: space(), Name: r.name(), Absent: rapid.Bool().Draw(r.t, "absent")}
+		if !c.Absent && rapid.Bool().Draw(r.t, "of a value") {
+			c.Value = ptr(r.text(2))
+		}
+		t.If = append(t.If, c)
+	}
+	names := rapid.Permutation([]string{"a", "b", "c", "d/e", "f g"}).Draw(r.t, "names")
+	for len(names) > 1 && rapid.IntRange(0, 3).Draw(r.t, "another part") > 0 {
+		part := store.Intent{Space: space(), Name: names[0]}
+		part.Kind = rapid.SampledFrom([]store.OpKind{store.Put, store.Append, store.Remove, store.Set}).Draw(r.t, "part")
+		names = names[1:]
+		switch part.Kind {
+		case store.Put, store.Append:
+			part.Data = r.text(13)
+		case store.Set:
+			part.NewName, names = names[0], names[1:]
+		}
+		r.n++
+		op.parts = append(op.parts, modelOp{n: r.n, uuid: op.uuid, vmBorn: op.vmBorn, in: part})
+		t.Do = append(t.Do, part)
+	}
 }
 
 func (r *modelRun) drawSet(in *store.Intent) {

@@ -40,9 +40,10 @@ type modelEntry struct {
 type modelOp struct {
 	n      int // which, from 1
 	uuid   string
-	vmBorn int // which VM of that uuid
-	born   int // which key, if it is meant by its ID
-	hold   int // FlushHold
+	vmBorn int       // which VM of that uuid
+	born   int       // which key, if it is meant by its ID
+	hold   int       // FlushHold
+	parts  []modelOp // Txn
 	in     store.Intent
 }
 
@@ -93,11 +94,39 @@ func (m *model) do(op modelOp) (*model, errs.Kind) {
 		}
 		return m, errs.NotFound
 	}
+	if op.in.Kind == store.Txn {
+		return m.transact(op)
+	}
 	next, kind := m, errs.Kind(0)
 	for _, step := range op.steps() {
 		if next, kind = next.step(step); kind != 0 {
 			return m, kind
 		}
+	}
+	return next, 0
+}
+
+// transact does all parts or none. What a part needs beside the limits of a value is
+// only counted at the end.
+func (m *model) transact(op modelOp) (*model, errs.Kind) {
+	for _, c := range op.in.Txn.If {
+		e, there := m.vms[op.uuid].keys[c.Space][c.Name]
+		if there == c.Absent || c.Value != nil && *c.Value != e.value {
+			return m, errs.Canceled
+		}
+	}
+	next := m.clone()
+	after := next.vms[op.uuid]
+	for _, part := range op.parts {
+		if kind := next.change(after, part); kind != 0 {
+			return m, kind
+		}
+		if kind := m.checkValues(after); kind != 0 {
+			return m, kind
+		}
+	}
+	if kind := m.check(m.vms[op.uuid], after); kind != 0 {
+		return m, kind
 	}
 	return next, 0
 }
@@ -129,12 +158,8 @@ func (m *model) step(op modelOp) (*model, errs.Kind) {
 
 // check finds the rule that a change of one VM breaks.
 func (m *model) check(before, after *modelVM) errs.Kind {
-	for _, keys := range after.keys {
-		for _, e := range keys {
-			if len(e.value) > m.limits.Value {
-				return errs.TooLarge
-			}
-		}
+	if kind := m.checkValues(after); kind != 0 {
+		return kind
 	}
 	more := after.bytes() - before.bytes()
 	switch {
@@ -146,6 +171,17 @@ func (m *model) check(before, after *modelVM) errs.Kind {
 	for _, other := range m.vms {
 		if other.born != after.born && other.alias == after.alias && other.alias != "" {
 			return errs.Exists
+		}
+	}
+	return 0
+}
+
+func (m *model) checkValues(v *modelVM) errs.Kind {
+	for _, keys := range v.keys {
+		for _, e := range keys {
+			if len(e.value) > m.limits.Value {
+				return errs.TooLarge
+			}
 		}
 	}
 	return 0

@@ -107,6 +107,7 @@ const (
 	UpdateVM                // Data is the patch (payload.Update)
 	DeleteVM                //
 	ReplaceVM               // Data is the whole VM (payload.Replace)
+	Txn                     // what the Transaction asks for, or nothing of it
 	Note                    // only an event: Event's Type, Key
 
 	dropHold // Hold.Drop
@@ -135,6 +136,7 @@ type Intent struct {
 	As        string // the event's "as"
 	Hold      *Hold  // FlushHold
 	Event     EventType
+	Txn       *Transaction
 
 	// Done is called once, from the committer or, for an intent that is refused
 	// at once (the store is closed or failed), from Submit. nil: nobody asks.

@@ -206,6 +206,15 @@ func placeholder(o ordjson.Members, s Space) ordjson.Members {
 // The three limits, one by one. A change that asks for no more than there was
 // always passes, so that a VM over a limit that was lowered can be emptied.
 
+// Grown is nil when the limits let the VM become what it is now, from what it was
+// before; else NoSpace.
+func (e *Edit) Grown(before *VM, lim Limits) error {
+	if err := lim.checkKeys(before.Count(), e.vm.Count()-before.Count()); err != nil {
+		return err
+	}
+	return lim.checkBytes(before.bytes, e.vm.bytes-before.bytes)
+}
+
 func (l Limits) checkValue(name string, size int) error {
 	if l.Value > 0 && size > l.Value {
 		return errs.New(errs.TooLarge, "%d bytes is the limit of a value, %q has %d", l.Value, Clip(name), size)

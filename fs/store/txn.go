@@ -1,0 +1,137 @@
+package store
+
+import (
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+)
+
+// Transaction is what an intent of the kind Txn asks for: where each condition holds,
+// each part is done, and all of it is one commit. The conditions are about the keys as
+// they are before the first part.
+type Transaction struct {
+	If []Condition
+	Do []Intent // Put, Append, Remove, or Set of a NewName, each by Name; no two about one name
+
+	// What Done tells beside the Result. If it was nil: the key of each of Do as it is
+	// now, nil after Remove. If it was errs.Canceled: the condition that did not hold,
+	// and its key, nil where whoever asks sees none.
+	Entries []*vm.Entry
+	Failed  *Condition
+	Found   *vm.Entry
+}
+
+// Condition is what must be true of one key. What is not given may be anything; with
+// Absent alone there is no such key.
+type Condition struct {
+	Space   vm.Space
+	Name    string
+	Absent  bool
+	Version *uint32 // vm.Version of the key's revision
+	Rev     *uint64
+	Value   *string
+}
+
+// check is nil where the condition holds for the key e, which is nil where there is
+// none.
+func (c *Condition) check(e *vm.Entry) error {
+	var want string
+	switch {
+	case e == nil && c.Absent:
+		return nil
+	case e == nil:
+		return errs.New(errs.Canceled, "there is no key %q", vm.Clip(c.Name))
+	case c.Absent:
+		want = "it was to be absent"
+	case c.Version != nil && *c.Version != vm.Version(e.Rev):
+		want = "another version was asked for"
+	case c.Rev != nil && *c.Rev != e.Rev:
+		want = "another revision was asked for"
+	case c.Value != nil && *c.Value != e.Value:
+		want = "it was to have another value"
+	default:
+		return nil
+	}
+	return errs.New(errs.Canceled, "the key %q is at version %d, rev %d: %s", vm.Clip(c.Name), vm.Version(e.Rev), e.Rev, want)
+}
+
+// transact is Txn. The limits are those of all parts together: one part may make the
+// room that another takes, whatever their order is.
+func (b *batch) transact(w *work, in *Intent) (Result, error) {
+	t := in.Txn
+	if !t.valid() {
+		return Result{}, errs.New(errs.Invalid, "no transaction, or one with other parts than it may have")
+	}
+	for i := range t.If {
+		c := &t.If[i]
+		e := w.edit.Get(c.Space, c.Name)
+		if in.Guest && !w.edit.Now().GuestSees(c.Space, c.Name) {
+			e = nil
+		}
+		if err := c.check(e); err != nil {
+			t.Failed, t.Found = c, e
+			return Result{}, err
+		}
+	}
+	saved, bytes, limits := w.edit.Save(), b.bytes, b.limits
+	b.limits.Keys, b.limits.Bytes, b.limits.total = 0, 0, 0
+	err := b.doParts(w, in)
+	b.limits = limits
+	if err == nil {
+		err = w.edit.Grown(saved.Now(), limits.Limits)
+	}
+	if err == nil {
+		err = limits.room(bytes, b.bytes-bytes)
+	}
+	if err != nil {
+		*w.edit, b.bytes = saved, bytes
+	}
+	return Result{}, err
+}
+
+// doParts does the parts one after the other, and stops at the first that is refused.
+func (b *batch) doParts(w *work, in *Intent) error {
+	t := in.Txn
+	t.Entries = make([]*vm.Entry, len(t.Do))
+	for i := range t.Do {
+		part := &t.Do[i]
+		part.Cell, part.Guest, part.By, part.seq = in.Cell, in.Guest, in.By, in.seq
+		w.asked, w.found = nil, nil // a part before may have changed the key
+		r, err := b.apply(w, part)
+		if err != nil {
+			return errs.New(errs.KindOf(err), "do[%d], key %q: %s", i, vm.Clip(part.Name), said(err))
+		}
+		t.Entries[i] = r.Entry
+	}
+	return nil
+}
+
+// said is what an error says, without its kind where it has more to say.
+func said(err error) string {
+	if d := errs.Detail(err); d != "" {
+		return d
+	}
+	return err.Error()
+}
+
+// valid tells whether the transaction is one.
+func (t *Transaction) valid() bool {
+	if t == nil {
+		return false
+	}
+	for i := range t.If {
+		if t.If[i].Space >= vm.NumSpaces {
+			return false
+		}
+	}
+	for i := range t.Do {
+		switch p := &t.Do[i]; {
+		case p.Space >= vm.NumSpaces || p.ID != 0:
+			return false
+		case p.Kind == Put, p.Kind == Append, p.Kind == Remove:
+		case p.Kind == Set && p.NewName != "":
+		default:
+			return false
+		}
+	}
+	return true
+}
