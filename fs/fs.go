@@ -12,8 +12,8 @@
 // graft files onto it; Ref is how it is used.
 //
 // Locks, none of which is held while a done function or the store is called:
-// openFile.renewing, then openTable.mu; and, each by itself, opens.mu, lengths.mu,
-// View.mu and ctl.mu. A read takes none of them unless a commit has made a value
+// openFile.renewing, then openTable.mu; lines.mu, then begunLines.mu; and, each by
+// itself, opens.mu, lengths.mu and View.mu. A read takes none of them unless a commit has made a value
 // that nobody has read yet.
 package fs
 
@@ -226,6 +226,6 @@ type HandleState struct {
 	Held    bool   `json:"held,omitempty"`    // a truncation is held
 	Refused bool   `json:"refused,omitempty"` // a write was refused while it was held
 	Offset  uint64 `json:"offset,omitempty"`  // events: the offset of Last
-	Last    []byte `json:"last,omitempty"`    // events: the bytes last given; ctl: the unfinished line; answers
+	Last    []byte `json:"last,omitempty"`    // events: the bytes last given; ctl, txn: the unfinished line; answers
 	Rest    []byte `json:"rest,omitempty"`    // events: bytes of lines that are begun or made, not given yet
 }

@@ -102,7 +102,7 @@ func TestGrafts(t *testing.T) {
 	if _, err := guest.root.Walk("open"); kindName(err) != "NotFound" {
 		t.Errorf("walk to a graft that went: %v", err)
 	}
-	if got := listNames(t, guest.root); len(got) != 5 {
+	if got := listNames(t, guest.root); len(got) != 6 {
 		t.Errorf("listed: %q", got)
 	}
 }

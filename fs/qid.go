@@ -42,6 +42,7 @@ const (
 	slotJSON
 	slotCtl
 	slotEvents
+	slotTxn
 )
 
 // SlotQMP is the slot of the folder qmp/ in a VM's block of qid paths: its path

@@ -36,6 +36,7 @@ type Tree struct {
 
 	opens   opens
 	lengths lengths
+	begun   begunLines
 	mtime   atomic.Int64 // of the newest commit, for the folders of the root
 }
 

@@ -38,13 +38,13 @@ var rootVerbs = verbs{"create": createVM, "update": updateUUID, "delete": delete
 func (t *Tree) VMVerb(name string, v Verb) { t.vmVerbs[name] = v }
 
 // run runs one line.
-func (n *ctlFile) run(line string, by Author, answer func([]byte), done func(error)) {
+func (n *ctlFile) run(line []byte, by Author, answer func([]byte), done func(error)) {
 	t := n.v.tree
 	known, call := rootVerbs, Call{View: n.v, By: by, Answer: answer}
 	if n.dir != nil {
 		known, call.Cell = t.vmVerbs, n.dir.cell
 	}
-	name, arg, _ := strings.Cut(line, " ")
+	name, arg, _ := strings.Cut(string(line), " ")
 	call.Arg = strings.TrimSpace(arg)
 	v := known[name]
 	if v == nil {
@@ -58,15 +58,17 @@ func (n *ctlFile) run(line string, by Author, answer func([]byte), done func(err
 	})
 }
 
-// maxLine is the longest line: a whole VM in JSON, with room for what escaping
-// and the properties add.
-func (n *ctlFile) maxLine() int {
+// longest is a whole VM in JSON, with room for what escaping and the properties add.
+func (n *ctlFile) longest() (int, errs.Kind) {
 	const unlimited = 64 << 20
 	if lim := n.v.tree.store.Limits().Bytes; lim > 0 && lim < unlimited/2 {
-		return max(int(2*lim), 64<<10)
+		return max(int(2*lim), 64<<10), errs.TooLarge
 	}
-	return unlimited
+	return unlimited, errs.TooLarge
 }
+
+// begin lets an admin, who alone has a ctl, begin any number of lines.
+func (n *ctlFile) begin(int) error { return nil }
 
 // createVM is answered when the VM's channels are there as well, so that who
 // started it may start its QEMU at once.

@@ -40,6 +40,7 @@ var vmEntries = [...]struct {
 	{slotNoCloud, "nocloud", false, false, func(d *vmDir) Node { return &derivedDir{d, nocloudFolder} }},
 	{slotJSON, "vm.json", false, false, func(d *vmDir) Node { return newVMJSON(d) }},
 	{slotCtl, "ctl", true, false, func(d *vmDir) Node { return &ctlFile{v: d.v, dir: d} }},
+	{slotTxn, "txn", false, false, func(d *vmDir) Node { return &txnFile{d} }},
 	{slotEvents, "events", false, true, func(d *vmDir) Node { return &eventsFile{v: d.v, dir: d} }},
 }
 

@@ -203,6 +203,7 @@ var kindNames = map[errs.Kind]string{
 	errs.NoSpace: "NoSpace", errs.Quota: "Quota", errs.ReadOnly: "ReadOnly",
 	errs.BadUse: "BadUse", errs.Gone: "Gone", errs.Stale: "Stale", errs.IO: "IO",
 	errs.CrossDevice: "CrossDevice", errs.Again: "Again", errs.AuthFailed: "AuthFailed", errs.TooBig: "TooBig",
+	errs.Canceled: "Canceled",
 }
 
 func kindName(err error) string {

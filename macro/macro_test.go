@@ -224,7 +224,7 @@ func TestList(t *testing.T) {
 		{"keys", 99, []string{"color", "long"}, 0},
 		{"keys", 1, []string{"color"}, 0},
 		{"internal", 99, []string{"root_pw"}, 0},
-		{"", 99, []string{"keys", "internal", "sdc", "nocloud", "vm.json"}, 0},
+		{"", 99, []string{"keys", "internal", "sdc", "nocloud", "vm.json", "txn"}, 0},
 		{"keys/color", 99, nil, errs.NotDir},
 		{"none", 99, nil, errs.NotFound},
 	} {

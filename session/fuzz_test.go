@@ -180,7 +180,7 @@ var fuzzTypes = []wire.Type{
 	wire.Tgetlock, wire.Trename, wire.Trenameat, wire.Tunlinkat, wire.Tmkdir, wire.Tstatfs, wire.Txattrwalk, wire.Tsymlink,
 }
 
-var fuzzNames = []string{"keys", "internal", "events", "vm.json", "color", "new", "..", "root_pw", "", "a/b", strings.Repeat("n", 256), "sdc"}
+var fuzzNames = []string{"keys", "internal", "events", "vm.json", "txn", "color", "new", "..", "root_pw", "", "a/b", strings.Repeat("n", 256), "sdc"}
 
 var fuzzNumbers = []uint64{0, 1, 2, 4, 100, 8192, 1 << 20, 1<<32 - 1, 1<<63 - 1, 1<<64 - 1}
 

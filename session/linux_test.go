@@ -131,7 +131,7 @@ func TestReaddirTypes(t *testing.T) {
 		c.do(&wire.Msg{Type: wire.Tclunk, Tag: 1, Fid: 9}, wire.Rclunk)
 	}
 	const dir, file = 4, 8 // DT_DIR, DT_REG
-	want := map[string]p9.QIDType{"keys": dir, "internal": dir, "sdc": dir, "nocloud": dir, "vm.json": file}
+	want := map[string]p9.QIDType{"keys": dir, "internal": dir, "sdc": dir, "nocloud": dir, "vm.json": file, "txn": file}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff) // events is not listed, or grep -r would hang
 	}

@@ -42,7 +42,8 @@ func (c *conn) traceLine(way string, m *wire.Msg, hidden bool) {
 }
 
 // hides tells whether the data of a file may be secret: passwords are in keys
-// whose name ends so, in the VM as a whole, and in the verbs that make one.
+// whose name ends so, in the VM as a whole, in the verbs that make one, and in
+// transactions.
 func (c *conn) hides(num uint32, names []string) bool {
 	name := ""
 	if len(names) > 0 {
@@ -52,5 +53,5 @@ func (c *conn) hides(num uint32, names []string) bool {
 			name = path[len(path)-1]
 		}
 	}
-	return strings.HasSuffix(name, "_pw") || name == "vm.json" || name == "ctl"
+	return strings.HasSuffix(name, "_pw") || name == "vm.json" || name == "ctl" || name == "txn"
 }

@@ -12,9 +12,10 @@ type Transaction struct {
 	If []Condition
 	Do []Intent // Put, Append, Remove, or Set of a NewName, each by Name; no two about one name
 
-	// What Done tells beside the Result. If it was nil: the key of each of Do as it is
-	// now, nil after Remove. If it was errs.Canceled: the condition that did not hold,
+	// What Done tells beside the Result. If that was done: the VM's revision, and the key
+	// of each of Do as it is now, nil after Remove. If it was errs.Canceled: the condition that did not hold,
 	// and its key, nil where whoever asks sees none.
+	Rev     uint64
 	Entries []*vm.Entry
 	Failed  *Condition
 	Found   *vm.Entry
@@ -85,6 +86,7 @@ func (b *batch) transact(w *work, in *Intent) (Result, error) {
 	if err != nil {
 		*w.edit, b.bytes = saved, bytes
 	}
+	t.Rev = w.edit.Now().Rev
 	return Result{}, err
 }
 

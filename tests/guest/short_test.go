@@ -20,7 +20,7 @@ var short = []step{
 		if !line.MatchString(out) {
 			t.Errorf("ls -l prints %s", out)
 		}
-		m.says(t, "ls ..", "internal\nkeys\nnocloud\nsdc\nvm.json")
+		m.says(t, "ls ..", "internal\nkeys\nnocloud\nsdc\ntxn\nvm.json")
 	}},
 	{"cat", func(t *testing.T, m *mount) {
 		m.says(t, "cat motd", "hello")

@@ -97,7 +97,7 @@ func (m maker) fid() uint32 { return uint32(m.IntN(6)) }
 func (m maker) pick(of ...string) string { return of[m.IntN(len(of))] }
 
 func (m maker) name() string {
-	return m.pick("keys", "internal", "sdc", "key", "a", "b", "c", "..", ".", "", "a/b", "%2F", "vm.json", "\xff", "root_pw")
+	return m.pick("keys", "internal", "sdc", "key", "a", "b", "c", "..", ".", "", "a/b", "%2F", "vm.json", "txn", "\xff", "root_pw")
 }
 
 func (m maker) names() []string {

@@ -40,7 +40,7 @@ func TestDiod(t *testing.T) {
 	wants("blue", "diodcat", "-a", "/", "keys/color")
 	wants("#!/bin/sh\necho hello", "diodcat", "-a", "", "-m", "4096", "keys/user-script")
 	wants("color\nuser-script\nempty", "diodls", "-a", "keys") // in the order of their cookies
-	wants("keys\ninternal\nsdc\nnocloud\nvm.json", "diodls", "-a", "")
+	wants("keys\ninternal\nsdc\nnocloud\nvm.json\ntxn", "diodls", "-a", "")
 	out, err := diod(t, "diodls", socket, "-l", "-a", "keys")
 	line := regexp.MustCompile(`(?m)^-rw-------\.?\s.*\s4 .* color$`)
 	if err != nil || !line.MatchString(out) {

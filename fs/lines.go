@@ -1,0 +1,270 @@
+package fs
+
+import (
+	"bytes"
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"meta9/fs/errs"
+)
+
+// lineFile is a file that runs the lines that are written to it: ctl and txn.
+type lineFile interface {
+	Node
+	// run does what a line asks for, which is its own from now on. It calls answer
+	// with what there is to be read then, if anything, before done, and done once,
+	// from any goroutine; done may be called before run returns.
+	run(line []byte, by Author, answer func(text []byte), done func(error))
+	// longest is how many bytes a line has at most, and the kind of error that a
+	// longer one gets.
+	longest() (int, errs.Kind)
+	// begin asks whether a line that is written in several pieces may be kept, with so
+	// many bytes more than before, or less.
+	begin(more int) error
+}
+
+// putLines runs the lines of data; its end ends the last one.
+func putLines(n lineFile, data []byte, by Author, done func(error)) {
+	l := lines{file: n}
+	l.write(append(bytes.Clone(data), '\n'), by, func(_ int, err error) { done(err) })
+}
+
+// lineHandle is an open lineFile. It reads as the file's content, and once a line
+// has answered as that answer.
+type lineHandle struct {
+	fileHandle
+	lines lines
+
+	answer []byte // nil: no line has answered yet
+	base   uint64 // the offset of its first byte; unread: that of the first read
+}
+
+func newLineHandle(n lineFile, f Flags, content func() ([]byte, error)) *lineHandle {
+	return &lineHandle{fileHandle: fileHandle{plain: plain{node: n, flags: f}, content: content}, lines: lines{file: n}}
+}
+
+// unread is greater than any offset.
+const unread = math.MaxUint64
+
+// Read reads the content, or the newest answer of a line: it begins where the first
+// read after it does, since a Linux file goes on reading where it was written.
+func (h *lineHandle) Read(p []byte, off uint64) (int, error) {
+	if answer := h.lines.takeAnswer(); answer != nil {
+		h.answer, h.base = answer, unread
+	}
+	switch {
+	case h.answer == nil:
+		return h.fileHandle.Read(p, off)
+	case !h.readable():
+		return 0, errs.BadUse
+	}
+	h.base = min(h.base, off)
+	return copy(p, h.answer[min(off-h.base, uint64(len(h.answer))):]), nil
+}
+
+// Write adds p to the line that was begun, wherever off is, and runs the lines
+// that it ends. done gets the error of the first that fails: what follows it in p
+// is not run.
+func (h *lineHandle) Write(p []byte, _ uint64, by Author, done func(int, error)) {
+	if h.flags&Write == 0 {
+		done(0, errs.BadUse)
+		return
+	}
+	h.lines.write(bytes.Clone(p), by, done)
+}
+
+// State keeps the unfinished line and the answer.
+func (h *lineHandle) State() HandleState {
+	hs := HandleState{Flags: h.flags &^ (Trunc | Excl), Offset: h.base, Rest: bytes.Clone(h.answer)}
+	h.lines.mu.Lock()
+	defer h.lines.mu.Unlock()
+	hs.Last = bytes.Clone(h.lines.line)
+	if h.lines.answer != nil {
+		hs.Offset, hs.Rest = unread, bytes.Clone(h.lines.answer)
+	}
+	return hs
+}
+
+// Clunk forgets a line that was begun.
+func (h *lineHandle) Clunk(_ Author, done func(error)) {
+	h.Drop()
+	done(nil)
+}
+
+// Drop forgets a line that was begun.
+func (h *lineHandle) Drop() {
+	h.lines.mu.Lock()
+	defer h.lines.mu.Unlock()
+	h.lines.closed = true
+	_ = h.lines.keep(nil)
+}
+
+// restore takes the unfinished line and the answer back; what ran before is not
+// run again.
+func (h *lineHandle) restore(hs HandleState) {
+	if h.lines.file.begin(len(hs.Last)) == nil {
+		h.lines.line = bytes.Clone(hs.Last)
+	}
+	h.answer, h.base = bytes.Clone(hs.Rest), hs.Offset
+}
+
+// lines runs the lines that are written to one Handle, one after the other. A line
+// ends in the committer, and the next begins there.
+//
+// Lines are gathered when their write's turn comes, not when it is written: what a
+// failed line leaves of its write is dropped whole, and the next write, which may
+// have come already, starts a line of its own.
+type lines struct {
+	file lineFile
+
+	mu      sync.Mutex
+	running bool
+	closed  bool // nothing is kept any more
+	queue   []*lineWrite
+	line    []byte // begun and not ended; the file has been asked for it
+	refused error  // why the line that was begun is not kept: it is skipped up to its end
+	answer  []byte // of the newest line that gave one; nil: none since takeAnswer
+}
+
+// setAnswer is what run gets as answer.
+func (l *lines) setAnswer(text []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answer = append([]byte{}, text...)
+}
+
+// takeAnswer is the newest answer, once.
+func (l *lines) takeAnswer() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	answer := l.answer
+	l.answer = nil
+	return answer
+}
+
+// lineWrite is one write: data is what of it is still to be run.
+type lineWrite struct {
+	data []byte
+	size int
+	by   Author
+	done func(int, error)
+}
+
+// write takes data over.
+func (l *lines) write(data []byte, by Author, done func(int, error)) {
+	l.mu.Lock()
+	l.queue = append(l.queue, &lineWrite{data, len(data), by, done})
+	running := l.running
+	l.running = true
+	l.mu.Unlock()
+	if !running {
+		l.run()
+	}
+}
+
+// run runs what is queued, until a line has to wait; that one runs the rest.
+func (l *lines) run() {
+	for {
+		w, line, err := l.next()
+		switch {
+		case w == nil:
+			return
+		case err != nil:
+			l.end(w, err)
+		case len(line) == 0:
+			l.end(w, nil)
+		case !l.do(w, line):
+			return
+		}
+	}
+}
+
+// do runs one line. It tells whether that is done already; else the line goes on with
+// run when it is.
+func (l *lines) do(w *lineWrite, line []byte) bool {
+	var first atomic.Bool // who of the two is first leaves the rest to the other
+	l.file.run(line, w.by, l.setAnswer, func(err error) {
+		if err != nil {
+			l.end(w, err)
+		}
+		if first.Swap(true) {
+			l.run()
+		}
+	})
+	return first.Swap(true)
+}
+
+// next is the next line of the oldest write; none when nothing is left of it to run;
+// no write when nothing is queued.
+func (l *lines) next() (w *lineWrite, line []byte, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) == 0 {
+		l.running = false
+		return nil, nil, nil
+	}
+	w = l.queue[0]
+	for len(line) == 0 && err == nil {
+		part, rest, ended := bytes.Cut(w.data, []byte{'\n'})
+		w.data = rest
+		line, err = l.gather(part, ended)
+		if !ended {
+			return w, nil, err
+		}
+	}
+	return w, line, err
+}
+
+// gather adds to the line, and gives it when it has ended, without blanks at its ends.
+// A line is refused that is longer than any can be, and one of which the file keeps no
+// more.
+func (l *lines) gather(part []byte, ended bool) ([]byte, error) {
+	refused := l.refused
+	if most, kind := l.file.longest(); refused == nil && len(l.line)+len(part) > most {
+		refused = errs.New(kind, "a line is at most %d bytes", most)
+	}
+	if refused == nil && !ended {
+		refused = l.keep(append(l.line, part...))
+	}
+	switch {
+	case refused != nil:
+		_ = l.keep(nil)
+		if l.refused = refused; ended {
+			l.refused = nil
+		}
+		return nil, refused
+	case !ended:
+		return nil, nil
+	}
+	if len(l.line) > 0 {
+		part = append(l.line, part...)
+		_ = l.keep(nil)
+	}
+	return bytes.TrimSpace(part), nil
+}
+
+// keep makes line what was begun, if the file lets it. Less than before it always may.
+func (l *lines) keep(line []byte) error {
+	if l.closed {
+		line = nil
+	}
+	if err := l.file.begin(len(line) - len(l.line)); err != nil {
+		return err
+	}
+	l.line = line
+	return nil
+}
+
+// end answers the oldest write, which is w. What is left of a failed one is
+// dropped.
+func (l *lines) end(w *lineWrite, err error) {
+	l.mu.Lock()
+	l.queue = l.queue[1:]
+	l.mu.Unlock()
+	if err != nil {
+		w.done(0, err)
+		return
+	}
+	w.done(w.size, nil)
+}
