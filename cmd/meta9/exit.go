@@ -20,6 +20,7 @@ const (
 	exitUsage    = 2   // the command line
 	exitNoServer = 3   // no connection, or no answer in time
 	exitUnknown  = 4   // a change may or may not have happened
+	exitUnmet    = 5   // a condition of put or txn does not hold: nothing is changed
 	exitSignal   = 130 // interrupted
 )
 
@@ -31,6 +32,7 @@ const exitHelp = `0  done
 4  a change may or may not have happened: the time was over before it was
    answered, or the connection did not come back with its session (meta9d was
    killed or away for too long; a server of another kind keeps none)
+5  a condition of put or txn does not hold; nothing was changed
 130  interrupted; what was interrupted did not happen`
 
 // usageError is an error of the command line.
@@ -61,6 +63,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, client.ErrUnknown):
 		return exitUnknown
+	case errors.Is(err, errs.Canceled):
+		return exitUnmet
 	case errors.Is(err, context.Canceled):
 		return exitSignal
 	case errors.As(err, &m):

@@ -17,12 +17,18 @@ const maxInput = 64 << 20
 // newPut is `meta9 put`. The value is read whole before the connection is made, so
 // that a slow pipe does not use up --timeout.
 func newPut(a *app) *cobra.Command {
-	return &cobra.Command{
+	var cond condition
+	cmd := &cobra.Command{
 		Use:   "put PATH [VALUE]",
 		Short: "write a file",
 		Long: `Make VALUE, or without one what standard input has, the whole value of the file,
 and create it if there is none. Nothing is added, not even a newline. A reader
-sees the old value or the new one. When put is done, the value is durable.`,
+sees the old value or the new one. When put is done, the value is durable.
+
+With --if-absent, --if-version, --if-rev or --if-value it happens only if that is true
+of the key at that moment; else the key stays as it is, and the exit code is 5.`,
+		Example: `meta9 put names/web0/keys/motd hello
+meta9 put keys/leader "$HOSTNAME" --if-absent`,
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: a.completePaths(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -30,11 +36,19 @@ sees the old value or the new one. When put is done, the value is durable.`,
 			if err != nil {
 				return err
 			}
+			name := args[0]
+			if cond.given(cmd) {
+				if name, value, err = cond.txn(cmd, name, value); err != nil {
+					return err
+				}
+			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				return c.WriteFile(ctx, args[0], value)
+				return c.WriteFile(ctx, name, value)
 			})
 		},
 	}
+	cond.flags(cmd)
+	return cmd
 }
 
 // value is the argument, if there is one: an empty argument is an empty value.

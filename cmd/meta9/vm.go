@@ -104,7 +104,7 @@ func about(uuid string, err error) error {
 
 // payload reads the JSON object in a file, or in standard input if the file is ""
 // or -, and makes it one line.
-func (a *app) payload(file string) ([]byte, error) {
+func (a *app) payload(file, what string) ([]byte, error) {
 	in, name := a.in, "standard input"
 	if file != "" && file != "-" {
 		f, err := os.Open(file)
@@ -115,7 +115,7 @@ func (a *app) payload(file string) ([]byte, error) {
 		in, name = f, file
 	}
 	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		fmt.Fprintln(a.err, "Type the VM's JSON, then Ctrl-D on a line of its own:")
+		fmt.Fprintf(a.err, "Type %s as JSON, then Ctrl-D on a line of its own:\n", what)
 	}
 	b, err := readLimited(in, name)
 	if err != nil {

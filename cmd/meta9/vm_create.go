@@ -23,7 +23,7 @@ func newVMCreate(a *app) *cobra.Command {
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			line, err := a.payload(file)
+			line, err := a.payload(file, "the VM")
 			if err != nil {
 				return err
 			}

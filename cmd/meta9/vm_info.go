@@ -145,17 +145,10 @@ func passQMP(ctx context.Context, ctl *client.File, off *int64, command string) 
 	if err != nil {
 		return ordjson.Value{}, err
 	}
-	var text []byte
-	for buf := make([]byte, 64<<10); ; {
-		n, err := ctl.ReadAt(ctx, buf, *off)
-		text = append(text, buf[:n]...)
-		*off += int64(n)
-		if errors.Is(err, io.EOF) || err == nil && n == 0 {
-			break
-		}
-		if err != nil {
-			return ordjson.Value{}, err
-		}
+	text, err := readAnswer(ctx, ctl, *off)
+	*off += int64(len(text))
+	if err != nil {
+		return ordjson.Value{}, err
 	}
 	var answer struct{ Return json.RawMessage }
 	if err := json.Unmarshal(text, &answer); err != nil {
@@ -166,6 +159,20 @@ func passQMP(ctx context.Context, ctl *client.File, off *int64, command string) 
 		return v, fmt.Errorf("%s: %w", command, err)
 	}
 	return v, nil
+}
+
+// readAnswer reads what an open ctl or txn has answered, from off on.
+func readAnswer(ctx context.Context, f *client.File, off int64) (text []byte, err error) {
+	for buf := make([]byte, 64<<10); ; {
+		n, err := f.ReadAt(ctx, buf, off+int64(len(text)))
+		text = append(text, buf[:n]...)
+		switch {
+		case errors.Is(err, io.EOF), err == nil && n == 0:
+			return text, nil
+		case err != nil:
+			return text, err
+		}
+	}
 }
 
 // vncInfo is query-vnc's answer as vmadm has it: display is the port from 5900 on.

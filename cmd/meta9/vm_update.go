@@ -81,7 +81,7 @@ func vmRevision(ctx context.Context, c *client.Client, uuid string) (string, err
 func (a *app) patch(cmd *cobra.Command, file string, args []string) ([]byte, error) {
 	switch {
 	case len(args) == 0:
-		return a.payload(file)
+		return a.payload(file, "the VM")
 	case cmd.Flags().Changed("file"):
 		return nil, misused("-f FILE and PROPERTY=VALUE are two ways to say it")
 	}

@@ -48,7 +48,7 @@ echo '{"quota": 20}' | meta9 vm validate update kvm`,
 			case len(args) == 1 && action == payload.ForUpdate:
 				return vmadmError{code: exitUsage, text: "Will not validate without a valid action and brand."}
 			}
-			text, err := a.payload(file)
+			text, err := a.payload(file, "the VM")
 			if err != nil {
 				return err
 			}

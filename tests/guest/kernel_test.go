@@ -24,10 +24,11 @@ import (
 
 // effort is how much of it TestKernel does; the soak does more.
 var effort = struct {
-	keys  int   // of the folder whose keys are all looked at
-	opens int   // of a key that is being replaced, in each dialect and at each rate
-	rates []int // replacements a second
-}{300, 300, []int{200}}
+	keys   int   // of the folder whose keys are all looked at
+	opens  int   // of a key that is being replaced, in each dialect and at each rate
+	rates  []int // replacements a second
+	counts int   // that each of two adds to one key by transactions
+}{300, 300, []int{200}, 5}
 
 // dialects are what v9fs speaks.
 var dialects = []string{"9p2000.L", "9p2000.u", "9p2000"}
@@ -60,6 +61,7 @@ func tryKernel(t *testing.T, suite string) string {
 		{"replaced", replaced},
 		{"times", folderTimes},
 		{"users", users},
+		{"transactions", transactions},
 	} {
 		t.Run(s.name, func(t *testing.T) { s.do(t, k) })
 	}

@@ -12,12 +12,13 @@ import (
 
 // TestSoak tries the kernel of each suite, the oldest first, as TestKernel does, but
 // looks at all keys of a large folder one by one, and opens a key 10,000 times in each
-// dialect while it is replaced 5, 50 or 500 times a second. A round is one kernel at one
+// dialect while it is replaced 5, 50 or 500 times a second, and counts to 500 from two
+// mounts. A round is one kernel at one
 // rate and takes about ten minutes. The first five rounds see every kernel and every
 // rate, 15 rounds every kernel at every rate.
 func TestSoak(t *testing.T) {
 	rates := []int{5, 50, 500}
-	effort.keys, effort.opens = maxKeys, 10_000
+	effort.keys, effort.opens, effort.counts = maxKeys, 10_000, 250
 	p := soak.Begin(t)
 	for i := p.From(0); p.More(); i++ {
 		lap := i / len(kernel.Suites)

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
+	"meta9/session/client"
+)
+
+// newTxn is `meta9 txn`.
+func newTxn(a *app) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "txn [VM] [-f FILE]",
+		Short: "change several keys at once, or none",
+		Long: `Do the transaction that FILE or standard input has, a JSON object:
+
+  {"if": [{"key":"a","version":7}, {"key":"b","absent":true}, {"key":"c","value":"x"}],
+   "do": [{"put":"a","value":"1"}, {"put":"bin","base64":"AAE="},
+          {"append":"log","value":"x\n"}, {"remove":"b"}, {"rename":"c","to":"d"}]}
+
+Where each condition of "if" holds, all of "do" happens in one commit; else nothing
+does, and the exit code is 5. A condition may ask for the key's version or rev (its
+revision), its value (or base64), or that it is absent; with none of these, that it is
+there. "space":"internal" in an entry means internal/ instead of keys/.
+
+VM is a UUID or an alias; inside a guest there is only one VM, and none is named. What
+is printed is a JSON object with the revision of the change, and the new version and
+revision of each key.`,
+		Example: `echo '{"do": [{"put":"cert","value":"..."}, {"put":"key","value":"..."}]}' | meta9 txn web0
+meta9 txn web0 -f change.json`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completeUUID,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			line, err := a.payload(file, "the transaction")
+			if err != nil {
+				return err
+			}
+			name := "txn"
+			if len(args) == 1 {
+				name = vmFile(args[0], "txn")
+			}
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				return a.transact(ctx, c, name, append(line, '\n'))
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "", "read the transaction from `FILE` (default: standard input)")
+	return cmd
+}
+
+// vmFile is the path of a file of the VM, of which the UUID or the alias is given.
+func vmFile(name, file string) string {
+	if uuid, err := vm.ParseUUID(name); err == nil {
+		return vmPath(uuid, file)
+	}
+	return path.Join("names", vm.FileName(name), file)
+}
+
+// transact writes a line to a txn, and prints what the file answers.
+func (a *app) transact(ctx context.Context, c *client.Client, name string, line []byte) error {
+	txn, err := c.OpenFile(ctx, name, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer txn.Close()
+	for off := 0; off < len(line); {
+		n, err := txn.WriteAt(ctx, line[off:], int64(off))
+		if err != nil {
+			return err
+		}
+		off += n
+	}
+	answer, err := readAnswer(ctx, txn, int64(len(line)))
+	if err != nil {
+		return fmt.Errorf("it is done, but what it gave could not be read: %w", err)
+	}
+	return a.printJSON(answer)
+}
+
+// condition is what a put asks of the key before it is replaced.
+type condition struct {
+	absent  bool
+	version string
+	rev     string
+	value   string
+}
+
+// flags adds those of `meta9 put`.
+func (c *condition) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVar(&c.absent, "if-absent", false, "only if there is no such key")
+	f.StringVar(&c.version, "if-version", "", "only if the key has the version `N`, the second number of the qid that meta9 stat shows")
+	f.StringVar(&c.rev, "if-rev", "", "only if the key has the revision `N`, which events and meta9 txn show")
+	f.StringVar(&c.value, "if-value", "", "only if the key has the `VALUE`")
+}
+
+// given tells whether any is asked for.
+func (c *condition) given(cmd *cobra.Command) bool { return c.absent || c.ofKey(cmd) }
+
+// ofKey tells whether something is asked of a key that is there.
+func (c *condition) ofKey(cmd *cobra.Command) bool {
+	f := cmd.Flags()
+	return f.Changed("if-version") || f.Changed("if-rev") || f.Changed("if-value")
+}
+
+// txn is a put of the value under the condition, as the file of a txn that it is to be
+// written to, and the line.
+func (c *condition) txn(cmd *cobra.Command, file string, value []byte) (name string, line []byte, err error) {
+	dir, base := path.Split(path.Clean(file))
+	up, space := path.Split(path.Clean(dir))
+	key, err := vm.KeyName(base)
+	switch {
+	case err != nil:
+		return "", nil, err
+	case c.absent && c.ofKey(cmd):
+		return "", nil, misused("--if-absent wants no key, and the other conditions want one")
+	case space != vm.Keys.String() && space != vm.Internal.String():
+		return "", nil, misused("%s: a condition can be asked of a key in keys/ or internal/ only", file)
+	}
+	cond := ordjson.Members{{Name: "key", Value: ordjson.Str(key)}, {Name: "space", Value: ordjson.Str(space)}}
+	if c.absent {
+		cond = append(cond, ordjson.Member{Name: "absent", Value: ordjson.Value{Kind: ordjson.True}})
+	}
+	for _, asked := range [...]struct{ name, text string }{{"version", c.version}, {"rev", c.rev}} {
+		if !cmd.Flags().Changed("if-" + asked.name) {
+			continue
+		}
+		n, err := strconv.ParseUint(asked.text, 10, 64)
+		if err != nil {
+			return "", nil, misused("--if-%s %q: it is a number", asked.name, asked.text)
+		}
+		number := ordjson.Value{Kind: ordjson.Number, Text: strconv.FormatUint(n, 10)}
+		cond = append(cond, ordjson.Member{Name: asked.name, Value: number})
+	}
+	if cmd.Flags().Changed("if-value") {
+		cond = append(cond, valueMember(c.value))
+	}
+	put := ordjson.Members{
+		{Name: "put", Value: ordjson.Str(key)}, {Name: "space", Value: ordjson.Str(space)}, valueMember(string(value)),
+	}
+	list := func(o ordjson.Members) ordjson.Value {
+		return ordjson.Value{Kind: ordjson.Array, Items: []ordjson.Value{{Kind: ordjson.Object, Members: o}}}
+	}
+	txn := ordjson.Members{{Name: "if", Value: list(cond)}, {Name: "do", Value: list(put)}}
+	return path.Join(up, "txn"), txn.AppendJSON(nil), nil
+}
+
+// valueMember is a value as a transaction has it.
+func valueMember(value string) ordjson.Member {
+	if utf8.ValidString(value) {
+		return ordjson.Member{Name: "value", Value: ordjson.Str(value)}
+	}
+	return ordjson.Member{Name: "base64", Value: ordjson.Str(base64.StdEncoding.EncodeToString([]byte(value)))}
+}
