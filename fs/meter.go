@@ -99,11 +99,11 @@ func Block(n int64) int64 {
 // Holds is what was taken when it was read.
 func (h *fileHandle) Holds() int64 { return Block(int64(cap(h.data))) }
 
-// Holds is the state, the unfinished line and the answers.
-func (h *ctlHandle) Holds() int64 {
-	h.ctl.mu.Lock()
-	defer h.ctl.mu.Unlock()
-	return h.fileHandle.Holds() + Block(int64(cap(h.ctl.line))) + Block(int64(cap(h.ctl.answer))) + Block(int64(cap(h.answer)))
+// Holds is the content, the unfinished line and the answers.
+func (h *lineHandle) Holds() int64 {
+	h.lines.mu.Lock()
+	defer h.lines.mu.Unlock()
+	return h.fileHandle.Holds() + Block(int64(cap(h.lines.line))) + Block(int64(cap(h.lines.answer))) + Block(int64(cap(h.answer)))
 }
 
 // Holds is the lines that were made last.
