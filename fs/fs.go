@@ -98,6 +98,9 @@ func (c *Change) Empty() bool {
 // Node is a file or folder as one View sees it. What it can do beyond these two
 // methods it says by the capability interfaces below; what it lacks, Ref answers
 // with the error that fits.
+//
+// No method of a Node or a Handle waits for anybody. Changes tell their end by done;
+// what else is not known here is a *Pending error, from any step that is not a change.
 type Node interface {
 	QID() p9.QID
 	// Stat fills st, and allocates nothing. errs.NotFound: it is gone.

@@ -278,11 +278,11 @@ func (r *Ref) RemoveThis(done func(error)) {
 // by NotEmpty, as rmdir(2) does.
 func (r *Ref) Unlink(name string, dir bool, done func(error)) {
 	n, err := Walk(r.node, name)
-	if err != nil {
+	if _, pending := AsPending(err); err != nil && !pending {
 		done(err)
 		return
 	}
-	_, isDir := n.(Folder)
+	_, isDir := n.(Folder) // what somebody must be asked for is a file
 	u, ok := r.node.(Unlinker)
 	switch {
 	case dir && !isDir:
@@ -307,12 +307,13 @@ func hasEntries(n Node) (has bool) {
 // Rename gives the entry name of this folder another name, in the folder to,
 // which must be the same folder. What has that name is replaced.
 func (r *Ref) Rename(name string, to *Ref, newName string, done func(error)) {
-	if _, err := Walk(r.node, name); err != nil {
+	n, ok := r.node.(Renamer)
+	_, err := Walk(r.node, name)
+	switch _, pending := AsPending(err); {
+	case err != nil && !pending:
 		done(err)
 		return
-	}
-	n, ok := r.node.(Renamer)
-	if !ok {
+	case !ok:
 		done(Missing(r.node, OpRename))
 		return
 	}

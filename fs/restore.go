@@ -3,6 +3,7 @@ package fs
 import (
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/hugelgupf/p9/p9"
 
@@ -54,7 +55,11 @@ func (v *View) Restore(ns NodeState) (*Ref, error) {
 
 // restoreChild walks to a name, or, at the end of a path, to the key of that ID.
 func (r *Ref) restoreChild(name string, id uint64, last bool) *Ref {
-	n, err := Walk(r.node, name)
+	var n Node
+	err := r.view.Await(new(sync.Mutex), func() (err error) {
+		n, err = Walk(r.node, name)
+		return err
+	})
 	if d, ok := r.node.(*spaceDir); ok && last && (err != nil || n.QID().Path != id) {
 		// Also one that is gone is that key's, with what its name leads to: see Current.
 		n := &keyNode{dir: d, id: id, file: name}

@@ -20,8 +20,9 @@ type View struct {
 	readers *reader                  // all that are open, the newest first
 	holds   map[uint64][]*store.Hold // held truncations by Entry.ID
 	closed  bool
-	turn    uint32   // of the last Meter
-	perms   struct { // of the VM that was asked for last, by numbers: a row would keep its values
+	turn    uint32     // of the last Meter
+	answers []*Pending // to what the step that is taken now has asked before
+	perms   struct {   // of the VM that was asked for last, by numbers: a row would keep its values
 		id, rev uint64
 		perm    vm.Perm
 	}

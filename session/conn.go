@@ -38,6 +38,7 @@ type conn struct {
 	resuming bool  // Tresume is to come; what the session carries lies until then
 	now      asked // the request that is handled, and its tag
 	nowTag   uint16
+	work     *work // the loop's scratch has it, or askAgain
 
 	missed   int          // keys and MUMBLE messages that were wrong
 	try      *request     // the MUMBLE message that was delayed last
@@ -77,7 +78,7 @@ func (c *conn) burst() error {
 // lend makes the loop's scratch buffer the output buffer, unless there is one
 // already: replies that another goroutine could not send yet.
 func (c *conn) lend() {
-	c.lent = true
+	c.lent, c.work = true, &c.in.sc.work
 	if c.out == nil {
 		c.out, c.in.sc.out = c.in.sc.out[:0], nil
 	}

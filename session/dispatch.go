@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 
+	"meta9/fs"
 	"meta9/fs/errs"
 	"meta9/session/wire"
 )
@@ -75,6 +76,9 @@ func (c *conn) handle(frame []byte) error {
 	c.countRequest(m)
 	if err == nil {
 		err = c.dispatch(m)
+	}
+	if p, pending := fs.AsPending(err); pending {
+		err = c.await(m, p)
 	}
 	if err != nil {
 		c.refuse(m.Tag, err)

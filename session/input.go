@@ -26,8 +26,13 @@ type scratch struct {
 	out  []byte
 	msg  wire.Msg
 	read wire.Msg // only ever a Tread: see wire.DecodeRead
-	st   fs.Stat
-	dir  wire.Dir
+	work
+}
+
+// work is what handlers work in, so that it costs no allocation.
+type work struct {
+	st  fs.Stat
+	dir wire.Dir
 }
 
 var scratches = sync.Pool{New: func() any {

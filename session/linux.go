@@ -46,7 +46,7 @@ func tgetattr(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	st := &c.in.sc.st
+	st := &c.work.st
 	if err := c.sess.stat(f, st); err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (c *conn) keepsOwner(f *fid, mask *p9.SetAttrMask, a *p9.SetAttr) error {
 	if !mask.UID && !mask.GID {
 		return nil
 	}
-	st := &c.in.sc.st
+	st := &c.work.st
 	if err := f.stat(st); err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (c *conn) readFolder(tag uint16, f *fid, off uint64, count int) error {
 // tells how many bytes they take, the cookie of the last, and whether there are
 // more.
 func (c *conn) records(ref *fs.Ref, after uint64, b []byte) (used int, cookie uint64, more bool, err error) {
-	d := &c.in.sc.dir
+	d := &c.work.dir
 	cookie = after
 	err = ref.List(after, func(at uint64, st *fs.Stat) bool {
 		record(d, st)

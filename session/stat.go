@@ -24,7 +24,7 @@ func tstat(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	st := &c.in.sc.st
+	st := &c.work.st
 	if err := c.sess.stat(f, st); err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func twstat(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	st := &c.in.sc.st
+	st := &c.work.st
 	if err := f.stat(st); err != nil {
 		return err
 	}

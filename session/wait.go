@@ -10,7 +10,8 @@ import (
 
 // request is a T-message whose reply has to wait: a change, which ends by itself
 // and has a reply function; something that can be cancelled, which has cancel and
-// mostly an again function; or a Tflush, which ends with the change that it names.
+// mostly an again function (a read that blocks, and what has to ask somebody else); or a
+// Tflush, which ends with the change that it names.
 //
 // A change is never cancelled, not by Tflush either: it may be durable already, and
 // a reply that says otherwise would be a lie. The fields that say what became of
@@ -37,6 +38,10 @@ type request struct {
 	cancel func()
 	off    uint64
 	count  int
+
+	// What is done again once somebody else was asked.
+	msg     *wire.Msg
+	answers []*fs.Pending
 }
 
 // waits are the requests of a connection that wait. The monitor guards it.

@@ -26,7 +26,7 @@ func twalk(c *conn, m *wire.Msg) error {
 	}
 	var qids [wire.MaxWalk]p9.QID
 	ref, n, err := walk(f.ref, m.Names, &qids)
-	if err != nil && n == 0 {
+	if _, pending := fs.AsPending(err); pending || err != nil && n == 0 {
 		return err
 	}
 	switch {

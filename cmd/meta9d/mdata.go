@@ -39,7 +39,7 @@ func (d *daemon) graftUpstream(t *fs.Tree) {
 	}
 	_, path, _ := strings.Cut(d.cfg.MdataFrom, ":")
 	s := upstream.New(path)
-	t.GraftRoot("upstream", func(fs.Principal, *fs.View) fs.Node { return s.Node() })
+	t.GraftRoot("upstream", func(_ fs.Principal, v *fs.View) fs.Node { return s.Node(v) })
 	d.later(s.Close)
 }
 

@@ -13,7 +13,7 @@
 // p9's Server itself bounds nothing: do not let a guest reach it (docs/decisions.md).
 //
 // Each Attach makes a fs.View, which all its Files share. view.mu is the View's lock; it
-// is held for one step of the tree, and never while a change is waited for. A method of
+// is held for one step of the tree, and never while an answer is waited for. A method of
 // File may be called by any number of goroutines, but Close only when no other runs.
 package p9fs
 
@@ -78,6 +78,9 @@ func (v *view) change(start func(done func(error))) error {
 	return errno(err)
 }
 
+// look takes a step that changes nothing, and waits where somebody else is asked first.
+func (v *view) look(step func() error) error { return errno(v.Await(&v.mu, step)) }
+
 // errno is the errno of an error of the tree, as 9P2000.L has it.
 func errno(err error) error {
 	if err == nil {
@@ -100,22 +103,29 @@ type file struct {
 // Walk gives the File that the names lead to, or another one of this place. ENOENT,
 // ENOTDIR: it does not get there.
 func (f *file) Walk(names []string) ([]p9.QID, p9.File, error) {
-	f.view.mu.Lock()
-	defer f.view.mu.Unlock()
-	to := f.ref
 	var qids []p9.QID
-	for _, name := range names {
-		next, err := to.Walk(name)
-		if err != nil {
-			return nil, nil, errno(err)
+	var to *file
+	err := f.view.look(func() error {
+		ref := f.ref
+		qids = nil
+		for _, name := range names {
+			next, err := ref.Walk(name)
+			if err != nil {
+				return err
+			}
+			ref = next
+			qids = append(qids, ref.QID())
 		}
-		to = next
-		qids = append(qids, to.QID())
+		if len(names) == 0 {
+			qids = []p9.QID{ref.QID()}
+		}
+		to = f.view.file(ref)
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
 	}
-	if len(names) == 0 {
-		qids = []p9.QID{to.QID()}
-	}
-	return qids, f.view.file(to), nil
+	return qids, to, nil
 }
 
 // StatFS tells the limits and the use of the VM.
@@ -140,11 +150,9 @@ func (f *file) stat(st *fs.Stat) error {
 
 // GetAttr gives the attributes of stat(2), whatever is asked for.
 func (f *file) GetAttr(p9.AttrMask) (p9.QID, p9.AttrMask, p9.Attr, error) {
-	f.view.mu.Lock()
-	defer f.view.mu.Unlock()
 	var st fs.Stat
-	if err := f.stat(&st); err != nil {
-		return p9.QID{}, p9.AttrMask{}, p9.Attr{}, errno(err)
+	if err := f.view.look(func() error { return f.stat(&st) }); err != nil {
+		return p9.QID{}, p9.AttrMask{}, p9.Attr{}, err
 	}
 	var a p9.Attr
 	posix.SetAttrs(&a, &st)
@@ -154,15 +162,15 @@ func (f *file) GetAttr(p9.AttrMask) (p9.QID, p9.AttrMask, p9.Attr, error) {
 // SetAttr changes all that mask names, or nothing.
 func (f *file) SetAttr(mask p9.SetAttrMask, attr p9.SetAttr) error {
 	if mask.UID || mask.GID {
-		f.view.mu.Lock()
-		var st fs.Stat
-		err := f.stat(&st)
-		f.view.mu.Unlock()
-		if err == nil {
-			err = posix.KeepsOwner(&mask, &attr, &st)
-		}
+		err := f.view.look(func() error {
+			var st fs.Stat
+			if err := f.stat(&st); err != nil {
+				return err
+			}
+			return posix.KeepsOwner(&mask, &attr, &st)
+		})
 		if err != nil {
-			return errno(err)
+			return err
 		}
 	}
 	change, err := posix.Change(&mask, &attr, time.Now)
@@ -198,39 +206,46 @@ func (f *file) Open(mode p9.OpenFlags) (p9.QID, uint32, error) {
 	if err != nil {
 		return p9.QID{}, 0, errno(err)
 	}
-	f.view.mu.Lock()
-	defer f.view.mu.Unlock()
-	if uint32(mode)&posix.Directory != 0 && !f.ref.IsDir() {
-		return p9.QID{}, 0, linux.ENOTDIR
-	}
 	flags = flags&^fs.Excl | fs.NonBlock
 	open := func(at *fs.Ref) (err error) {
-		f.handle, err = at.Open(flags)
+		h, err := at.Open(flags)
+		if err == nil {
+			f.handle = h
+		}
 		return err
 	}
-	if flags&fs.Trunc != 0 {
-		err = open(f.ref) // never of another file than the one that was walked to
-	} else {
-		f.ref, err = f.ref.LookAt(open)
-	}
-	return f.ref.QID(), 0, errno(err)
+	var qid p9.QID
+	err = f.view.look(func() (err error) {
+		switch {
+		case uint32(mode)&posix.Directory != 0 && !f.ref.IsDir():
+			return errs.NotDir
+		case flags&fs.Trunc != 0:
+			err = open(f.ref) // never of another file than the one that was walked to
+		default:
+			f.ref, err = f.ref.LookAt(open)
+		}
+		qid = f.ref.QID()
+		return err
+	})
+	return qid, 0, err
 }
 
 // ReadAt reads from an open file. EBADF: it is not open.
-func (f *file) ReadAt(p []byte, offset int64) (int, error) {
-	f.view.mu.Lock()
-	defer f.view.mu.Unlock()
+func (f *file) ReadAt(p []byte, offset int64) (n int, err error) {
 	switch {
 	case f.handle == nil:
 		return 0, linux.EBADF
 	case offset < 0:
 		return 0, linux.EINVAL
 	}
-	n, err := f.handle.Read(p, uint64(offset))
+	err = f.view.look(func() (err error) {
+		n, err = f.handle.Read(p, uint64(offset))
+		return err
+	})
 	if err == nil && n == 0 && len(p) > 0 {
 		return 0, io.EOF
 	}
-	return n, errno(err)
+	return n, err
 }
 
 // WriteAt writes to an open file; when it returns the bytes are durable.
@@ -285,14 +300,11 @@ func (f *file) Create(name string, mode p9.OpenFlags, _ p9.FileMode, _ p9.UID, _
 // Mkdir is refused, since folders come with a VM: EEXIST where there is something of
 // that name.
 func (f *file) Mkdir(name string, _ p9.FileMode, _ p9.UID, _ p9.GID) (p9.QID, error) {
-	f.view.mu.Lock()
-	_, err := f.ref.Walk(name)
-	f.view.mu.Unlock()
-	switch {
-	case err == nil:
+	switch err := f.view.look(func() error { _, err := f.ref.Walk(name); return err }); err {
+	case nil:
 		return p9.QID{}, linux.EEXIST
-	case errs.KindOf(err) == errs.NameTooLong:
-		return p9.QID{}, errno(err)
+	case linux.ENAMETOOLONG:
+		return p9.QID{}, err
 	}
 	return p9.QID{}, f.view.change(func(done func(error)) {
 		f.ref.Create(name, fs.Read, true, func(_ *fs.Ref, _ fs.Handle, err error) { done(err) })
@@ -330,20 +342,20 @@ func (f *file) UnlinkAt(name string, flags uint32) error {
 // Readdir gives at most count entries whose cookie is greater than offset; there are
 // none for "." and "..".
 func (f *file) Readdir(offset uint64, count uint32) (p9.Dirents, error) {
-	f.view.mu.Lock()
-	defer f.view.mu.Unlock()
 	if f.handle == nil {
 		return nil, linux.EBADF
 	}
 	var list p9.Dirents
-	err := f.ref.List(offset, func(cookie uint64, st *fs.Stat) bool {
-		if uint32(len(list)) >= count {
-			return false
-		}
-		list = append(list, posix.Dirent(cookie, st))
-		return true
+	err := f.view.look(func() error {
+		return f.ref.List(offset, func(cookie uint64, st *fs.Stat) bool {
+			if uint32(len(list)) >= count {
+				return false
+			}
+			list = append(list, posix.Dirent(cookie, st))
+			return true
+		})
 	})
-	return list, errno(err)
+	return list, err
 }
 
 // Symlink, Link, Mknod and Readlink are refused: no file here is a link or a device.

@@ -1,13 +1,16 @@
 package mdata
 
 import (
+	"net"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"meta9/session/wire"
 	"meta9/tests/daemon"
+	"meta9/tests/raw"
 	"meta9/tests/testenv"
 )
 
@@ -123,6 +126,46 @@ func TestUpstreamSetting(t *testing.T) {
 		out := run(t, bin, "", "--run", t.TempDir(), "--data", "", "--mdata-from", addr)
 		if out.code != 2 || !strings.Contains(out.stderr, "it is unix:PATH or tty:PATH") {
 			t.Errorf("%s: %+v", addr, out)
+		}
+	}
+}
+
+// A service that stands still holds up nobody: what else the same connection asks for is
+// answered at once, and a Tflush ends what waits for the service.
+func TestUpstreamStandsStill(t *testing.T) {
+	silent, err := net.Listen("unix", filepath.Join(t.TempDir(), "s")) // whose connections nobody accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	s := testenv.Start(t, daemon.Options{Memory: true, Args: []string{"--mdata-from", "unix:" + silent.Addr().String()}})
+	s.NewVM(recorded, `{"uuid":"`+recorded+`","customer_metadata":{"color":"blue"}}`)
+	c := s.Conn("")
+	c.Timeout = 3 * time.Second // the service is given up after 5 s
+	if err := c.Walk(0, 1, "vms", recorded, "keys", "color"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Open(1, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Walk(0, 2, "upstream", "keys"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Open(2, 0); err != nil {
+		t.Fatal(err)
+	}
+	for what, frame := range map[string][]byte{
+		"walk": raw.Frame(wire.Twalk, 7, uint32(0), uint32(3), []string{"upstream", "keys", "hostname"}),
+		"list": raw.Frame(wire.Tread, 7, uint32(2), uint64(0), uint32(4096)),
+	} {
+		if err := c.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.Read(1, 0, 100); err != nil || string(got) != "blue" {
+			t.Fatalf("%s: meanwhile %q, %v", what, got, err)
+		}
+		if _, err := c.RPC(wire.Tflush, 8, uint16(7)); err != nil {
+			t.Fatalf("%s: %v", what, err)
 		}
 	}
 }

@@ -25,21 +25,28 @@ type handle struct {
 	refused bool   // a write was refused
 }
 
-// take asks for the value. A change that is made meanwhile makes it old again.
+// take asks for the value. A change that was made meanwhile makes it old again.
 func (h *handle) take() error {
-	h.mu.Lock()
-	changes := h.changes
-	h.mu.Unlock()
-	value, err := h.file.dir.service.get(h.file.key)
+	type taken struct {
+		value   []byte
+		changes int
+	}
+	got, err := fs.Ask(h.file.dir.view, h.file, func() (t taken, err error) {
+		h.mu.Lock()
+		t.changes = h.changes
+		h.mu.Unlock()
+		t.value, err = h.file.dir.service.get(h.file.key)
+		return t, err
+	})
 	if err != nil {
 		return err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.keep(value); err != nil {
+	if err := h.keep(got.value); err != nil {
 		return err
 	}
-	h.begun, h.taken = false, changes
+	h.begun, h.taken = false, got.changes
 	return nil
 }
 

@@ -9,17 +9,16 @@ import (
 	"meta9/fs"
 	"meta9/fs/errs"
 	"meta9/fs/store"
-	"meta9/macro"
 )
 
 // open opens keys/NAME.
-func open(t *testing.T, root *fs.Ref, name string, f fs.Flags) fs.Handle {
+func open(t *testing.T, root place, name string, f fs.Flags) opened {
 	t.Helper()
-	r, err := macro.Find(root, []string{"keys", name})
+	r, err := root.find("keys", name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := r.Open(f)
+	h, err := r.open(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,10 +135,10 @@ func TestCreate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	create := func(name string, f fs.Flags) (h fs.Handle, err error) {
+	create := func(name string, f fs.Flags) (h opened, err error) {
 		err = wait(func(done func(error)) {
 			keys.Create(name, f, false, func(_ *fs.Ref, made fs.Handle, err error) {
-				h = made
+				h = opened{made, root}
 				done(err)
 			})
 		})

@@ -7,13 +7,12 @@ import (
 
 	"meta9/fs"
 	"meta9/fs/errs"
-	"meta9/macro"
 	"meta9/mdbridge/mdata"
 	"meta9/mdbridge/mdata/mdatatest"
 )
 
 // answering is a service that has these values, and this list of keys.
-func answering(t *testing.T, value, keys string) *fs.Ref {
+func answering(t *testing.T, value, keys string) place {
 	path := listen(t, func(c net.Conn) {
 		mdatatest.Talk(c, func(line string) string {
 			command, rest := mdata.Command([]byte(line))
@@ -37,7 +36,7 @@ func answering(t *testing.T, value, keys string) *fs.Ref {
 // TestManyKeys: a list of a million names is refused, before anything is asked for each.
 func TestManyKeys(t *testing.T) {
 	root := answering(t, "v", strings.Repeat("k\n", 1<<20))
-	err := macro.List(root, []string{"keys"}, func(*fs.Stat) bool { return true })
+	err := listing(root, []string{"keys"}, func(*fs.Stat) {})
 	if errs.KindOf(err) != errs.TooBig || !strings.Contains(err.Error(), "names") {
 		t.Errorf("%.200v", err)
 	}
@@ -47,14 +46,14 @@ func TestManyKeys(t *testing.T) {
 // makes room.
 func TestOpenValues(t *testing.T) {
 	root := answering(t, strings.Repeat("v", 9<<20), "k")
-	at, err := macro.Find(root, []string{"keys", "k"})
+	at, err := root.find("keys", "k")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var open []fs.Handle
+	var open []opened
 	for len(open) < 9 {
-		var h fs.Handle
-		if h, err = at.Open(fs.Read); err != nil {
+		var h opened
+		if h, err = at.open(fs.Read); err != nil {
 			break
 		}
 		open = append(open, h)
@@ -70,7 +69,7 @@ func TestOpenValues(t *testing.T) {
 		}
 	}
 	for range open {
-		h, err := at.Open(fs.Read)
+		h, err := at.open(fs.Read)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,13 +27,29 @@ func (f *file) Stat(st *fs.Stat) error {
 	return nil
 }
 
+// got is what a step asks that needs a value.
+type got struct {
+	service *Service
+	key     string
+}
+
+// get asks for the value.
+func (f *file) get() ([]byte, error) {
+	s := f.dir.service
+	return fs.Ask(f.dir.view, got{s, f.key}, func() ([]byte, error) { return s.get(f.key) })
+}
+
 // AppendValue asks for the value.
 func (f *file) AppendValue(b []byte, max int) ([]byte, error) {
-	value, err := f.dir.service.get(f.key)
-	switch {
-	case err != nil:
+	value, err := f.get()
+	if err != nil {
 		return b, err
-	case len(value) > max:
+	}
+	return appendValue(b, value, max)
+}
+
+func appendValue(b, value []byte, max int) ([]byte, error) {
+	if len(value) > max {
 		return b, errs.New(errs.TooBig, "%d bytes, and %d fit", len(value), max)
 	}
 	return append(b, value...), nil
@@ -55,6 +71,10 @@ func (n *sdcFile) Open(f fs.Flags) (fs.Handle, error) {
 type keyFile struct {
 	file
 	created bool // the service does not know it yet, nor is it open
+
+	// Of one that a create has found: it is opened without the View, and must not ask.
+	found bool
+	value []byte
 }
 
 // PutValue replaces the value.
@@ -109,6 +129,9 @@ func (n *keyFile) Open(f fs.Flags) (fs.Handle, error) {
 	n.created = false
 	if f&fs.Read == 0 || h.held {
 		return h, nil
+	}
+	if n.found {
+		return h, h.keep(n.value)
 	}
 	return h, h.take()
 }

@@ -31,12 +31,12 @@ func (s *Service) qidPath(folder, name string) uint64 {
 	return fs.DerivedPath(0, "upstream\x00"+s.path+"\x00"+folder, name)
 }
 
-// Node is the folder of the service.
-func (s *Service) Node() fs.Node {
+// Node is the folder of the service, for one View.
+func (s *Service) Node(v *fs.View) fs.Node {
 	return fs.NewFolder(s.qidPath("", ""), func() []fs.NamedNode {
 		return []fs.NamedNode{
-			{Name: "keys", Node: &keysDir{dir{s, "keys", "", keyMode}}},
-			{Name: "sdc", Node: &sdcDir{dir{s, "sdc", "sdc:", derivedMode}}},
+			{Name: "keys", Node: &keysDir{dir{s, v, "keys", "", keyMode}}},
+			{Name: "sdc", Node: &sdcDir{dir{s, v, "sdc", "sdc:", derivedMode}}},
 		}
 	})
 }
@@ -44,6 +44,7 @@ func (s *Service) Node() fs.Node {
 // dir is a folder of keys whose names have a prefix.
 type dir struct {
 	service *Service
+	view    *fs.View
 	name    string
 	prefix  string
 	mode    uint16 // of its files
@@ -70,21 +71,33 @@ func (d *dir) file(name string) (file, error) {
 	return file{dir: d, name: name, key: d.prefix + key}, nil
 }
 
-// find is the file of one name, with its length. errs.NotFound: the service has
-// none.
-func (d *dir) find(name string) (file, error) {
-	f, err := d.file(name)
-	if err != nil {
-		return f, err
+// find is the file of one name, and its value. errs.NotFound: the service has none.
+func (d *dir) find(name string) (f file, value []byte, err error) {
+	if f, err = d.file(name); err == nil {
+		value, err = f.get()
+		f.length = len(value)
 	}
-	value, err := d.service.get(f.key)
-	f.length = len(value)
-	return f, err
+	return f, value, err
+}
+
+// listed is what a list asks.
+type listed struct {
+	service *Service
+	folder  string
+}
+
+// appendFile appends the value of one name.
+func (d *dir) appendFile(b []byte, name string, max int) ([]byte, error) {
+	_, value, err := d.find(name)
+	if err != nil {
+		return b, err
+	}
+	return appendValue(b, value, max)
 }
 
 // list gives fn the files of the keys, or of all that there are, and their lengths.
 func (d *dir) list(after uint64, keys []string, fn func(uint64, *fs.Stat) bool) error {
-	lengths, err := d.service.lengths(keys)
+	lengths, err := fs.Ask(d.view, listed{d.service, d.name}, func() (map[string]int, error) { return d.service.lengths(keys) })
 	if err != nil {
 		return err
 	}
@@ -117,11 +130,19 @@ func (d *keysDir) Walk(name string) (fs.Node, error) {
 	if strings.HasPrefix(name, "sdc:") {
 		return nil, errs.NotFound
 	}
-	f, err := d.find(name)
+	f, _, err := d.find(name)
 	if err != nil {
 		return nil, err
 	}
 	return &keyFile{file: f}, nil
+}
+
+// AppendFile asks once for what a walk and a read would ask twice.
+func (d *keysDir) AppendFile(b []byte, name string, max int) ([]byte, error) {
+	if strings.HasPrefix(name, "sdc:") {
+		return b, errs.NotFound
+	}
+	return d.appendFile(b, name, max)
 }
 
 // List asks the service for all keys.
@@ -163,7 +184,7 @@ func (d *keysDir) Create(name string, f fs.Flags, _ fs.Author, done func(fs.Node
 		case err == nil && f&fs.Excl != 0:
 			done(nil, errs.Exists)
 		case err == nil:
-			done(&keyFile{file: at}, nil)
+			done(&keyFile{file: at, found: true, value: value}, nil)
 		case errs.KindOf(err) == errs.NotFound:
 			done(&keyFile{file: at, created: true}, nil)
 		default:
@@ -188,14 +209,30 @@ type sdcDir struct{ dir }
 
 // Walk asks the service for sdc:NAME, documented or not.
 func (d *sdcDir) Walk(name string) (fs.Node, error) {
-	f, err := d.find(name)
-	if errs.KindOf(err) == errs.NotPermitted {
-		err = errs.NotFound // it is there, but has no text
-	}
+	f, _, err := d.find(name)
 	if err != nil {
-		return nil, err
+		return nil, noText(err)
 	}
 	return &sdcFile{f}, nil
+}
+
+// AppendFile is keysDir's.
+func (d *sdcDir) AppendFile(b []byte, name string, max int) ([]byte, error) {
+	b, err := d.appendFile(b, name, max)
+	return b, noText(err)
+}
+
+// noText is errs.NotFound for a derived key that is there, but has no text.
+func noText(err error) error {
+	if errs.KindOf(err) == errs.NotPermitted {
+		return errs.NotFound
+	}
+	return err
+}
+
+// Put is refused, for a name that is there as for any other.
+func (d *sdcDir) Put(_ string, _ []byte, _ fs.Author, done func(error)) {
+	done(fs.Missing(&sdcFile{}, fs.OpWrite))
 }
 
 // List asks the service for the documented names.

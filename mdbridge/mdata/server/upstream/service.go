@@ -4,9 +4,9 @@
 //
 // The service is asked by one goroutine at a time (Service.turn), since a serial
 // line is one, and for a bounded time: what waits longer, and what comes within a
-// moment after that, gets errs.IO with a text that names the service. Reads block
-// their caller so long; changes run in goroutines of their own, those of one open
-// file in order.
+// moment after that, gets errs.IO with a text that names the service. No View's lock is
+// held so long: a step that needs to know something is fs.Pending until then, and
+// changes run in goroutines of their own, those of one open file in order.
 //
 // Locks: Service.turn, handle.mu and queue.mu, none taken while another is held,
 // but for turn, which a change waits for with no lock.
@@ -34,12 +34,17 @@ const (
 	linger     = time.Second
 )
 
+// maxAsking is how many questions and changes wait for their turn at most, since those
+// that nobody wants the answer of any more (Tflush) still do.
+const maxAsking = 1024
+
 // Service is a metadata service. Its methods may be called from any goroutine.
 type Service struct {
 	path  string
 	ctx   context.Context // ends with Close
 	close context.CancelFunc
 	held  atomic.Int64  // bytes of the values of open keys
+	asked atomic.Int64  // questions and changes that wait for their turn, or have it
 	turn  chan struct{} // who has it may use what follows
 
 	client *mdata.Client // nil: not connected
@@ -92,6 +97,10 @@ func (s *Service) hangUp() {
 // failure everybody gets the same answer for a moment: who lists a folder of a
 // silent service would else wait once for each file.
 func (s *Service) ask(limit time.Duration, do func(ctx context.Context, c *mdata.Client) error) error {
+	defer s.asked.Add(-1)
+	if s.asked.Add(1) > maxAsking {
+		return errs.New(errs.IO, "%s: busy with %d other requests", s.path, maxAsking)
+	}
 	ctx, cancel := context.WithTimeout(s.ctx, limit)
 	defer cancel()
 	select {
