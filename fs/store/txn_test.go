@@ -62,15 +62,24 @@ func TestConditions(t *testing.T) {
 	version, rev := vm.Version(e.Rev), e.Rev
 	other := store.Intent{Kind: store.Put, Name: "done", Data: "yes"}
 	for _, condition := range []store.Condition{
-		{Name: "k"}, {Name: "none", Absent: true}, {Name: "k", Version: &version}, {Name: "k", Rev: &rev},
-		{Name: "k", Value: ptr("v")}, {Space: vm.Internal, Name: "k", Absent: true},
+		{Name: "k"},
+		{Name: "none", Absent: true},
+		{Name: "k", Version: &version},
+		{Name: "k", Rev: &rev},
+		{Name: "k", Value: ptr("v")},
+		{Space: vm.Internal, Name: "k", Absent: true},
 		{Name: "k", Version: &version, Rev: &rev, Value: ptr("v")},
 	} {
 		do(t, s, txn(c, []store.Condition{condition}, other))
 	}
 	for _, failing := range []store.Condition{
-		{Name: "none"}, {Name: "k", Absent: true}, {Name: "k", Version: ptr(version + 1)}, {Name: "k", Rev: ptr(rev + 1)},
-		{Name: "k", Value: ptr("")}, {Name: "none", Value: ptr("")}, {Space: vm.Internal, Name: "k"},
+		{Name: "none"},
+		{Name: "k", Absent: true},
+		{Name: "k", Version: ptr(version + 1)},
+		{Name: "k", Rev: ptr(rev + 1)},
+		{Name: "k", Value: ptr("")},
+		{Name: "none", Value: ptr("")},
+		{Space: vm.Internal, Name: "k"},
 		{Name: "k", Version: &version, Rev: &rev, Value: ptr("w")},
 	} {
 		in := txn(c, []store.Condition{{Name: "k"}, failing}, other)
