@@ -7,6 +7,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"meta9/fs/cpu"
 	"meta9/fs/store"
 )
 
@@ -58,6 +59,17 @@ func New(st *store.Store, cfg Config) *Tree {
 
 // Store is the store under the tree.
 func (t *Tree) Store() *store.Store { return t.store }
+
+// CPU is the share of the CPUs that who works with, whatever the channel.
+func (t *Tree) CPU(who Principal) *cpu.Share {
+	if who.Admin {
+		return t.store.CPU().Admin()
+	}
+	if c := t.store.Cell(who.VM); c != nil {
+		return c.CPU()
+	}
+	return t.store.CPU().Nobody()
+}
 
 // committed runs in the committer for every VM that a batch changed.
 func (t *Tree) committed(c store.Committed) {

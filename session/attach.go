@@ -152,6 +152,7 @@ func (c *conn) become(who fs.Principal) error {
 		return errs.New(errs.Quota, "the VM has %d connections already", c.srv.cfg.Limits.VMConns)
 	}
 	c.sess.who = who
+	c.share = c.srv.cfg.Tree.CPU(who)
 	if who.VM != "" {
 		c.proved = who
 	}

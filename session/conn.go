@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"meta9/fs"
+	"meta9/fs/cpu"
+	"meta9/fs/errs"
 	"meta9/session/wire"
 )
 
@@ -23,6 +25,7 @@ type conn struct {
 	nc    net.Conn
 	peer  Peer
 	in    input       // the loop's
+	place cpu.Place   // the loop's
 	clock *time.Timer // closes a connection that stays nobody's
 
 	mu      sync.Mutex // the monitor of everything below, the session included
@@ -32,6 +35,7 @@ type conn struct {
 	seq     uint64 // frames that came
 	first   uint64 // the seq of the first frame after Rversion, which may be Tsession
 	sess    *session
+	share   *cpu.Share // of whose sess is
 	output
 	waits
 	done     *doneList
@@ -45,6 +49,11 @@ type conn struct {
 	proved   fs.Principal // the VM that MUMBLE proved on this connection; zero: none
 	vm       string       // the VM that this connection counts for; Server.mu guards it
 	stranger bool         // it counts for nobody; Server.mu guards it
+}
+
+// begins makes s the connection's session.
+func (c *conn) begins(s *session) {
+	c.sess, c.share = s, c.srv.cfg.Tree.CPU(s.who)
 }
 
 // loop reads and handles until the transport ends. The error says why.
@@ -67,6 +76,7 @@ func (c *conn) burst() error {
 	c.lend()
 	n, err := c.frames()
 	c.flush()
+	c.place.Give()
 	c.takeBack()
 	c.srv.stats.Requests.Add(n)
 	if c.closed && err == nil {
@@ -101,7 +111,7 @@ func (c *conn) frames() (n int64, err error) {
 			return n, err
 		}
 		n++
-		if err := c.handle(frame); err != nil {
+		if err := c.handle(frame, c.turn(frame)); err != nil {
 			return n, err
 		}
 		if len(c.out) >= outSize {
@@ -112,6 +122,34 @@ func (c *conn) frames() (n int64, err error) {
 		}
 	}
 	return n, nil
+}
+
+// atOnce are the requests that need no place: a client that is held up ends with them
+// what holds it up (v9fs waits for Rflush whatever happens, and the keeper asks with a
+// Tflush whether the server is there), and begins anew.
+var atOnce = [256]bool{
+	wire.Tversion: true, wire.Tsession: true, wire.Tresume: true, wire.Tflush: true, wire.Tclunk: true,
+}
+
+// turn sees to it that the loop has a place for the frame, and gives up the one that it
+// has had for long while others wait. It gives the monitor up to wait. The error is
+// for the frame.
+func (c *conn) turn(frame []byte) error {
+	if c.place.Held() && !c.place.Over() || atOnce[frame[4]] {
+		return nil
+	}
+	if !c.place.Held() && c.place.Try(c.share) {
+		return nil
+	}
+	c.flush()
+	c.place.Give()
+	share := c.share
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	if !c.place.Take(share) {
+		return errs.New(errs.Again, "the VM has not had its turn for %v", cpu.Longest)
+	}
+	return nil
 }
 
 // end is what follows the loop: the requests end, or go on without a connection,
@@ -127,9 +165,12 @@ func (c *conn) end(err error) {
 	c.shut()
 	s := c.sess
 	c.sess = nil
+	share := c.share
 	c.mu.Unlock()
 	c.srv.dismiss(c)
+	c.place.Take(share) // in vain or not: what was there must go
 	c.srv.leave(s, true)
+	c.place.Give()
 	c.srv.logEnd(c, s.who.String(), err)
 	c.in.drop()
 }
@@ -139,6 +180,7 @@ func (c *conn) end(err error) {
 // kept, since a truncation that it holds must not be dropped before the write that
 // follows it is computed: half an "echo v > key" would be left.
 func (c *conn) finishAll(err error) {
+	c.place.Give()
 	c.cancelReads()
 	if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		c.shut()

@@ -59,8 +59,9 @@ var handlers = [256]handler{
 // errTag closes a connection: an error reply under the tag would be its second.
 var errTag = errors.New("a tag was used again before its reply")
 
-// handle does one frame. The error ends the connection.
-func (c *conn) handle(frame []byte) error {
+// handle does one frame, or refuses it with an error. The error that it returns ends
+// the connection.
+func (c *conn) handle(frame []byte, refuse error) error {
 	m, err := c.decode(frame)
 	if len(c.waiting) > 0 && m.Type != wire.Tversion && c.waiting[m.Tag] != nil {
 		return errTag
@@ -74,6 +75,9 @@ func (c *conn) handle(frame []byte) error {
 		return nil
 	}
 	c.countRequest(m)
+	if err == nil {
+		err = refuse
+	}
 	if err == nil {
 		err = c.dispatch(m)
 	}
@@ -122,7 +126,7 @@ func tversion(c *conn, m *wire.Msg) error {
 	if !c.sess.who.Nobody() && who.Nobody() {
 		c.expectIdentity()
 	}
-	c.sess = &session{who: who, dialect: c.dialect, foreign: c.foreign()}
+	c.begins(&session{who: who, dialect: c.dialect, foreign: c.foreign()})
 	c.first = c.seq + 1
 	c.answer(&wire.Msg{Type: wire.Rversion, Tag: tag, Msize: c.msize, Version: c.dialect.String()})
 	return nil

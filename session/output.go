@@ -2,7 +2,9 @@ package session
 
 import (
 	"errors"
+	"syscall"
 
+	"meta9/fs/cpu"
 	"meta9/session/wire"
 )
 
@@ -18,11 +20,73 @@ type output struct {
 	writing bool   // one is
 	lent    bool   // out is the loop's scratch buffer
 	closed  bool   // nothing goes out any more
+	writes  writes // of whoever writes
 }
 
-// flush sends the replies unless another goroutine is at it, which then sends
-// these too. The monitor is given up during each write and taken again.
-func (c *conn) flush() {
+// writes is what is written at one time where the transport has a file descriptor. It
+// is whoever's set output.writing.
+type writes struct {
+	try   func(fd uintptr) bool
+	b     []byte
+	place *cpu.Place
+	share *cpu.Share
+	err   error
+}
+
+// large is how much is not written without a place: to copy it into a socket takes as
+// long as to make it. Less goes out, whoever has no turn.
+const large = 16 << 10
+
+// write writes b. It holds a place only while it need not wait.
+func (c *conn) write(b []byte, p *cpu.Place, share *cpu.Share) error {
+	w := &c.writes
+	if c.in.raw == nil {
+		p.Give()
+		_, err := c.nc.Write(b)
+		return err
+	}
+	if w.try == nil {
+		w.try = w.tryWrite
+	}
+	w.b, w.place, w.share, w.err = b, p, share, nil
+	err := c.in.raw.Write(w.try)
+	if err == nil {
+		err = w.err
+	}
+	*w = writes{try: w.try}
+	return err
+}
+
+// tryWrite writes what there is room for; false: not all of it. net calls it until it
+// is true and waits in between.
+func (w *writes) tryWrite(fd uintptr) bool {
+	if !w.place.Held() && len(w.b) >= large {
+		w.place.Take(w.share)
+	}
+	for len(w.b) > 0 {
+		n, err := syscall.Write(int(fd), w.b)
+		switch {
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			w.place.Give()
+			return false
+		case err != nil:
+			w.err = err
+			return true
+		default:
+			w.b = w.b[n:]
+		}
+	}
+	return true
+}
+
+// flush is the loop's send.
+func (c *conn) flush() { c.send(&c.place) }
+
+// send sends the replies unless another goroutine is at it, which then sends
+// these too. The monitor is given up during each write and taken again; so is the
+// place where the peer does not take them at once.
+func (c *conn) send(p *cpu.Place) {
 	c.collect()
 	if c.writing {
 		return
@@ -31,8 +95,9 @@ func (c *conn) flush() {
 	for len(c.out) > 0 && !c.closed {
 		b := c.out
 		c.out, c.sending = nil, len(b)
+		share := c.share
 		c.mu.Unlock()
-		_, err := c.nc.Write(b)
+		err := c.write(b, p, share)
 		c.mu.Lock()
 		c.sending = 0
 		if c.out == nil {
@@ -73,6 +138,7 @@ func (c *conn) overloaded() bool {
 // relieve gives the monitor up until the connection is no longer overloaded.
 func (c *conn) relieve() {
 	c.flush()
+	c.place.Give()
 	for c.overloaded() && !c.closed {
 		c.moved.Wait()
 	}

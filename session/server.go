@@ -99,7 +99,8 @@ func (s *Server) Serve(nc net.Conn, p Peer) {
 }
 
 func (s *Server) welcome(nc net.Conn, p Peer) *conn {
-	c := &conn{srv: s, nc: nc, peer: p, msize: firstMsize, sess: &session{who: p.Who}}
+	c := &conn{srv: s, nc: nc, peer: p, msize: firstMsize}
+	c.begins(&session{who: p.Who})
 	c.moved.L = &c.mu
 	c.done = &doneList{to: c}
 	c.in.init(nc)

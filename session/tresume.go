@@ -64,7 +64,8 @@ func (c *conn) adopt() {
 // replies but those that are kept. It has cancelled what can be, and only changes
 // still wait.
 func (k *carried) nobody(n *session) *conn {
-	c := &conn{srv: k.srv, sess: n, dialect: n.dialect}
+	c := &conn{srv: k.srv, dialect: n.dialect}
+	c.begins(n)
 	c.moved.L = &c.mu
 	c.closed = true
 	c.mu.Lock()

@@ -61,6 +61,7 @@ func (c *conn) lookUp(k key) error {
 	blank, seq := c.sess, c.seq
 	id, d := c.srv.indexer.id(&k, c.peer.Who, c.foreign()), c.dialect
 	c.mu.Unlock()
+	c.place.Give()
 	n, err := c.srv.claim(c, id, d)
 	c.mu.Lock()
 	switch {
@@ -75,7 +76,7 @@ func (c *conn) lookUp(k key) error {
 		c.srv.leave(n, true)
 		return errs.CannotResume
 	}
-	c.sess = n
+	c.begins(n)
 	c.resuming = c.dialect.Numbered()
 	c.known()
 	c.srv.stats.Resumed.Add(1)

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"meta9/fs"
+	"meta9/fs/cpu"
 	"meta9/fs/errs"
 	"meta9/session/wire"
 )
@@ -97,9 +98,15 @@ func (d *doneList) attach(c *conn) {
 // has the monitor the connection may have ended, and its requests be another's.
 func (c *conn) serve() {
 	c.mu.Lock()
-	c.serving = true
-	c.flush()
+	share := c.share
 	c.mu.Unlock()
+	var p cpu.Place
+	p.Take(share) // in vain or not: replies to what was begun go out
+	c.mu.Lock()
+	c.serving = true
+	c.send(&p)
+	c.mu.Unlock()
+	p.Give()
 }
 
 // expect says that the holder of the monitor will collect, so that a request
@@ -240,6 +247,9 @@ func (c *conn) cancelReads() {
 
 // settle gives the monitor up until no change waits.
 func (c *conn) settle() {
+	if c.changes > 0 {
+		c.place.Give()
+	}
 	for c.collect(); c.changes > 0; c.collect() {
 		c.moved.Wait()
 	}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"meta9/fs/cpu"
 	"meta9/fs/vm"
 )
 
@@ -17,6 +18,7 @@ type Cell struct {
 	vm    atomic.Pointer[vm.VM]
 	work  *work // what the batch under way makes of the VM; the committer's
 	line  line  // its intents that wait; the committer's
+	cpu   *cpu.Share
 
 	mu    sync.Mutex
 	ring  *Ring                  // nil until somebody reads it
@@ -24,7 +26,7 @@ type Cell struct {
 }
 
 func (s *Store) newCell(v *vm.VM) *Cell {
-	return &Cell{uuid: v.UUID, id: v.ID, store: s}
+	return &Cell{uuid: v.UUID, id: v.ID, store: s, cpu: s.cpu.Share()}
 }
 
 // UUID is the VM's.
@@ -32,6 +34,9 @@ func (c *Cell) UUID() string { return c.uuid }
 
 // ID is the first of the VM's own qid paths (vm.IDsPerVM).
 func (c *Cell) ID() uint64 { return c.id }
+
+// CPU is the VM's share of the CPUs: of all that its guest lets this process do.
+func (c *Cell) CPU() *cpu.Share { return c.cpu }
 
 // VM is the newest durable row: one atomic load. It is nil once the VM is
 // deleted.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/go-memdb"
 
+	"meta9/fs/cpu"
 	"meta9/fs/errs"
 	"meta9/fs/vm"
 	"meta9/rarelog"
@@ -31,6 +32,7 @@ type Store struct {
 	ring   *Ring
 	queue  queue
 	turns  turns // the committer's
+	cpu    *cpu.Scheduler
 
 	// publish lets Snapshot find names, rows and revision at one commit. It is held
 	// for the moment in which they change.
@@ -62,7 +64,7 @@ type Store struct {
 // caller's to close; else it is the Store's.
 func Open(e Engine, cfg Config) (*Store, error) {
 	s := &Store{
-		cfg: cfg.withDefaults(), engine: e,
+		cfg: cfg.withDefaults(), engine: e, cpu: cpu.New(),
 		failed: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	s.rare.Log, s.rare.Now = s.cfg.Log, s.cfg.Now
@@ -81,6 +83,9 @@ func Open(e Engine, cfg Config) (*Store, error) {
 	}
 	return s, nil
 }
+
+// CPU is what shares the CPUs among the VMs.
+func (s *Store) CPU() *cpu.Scheduler { return s.cpu }
 
 // lookAround has the committer look at what the engine writes to, now and then.
 func (s *Store) lookAround() {

@@ -125,6 +125,7 @@ func (c *conn) request(f mdata.Frame) ([]byte, error) {
 			return nil, invalid(mdata.Delete)
 		}
 		c.flush()
+		c.place.Give()
 		return done, c.keys.remove(key)
 	}
 	return nil, errs.New(errs.Unsupported, "Unknown command %s", f.Code)
@@ -166,8 +167,10 @@ func (c *conn) put(payload []byte) error {
 	if !two || key == "" || bytes.IndexByte(value64, ' ') >= 0 {
 		return invalid(mdata.Put)
 	}
+	value := mdata.AppendDecoded(nil, value64)
 	c.flush()
-	err := c.keys.put(key, mdata.AppendDecoded(nil, value64))
+	c.place.Give()
+	err := c.keys.put(key, value)
 	if errors.Is(err, errs.Invalid) {
 		return invalid(mdata.Put) // a name that no key may have
 	}

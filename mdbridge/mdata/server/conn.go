@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"meta9/fs"
+	"meta9/fs/cpu"
 	"meta9/mdbridge/mdata"
 )
 
@@ -23,6 +24,7 @@ type conn struct {
 	net.Conn
 	server *Server
 	guest  *guest
+	place  cpu.Place // held while a line is answered, but for waits
 	keys   keys
 	lines  *mdata.Lines
 	wide   bool            // it has one of the VM's wide slots
@@ -66,6 +68,10 @@ func (c *conn) loop() {
 		}
 		switch line, err := c.lines.Next(); {
 		case err == nil:
+			if !c.place.Held() || c.place.Over() {
+				c.place.Give()
+				c.turn()
+			}
 			c.answer(line)
 		case errors.Is(err, mdata.ErrSkipped):
 			c.refuseLong()
@@ -82,6 +88,13 @@ func (c *conn) loop() {
 	}
 }
 
+// turn waits for a place. There is always one in the end, since no VM has more than its
+// share of them, and whoever asks waits for his answer.
+func (c *conn) turn() {
+	for !c.place.Take(c.keys.cell.CPU()) {
+	}
+}
+
 // drop skips the line that has begun; to gets its bytes.
 func (c *conn) drop(to io.Writer) {
 	c.server.dropped.Add(1)
@@ -92,6 +105,7 @@ func (c *conn) drop(to io.Writer) {
 // Read reads for Lines. A wide connection that stands still is not waited for; one
 // that is slow is, since a serial line takes minutes for the largest value.
 func (c *conn) Read(p []byte) (int, error) {
+	c.place.Give()
 	if c.wide {
 		c.SetReadDeadline(time.Now().Add(c.server.limits.WideTime))
 	}
@@ -106,7 +120,12 @@ func (c *conn) widen() {
 		return
 	}
 	c.flush()
+	held := c.place.Held()
+	c.place.Give()
 	c.guest.wide <- struct{}{}
+	if held {
+		c.turn()
+	}
 	c.wide = true
 	c.lines.Limit(c.server.maxLine)
 }
@@ -140,6 +159,7 @@ func (c *conn) flush() {
 	if c.wide {
 		c.SetWriteDeadline(time.Now().Add(c.server.limits.WideTime))
 	}
+	c.place.Give()
 	_, c.err = c.Write(c.out)
 	c.out = c.out[:0]
 }

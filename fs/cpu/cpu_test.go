@@ -1,0 +1,240 @@
+package cpu
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// worker works for a VM, work at a time, pause between, and counts.
+type worker struct {
+	share       *Share
+	work, pause time.Duration
+	turns       int
+	waited      time.Duration // the longest for one place
+}
+
+// have lets all work for long, in a bubble of time.
+func have(long time.Duration, all ...*worker) {
+	var wg sync.WaitGroup
+	end := time.Now().Add(long)
+	for _, w := range all {
+		wg.Go(func() {
+			var p Place
+			for time.Now().Before(end) {
+				from := time.Now()
+				if !p.Take(w.share) {
+					panic("no place")
+				}
+				w.waited = max(w.waited, time.Since(from))
+				time.Sleep(w.work)
+				p.Give()
+				w.turns++
+				time.Sleep(w.pause)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// many are n workers of one VM that work without a pause.
+func many(s *Share, n int, work time.Duration) (list []*worker) {
+	for range n {
+		list = append(list, &worker{share: s, work: work})
+	}
+	return list
+}
+
+func sum(list []*worker) (turns int) {
+	for _, w := range list {
+		turns += w.turns
+	}
+	return turns
+}
+
+// TestOneOfMany: a VM has half of the time beside another one, whatever the number
+// of their goroutines.
+func TestOneOfMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1, monotonic())
+		flood, one := many(s.Share(), 64, time.Millisecond), &worker{share: s.Share(), work: time.Millisecond}
+		have(10*time.Second, append(flood, one)...)
+		if all := sum(flood) + one.turns; one.turns < all*45/100 || one.turns > all*55/100 {
+			t.Errorf("%d of %d turns", one.turns, all)
+		}
+		if one.waited > 2*time.Millisecond {
+			t.Errorf("it waited %v", one.waited)
+		}
+	})
+}
+
+// TestCost: what is shared is time, not requests.
+func TestCost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1, monotonic())
+		dear, cheap := many(s.Share(), 8, 20*time.Millisecond), many(s.Share(), 8, time.Millisecond)
+		have(20*time.Second, append(dear, cheap...)...)
+		if d, c := 20*sum(dear), sum(cheap); d < c*9/10 || d > c*11/10 {
+			t.Errorf("%d ms of dear requests beside %d ms of cheap ones", d, c)
+		}
+	})
+}
+
+// TestPlaceLeft: a VM that comes now and then does not wait for one that has all it
+// may have.
+func TestPlaceLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(2, monotonic())
+		flood, honest := many(s.Share(), 64, 5*time.Millisecond), &worker{share: s.Share(), work: 100 * time.Microsecond, pause: 20 * time.Millisecond}
+		admin := &worker{share: s.Admin(), work: 100 * time.Microsecond, pause: time.Millisecond}
+		have(5*time.Second, append(flood, honest, admin)...)
+		// The first time it comes, nobody has left it a place yet.
+		if honest.waited > 5*time.Millisecond || admin.waited > 0 {
+			t.Errorf("it waited %v, the admin %v", honest.waited, admin.waited)
+		}
+		honest.waited = 0
+		have(5*time.Second, append(flood, honest)...)
+		if honest.waited > 5*time.Millisecond {
+			t.Errorf("it waited %v", honest.waited)
+		}
+	})
+}
+
+// TestAlone: nobody else is at work, so a VM has all places, and nothing waits that
+// need not.
+func TestAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(4, monotonic())
+		flood := many(s.Share(), 64, time.Millisecond)
+		have(time.Second, flood...)
+		if n := sum(flood); n < 3900 {
+			t.Errorf("%d turns of 4 CPUs in 1000 of one", n)
+		}
+		few := many(s.Share(), 4, time.Millisecond)
+		have(time.Second, few...)
+		for _, w := range few {
+			if w.waited > time.Millisecond { // the flood has just ended
+				t.Errorf("it waited %v", w.waited)
+			}
+		}
+	})
+}
+
+// TestPast: what a VM did while nobody else was there is not held against it for long.
+func TestPast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1, monotonic())
+		old := &worker{share: s.Share(), work: time.Millisecond}
+		have(time.Minute, old)
+		old.turns, old.waited = 0, 0
+		have(time.Second, append(many(s.Share(), 4, time.Millisecond), old)...)
+		if old.turns < 400 || old.waited > debt+5*time.Millisecond {
+			t.Errorf("%d turns of 1000, and it waited %v", old.turns, old.waited)
+		}
+	})
+}
+
+// TestLongest: a place that never comes is not waited for for ever, and who gave up
+// gets none later.
+func TestLongest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1, monotonic())
+		var held, late, other Place
+		share := s.Share()
+		held.Take(share)
+		from := time.Now()
+		if late.Take(share) || late.Held() || time.Since(from) != Longest {
+			t.Errorf("a place after %v", time.Since(from))
+		}
+		held.Give()
+		if s.free.Load() != 1 || s.queued.Load() != 0 {
+			t.Errorf("%d are free, %d wait", s.free.Load(), s.queued.Load())
+		}
+		if !other.Try(share) {
+			t.Error("nobody has it, and it is not free")
+		}
+	})
+}
+
+// TestOver: one is asked for the place when it was held for a Slice and others wait,
+// not before.
+func TestOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1, monotonic())
+		var p Place
+		p.Take(s.Share())
+		time.Sleep(2 * Slice)
+		if p.Over() {
+			t.Error("nobody waits")
+		}
+		done := make(chan bool)
+		go func() {
+			var q Place
+			q.Take(s.Share())
+			q.Give()
+			close(done)
+		}()
+		synctest.Wait()
+		if !p.Over() {
+			t.Error("somebody waits")
+		}
+		p.Give()
+		<-done
+		if p.Over() {
+			t.Error("it holds none")
+		}
+	})
+}
+
+// TestPlaces: there are never more at work than places, and none is lost, whoever
+// comes, goes and gives up.
+func TestPlaces(t *testing.T) {
+	const places, vms, each, rounds = 3, 5, 8, 2000
+	s := New()
+	s.places = places
+	s.free.Store(places)
+	var working atomic.Int32
+	var wg sync.WaitGroup
+	for i := range vms {
+		share := s.Share()
+		for j := range each {
+			wg.Go(func() {
+				r := rand.New(rand.NewPCG(uint64(i), uint64(j)))
+				var p Place
+				for range rounds {
+					if r.IntN(2) == 0 || !p.Try(share) {
+						if !p.Take(share) {
+							t.Error("no place")
+						}
+					}
+					if n := working.Add(1); n > places {
+						t.Errorf("%d at work", n)
+					}
+					for range r.IntN(200) {
+						_ = r.Uint64()
+					}
+					working.Add(-1)
+					p.Give()
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if s.free.Load() != places || s.queued.Load() != 0 || len(s.ready) != 0 {
+		t.Errorf("%d of %d are free, %d wait, %d shares", s.free.Load(), places, s.queued.Load(), len(s.ready))
+	}
+}
+
+func BenchmarkPlace(b *testing.B) {
+	s := New()
+	share := s.Share()
+	var p Place
+	b.ReportAllocs()
+	for b.Loop() {
+		p.Try(share)
+		p.Give()
+	}
+}
