@@ -109,7 +109,7 @@ unit: cc runner ## the tests of every package, with the race detector
 	$(GOTEST) -race -count=1 -timeout 20m ./...
 
 blackbox: cc runner ## foreign clients, kill -9, strace, attacks: against the real meta9d
-	cd tests && $(GOTEST) -count=1 -timeout 5m ./apt ./arrow ./bench ./p9fs ./raw ./runner ./soak/... ./vminfo
+	cd tests && $(GOTEST) -count=1 -timeout 5m ./apt ./arrow ./bench ./fair ./p9fs ./raw ./runner ./soak/... ./vminfo
 	cd tests && META9_TEST_RACE=1 $(GOTEST) -count=1 -timeout 30m -p 1 ./crash ./interop ./linear ./oracle ./hostile ./durability ./mdata ./qmp
 
 test-guest: runner ## a real Linux kernel in QEMU mounts the real meta9d
@@ -124,6 +124,10 @@ soak: ## one part of a long form of tests, SOAKTIME (45m) long; SOAK=NAME, alone
 bench: build ## measure meta9d beside other servers, and with BASE=COMMIT beside itself; BENCH="-rows read1,read64 -check"
 	cd tests && $(GO) build -o ../bin/bench ./bench
 	bin/bench -meta9d bin/meta9d $(if $(BASE),-base $(BASE)) $(BENCH)
+
+bench-fair: build ## what one hostile VM does to 100 honest guests, attack by attack; FAIR="-attacks listing,chmods -rounds 1 -check"
+	cd tests && $(GO) build -o ../bin/fair ./fair
+	bin/fair -meta9d bin/meta9d $(FAIR)
 
 bench-guest: ## cat in a guest 1,000 times: meta9d, diod, p9's server, QEMU's virtio-9p
 	cd tests && $(GO) test -run '^$$' -bench Cat -benchtime 1x -timeout 30m ./guest

@@ -111,6 +111,23 @@ func (p *Proc) Anon() (int64, error) {
 	return kib << 10, err
 }
 
+// CPUTime is what the process has used of all CPUs.
+func (p *Proc) CPUTime() (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+	if err != nil {
+		return 0, err
+	}
+	// proc_pid_stat(5): after the name in brackets the state is field 3, user and
+	// system time are 14 and 15, in clock ticks of 10 ms.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, errors.New("the process's stat is cut short")
+	}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err, err2)
+}
+
 // Threads is how many threads the process has.
 func (p *Proc) Threads() (int64, error) { return p.status("Threads:") }
 
