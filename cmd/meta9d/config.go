@@ -65,6 +65,7 @@ type tlsFiles struct {
 	Key   string `toml:"key"`
 	CA    string `toml:"ca"`
 	Admin string `toml:"admin"` // "": no certificate is the admin's
+	Deny  string `toml:"deny"`  // a file of fingerprints; "": none is denied
 }
 
 // limits are those of docs/tree.md and docs/meta9d.toml, by what they bound. Sizes are in bytes; 0 is refused, but
@@ -204,6 +205,9 @@ func checkTLS(c *config) error {
 	t := &c.TLS
 	if set := (t.Cert != "") == (t.Key != "") && (t.Key != "") == (t.CA != ""); !set {
 		return errors.New("tls: cert, key and ca go together")
+	}
+	if t.Deny != "" && t.Cert == "" {
+		return errors.New("tls.deny: tls.cert, tls.key and tls.ca are not set")
 	}
 	if t.Admin != "" && vm.ValidUUID(strings.ToLower(t.Admin)) == nil {
 		return errors.New("tls.admin: a UUID is a VM's name")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -39,10 +40,14 @@ type daemon struct {
 	vminfo *vminfo.Server
 	mirror *mirror.Mirror // nil: the daemon is no mirror
 	qmp    *qmp.Server
-	hosts  *hosts.Hosts // nil: no QEMUs are looked for
-	own    *listen.VMs  // the VMs' own channels
+	hosts  *hosts.Hosts   // nil: no QEMUs are looked for
+	own    *listen.VMs    // the VMs' own channels
+	denied *listen.Denied // certificates; nil: there is no list
 	quit   context.CancelFunc
 	undo   []func()
+
+	mu     sync.Mutex
+	shared []*listen.Listener // the configured ones, for Recheck
 }
 
 // serve runs the daemon until a signal ends it.
@@ -54,6 +59,7 @@ func serve(c command, stdout, stderr io.Writer) error {
 	if err := d.start(c.salvage); err != nil {
 		return err
 	}
+	d.reloads(ctx)
 	if _, err := fmt.Fprintln(stdout, "ready"); err != nil {
 		return fmt.Errorf("standard output: %w", err)
 	}

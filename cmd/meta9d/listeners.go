@@ -30,10 +30,15 @@ func (d *daemon) listen() error {
 	if err != nil {
 		return err
 	}
+	if d.cfg.TLS.Deny != "" {
+		if d.denied, err = listen.LoadDenied(d.cfg.TLS.Deny); err != nil {
+			return usageError{fmt.Errorf("tls.deny: %w", err)}
+		}
+	}
 	vms := d.vms(perm)
 	d.own = vms
 	cfg := listen.Config{
-		Handle: d.serve, Insecure: d.cfg.Insecure, TLS: conf, Admin: d.cfg.TLS.Admin,
+		Handle: d.serve, Insecure: d.cfg.Insecure, TLS: conf, Admin: d.cfg.TLS.Admin, Denied: d.denied,
 		VM: d.vm, ByCID: d.byCID, Log: d.log,
 	}
 	admin := "unix:" + filepath.Join(d.cfg.Run, "admin.sock")
@@ -63,6 +68,9 @@ func (d *daemon) open(cfg listen.Config, text string) error {
 		return err
 	}
 	d.later(func() { l.Close() })
+	d.mu.Lock()
+	d.shared = append(d.shared, l)
+	d.mu.Unlock()
 	d.log.Info().Str("via", l.String()).Msg("listening")
 	if a.Net == listen.TCP && a.As.Nobody() && d.cfg.Mumble.off() {
 		d.log.Warn().Str("via", l.String()).Msg("nobody can say who he is there: mumble.secret is not set")
@@ -106,6 +114,9 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 		if propertiesChanged(c) {
 			m.Changed(c.Cell.UUID())
 		}
+		if vsockChanged(c) {
+			go d.recheck()
+		}
 	})
 	return m
 }
@@ -136,6 +147,46 @@ func propertiesChanged(c store.Committed) bool {
 		}
 	}
 	return false
+}
+
+// vsockChanged tells that another may be the VM by vsock than before.
+func vsockChanged(c store.Committed) bool {
+	if c.Before == nil || c.After == nil || !propertiesChanged(c) {
+		return false
+	}
+	for _, name := range []string{vm.PropVsockCID, vm.PropVsockUnprivileged} {
+		was, _ := c.Before.Prop(name)
+		is, _ := c.After.Prop(name)
+		if was.Kind != is.Kind || was.Text != is.Text {
+			return true
+		}
+	}
+	return false
+}
+
+// recheck ends connections whose proof holds no more.
+func (d *daemon) recheck() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, l := range d.shared {
+		l.Recheck()
+	}
+}
+
+// reload reads again what may change while the daemon runs: the list of denied
+// certificates. All other settings want a restart.
+func (d *daemon) reload() {
+	if d.denied == nil {
+		d.log.Info().Msg("asked to reload; only tls.deny is read again, and it is not set")
+		return
+	}
+	n, err := d.denied.Load()
+	if err != nil {
+		d.log.Error().Err(err).Msg("not reloaded; the certificates that were denied still are")
+		return
+	}
+	d.recheck()
+	d.log.Info().Int("denied", n).Msg("reloaded the list of denied certificates")
 }
 
 // vm is the VM as it is now; nil: there is none.

@@ -4,13 +4,18 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -74,5 +79,63 @@ func TestTLS(t *testing.T) {
 		if code, log := p.stop(); code != 0 {
 			t.Errorf("exit %d, log:\n%s", code, log)
 		}
+	}
+}
+
+// TestDeniedTLS: SIGHUP reads the list of denied certificates again, and ends the
+// connection that is open with one of them; a list that cannot be read is said at the
+// start, and changes nothing later.
+func TestDeniedTLS(t *testing.T) {
+	dir := shortDir(t)
+	cert, key := selfSigned(t, dir, vmUUID)
+	list := filepath.Join(dir, "denied")
+	config := settings(t, "[tls]\ncert = \""+cert+"\"\nkey = \""+key+"\"\nca = \""+cert+"\"\ndeny = \""+list+"\"\n")
+	oneLineWith(t, 2, "tls.deny", dir, "--listen", "tls:127.0.0.1:0", "--config", config)
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(list, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("")
+	p := start(t, dir, "--listen", "tls:127.0.0.1:0", "--config", config)
+	p.connect("meta9-run/admin.sock").put("ctl", "create "+payload)
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(pair.Leaf)
+	c, err := tls.Dial("tcp", p.listener("tls:"), &tls.Config{
+		Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: "meta9d",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	client := newClient(t, c)
+	client.get("keys/hostname")
+	write("nonsense")
+	hup := func(says string) {
+		t.Helper()
+		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(10 * time.Second); !strings.Contains(p.log.String(), says); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("never %q:\n%s", says, &p.log)
+			}
+		}
+	}
+	hup("not reloaded")
+	client.get("keys/hostname")
+	write(fmt.Sprintf("%x\n", sha256.Sum256(pair.Leaf.Raw)))
+	hup("reloaded the list")
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the open connection: %v", err)
+	}
+	if code, log := p.stop(); code != 0 {
+		t.Errorf("exit %d, log:\n%s", code, log)
 	}
 }

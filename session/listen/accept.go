@@ -2,7 +2,9 @@ package listen
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"os"
 	"sync"
@@ -35,21 +37,22 @@ func always(who fs.Principal) prover {
 // Listener accepts connections from one socket.
 type Listener struct {
 	nl     net.Listener
-	via    string
-	admins bool // only the admin gets in: it may use the last descriptors
+	via    string // in logs and to the Handler
+	admins bool   // only the admin gets in: it may use the last descriptors
 	prove  prover
+	again  func(net.Conn) (fs.Principal, error) // see Recheck; nil: a proof is for ever
 	handle Handler
 	rare   *rarelog.Log
 
 	ctx     context.Context
 	cancel  context.CancelFunc
 	proving proving
+	served  served
 	running sync.WaitGroup // the loop, and every connection until it is proved
 }
 
-// start accepts from nl at once; via names it in logs and to the Handler.
-func start(nl net.Listener, via string, admins bool, prove prover, handle Handler, rare *rarelog.Log) *Listener {
-	l := &Listener{nl: nl, via: via, admins: admins, prove: prove, handle: handle, rare: rare}
+// start accepts from l.nl at once.
+func start(l *Listener) *Listener {
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.running.Add(1)
 	go l.loop()
@@ -114,13 +117,86 @@ func (l *Listener) welcome(ctx context.Context, c net.Conn, p *candidate) {
 	who, err := l.prove(ctx, c)
 	l.proving.remove(p)
 	p.stop()
+	if err == nil {
+		defer l.served.remove(c)
+		if l.again != nil {
+			l.served.add(c, &who)
+		} else {
+			l.served.add(c, nil)
+		}
+	}
 	l.running.Done()
+	if err == nil && l.again != nil {
+		_, err = l.again(c) // what Recheck was called for may have come between
+	}
 	if err != nil {
 		l.rare.Warn("").Str("via", l.via).Err(err).Msg("connection refused")
 		c.Close()
 		return
 	}
 	l.handle(c, who, l.via, host(c))
+}
+
+// Recheck ends the connections that would not be let in as who they are any more: the
+// certificate is denied, or the VM has another vsock_cid.
+func (l *Listener) Recheck() {
+	if l.again == nil {
+		return
+	}
+	for c, who := range l.served.all() {
+		now, err := l.again(c)
+		if err == nil && now == *who {
+			continue
+		}
+		l.rare.Warn("").Str("via", l.via).Stringer("who", *who).AnErr("error", err).Msg("connection ended: its proof holds no more")
+		hangUp(c)
+	}
+}
+
+// End is Close, and ends the connections that were handed over.
+func (l *Listener) End() error {
+	err := l.Close()
+	for c := range l.served.all() {
+		hangUp(c)
+	}
+	return err
+}
+
+// hangUp closes a connection that somebody else may be writing to: TLS would wait for
+// the peer, to tell it.
+func hangUp(c net.Conn) {
+	if tc, ok := c.(*tls.Conn); ok {
+		c = tc.NetConn()
+	}
+	_ = c.Close()
+}
+
+// served are the connections that a Listener has handed over, until the Handler returns.
+type served struct {
+	mu  sync.Mutex
+	who map[net.Conn]*fs.Principal // nil: whom the Listener proves always
+}
+
+func (s *served) add(c net.Conn, who *fs.Principal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.who == nil {
+		s.who = make(map[net.Conn]*fs.Principal)
+	}
+	s.who[c] = who
+}
+
+func (s *served) remove(c net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.who, c)
+}
+
+// all are those of this moment.
+func (s *served) all() map[net.Conn]*fs.Principal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.who)
 }
 
 // host is the peer's address without its port, where it has one.

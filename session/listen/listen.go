@@ -8,11 +8,12 @@
 // makes and removes sockets and looks after the devices, and one for each device
 // that is connected. What waits for a peer is bounded in time (ProveTime) and in number (MaxProving).
 //
-// Locks: VMs.mu guards what is to be looked at, proving.mu who is being proved, rarelog a
-// time; none is held while another is taken, nor over a system call.
+// Locks: VMs.mu guards what is to be looked at, proving.mu who is being proved, served.mu
+// what was handed over, rarelog a time; none is held while another is taken, nor over a system call.
 package listen
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -36,6 +37,7 @@ type Config struct {
 	Insecure bool        // tcp may be bound to a principal (Addr.As)
 	TLS      *tls.Config // for tls:, as LoadTLS makes it; nil: none is configured
 	Admin    string      // the name in the admin's certificate; "": no certificate is the admin's
+	Denied   *Denied     // certificates that prove nobody; nil: none
 	VM       func(uuid string) *vm.VM
 	ByCID    func(cid uint32) *vm.VM
 	Log      zerolog.Logger
@@ -82,7 +84,22 @@ func (cfg Config) Serve(nl net.Listener, a Addr) *Listener {
 	if a.Net == TCP || a.Net == TLS {
 		a.Host = nl.Addr().String() // port 0 has become a real one
 	}
-	return start(nl, a.String(), a.Net == Unix || a.As.Admin, cfg.prover(a), cfg.Handle, &rarelog.Log{Log: cfg.Log})
+	return start(&Listener{
+		nl: nl, via: a.String(), admins: a.Net == Unix || a.As.Admin,
+		prove: cfg.prover(a), again: cfg.again(a), handle: cfg.Handle, rare: &rarelog.Log{Log: cfg.Log},
+	})
+}
+
+// again is how the listener a proves once more who is at a connection that it has
+// handed over; nil: what it once proved stays so.
+func (cfg Config) again(a Addr) func(c net.Conn) (fs.Principal, error) {
+	switch a.Net {
+	case TLS:
+		return func(c net.Conn) (fs.Principal, error) { return cfg.identify(c.(*tls.Conn)) }
+	case Vsock:
+		return func(c net.Conn) (fs.Principal, error) { return cfg.proveVsock(context.Background(), c) }
+	}
+	return nil
 }
 
 // prover is how the listener a knows who is there.

@@ -210,7 +210,7 @@ func (m *VMs) look(uuid string) {
 		m.kept[uuid] = k
 		m.open(v, k)
 	} else if owner(v) != k.owner {
-		k.closeSockets()
+		k.endSockets() // who has connected as the owner before is no longer
 		m.open(v, k)
 	}
 	for _, d := range m.cfg.Devices {
@@ -273,8 +273,9 @@ func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	l := start(nl, "unix:"+path, false, always(tree.Principal{VM: uuid}), s.Handle, m.rare)
-	k.sockets = append(k.sockets, l)
+	k.sockets = append(k.sockets, start(&Listener{
+		nl: nl, via: "unix:" + path, prove: always(tree.Principal{VM: uuid}), handle: s.Handle, rare: m.rare,
+	}))
 	return nil
 }
 
@@ -324,6 +325,14 @@ func owner(v *vm.VM) string {
 func (k *kept) closeSockets() {
 	for _, l := range k.sockets {
 		l.Close()
+	}
+	k.sockets = nil
+}
+
+// endSockets is closeSockets, with the connections that have come by them.
+func (k *kept) endSockets() {
+	for _, l := range k.sockets {
+		l.End()
 	}
 	k.sockets = nil
 }

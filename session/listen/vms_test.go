@@ -160,6 +160,24 @@ func TestOwnerAndGroup(t *testing.T) {
 	b.d.next()
 }
 
+// TestOwnerMoves: with another owner the connections end that have come by the old one's
+// sockets; with any other change, and those of other VMs, they stay.
+func TestOwnerMoves(t *testing.T) {
+	b := newBench(t, nil)
+	b = newBench(t, func(cfg *listen.VMConfig) { cfg.Sockets[0].Handle = b.d.reading }, vmJSON(vm1, ""), vmJSON(vm2, ""))
+	c, other := dial(t, "unix:"+b.sock(vm1)), dial(t, "unix:"+b.sock(vm2))
+	b.change(vm1, `,"alias":"web"`)
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	b.change(vm1, fmt.Sprintf(`,"9p_owner":%d`, os.Geteuid()))
+	closed(t, c)
+	if _, err := other.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	dial(t, "unix:"+b.sock(vm1))
+}
+
 // TestOneVMInVain: a VM whose sockets cannot be made is named in the log, and
 // the others get theirs.
 func TestOneVMInVain(t *testing.T) {

@@ -1,0 +1,80 @@
+package listen
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+)
+
+// Denied is a list of certificates that prove nobody, though an authority has signed
+// them and they are not over yet: their keys are known to others. It may be used and
+// loaded anew from any goroutine.
+type Denied struct {
+	path string
+	list atomic.Pointer[map[fingerprint]struct{}]
+}
+
+type fingerprint [sha256.Size]byte
+
+// LoadDenied reads the list from a file: a SHA-256 fingerprint a line, in hexadecimal
+// digits, with or without colons, as "openssl x509 -fingerprint -sha256 -noout" prints
+// it; empty lines, and what follows #, say nothing. The error names the line.
+func LoadDenied(path string) (*Denied, error) {
+	d := &Denied{path: path}
+	_, err := d.Load()
+	return d, err
+}
+
+// Load reads the file again, and tells how many it lists. On an error the list stays
+// what it was. Listener.Recheck ends what is open.
+func (d *Denied) Load() (int, error) {
+	b, err := os.ReadFile(d.path)
+	if err != nil {
+		return 0, fmt.Errorf("denied certificates: %w", err)
+	}
+	list := make(map[fingerprint]struct{})
+	lines := bufio.NewScanner(bytes.NewReader(b))
+	for n := 1; lines.Scan(); n++ {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		if i := strings.LastIndexByte(text, '='); i >= 0 { // sha256 Fingerprint=AB:CD:...
+			text = text[i+1:]
+		}
+		text = strings.ReplaceAll(strings.TrimSpace(text), ":", "")
+		if text == "" {
+			continue
+		}
+		var f fingerprint
+		if raw, err := hex.DecodeString(text); err != nil || copy(f[:], raw) != len(f) || len(raw) != len(f) {
+			return 0, fmt.Errorf("denied certificates: %s, line %d: not a SHA-256 fingerprint, which has %d hexadecimal digits", d.path, n, 2*len(f))
+		}
+		list[f] = struct{}{}
+	}
+	if err := lines.Err(); err != nil {
+		return 0, fmt.Errorf("denied certificates: %s: %w", d.path, err)
+	}
+	d.list.Store(&list)
+	return len(list), nil
+}
+
+// has tells whether one of the certificates is on the list: a client's, or one of an
+// authority between it and ours. A nil list denies none.
+func (d *Denied) has(chains [][]*x509.Certificate) bool {
+	if d == nil {
+		return false
+	}
+	list := *d.list.Load()
+	for _, chain := range chains {
+		for _, cert := range chain {
+			if _, ok := list[sha256.Sum256(cert.Raw)]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
