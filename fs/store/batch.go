@@ -1,8 +1,6 @@
 package store
 
 import (
-	"github.com/hashicorp/go-memdb"
-
 	"meta9/fs/errs"
 	"meta9/fs/ring"
 	"meta9/fs/vm"
@@ -24,15 +22,14 @@ const (
 )
 
 // batch is one engine transaction under way. It changes nothing that anybody
-// sees before it is published: intents work on Edits, and on a transaction of the
-// names that is not committed. The committer has one, which it uses again.
+// sees before it is published: intents work on Edits, and on a clone of the index. The committer has one, which it uses again.
 type batch struct {
 	store     *Store
 	first     uint64 // the first revision that it may hand out
 	stamp     vm.Stamp
-	names     *memdb.Txn // nil: no name has changed
-	works     []*work    // in the order in which their VMs were first touched
-	free      []*work    // for other batches
+	names     *index  // what becomes of the store's; nil: no name has changed
+	works     []*work // in the order in which their VMs were first touched
+	free      []*work // for other batches
 	intents   []*Intent
 	results   []Result
 	owners    []*work // the VM that an intent is about; nil: none that is there
@@ -284,14 +281,7 @@ func (b *batch) claim(c *Cell, was, will *vm.VM) error {
 		return nil
 	}
 	if b.names == nil {
-		b.names = b.store.index.Txn(true)
+		b.names = b.store.index.Load().clone()
 	}
-	return claim(b.names, c, was, will)
-}
-
-func (b *batch) abortNames() {
-	if b.names != nil {
-		b.names.Abort()
-		b.names = nil
-	}
+	return b.names.claim(c, was, will)
 }

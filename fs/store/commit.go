@@ -106,7 +106,7 @@ func (s *Store) apply(b *batch) error {
 // given up a name that another has taken is the engine's fault: it has made only
 // the second durable.
 func (b *batch) claimAnew() error {
-	b.abortNames()
+	b.names = nil
 	for _, w := range b.works {
 		if w.failed != nil {
 			w.cell.returnHolds(w.taken)
@@ -122,7 +122,7 @@ func (b *batch) claimAnew() error {
 
 // undo leaves everything as it was before the batch.
 func (b *batch) undo() {
-	b.abortNames()
+	b.names = nil
 	for _, w := range b.works {
 		w.cell.returnHolds(w.taken)
 	}
@@ -159,7 +159,7 @@ func (b *batch) publish() {
 	s := b.store
 	s.publish.Lock()
 	if b.names != nil {
-		b.names.Commit()
+		s.index.Store(b.names)
 		b.names = nil
 	}
 	for _, w := range b.works {

@@ -1,29 +1,33 @@
 package store
 
 import (
-	"encoding/binary"
-	"fmt"
 	"strconv"
 
-	"github.com/hashicorp/go-memdb"
+	"github.com/google/btree"
 
 	"meta9/fs/errs"
 	"meta9/fs/vm"
 	"meta9/fs/vm/ordjson"
 )
 
-// The tables of the index. They change only when a VM comes, goes or gets another
-// alias or vsock_cid: what a VM holds is in its Cell. Both have indexers of their
-// own, since memdb's use reflection.
-const (
-	tableVMs   = "vms"   // *Cell by the VM's ID
-	tableNames = "names" // *nameRow by nameKey
-	indexID    = "id"
-)
+// index leads from names to VMs, and through all VMs in the order of their IDs. It
+// changes only when a VM comes, goes or gets another alias or vsock_cid: what a VM
+// holds is in its Cell. One that was published never changes: the committer changes a
+// clone, which shares what is the same.
+type index struct {
+	names *btree.BTreeG[nameRow]
+	vms   *btree.BTreeG[vmRow]
+}
 
 // nameRow leads from a name to the VM that has it.
 type nameRow struct {
 	key  nameKey
+	cell *Cell
+}
+
+// vmRow is a VM by its ID.
+type vmRow struct {
+	id   uint64
 	cell *Cell
 }
 
@@ -83,61 +87,28 @@ func cidKey(cid uint32) nameKey {
 	return nameKey{nameCID, strconv.FormatUint(uint64(cid), 10)}
 }
 
-// newIndex makes the empty tables.
-func newIndex() (*memdb.MemDB, error) {
-	table := func(name string, by memdb.Indexer) *memdb.TableSchema {
-		return &memdb.TableSchema{Name: name, Indexes: map[string]*memdb.IndexSchema{
-			indexID: {Name: indexID, Unique: true, Indexer: by},
-		}}
+// degree is that of the trees: up to twice as many rows a node.
+const degree = 32
+
+func newIndex() *index {
+	return &index{
+		names: btree.NewG(degree, func(a, b nameRow) bool {
+			if a.key.field != b.key.field {
+				return a.key.field < b.key.field
+			}
+			return a.key.text < b.key.text
+		}),
+		vms: btree.NewG(degree, func(a, b vmRow) bool { return a.id < b.id }),
 	}
-	return memdb.NewMemDB(&memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
-		tableVMs:   table(tableVMs, byID{}),
-		tableNames: table(tableNames, byName{}),
-	}})
 }
 
-// byID indexes Cells by the VM's ID, big-endian, so that they are in its order.
-type byID struct{}
+// clone is an index that may be changed. Only the committer may ask for it.
+func (x *index) clone() *index { return &index{x.names.Clone(), x.vms.Clone()} }
 
-func (byID) FromObject(o any) (bool, []byte, error) {
-	return true, binary.BigEndian.AppendUint64(nil, o.(*Cell).id), nil
-}
-
-func (byID) FromArgs(args ...any) ([]byte, error) {
-	id, ok := args[0].(uint64)
-	if !ok {
-		return nil, fmt.Errorf("%T is no ID", args[0])
-	}
-	return binary.BigEndian.AppendUint64(nil, id), nil
-}
-
-// byName indexes nameRows.
-type byName struct{}
-
-func (byName) FromObject(o any) (bool, []byte, error) {
-	return true, o.(*nameRow).key.bytes(), nil
-}
-
-func (byName) FromArgs(args ...any) ([]byte, error) {
-	key, ok := args[0].(nameKey)
-	if !ok {
-		return nil, fmt.Errorf("%T is no name", args[0])
-	}
-	return key.bytes(), nil
-}
-
-func (k nameKey) bytes() []byte {
-	b := make([]byte, 0, 1+len(k.text))
-	return append(append(b, k.field), k.text...)
-}
-
-// lookup is the VM that has the name in what txn sees, or nil.
-func lookup(txn *memdb.Txn, key nameKey) *Cell {
-	o, err := txn.First(tableNames, indexID, key)
-	if err != nil || o == nil {
-		return nil
-	}
-	return o.(*nameRow).cell
+// lookup is the VM that has the name, or nil.
+func (x *index) lookup(key nameKey) *Cell {
+	row, _ := x.names.Get(nameRow{key: key})
+	return row.cell
 }
 
 // sameNames says whether a VM is there with the same names before and after.
@@ -155,46 +126,37 @@ func sameNames(was, will *vm.VM) bool {
 
 // hint lets c be found by its alias without a link, if no other VM is: the first that
 // asks has it, until it asks for it no more.
-func hint(txn *memdb.Txn, c *Cell, was, will nameKey) error {
-	if was != (nameKey{}) && was != will && lookup(txn, was) == c {
-		if err := txn.Delete(tableNames, &nameRow{key: was}); err != nil {
-			return err
-		}
+func (x *index) hint(c *Cell, was, will nameKey) {
+	if was != (nameKey{}) && was != will && x.lookup(was) == c {
+		x.names.Delete(nameRow{key: was})
 	}
-	if will == (nameKey{}) || lookup(txn, will) != nil {
-		return nil
+	if will != (nameKey{}) && x.lookup(will) == nil {
+		x.names.ReplaceOrInsert(nameRow{will, c})
 	}
-	return txn.Insert(tableNames, &nameRow{will, c})
 }
 
 // claim makes c a VM of the index (was is nil), or no longer one (will is nil), and
 // gives it the names of its VM as it will be in place of those of the VM as it
 // was. The error is Exists, and names the field and who has it; then nothing has
 // changed.
-func claim(txn *memdb.Txn, c *Cell, was, will *vm.VM) error {
+func (x *index) claim(c *Cell, was, will *vm.VM) error {
 	for _, f := range uniqueFields {
 		if will == nil {
 			break
 		}
-		if other := lookup(txn, f.name(will)); other != nil && other != c {
+		if other := x.lookup(f.name(will)); other != nil && other != c {
 			return errs.New(errs.Exists, "%s: %q is VM %s's already", f.field, f.name(will).text, other.uuid)
 		}
 	}
 	for _, f := range uniqueFields {
-		if err := rename(txn, c, nameOf(f.name, was), nameOf(f.name, will)); err != nil {
-			return errs.New(errs.IO, "%s: %v", f.field, err)
-		}
+		x.rename(c, nameOf(f.name, was), nameOf(f.name, will))
 	}
-	err := hint(txn, c, hintOf(was), hintOf(will))
+	x.hint(c, hintOf(was), hintOf(will))
 	switch {
-	case err != nil:
 	case was == nil && will != nil:
-		err = txn.Insert(tableVMs, c)
+		x.vms.ReplaceOrInsert(vmRow{c.id, c})
 	case was != nil && will == nil:
-		err = txn.Delete(tableVMs, c)
-	}
-	if err != nil {
-		return errs.New(errs.IO, "index: %v", err)
+		x.vms.Delete(vmRow{id: c.id})
 	}
 	return nil
 }
@@ -206,30 +168,19 @@ func nameOf(name func(*vm.VM) nameKey, v *vm.VM) nameKey {
 	return name(v)
 }
 
-func rename(txn *memdb.Txn, c *Cell, was, will nameKey) error {
+func (x *index) rename(c *Cell, was, will nameKey) {
 	if was == will {
-		return nil
+		return
 	}
 	if was != (nameKey{}) {
-		if err := txn.Delete(tableNames, &nameRow{key: was}); err != nil {
-			return err
-		}
+		x.names.Delete(nameRow{key: was})
 	}
-	if will == (nameKey{}) {
-		return nil
+	if will != (nameKey{}) {
+		x.names.ReplaceOrInsert(nameRow{will, c})
 	}
-	return txn.Insert(tableNames, &nameRow{will, c})
 }
 
 // cells calls fn for the VMs from that ID on, until it returns false.
-func cells(txn *memdb.Txn, from uint64, fn func(*Cell) bool) {
-	it, err := txn.LowerBound(tableVMs, indexID, from)
-	if err != nil {
-		return
-	}
-	for o := it.Next(); o != nil; o = it.Next() {
-		if !fn(o.(*Cell)) {
-			return
-		}
-	}
+func (x *index) cells(from uint64, fn func(*Cell) bool) {
+	x.vms.AscendGreaterOrEqual(vmRow{id: from}, func(row vmRow) bool { return fn(row.cell) })
 }

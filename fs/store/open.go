@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
-
 	"meta9/fs/cpu"
 	"meta9/fs/errs"
 	"meta9/fs/vm"
@@ -28,7 +26,7 @@ const maxReported = 100
 type Store struct {
 	cfg    Config
 	engine Engine
-	index  *memdb.MemDB
+	index  atomic.Pointer[index]
 	ring   *Ring
 	queue  queue
 	turns  turns // the committer's
@@ -69,10 +67,6 @@ func Open(e Engine, cfg Config) (*Store, error) {
 	}
 	s.rare.Log, s.rare.Now = s.cfg.Log, s.cfg.Now
 	s.queue.some.L = &s.queue.mu
-	var err error
-	if s.index, err = newIndex(); err != nil {
-		return nil, errs.New(errs.IO, "index: %v", err)
-	}
 	if err := s.load(); err != nil {
 		return nil, err
 	}
@@ -125,11 +119,10 @@ func (c Config) withDefaults() Config {
 
 // load fills the index.
 func (s *Store) load() error {
-	txn := s.index.Txn(true)
-	defer txn.Abort()
+	x := newIndex()
 	var failed error
 	l := loader{engine: s.engine, report: s.found, onVM: func(v *vm.VM) {
-		if err := s.admit(txn, v); err != nil && failed == nil {
+		if err := s.admit(x, v); err != nil && failed == nil {
 			failed = err
 		}
 	}}
@@ -146,15 +139,15 @@ func (s *Store) load() error {
 	s.numbers.batch = s.engine.Number("")
 	s.numbers.next.rev = max(s.numbers.next.rev, s.cfg.FirstRev)
 	s.rev.Store(s.numbers.next.rev - 1)
-	txn.Commit()
+	s.index.Store(x)
 	return nil
 }
 
 // admit takes a loaded VM in.
-func (s *Store) admit(txn *memdb.Txn, v *vm.VM) error {
+func (s *Store) admit(x *index, v *vm.VM) error {
 	c := s.newCell(v)
 	c.vm.Store(v)
-	if err := claim(txn, c, nil, v); err != nil {
+	if err := x.claim(c, nil, v); err != nil {
 		return err
 	}
 	s.count.Add(1)

@@ -8,24 +8,24 @@ func (s *Store) Cell(uuid string) *Cell { return s.named(nameKey{nameUUID, uuid}
 // Alias is the VM that is found by that alias, or nil: the one that has the link, else
 // one that has the alias without it.
 func (s *Store) Alias(alias string) *Cell {
-	txn := s.index.Txn(false)
-	if c := lookup(txn, nameKey{nameAlias, alias}); c != nil {
+	x := s.index.Load()
+	if c := x.lookup(nameKey{nameAlias, alias}); c != nil {
 		return c
 	}
-	return lookup(txn, nameKey{nameHint, alias})
+	return x.lookup(nameKey{nameHint, alias})
 }
 
 // ByCID is the VM with that vsock_cid, or nil.
 func (s *Store) ByCID(cid uint32) *Cell { return s.named(cidKey(cid)) }
 
-func (s *Store) named(key nameKey) *Cell { return lookup(s.index.Txn(false), key) }
+func (s *Store) named(key nameKey) *Cell { return s.index.Load().lookup(key) }
 
 // Cells calls fn for the VMs with an ID greater than after, in the order of their
 // IDs, which is that of creation, until fn returns false. The set is that of one
 // moment; a Cell in it may have been deleted since.
 func (s *Store) Cells(after uint64, fn func(*Cell) bool) {
 	if after+1 != 0 {
-		cells(s.index.Txn(false), after+1, fn)
+		s.index.Load().cells(after+1, fn)
 	}
 }
 
@@ -34,7 +34,7 @@ func (s *Store) Cells(after uint64, fn func(*Cell) bool) {
 func (s *Store) Snapshot(fn func(rows []*vm.VM, rev uint64)) {
 	all := make([]*vm.VM, 0, s.Count())
 	s.publish.RLock()
-	cells(s.index.Txn(false), 0, func(c *Cell) bool {
+	s.index.Load().cells(0, func(c *Cell) bool {
 		all = append(all, c.VM())
 		return true
 	})

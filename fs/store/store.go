@@ -1,6 +1,7 @@
 // Package store keeps the VMs: one Cell a VM (an atomic pointer to its immutable
-// row), a go-memdb index of their names, the revisions, the event rings, and the
-// committer, one goroutine that makes engine transactions of waiting intents.
+// row), an index of their names (a B-tree of google/btree that is copied on write),
+// the revisions, the event rings, and the committer, one goroutine that makes engine
+// transactions of waiting intents.
 //
 // Order of a commit: durable in the engine, index and cells, event rings and
 // recorders, acknowledge (Intent.Done), wake (observers, then ring waiters). Reads

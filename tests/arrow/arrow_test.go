@@ -55,7 +55,7 @@ var rooms = []struct {
 // guests are what only some rooms may import: foreign modules, and rooms of ours
 // that are not for all who stand above them.
 var guests = map[string][]string{
-	"github.com/hashicorp/go-memdb":   {"fs/store"},
+	"github.com/google/btree":         {"fs/store"},
 	"go.etcd.io/bbolt":                {"fs/store/bolt"},
 	"github.com/prometheus":           {"cmd"},
 	"github.com/BurntSushi/toml":      {"cmd"},
@@ -143,7 +143,7 @@ func TestArrows(t *testing.T) {
 
 // TestSmallClient: meta9 goes into guests, so it links no store.
 func TestSmallClient(t *testing.T) {
-	forbidden := []string{"meta9/fs/store", "github.com/hashicorp/go-memdb", "go.etcd.io/bbolt", "github.com/prometheus", "github.com/BurntSushi"}
+	forbidden := []string{"meta9/fs/store", "github.com/google/btree", "go.etcd.io/bbolt", "github.com/prometheus", "github.com/BurntSushi"}
 	for dep := range strings.Lines(golist(t, "-deps", "./cmd/meta9")) {
 		if dep = strings.TrimSpace(dep); withinAny(dep, forbidden) {
 			t.Errorf("cmd/meta9 links %s", dep)
@@ -192,7 +192,7 @@ func TestVerdict(t *testing.T) {
 		{"meta9/fs/vm/payload", "meta9/fs/vm", true},
 		{"meta9/fs/vm/ordjson", "meta9/fs/vm", false},
 		{"meta9/fs/store", "meta9/fs/store/bolt", false},
-		{"meta9/fs/store", "github.com/hashicorp/go-memdb", true},
+		{"meta9/fs/store", "github.com/google/btree", true},
 		{"meta9/fs/store", "go.etcd.io/bbolt", false},
 		{"meta9/fs", "meta9/fs/store/bolt", false},
 		{"meta9/cmd/meta9d", "meta9/fs/store/bolt", true},

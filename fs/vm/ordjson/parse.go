@@ -1,6 +1,7 @@
 package ordjson
 
 import (
+	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -174,16 +175,21 @@ func (p *parser) object(depth int) (Value, error) {
 	if p.take('}') {
 		return v, nil
 	}
+	// Most objects are gathered on the stack, and so have just the memory that they
+	// need: those of VMs stay for long.
+	var few [fewNames]Member
+	members := few[:0]
 	for {
 		m, err := p.member(depth)
 		if err != nil {
 			return Value{}, err
 		}
-		if seen.twice(v.Members, m.Name) {
+		if seen.twice(members, m.Name) {
 			return Value{}, errs.New(errs.Invalid, "JSON: the member %q is given twice", m.Name)
 		}
-		v.Members = append(v.Members, m)
+		members = append(members, m)
 		if p.take('}') {
+			v.Members = slices.Clone(members)
 			return v, nil
 		}
 		if !p.take(',') {
