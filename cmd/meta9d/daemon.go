@@ -25,6 +25,7 @@ import (
 	"meta9/mdbridge/vminfo/server/mirror"
 	"meta9/session"
 	"meta9/session/listen"
+	"meta9/session/residence"
 )
 
 // drainTime is how long the end waits for connections that have begun something.
@@ -45,6 +46,11 @@ type daemon struct {
 	denied *listen.Denied // certificates; nil: there is no list
 	quit   context.CancelFunc
 	undo   []func()
+
+	folder        *bolt.Engine // nil: no session outlives the process
+	folderID      [16]byte
+	restored      residence.Report
+	keepsSessions bool // at the end they are left in the data folder
 
 	mu     sync.Mutex
 	shared []*listen.Listener // the configured ones, for Recheck
@@ -85,6 +91,7 @@ func (d *daemon) start(salvage bool) error {
 	d.log.Info().Str("version", version.String()).Str("data", d.cfg.Data).Str("run", d.cfg.Run).
 		Int("vms", d.store.Count()).Int64("bytes", d.store.Bytes()).Msg("meta9d")
 	tree := fs.New(d.store, fs.Config{Log: d.log, Version: version.String(), Status: d.status, Made: d.made})
+	d.later(func() { d.leave(tree) })
 	noHypervisor(tree)
 	d.newVminfo()
 	d.mdata = d.newMdata(tree)
@@ -98,6 +105,9 @@ func (d *daemon) start(salvage bool) error {
 		Trace:    d.trace(d.cfg.Trace),
 		Log:      d.log,
 	})
+	if err := d.restore(tree); err != nil {
+		return err
+	}
 	if err := d.listen(); err != nil {
 		return err
 	}
@@ -135,13 +145,18 @@ func (d *daemon) wait(ctx context.Context) {
 	d.log.Info().Msg("ending")
 }
 
-// drain lets what has begun be answered, for a while.
+// drain lets what has begun be answered, for a while, and keeps the sessions where that
+// is possible.
 func (d *daemon) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	other := make(chan error, 1)
 	go func() { other <- d.mdata.Drain(ctx) }()
-	if err := errors.Join(d.server.Drain(ctx), <-other); err != nil {
+	end := d.server.Drain
+	if d.keepsSessions {
+		end = d.server.Freeze
+	}
+	if err := errors.Join(end(ctx), <-other); err != nil {
 		d.log.Warn().Err(err).Msg("not all connections ended by themselves")
 	}
 }
@@ -170,6 +185,7 @@ func (d *daemon) openStore(salvage bool) error {
 	if err := d.claimFolder(); err != nil {
 		return err
 	}
+	d.identify()
 	if d.mirror != nil {
 		d.mirror.Attach(d.store)
 	}
@@ -197,6 +213,7 @@ func (d *daemon) engine(salvage bool) (store.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.folder = e
 	if lost := e.Lost(); lost != "" {
 		d.log.Warn().Str("lost", lost).Msg("started with what the log holds before its damage")
 	}

@@ -45,6 +45,7 @@ var rooms = []struct {
 	{"session/keep", []string{"fs/errs", "session/wire", "session/mumble", "session/redial"}},
 	{"session/posix", []string{"fs"}},
 	{"session/p9fs", []string{"fs", "session/posix"}},
+	{"session/residence", []string{"fs", "session"}},
 	{"session", []string{"rarelog", "fs", "macro", "session/wire", "session/mumble", "session/auth", "session/packet", "session/posix"}},
 	{"mdbridge/*/server", []string{"backoff", "rarelog", "fs", "macro", "mdbridge"}},
 	{"mdbridge/qmp/hosts", []string{"backoff", "rarelog", "descriptors", "fs", "mdbridge"}},

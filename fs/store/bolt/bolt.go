@@ -229,6 +229,21 @@ func warm(path string) error {
 // Number is that of the newest batch, for every VM.
 func (e *Engine) Number(string) uint64 { return e.number }
 
+// ID is the folder's own, random and the same for as long as the folder is there. It is
+// made if an earlier version has made the folder; call it before the first Apply.
+// errs.NoSpace: there is no room for that.
+func (e *Engine) ID() (id [16]byte, err error) {
+	defer guard(&err)()
+	id, err = makeID(e.db)
+	switch {
+	case err != nil && outOfRoom(err):
+		return id, errs.New(errs.NoSpace, "%v", err)
+	case err != nil:
+		return id, errs.New(errs.IO, "%v", err)
+	}
+	return id, nil
+}
+
 // Lost says what Options.Salvage has skipped of the log; "": nothing.
 func (e *Engine) Lost() string { return e.lost }
 

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -75,6 +76,9 @@ func makeFile(path string) error {
 	}
 	err = makeBucket(db)
 	if err == nil {
+		_, err = makeID(db)
+	}
+	if err == nil {
 		err = db.Sync()
 	}
 	if err == nil {
@@ -106,5 +110,29 @@ func makeBucket(db *bbolt.DB) error {
 	return db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucket(bucket)
 		return err
+	})
+}
+
+// identity is a bucket of its own, so that versions that know of none pass it over.
+var identity, identityKey = []byte("identity"), []byte("id")
+
+// makeID is the folder's identity, which is made where there is none yet.
+func makeID(db *bbolt.DB) (id [16]byte, err error) {
+	has := false
+	if err := db.View(func(tx *bbolt.Tx) error {
+		if b := tx.Bucket(identity); b != nil {
+			has = copy(id[:], b.Get(identityKey)) == len(id)
+		}
+		return nil
+	}); err != nil || has {
+		return id, err
+	}
+	_, _ = rand.Read(id[:]) // never fails
+	return id, db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists(identity)
+		if err != nil {
+			return err
+		}
+		return b.Put(identityKey, id[:])
 	})
 }

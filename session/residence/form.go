@@ -1,0 +1,302 @@
+package residence
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"strings"
+
+	"meta9/fs/store"
+	"meta9/fs/vm"
+	"meta9/session"
+)
+
+const (
+	magic    = "meta9 residence 1\n"
+	anyMagic = "meta9 residence "
+	headLen  = 4 + 1 + 4 + 4
+
+	// maxRecord bounds what one session may take, in bytes; one that is larger is lost.
+	maxRecord = 256 << 20
+)
+
+// The kinds of records.
+const (
+	kindHome    = 'h'
+	kindTail    = 't'
+	kindSession = 's'
+	kindEnd     = 'e'
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// tailForm and eventForm are store.Tail and store.Event as JSON. What may be other than
+// UTF-8 is bytes.
+type tailForm struct {
+	VM     string      `json:"vm,omitempty"`
+	After  uint64      `json:"after"`
+	Last   uint64      `json:"last"`
+	Events []eventForm `json:"events,omitempty"`
+}
+
+type eventForm struct {
+	Rev   uint64 `json:"rev"`
+	Date  int64  `json:"date"`
+	Type  string `json:"type"`
+	VM    string `json:"vm,omitempty"`
+	Key   []byte `json:"key,omitempty"`
+	Space uint8  `json:"space,omitempty"`
+	By    string `json:"by,omitempty"`
+	As    []byte `json:"as,omitempty"`
+}
+
+// writer writes records.
+type writer struct {
+	out     *bufio.Writer
+	records uint64
+	body    []byte
+}
+
+func newWriter(to io.Writer) *writer {
+	w := &writer{out: bufio.NewWriterSize(to, 64<<10)}
+	_, _ = w.out.WriteString(magic) // Flush tells
+	return w
+}
+
+func (w *writer) record(kind byte, body []byte) error {
+	if len(body) > maxRecord {
+		return nil // no session is parked that takes so much
+	}
+	var head [headLen]byte
+	binary.LittleEndian.PutUint32(head[:], uint32(len(body)))
+	head[4] = kind
+	binary.LittleEndian.PutUint32(head[5:], crc32.Checksum(body, castagnoli))
+	binary.LittleEndian.PutUint32(head[9:], crc32.Checksum(head[:9], castagnoli))
+	w.records++
+	if _, err := w.out.Write(head[:]); err != nil {
+		return err
+	}
+	_, err := w.out.Write(body)
+	return err
+}
+
+func (w *writer) home(h Home) error {
+	body, err := h.form()
+	if err != nil {
+		return err
+	}
+	return w.record(kindHome, body)
+}
+
+func (w *writer) tail(t store.Tail) error {
+	form := tailForm{VM: t.VM, After: t.After, Last: t.Last}
+	for i := range t.Events {
+		ev := &t.Events[i]
+		form.Events = append(form.Events, eventForm{
+			ev.Rev, ev.Date, string(ev.Type), ev.VM, []byte(ev.Key), uint8(ev.Space), ev.By, []byte(ev.As),
+		})
+	}
+	body, err := json.Marshal(form)
+	if err != nil {
+		return err
+	}
+	return w.record(kindTail, body)
+}
+
+func (w *writer) session(st session.State) error {
+	kept := st.Kept
+	st.Kept = nil
+	text, err := json.Marshal(st)
+	if err != nil {
+		return err
+	}
+	b := binary.AppendUvarint(w.body[:0], uint64(len(text)))
+	b = append(b, text...)
+	for _, k := range kept {
+		b = binary.AppendUvarint(b, k.Number)
+		b = binary.AppendUvarint(b, uint64(len(k.Frame)))
+		b = append(b, k.Frame...)
+	}
+	w.body = b
+	return w.record(kindSession, b)
+}
+
+func (w *writer) end() error {
+	return w.record(kindEnd, binary.AppendUvarint(nil, w.records))
+}
+
+// read is readFile, of size bytes.
+func read(from io.Reader, size int64, home Home, take func(rec any) error, lost func(error)) error {
+	r, err := newReader(from, size)
+	if err != nil {
+		return err
+	}
+	if err := r.home(home); err != nil {
+		return err
+	}
+	return r.each(take, lost)
+}
+
+// reader reads records.
+type reader struct {
+	in      *bufio.Reader
+	left    int64 // bytes that are to come
+	records uint64
+}
+
+var errCut = errors.New("it is cut short")
+
+func newReader(from io.Reader, size int64) (*reader, error) {
+	r := &reader{in: bufio.NewReaderSize(from, 64<<10), left: size}
+	head := make([]byte, len(magic))
+	if err := r.read(head); err != nil {
+		return nil, err
+	}
+	switch {
+	case string(head) == magic:
+		return r, nil
+	case strings.HasPrefix(string(head), anyMagic):
+		return nil, fmt.Errorf("its format %q is not known to this version", head[len(anyMagic):len(magic)-1])
+	}
+	return nil, errors.New("it is no residence of meta9's")
+}
+
+func (r *reader) read(b []byte) error {
+	if int64(len(b)) > r.left {
+		return errCut
+	}
+	r.left -= int64(len(b))
+	_, err := io.ReadFull(r.in, b)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errCut
+	}
+	return err
+}
+
+// errBody is damage that costs one record; any other error costs the rest.
+var errBody = errors.New("a record is damaged: its checksum is wrong")
+
+func (r *reader) next() (kind byte, body []byte, err error) {
+	var head [headLen]byte
+	if err := r.read(head[:]); err != nil {
+		return 0, nil, err
+	}
+	if crc32.Checksum(head[:9], castagnoli) != binary.LittleEndian.Uint32(head[9:]) {
+		return 0, nil, errors.New("it is damaged: a record's head has a wrong checksum")
+	}
+	size := binary.LittleEndian.Uint32(head[:])
+	switch {
+	case size > maxRecord:
+		return 0, nil, fmt.Errorf("a record says that it has %d bytes", size)
+	case int64(size) > r.left:
+		return 0, nil, errCut
+	}
+	body = make([]byte, size)
+	if err := r.read(body); err != nil {
+		return 0, nil, err
+	}
+	r.records++
+	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(head[5:]) {
+		return head[4], nil, errBody
+	}
+	return head[4], body, nil
+}
+
+// home reads the first record, which must be this home's.
+func (r *reader) home(h Home) error {
+	kind, body, err := r.next()
+	if err != nil {
+		return err
+	}
+	if kind != kindHome {
+		return errors.New("it does not say what it belongs to")
+	}
+	return h.check(body)
+}
+
+// each gives the other records to take, up to the end, and those that are lost to lost.
+func (r *reader) each(take func(rec any) error, lost func(error)) error {
+	for {
+		kind, body, err := r.next()
+		var rec any
+		switch {
+		case err == errBody:
+		case err != nil:
+			return err
+		case kind == kindEnd:
+			return r.ended(body)
+		case kind == kindTail:
+			rec, err = readTail(body)
+		case kind == kindSession:
+			rec, err = readSession(body)
+		default:
+			err = fmt.Errorf("a record of the kind %q is not known to this version", kind)
+		}
+		if err == nil {
+			err = take(rec)
+		}
+		if err != nil {
+			lost(err)
+		}
+	}
+}
+
+func (r *reader) ended(body []byte) error {
+	n, size := binary.Uvarint(body)
+	switch {
+	case size != len(body) || n != r.records-1:
+		return fmt.Errorf("it has %d records, and says %d", r.records-1, n)
+	case r.left > 0:
+		return fmt.Errorf("%d bytes follow its end", r.left)
+	}
+	return nil
+}
+
+func readTail(body []byte) (*store.Tail, error) {
+	var form tailForm
+	if err := json.Unmarshal(body, &form); err != nil {
+		return nil, fmt.Errorf("events: %w", err)
+	}
+	t := &store.Tail{VM: form.VM, After: form.After, Last: form.Last}
+	for i := range form.Events {
+		ev := &form.Events[i]
+		t.Events = append(t.Events, store.Event{
+			Rev: ev.Rev, Date: ev.Date, Type: store.EventType(ev.Type), VM: ev.VM, Key: string(ev.Key),
+			Space: vm.Space(ev.Space), By: ev.By, As: string(ev.As),
+		})
+	}
+	return t, nil
+}
+
+var errSession = errors.New("a session's record is malformed")
+
+func readSession(body []byte) (*session.State, error) {
+	size, n := binary.Uvarint(body)
+	if n <= 0 || size > uint64(len(body)-n) {
+		return nil, errSession
+	}
+	text, rest := body[n:n+int(size)], body[n+int(size):]
+	st := new(session.State)
+	if err := json.Unmarshal(text, st); err != nil {
+		return nil, fmt.Errorf("a session: %w", err)
+	}
+	st.Kept = nil
+	for len(rest) > 0 {
+		number, n := binary.Uvarint(rest)
+		if n <= 0 {
+			return nil, errSession
+		}
+		size, m := binary.Uvarint(rest[n:])
+		if m <= 0 || size > uint64(len(rest)-n-m) {
+			return nil, errSession
+		}
+		rest = rest[n+m:]
+		st.Kept = append(st.Kept, session.KeptReply{Number: number, Frame: rest[:size]})
+		rest = rest[size:]
+	}
+	return st, nil
+}

@@ -1,0 +1,277 @@
+// Package residence keeps sessions over a planned restart of the daemon: in one file,
+// which is written when it stops and read, once, when it starts.
+//
+// # Why no session is resumed twice, or as it was at another time
+//
+// A session that is restored must be as its client left it, or the client's fids would
+// stand for other files than it thinks. So the file says which data folder it belongs
+// to, and which was the newest batch that the folder had then (Home): where the folder
+// has another one now, somebody has served it since. It is deleted, durably, after all
+// is restored and before the first client is served: deleted earlier, a start that is
+// killed loses the sessions; later, the start after it finds them as they were before.
+//
+// A file that cannot be used is never deleted. It gets another name (SetAside), and the
+// daemon says why. It holds the keys of the sessions, and whoever has one can take the
+// session over: it is only its owner's to read (mode 0600), and a file that others could
+// have read or written is not used.
+//
+// # The form
+//
+//	magic               "meta9 residence 1\n"
+//	records             size[4] kind[1] body's CRC32C[4] head's CRC32C[4] body[size]
+//
+// Numbers are little-endian; the head's checksum is over the nine bytes before it. A
+// record whose body is damaged costs that record; one whose head is, the rest of the
+// file. The kinds, in this order:
+//
+//	h  Home, as JSON
+//	t  the tail of a ring of events: what open event files have not read (store.Tail)
+//	s  a session: uvarint length of the JSON, a State as JSON without its kept replies,
+//	   and these: uvarint number, uvarint length, the frame
+//	e  the end: uvarint count of the records before it
+//
+// A Home, a file and a Server belong to one caller at a time.
+package residence
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	tree "meta9/fs"
+	"meta9/fs/store"
+	"meta9/session"
+)
+
+// FileName is the file's name in the data folder.
+const FileName = "residence"
+
+// Home is what a residence belongs to: a data folder, at one moment.
+type Home struct {
+	Folder [16]byte // the folder's identity
+	Number uint64   // of its newest batch
+}
+
+// Report is what became of a file.
+type Report struct {
+	Sessions int    // that were restored
+	Lost     int    // sessions and tails of rings that could not be; what a damaged head has hidden counts as one
+	Why      string // of the first that was lost, or of the whole file; "" if all is well
+	Aside    string // the name that the file has now, if it could not be used as a whole
+}
+
+// Save writes the sessions of a server that was frozen, and what their event files have
+// not read, into dir. The store must have been stopped. It tells how many sessions there
+// were; without any there is no file. An error leaves no file, and all are lost.
+func Save(dir string, home Home, srv *session.Server, t *tree.Tree) (n int, err error) {
+	path := filepath.Join(dir, FileName)
+	readers := make(map[uint64]uint64)
+	for st := range srv.States() {
+		st.Readers(readers)
+		n++
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	err = writeFile(path, func(w *writer) error {
+		if err := w.home(home); err != nil {
+			return err
+		}
+		if err := t.Tails(readers, w.tail); err != nil {
+			return err
+		}
+		for st := range srv.States() {
+			if err := w.session(st); err != nil {
+				return err
+			}
+		}
+		return w.end()
+	})
+	return n, err
+}
+
+// Load restores what Save has written, and takes the file away. Call it before the first
+// connection is served. An error means that the file is still there: nobody must be
+// served then, as the next start would restore the sessions once more.
+func Load(dir string, home Home, srv *session.Server, t *tree.Tree) (r Report, err error) {
+	path := filepath.Join(dir, FileName)
+	switch _, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return r, nil
+	case err != nil:
+		return r, err
+	}
+	r.read(srv, t, func(take func(any) error, lost func(error)) error {
+		return readFile(path, home, take, lost)
+	})
+	if r.Why != "" {
+		r.Aside, err = SetAside(path)
+		return r, err
+	}
+	if err := os.Remove(path); err != nil {
+		return r, err
+	}
+	return r, syncDir(dir)
+}
+
+// read restores what from gives, and notes what became of it.
+func (r *Report) read(srv *session.Server, t *tree.Tree, from func(take func(rec any) error, lost func(error)) error) {
+	err := from(func(rec any) error {
+		switch rec := rec.(type) {
+		case *store.Tail:
+			return t.Store().RestoreTail(*rec)
+		case *session.State:
+			if err := srv.Restore(*rec); err != nil {
+				return err
+			}
+			r.Sessions++
+		}
+		return nil
+	}, r.lost)
+	if err != nil {
+		r.lost(err)
+	}
+}
+
+func (r *Report) lost(why error) {
+	if r.Lost++; r.Why == "" {
+		r.Why = why.Error()
+	}
+}
+
+// SetAside gives the file a name that tells the time, and which nothing has yet.
+func SetAside(path string) (string, error) {
+	name := path + ".aside-" + time.Now().UTC().Format("20060102T150405")
+	to := name
+	for i := 2; ; i++ {
+		if _, err := os.Lstat(to); errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		to = fmt.Sprintf("%s-%d", name, i)
+	}
+	if err := os.Rename(path, to); err != nil {
+		return "", err
+	}
+	return to, syncDir(filepath.Dir(path))
+}
+
+// open opens the file, if it may be used.
+func open(path string) (*os.File, error) {
+	// A fifo would wait for who writes to it.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, errors.New("it is a symbolic link")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := usable(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// usable says why the file may not be used.
+func usable(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.Mode().IsRegular():
+		return errors.New("it is no regular file")
+	case int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("user %d owns it, not meta9d's user %d", st.Uid, os.Geteuid())
+	case info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("its mode is %#o: others may have read or changed it", info.Mode().Perm())
+	}
+	return nil
+}
+
+// writeFile makes the file whole under another name, durably, and then gives it its own.
+func writeFile(path string, write func(*writer) error) (err error) {
+	name := path + ".new"
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(name) // what led to err is what matters
+		}
+	}()
+	w := newWriter(f)
+	err = write(w)
+	if err == nil {
+		err = w.out.Flush()
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(name, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// readFile gives the records of the file, in their order, to take; a nil error says that
+// it is whole and this home's. lost is told of each record that is damaged or that take
+// refuses.
+func readFile(path string, home Home, take func(rec any) error, lost func(error)) (err error) {
+	f, err := open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return read(f, info.Size(), home, take, lost)
+}
+
+// homeForm is Home as JSON.
+type homeForm struct {
+	Folder  []byte `json:"folder"`
+	Number  uint64 `json:"number"`
+	Written string `json:"written"` // for who looks into the file
+}
+
+func (h *Home) form() ([]byte, error) {
+	return json.Marshal(homeForm{h.Folder[:], h.Number, time.Now().UTC().Format(time.RFC3339)})
+}
+
+// check says what is wrong with a Home that was written, here and now.
+func (h *Home) check(text []byte) error {
+	var was homeForm
+	if err := json.Unmarshal(text, &was); err != nil {
+		return fmt.Errorf("what it belongs to is not readable: %w", err)
+	}
+	switch {
+	case string(was.Folder) != string(h.Folder[:]):
+		return errors.New("it belongs to another data folder")
+	case was.Number != h.Number:
+		return fmt.Errorf("it is of change %d of the data folder, which has %d now: it was served or put back since", was.Number, h.Number)
+	}
+	return nil
+}
