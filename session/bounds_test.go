@@ -1,13 +1,18 @@
 package session_test
 
 import (
+	"net"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/hugelgupf/p9/p9"
 
+	"meta9/fs"
 	"meta9/fs/errs"
 	"meta9/session"
+	"meta9/session/auth"
 	"meta9/session/wire"
 )
 
@@ -211,5 +216,110 @@ func TestEvictedFromTheMost(t *testing.T) {
 		if !resume("vm2", 100+i) {
 			t.Errorf("new session %d of vm2 went, though vm has as many", i)
 		}
+	}
+}
+
+// TestCrowdedAddress: one address that takes all connections that it gets leaves places
+// to others, on a channel that proves nobody and on one that does, and so do many such
+// addresses; a place that is given back can be taken again.
+func TestCrowdedAddress(t *testing.T) {
+	const limit = 40
+	for _, tt := range []struct {
+		kind   string
+		peer   session.Peer
+		places int
+	}{
+		{"strangers", session.Peer{Via: "tcp::564"}, limit / 2},
+		{"proved", session.Peer{Who: fs.Principal{Admin: true}, Via: "tls::564", Resumes: true}, limit},
+	} {
+		w := newWorld(t, func(c *session.Config) { c.Limits.Conns = limit })
+		// take connects from an address until it is refused, and at most most times.
+		take := func(addr string, most int) (got []net.Conn) {
+			p := tt.peer
+			p.Addr = addr
+			for range most {
+				before := w.server.Stats()
+				server, client := unixPair(t)
+				t.Cleanup(func() { client.Close() })
+				w.serve(server, p)
+				w.until("let in or refused", func() bool {
+					now := w.server.Stats()
+					return now.Conns > before.Conns || now.Refused > before.Refused
+				})
+				if w.server.Stats().Conns == before.Conns {
+					return got
+				}
+				got = append(got, client)
+			}
+			return got
+		}
+		first := take("192.0.2.1", limit)
+		if len(first) != tt.places/2 {
+			t.Errorf("%s: one address has %d of %d places", tt.kind, len(first), tt.places)
+		}
+		second := take("2001:db8::1", limit)
+		if n := len(second); n == 0 || n > tt.places/4 {
+			t.Errorf("%s: the second has %d", tt.kind, n)
+		}
+		if n := len(take("2001:db8::2", limit)); n != 0 {
+			t.Errorf("%s: one site of IPv6 has %d more by its next address", tt.kind, n)
+		}
+		if n := len(take("198.51.100.7", 2)); n != 2 {
+			t.Errorf("%s: an honest address gets %d of 2", tt.kind, n)
+		}
+		for _, c := range first {
+			c.Close()
+		}
+		w.until("the places are free", func() bool { return int(w.server.Stats().Conns) == len(second)+2 })
+		if n := len(take("192.0.2.1", limit)); n == 0 {
+			t.Errorf("%s: nothing is left after all was given back", tt.kind)
+		}
+	}
+}
+
+// TestResumeBesideGuesser: a session is resumed with the right key, within the delay of
+// its address, while a neighbour behind the same address guesses keys and MUMBLE
+// messages on many connections.
+func TestResumeBesideGuesser(t *testing.T) {
+	w := newWorld(t, nil)
+	key := [wire.KeyLen]byte{1, 2, 3, 4, 5, 6, 7, 8}
+	message := auth.Message{Time: uint32(time.Now().Unix()), Key: key, Node: vmOne, Group: "nodes"}
+	c := w.dial("unix", peers["tcp"])
+	c.do(version(), wire.Rversion)
+	c.do(&wire.Msg{Type: wire.Tauth, Tag: 1, Uname: "root", Aname: "/"}, wire.Rauth)
+	c.do(&wire.Msg{Type: wire.Twrite, Tag: 1, Data: []byte(message.Sign([]byte(secret)))}, wire.Rwrite)
+	c.do(&wire.Msg{Type: wire.Tattach, Tag: 1, Fid: 1, Afid: wire.NoFid}, wire.Rattach)
+	c.nc.Close()
+	w.until("the parked session", func() bool { return w.server.Stats().Parked == 1 })
+	stop := make(chan struct{})
+	var guessers sync.WaitGroup
+	defer guessers.Wait()
+	defer close(stop)
+	for i := range 8 {
+		guessers.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				g := w.dial("unix", peers["tcp"])
+				g.do(version(), wire.Rversion)
+				g.do(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(1000*i + n)}, wire.Rerror)
+				g.nc.Close()
+			}
+		})
+	}
+	w.until("guesses that were wrong", func() bool { return w.server.Stats().Misses >= 20 })
+	for range 2 {
+		began := time.Now()
+		c := w.dial("unix", peers["tcp"])
+		c.do(version(), wire.Rversion)
+		c.do(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: key}, wire.Rsession)
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		c.nc.Close()
+		w.until("parked", func() bool { return w.server.Stats().Parked == 1 })
 	}
 }

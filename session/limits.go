@@ -38,6 +38,9 @@ var DefaultLimits = Limits{
 	TakeOver:    10 * time.Second,
 }
 
+// strangers is how many connections of nobody there may be.
+func (l *Limits) strangers() int { return (l.Conns + 1) / 2 }
+
 // vmParkedBytes is one VM's share of ParkedBytes, lest it pushes out the others'.
 // It is no less than the largest session takes.
 func (l *Limits) vmParkedBytes() int64 { return max(l.ParkedBytes/16, 16<<20) }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,6 +56,7 @@ type Server struct {
 	mu        sync.Mutex // after any conn.mu
 	conns     map[*conn]struct{}
 	strangers int // of conns, those of nobody
+	from      map[netip.Prefix]crowd
 	nextID    uint64
 	closing   bool
 	frozen    bool           // closing, and sessions are kept
@@ -71,7 +73,7 @@ func New(cfg Config) *Server {
 		cfg.Now = time.Now
 	}
 	s := &Server{
-		cfg: cfg, indexer: newIndexer(), quit: make(chan struct{}), conns: make(map[*conn]struct{}),
+		cfg: cfg, indexer: newIndexer(), quit: make(chan struct{}), conns: make(map[*conn]struct{}), from: make(map[netip.Prefix]crowd),
 		table: table{byID: make(map[uint64]*session), byKey: make(map[indexID]*session), vms: make(map[string]*vmUse)},
 		rare:  rarelog.Log{Log: cfg.Log, Now: cfg.Now},
 	}
@@ -116,8 +118,10 @@ func (s *Server) admit(c *conn) error {
 		return errs.New(errs.Busy, "the server is stopping")
 	case len(s.conns) >= l.Conns:
 		return errs.New(errs.Quota, "%d connections, the limit of all", l.Conns)
-	case c.peer.Who.Nobody() && s.strangers >= (l.Conns+1)/2:
+	case c.peer.Who.Nobody() && s.strangers >= l.strangers():
 		return errs.New(errs.Quota, "%d connections of nobody, their limit", s.strangers)
+	case s.crowded(c):
+		return errs.New(errs.Quota, "%d connections from its address, as many as there are places left", s.from[prefix(c.peer.Addr)].conns)
 	case !s.count(c, c.peer.Who.VM):
 		return errs.New(errs.Quota, "%d connections, the limit of a VM", l.VMConns)
 	}
@@ -128,8 +132,42 @@ func (s *Server) admit(c *conn) error {
 	s.nextID++
 	c.id = s.nextID
 	s.conns[c] = struct{}{}
+	s.crowd(c, 1)
 	s.running.Add(1)
 	return nil
+}
+
+// crowd is what has come from one address of a network.
+type crowd struct{ conns, strangers int }
+
+// crowded tells that c's address has at least as many connections as there are places
+// left, of all or of strangers: so one address gets half of them at most, two get two
+// thirds, and however many take all they can, some are left for the next.
+func (s *Server) crowded(c *conn) bool {
+	if c.peer.Addr == "" {
+		return false
+	}
+	l, has := &s.cfg.Limits, s.from[prefix(c.peer.Addr)]
+	return has.conns >= l.Conns-len(s.conns) ||
+		c.peer.Who.Nobody() && has.strangers >= l.strangers()-s.strangers
+}
+
+// crowd counts c for its address once more, or once less. Server.mu is held.
+func (s *Server) crowd(c *conn, n int) {
+	if c.peer.Addr == "" {
+		return
+	}
+	p := prefix(c.peer.Addr)
+	has := s.from[p]
+	has.conns += n
+	if c.stranger {
+		has.strangers += n
+	}
+	if has == (crowd{}) {
+		delete(s.from, p)
+		return
+	}
+	s.from[p] = has
 }
 
 // admitTo is count, for a connection that learns whose it is.
@@ -146,8 +184,10 @@ func (s *Server) admitTo(c *conn, uuid string) bool {
 // acquaint takes c out of those of nobody. Server.mu is held.
 func (s *Server) acquaint(c *conn) {
 	if c.stranger {
+		s.crowd(c, -1)
 		c.stranger = false
 		s.strangers--
+		s.crowd(c, 1)
 	}
 }
 
@@ -183,6 +223,7 @@ func (s *Server) dismiss(c *conn) {
 	defer s.mu.Unlock()
 	s.uncount(c)
 	s.acquaint(c)
+	s.crowd(c, -1)
 	delete(s.conns, c)
 }
 
