@@ -11,8 +11,9 @@ import (
 const about = `Serve the metadata of virtual machines over 9P.
 
 Ready is said on standard output ("ready") and to systemd. SIGTERM and SIGINT
-end it after what has begun is done; a second one ends it at once. SIGHUP reads
-the list of denied certificates (tls.deny) again.
+end it after what has begun is done, and keep the sessions that have a key for
+the next start (DATA/residence); a second one ends it at once. SIGHUP reads the
+list of denied certificates (tls.deny) again.
 
 Exit status:
 0  done, no damage

@@ -118,6 +118,23 @@ func (s *Server) end() {
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Kill()
+	s.start()
+}
+
+// PlannedRestart stops the server by SIGTERM and starts it again. It gives the log of the
+// one that was stopped.
+func (s *Server) PlannedRestart() (log string) {
+	s.t.Helper()
+	if err := s.Stop(20 * time.Second); err != nil {
+		s.t.Fatalf("meta9d at a planned stop: %v\n%s", err, s.Log())
+	}
+	log = s.Log()
+	s.start()
+	return log
+}
+
+func (s *Server) start() {
+	s.t.Helper()
 	d, err := daemon.Start(s.Options)
 	if err != nil {
 		s.t.Fatal(err)

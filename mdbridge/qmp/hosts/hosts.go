@@ -24,6 +24,7 @@ import (
 	"meta9/backoff"
 	"meta9/fs"
 	"meta9/fs/store"
+	"meta9/fs/vm"
 	"meta9/rarelog"
 )
 
@@ -71,6 +72,7 @@ type Hosts struct {
 	rare   rarelog.Log    // of what a QEMU may do again and again
 
 	mu       sync.Mutex
+	started  bool
 	closed   bool
 	links    map[string]*link    // by path, as long as there is something there
 	machines map[string]*machine // by UUID: those that have, or had, a QEMU
@@ -100,6 +102,9 @@ func New(cfg Config) *Hosts {
 
 // Start begins to look for sockets.
 func (h *Hosts) Start() {
+	h.mu.Lock()
+	h.started = true
+	h.mu.Unlock()
 	h.all.Go(func() {
 		h.findLeftOvers()
 		h.look()
@@ -170,6 +175,20 @@ func (h *Hosts) machine(uuid string) *machine {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.machines[uuid]
+}
+
+// expected is the machine of a VM that had a QEMU when the daemon was last here, for
+// fids that are restored before Start has looked for it; nil: it had none.
+func (h *Hosts) expected(c *store.Cell) *machine {
+	v := c.VM()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.started || v == nil || v.Text(vm.PropQMPSocket) == "" {
+		return nil
+	}
+	m := newMachine(c.UUID())
+	h.machines[m.uuid] = m
+	return m
 }
 
 // claim makes l the socket of the VM's QEMU. Where another one has it, owner is

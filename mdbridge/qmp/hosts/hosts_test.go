@@ -513,3 +513,33 @@ func TestJournalIsBounded(t *testing.T) {
 		t.Errorf("lost up to %d of %d", lost, j.Last())
 	}
 }
+
+// TestRestored: a fid on qmp/events that outlives the daemon is restored before QEMUs are
+// looked for, and is told that it may have lost something; a VM that never had a QEMU
+// has no qmp/ then either.
+func TestRestored(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "gone.qmp")
+	w := newWorld(t, Config{}, `{"uuid":"`+uuid(1)+`","qmp_socket":"`+path+`"}`, `{"uuid":"`+uuid(2)+`"}`)
+	if _, err := w.get(uuid(2), "qmp", "status"); err == nil {
+		t.Error("a VM without a QEMU has qmp/")
+	}
+	id := fs.DerivedPath(w.store.Cell(uuid(1)).ID(), "qmp", "events")
+	ref, err := w.view.Restore(fs.NodeState{Path: []string{"vms", uuid(1), "qmp", "events"}, ID: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := ref.RestoreHandle(fs.HandleState{Flags: fs.Read, Rev: 12, Offset: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Drop()
+	b := make([]byte, 1000)
+	n, err := h.Read(b, 100)
+	if want := `{"type":"lost","from":13,"to":`; err != nil || !strings.HasPrefix(string(b[:n]), want) {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+	w.hosts.Start()
+	if _, err := h.Read(b, uint64(100+n)); err != fs.ErrWait {
+		t.Errorf("then %v", err)
+	}
+}

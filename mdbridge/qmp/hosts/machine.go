@@ -120,6 +120,9 @@ func (m *machine) setSilent() bool {
 func (h *Hosts) folder(_ *fs.View, c *store.Cell) fs.Node {
 	m := h.machine(c.UUID())
 	if m == nil {
+		m = h.expected(c)
+	}
+	if m == nil {
 		return nil
 	}
 	path := func(name string) uint64 { return fs.DerivedPath(c.ID(), "qmp", name) }

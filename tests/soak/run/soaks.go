@@ -11,5 +11,6 @@ var soaks = []entry{
 	{"linear", "./tests/linear", "TestSoakLinear", "Clients of every kind at the keys of four VMs, SIGKILL, lost connections and resumed sessions meanwhile: one order of all operations explains what each was told, and what has a number is done once."},
 	{"mount", "./tests/mount", "TestSoak", "meta9 mount on Linux of each Debian suite, first the oldest and the newest: cuts, kills, sessions lost, the life of a mount."},
 	{"oracle", "./tests/oracle", "TestSoak", "Generated requests of 9P2000.L to hugelgupf/p9's Server and to meta9d: the replies are the same, but for the table of deliberate differences."},
+	{"restart", "./tests/restart", "TestSoak", "meta9d is stopped and started 100 times in a round under writers, a reader of events, a holder of a lock and a plain 9P2000.e client: all sessions are resumed, nothing is lost or done twice."},
 	{"replace", "./tests/interop", "TestSoakReplaced", "A key that is replaced 5, 50 and 500 times a second, read by its path, by a fid, by Tsread and by GET, in every dialect: 10,000 opens of each way in a round, and none fails."},
 }
