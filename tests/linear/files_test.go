@@ -75,7 +75,11 @@ func (c *files) ready() bool {
 		c.settle()
 	}
 	c.peer = gen
-	resumed := c.version == "9P2000.e" && c.resumed()
+	resumed, err := c.resumed()
+	if err != nil {
+		c.lose()
+		return c.ready()
+	}
 	if c.kept && !resumed && gen == before {
 		c.t.Errorf("%s: a session was not resumed, and meta9d was not killed", c.who)
 	}
@@ -109,13 +113,21 @@ func (c *files) dial() (err error) {
 	return nil
 }
 
-// resumed asks for the session; an unknown one is announced by that.
-func (c *files) resumed() bool {
+// resumed asks for the session, if the dialect has any: one that meta9d does not know
+// is announced by that. The error is that the transport was lost.
+func (c *files) resumed() (bool, error) {
+	if c.version != "9P2000.e" {
+		return false, nil
+	}
 	if c.session == [8]byte{} {
 		binary.LittleEndian.PutUint64(c.session[:], c.Uint64()|1)
 	}
 	_, err := c.conn.RPC(wire.Tsession, raw.NoTag, c.session[:])
-	return err == nil
+	var refused *raw.Error
+	if errors.As(err, &refused) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // attach begins anew; false: the transport was lost again.

@@ -28,8 +28,11 @@ func (w *world) users(vm int) []user {
 	if !byNames(vm) {
 		all = append(all, &files{worker: next("9P2000.e, admin"), version: "9P2000.e", admin: true})
 	}
-	sh := &shared{}
-	for range 2 {
+	sh, sharers := &shared{}, 2
+	if byNames(vm) { // whose orders are long to search
+		sharers = 1
+	}
+	for range sharers {
 		one := &numbered{worker: next("9P2000.e.n"), shared: sh}
 		sh.holds |= one.hold
 		all = append(all, one)
