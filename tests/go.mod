@@ -10,6 +10,7 @@ require (
 	github.com/digitalocean/go-qemu v0.0.0-20250212194115-ee9b0668d242
 	github.com/docker/go-p9p v0.0.0-20191112112554-37d97cf40d03
 	github.com/google/go-cmp v0.7.0
+	github.com/hanwen/go-fuse/v2 v2.12.1
 	github.com/hugelgupf/p9 v0.4.1
 	github.com/kennylevinsen/qp v0.0.0-20201028211134-45c4de09f88d
 	github.com/kennylevinsen/qptools v0.3.2-0.20201028210939-9c5c155c7091

@@ -139,6 +139,11 @@ func Open(dir string, o Options) (*Engine, error) {
 	if err := e.open(path); err != nil {
 		return nil, openError(path, err)
 	}
+	if !o.ReadOnly && !e.endedWell() {
+		if err := e.reread(path); err != nil {
+			return nil, err
+		}
+	}
 	if err := e.replay(); err != nil {
 		_ = e.db.Close()
 		return nil, openError(filepath.Join(dir, LogName), err)
@@ -182,6 +187,44 @@ func (e *Engine) open(path string) (err error) {
 		return err
 	}
 	return errors.Join(makeBucket(e.db), syncDir(filepath.Dir(path)))
+}
+
+// endedWell says whether the process before this one has taken its log back, as a Close
+// does that had no failure. One without a log leaves no sign.
+func (e *Engine) endedWell() (well bool) {
+	if _, err := os.Stat(filepath.Join(e.dir, LogName)); err != nil {
+		return false
+	}
+	var err error
+	defer guard(&err)()
+	err = e.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucket)
+		if b == nil {
+			return nil
+		}
+		_, _, has := store.CutMark(b.Get(store.MarksKey()))
+		well = !has
+		return nil
+	})
+	return well && err == nil
+}
+
+// reread opens the data file again with what the disk has of it. The lock is given up
+// for that moment; who takes it then is told to Open's caller as ever.
+func (e *Engine) reread(path string) error {
+	if err := e.db.Close(); err != nil {
+		return openError(path, err)
+	}
+	e.db = nil
+	for _, file := range []string{path, filepath.Join(e.dir, LogName)} {
+		if err := distrust(file); err != nil {
+			return openError(file, err)
+		}
+	}
+	if err := e.open(path); err != nil {
+		return openError(path, err)
+	}
+	return nil
 }
 
 // unlock lets go of a file in which bbolt panicked. Its memory map stays, and would
@@ -334,7 +377,7 @@ func (e *Engine) apply(groups []store.Group) error {
 	case err == nil:
 		e.fresh.add(groups)
 		return nil
-	case !wrote && isAny(err, noRoom[:]):
+	case isAny(err, noRoom[:]) && (!wrote || e.log.retract() == nil):
 		return errs.New(errs.NoSpace, "the data folder's disk is full: %s", e.said(err))
 	}
 	return errs.New(errs.IO, "log: %s", e.said(err))

@@ -3,7 +3,6 @@ package bolt
 import (
 	"errors"
 	"fmt"
-	"os"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -27,18 +26,14 @@ func guard(err *error) func() {
 // noRoom is what a write that finds no room ends with.
 var noRoom = [...]error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG}
 
-// outOfRoom says that err is from growing the file or from writing to it, which
-// comes before anything that a transaction does to what is there already. An
-// error of a sync never is: after it the page cache may lie.
+// outOfRoom says that err is that there was no room: to make the file longer, to write
+// to it, or, where the file system says so no earlier, at a sync. Whether the file is as
+// it was before is another question (Engine.before): bbolt syncs the pages of a
+// transaction, which take the place of free ones, before it writes the page that makes
+// them count. What memory has of them after a failed sync nobody reads before it is
+// written anew.
 func outOfRoom(err error) bool {
-	if errors.Is(err, berrors.ErrMaxSizeReached) {
-		return true
-	}
-	var write *os.PathError
-	if errors.As(err, &write) && write.Op == "write" {
-		return isAny(write.Err, noRoom[:])
-	}
-	return growFailed(err)
+	return errors.Is(err, berrors.ErrMaxSizeReached) || isAny(err, noRoom[:]) || growFailed(err)
 }
 
 func isAny(err error, targets []error) bool {
@@ -53,7 +48,7 @@ func isAny(err error, targets []error) bool {
 // growFailed knows the error of a file that could not be made longer by its
 // text: bbolt formats it (db.go, grow).
 func growFailed(err error) bool {
-	if !strings.HasPrefix(err.Error(), "file resize error: ") {
+	if text := err.Error(); !strings.HasPrefix(text, "file resize error: ") && !strings.HasPrefix(text, "file sync error: ") {
 		return false
 	}
 	for _, e := range noRoom {

@@ -143,6 +143,16 @@ func (l *logFile) append(groups []store.Group, number, prev uint64) (wrote bool,
 	return true, nil
 }
 
+// retract makes sure that the record whose sync has just failed for want of room is
+// not there. NFS, quotas and file systems that never write in place say so at the sync
+// alone. nil: it is gone, and the next one goes in its place.
+func (l *logFile) retract() error {
+	if _, err := l.file.WriteAt(make([]byte, blockSize), int64(l.part)*l.segment+l.at); err != nil {
+		return err
+	}
+	return fdatasync(l.file)
+}
+
 func fdatasync(f *os.File) error {
 	for {
 		err := syscall.Fdatasync(int(f.Fd()))
