@@ -48,7 +48,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	// A reader that waits up to 2 s before it tries to connect again is behind by what
 	// the writers, who were faster, have done meanwhile.
-	w := &world{t: t, Server: testenv.Start(t, daemon.Options{Config: "[limits]\nvm_events = 100000\n"})}
+	w := &world{t: t, Server: testenv.Start(t, daemon.Options{Config: "[limits]\nvm_events = 100000\nconnections = 1000\n"})}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	w.ctx = ctx
