@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -98,6 +99,23 @@ func byMacro(in *instance, _ *raw.Conn, i int) (s script, err error) {
 // byWrite replaces a value by Tswrite, which is answered when it is durable.
 func byWrite(_ *instance, _ *raw.Conn, i int) (s script, err error) {
 	s.add(wire.Rswrite, raw.Frame(wire.Tswrite, 1, uint32(0), []string{fileName(i)}, raw.Data(fileValue())))
+	return s, nil
+}
+
+// byTxn replaces ten values by one transaction.
+func byTxn(in *instance, c *raw.Conn, i int) (s script, err error) {
+	const vm = 1
+	if err := c.Attach(vm, path.Dir(in.speech.aname)); err != nil {
+		return s, err
+	}
+	line := fmt.Appendf(nil, `{"do":[`)
+	for j := range 10 {
+		if j > 0 {
+			line = append(line, ',')
+		}
+		line = fmt.Appendf(line, `{"put":%q,"value":%q}`, fileName(i+j), fileValue())
+	}
+	s.add(wire.Rswrite, raw.Frame(wire.Tswrite, 1, uint32(vm), []string{"txn"}, raw.Data(append(line, "]}"...))))
 	return s, nil
 }
 

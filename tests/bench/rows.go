@@ -52,6 +52,7 @@ func rows() []row {
 		byPath(),
 		byProtocol(),
 		durable(),
+		txn(),
 		large(),
 		many(),
 		beside(),
@@ -159,6 +160,16 @@ func durable() row {
 				return f[many].value / f[disk].value, f[disk].value < syncless
 			}},
 		},
+	}
+}
+
+// txn is ten keys changed by one transaction, in one round trip and one commit.
+func txn() row {
+	const one, ten = "1 key", "10 keys"
+	return row{
+		name: "txn", title: "a durable Tswrite of a key, and one of a transaction with 10", unit: "writes/s", base: one,
+		entries: []entry{loaded(one, sMeta9, 1, 1, byWrite), loaded(ten, sMeta9, 1, 1, byTxn)},
+		bars:    []bar{{entry: ten, text: "times the time of a key", bound: 1.3, most: true, at: ratio(one, ten)}},
 	}
 }
 

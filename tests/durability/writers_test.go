@@ -8,6 +8,7 @@ import (
 
 	"meta9/session/wire"
 	"meta9/tests/raw"
+	"meta9/tests/testenv"
 )
 
 // writer is a client that changes keys of its own, one acknowledged step after
@@ -22,13 +23,15 @@ type writer interface {
 }
 
 func newWriter(i int) writer {
-	switch i % 4 {
+	switch i % 5 {
 	case 0:
 		return &replacer{key: fmt.Sprintf("macro%d", i), put: putMacro}
 	case 1:
 		return &replacer{key: fmt.Sprintf("file%d", i), put: putFile}
 	case 2:
 		return &appender{n: i}
+	case 3:
+		return &transactor{n: i}
 	}
 	return &flipper{key: fmt.Sprintf("flip%d", i)}
 }
@@ -236,4 +239,76 @@ func (w *flipper) check(c *raw.Conn) error {
 		}
 	}
 	return fmt.Errorf("%s: acknowledged was step %d, tried %d; found %q", w.key, w.acked, w.tried, got)
+}
+
+// transactor changes ten keys at once, by transactions that also create one or remove
+// it again.
+type transactor struct {
+	n            int
+	acked, tried int
+}
+
+func (w *transactor) key(i int) string { return fmt.Sprintf("txn%d-%d", w.n, i) }
+
+// there is the key that only odd transactions leave.
+func (w *transactor) there() string { return fmt.Sprintf("txn%d-there", w.n) }
+
+const txnKeys = 10
+
+// value is what transaction number seq leaves in the key number i.
+func (w *transactor) value(i, seq int) string { return fmt.Sprintf("%d of %d", i, seq) }
+
+func (w *transactor) step(c *raw.Conn) error {
+	w.tried++
+	line := fmt.Appendf(nil, `{"do":[{"remove":%q}`, w.there())
+	if w.tried%2 == 1 {
+		line = fmt.Appendf(nil, `{"if":[{"key":%q,"absent":true}],"do":[{"put":%q,"value":""}`, w.there(), w.there())
+	}
+	for i := range txnKeys {
+		line = fmt.Appendf(line, `,{"put":%q,"value":%q}`, w.key(i), w.value(i, w.tried))
+	}
+	if err := w.transact(c, append(line, "]}"...)); err != nil {
+		return err
+	}
+	w.acked = w.tried
+	return nil
+}
+
+// transact writes a line to the txn of the VM, whose folder of keys is fid 0.
+func (w *transactor) transact(c *raw.Conn, line []byte) error {
+	const vm = 3
+	if err := c.Attach(vm, "vms/"+testenv.UUID(w.n%nVMs)); err != nil {
+		return err
+	}
+	err := c.Swrite(vm, line, "txn")
+	if err == nil {
+		err = c.Clunk(vm)
+	}
+	return err
+}
+
+func (w *transactor) check(c *raw.Conn) error {
+	var found []string
+	for i := range txnKeys {
+		b, err := get(c, w.key(i))
+		if err != nil {
+			return err
+		}
+		found = append(found, string(b))
+	}
+	there, err := get(c, w.there())
+	if err != nil {
+		return err
+	}
+	for _, seq := range []int{w.acked, w.tried} {
+		whole := (there != nil) == (seq%2 == 1)
+		for i, got := range found {
+			whole = whole && (got == w.value(i, seq) || seq == 0 && got == "")
+		}
+		if whole {
+			w.acked, w.tried = seq, seq
+			return nil
+		}
+	}
+	return fmt.Errorf("transactions of %d: acknowledged was %d, tried %d; found %q, %s: %v", w.n, w.acked, w.tried, found, w.there(), there != nil)
 }

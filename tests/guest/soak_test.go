@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"meta9/tests/guest/kernel"
+	"meta9/tests/guest/machine"
 	"meta9/tests/soak"
 )
 
@@ -27,6 +28,28 @@ func TestSoak(t *testing.T) {
 		version := kernel.ErrGone.Error()
 		t.Run(fmt.Sprintf("%s/%d", suite, rate), func(t *testing.T) { version = tryKernel(t, suite) })
 		p.Figure(fmt.Sprintf("%s at %d/s", suite, rate), version)
+		p.Stopped(i + 1)
+	}
+}
+
+// TestSoakTransactions counts in one key from the shells of two guests of one VM.
+func TestSoakTransactions(t *testing.T) {
+	effort.counts = 250
+	p := soak.Begin(t)
+	one := bootKernel(t, kernel.Default)
+	two := *one
+	two.Guest = Boot(t, machine.Options{Connect: "tcp:" + one.few.TCPAddrs[0], Via: machine.User, Debian: true})
+	recipes := readRecipes(t)
+	for i := p.From(0); p.More(); i++ {
+		version := dialects[i%len(dialects)]
+		t.Run(fmt.Sprint(version, i), func(t *testing.T) {
+			m, other := one.mount(t, one.few, version), two.mount(t, two.few, version)
+			install(t, m, "", recipes)
+			install(t, other, "other-", recipes)
+			m.ok(t, "printf 0 >n")
+			counters(t, m, other)
+		})
+		p.Figure("counted", (i+1)*2*effort.counts)
 		p.Stopped(i + 1)
 	}
 }

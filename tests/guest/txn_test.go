@@ -18,11 +18,8 @@ func transactions(t *testing.T, k *kernelGuest) {
 		t.Run(version, func(t *testing.T) {
 			m := k.mount(t, k.few, version)
 			other := k.another(t, version)
-			for name, text := range recipes {
-				for at, dir := range map[string]string{"": m.dir, "other-": other.dir} {
-					k.Sh(t, fmt.Sprintf("cat >/tmp/%s%s <<'END'\n%s\nEND", at, name, strings.ReplaceAll(text, "/metadata", dir)))
-				}
-			}
+			install(t, m, "", recipes)
+			install(t, other, "other-", recipes)
 			m.ok(t, "rm -f n log a b; printf 0 >n")
 			counters(t, m, other)
 			if version == "9p2000.L" {
@@ -38,6 +35,14 @@ func transactions(t *testing.T, k *kernelGuest) {
 			m.holds(t, "cd ..; exec 3<>txn; echo '{' >&3; cat <&3", `{"error":"Invalid argument: JSON: `)
 			m.ok(t, "rm n log tls.crt tls.key lock 2>/dev/null || :")
 		})
+	}
+}
+
+// install writes the recipes for the mount into its guest, their names after prefix.
+func install(t *testing.T, m *mount, prefix string, recipes map[string]string) {
+	t.Helper()
+	for name, text := range recipes {
+		m.Sh(t, fmt.Sprintf("cat >/tmp/%s%s <<'END'\n%s\nEND", prefix, name, strings.ReplaceAll(text, "/metadata", m.dir)))
 	}
 }
 
