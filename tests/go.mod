@@ -29,6 +29,9 @@ require (
 	github.com/fatih/color v1.18.0 // indirect
 	github.com/fhs/mux9p v0.3.1 // indirect
 	github.com/google/btree v1.1.3 // indirect
+	github.com/hashicorp/go-immutable-radix v1.3.1 // indirect
+	github.com/hashicorp/go-memdb v1.3.5 // indirect
+	github.com/hashicorp/golang-lru v0.5.4 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.20 // indirect
 	github.com/rs/zerolog v1.35.1 // indirect

@@ -22,7 +22,8 @@ const (
 )
 
 // batch is one engine transaction under way. It changes nothing that anybody
-// sees before it is published: intents work on Edits, and on a clone of the index. The committer has one, which it uses again.
+// sees before it is published: intents work on Edits, and on a clone of the index. The
+// committer has one, which it uses again.
 type batch struct {
 	store     *Store
 	first     uint64 // the first revision that it may hand out

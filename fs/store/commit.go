@@ -159,7 +159,7 @@ func (b *batch) publish() {
 	s := b.store
 	s.publish.Lock()
 	if b.names != nil {
-		s.index.Store(b.names)
+		s.index.Store(b.names.seal())
 		b.names = nil
 	}
 	for _, w := range b.works {

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/google/btree"
+	"github.com/hashicorp/go-memdb"
 
 	"meta9/fs/errs"
 	"meta9/fs/vm"
@@ -13,10 +15,15 @@ import (
 // index leads from names to VMs, and through all VMs in the order of their IDs. It
 // changes only when a VM comes, goes or gets another alias or vsock_cid: what a VM
 // holds is in its Cell. One that was published never changes: the committer changes a
-// clone, which shares what is the same.
+// clone, which shares what is the same, and seals it.
+//
+// What people name VMs by, and may change, is a table of go-memdb. ID and UUID, which
+// each VM has and keeps, are in B-trees: there a row takes a tenth of the memory.
 type index struct {
-	names *btree.BTreeG[nameRow]
 	vms   *btree.BTreeG[vmRow]
+	uuids *btree.BTreeG[uuidRow]
+	names *memdb.MemDB // nameRows by nameKey
+	txn   *memdb.Txn   // on names, while the index may be changed
 }
 
 // nameRow leads from a name to the VM that has it.
@@ -28,6 +35,12 @@ type nameRow struct {
 // vmRow is a VM by its ID.
 type vmRow struct {
 	id   uint64
+	cell *Cell
+}
+
+// uuidRow is a VM by its UUID.
+type uuidRow struct {
+	uuid string
 	cell *Cell
 }
 
@@ -90,25 +103,77 @@ func cidKey(cid uint32) nameKey {
 // degree is that of the trees: up to twice as many rows a node.
 const degree = 32
 
-func newIndex() *index {
-	return &index{
-		names: btree.NewG(degree, func(a, b nameRow) bool {
-			if a.key.field != b.key.field {
-				return a.key.field < b.key.field
-			}
-			return a.key.text < b.key.text
-		}),
-		vms: btree.NewG(degree, func(a, b vmRow) bool { return a.id < b.id }),
+const (
+	tableNames = "names"
+	indexID    = "id" // go-memdb wants one of this name
+)
+
+// newIndex is an empty one that may be changed.
+func newIndex() (*index, error) {
+	names, err := memdb.NewMemDB(&memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
+		tableNames: {Name: tableNames, Indexes: map[string]*memdb.IndexSchema{
+			indexID: {Name: indexID, Unique: true, Indexer: byName{}},
+		}},
+	}})
+	if err != nil {
+		return nil, errs.New(errs.IO, "index: %v", err)
 	}
+	return &index{
+		vms:   btree.NewG(degree, func(a, b vmRow) bool { return a.id < b.id }),
+		uuids: btree.NewG(degree, func(a, b uuidRow) bool { return a.uuid < b.uuid }),
+		names: names,
+		txn:   names.Txn(true),
+	}, nil
 }
 
 // clone is an index that may be changed. Only the committer may ask for it.
-func (x *index) clone() *index { return &index{x.names.Clone(), x.vms.Clone()} }
+func (x *index) clone() *index {
+	names := x.names.Snapshot()
+	return &index{x.vms.Clone(), x.uuids.Clone(), names, names.Txn(true)}
+}
+
+// seal ends the changes: any number of goroutines may read it from now on.
+func (x *index) seal() *index {
+	x.txn.Commit()
+	x.txn = nil
+	return x
+}
+
+// byName indexes nameRows; memdb's own indexers use reflection.
+type byName struct{}
+
+func (byName) FromObject(o any) (bool, []byte, error) {
+	return true, o.(*nameRow).key.bytes(), nil
+}
+
+func (byName) FromArgs(args ...any) ([]byte, error) {
+	key, ok := args[0].(nameKey)
+	if !ok {
+		return nil, fmt.Errorf("%T is no name", args[0])
+	}
+	return key.bytes(), nil
+}
+
+func (k nameKey) bytes() []byte {
+	b := make([]byte, 0, 1+len(k.text))
+	return append(append(b, k.field), k.text...)
+}
 
 // lookup is the VM that has the name, or nil.
 func (x *index) lookup(key nameKey) *Cell {
-	row, _ := x.names.Get(nameRow{key: key})
-	return row.cell
+	if key.field == nameUUID {
+		row, _ := x.uuids.Get(uuidRow{uuid: key.text})
+		return row.cell
+	}
+	txn := x.txn
+	if txn == nil {
+		txn = x.names.Txn(false)
+	}
+	o, err := txn.First(tableNames, indexID, key)
+	if err != nil || o == nil {
+		return nil
+	}
+	return o.(*nameRow).cell
 }
 
 // sameNames says whether a VM is there with the same names before and after.
@@ -126,13 +191,16 @@ func sameNames(was, will *vm.VM) bool {
 
 // hint lets c be found by its alias without a link, if no other VM is: the first that
 // asks has it, until it asks for it no more.
-func (x *index) hint(c *Cell, was, will nameKey) {
+func (x *index) hint(c *Cell, was, will nameKey) error {
 	if was != (nameKey{}) && was != will && x.lookup(was) == c {
-		x.names.Delete(nameRow{key: was})
+		if err := x.txn.Delete(tableNames, &nameRow{key: was}); err != nil {
+			return err
+		}
 	}
-	if will != (nameKey{}) && x.lookup(will) == nil {
-		x.names.ReplaceOrInsert(nameRow{will, c})
+	if will == (nameKey{}) || x.lookup(will) != nil {
+		return nil
 	}
+	return x.txn.Insert(tableNames, &nameRow{will, c})
 }
 
 // claim makes c a VM of the index (was is nil), or no longer one (will is nil), and
@@ -149,9 +217,13 @@ func (x *index) claim(c *Cell, was, will *vm.VM) error {
 		}
 	}
 	for _, f := range uniqueFields {
-		x.rename(c, nameOf(f.name, was), nameOf(f.name, will))
+		if err := x.rename(c, nameOf(f.name, was), nameOf(f.name, will)); err != nil {
+			return errs.New(errs.IO, "index: %s: %v", f.field, err)
+		}
 	}
-	x.hint(c, hintOf(was), hintOf(will))
+	if err := x.hint(c, hintOf(was), hintOf(will)); err != nil {
+		return errs.New(errs.IO, "index: %v", err)
+	}
 	switch {
 	case was == nil && will != nil:
 		x.vms.ReplaceOrInsert(vmRow{c.id, c})
@@ -168,16 +240,26 @@ func nameOf(name func(*vm.VM) nameKey, v *vm.VM) nameKey {
 	return name(v)
 }
 
-func (x *index) rename(c *Cell, was, will nameKey) {
-	if was == will {
-		return
+func (x *index) rename(c *Cell, was, will nameKey) error {
+	switch {
+	case was == will:
+		return nil
+	case was.field == nameUUID: // a VM keeps its UUID: it goes
+		x.uuids.Delete(uuidRow{uuid: c.uuid})
+		return nil
+	case will.field == nameUUID:
+		x.uuids.ReplaceOrInsert(uuidRow{c.uuid, c})
+		return nil
 	}
 	if was != (nameKey{}) {
-		x.names.Delete(nameRow{key: was})
+		if err := x.txn.Delete(tableNames, &nameRow{key: was}); err != nil {
+			return err
+		}
 	}
-	if will != (nameKey{}) {
-		x.names.ReplaceOrInsert(nameRow{will, c})
+	if will == (nameKey{}) {
+		return nil
 	}
+	return x.txn.Insert(tableNames, &nameRow{will, c})
 }
 
 // cells calls fn for the VMs from that ID on, until it returns false.

@@ -119,7 +119,10 @@ func (c Config) withDefaults() Config {
 
 // load fills the index.
 func (s *Store) load() error {
-	x := newIndex()
+	x, err := newIndex()
+	if err != nil {
+		return err
+	}
 	var failed error
 	l := loader{engine: s.engine, report: s.found, onVM: func(v *vm.VM) {
 		if err := s.admit(x, v); err != nil && failed == nil {
@@ -139,7 +142,7 @@ func (s *Store) load() error {
 	s.numbers.batch = s.engine.Number("")
 	s.numbers.next.rev = max(s.numbers.next.rev, s.cfg.FirstRev)
 	s.rev.Store(s.numbers.next.rev - 1)
-	s.index.Store(x)
+	s.index.Store(x.seal())
 	return nil
 }
 

@@ -1,5 +1,5 @@
 // Package store keeps the VMs: one Cell a VM (an atomic pointer to its immutable
-// row), an index of their names (a B-tree of google/btree that is copied on write),
+// row), an index of their names (go-memdb and B-trees, which share what is the same),
 // the revisions, the event rings, and the committer, one goroutine that makes engine
 // transactions of waiting intents.
 //

@@ -57,6 +57,7 @@ var rooms = []struct {
 // that are not for all who stand above them.
 var guests = map[string][]string{
 	"github.com/google/btree":         {"fs/store"},
+	"github.com/hashicorp/go-memdb":   {"fs/store"},
 	"go.etcd.io/bbolt":                {"fs/store/bolt"},
 	"github.com/prometheus":           {"cmd"},
 	"github.com/BurntSushi/toml":      {"cmd"},
@@ -144,7 +145,7 @@ func TestArrows(t *testing.T) {
 
 // TestSmallClient: meta9 goes into guests, so it links no store.
 func TestSmallClient(t *testing.T) {
-	forbidden := []string{"meta9/fs/store", "github.com/google/btree", "go.etcd.io/bbolt", "github.com/prometheus", "github.com/BurntSushi"}
+	forbidden := []string{"meta9/fs/store", "github.com/google/btree", "github.com/hashicorp/go-memdb", "go.etcd.io/bbolt", "github.com/prometheus", "github.com/BurntSushi"}
 	for dep := range strings.Lines(golist(t, "-deps", "./cmd/meta9")) {
 		if dep = strings.TrimSpace(dep); withinAny(dep, forbidden) {
 			t.Errorf("cmd/meta9 links %s", dep)
@@ -194,6 +195,7 @@ func TestVerdict(t *testing.T) {
 		{"meta9/fs/vm/ordjson", "meta9/fs/vm", false},
 		{"meta9/fs/store", "meta9/fs/store/bolt", false},
 		{"meta9/fs/store", "github.com/google/btree", true},
+		{"meta9/fs/store", "github.com/hashicorp/go-memdb", true},
 		{"meta9/fs/store", "go.etcd.io/bbolt", false},
 		{"meta9/fs", "meta9/fs/store/bolt", false},
 		{"meta9/cmd/meta9d", "meta9/fs/store/bolt", true},
