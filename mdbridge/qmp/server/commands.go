@@ -60,6 +60,7 @@ func newCommands() map[string]*command {
 		{"metadata-get", object(append(keyOf[:3:3], may("encoding", encodingType))...), object(need("value", strType), need("encoding", encodingType)), metadataGet},
 		{"metadata-put", object(append(keyOf[:3:3], need("value", strType), may("encoding", encodingType))...), emptyType, metadataPut},
 		{"metadata-delete", object(keyOf...), emptyType, metadataDelete},
+		{"metadata-txn", object(need("uuid", strType), need("txn", freeObject)), anyType, metadataTxn},
 		{"metadata-list", object(need("uuid", strType), may("space", spaceType)), array(keyInfo), metadataList},
 	} {
 		all[c.name] = &c

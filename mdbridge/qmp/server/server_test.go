@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"meta9/fs"
+	"meta9/fs/vm"
 	"meta9/fs/store"
 )
 
@@ -335,4 +336,32 @@ func FuzzServer(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestTransaction: several keys at once or none; what does not hold is told with the key.
+func TestTransaction(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.vm(`{"uuid":"` + uuid1 + `","customer_metadata":{"k":"v"}}`)
+	c := w.dial()
+	txn := func(text string) string {
+		return c.ask(`{"execute": "metadata-txn", "arguments": {"uuid": "` + uuid1 + `", "txn": ` + text + `}}`)
+	}
+	got := txn(`{"if": [{"key": "k", "value": "v"}], "do": [{"put": "k", "value": "w"}, {"put": "a", "base64": "AAE="}]}`)
+	if !strings.Contains(got, `{"return": {"rev":`) || !strings.Contains(got, `"done":[{"key":"k","version":`) {
+		t.Errorf("a transaction: %s", got)
+	}
+	for text, want := range map[string]string{
+		`{"if": [{"key": "k", "value": "v"}], "do": [{"remove": "a"}]}`: `the key \"k\" is at version `,
+		`{"do": [{"remove": "a"}, {"remove": "none"}]}`:                 `do[1], key \"none\"`,
+		`{"do": [{"remove": "a"}, {"del": "k"}]}`:                       `do[1]: one of`,
+		`[]`: `Invalid parameter type for 'txn', expected: object`,
+	} {
+		if got := txn(text); !strings.Contains(got, "GenericError") || !strings.Contains(got, want) {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+	m := w.store.Cell(uuid1).VM()
+	if k, a := m.Get(vm.Keys, "k"), m.Get(vm.Keys, "a"); k == nil || k.Value != "w" || a == nil || a.Value != "\x00\x01" || k.Muid != "qmp" {
+		t.Errorf("k is %+v, a %+v", k, a)
+	}
 }

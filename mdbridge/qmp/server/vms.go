@@ -1,7 +1,9 @@
 package server
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"math"
 	"unicode/utf8"
 
@@ -183,6 +185,48 @@ func metadataDelete(c *conn, args arguments, _ *reply) error {
 		return err
 	}
 	return noKey(args, wait(func(done func(error)) { macro.Delete(c.root, path, done) }))
+}
+
+// metadataTxn writes a transaction to the VM's txn, and returns what that answers.
+func metadataTxn(c *conn, args arguments, r *reply) error {
+	cell, err := c.cell(args)
+	if err != nil {
+		return err
+	}
+	at, err := macro.Find(c.root, []string{"vms", cell.UUID(), "txn"})
+	if err != nil {
+		return err
+	}
+	h, err := at.Open(fs.Read | fs.Write)
+	if err != nil {
+		return err
+	}
+	defer h.Drop()
+	var line bytes.Buffer
+	if err := json.Compact(&line, []byte(args.str("txn"))); err != nil {
+		return errs.New(errs.Invalid, "txn: %v", err)
+	}
+	line.WriteByte('\n')
+	err = wait(func(done func(error)) {
+		h.Write(line.Bytes(), 0, at.By(), func(_ int, err error) { done(err) })
+	})
+	if err != nil {
+		return err
+	}
+	answer, err := readWhole(h)
+	r.ret = json.RawMessage(bytes.TrimSpace(answer))
+	return err
+}
+
+// readWhole reads an open file from its beginning to its end.
+func readWhole(h fs.Handle) (all []byte, err error) {
+	for buf := make([]byte, 16<<10); ; {
+		n, err := h.Read(buf, uint64(len(all)))
+		if n == 0 || err != nil {
+			return all, err
+		}
+		all = append(all, buf[:n]...)
+	}
 }
 
 // wait waits for what f begins.
