@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"meta9/fs"
-	"meta9/fs/vm"
 	"meta9/fs/store"
+	"meta9/fs/vm"
 )
 
 // TestVMs goes through the life of a VM.
