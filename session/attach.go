@@ -35,7 +35,7 @@ func tattach(c *conn, m *wire.Msg) error {
 	if s.id == 0 {
 		c.srv.enroll(c, s)
 	}
-	c.answer(&wire.Msg{Type: wire.Rattach, Tag: m.Tag, QID: ref.QID()})
+	c.answerQID(wire.Rattach, m.Tag, ref.QID())
 	return nil
 }
 
@@ -64,7 +64,7 @@ func tauth(c *conn, m *wire.Msg) error {
 		return err
 	}
 	c.sess.add(&fid{num: m.Afid, auth: true})
-	c.answer(&wire.Msg{Type: wire.Rauth, Tag: m.Tag, QID: p9.QID{Type: p9.TypeAuth, Path: authPath}})
+	c.answerQID(wire.Rauth, m.Tag, p9.QID{Type: p9.TypeAuth, Path: authPath})
 	return nil
 }
 

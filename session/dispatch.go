@@ -128,7 +128,7 @@ func tversion(c *conn, m *wire.Msg) error {
 	}
 	c.begins(&session{who: who, dialect: c.dialect, foreign: c.foreign()})
 	c.first = c.seq + 1
-	c.answer(&wire.Msg{Type: wire.Rversion, Tag: tag, Msize: c.msize, Version: c.dialect.String()})
+	c.answerVersion(tag)
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"syscall"
 
+	"github.com/hugelgupf/p9/p9"
+
 	"meta9/fs/cpu"
 	"meta9/session/wire"
 )
@@ -154,6 +156,20 @@ func (c *conn) answer(m *wire.Msg) {
 	c.out = b
 	c.keep(m.Tag, from)
 	c.traceReply(from, wire.NoFid, nil)
+}
+
+// The replies to Tversion, Tauth and Tattach, which every connection begins with, are
+// made in functions of their own: a Msg is 900 bytes of the stack, and under all that
+// those requests call it would make a stack of 4 KiB grow.
+
+//go:noinline
+func (c *conn) answerVersion(tag uint16) {
+	c.answer(&wire.Msg{Type: wire.Rversion, Tag: tag, Msize: c.msize, Version: c.dialect.String()})
+}
+
+//go:noinline
+func (c *conn) answerQID(t wire.Type, tag uint16, q p9.QID) {
+	c.answer(&wire.Msg{Type: t, Tag: tag, QID: q})
 }
 
 // refuse appends the error reply that err is.

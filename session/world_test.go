@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -117,7 +118,7 @@ func (w *world) value(name string) string {
 
 // serve serves one end of a connection.
 func (w *world) serve(nc net.Conn, p session.Peer) {
-	w.served.Go(func() { w.server.Serve(nc, p) })
+	w.served.Go(func() { underListener(func() { w.server.Serve(nc, p) }) })
 }
 
 // until waits for a figure of the server's to become what it must.
@@ -180,4 +181,13 @@ func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return string(l.b)
+}
+
+// underListener calls fn with as much of the stack in use as meta9d has under Serve.
+//
+//go:noinline
+func underListener(fn func()) {
+	var frames [320]byte
+	fn()
+	runtime.KeepAlive(&frames)
 }

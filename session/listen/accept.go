@@ -114,11 +114,21 @@ func (l *Listener) accept() (net.Conn, error) {
 // proved is free again before that: what a proved peer may take is the Handler's
 // business.
 func (l *Listener) welcome(ctx context.Context, c net.Conn, p *candidate) {
+	if who, ok := l.admit(ctx, c, p); ok {
+		defer l.served.remove(c)
+		l.handle(c, who, l.via, host(c))
+	}
+}
+
+// admit is welcome up to where the Handler has the connection. It is a function of
+// its own for the sake of the stack that stays as long as the connection.
+//
+//go:noinline
+func (l *Listener) admit(ctx context.Context, c net.Conn, p *candidate) (who fs.Principal, ok bool) {
 	who, err := l.prove(ctx, c)
 	l.proving.remove(p)
 	p.stop()
 	if err == nil {
-		defer l.served.remove(c)
 		if l.again != nil {
 			l.served.add(c, &who)
 		} else {
@@ -131,10 +141,10 @@ func (l *Listener) welcome(ctx context.Context, c net.Conn, p *candidate) {
 	}
 	if err != nil {
 		l.rare.Warn("").Str("via", l.via).Err(err).Msg("connection refused")
+		l.served.remove(c)
 		c.Close()
-		return
 	}
-	l.handle(c, who, l.via, host(c))
+	return who, err == nil
 }
 
 // Recheck ends the connections that would not be let in as who they are any more: the
