@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"unsafe"
 
 	"go.etcd.io/bbolt"
 
@@ -129,17 +130,23 @@ func sizeOf(groups []store.Group) (n int64, err error) {
 // append writes a record and syncs it. wrote is false when the write failed, and so
 // there is no record; any other error leaves open whether there is one.
 func (l *logFile) append(groups []store.Group, number, prev uint64) (wrote bool, err error) {
-	b := appendRecord(l.buf[:0], l.id, number, prev, groups)
+	b, tails := appendRecord(l.buf[:0], l.id, number, prev, groups)
 	if l.buf = b[:0]; cap(b) > 1<<20 {
 		l.buf = nil
 	}
-	if _, err := l.file.WriteAt(b, int64(l.part)*l.segment+l.at); err != nil {
+	var size int64
+	err = pieces(b, 0, tails, func(p []byte) error {
+		_, err := l.file.WriteAt(p, int64(l.part)*l.segment+l.at+size)
+		size += int64(len(p))
+		return err
+	})
+	if err != nil {
 		return false, err
 	}
 	if err := fdatasync(l.file); err != nil {
 		return true, err
 	}
-	l.at += int64(len(b))
+	l.at += size
 	return true, nil
 }
 
@@ -165,9 +172,20 @@ func fdatasync(f *os.File) error {
 // next goes on in the other segment, whose records are in the data file.
 func (l *logFile) next() { l.part, l.at = (l.part+1)%segments, 0 }
 
-// appendRecord appends a record in whole blocks.
-func appendRecord(b []byte, id logID, number, prev uint64, groups []store.Group) []byte {
-	from := len(b)
+// largeTail is from where on a Tail is written from where it is: to copy it costs more
+// than another write.
+const largeTail = 32 << 10
+
+// tail is a large Tail, and how much of the record's other bytes comes before it.
+type tail struct {
+	at   int
+	text string
+}
+
+// appendRecord appends a record in whole blocks, but for its large Tails.
+func appendRecord(b []byte, id logID, number, prev uint64, groups []store.Group) ([]byte, []tail) {
+	from, size := len(b), 0
+	var tails []tail
 	b = append(b, make([]byte, logHead)...)
 	for i := range groups {
 		for j := range groups[i].Ops {
@@ -179,20 +197,51 @@ func appendRecord(b []byte, id logID, number, prev uint64, groups []store.Group)
 				continue
 			}
 			b = binary.AppendUvarint(b, uint64(len(op.Value)+len(op.Tail))+1)
-			b = append(append(b, op.Value...), op.Tail...)
+			b = append(b, op.Value...)
+			if len(op.Tail) < largeTail {
+				b = append(b, op.Tail...)
+				continue
+			}
+			tails = append(tails, tail{len(b) - from, op.Tail})
+			size += len(op.Tail)
 		}
 	}
 	r := b[from:]
+	size += len(r)
 	copy(r, logMagic)
 	copy(r[8:], id[:])
 	binary.LittleEndian.PutUint64(r[24:], number)
 	binary.LittleEndian.PutUint64(r[32:], prev)
-	binary.LittleEndian.PutUint64(r[40:], uint64(len(r)-logHead))
-	binary.LittleEndian.PutUint32(r[4:], crc32.Checksum(r[8:], castagnoli))
-	if over := len(r) % blockSize; over > 0 {
+	binary.LittleEndian.PutUint64(r[40:], uint64(size-logHead))
+	var sum uint32
+	_ = pieces(r, 8, tails, func(p []byte) error {
+		sum = crc32.Update(sum, castagnoli, p)
+		return nil
+	})
+	binary.LittleEndian.PutUint32(r[4:], sum)
+	if over := size % blockSize; over > 0 {
 		b = append(b, make([]byte, blockSize-over)...)
 	}
-	return b
+	return b, tails
+}
+
+// pieces calls fn for the bytes of a record in their order, beginning with that byte of
+// its head.
+func pieces(b []byte, from int, tails []tail, fn func(p []byte) error) error {
+	for _, t := range tails {
+		if err := fn(b[from:t.at]); err != nil {
+			return err
+		}
+		// fn only reads the bytes.
+		if err := fn(unsafe.Slice(unsafe.StringData(t.text), len(t.text))); err != nil {
+			return err
+		}
+		from = t.at
+	}
+	if from == len(b) {
+		return nil
+	}
+	return fn(b[from:])
 }
 
 // readRecord reads the record that begins at the start of b, if one of that log

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/crc32"
+	"slices"
+	"strings"
 	"testing"
 
 	"meta9/fs/store"
@@ -31,6 +33,46 @@ func logOf(segment int, parts ...[]byte) []byte {
 	return file
 }
 
+// wholeRecord appends a record with all its Tails.
+func wholeRecord(b []byte, id logID, number, prev uint64, groups []store.Group) []byte {
+	r, tails := appendRecord(nil, id, number, prev, groups)
+	_ = pieces(r, 0, tails, func(p []byte) error {
+		b = append(b, p...)
+		return nil
+	})
+	return b
+}
+
+// TestLargeTails: a record has its large Tails where they belong, and they are not
+// copied to get there.
+func TestLargeTails(t *testing.T) {
+	large := strings.Repeat("0123456789abcdef", largeTail/8) // its half is a large Tail
+	groups := groupOf(7, "a", large, "b", "small", "c", "-", "d", large, "e", large)
+	b := wholeRecord(nil, testID, 7, 6, groups)
+	if len(b)%blockSize != 0 {
+		t.Errorf("%d bytes are not whole blocks", len(b))
+	}
+	r, ok := readRecord(b, testID)
+	if !ok || r.number != 7 || r.blocks != int64(len(b)/blockSize) {
+		t.Fatalf("read %v: batch %d, %d blocks", ok, r.number, r.blocks)
+	}
+	var got []string
+	if err := r.ops(func(key, value []byte) { got = append(got, string(key), string(value)) }); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"a", large, "b", "small", "c", "", "d", large, "e", large}; !slices.Equal(got, want) {
+		t.Errorf("%d texts, of which some are wrong", len(got))
+	}
+	b[len(b)/2] ^= 1
+	if _, ok := readRecord(b, testID); ok {
+		t.Error("a changed bit of a Tail is not seen")
+	}
+	head, tails := appendRecord(nil, testID, 7, 6, groups)
+	if len(tails) != 3 || len(head) > 3*len(large)/2+2*blockSize {
+		t.Errorf("%d Tails, %d other bytes", len(tails), len(head))
+	}
+}
+
 // numbers are those of the records.
 func numbers(records []record) (list []uint64) {
 	for _, r := range records {
@@ -44,7 +86,7 @@ var testID = logID{1, 2, 3}
 // chain is records of those numbers, each after the one before.
 func chain(prev uint64, list ...uint64) (b []byte) {
 	for _, n := range list {
-		b = appendRecord(b, testID, n, prev, groupOf(n, "key", string(bytes.Repeat([]byte{'v'}, int(n)*97))))
+		b = wholeRecord(b, testID, n, prev, groupOf(n, "key", string(bytes.Repeat([]byte{'v'}, int(n)*97))))
 		prev = n
 	}
 	return b
@@ -53,7 +95,7 @@ func chain(prev uint64, list ...uint64) (b []byte) {
 func TestReadLog(t *testing.T) {
 	const segment = 16 * blockSize
 	forged := func(id logID) []byte {
-		return appendRecord(nil, id, 8, 7, groupOf(8, "k", "forged"))
+		return wholeRecord(nil, id, 8, 7, groupOf(8, "k", "forged"))
 	}
 	overwritten := append(chain(6, 7), chain(3, 4, 5, 6)[blockSize:]...) // 7 lies over 4 of the round before
 	for _, c := range []struct {
@@ -105,7 +147,7 @@ func flipped(b []byte, at int) []byte {
 
 func TestRecordOps(t *testing.T) {
 	groups := append(groupOf(1, "a", "", "b", "-", "", "value"), groupOf(1, "c", string(bytes.Repeat([]byte("x"), 9000)))...)
-	b := appendRecord(nil, testID, 1, 0, groups)
+	b := wholeRecord(nil, testID, 1, 0, groups)
 	if len(b)%blockSize != 0 || int64(len(b)) < logHead {
 		t.Errorf("%d bytes", len(b))
 	}
@@ -141,7 +183,7 @@ func FuzzLog(f *testing.F) {
 		const blocksEach = 8
 		file := make([]byte, segments*blocksEach*blockSize)
 		for ; len(plan) >= 5; plan = plan[5:] {
-			r := appendRecord(nil, testID, uint64(plan[2]), uint64(plan[3]), nil)
+			r := wholeRecord(nil, testID, uint64(plan[2]), uint64(plan[3]), nil)
 			n := copy(r[logHead:], body)
 			binary.LittleEndian.PutUint64(r[40:], uint64(n))
 			binary.LittleEndian.PutUint32(r[4:], crc32.Checksum(r[8:logHead+n], castagnoli))
