@@ -112,6 +112,19 @@ func (b *bench) stopAll() {
 	}
 }
 
+// ended is what servers that have ended by themselves said last.
+func (b *bench) ended() (text string) {
+	for name, in := range b.running {
+		select {
+		case <-in.proc.Exited():
+			log := in.proc.Log()
+			text += fmt.Sprintf("\n%s has ended: %s", name, log[max(0, len(log)-2000):])
+		default:
+		}
+	}
+	return text
+}
+
 // dirFor is a new folder for a server of the row at hand.
 func (b *bench) dirFor(name string) (string, error) {
 	return os.MkdirTemp(b.tmp, filepath.Base(name)+"-")
@@ -168,7 +181,7 @@ func (b *bench) measure(r row) (measured, error) {
 				}
 				f, err := b.once(e, w)
 				if err != nil {
-					return measured{}, fmt.Errorf("%s %+v: %w", e.name, w, err)
+					return measured{}, fmt.Errorf("%s %+v: %w%s", e.name, w, err, b.ended())
 				}
 				if all[w] == nil {
 					all[w] = map[string][]figure{}

@@ -34,19 +34,21 @@ func (b *bench) newDisk(in *instance, size int) (*disk, error) {
 		d.close()
 		return nil, fmt.Errorf("measuring the disk: %w", err)
 	}
-	go d.run(b.way.pinned, &b.cpus.server)
+	go d.run(b.way.pinned, &b.cpus)
 	return d, nil
 }
 
-// run answers what is asked. Its thread ends with it, since it is not what other
-// goroutines may have.
-func (d *disk) run(pinned bool, cpu *unix.CPUSet) {
+// run answers what is asked. Its thread must not end with it: servers that it has
+// started would end, too.
+func (d *disk) run(pinned bool, c *cpus) {
 	defer close(d.took)
-	runtime.LockOSThread()
 	if pinned {
-		if d.err = unix.SchedSetaffinity(0, cpu); d.err != nil {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if d.err = unix.SchedSetaffinity(0, &c.server); d.err != nil {
 			return
 		}
+		defer unix.SchedSetaffinity(0, &c.load)
 	}
 	for range d.ask {
 		begin := time.Now()
