@@ -45,6 +45,13 @@ func script() []step {
 		{"remove", uuidA, store.Intent{Kind: store.Remove, Name: "m"}},
 		{"update", uuidA, store.Intent{Kind: store.UpdateVM, Data: `{"alias":"db","ram":128,"set_customer_metadata":{"u":"v"},"remove_internal_metadata":["ns:x"]}`}},
 		{"update nothing", uuidA, store.Intent{Kind: store.UpdateVM, Data: `{"ram":128}`}},
+		{"transaction", uuidA, store.Intent{Kind: store.Txn, Txn: &store.Transaction{
+			If: []store.Condition{{Name: "empty"}, {Name: "new", Absent: true}},
+			Do: []store.Intent{
+				{Kind: store.Put, Name: "new", Data: "v"}, {Kind: store.Append, Name: "u", Data: "w"}, {Kind: store.Remove, Name: "empty"},
+				{Kind: store.Set, Name: "b/c", NewName: "d"}, {Kind: store.Put, Space: vm.Internal, Name: "ns:y", Data: "z"},
+			},
+		}}},
 		{"note", uuidA, store.Intent{Kind: store.Note, Event: store.QMP, Name: "STOP"}},
 		{"delete", uuidA, store.Intent{Kind: store.DeleteVM}},
 		{"create again", "", store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `","alias":"web"}`}},
