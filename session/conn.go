@@ -11,6 +11,7 @@ import (
 	"meta9/fs"
 	"meta9/fs/cpu"
 	"meta9/fs/errs"
+	"meta9/session/packet"
 	"meta9/session/wire"
 )
 
@@ -153,11 +154,14 @@ func (c *conn) turn(frame []byte) error {
 }
 
 // end is what follows the loop: the requests end, or go on without a connection,
-// and the session is parked or ends.
+// and the session is parked or ends. It always ends where the guest went back in time:
+// under the numbers of its fids its program would find what it opened later, which it
+// knows nothing of, and write there.
 func (c *conn) end(err error) {
+	past := errors.Is(err, packet.ErrPast)
 	c.known()
 	c.mu.Lock()
-	if c.carries() {
+	if c.carries() && !past {
 		c.carry()
 	} else {
 		c.finishAll(err)
@@ -169,7 +173,7 @@ func (c *conn) end(err error) {
 	c.mu.Unlock()
 	c.srv.dismiss(c)
 	c.place.Take(share) // in vain or not: what was there must go
-	c.srv.leave(s, true)
+	c.srv.leave(s, !past)
 	c.place.Give()
 	c.srv.logEnd(c, s.who.String(), err)
 	c.in.drop()

@@ -1,6 +1,10 @@
 package session
 
-import "errors"
+import (
+	"errors"
+
+	"meta9/session/packet"
+)
 
 // warn logs what a peer has caused; so often as rarelog lets who.
 func (s *Server) warn(p Peer, who, what string, err error) {
@@ -11,6 +15,11 @@ func (s *Server) warn(p Peer, who, what string, err error) {
 // protocol. All other ends are nobody's business.
 func (s *Server) logEnd(c *conn, who string, err error) {
 	var framing framingError
+	if errors.Is(err, packet.ErrPast) {
+		s.stats.Past.Add(1)
+		s.warn(c.peer, who, "its session is ended", err)
+		return
+	}
 	if errors.As(err, &framing) || errors.Is(err, errTag) {
 		s.stats.Protocol.Add(1)
 		s.warn(c.peer, who, "connection closed", err)

@@ -6,6 +6,7 @@ import "sync/atomic"
 type counters struct {
 	Requests, Errors, Protocol, Refused    atomic.Int64
 	Resumed, Expired, Misses, AuthFailures atomic.Int64
+	Past                                   atomic.Int64
 }
 
 // Stats are figures of a Server. Conns, Sessions, Parked and ParkedBytes are as of
@@ -22,6 +23,7 @@ type Stats struct {
 	Refused        int64 // connections closed at once, for a limit
 	Resumed        int64 // sessions that were resumed
 	Expired        int64 // parked sessions whose time or room was over
+	Past           int64 // connections of guests that went back in time
 	Misses         int64 // keys that led nowhere, where no peer is proved
 	AuthFailures   int64 // MUMBLE messages that were refused
 }
@@ -34,6 +36,7 @@ func (s *Server) Stats() Stats {
 	n := &s.stats
 	st.Requests, st.Errors, st.ProtocolErrors = n.Requests.Load(), n.Errors.Load(), n.Protocol.Load()
 	st.Refused, st.Resumed, st.Expired = n.Refused.Load(), n.Resumed.Load(), n.Expired.Load()
+	st.Past = n.Past.Load()
 	st.Misses, st.AuthFailures = n.Misses.Load(), n.AuthFailures.Load()
 	return st
 }

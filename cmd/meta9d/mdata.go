@@ -27,6 +27,7 @@ func (d *daemon) serveMdata(c net.Conn, who fs.Principal, _, _ string) { d.mdata
 func (d *daemon) status() string {
 	s, m := d.server.Stats(), d.mdata.Stats()
 	return d.mirrorStatus() + fmt.Sprintf("session_key_misses %d\nmumble_refused %d\n", s.Misses, s.AuthFailures) +
+		fmt.Sprintf("guests_set_back %d\n", s.Past) +
 		fmt.Sprintf("sessions_restored %d\nsessions_not_restored %d\n", d.restored.Sessions, d.restored.Lost) +
 		fmt.Sprintf("mdata_connections %d\nmdata_refused %d\nmdata_requests %d\nmdata_damaged %d\nmdata_dropped %d\n",
 			m.Conns, m.Refused, m.Requests, m.Damaged, m.Dropped)

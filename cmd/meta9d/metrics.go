@@ -32,6 +32,7 @@ func (d *daemon) metrics() *prometheus.Registry {
 	counter("refused_connections_total", "9P connections over a limit.", func() float64 { return float64(d.server.Stats().Refused) })
 	counter("session_key_misses_total", "Session keys that led nowhere, from peers that had proved nothing.", func() float64 { return float64(d.server.Stats().Misses) })
 	counter("mumble_refused_total", "MUMBLE messages that proved nobody.", func() float64 { return float64(d.server.Stats().AuthFailures) })
+	counter("guests_set_back_total", "Links of guests that went back in time, whose sessions were ended.", func() float64 { return float64(d.server.Stats().Past) })
 	counter("sessions_restored_total", "Sessions of the last meta9d that were restored at the start.", func() float64 { return float64(d.restored.Sessions) })
 	counter("sessions_not_restored_total", "Sessions of the last meta9d that could not be restored.", func() float64 { return float64(d.restored.Lost) })
 	gauge("mdata_connections", "Connections of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Conns) })

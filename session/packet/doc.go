@@ -17,7 +17,9 @@
 // by byte, and trust no length that they read: what stands before it is a
 // leftover. From then on the stream has nothing but packets of the link, and
 // anything else ends it: a lost, torn or damaged packet must not become a hole in
-// what is carried. An Ask ends it too, for the guest's program is another one, and
+// what is carried. A whole packet of another link, or one that has come already, tells the
+// host that the guest went back in time (ErrPast), since all that a stream had of
+// earlier links stood before the handshake. An Ask ends it too, for the guest's program is another one, and
 // so does a Hello, for the host's is. A packet that is left unfinished for 30 s
 // ends the stream; one that another program's Hello or Ask has cut short, in a moment.
 //

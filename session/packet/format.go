@@ -64,6 +64,12 @@ func appendControl(b []byte, k kind, c control) []byte {
 	return appendPacket(b, k, c.link, 0, binary.LittleEndian.AppendUint64(nil, c.nonce))
 }
 
+// ErrPast is what the host's end of a link ends with when a packet comes that is whole
+// and older than what has come: of an earlier link, or one that it has had. A stream
+// cannot bring such. The guest's memory is as it was before (savevm and loadvm; a
+// snapshot): what its program knows is not so any more.
+var ErrPast = errors.New("the guest went back in time: its program goes on where it was before")
+
 // errDamaged is why a link ends whose bytes are not the next packet.
 var errDamaged = errors.New("the link is damaged: a packet was lost or torn")
 

@@ -193,6 +193,8 @@ func (l *link) take(h header, payload []byte) error {
 		return nil
 	case h.kind == end && l.host && h.link == l.number && h.seq == l.heard+1:
 		return l.end(io.EOF)
+	case l.host && (h.kind == data || h.kind == end) && (h.link != l.number || h.seq <= l.heard):
+		return l.end(ErrPast)
 	case h.kind == ask && l.host:
 		return l.askedAgain(binary.LittleEndian.Uint64(payload))
 	case h.kind == hello && !l.host:

@@ -269,7 +269,7 @@ func TestDamage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := pair(t)
-			l := &link{stream: newStream(a), number: number, begun: true}
+			l := &link{stream: newStream(a), host: name != "an end", number: number, begun: true}
 			if _, err := b.Write(append(good(1), bad...)); err != nil {
 				t.Fatal(err)
 			}
@@ -280,6 +280,9 @@ func TestDamage(t *testing.T) {
 			got, err := io.ReadAll(l)
 			if err == nil || !bytes.Equal(got, []byte{1}) {
 				t.Fatalf("read %v, %v", got, err)
+			}
+			if past := name == "repeated" || name == "another link's"; errors.Is(err, ErrPast) != past {
+				t.Errorf("ended with %v", err)
 			}
 			l.Close()
 		})

@@ -1,0 +1,119 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"sync"
+	"testing"
+
+	"meta9/session/packet"
+	"meta9/session/wire"
+)
+
+// port is a guest's end of a device that remembers what was written to it last: what a
+// program writes once more after its guest's memory was set back.
+type port struct {
+	net.Conn
+	mu   sync.Mutex
+	last []byte
+}
+
+func (p *port) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	p.last = bytes.Clone(b)
+	p.mu.Unlock()
+	return p.Conn.Write(b)
+}
+
+// snapshot is the port as it is now.
+func (p *port) snapshot() *port {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &port{Conn: p.Conn, last: p.last}
+}
+
+// again writes once more what was written last.
+func (p *port) again(t *testing.T) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, err := p.Conn.Write(p.last); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// link asks for a link on the port, announces or resumes the session of key 1, and says
+// whether it was there.
+func (w *world) link(p *port, d wire.Dialect) (n *numbered, found bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	defer cancel()
+	nc, err := packet.Dial(ctx, struct{ net.Conn }{p})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	n = &numbered{client: w.client(nc), d: d}
+	n.client.resume()
+	n.client.do(&wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: 8192, Version: d.String()}, wire.Rversion)
+	n.send(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(1)})
+	return n, n.receive().Type == wire.Rsession
+}
+
+// TestPast: a guest is set back to a moment at which its fid 1 was on one key; since then
+// it was clunked, and opened on another. The program's next packet tells it: the session
+// is ended, in every dialect that has one, so that a write by that fid reaches nothing.
+// Before, the session was resumed, and the other key written.
+func TestPast(t *testing.T) {
+	for _, d := range []wire.Dialect{wire.E, wire.EN, wire.LE} {
+		for _, when := range []string{"the link is as it was", "there was another link since"} {
+			t.Run(d.String()+", "+when, func(t *testing.T) {
+				w := newWorld(t, nil)
+				w.put("color", "blue")
+				w.put("size", "large")
+				server, end := unixPair(t)
+				w.served.Go(func() {
+					packet.Serve(server, func(l net.Conn) { w.server.Serve(l, peers["vm"]) })
+				})
+				// Of a link that ends, Close would take the device with it.
+				guest := &port{Conn: end}
+				a, found := w.link(guest, d)
+				if found {
+					t.Fatal("a new key is known")
+				}
+				a.do(&wire.Msg{Type: wire.Tattach, Tag: 1, Afid: wire.NoFid, Uname: "glenda", NUname: wire.NoUID}, wire.Rattach)
+				a.walk(1, "keys", "color")
+				then := guest.snapshot()
+				if when != "the link is as it was" {
+					if a, found = w.link(guest, d); !found {
+						t.Fatal("the session is not resumed")
+					}
+					if d.Numbered() {
+						a.resume(nil)
+					}
+				}
+				a.do(&wire.Msg{Type: wire.Tclunk, Tag: 1, Fid: 1}, wire.Rclunk)
+				a.walk(1, "keys", "size")
+				if d.IsL() {
+					a.lopen(1, 1)
+				} else {
+					a.do(&wire.Msg{Type: wire.Topen, Tag: 1, Fid: 1, Mode: wire.OWrite}, wire.Ropen)
+				}
+				then.again(t) // back
+				w.until("the end of the session", func() bool { return w.server.Stats().Sessions == 0 })
+				if n := w.server.Stats().Past; n != 1 {
+					t.Errorf("counted %d", n)
+				}
+				b, found := w.link(guest, d)
+				if found {
+					t.Error("the session of the future is resumed")
+				}
+				b.do(&wire.Msg{Type: wire.Tattach, Tag: 1, Afid: wire.NoFid, Uname: "glenda", NUname: wire.NoUID}, wire.Rattach)
+				b.do(&wire.Msg{Type: wire.Twrite, Tag: 1, Fid: 1, Data: []byte("BLUE"), Count: 4}, b.refusal())
+				if c, s := w.value("color"), w.value("size"); c != "blue" || s != "large" {
+					t.Errorf("color %q, size %q", c, s)
+				}
+			})
+		}
+	}
+}
