@@ -45,11 +45,11 @@ func (p *port) again(t *testing.T) {
 
 // link asks for a link on the port, announces or resumes the session of key 1, and says
 // whether it was there.
-func (w *world) link(p *port, d wire.Dialect) (n *numbered, found bool) {
+func (w *world) link(g *packet.Guest, p *port, d wire.Dialect) (n *numbered, found bool) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patient)
 	defer cancel()
-	nc, err := packet.Dial(ctx, struct{ net.Conn }{p})
+	nc, err := g.Dial(ctx, struct{ net.Conn }{p})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -61,12 +61,17 @@ func (w *world) link(p *port, d wire.Dialect) (n *numbered, found bool) {
 }
 
 // TestPast: a guest is set back to a moment at which its fid 1 was on one key; since then
-// it was clunked, and opened on another. The program's next packet tells it: the session
+// it was clunked, and opened on another. What its program sends next tells it: the session
 // is ended, in every dialect that has one, so that a write by that fid reaches nothing.
 // Before, the session was resumed, and the other key written.
 func TestPast(t *testing.T) {
 	for _, d := range []wire.Dialect{wire.E, wire.EN, wire.LE} {
-		for _, when := range []string{"the link is as it was", "there was another link since"} {
+		for when, c := range map[string]struct{ another, damage, asks bool }{
+			"it goes on in its link":               {},
+			"it goes on in a link of before":       {another: true},
+			"it asks for another link":             {another: true, asks: true},
+			"it asks after its link was destroyed": {another: true, damage: true, asks: true},
+		} {
 			t.Run(d.String()+", "+when, func(t *testing.T) {
 				w := newWorld(t, nil)
 				w.put("color", "blue")
@@ -75,17 +80,16 @@ func TestPast(t *testing.T) {
 				w.served.Go(func() {
 					packet.Serve(server, func(l net.Conn) { w.server.Serve(l, peers["vm"]) })
 				})
-				// Of a link that ends, Close would take the device with it.
-				guest := &port{Conn: end}
-				a, found := w.link(guest, d)
+				guest, program := &port{Conn: end}, new(packet.Guest)
+				a, found := w.link(program, guest, d)
 				if found {
 					t.Fatal("a new key is known")
 				}
 				a.do(&wire.Msg{Type: wire.Tattach, Tag: 1, Afid: wire.NoFid, Uname: "glenda", NUname: wire.NoUID}, wire.Rattach)
 				a.walk(1, "keys", "color")
-				then := guest.snapshot()
-				if when != "the link is as it was" {
-					if a, found = w.link(guest, d); !found {
+				then, thenProgram := guest.snapshot(), *program
+				if c.another {
+					if a, found = w.link(program, guest, d); !found {
 						t.Fatal("the session is not resumed")
 					}
 					if d.Numbered() {
@@ -99,17 +103,24 @@ func TestPast(t *testing.T) {
 				} else {
 					a.do(&wire.Msg{Type: wire.Topen, Tag: 1, Fid: 1, Mode: wire.OWrite}, wire.Ropen)
 				}
-				then.again(t) // back
-				w.until("the end of the session", func() bool { return w.server.Stats().Sessions == 0 })
-				if n := w.server.Stats().Past; n != 1 {
-					t.Errorf("counted %d", n)
+				if c.damage {
+					if _, err := end.Write(make([]byte, 100)); err != nil {
+						t.Fatal(err)
+					}
+					w.until("the lost link", func() bool { return w.server.Stats().Parked == 1 })
 				}
-				b, found := w.link(guest, d)
+				if !c.asks {
+					then.again(t)
+				}
+				b, found := w.link(&thenProgram, guest, d)
 				if found {
 					t.Error("the session of the future is resumed")
 				}
 				b.do(&wire.Msg{Type: wire.Tattach, Tag: 1, Afid: wire.NoFid, Uname: "glenda", NUname: wire.NoUID}, wire.Rattach)
 				b.do(&wire.Msg{Type: wire.Twrite, Tag: 1, Fid: 1, Data: []byte("BLUE"), Count: 4}, b.refusal())
+				if st := w.server.Stats(); st.Past == 0 || st.Sessions != 1 {
+					t.Errorf("counted %d, %d sessions", st.Past, st.Sessions)
+				}
 				if c, s := w.value("color"), w.value("size"); c != "blue" || s != "large" {
 					t.Errorf("color %q, size %q", c, s)
 				}

@@ -5,6 +5,7 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/fs/store"
+	"meta9/session/packet"
 	"meta9/session/wire"
 )
 
@@ -72,6 +73,10 @@ func (c *conn) lookUp(k key) error {
 		return err
 	case n == nil:
 		return c.announce(k)
+	case c.past():
+		c.srv.leave(n, false)
+		c.srv.logEnd(c, n.who.String(), packet.ErrPast)
+		return c.announce(k)
 	case c.seq != seq || c.sess != blank: // the client did not wait for it
 		c.srv.leave(n, true)
 		return errs.CannotResume
@@ -83,6 +88,13 @@ func (c *conn) lookUp(k key) error {
 	c.srv.note(n, store.SessionResumed)
 	c.empty(wire.Rsession, wire.NoTag)
 	return nil
+}
+
+// past tells whether the guest went back in time since it had the session (packet.ErrPast):
+// it must not be resumed.
+func (c *conn) past() bool {
+	l, is := c.nc.(interface{ Past() bool })
+	return is && l.Past()
 }
 
 // announce answers for a key that leads nowhere. Where the channel proves its

@@ -31,13 +31,14 @@ const (
 // dialDevice opens a port or a terminal.
 func dialDevice(path string) dialer {
 	find := func() (string, error) { return path, nil }
+	guest := new(packet.Guest)
 	return func(ctx context.Context) (net.Conn, error) {
-		return openDevice(ctx, find, fileAddr{"dev", path})
+		return openDevice(ctx, guest, find, fileAddr{"dev", path})
 	}
 }
 
 // openDevice opens a device, waits for its other end, and begins a link on it.
-func openDevice(ctx context.Context, find func() (string, error), addr fileAddr) (net.Conn, error) {
+func openDevice(ctx context.Context, guest *packet.Guest, find func() (string, error), addr fileAddr) (net.Conn, error) {
 	fd, err := openOnce(ctx, find)
 	if err != nil {
 		return nil, err
@@ -60,7 +61,7 @@ func openDevice(ctx context.Context, find func() (string, error), addr fileAddr)
 	}
 	silent, cancel := context.WithTimeoutCause(ctx, hostTime, errNoPackets)
 	defer cancel()
-	nc, err := packet.Dial(silent, f)
+	nc, err := guest.Dial(silent, f)
 	if errors.Is(err, io.EOF) {
 		err = errNoPackets
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"meta9/session/packet"
 )
 
 // Where Linux has ports by name. udev makes the links; a guest without it has
@@ -19,8 +21,9 @@ const (
 // dialPort opens the virtio-serial port of a name.
 func dialPort(name string) dialer {
 	find := func() (string, error) { return findPort(portLinks, portClass, name) }
+	guest := new(packet.Guest)
 	return func(ctx context.Context) (net.Conn, error) {
-		return openDevice(ctx, find, fileAddr{"virtio", name})
+		return openDevice(ctx, guest, find, fileAddr{"virtio", name})
 	}
 }
 

@@ -8,7 +8,8 @@
 //
 //	host    Hello, link 0      on a fresh stream, and whenever a link was lost:
 //	                           whoever is there may ask
-//	guest   Ask, a nonce       once a second until it is answered
+//	guest   Ask, a nonce       once a second until it is answered; it says where the guest's
+//	                           program was last, its link and how much it sent there
 //	host    Hello, link N      with the nonce: the link begins, in both directions
 //	either  Data, link N       packets 1, 2, 3, ... of its direction
 //	guest   End, link N        it wants no more

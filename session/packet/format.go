@@ -25,7 +25,7 @@ type kind byte
 
 const (
 	hello kind = 1 // host: payload is the nonce that it answers, or zeros
-	ask   kind = 2 // guest: link 0, payload is a nonce
+	ask   kind = 2 // guest: payload is a nonce; link and seq are where its program was (Guest)
 	data  kind = 3
 	end   kind = 4 // guest: no payload
 )
@@ -46,6 +46,7 @@ type header struct {
 // control is a Hello or an Ask.
 type control struct {
 	link  uint64
+	seq   uint32
 	nonce uint64
 }
 
@@ -61,7 +62,7 @@ func appendPacket(b []byte, k kind, link uint64, seq uint32, payload []byte) []b
 }
 
 func appendControl(b []byte, k kind, c control) []byte {
-	return appendPacket(b, k, c.link, 0, binary.LittleEndian.AppendUint64(nil, c.nonce))
+	return appendPacket(b, k, c.link, c.seq, binary.LittleEndian.AppendUint64(nil, c.nonce))
 }
 
 // ErrPast is what the host's end of a link ends with when a packet comes that is whole
@@ -95,7 +96,7 @@ func parseControl(b []byte, k kind) (control, bool) {
 	if err != nil || h.kind != k || h.length != nonceLen || sum != crc32.Checksum(b[:controlLen-crcLen], table) {
 		return control{}, false
 	}
-	return control{link: h.link, nonce: binary.LittleEndian.Uint64(b[headerLen:])}, true
+	return control{link: h.link, seq: h.seq, nonce: binary.LittleEndian.Uint64(b[headerLen:])}, true
 }
 
 // find skips to the next packet of kind k, a control's, and takes it. It waits

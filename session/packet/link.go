@@ -25,7 +25,8 @@ type link struct {
 
 	sent uint32 // packets that went; writing guards it
 
-	begun bool // stream.mu guards it and the next
+	past  bool // the guest's Ask told that it went back in time; stream.mu guards it and the next
+	begun bool
 	over  bool // the peer has ended it, or it is closed
 }
 
@@ -90,6 +91,9 @@ func (l *link) begin() error {
 			return err
 		}
 		nonce = c.nonce
+		l.mu.Lock()
+		l.past = l.was.behind(c)
+		l.mu.Unlock()
 	}
 	return l.accept(nonce)
 }
@@ -101,6 +105,7 @@ func (l *link) accept(nonce uint64) error {
 		return err
 	}
 	l.nonce = nonce
+	l.was = place{program: nonce >> 32, link: number}
 	l.start(number)
 	return l.signal(hello, control{link: number, nonce: nonce})
 }
@@ -189,6 +194,7 @@ func (l *link) take(h header, payload []byte) error {
 	switch {
 	case h.kind == data && h.link == l.number && h.seq == l.heard+1:
 		l.heard++
+		l.was.heard = l.heard
 		l.rest = payload
 		return nil
 	case h.kind == end && l.host && h.link == l.number && h.seq == l.heard+1:
@@ -196,7 +202,7 @@ func (l *link) take(h header, payload []byte) error {
 	case l.host && (h.kind == data || h.kind == end) && (h.link != l.number || h.seq <= l.heard):
 		return l.end(ErrPast)
 	case h.kind == ask && l.host:
-		return l.askedAgain(binary.LittleEndian.Uint64(payload))
+		return l.askedAgain(control{h.link, h.seq, binary.LittleEndian.Uint64(payload)})
 	case h.kind == hello && !l.host:
 		if h.link == l.number {
 			return nil // said twice, since it was asked twice
@@ -207,15 +213,53 @@ func (l *link) take(h header, payload []byte) error {
 }
 
 // askedAgain answers a guest that was too impatient. Any other is a new one.
-func (l *link) askedAgain(nonce uint64) error {
-	if nonce != l.nonce {
-		l.asked = nonce
+func (l *link) askedAgain(c control) error {
+	if c.nonce != l.nonce {
+		l.asked = c.nonce
+		if l.was.behind(c) {
+			return l.end(ErrPast)
+		}
 		return l.end(errAsked)
 	}
 	if l.heard > 0 {
 		return nil
 	}
-	return l.signal(hello, control{link: l.number, nonce: nonce})
+	return l.signal(hello, control{link: l.number, nonce: c.nonce})
+}
+
+// place is how far a host has come with a guest's program on a stream.
+type place struct {
+	program uint64 // the upper half of its nonces
+	link    uint64 // 0: there was none
+	heard   uint32 // packets that came on that
+}
+
+// behind tells whether the program that asks is that one, as it was before: it has sent
+// less than was heard of it, or knows nothing of a link on which it was heard. Programs of
+// earlier versions do not say where they were (link 0), and prove nothing.
+func (p *place) behind(c control) bool {
+	if c.link == 0 || p.link == 0 || c.nonce>>32 != p.program {
+		return false
+	}
+	if c.link == p.link {
+		return c.seq < p.heard
+	}
+	return p.heard > 0
+}
+
+// position is the link's number, and how many packets were sent on it.
+func (l *link) position() (number uint64, sent uint32) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	return l.number, l.sent
+}
+
+// Past tells whether the guest went back in time before this link, of the host's end: what
+// it had before must not be resumed (ErrPast). It is known once something was read.
+func (l *link) Past() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.past
 }
 
 // end notes that the peer has ended the link, or that it cannot be understood any

@@ -27,13 +27,24 @@ func Serve(nc net.Conn, serve func(link net.Conn)) {
 // askAgain is how long a guest waits for the answer before it asks again.
 const askAgain = time.Second
 
+// Guest is a guest's program over all links that it has, one after the other. It tells
+// the host with each Ask which one it had last, and how many packets it had sent there:
+// where the host has come further with the same program, the guest went back in time.
+type Guest struct {
+	program uint64 // the upper half of its nonces: random
+	last    *link  // nil: it has had none
+}
+
+// Dial is Guest.Dial for a program that has one link.
+func Dial(ctx context.Context, nc net.Conn) (net.Conn, error) { return new(Guest).Dial(ctx, nc) }
+
 // Dial is the guest's end of nc: it asks the host for a link and waits for it,
 // until ctx ends. Closing the link closes nc; so does an error. nc must have
-// deadlines.
-func Dial(ctx context.Context, nc net.Conn) (net.Conn, error) {
+// deadlines. The link before must have been closed.
+func (g *Guest) Dial(ctx context.Context, nc net.Conn) (net.Conn, error) {
 	l := &link{stream: newStream(nc)}
 	stop := context.AfterFunc(ctx, func() { _ = l.kill() })
-	err := l.dial()
+	err := g.dial(l)
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -41,16 +52,25 @@ func Dial(ctx context.Context, nc net.Conn) (net.Conn, error) {
 		_ = l.kill()
 		return nil, err
 	}
+	g.last = l
 	return l, nil
 }
 
 // dial does the guest's part of the handshake.
-func (l *link) dial() (err error) {
+func (g *Guest) dial(l *link) (err error) {
 	if l.nonce, err = random(); err != nil {
 		return err
 	}
+	if g.program == 0 {
+		g.program = l.nonce >> 32
+	}
+	l.nonce = g.program<<32 | l.nonce&(1<<32-1)
+	where := control{nonce: l.nonce}
+	if g.last != nil {
+		where.link, where.seq = g.last.position()
+	}
 	for {
-		if err := l.signal(ask, control{nonce: l.nonce}); err != nil {
+		if err := l.signal(ask, where); err != nil {
 			return err
 		}
 		c, err := l.hear()

@@ -530,3 +530,35 @@ func (readOnly) RemoteAddr() net.Addr             { return nil }
 func (readOnly) SetDeadline(time.Time) error      { return nil }
 func (readOnly) SetReadDeadline(time.Time) error  { return nil }
 func (readOnly) SetWriteDeadline(time.Time) error { return nil }
+
+// TestBehind: what an Ask proves of its program.
+func TestBehind(t *testing.T) {
+	const program = 9
+	was := place{program: program, link: 77, heard: 5}
+	for name, c := range map[string]struct {
+		ask  control
+		past bool
+	}{
+		"as far":               {control{link: 77, seq: 5}, false},
+		"some were lost":       {control{link: 77, seq: 9}, false},
+		"not so far":           {control{link: 77, seq: 4}, true},
+		"another link":         {control{link: 76, seq: 90}, true},
+		"an earlier version":   {control{}, false},
+		"another program":      {control{link: 77, seq: 4, nonce: 8 << 32}, false},
+		"the same, elsewhere ": {control{link: 76, seq: 4, nonce: 8 << 32}, false},
+	} {
+		if c.ask.nonce == 0 {
+			c.ask.nonce = program<<32 | 1
+		}
+		if got := was.behind(c.ask); got != c.past {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	unheard := place{program: program, link: 77}
+	if unheard.behind(control{link: 76, seq: 3, nonce: program << 32}) {
+		t.Error("a guest that has not heard of its new link")
+	}
+	if new(place).behind(control{link: 76, seq: 3}) {
+		t.Error("a host that knows of no link")
+	}
+}

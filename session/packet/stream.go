@@ -24,6 +24,7 @@ const (
 
 // stream is what the links of one transport have in common, one after the other.
 type stream struct {
+	was   place // of the host: the newest link that was begun; the reader's
 	nc    net.Conn
 	in    *bufio.Reader // the reader's
 	asked uint64        // the reader's: the Ask that ended the last link; 0: none did
