@@ -248,11 +248,11 @@ func (v *View) Close() {
 	for v.readers != nil {
 		v.readers.close()
 	}
+	var all []*store.Hold
 	for _, holds := range v.holds {
-		for _, h := range holds {
-			h.Drop()
-		}
+		all = append(all, holds...)
 	}
+	store.DropAll(all)
 	v.holds = nil
 	v.Settle()
 }

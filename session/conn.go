@@ -57,6 +57,13 @@ func (c *conn) begins(s *session) {
 	c.sess, c.share = s, c.srv.cfg.Tree.CPU(s.who)
 }
 
+// shareNow is share, for who does not hold the monitor.
+func (c *conn) shareNow() *cpu.Share {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.share
+}
+
 // loop reads and handles until the transport ends. The error says why.
 func (c *conn) loop() error {
 	for {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"meta9/fs"
+	"meta9/fs/cpu"
 	"meta9/session/wire"
 )
 
@@ -56,10 +57,12 @@ type input struct {
 	peek       []byte
 	skip       int // bytes to come that no one wants: the rest of a frame
 	err        error
+	place      *cpu.Place        // the loop's
+	share      func() *cpu.Share // whose place it is
 }
 
-func (in *input) init(nc net.Conn) {
-	in.nc = nc
+func (in *input) init(nc net.Conn, place *cpu.Place, share func() *cpu.Share) {
+	in.nc, in.place, in.share = nc, place, share
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			in.raw, in.try = raw, in.tryRead
@@ -79,14 +82,19 @@ func (in *input) fill() error {
 }
 
 // tryRead reads what there is; false: there is nothing yet. net calls it until it
-// is true and waits in between.
+// is true and waits in between. The rest of a large frame is read with a place, since
+// its bytes cost as much as any work; what begins with a read needs none.
 func (in *input) tryRead(fd uintptr) bool {
 	in.borrow()
+	if in.end-in.start > keepPart && !in.place.Held() {
+		in.place.Take(in.share())
+	}
 	n, err := syscall.Read(int(fd), in.sc.in[in.end:])
 	for err == syscall.EINTR {
 		n, err = syscall.Read(int(fd), in.sc.in[in.end:])
 	}
 	if err == syscall.EAGAIN {
+		in.place.Give()
 		in.giveBack()
 		return false
 	}

@@ -118,7 +118,7 @@ func (s *Server) welcome(nc net.Conn, p Peer) *conn {
 	c.begins(&session{who: p.Who})
 	c.moved.L = &c.mu
 	c.done = &doneList{to: c}
-	c.in.init(nc)
+	c.in.init(nc, &c.place, c.shareNow)
 	return c
 }
 

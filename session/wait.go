@@ -97,11 +97,8 @@ func (d *doneList) attach(c *conn) {
 // serve is the short life of the goroutine that put starts. By the time that it
 // has the monitor the connection may have ended, and its requests be another's.
 func (c *conn) serve() {
-	c.mu.Lock()
-	share := c.share
-	c.mu.Unlock()
 	var p cpu.Place
-	p.Take(share) // in vain or not: replies to what was begun go out
+	p.Take(c.shareNow()) // in vain or not: replies to what was begun go out
 	c.mu.Lock()
 	c.serving = true
 	c.send(&p)

@@ -41,6 +41,7 @@ type batch struct {
 	keys      []key
 	committed []Committed
 	woken     []*ring.Waiter
+	crowds    []crowd
 	cost      int64
 	looks     bool  // at what the engine writes to
 	bytes     int64 // the store's, with all that was done so far
@@ -79,7 +80,7 @@ func (b *batch) reset() {
 	}
 	b.works, b.intents, b.results, b.owners = emptied(b.works), emptied(b.intents), emptied(b.results), emptied(b.owners)
 	b.events, b.groups, b.ops, b.keys = emptied(b.events), emptied(b.groups), emptied(b.ops), emptied(b.keys)
-	b.committed, b.woken = emptied(b.committed), emptied(b.woken)
+	b.committed, b.woken, b.crowds = emptied(b.committed), emptied(b.woken), emptied(b.crowds)
 	if b.arena = b.arena[:0]; cap(b.arena) > maxKept {
 		b.arena = nil
 	}
@@ -106,17 +107,22 @@ func (b *batch) fill(t *turns) {
 	})
 }
 
-// take computes the intents of one line, the first and those that fit its share.
+// take computes the intents of one line that fit its share.
 func (b *batch) take(l *line, s share) {
-	var cost int64
+	room := s.bytes + l.saved
+	l.saved = 0
 	for n := 0; l.first != nil && n < s.intents && len(b.intents) < maxBatchIntents; n++ {
 		in := l.first
 		w := b.work(in.Cell)
-		more := b.costOf(w, in)
-		if n > 0 && cost+more > s.bytes {
+		cost := b.costOf(w, in)
+		if cost > room && (n > 0 || s.saves) {
+			if s.saves {
+				l.saved = room
+			}
 			break
 		}
-		cost += more
+		room -= cost
+		b.cost += cost
 		l.pop()
 		b.stamp.By = in.By
 		r := b.run(w, in)
@@ -125,7 +131,6 @@ func (b *batch) take(l *line, s share) {
 		}
 		b.intents, b.results, b.owners = append(b.intents, in), append(b.results, r), append(b.owners, w)
 	}
-	b.cost += cost
 }
 
 // costOf is what the intent costs: its own bytes, those of the value that is there
@@ -137,6 +142,8 @@ func (b *batch) costOf(w *work, in *Intent) int64 {
 		return cost
 	}
 	switch in.Kind {
+	case dropHold:
+		return entryCost * in.Hold.count()
 	case DeleteVM, UpdateVM, ReplaceVM:
 		return cost + entryCost*int64(w.edit.Now().Count())
 	case Txn:

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"slices"
 
+	"meta9/fs/cpu"
 	"meta9/fs/errs"
+	"meta9/fs/ring"
 )
 
 // run is the committer: it makes a batch of what waits, and commits it, while the
@@ -56,6 +58,31 @@ func (s *Store) commit(b *batch) {
 	for _, w := range b.woken {
 		w.Wake()
 	}
+	for _, c := range b.crowds {
+		s.waking.Go(c.wake)
+	}
+}
+
+// fewWaiters is how many readers of a VM's events the committer wakes itself.
+const fewWaiters = 16
+
+// crowd are more of them, who cost their VM's time and not everybody's.
+type crowd struct {
+	cell    *Cell
+	waiters []*ring.Waiter
+}
+
+func (c crowd) wake() {
+	var p cpu.Place
+	p.Take(c.cell.cpu) // in vain or not: they are to be told
+	for i, w := range c.waiters {
+		if i%fewWaiters == 0 && p.Over() {
+			p.Give()
+			p.Take(c.cell.cpu)
+		}
+		w.Wake()
+	}
+	p.Give()
 }
 
 // apply gives the batch to the engine. The error is that of all of it; what failed
@@ -184,7 +211,12 @@ func (b *batch) publish() {
 			continue
 		}
 		if r := ev.cell.watched(); r != nil {
+			n := len(b.woken)
 			b.woken = r.Add(ev.Event, b.woken)
+			if len(b.woken) > n+fewWaiters {
+				b.crowds = append(b.crowds, crowd{ev.cell, slices.Clone(b.woken[n:])})
+				b.woken = b.woken[:n]
+			}
 		}
 	}
 }

@@ -17,6 +17,7 @@ type Hold struct {
 	active  atomic.Bool   // neither committed nor dropped
 	elem    *list.Element // its place in the cell's list; nil: a batch under way applies it
 	dropped bool          // the committer has seen Drop; the committer's
+	next    *Hold         // the one that is dropped with it
 }
 
 // holdKey names the entry, whatever it is called.
@@ -66,14 +67,50 @@ func (h *Hold) Drop() {
 	}
 }
 
-// drop is Drop in the committer.
+// dropMost is how many Holds one intent drops: about what a VM's share of a batch takes.
+const dropMost = 512
+
+// DropAll is Drop of many.
+func DropAll(holds []*Hold) {
+	var first *Hold
+	n := 0
+	submit := func() {
+		if first != nil {
+			first.cell.store.Submit(&Intent{Kind: dropHold, Cell: first.cell, Hold: first})
+		}
+		first, n = nil, 0
+	}
+	for _, h := range holds {
+		if !h.active.Swap(false) {
+			continue
+		}
+		if n == dropMost || first != nil && first.cell != h.cell {
+			submit()
+		}
+		first, h.next = h, first
+		n++
+	}
+	submit()
+}
+
+// drop is Drop in the committer, of all that are dropped together.
 func (c *Cell) drop(h *Hold) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h.dropped = true
-	if h.elem != nil {
-		c.unlist(h)
+	for ; h != nil; h, h.next = h.next, nil {
+		h.dropped = true
+		if h.elem != nil {
+			c.unlist(h)
+		}
 	}
+}
+
+// count is how many are dropped together with h.
+func (h *Hold) count() (n int64) {
+	for ; h != nil; h = h.next {
+		n++
+	}
+	return n
 }
 
 // waits says whether h is still to be applied.

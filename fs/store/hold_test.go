@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"testing"
 
 	"meta9/fs/errs"
@@ -254,4 +255,33 @@ func TestHoldSurvivesNoSpace(t *testing.T) {
 	if holds[0].Active() || holds[2].Active() {
 		t.Error("still active")
 	}
+}
+
+// TestDropAll drops a great many Holds of two VMs, some of them no longer active: all
+// end, and a write that was submitted before still finds its own.
+func TestDropAll(t *testing.T) {
+	s := open(t, store.NewMemory(), store.Config{})
+	var all []*store.Hold
+	var cells []*store.Cell
+	for _, uuid := range []string{uuidA, uuidB} {
+		c := create(t, s, `{"uuid":"`+uuid+`"}`)
+		cells = append(cells, c)
+		for i := range 1500 {
+			e := put(t, s, c, fmt.Sprint(i), "old")
+			all = append(all, s.Hold(c, 0, e.ID))
+		}
+	}
+	all[7].Drop()
+	s.Submit(&store.Intent{Kind: store.Append, Cell: cells[1], Name: "3", Data: "new"})
+	store.DropAll(all)
+	for i, h := range all {
+		if h.Active() {
+			t.Fatalf("hold %d is active", i)
+		}
+	}
+	for _, c := range cells {
+		do(t, s, store.Intent{Kind: store.Append, Cell: c, Name: "4", Data: "new"})
+		wantValue(t, c, "4", "oldnew")
+	}
+	wantValue(t, cells[1], "3", "new")
 }

@@ -51,6 +51,7 @@ type Store struct {
 	failed  chan struct{}  // closed after failure is set
 	stopped chan struct{}  // closed when the committer has returned
 	looking sync.WaitGroup // lookAround
+	waking  sync.WaitGroup // of crowds
 	closing sync.Once
 	closed  error
 }
@@ -176,6 +177,7 @@ func (s *Store) Salvaged() []Damage { return s.damage }
 func (s *Store) Stop() {
 	s.queue.close()
 	<-s.stopped
+	s.waking.Wait()
 	s.looking.Wait()
 }
 

@@ -229,3 +229,24 @@ func TestRingMadeMeanwhile(t *testing.T) {
 		_ = s.Close()
 	}
 }
+
+// TestCrowd has many who wait for the events of one VM: they are woken, but not by the
+// committer, which has others to serve.
+func TestCrowd(t *testing.T) {
+	s := open(t, store.NewMemory(), store.Config{})
+	c := create(t, s, `{"uuid":"`+uuidA+`"}`)
+	const many = 1000
+	r := c.Ring()
+	goOn, woken := make(chan struct{}), make(chan struct{}, many)
+	for range many {
+		if _, ready := r.Wait(r.Last(), func() { <-goOn; woken <- struct{}{} }); ready {
+			t.Fatal("an event before the first")
+		}
+	}
+	put(t, s, c, "k", "1")
+	put(t, s, c, "k", "2") // while the first of them is being woken
+	close(goOn)
+	for range many {
+		wait(t, woken)
+	}
+}

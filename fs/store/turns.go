@@ -8,14 +8,15 @@ import "time"
 // batch, up to Config.BatchBytes.
 const (
 	fairIntents = 64
-	fairBytes   = 64 << 10 // never less than this, however many VMs wait
+	fairBytes   = 64 << 10
 	sharedFor   = time.Second
 )
 
 // line is where the intents of one VM wait, in the order of Submit.
 type line struct {
 	chain
-	listed bool // it is in turns.order
+	listed bool  // it is in turns.order
+	saved  int64 // of the shares that it had, while its first intent costs more than one
 }
 
 // turns are the lines in which intents wait, in the order in which they have
@@ -58,18 +59,22 @@ func (t *turns) waiting() bool { return len(t.order) > 0 }
 func (t *turns) share(batchBytes int64) share {
 	n := len(t.order)
 	if n == 1 && (t.shared.IsZero() || time.Since(t.shared) > sharedFor) {
-		return share{maxBatchIntents, batchBytes}
+		return share{intents: maxBatchIntents, bytes: batchBytes}
 	}
 	return share{
 		intents: max(1, min(fairIntents, maxBatchIntents/n)),
-		bytes:   min(batchBytes, max(fairBytes, maxBatchBytes/int64(n))),
+		bytes:   min(batchBytes, fairBytes),
+		saves:   true,
 	}
 }
 
-// share bounds what a batch takes of one line; the first intent always fits.
+// share bounds what a batch takes of one line. An intent that costs more than a share
+// waits until its line has saved up for it, as often as others have their turn; where
+// there are no others (saves is false) it fits if it is the first.
 type share struct {
 	intents int
 	bytes   int64
+	saves   bool
 }
 
 // each calls take for one line after the other until it returns false, which says

@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,6 +94,46 @@ func TestTurnsAmongMany(t *testing.T) {
 	}
 	if worst > 1 {
 		t.Errorf("one VM had %d turns more than another", worst)
+	}
+}
+
+// TestTurnsBySize has one VM change the modes of large keys, each of which is stored
+// anew, beside many small writes of another: each waits until the VM has saved up for
+// it, and the small ones are not held up.
+func TestTurnsBySize(t *testing.T) {
+	s := open(t, store.NewMemory(), store.Config{})
+	hostile := create(t, s, `{"uuid":"`+uuidA+`"}`)
+	honest := create(t, s, `{"uuid":"`+uuidB+`"}`)
+	const large, small = 4, 300
+	for n := range large {
+		put(t, s, hostile, fmt.Sprint(n), strings.Repeat("x", 1<<20))
+	}
+	var order []string
+	note := func(what string) func(store.Result) {
+		return func(r store.Result) {
+			if r.Err != nil {
+				t.Error(r.Err)
+			}
+			order = append(order, what)
+		}
+	}
+	entered, busy := make(chan struct{}), make(chan struct{})
+	s.Submit(&store.Intent{Kind: store.Put, Done: func(store.Result) { close(entered); <-busy }})
+	wait(t, entered)
+	mode := uint16(0o644)
+	for n := range large {
+		s.Submit(&store.Intent{Kind: store.Set, Cell: hostile, Name: fmt.Sprint(n), Mode: &mode, Done: note("large")})
+	}
+	for range small {
+		s.Submit(&store.Intent{Kind: store.Put, Cell: honest, Name: "k", Data: "v", Done: note("small")})
+	}
+	close(busy)
+	for _, c := range []*store.Cell{honest, hostile} {
+		do(t, s, store.Intent{Kind: store.Note, Cell: c, Event: store.QMP})
+	}
+	first := slices.Index(order, "large")
+	if len(order) != large+small || first < small {
+		t.Errorf("of %d, the first large one came after %d small ones", len(order), first)
 	}
 }
 
