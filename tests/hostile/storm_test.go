@@ -25,6 +25,8 @@ const (
 	marker    = "what only the bystander has"
 )
 
+var errLeak = errors.New("a hostile VM was told what another has")
+
 // longest is how long a bystander may wait for anything while others attack, on
 // a machine that runs other tests as well.
 const longest = 5 * time.Second
@@ -85,8 +87,11 @@ func (g *target) quiet() {
 	}
 }
 
-func (g *target) linkSocket() string {
-	return filepath.Join(filepath.Dir(g.VM(testenv.UUID(attacker))), "link.sock")
+func (g *target) linkSocket() string { return g.socketOf(attacker, "link.sock") }
+
+// socketOf is a socket of a VM.
+func (g *target) socketOf(vm int, name string) string {
+	return filepath.Join(filepath.Dir(g.VM(testenv.UUID(vm))), name)
 }
 
 // TestSessionStorm has many connections fight for a few sessions, each in some
@@ -99,7 +104,7 @@ func TestSessionStorm(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range attackers {
 		wg.Go(func() {
-			s := storm{g, rand.New(rand.NewPCG(*seed, uint64(1000+i)))}
+			s := storm{g, attacker, rand.New(rand.NewPCG(*seed, uint64(1000+i)))}
 			for round := range rounds {
 				if err := s.round(i%2 == 0); err != nil {
 					t.Errorf("seed %d, attacker %d, round %d: %v", *seed, i, round, err)
@@ -116,7 +121,8 @@ func TestSessionStorm(t *testing.T) {
 
 // storm is one attacker of TestSessionStorm.
 type storm struct {
-	g *target
+	g  *target
+	vm int
 	*rand.Rand
 }
 
@@ -139,9 +145,9 @@ func (s storm) round(packets bool) error {
 
 // connect dials one of the VM's sockets.
 func (s storm) connect(packets bool) (*raw.Conn, error) {
-	path := s.g.VM(testenv.UUID(attacker))
+	path := s.g.socketOf(s.vm, "9p.sock")
 	if packets {
-		path = s.g.linkSocket()
+		path = s.g.socketOf(s.vm, "link.sock")
 	}
 	nc, err := net.Dial("unix", path)
 	if err != nil {
@@ -230,7 +236,7 @@ func (s storm) burst(c *raw.Conn, m maker) error {
 			return err
 		}
 		if bytes.Contains(r.Body, []byte(marker)) {
-			return fmt.Errorf("a reply of type %v has what another VM has", r.Type)
+			return fmt.Errorf("%w: in a reply of type %v", errLeak, r.Type)
 		}
 	}
 	return nil

@@ -13,6 +13,7 @@ var soaks = []entry{
 	{"oracle", "./tests/oracle", "TestSoak", "Generated requests of 9P2000.L to hugelgupf/p9's Server and to meta9d: the replies are the same, but for the table of deliberate differences."},
 	{"restart", "./tests/restart", "TestSoak", "meta9d is stopped and started 100 times in a round under writers, a reader of events, a holder of a lock and a plain 9P2000.e client: all sessions are resumed, nothing is lost or done twice."},
 	{"replace", "./tests/interop", "TestSoakReplaced", "A key that is replaced 5, 50 and 500 times a second, read by its path, by a fid, by Tsread and by GET, in every dialect: 10,000 opens of each way in a round, and none fails."},
+	{"sessions", "./tests/hostile", "TestSoakSessions", "Eight hostile VMs speak whole sessions at random, in all dialects of 9P, the metadata protocol, QMP and HTTP; a bystander is served meanwhile, memory and goroutines are bounded and given back. The race detector looks on where META9_TEST_RACE=1 is set."},
 	{"txn", "./tests/txn", "TestSoak", "64 clients, guests and admins, add 10,000 times to one key by transactions: the sum is right."},
 	{"txnguests", "./tests/guest", "TestSoakTransactions", "The shells of two guests add to one key by transactions, 500 times, over v9fs in each dialect: the sum is right."},
 }
