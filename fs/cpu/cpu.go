@@ -47,8 +47,11 @@ type Scheduler struct {
 	places int32
 	free   atomic.Int32
 	queued atomic.Int32 // Places that wait
+	waits  atomic.Int64 // Takes that waited
+	late   atomic.Int64 // those that did so in vain
 	newest atomic.Pointer[Share]
-	shared atomic.Int64 // when the newest was another last
+	last   atomic.Int64 // when it came, nearly
+	shared atomic.Int64 // when another came soon after
 
 	mu    sync.Mutex
 	ready byTime // Shares that wait and may have a place
@@ -97,6 +100,15 @@ func (t *Scheduler) Admin() *Share { return &t.admin }
 // Nobody is the Share of all together who have not said whose they are.
 func (t *Scheduler) Nobody() *Share { return &t.other }
 
+// Stats count since the start.
+type Stats struct {
+	Waits int64 // for a place
+	Late  int64 // of them, those that were given up after Longest
+}
+
+// Stats is what was counted.
+func (t *Scheduler) Stats() Stats { return Stats{Waits: t.waits.Load(), Late: t.late.Load()} }
+
 // Place is the right of one goroutine to work for a Share. The zero Place holds
 // nothing.
 type Place struct {
@@ -140,6 +152,7 @@ func (p *Place) Take(s *Share) bool {
 		return true
 	default:
 	}
+	t.waits.Add(1)
 	limit := time.NewTimer(Longest)
 	defer limit.Stop()
 	select {
@@ -150,6 +163,7 @@ func (p *Place) Take(s *Share) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s.drop(p) {
+		t.late.Add(1)
 		return false
 	}
 	<-p.granted // it came just now
@@ -195,12 +209,15 @@ func (p *Place) hold(s *Share, now int64) {
 	}
 }
 
-// saw notes who is at work. It writes only when that is another than before.
+// saw notes who is at work. It writes seldom.
 func (t *Scheduler) saw(s *Share, now int64) {
 	if t.newest.Load() != s {
-		if t.newest.Swap(s) != nil {
+		if t.newest.Swap(s) != nil && now-t.last.Load() <= int64(sharedFor) {
 			t.shared.Store(now)
 		}
+	}
+	if now-t.last.Load() > int64(time.Millisecond) {
+		t.last.Store(now)
 	}
 }
 
