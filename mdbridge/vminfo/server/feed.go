@@ -14,6 +14,9 @@ const (
 	vmPace    = 32 << 20
 	vmBurst   = 500 * time.Millisecond // of vmPace, at once
 	vmLongest = time.Minute            // that a change waits to be told
+	allPace   = 64 << 20               // of all VMs together: those that change a lot share it
+	allBurst  = time.Second            // of allPace, at once
+	busyAgain = 100 * time.Millisecond // how often it is counted anew who changes a lot
 )
 
 // slack is which part of the feed is given up at a time.
@@ -23,8 +26,10 @@ const slack = 16
 // and never waits for anybody who reads.
 //
 // A VM has a chain of lines. One that changes faster than its texts can be told
-// (vmPace bytes a second, for each listener where the text is not shared) has a line
-// that waits, which takes in what comes after it. Where a VM's lines are more than its
+// (vmPace bytes a second, for each listener where the text is not shared; less where many
+// do so, who share allPace) has a line that waits, which takes in what comes after it. So
+// has one whose text is large, while those of others are more than can be told. A small
+// change of a VM that changes seldom waits for nobody. Where a VM's lines are more than its
 // share, its two oldest become one; where they are more than there is room for in all,
 // those of the VMs that have most. Only when every VM has one line is the oldest
 // dropped.
@@ -39,6 +44,9 @@ type feed struct {
 	last      uint64  // the revision of the newest
 	chains    map[uint64]*chain
 	waiting   map[*chain]struct{} // those that have a line that waits
+	busy      map[*chain]struct{} // those that have had more than their pace lets them, and some that had
+	counted   time.Time           // when busy was looked through
+	paid      time.Time           // as chain.paid, of all that was told
 	bytes     int64               // of lines
 	held      int64               // of lines that are gone but that somebody is still taking
 	changed   chan struct{}
@@ -51,18 +59,19 @@ type feed struct {
 
 // chain is what the feed has of one VM.
 type chain struct {
-	lines []*line // oldest first
-	bytes int64   // of them
-	texts int64   // of them, as they are estimated
-	waits *line   // what is not told yet; nil: nothing
-	paid  time.Time
+	lines []*line   // oldest first
+	bytes int64     // of them
+	texts int64     // of them, as they are estimated
+	waits *line     // what is not told yet; nil: nothing
+	since time.Time // when that began to wait
+	paid  time.Time // up to when what was told is paid for, at its pace
 }
 
 // newFeed begins after the revision rev.
 func newFeed(l Limits, rev uint64) *feed {
 	return &feed{
 		limits: l, droppedRev: rev, last: rev, now: time.Now,
-		chains: make(map[uint64]*chain), waiting: make(map[*chain]struct{}), listeners: make(map[*listener]struct{}),
+		chains: make(map[uint64]*chain), waiting: make(map[*chain]struct{}), busy: make(map[*chain]struct{}), listeners: make(map[*listener]struct{}),
 		changed: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
 }
@@ -77,12 +86,15 @@ func (f *feed) add(l *line) {
 		c = &chain{}
 		f.chains[l.vm] = c
 	}
-	if c.waits != nil {
+	if c.waits == nil {
+		c.since = now
+	} else {
 		l = join(c.waits, l)
 		c.waits = nil
 		delete(f.waiting, c)
 	}
-	if l.what == modified && c.due().After(now) {
+	// A large one does not go before those that wait already: wake tells them in turn.
+	if l.what == modified && (l.large() && len(f.waiting) > 0 || f.due(c, l).After(now)) {
 		c.waits = l
 		f.waiting[c] = struct{}{}
 	} else {
@@ -95,8 +107,44 @@ func (f *feed) add(l *line) {
 	}
 }
 
-// due is from when on the VM's next change may be told.
-func (c *chain) due() time.Time { return c.paid.Add(-vmBurst) }
+// due is from when on a line that is the chain's next may be told; mu is held.
+func (f *feed) due(c *chain, l *line) time.Time {
+	due := c.paid.Add(-vmBurst)
+	if all := f.paid.Add(-allBurst); l.large() && all.After(due) {
+		due = all
+	}
+	if last := c.since.Add(vmLongest); due.After(last) {
+		return last
+	}
+	return due
+}
+
+// pay counts what was told of a VM; mu is held.
+func (f *feed) pay(c *chain, cost int64, now time.Time) {
+	if now.Sub(f.counted) >= busyAgain {
+		f.counted = now
+		for c := range f.busy {
+			if !c.paid.After(now) {
+				delete(f.busy, c)
+			}
+		}
+	}
+	c.paid = paid(c.paid, now, cost, min(vmPace, allPace/int64(1+len(f.busy))))
+	f.paid = paid(f.paid, now, cost, allPace)
+	f.busy[c] = struct{}{}
+}
+
+// paid is up to when a cost is paid for at that pace, after what was before.
+func paid(before, now time.Time, cost, pace int64) time.Time {
+	if before.Before(now) {
+		before = now
+	}
+	took := min(time.Duration(float64(cost)/float64(pace)*float64(time.Second)), vmLongest)
+	if after := before.Add(took); after.Before(now.Add(vmLongest)) {
+		return after
+	}
+	return now.Add(vmLongest)
+}
 
 // tell puts the line at the end of the feed; mu is held. One that has waited may be
 // older than what was told meanwhile: it has the revision of that.
@@ -117,10 +165,7 @@ func (f *feed) tell(c *chain, l *line, now time.Time) {
 	if l.large() {
 		cost *= int64(max(1, len(f.listeners)))
 	}
-	if c.paid.Before(now) {
-		c.paid = now
-	}
-	c.paid = c.paid.Add(min(time.Duration(float64(cost)/vmPace*float64(time.Second)), vmLongest))
+	f.pay(c, cost, now)
 
 	for len(c.lines) > f.limits.Events/vmShare || c.texts > f.limits.Bytes/vmShare {
 		if !f.coalesce(c, 2) {
@@ -273,6 +318,7 @@ func (f *feed) evict() {
 	f.letGo(l)
 	if len(c.lines) == 0 && c.waits == nil {
 		delete(f.chains, l.vm)
+		delete(f.busy, c)
 	}
 	rev := l.rev
 	if l.late {
@@ -315,20 +361,37 @@ func (f *feed) wakeAll(stop <-chan struct{}) {
 func (f *feed) wake(now time.Time) (slow []*listener, next time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	next = time.Hour
+	next = f.tellDue(now)
+	close(f.changed)
+	f.changed = make(chan struct{})
+	return f.slow(), next
+}
+
+// tellDue tells what has waited long enough, of those that wait longest first: each that
+// is told may make the others wait on. It gives how long it is until something else is
+// due. mu is held.
+func (f *feed) tellDue(now time.Time) time.Duration {
+	next := time.Hour
+	var due []*chain
 	for c := range f.waiting {
-		if left := c.due().Sub(now); left > 0 {
+		if left := f.due(c, c.waits).Sub(now); left > 0 {
+			next = min(next, left)
+		} else {
+			due = append(due, c)
+		}
+	}
+	slices.SortFunc(due, func(a, b *chain) int { return a.since.Compare(b.since) })
+	for _, c := range due {
+		l := c.waits
+		if left := f.due(c, l).Sub(now); left > 0 {
 			next = min(next, left)
 			continue
 		}
-		l := c.waits
 		c.waits = nil
 		delete(f.waiting, c)
 		f.tell(c, l, now)
 	}
-	close(f.changed)
-	f.changed = make(chan struct{})
-	return f.slow(), next
+	return next
 }
 
 // slow are the listeners that hold on to lines which are long gone, when those

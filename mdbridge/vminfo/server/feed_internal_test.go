@@ -1,6 +1,9 @@
 package server
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -120,5 +123,46 @@ func TestPretty(t *testing.T) {
 		if got := pretty(d); got != want {
 			t.Errorf("%d: %s, want %s", d, got, want)
 		}
+	}
+}
+
+// TestListInPieces: the list, which is also what a ready line has, is the same text when
+// it is made in pieces, and no piece is of the size of a large VM.
+func TestListInPieces(t *testing.T) {
+	m := newVMs(t)
+	c := m.create()
+	for i := range 4 {
+		m.put(c, fmt.Sprint("k", i), strings.Repeat("\u2028\"", 200<<10))
+	}
+	m.create()
+	l := &list{access: Access{Internal: true}}
+	want := []byte{'['}
+	m.st.Snapshot(func(rows []*vm.VM, _ uint64) {
+		l.rows = rows
+		for i, row := range rows {
+			if i > 0 {
+				want = append(want, ',')
+			}
+			want = seen(row, true).AppendJSON(want, false)
+		}
+	})
+	want = append(want, ']')
+	var got []byte
+	longest := 0
+	if err := l.render(renderPiece, func(b []byte) error {
+		got, longest = append(got, b...), max(longest, len(b))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%d bytes in pieces, %d in one", len(got), len(want))
+	}
+	if most := 8 * renderPiece; longest > most {
+		t.Errorf("a piece has %d bytes, %d at most", longest, most)
+	}
+	fails := errors.New("gone")
+	if err := l.render(renderPiece, func([]byte) error { return fails }); !errors.Is(err, fails) {
+		t.Error(err)
 	}
 }

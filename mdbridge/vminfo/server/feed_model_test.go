@@ -268,3 +268,70 @@ func TestPace(t *testing.T) {
 		}
 	}
 }
+
+// TestPaceOfAll: a hundred VMs that change all the time are told in bounded bytes
+// together, each of them within the time, and nobody drops out; a VM that changes now
+// and then is told at once.
+func TestPaceOfAll(t *testing.T) {
+	const vms, listeners, seconds, rate = 100, 4, 30, 10
+	m := newModel(t, 1, DefaultLimits)
+	for range listeners {
+		m.enter(true)
+	}
+	value := strings.Repeat("x", 1<<20)
+	var large []*store.Cell
+	for range vms {
+		c := m.create()
+		m.put(c, "k", value)
+		large = append(large, c)
+	}
+	honest := m.create()
+	m.take()
+	told := func() (bytes int64) {
+		for _, l := range m.feed.lines {
+			bytes += l.weight
+		}
+		return bytes
+	}
+	var bytes int64
+	seen := make(map[uint64]uint64) // by VM: the last line's place
+	count := func() {
+		for _, l := range m.feed.lines {
+			if l.seq > seen[l.vm] {
+				seen[l.vm] = l.seq
+				bytes += l.weight * listeners
+			}
+		}
+	}
+	for i := range seconds * rate {
+		for _, c := range large {
+			m.put(c, "n", fmt.Sprint(i))
+		}
+		for _, l := range m.take() {
+			m.feed.add(l)
+		}
+		m.feed.wake(m.now)
+		m.put(honest, "n", fmt.Sprint(i))
+		for _, l := range m.take() {
+			m.feed.add(l)
+		}
+		if newest := m.feed.lines[len(m.feed.lines)-1]; newest.vm != honest.ID() {
+			t.Fatalf("at %d: the honest VM waits", i)
+		}
+		count()
+		m.now = m.now.Add(time.Second / rate)
+	}
+	if most := int64(seconds+1) * allPace * 6 / 5; bytes > most {
+		t.Errorf("%d MiB were told in %d s, %d may be", bytes>>20, seconds, most>>20)
+	}
+	for c := range m.feed.waiting {
+		if waited := m.now.Sub(c.since); waited > vmLongest {
+			t.Errorf("a change has waited %v", waited)
+		}
+	}
+	if n := len(seen); n < vms+1 {
+		t.Errorf("%d of %d VMs were told of", n, vms+1)
+	}
+	t.Logf("%d MiB in %d s, %d MiB in the feed", bytes>>20, seconds, told()>>20)
+	m.check()
+}

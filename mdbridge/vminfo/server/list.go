@@ -12,6 +12,7 @@ import (
 
 	"meta9/fs/store"
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/mdbridge/vminfo"
 )
 
@@ -76,11 +77,10 @@ func (s *Server) filter(w http.ResponseWriter, r *http.Request, a *entrance, l *
 	return true
 }
 
-// send sends the text of a list. A text that is made on the way takes as much memory as
-// its largest VM.
+// send sends the text of a list.
 func (s *Server) send(w http.ResponseWriter, r *http.Request, a *entrance, l *list) {
 	if l.body == nil {
-		sem, n := a.room(max(answerBytes(l.rows...), listBytes))
+		sem, n := a.room(max(l.answerBytes(), listBytes))
 		done, ok := s.turn(w, r, sem, n)
 		if !ok {
 			return
@@ -183,6 +183,18 @@ func (l *list) release() {
 	}
 }
 
+// answerBytes is about the memory that the list takes while it is sent: it is made in
+// pieces, but keeps its VMs as they were.
+func (l *list) answerBytes() (most int64) {
+	if l.query.Fields != nil {
+		return answerBytes(l.rows...)
+	}
+	for _, m := range l.rows {
+		most = max(most, m.Size())
+	}
+	return most
+}
+
 // each calls fn with the text, a piece at a time.
 func (l *list) each(fn func([]byte) error) error {
 	if l.body == nil {
@@ -200,24 +212,26 @@ func (l *list) each(fn func([]byte) error) error {
 // it.
 const renderPiece = 64 << 10
 
-// render makes the text, and gives fn each piece of it that has reached the size.
+// render makes the text, and gives fn each piece of it that has reached the size; of a
+// large VM, too, if all its members are wanted.
 func (l *list) render(size int, fn func([]byte) error) error {
-	b := append(make([]byte, 0, 2*size), '[')
-	some := false
-	for _, m := range l.rows {
+	p := ordjson.NewPieces(append(make([]byte, 0, 2*size), '['), size, fn)
+	for i, m := range l.rows {
 		m = seen(m, l.access.Internal)
-		if some {
-			b = append(b, ',')
+		if i > 0 {
+			p.Text = append(p.Text, ',')
 		}
-		some = true
-		if b = appendVM(b, m, l.query); len(b) >= size {
-			if err := fn(b); err != nil {
-				return err
-			}
-			b = b[:0]
+		if l.query.Fields == nil {
+			m.WriteJSON(p)
+		} else {
+			p.Text = appendVM(p.Text, m, l.query)
+		}
+		p.Cut()
+		if p.Err() != nil {
+			return p.Err()
 		}
 	}
-	return fn(append(b, ']'))
+	return fn(append(p.Text, ']'))
 }
 
 // bodies keeps the text of the newest list, so that many who ask for it get the

@@ -147,7 +147,7 @@ func (s *Server) sendReady(ctx context.Context, li *listener) error {
 	defer l.release()
 	li.rev, li.entry = l.rev, l.rev
 	if l.body == nil {
-		sem, n := li.room(answerBytes(l.rows...))
+		sem, n := li.room(l.answerBytes())
 		ctx, cancel := context.WithTimeout(ctx, turnTime)
 		defer cancel()
 		if err := sem.Acquire(ctx, n); err != nil {
