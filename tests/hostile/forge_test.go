@@ -3,6 +3,7 @@ package hostile
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"meta9/session/wire"
@@ -57,7 +58,7 @@ func (g *target) attachAs(c *raw.Conn, version, uname string) {
 		g.t.Fatalf("%s: answered %q, %v", version, got, err)
 	}
 	fields := []any{uint32(0), raw.NoFid, uname, ""}
-	if version == "9P2000.u" || version == "9P2000.L" {
+	if version == "9P2000.u" || strings.HasPrefix(version, "9P2000.L") {
 		fields = append(fields, uint32(0))
 	}
 	g.rpc(c, wire.Tattach, fields...)
