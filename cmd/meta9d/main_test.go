@@ -167,9 +167,14 @@ func newClient(t *testing.T, nc net.Conn) *client {
 // greet agrees on a version.
 func greet(t *testing.T, nc net.Conn) *client {
 	t.Helper()
+	return greetIn(t, nc, wire.E)
+}
+
+func greetIn(t *testing.T, nc net.Conn, d wire.Dialect) *client {
+	t.Helper()
 	c := &client{t: t, c: nc, r: bufio.NewReader(nc)}
-	c.call(&wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: 65536, Version: "9P2000.e"})
-	c.dialect = wire.E
+	c.call(&wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: 65536, Version: d.String()})
+	c.dialect = d
 	return c
 }
 
