@@ -33,6 +33,7 @@ func TestBroken(t *testing.T) {
 			do   func(t *testing.T, w *world)
 		}{
 			{"stopped", stopped},
+			{"restarted", restarted},
 			{"killed", killed},
 			{"unanswered", unanswered},
 			{"cuts", cuts},
@@ -66,6 +67,30 @@ func stopped(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	c.progress(t, 20)
+	c.stop(t)
+	w.unmount(t)
+}
+
+// restarted: meta9d is stopped and started again and again under work. Nobody gets an
+// error, and the session is the one that it was.
+func restarted(t *testing.T, w *world) {
+	const restarts = 4
+	w.mount(t, "")
+	c := w.work(t, false)
+	before := w.sessions(t)
+	rng := rand.New(rand.NewPCG(*seed, 5))
+	for i := range restarts {
+		time.Sleep(time.Duration(rng.Int64N(int64(time.Second))))
+		w.PlannedRestart()
+		w.moved()
+		if log := w.Log(); !strings.Contains(log, `"message":"restored"`) {
+			t.Errorf("restart %d: %s", i, log)
+		}
+		c.progress(t, 5)
+	}
+	if after := w.sessions(t); len(after) != len(before) {
+		t.Errorf("sessions: %v, before %v", after, before)
+	}
 	c.stop(t)
 	w.unmount(t)
 }

@@ -96,6 +96,11 @@ func (w *world) listener() string {
 // kill restarts meta9d by SIGKILL on what it left.
 func (w *world) kill() {
 	w.Restart()
+	w.moved()
+}
+
+// moved notes where a meta9d that was started again listens.
+func (w *world) moved() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.tcp = w.TCPAddrs[0]
