@@ -30,11 +30,11 @@ func check(dir string, out io.Writer) error {
 		}
 	}
 	st, err := store.Check(e, func(d store.Damage) { say("%v\n", d) })
-	if err != nil {
-		return fmt.Errorf("data folder %s: %w", dir, err)
-	}
 	say("%d VMs, %d keys, %d bytes; %d damaged\n", st.VMs, st.Keys, st.Bytes, st.Damaged)
-	if st.Damaged > 0 {
+	switch {
+	case err != nil:
+		return fmt.Errorf("data folder %s: %d damaged; %w", dir, st.Damaged, err)
+	case st.Damaged > 0:
 		return fmt.Errorf("%s: %d damaged; --salvage starts without them", dir, st.Damaged)
 	}
 	return said

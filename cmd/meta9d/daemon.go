@@ -214,8 +214,8 @@ func (d *daemon) engine(salvage bool) (store.Engine, error) {
 		return nil, err
 	}
 	d.folder = e
-	if lost := e.Lost(); lost != "" {
-		d.log.Warn().Str("lost", lost).Msg("started with what the log holds before its damage")
+	for _, remark := range e.Remarks() {
+		d.log.Warn().Msg(remark)
 	}
 	return e, nil
 }

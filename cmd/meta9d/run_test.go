@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -344,6 +345,44 @@ func TestDamage(t *testing.T) {
 	}
 	if _, log := p.stop(); !strings.Contains(log, "keys/motd") {
 		t.Errorf("what was skipped is not in the log:\n%s", log)
+	}
+}
+
+// TestDamagedPages: leaves of the data file with one element less than they had. A check
+// goes on past them, a start names one, and --salvage keeps what is whole.
+func TestDamagedPages(t *testing.T) {
+	dir := shortDir(t)
+	p := start(t, dir)
+	admin := p.connect("meta9-run/admin.sock")
+	admin.put("ctl", "create "+payload)
+	for i := range 100 {
+		admin.put("names/web/keys/key-"+strconv.Itoa(i), strings.Repeat("v", 100))
+	}
+	p.stop()
+	file := filepath.Join(dir, "meta9-data", "meta9.db")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := 0
+	for at := 2 * 4096; at+4096 <= len(b); at += 4096 {
+		const leaf = 2
+		if page := b[at : at+4096]; page[8] == leaf && page[10] > 5 && !bytes.Contains(page, []byte("key-50")) {
+			page[10]--
+			damaged++
+		}
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil || damaged == 0 {
+		t.Fatal(damaged, err)
+	}
+	code, out, errs := call(t, dir, "--check")
+	if code != exitFailure || !strings.Contains(out, " VMs, ") || !strings.Contains(errs, "meta9.db: damaged: page ") || !strings.Contains(errs, "--salvage") {
+		t.Errorf("--check: exit %d, %q, %q", code, out, errs)
+	}
+	oneLineWith(t, exitFailure, "damaged: page ", dir)
+	p = start(t, dir, "--salvage")
+	if _, log := p.stop(); !strings.Contains(log, "meta9.db.damaged") {
+		t.Errorf("what was done is not in the log:\n%s", log)
 	}
 }
 

@@ -14,7 +14,7 @@ type Stats struct {
 // format byte, checksum or fields are wrong, a name that is none, a value past
 // what any store takes, entries without a VM, names that two VMs have, numbers
 // past the high-water marks. It changes nothing. The error is the engine's, and
-// means that not all could be read.
+// means that not all could be read; Stats is of what could.
 func Check(e Engine, report func(Damage)) (Stats, error) {
 	var st Stats
 	count := func(d Damage) {
@@ -26,8 +26,6 @@ func Check(e Engine, report func(Damage)) (Stats, error) {
 		st.Keys += v.Count()
 		st.Bytes += v.Bytes()
 	}}
-	if err := l.load(); err != nil {
-		return st, err
-	}
-	return st, nil
+	err := l.load()
+	return st, err
 }

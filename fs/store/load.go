@@ -51,7 +51,7 @@ type loader struct {
 // maxTexts bounds what a loader remembers to share.
 const maxTexts = 1 << 16
 
-// load runs through the whole engine.
+// load runs through the whole engine; after an error, what came before it is made use of.
 func (l *loader) load() error {
 	l.skipped = make(map[string][][]byte)
 	l.texts = make(map[string]string)
@@ -60,12 +60,11 @@ func (l *loader) load() error {
 		l.record(key, value)
 		return nil
 	})
-	if err != nil {
-		return err
-	}
 	l.finish()
-	l.checkMarks()
-	return nil
+	if err == nil {
+		l.checkMarks()
+	}
+	return err
 }
 
 // maxKey is the longest key that record.go makes.

@@ -131,6 +131,9 @@ func (s *Store) load() error {
 		}
 	}}
 	if err := l.load(); err != nil {
+		if len(s.damage) > 0 {
+			return errs.New(errs.IO, "damaged data: %s; %v", s.damage[0], err)
+		}
 		return errs.New(errs.IO, "loading: %v", err)
 	}
 	if failed != nil {

@@ -169,6 +169,16 @@ func CutMark(value []byte) (plain []byte, m LogMark, has bool) {
 	return plain, m, true
 }
 
+// Whole says whether that is a record as a store makes it.
+func Whole(key, value []byte) bool {
+	_, err := unseal(key, value)
+	if string(key) == string(marksKey()) && err != nil {
+		_, _, has := CutMark(value)
+		return has
+	}
+	return err == nil
+}
+
 func readMarks(key, value []byte) (marks, error) {
 	rest, err := unseal(key, value)
 	if err != nil {

@@ -36,9 +36,13 @@
 //  5. Before the first record of a log, the data file durably says that there is one:
 //     the record of the marks is of another format and names the log's id and size
 //     (store.LogMark). With it, a log that is missing or another one is an error;
-//     without it, whatever the log's file holds means nothing. Versions that know of
-//     no log refuse that format. A Close takes all into the data file, and the mark
+//     without it, whatever the log's file holds is in the data file. Versions that know
+//     of no log refuse that format. A Close takes all into the data file, and the mark
 //     back; so does a start, before a new log is begun.
+//  6. A batch that went past the log leaves a record without a body, before it is
+//     acknowledged. So the log's file has the number of the newest batch, or nearly, and
+//     shows when the data file lacks it: that is damage of the page that makes a
+//     transaction of bbolt's the newest, which bbolt answers with the one before.
 //
 // No room for a record, or for a checkpoint that must come first, refuses the batch
 // before anything is acknowledged (errs.NoSpace), and the next batch tries again. A
@@ -47,9 +51,19 @@
 //
 // # The data file
 //
-// bbolt reads its file through a memory map and trusts what it reads there. A
-// damaged or truncated file makes it panic or fault; the Engine turns both into
-// errors.
+// bbolt reads its file through a memory map and trusts what it reads there: a page
+// that leads to itself holds it for ever, and a free page that is in use is written
+// over. So the reader (pages.go) goes through the whole file before bbolt writes to it
+// for the first time, in the pass of the first Scan: every page is used once or free,
+// is of the kind that the page above it expects, and has its elements one behind the
+// other, and its keys in their order and between those of its neighbours. What is
+// whole and yet old, since the disk lost a write, does not agree with the sum over all
+// keys and values (sum.go), which every transaction writes. A damaged file is refused;
+// Options.Salvage makes a new one of what is whole (salvage.go). A check never hands
+// the file to bbolt.
+//
+// A file that is damaged while it is open makes bbolt panic or fault; the Engine turns
+// both into errors.
 //
 // An Engine is used as store.Engine says: Scan first, then Apply from one
 // goroutine. A checkpoint runs in a goroutine of its own, and whoever else needs
@@ -59,7 +73,6 @@ package bolt
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,16 +105,21 @@ type Options struct {
 
 // Engine is an open data folder.
 type Engine struct {
-	dir    string
-	db     *bbolt.DB
-	o      Options
-	broken bool   // bbolt panicked while it held its writer's lock, perhaps
-	failed error  // final
-	lost   string // what Salvage skipped
-	noLog  bool   // there was no room for one
+	dir     string
+	path    string
+	data    *os.File  // the data file, which is locked
+	db      *bbolt.DB // nil: it is open for a check
+	o       Options
+	broken  bool     // bbolt panicked while it held its writer's lock, perhaps
+	failed  error    // final
+	checked bool     // all of the data file was looked at and found sound
+	remarks []string // for the operator
+	noLog   bool     // there was no room for one
 
 	file   inode      // the data file's
+	tally  tally      // what its keys and values come to
 	number uint64     // of the newest batch that is durable
+	left   *leftLog   // what an earlier process has left, until it is taken
 	log    *logFile   // nil: none is begun
 	fresh  overlay    // what the log's segment holds beyond the data file
 	old    overlay    // what the other one does, or a log that a start could not take
@@ -135,18 +153,14 @@ func Open(dir string, o Options) (*Engine, error) {
 			return nil, openError(path, err)
 		}
 	}
-	e := &Engine{dir: dir, o: o}
-	if err := e.open(path); err != nil {
+	e := &Engine{dir: dir, path: path, o: o}
+	if err := e.open(); err != nil {
+		e.letGo()
 		return nil, openError(path, err)
 	}
-	if !o.ReadOnly && !e.endedWell() {
-		if err := e.reread(path); err != nil {
-			return nil, err
-		}
-	}
 	if err := e.replay(); err != nil {
-		_ = e.db.Close()
-		return nil, openError(filepath.Join(dir, LogName), err)
+		e.letGo()
+		return nil, err
 	}
 	return e, nil
 }
@@ -158,137 +172,192 @@ func openError(path string, err error) error {
 	return errs.New(errs.IO, "%s: %v", path, err)
 }
 
-func (e *Engine) open(path string) (err error) {
-	var file *os.File
-	defer func() {
-		if e.db == nil && file != nil {
-			unlock(file)
+// open locks the data file, and looks at what bbolt reads of it when it opens it: what
+// it writes waits for the first Scan, which looks at the rest.
+func (e *Engine) open() (err error) {
+	if e.data, err = openLocked(e.path, e.o.ReadOnly, e.o.Timeout); err != nil {
+		return err
+	}
+	if e.o.ReadOnly {
+		_, err := e.reader()
+		return err
+	}
+	if !e.endedWell() {
+		for _, file := range []string{e.path, filepath.Join(e.dir, LogName)} {
+			if err := distrust(file); err != nil {
+				return fmt.Errorf("%s: %w", filepath.Base(file), err)
+			}
 		}
-	}()
+	}
+	if e.o.Salvage {
+		if err := e.salvage(); err != nil {
+			return err
+		}
+	}
+	r, err := e.reader()
+	if err != nil {
+		return err
+	}
+	if err := r.checkFree(); err != nil {
+		return err
+	}
+	if r.torn != nil {
+		e.remarks = append(e.remarks, fmt.Sprintf("%s: %v", e.path, r.torn))
+	}
+	if err := e.openDB(); err != nil {
+		return err
+	}
+	if e.file, err = inodeOf(e.data); err != nil {
+		return err
+	}
+	return errors.Join(makeBucket(e.db), syncDir(filepath.Dir(e.path)))
+}
+
+// endedWell says whether the process before this one has taken its log back, as a Close
+// does that had no failure. One without a log leaves no sign.
+func (e *Engine) endedWell() bool {
+	if _, err := os.Stat(filepath.Join(e.dir, LogName)); err != nil {
+		return false
+	}
+	r, err := e.reader()
+	if err != nil {
+		return false
+	}
+	marks, err := r.lookup(store.MarksKey())
+	_, _, has := store.CutMark(marks)
+	return err == nil && !has
+}
+
+// openDB hands the file to bbolt.
+func (e *Engine) openDB() (err error) {
 	defer guard(&err)()
-	e.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-			f, err := os.OpenFile(name, flag, mode)
-			file = f
-			return f, err
-		},
+	e.db, err = bbolt.Open(e.path, 0o600, &bbolt.Options{
+		OpenFile:        func(string, int, os.FileMode) (*os.File, error) { return e.data, nil },
 		Timeout:         e.o.Timeout,
-		ReadOnly:        e.o.ReadOnly,
 		MaxSize:         int(e.o.MaxSize),
 		FreelistType:    bbolt.FreelistMapType,
 		PreLoadFreelist: true,
 		InitialMmapSize: mapSize,
 		NoStatistics:    true,
 	})
-	if err != nil || e.o.ReadOnly {
-		return err
-	}
-	if e.file, err = inodeOf(file); err != nil {
-		return err
-	}
-	return errors.Join(makeBucket(e.db), syncDir(filepath.Dir(path)))
+	return err
 }
 
-// endedWell says whether the process before this one has taken its log back, as a Close
-// does that had no failure. One without a log leaves no sign.
-func (e *Engine) endedWell() (well bool) {
-	if _, err := os.Stat(filepath.Join(e.dir, LogName)); err != nil {
-		return false
+// reader is one of the data file as it is now.
+func (e *Engine) reader() (*reader, error) {
+	info, err := e.data.Stat()
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	defer guard(&err)()
-	err = e.db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucket)
-		if b == nil {
-			return nil
-		}
-		_, _, has := store.CutMark(b.Get(store.MarksKey()))
-		well = !has
+	r, err := newReader(e.data, info.Size())
+	if err != nil {
+		return nil, withAdvice(err)
+	}
+	r.all, r.anySum = e.o.ReadOnly, e.o.Salvage
+	return r, r.readRoot()
+}
+
+// withAdvice says what there is to do about damage.
+func withAdvice(err error) error {
+	if err == nil {
 		return nil
-	})
-	return well && err == nil
+	}
+	return fmt.Errorf("%w; restore a backup, or start with --salvage, which keeps all that is whole", err)
 }
 
-// reread opens the data file again with what the disk has of it. The lock is given up
-// for that moment; who takes it then is told to Open's caller as ever.
-func (e *Engine) reread(path string) error {
-	if err := e.db.Close(); err != nil {
-		return openError(path, err)
+// openLocked opens the data file and locks it, as bbolt does.
+func openLocked(path string, shared bool, timeout time.Duration) (*os.File, error) {
+	flag, how := os.O_RDWR, syscall.LOCK_EX
+	if shared {
+		flag, how = os.O_RDONLY, syscall.LOCK_SH
 	}
-	e.db = nil
-	for _, file := range []string{path, filepath.Join(e.dir, LogName)} {
-		if err := distrust(file); err != nil {
-			return openError(file, err)
+	f, err := os.OpenFile(path, flag, 0)
+	if err != nil {
+		return nil, err
+	}
+	const pause = 50 * time.Millisecond
+	for end := time.Now().Add(timeout); ; time.Sleep(pause) {
+		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if err != syscall.EWOULDBLOCK || !time.Now().Add(pause).Before(end) {
+			_ = f.Close()
+			return nil, err
 		}
 	}
-	if err := e.open(path); err != nil {
-		return openError(path, err)
+}
+
+// letGo closes the file and unlocks it, also where bbolt has panicked: its memory map
+// stays then, and would keep the lock.
+func (e *Engine) letGo() {
+	switch {
+	case e.db != nil:
+		_ = e.db.Close()
+	case e.data != nil:
+		_ = syscall.Flock(int(e.data.Fd()), syscall.LOCK_UN)
+		_ = e.data.Close()
 	}
-	return nil
 }
 
-// unlock lets go of a file in which bbolt panicked. Its memory map stays, and would
-// keep the lock.
-func unlock(f *os.File) {
-	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
-	_ = f.Close()
-}
-
-// Scan calls fn for every key in order. Damage to the file's own structure is an
-// error; in a file that is open for a check, also such as gets in nobody's way
-// until the file is written.
-func (e *Engine) Scan(fn func(key, value []byte) error) (err error) {
+// Scan calls fn for every key in order. It looks at the whole structure of the data
+// file, and damage there is an error: the first that is found, or, in a file that is
+// open for a check, all, with fn called for what is whole. What an earlier process has
+// left in the log is taken into the data file after the first Scan that finds none.
+func (e *Engine) Scan(fn func(key, value []byte) error) error {
 	e.await()
-	if err := warm(e.db.Path()); err != nil {
-		return err
-	}
-	defer guard(&err)()
-	return e.db.View(func(tx *bbolt.Tx) error {
-		if err := checkPages(tx, e.db.Info().PageSize); err != nil {
-			return err
-		}
-		if err := e.scan(tx.Bucket(bucket), fn); err != nil {
-			return err
-		}
-		if e.db.IsReadOnly() {
-			return checkTree(tx)
-		}
-		return nil
-	})
-}
-
-// warm reads the file through once. bbolt maps it for random access, so that a
-// scan of a file that is not in memory would fetch it page by page; and what the
-// disk cannot read is an error here, not a fault.
-func warm(path string) error {
-	f, err := os.Open(path)
+	r, err := e.reader()
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, make([]byte, 1<<20))
-	return errors.Join(err, f.Close())
+	r.warm(int(e.data.Fd()))
+	var told error
+	err = e.scan(r, func(key, value []byte) error {
+		told = fn(key, value)
+		return told
+	})
+	if told != nil {
+		return told
+	}
+	if err == nil && e.o.ReadOnly {
+		err = errors.Join(withAdvice(r.report()), r.torn)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", FileName, err)
+	}
+	if e.checked || e.o.ReadOnly {
+		return nil
+	}
+	e.checked, e.tally = true, r.keyed
+	return e.takeLeft()
 }
 
 // Number is that of the newest batch, for every VM.
 func (e *Engine) Number(string) uint64 { return e.number }
 
 // ID is the folder's own, random and the same for as long as the folder is there. It is
-// made if an earlier version has made the folder; call it before the first Apply.
+// made if an earlier version has made the folder; call it after Scan, and before the
+// first Apply.
 // errs.NoSpace: there is no room for that.
 func (e *Engine) ID() (id [16]byte, err error) {
 	defer guard(&err)()
-	id, err = makeID(e.db)
-	switch {
-	case err != nil && outOfRoom(err):
-		return id, errs.New(errs.NoSpace, "%v", err)
-	case err != nil:
+	id, has, err := readID(e.db)
+	if err != nil {
 		return id, errs.New(errs.IO, "%v", err)
 	}
-	return id, nil
+	if has {
+		return id, nil
+	}
+	err = e.commit(func(w *writer) (err error) {
+		id, err = makeID(w.Tx())
+		return err
+	})
+	return id, err
 }
 
-// Lost says what Options.Salvage has skipped of the log; "": nothing.
-func (e *Engine) Lost() string { return e.lost }
+// Remarks are what the operator should know of the start: what Options.Salvage did, and
+// what a loss of power has left.
+func (e *Engine) Remarks() []string { return e.remarks }
 
 // Apply makes all groups durable at once: in the log, or in the data file.
 func (e *Engine) Apply(groups []store.Group) []error {
@@ -309,7 +378,10 @@ func (e *Engine) Apply(groups []store.Group) []error {
 // Look says whether the paths still lead to the files that are open. What is written
 // to a file that was deleted or replaced is gone with this process.
 func (e *Engine) Look() error {
-	if err := look(e.db.Path(), e.file); err != nil || e.log == nil {
+	if e.db == nil {
+		return nil // a check
+	}
+	if err := look(e.path, e.file); err != nil || e.log == nil {
 		return err
 	}
 	return look(e.log.file.Name(), e.log.inode)
@@ -354,8 +426,16 @@ func (e *Engine) apply(groups []store.Group) error {
 	if e.poll(); e.failed != nil {
 		return e.failed
 	}
+	if e.o.ReadOnly {
+		return errs.New(errs.IO, "data file: open for a check only")
+	}
 	if err := e.Look(); err != nil {
 		return err
+	}
+	if !e.checked {
+		if err := e.Scan(func(_, _ []byte) error { return nil }); err != nil {
+			return errs.New(errs.IO, "data file: %s", e.said(err))
+		}
 	}
 	size, err := sizeOf(groups)
 	if err != nil {
@@ -386,7 +466,7 @@ func (e *Engine) apply(groups []store.Group) error {
 // said is what err says, but for where the data folder is: guests are told it, and need
 // not know.
 func (e *Engine) said(err error) string {
-	return strings.ReplaceAll(err.Error(), filepath.Dir(e.db.Path())+string(filepath.Separator), "")
+	return strings.ReplaceAll(err.Error(), e.dir+string(filepath.Separator), "")
 }
 
 // direct makes the groups durable in the data file, in one transaction with all that
@@ -401,22 +481,22 @@ func (e *Engine) direct(groups []store.Group) error {
 		log = e.newLog()
 	}
 	begun := false
-	err := e.commit(func(b *bbolt.Bucket) (err error) {
-		if err := e.putLogged(b); err != nil {
+	err := e.commit(func(w *writer) (err error) {
+		if err := e.putLogged(w); err != nil {
 			return err
 		}
 		for i := range groups {
 			for j := range groups[i].Ops {
 				op := &groups[i].Ops[j]
-				if err := put(b, op.Key, op.Value, op.Tail); err != nil {
+				if err := w.put(op.Key, op.Value, op.Tail); err != nil {
 					return err
 				}
 			}
 		}
-		if begun, err = mark(b, log); err != nil {
+		if begun, err = mark(w, log); err != nil {
 			return err
 		}
-		return b.SetSequence(groups[0].Number)
+		return w.SetSequence(groups[0].Number)
 	})
 	if log != nil && (err == nil && !begun || err != nil && e.log == nil) {
 		_ = log.file.Close()
@@ -426,22 +506,33 @@ func (e *Engine) direct(groups []store.Group) error {
 		return err
 	}
 	e.old, e.fresh = overlay{}, overlay{}
-	if e.log = log; log != nil {
-		log.next()
+	if e.log = log; log == nil {
+		return nil
+	}
+	log.next()
+	wrote, err := log.append(nil, groups[0].Number, groups[0].Number)
+	if err != nil && (!isAny(err, noRoom[:]) || wrote && log.retract() != nil) {
+		return errs.New(errs.IO, "log: %s", e.said(err))
 	}
 	return nil
 }
 
 // commit is a transaction of the data file. The error is NoSpace if the file is as it
 // was, else IO and final.
-func (e *Engine) commit(fn func(b *bbolt.Bucket) error) error {
+func (e *Engine) commit(fn func(w *writer) error) error {
 	var attempt int
+	var w writer
 	err := e.update(func(tx *bbolt.Tx) error {
 		attempt = tx.ID()
-		return fn(tx.Bucket(bucket))
+		w = writer{tx.Bucket(bucket), e.tally}
+		if err := fn(&w); err != nil {
+			return err
+		}
+		return w.putSum()
 	})
 	switch {
 	case err == nil:
+		e.tally = w.tally
 		return nil
 	case outOfRoom(err) && !e.broken && e.before(attempt):
 		return errs.New(errs.NoSpace, "the data folder's disk is full: %s", e.said(err))
@@ -457,24 +548,6 @@ func (e *Engine) update(fn func(tx *bbolt.Tx) error) (err error) {
 	err = e.db.Update(fn)
 	e.broken = false
 	return err
-}
-
-// put writes one key; a nil value deletes it.
-func put(b *bbolt.Bucket, key, value []byte, tail string) error {
-	var err error
-	switch {
-	case value == nil:
-		err = b.Delete(key)
-	case tail == "":
-		err = b.Put(key, value)
-	default:
-		whole := make([]byte, 0, len(value)+len(tail))
-		err = b.Put(key, append(append(whole, value...), tail...))
-	}
-	if err != nil {
-		return fmt.Errorf("key %q: %w", key, err)
-	}
-	return nil
 }
 
 // before is true when the file still stands before that transaction.
@@ -493,7 +566,7 @@ func (e *Engine) before(attempt int) (is bool) {
 func (e *Engine) Close() error {
 	e.await()
 	var err error
-	if (e.log != nil || e.old.number > 0) && e.failed == nil && !e.broken && !e.o.ReadOnly {
+	if (e.log != nil || e.old.number > 0) && e.failed == nil && !e.broken && e.checked {
 		if err = e.finish(); errors.Is(err, errs.NoSpace) {
 			err = nil
 		}
@@ -501,8 +574,11 @@ func (e *Engine) Close() error {
 	if e.log != nil {
 		err = errors.Join(err, e.log.file.Close())
 	}
-	if e.broken {
+	switch {
+	case e.broken:
 		return err
+	case e.db == nil:
+		return errors.Join(err, e.data.Close())
 	}
 	return errors.Join(err, e.db.Close())
 }

@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"go.etcd.io/bbolt"
-
 	"meta9/fs/errs"
 	"meta9/fs/store"
 )
@@ -62,24 +60,24 @@ func (o *overlay) add(groups []store.Group) {
 }
 
 // put writes all of it into the data file, in the order of the keys.
-func (o *overlay) put(b *bbolt.Bucket) error {
+func (o *overlay) put(w *writer) error {
 	if o.number == 0 {
 		return nil
 	}
 	for _, key := range slices.Sorted(maps.Keys(o.ops)) {
 		v := o.ops[key]
-		if err := put(b, []byte(key), v.head, v.tail); err != nil {
+		if err := w.put([]byte(key), v.head, v.tail); err != nil {
 			return err
 		}
 	}
-	return b.SetSequence(o.number)
+	return w.SetSequence(o.number)
 }
 
 // mark sees to it that the record of the marks names the log, or none where log is
 // nil. It is the last that a transaction does, since any other may write that record.
 // begun is false when there is no sound record that could name a log.
-func mark(b *bbolt.Bucket, log *logFile) (begun bool, err error) {
-	now := b.Get(store.MarksKey())
+func mark(w *writer, log *logFile) (begun bool, err error) {
+	now := w.Get(store.MarksKey())
 	if now == nil {
 		return false, nil
 	}
@@ -93,7 +91,7 @@ func mark(b *bbolt.Bucket, log *logFile) (begun bool, err error) {
 	if bytes.Equal(now, next) {
 		return true, nil
 	}
-	return true, b.Put(store.MarksKey(), next)
+	return true, w.put(store.MarksKey(), next, "")
 }
 
 // markable says whether the data file can name a log after these groups.
@@ -124,11 +122,11 @@ func (e *Engine) take() {
 
 // checkpoint takes old into the data file.
 func (e *Engine) checkpoint(log *logFile) error {
-	return e.commit(func(b *bbolt.Bucket) error {
-		if err := e.old.put(b); err != nil {
+	return e.commit(func(w *writer) error {
+		if err := e.old.put(w); err != nil {
 			return err
 		}
-		_, err := mark(b, log)
+		_, err := mark(w, log)
 		return err
 	})
 }
@@ -161,11 +159,11 @@ func (e *Engine) taken(err error) {
 
 // finish takes all that the log holds into the data file, and the log's mark back.
 func (e *Engine) finish() error {
-	err := e.commit(func(b *bbolt.Bucket) error {
-		if err := e.putLogged(b); err != nil {
+	err := e.commit(func(w *writer) error {
+		if err := e.putLogged(w); err != nil {
 			return err
 		}
-		_, err := mark(b, nil)
+		_, err := mark(w, nil)
 		return err
 	})
 	if err == nil {
@@ -175,11 +173,11 @@ func (e *Engine) finish() error {
 }
 
 // putLogged writes what the log holds, the older first.
-func (e *Engine) putLogged(b *bbolt.Bucket) error {
-	if err := e.old.put(b); err != nil {
+func (e *Engine) putLogged(w *writer) error {
+	if err := e.old.put(w); err != nil {
 		return err
 	}
-	return e.fresh.put(b)
+	return e.fresh.put(w)
 }
 
 // newLog makes a log that is not begun yet, or nil when there is no room for one.
@@ -201,21 +199,32 @@ func (e *Engine) newLog() *logFile {
 	return log
 }
 
-// replay takes what a log holds that an earlier process has left.
-func (e *Engine) replay() (err error) {
-	var m store.LogMark
-	has := false
-	defer guard(&err)()
-	if err := e.db.View(func(tx *bbolt.Tx) error {
-		if b := tx.Bucket(bucket); b != nil {
-			e.number = b.Sequence()
-			_, m, has = store.CutMark(b.Get(store.MarksKey()))
-		}
-		return nil
-	}); err != nil || !has {
-		return err
+// leftLog is a log that an earlier process has left, as it was read.
+type leftLog struct {
+	path   string
+	file   []byte
+	broken bool // not all of it was whole
+}
+
+// replay reads what a log holds that an earlier process has left.
+func (e *Engine) replay() error {
+	r, err := e.reader()
+	if err != nil {
+		return openError(e.path, err)
+	}
+	e.number = r.main.sequence
+	marks, err := r.lookup(store.MarksKey())
+	if err != nil && !r.all { // else Scan says so
+		return openError(e.path, withAdvice(err))
 	}
 	path := filepath.Join(e.dir, LogName)
+	_, m, has := store.CutMark(marks)
+	if !has {
+		if err := e.checkUnused(path); err != nil {
+			return openError(path, err)
+		}
+		return nil
+	}
 	file, err := readFile(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -229,45 +238,80 @@ func (e *Engine) replay() (err error) {
 	}
 	for _, r := range records {
 		if err := r.ops(func(key, v []byte) { e.old.set(key, v, "") }); err != nil {
-			return err
+			return openError(path, err)
 		}
 		e.old.number = r.number
 	}
 	if err != nil {
 		if !e.o.Salvage {
-			return err
+			return openError(path, withAdvice(err))
 		}
-		e.lost = fmt.Sprintf("%s: %v", path, err)
+		e.remarks = append(e.remarks, fmt.Sprintf("%s: %v; started with what it holds before", path, err))
 	}
 	if e.old.number > 0 {
 		e.number = e.old.number
 	}
-	if e.o.ReadOnly {
-		return nil
-	}
-	return e.takeReplayed(path, file)
+	e.left = &leftLog{path, file, err != nil}
+	return nil
 }
 
-// takeReplayed takes a log that was read into the data file. Without room for that
-// it stays, and is written once more as it is: what was read may have been in memory
-// alone, if the disk had failed before.
-func (e *Engine) takeReplayed(path string, file []byte) error {
-	err := e.finish()
-	if !errors.Is(err, errs.NoSpace) {
+// checkUnused looks at the file of a log that the data file does not name. What its
+// segments begin with is in the data file: newer batches show that the data file's last
+// transactions are gone, as damage of a meta page makes it.
+func (e *Engine) checkUnused(path string) error {
+	number, err := newestStart(path)
+	if err != nil || number <= e.number {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	err = fmt.Errorf("holds batch %d, and %s ends with batch %d: what came after that is missing there", number, FileName, e.number)
+	if e.o.Salvage {
+		e.remarks = append(e.remarks, fmt.Sprintf("%s: %v; started without it", path, err))
+		return setAside(path)
+	}
+	return fmt.Errorf("%w. If %s was put back from a backup, remove %s; else restore a backup, or start with --salvage", err, FileName, LogName)
+}
+
+// takeLeft takes a log that was read into the data file. Without room for that it stays,
+// and is written once more as it is: what was read may have been in memory alone, if
+// the disk had failed before.
+func (e *Engine) takeLeft() error {
+	l := e.left
+	if l == nil {
+		return nil
+	}
+	err := e.finish()
+	switch {
+	case err == nil && l.broken:
+		e.left = nil
+		return setAside(l.path)
+	case !errors.Is(err, errs.NoSpace):
+		e.left = nil
+		return err
+	case l.broken:
+		return err
+	}
+	f, err := os.OpenFile(l.path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	if _, err = f.WriteAt(file, 0); err == nil {
+	if _, err = f.WriteAt(l.file, 0); err == nil {
 		err = f.Sync()
 	}
+	e.left = nil
 	return errors.Join(err, f.Close())
 }
 
-// scan goes through the bucket and what lies over it, in the order of the keys.
-func (e *Engine) scan(b *bbolt.Bucket, fn func(key, value []byte) error) error {
+// setAside gives a damaged file another name, under which whoever can may look at it.
+func setAside(path string) error {
+	err := os.Rename(path, path+".damaged")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, syncDir(filepath.Dir(path)))
+}
+
+// scan goes through the data file and what lies over it, in the order of the keys.
+func (e *Engine) scan(r *reader, fn func(key, value []byte) error) error {
 	over := make(map[string]value, len(e.old.ops)+len(e.fresh.ops))
 	maps.Copy(over, e.old.ops)
 	maps.Copy(over, e.fresh.ops)
@@ -282,26 +326,24 @@ func (e *Engine) scan(b *bbolt.Bucket, fn func(key, value []byte) error) error {
 		}
 		return fn(key, whole)
 	}
-	if b != nil {
-		if err := b.ForEach(func(k, v []byte) error {
-			for len(keys) > 0 && keys[0] < string(k) {
-				if err := give([]byte(keys[0]), over[keys[0]]); err != nil {
-					return err
-				}
-				keys = keys[1:]
+	if err := r.walk(func(k, v []byte) error {
+		for len(keys) > 0 && keys[0] < string(k) {
+			if err := give([]byte(keys[0]), over[keys[0]]); err != nil {
+				return err
 			}
-			if len(keys) > 0 && keys[0] == string(k) {
-				v := over[keys[0]]
-				keys = keys[1:]
-				return give(k, v)
-			}
-			if bytes.Equal(k, store.MarksKey()) {
-				v, _, _ = store.CutMark(v)
-			}
-			return fn(k, v)
-		}); err != nil {
-			return err
+			keys = keys[1:]
 		}
+		if len(keys) > 0 && keys[0] == string(k) {
+			v := over[keys[0]]
+			keys = keys[1:]
+			return give(k, v)
+		}
+		if bytes.Equal(k, store.MarksKey()) {
+			v, _, _ = store.CutMark(v)
+		}
+		return fn(k, v)
+	}); err != nil {
+		return err
 	}
 	for _, k := range keys {
 		if err := give([]byte(k), over[k]); err != nil {

@@ -45,6 +45,8 @@ type logID [16]byte
 //
 // The body is the batch's ops: for each the length of the key, the key, the length
 // of the value plus one (0: the key is deleted), the value. Lengths are uvarints.
+// A record without a body whose number is prev says that the data file held that
+// batch already when it was written.
 const (
 	logMagic = "m9lg"
 	logHead  = 48
@@ -262,8 +264,11 @@ func readRecord(b []byte, id logID) (record, bool) {
 		number: binary.LittleEndian.Uint64(b[24:]), prev: binary.LittleEndian.Uint64(b[32:]),
 		body: b[logHead:end], blocks: blocks(int64(length)),
 	}
-	return r, r.number > r.prev
+	return r, r.number > r.prev || r.held()
 }
+
+// held says that the record is of a batch that is in the data file.
+func (r record) held() bool { return r.number == r.prev && len(r.body) == 0 }
 
 // ops calls fn for each op of the body; value is nil where the key is deleted. A
 // body whose checksum is right was written by appendRecord, so that an error is that
@@ -342,7 +347,12 @@ func readSegment(b []byte, id logID, after uint64) ([]record, error) {
 		if !ok || last.number > 0 && r.prev != last.number {
 			break
 		}
-		if last = r; r.number > after {
+		last = r
+		switch {
+		case r.number <= after:
+		case r.held():
+			return list, fmt.Errorf("damaged: batch %d was in the data file, which ends with batch %d", r.number, after)
+		default:
 			list = append(list, r)
 		}
 		at += int(r.blocks) * blockSize
@@ -354,6 +364,40 @@ func readSegment(b []byte, id logID, after uint64) ([]record, error) {
 		}
 	}
 	return list, nil
+}
+
+// newestStart is the newest batch of those that a segment begins with, of any log; 0:
+// there is none.
+func newestStart(path string) (newest uint64, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	segment := info.Size() / segments / blockSize * blockSize
+	for i := range int64(segments) {
+		b := make([]byte, min(segment, blockSize))
+		if _, err := f.ReadAt(b, i*segment); err != nil || len(b) < logHead {
+			return newest, err
+		}
+		if length := binary.LittleEndian.Uint64(b[40:]); string(b[:4]) == logMagic && length < uint64(segment) {
+			b = make([]byte, blocks(int64(length))*blockSize)
+			if _, err := f.ReadAt(b, i*segment); err != nil {
+				continue // a damaged length, and no record
+			}
+		}
+		if r, ok := readRecord(b, logID(b[8:24])); ok {
+			newest = max(newest, r.number)
+		}
+	}
+	return newest, nil
 }
 
 // readFile reads the whole file.

@@ -50,41 +50,30 @@ func makeFile(path string) error {
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		return nil // whatever it is, opening it tells
 	}
-	name := path + ".new"
-	db, err := bbolt.Open(name, 0o600, &bbolt.Options{
-		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-			f, err := os.OpenFile(name, flag, mode)
-			if err != nil {
-				return nil, err
-			}
-			// bbolt locks it, too, but what is left of a start that was cut short must
-			// be gone before bbolt looks, and what another process is making must not.
-			err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-			if err == nil {
-				err = f.Truncate(0)
-			}
-			if err != nil {
-				_ = f.Close()
-				return nil, err
-			}
-			return f, nil
-		},
-		FreelistType: bbolt.FreelistMapType,
-	})
+	db, err := createFile(path + ".new")
 	if err != nil {
 		return err
 	}
-	err = makeBucket(db)
-	if err == nil {
-		_, err = makeID(db)
+	return errors.Join(renameNew(path+".new", path), db.Close(), syncDir(filepath.Dir(path)))
+}
+
+// openNew opens a file in the making. bbolt locks it, too, but what is left of a start
+// that was cut short must be gone before bbolt looks, and what another process is making
+// must not.
+func openNew(name string, flag int, mode os.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(name, flag, mode)
+	if err != nil {
+		return nil, err
 	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if err == nil {
-		err = db.Sync()
+		err = f.Truncate(0)
 	}
-	if err == nil {
-		err = renameNew(name, path)
+	if err != nil {
+		_ = f.Close()
+		return nil, err
 	}
-	return errors.Join(err, db.Close(), syncDir(filepath.Dir(path)))
+	return f, nil
 }
 
 // renameNew gives the file its name, unless another process was faster.
@@ -116,23 +105,23 @@ func makeBucket(db *bbolt.DB) error {
 // identity is a bucket of its own, so that versions that know of none pass it over.
 var identity, identityKey = []byte("identity"), []byte("id")
 
-// makeID is the folder's identity, which is made where there is none yet.
-func makeID(db *bbolt.DB) (id [16]byte, err error) {
-	has := false
-	if err := db.View(func(tx *bbolt.Tx) error {
+// readID is the folder's identity, if it has one.
+func readID(db *bbolt.DB) (id [16]byte, has bool, err error) {
+	err = db.View(func(tx *bbolt.Tx) error {
 		if b := tx.Bucket(identity); b != nil {
 			has = copy(id[:], b.Get(identityKey)) == len(id)
 		}
 		return nil
-	}); err != nil || has {
+	})
+	return id, has, err
+}
+
+// makeID makes one.
+func makeID(tx *bbolt.Tx) (id [16]byte, err error) {
+	_, _ = rand.Read(id[:]) // never fails
+	b, err := tx.CreateBucketIfNotExists(identity)
+	if err != nil {
 		return id, err
 	}
-	_, _ = rand.Read(id[:]) // never fails
-	return id, db.Update(func(tx *bbolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists(identity)
-		if err != nil {
-			return err
-		}
-		return b.Put(identityKey, id[:])
-	})
+	return id, b.Put(identityKey, id[:])
 }

@@ -1,47 +1,604 @@
 package bolt
 
 import (
+	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
-	"strings"
+	"hash/fnv"
+	"io"
+	"math/bits"
+	"slices"
 
-	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
-// checkPages looks at the head of every page. bbolt takes memory by the number of
-// overflow pages that a head names, 32 bits of it, and so must not meet one that
-// is damaged.
-func checkPages(tx *bbolt.Tx, pageSize int) error {
-	const firstPage = 2 // after the two meta pages
-	pages := int(tx.Size()) / pageSize
-	for id := firstPage; id < pages; id++ {
-		p, err := tx.Page(id)
-		switch {
-		case err != nil:
-			return fmt.Errorf("page %d: %w", id, err)
-		case p.Type == "free":
-			continue
-		case p.Type == "meta" || strings.HasPrefix(p.Type, "unknown"):
-			return fmt.Errorf("page %d: damaged: its type is %s", id, p.Type)
-		case p.OverflowCount >= pages-id:
-			return fmt.Errorf("page %d: damaged: it goes on for %d pages", id, p.OverflowCount)
+// The pages of bbolt's file (bbolt's internal/common). The head of a page, 16 bytes:
+//
+//	 0  id        of the page, uint64
+//	 8  flags     what it is
+//	10  count     of elements
+//	12  overflow  how many pages more it takes, uint32
+//
+// Elements of 16 bytes follow, then the keys and values of the first element, of the
+// second, and so on, without a gap. pos counts from the element.
+//
+//	branch  pos uint32, key size uint32, page uint64; the key is the first of that page
+//	leaf    flags uint32, pos uint32, key size uint32, value size uint32
+//
+// A page of free ones has their ids in order, 8 bytes each; where count is 0xFFFF the
+// first is how many there are. Numbers have the machine's order of bytes.
+const (
+	pageHead     = 16
+	elementSize  = 16
+	branchPage   = 0x01
+	leafPage     = 0x02
+	metaPage     = 0x04
+	freePage     = 0x10
+	bucketFlag   = 0x01 // of a leaf's element: the value is a bucket
+	bucketHead   = 16   // root page uint64, sequence uint64; root 0: a page follows that is all of it
+	metaMagic    = 0xED0CDAED
+	metaVersion  = 2
+	metaSize     = 64
+	noFreelist   = ^uint64(0)
+	firstPage    = 2 // after the two meta pages
+	maxDepth     = 32
+	maxFound     = 100 // pieces of damage that are told
+	maxKeySize   = 1 << 15
+	minPageSize  = 1 << 10
+	maxPageSize  = 1 << 16
+	manyFreeMark = 0xFFFF
+)
+
+var order = binary.NativeEndian
+
+// meta is a meta page, which says where everything is. bbolt writes the two in turn.
+type meta struct {
+	pageSize                    int
+	root, freelist, pages, txid uint64
+}
+
+// bucketAt is a bucket as its parent has it.
+type bucketAt struct {
+	there    bool
+	root     uint64
+	sequence uint64
+	inline   []byte // the page, where root is 0
+}
+
+// reader reads a data file by itself. It trusts nothing there: it takes each page once,
+// and only if it is what the page above says. It is used by one goroutine.
+type reader struct {
+	file io.ReaderAt
+	size int64
+	meta
+	torn  error // which of the two meta pages is not whole, and why; nil: both are
+	found []error
+	more  int // what found has no room for
+
+	all    bool // go on past what is damaged; found has what that was
+	anySum bool // do not compare the sum
+
+	main, sums        bucketAt
+	others            []bucketAt           // which walk only looks at
+	free, used, given bitmap               // pages; given: the leaves whose keys walk has given
+	freeRead          bool                 // free is right
+	buf               [maxDepth + 1][]byte // for a page of each level
+	keyed             tally                // what walk has given
+}
+
+// newReader reads the meta pages of a file of that size.
+func newReader(file io.ReaderAt, size int64) (*reader, error) {
+	r := &reader{file: file, size: size}
+	metas, errs := [2]meta{}, [2]error{}
+	if metas[0], errs[0] = r.readMeta(0, 0); errs[0] == nil {
+		metas[1], errs[1] = r.readMeta(1, int64(metas[0].pageSize))
+	} else {
+		for at := int64(minPageSize); at <= maxPageSize; at *= 2 {
+			if metas[1], errs[1] = r.readMeta(1, at); errs[1] == nil || !errors.Is(errs[1], errTorn) {
+				break
+			}
 		}
-		id += p.OverflowCount
+	}
+	for i, err := range errs {
+		if err != nil && !errors.Is(err, errTorn) {
+			return nil, damaged(uint64(i), "%w", err)
+		}
+	}
+	switch {
+	case errs[0] != nil && errs[1] != nil:
+		return nil, fmt.Errorf("damaged: both meta pages: page 0: %w; page 1: %w", errs[0], errs[1])
+	case errs[0] != nil:
+		r.meta, r.torn = metas[1], tornPage(0, errs[0])
+	case errs[1] != nil:
+		r.meta, r.torn = metas[0], tornPage(1, errs[1])
+	case metas[0].txid == metas[1].txid+1:
+		r.meta = metas[0]
+	case metas[1].txid == metas[0].txid+1:
+		r.meta = metas[1]
+	default:
+		return nil, fmt.Errorf("damaged: pages 0 and 1: of the transactions %d and %d, which do not follow each other", metas[0].txid, metas[1].txid)
+	}
+	if r.pages > uint64(size)/uint64(r.pageSize) {
+		return nil, fmt.Errorf("damaged: cut short: it has %d bytes, and %d pages of %d are in use", size, r.pages, r.pageSize)
+	}
+	return r, nil
+}
+
+// warm has the disk read the file in its order, since walk does not.
+func (r *reader) warm(fd int) {
+	const part = 1 << 20 // Linux reads about so much for one call
+	for at := int64(0); at < r.size; at += part {
+		_ = unix.Fadvise(fd, at, part, unix.FADV_WILLNEED) // walk reads it anyhow
+	}
+}
+
+// errTorn is a meta page that a loss of power leaves half written, or later damage.
+var errTorn = errors.New("the meta page is not whole")
+
+func tornPage(id uint64, err error) error {
+	return fmt.Errorf("%w; a start uses the other one, as after a loss of power, and mends it", damaged(id, "%w", err))
+}
+
+// readMeta reads a meta page. Any error but errTorn is of a page that is whole, and
+// not what bbolt writes there.
+func (r *reader) readMeta(slot uint64, at int64) (m meta, err error) {
+	var b [pageHead + metaSize]byte
+	if _, err := r.file.ReadAt(b[:], at); err == io.EOF {
+		return m, fmt.Errorf("%w: the file ends before it", errTorn)
+	} else if err != nil {
+		return m, err
+	}
+	p := b[pageHead:]
+	if order.Uint32(p) != metaMagic {
+		return m, fmt.Errorf("%w: it is none", errTorn)
+	}
+	sum := fnv.New64a()
+	_, _ = sum.Write(p[:metaSize-8])
+	if sum.Sum64() != order.Uint64(p[metaSize-8:]) {
+		return m, fmt.Errorf("%w: its checksum is wrong", errTorn)
+	}
+	size := order.Uint32(p[8:])
+	m = meta{
+		pageSize: int(size), root: order.Uint64(p[16:]),
+		freelist: order.Uint64(p[32:]), pages: order.Uint64(p[40:]), txid: order.Uint64(p[48:]),
+	}
+	switch {
+	case order.Uint32(p[4:]) != metaVersion:
+		return m, fmt.Errorf("version %d of the file's format is not known", order.Uint32(p[4:]))
+	case size < minPageSize || size > maxPageSize || bits.OnesCount32(size) != 1:
+		return m, fmt.Errorf("pages of %d bytes", size)
+	case order.Uint64(b[:]) != slot || order.Uint16(b[8:]) != metaPage || m.txid%2 != slot || slot == 1 && at != int64(size):
+		return m, fmt.Errorf("it is the meta page of another place (page %d, transaction %d)", order.Uint64(b[:]), m.txid)
+	case m.pages < firstPage:
+		return m, fmt.Errorf("it says that there are %d pages", m.pages)
+	}
+	return m, nil
+}
+
+// damaged is the error of a page.
+func damaged(page uint64, format string, args ...any) error {
+	return fmt.Errorf("damaged: page %d: "+format, append([]any{page}, args...)...)
+}
+
+// bad notes damage; the error is nil if the reader is to go on.
+func (r *reader) bad(page uint64, format string, args ...any) error {
+	return r.note(damaged(page, format, args...))
+}
+
+func (r *reader) note(err error) error {
+	if err == nil {
+		return nil
+	}
+	if !r.all {
+		return withAdvice(err)
+	}
+	if len(r.found) < maxFound {
+		r.found = append(r.found, err)
+	} else {
+		r.more++
 	}
 	return nil
 }
 
-// checkTree finds pages that are in use twice, or both free and in use, and keys
-// that are out of order. The heads must have been checked.
-func checkTree(tx *bbolt.Tx) error {
-	var first error
-	n := 0
-	for err := range tx.Check() {
-		if n++; first == nil {
-			first = err
+// readRoot finds the buckets.
+func (r *reader) readRoot() error {
+	r.main, r.sums, r.others = bucketAt{}, bucketAt{}, nil
+	p, err := r.page(r.root, 0)
+	if err != nil {
+		return r.note(err)
+	}
+	if p.kind != leafPage {
+		return r.bad(r.root, "it is %s, where the root should be", kindName(p.kind))
+	}
+	if err := p.check(nil, nil); err != nil {
+		return r.note(err)
+	}
+	for i := range p.count {
+		flags, name, value := p.leaf(i)
+		if flags != bucketFlag || len(value) < bucketHead {
+			return r.bad(r.root, "the root holds %q, which is no bucket", name)
+		}
+		b := bucketAt{there: true, root: order.Uint64(value), sequence: order.Uint64(value[8:])}
+		if b.root == 0 {
+			b.inline = slices.Clone(value[bucketHead:])
+		}
+		switch {
+		case string(name) == string(bucket):
+			r.main = b
+		case string(name) == string(sumBucket):
+			r.sums = b
+		default:
+			r.others = append(r.others, b)
 		}
 	}
-	if n > 1 {
-		return fmt.Errorf("%w (and %d more)", first, n-1)
+	if !r.main.there && r.txid > 1 { // of a file in the making, an older meta9d left even that
+		return r.bad(r.root, "the bucket of all keys is not there")
 	}
-	return first
+	return nil
 }
+
+// page is a page whose head is right.
+type page struct {
+	id     uint64
+	kind   uint16
+	count  int
+	b      []byte // all of it
+	inline bool
+}
+
+// page reads one at that level, of which it is nobody's before the next of that level
+// is read.
+func (r *reader) page(id uint64, level int) (p page, err error) {
+	if id < firstPage || id >= r.pages {
+		return p, damaged(id, "there is none, %d is the last", r.pages-1)
+	}
+	b := slices.Grow(r.buf[level][:0], r.pageSize)[:r.pageSize]
+	r.buf[level] = b
+	at := int64(id) * int64(r.pageSize)
+	if _, err := r.file.ReadAt(b, at); err != nil {
+		return p, damaged(id, "%w", err)
+	}
+	p = page{id: id, kind: order.Uint16(b[8:]), count: int(order.Uint16(b[10:])), b: b}
+	overflow := uint64(order.Uint32(b[12:]))
+	switch {
+	case order.Uint64(b) != id:
+		return p, damaged(id, "it says that it is page %d", order.Uint64(b))
+	case p.kind != branchPage && p.kind != leafPage && p.kind != freePage:
+		return p, damaged(id, "its type is %#x", p.kind)
+	case overflow >= r.pages-id:
+		return p, damaged(id, "it goes on for %d pages, which are not there", overflow)
+	case overflow > 0:
+		b = slices.Grow(b, int(overflow)*r.pageSize)[:int(overflow+1)*r.pageSize]
+		r.buf[level] = b
+		if _, err := r.file.ReadAt(b[r.pageSize:], at+int64(r.pageSize)); err != nil {
+			return p, damaged(id, "%w", err)
+		}
+		p.b = b
+	}
+	return p, nil
+}
+
+// inlinePage is the page that lies in its bucket, on that page.
+func inlinePage(on uint64, b []byte) (page, error) {
+	if len(b) < pageHead || order.Uint64(b) != 0 || order.Uint16(b[8:]) != leafPage || order.Uint32(b[12:]) != 0 {
+		return page{}, damaged(on, "the page within it is no leaf")
+	}
+	return page{id: on, kind: leafPage, count: int(order.Uint16(b[10:])), b: b, inline: true}, nil
+}
+
+// takes is how many pages it takes.
+func (p *page) takes(pageSize int) uint64 { return uint64(len(p.b) / pageSize) }
+
+// leaf gives an element of a leaf that was checked.
+func (p *page) leaf(i int) (flags uint32, key, value []byte) {
+	e := p.b[pageHead+i*elementSize:]
+	from := order.Uint32(e[4:])
+	to := from + order.Uint32(e[8:])
+	end := to + order.Uint32(e[12:])
+	return order.Uint32(e), e[from:to:to], e[to:end:end]
+}
+
+// branch gives an element of a branch that was checked.
+func (p *page) branch(i int) (key []byte, id uint64) {
+	e := p.b[pageHead+i*elementSize:]
+	from := order.Uint32(e)
+	to := from + order.Uint32(e[4:])
+	return e[from:to:to], order.Uint64(e[8:])
+}
+
+// check looks at the elements: each lies where the one before ends, and the keys are
+// in order, from the first, which is low unless low is nil, to before high.
+func (p *page) check(low, high []byte) error {
+	b := p.b
+	next := uint64(pageHead + p.count*elementSize)
+	if next > uint64(len(b)) {
+		return damaged(p.id, "it has no room for its %d elements", p.count)
+	}
+	if p.count == 0 && (p.kind == branchPage || low != nil) {
+		return damaged(p.id, "it is empty")
+	}
+	var last []byte
+	for i := range p.count {
+		at := pageHead + i*elementSize
+		e := b[at : at+elementSize]
+		pos, ksize, vsize := order.Uint32(e), order.Uint32(e[4:]), uint32(0)
+		if p.kind == leafPage {
+			pos, ksize, vsize = order.Uint32(e[4:]), order.Uint32(e[8:]), order.Uint32(e[12:])
+		}
+		if uint64(at)+uint64(pos) != next {
+			return damaged(p.id, "element %d of %d is not where it should be", i, p.count)
+		}
+		if next += uint64(ksize) + uint64(vsize); next > uint64(len(b)) || ksize == 0 || ksize > maxKeySize {
+			return damaged(p.id, "element %d of %d has a key of %d bytes and a value of %d", i, p.count, ksize, vsize)
+		}
+		key := b[at+int(pos) : at+int(pos)+int(ksize)]
+		switch {
+		case i > 0 && bytes.Compare(last, key) >= 0:
+			return damaged(p.id, "the keys of the elements %d and %d are out of order", i-1, i)
+		case i == 0 && low != nil && !bytes.Equal(key, low):
+			return damaged(p.id, "its first key is not the one that the page above it says")
+		}
+		last = key
+	}
+	switch {
+	case high != nil && last != nil && bytes.Compare(last, high) >= 0:
+		return damaged(p.id, "its last key belongs into the page after it")
+	case p.inline && next != uint64(len(b)):
+		return damaged(p.id, "the page within it has %d bytes, %d are right", len(b), next)
+	case !p.inline && p.id > 0 && p.count > 0 && !p.fits(next):
+		return damaged(p.id, "it takes %d bytes for %d", len(b), next)
+	}
+	return nil
+}
+
+// fits says whether so many bytes take as many pages as the page has: the last of them
+// is begun.
+func (p *page) fits(bytes uint64) bool {
+	each := uint64(len(p.b)) / (uint64(order.Uint32(p.b[12:])) + 1)
+	return bytes > uint64(len(p.b))-each
+}
+
+// bucketRoot is the top page of a bucket.
+func (r *reader) bucketRoot(b bucketAt, level int) (page, error) {
+	if b.root == 0 {
+		return inlinePage(r.root, b.inline)
+	}
+	return r.page(b.root, level)
+}
+
+// lookup finds the value of a key of the main bucket; nil: it is not there.
+func (r *reader) lookup(key []byte) ([]byte, error) {
+	if !r.main.there {
+		return nil, nil
+	}
+	p, err := r.bucketRoot(r.main, 0)
+	for level := 1; err == nil; level++ {
+		if err = p.check(nil, nil); err != nil {
+			break
+		}
+		if p.kind == leafPage {
+			for i := range p.count {
+				if _, k, v := p.leaf(i); bytes.Equal(k, key) {
+					return v, nil
+				}
+			}
+			return nil, nil
+		}
+		if p.kind != branchPage || level > maxDepth {
+			return nil, damaged(p.id, "it is %s, where a leaf or a branch should be", kindName(p.kind))
+		}
+		_, child := p.branch(0)
+		for i := 1; i < p.count; i++ {
+			k, id := p.branch(i)
+			if bytes.Compare(k, key) > 0 {
+				break
+			}
+			child = id
+		}
+		p, err = r.page(child, level)
+	}
+	return nil, err
+}
+
+func kindName(kind uint16) string {
+	switch kind {
+	case branchPage:
+		return "a branch"
+	case leafPage:
+		return "a leaf"
+	}
+	return "the list of free pages"
+}
+
+// walk goes through all pages, and gives the keys of the main bucket, in order; the
+// slices live as long as the call. The error is the first damage, unless the reader is
+// to go on, or fn's. readRoot has been called.
+func (r *reader) walk(fn func(key, value []byte) error) error {
+	r.used, r.given, r.keyed = newBitmap(r.pages), newBitmap(r.pages), tally{}
+	if err := r.readFree(); err != nil {
+		return err
+	}
+	if p, err := r.page(r.root, 0); err == nil { // else readRoot has said so
+		if err := r.note(r.claim(&p)); err != nil {
+			return err
+		}
+	}
+	if err := r.walkBucket(r.main, func(key, value []byte) error {
+		r.keyed.add(key, value, "")
+		return fn(key, value)
+	}); err != nil {
+		return err
+	}
+	var sum []byte
+	if err := r.walkBucket(r.sums, func(key, value []byte) error {
+		if string(key) != string(sumKey) {
+			return r.bad(r.root, "%q is beside the sum of all keys", key)
+		}
+		sum = slices.Clone(value)
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, b := range r.others {
+		if err := r.walkBucket(b, func(_, _ []byte) error { return nil }); err != nil {
+			return err
+		}
+	}
+	if r.anySum || len(r.found) > 0 { // a sum of less than all keys says nothing
+		return nil
+	}
+	return r.note(r.checkSum(sum))
+}
+
+func (r *reader) walkBucket(b bucketAt, fn func(key, value []byte) error) error {
+	if !b.there {
+		return nil
+	}
+	p, err := r.bucketRoot(b, 1)
+	if err != nil {
+		return r.note(err)
+	}
+	return r.walkPage(p, 1, nil, nil, fn)
+}
+
+// walkPage goes through a page at that level, whose first key is low, unless that is
+// nil, and whose keys are all before high.
+func (r *reader) walkPage(p page, level int, low, high []byte, fn func(key, value []byte) error) error {
+	if p.kind == freePage || level >= maxDepth {
+		return r.bad(p.id, "it is %s, where a leaf or a branch should be", kindName(p.kind))
+	}
+	if !p.inline {
+		if err := r.claim(&p); err != nil {
+			return r.note(err)
+		}
+	}
+	if err := p.check(low, high); err != nil {
+		return r.note(err)
+	}
+	if p.kind == leafPage && !p.inline {
+		for i := range p.takes(r.pageSize) {
+			r.given.add(p.id + i)
+		}
+	}
+	for i := range p.count {
+		if p.kind == leafPage {
+			flags, key, value := p.leaf(i)
+			if flags != 0 {
+				if err := r.bad(p.id, "element %d has flags", i); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := fn(key, value); err != nil {
+				return err
+			}
+			continue
+		}
+		key, id := p.branch(i)
+		end := high
+		if i+1 < p.count {
+			end, _ = p.branch(i + 1)
+		}
+		child, err := r.page(id, level+1)
+		if err != nil {
+			err = r.note(fmt.Errorf("%w (page %d leads to it)", err, p.id))
+		} else {
+			err = r.walkPage(child, level+1, key, end, fn)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// claim notes that the page is in use. It must be neither so already nor free.
+func (r *reader) claim(p *page) error {
+	for i := range p.takes(r.pageSize) {
+		switch {
+		case r.used.has(p.id + i):
+			return damaged(p.id+i, "it is in use twice")
+		case r.free.has(p.id + i):
+			return damaged(p.id+i, "it is in use, and in the list of free pages (page %d)", r.freelist)
+		}
+		r.used.add(p.id + i)
+	}
+	return nil
+}
+
+// readFree reads the list of free pages.
+func (r *reader) readFree() error {
+	r.free, r.freeRead = newBitmap(r.pages), false
+	if r.freelist == noFreelist {
+		return nil
+	}
+	err := r.readFreePage()
+	if r.freeRead = err == nil; !r.freeRead {
+		r.free = newBitmap(r.pages)
+	}
+	return r.note(err)
+}
+
+func (r *reader) readFreePage() error {
+	p, err := r.page(r.freelist, 0)
+	if err != nil {
+		return fmt.Errorf("%w; the list of free pages should be there", err)
+	}
+	if p.kind != freePage {
+		return damaged(p.id, "it is %s, where the list of free pages should be", kindName(p.kind))
+	}
+	ids, n := p.b[pageHead:], uint64(p.count)
+	if n == manyFreeMark {
+		n, ids = order.Uint64(ids), ids[8:]
+	}
+	if n > uint64(len(ids))/8 {
+		return damaged(p.id, "it has no room for %d free pages", n)
+	}
+	last := uint64(firstPage - 1)
+	for ; n > 0; n-- {
+		id := order.Uint64(ids)
+		ids = ids[8:]
+		if id <= last || id >= r.pages {
+			return damaged(p.id, "the free page %d after %d, of %d pages", id, last, r.pages)
+		}
+		r.free.add(id)
+		last = id
+	}
+	return r.claim(&p)
+}
+
+// lost is how many pages are neither in use nor free. That does no harm. walk was called.
+func (r *reader) lost() (n uint64) {
+	for id := uint64(firstPage); id < r.pages; id++ {
+		if !r.used.has(id) && !r.free.has(id) {
+			n++
+		}
+	}
+	return n
+}
+
+// checkFree looks at the list of free pages alone.
+func (r *reader) checkFree() error {
+	r.used = newBitmap(r.pages)
+	return r.readFree()
+}
+
+// report is all that a walk through everything has found, and what does no harm as yet.
+func (r *reader) report() error {
+	err := errors.Join(r.found...)
+	if r.more > 0 {
+		err = errors.Join(err, fmt.Errorf("and %d more", r.more))
+	}
+	if n := r.lost(); n > 0 && err == nil {
+		err = fmt.Errorf("damaged: %d pages are neither in use nor free", n)
+	}
+	return err
+}
+
+// bitmap has a bit for each page.
+type bitmap []uint64
+
+func newBitmap(n uint64) bitmap     { return make(bitmap, n/64+1) }
+func (b bitmap) has(id uint64) bool { return b[id/64]&(1<<(id%64)) != 0 }
+func (b bitmap) add(id uint64)      { b[id/64] |= 1 << (id % 64) }

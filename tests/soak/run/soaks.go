@@ -9,6 +9,7 @@ var soaks = []entry{
 	{"kernels", "./tests/guest", "TestSoak", "Linux of each Debian suite, the oldest first: listings, loops over events, keys replaced while they are opened 10,000 times, times, users."},
 	{"crash", "./tests/crash", "TestSoakImages", "A loss of power at random moments of a trace of writes and syncs: each image of the data folder starts, is sound, and holds what was acknowledged."},
 	{"linear", "./tests/linear", "TestSoakLinear", "Clients of every kind at the keys of four VMs, SIGKILL, lost connections and resumed sessions meanwhile: one order of all operations explains what each was told, and what has a number is done once."},
+	{"structure", "./tests/structure", "TestSoakImages", "The structure of the data file changed in one place, with checksums that are right: each image is refused at the start and by --check, or all is right and stays so."},
 	{"mount", "./tests/mount", "TestSoak", "meta9 mount on Linux of each Debian suite, first the oldest and the newest: cuts, kills, sessions lost, the life of a mount."},
 	{"oracle", "./tests/oracle", "TestSoak", "Generated requests of 9P2000.L to hugelgupf/p9's Server and to meta9d: the replies are the same, but for the table of deliberate differences."},
 	{"restart", "./tests/restart", "TestSoak", "meta9d is stopped and started 100 times in a round under writers, a reader of events, a holder of a lock and a plain 9P2000.e client: all sessions are resumed, nothing is lost or done twice."},
