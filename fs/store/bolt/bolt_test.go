@@ -47,6 +47,11 @@ func TestSuite(t *testing.T) {
 	storetest.Run(t, func(dir string) store.Engine { return open(t, dir, bolt.Options{}) })
 }
 
+// TestFailpoints has every call of the engine fail once.
+func TestFailpoints(t *testing.T) {
+	storetest.RunFailpoints(t, func(dir string) store.Engine { return open(t, dir, bolt.Options{}) })
+}
+
 // smallLog has a log that is full after a few batches.
 var smallLog = bolt.Options{Segment: 16 << 10}
 

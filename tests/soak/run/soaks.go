@@ -7,7 +7,7 @@ var soaks = []entry{
 	{"fuzz", "./tests/soak", "TestFuzz", "Every fuzz target in turn, five minutes each, with what the parts before found interesting where they ran on the same machine."},
 	{"kill", "./tests/durability", "TestSoakKill", "64 writers, and SIGKILL to meta9d at random moments: what was acknowledged is there, nothing is by half."},
 	{"kernels", "./tests/guest", "TestSoak", "Linux of each Debian suite, the oldest first: listings, loops over events, keys replaced while they are opened 10,000 times, times, users."},
-	{"crash", "./tests/crash", "TestSoakImages", "A loss of power at random moments of a trace of writes and syncs: each image of the data folder starts, is sound, and holds what was acknowledged."},
+	{"crash", "./tests/crash", "TestSoakImages", "Every system call of the engine fails once, and from then on; a loss of power at random moments of a trace of writes and syncs: each data folder starts, is sound, and holds what was acknowledged."},
 	{"linear", "./tests/linear", "TestSoakLinear", "Clients of every kind at the keys of four VMs, SIGKILL, lost connections and resumed sessions meanwhile: one order of all operations explains what each was told, and what has a number is done once."},
 	{"structure", "./tests/structure", "TestSoakImages", "The structure of the data file changed in one place, with checksums that are right: each image is refused at the start and by --check, or all is right and stays so."},
 	{"mount", "./tests/mount", "TestSoak", "meta9 mount on Linux of each Debian suite, first the oldest and the newest: cuts, kills, sessions lost, the life of a mount."},
