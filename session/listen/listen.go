@@ -3,13 +3,13 @@
 // and unix sockets of a hypervisor that are dialled. Every connection is handed
 // over with its fs.Principal; what is said on it is not this package's business.
 //
-// A Listener has one goroutine that accepts, and one for each connection: first
-// it proves the peer, then it is the Handler's. VMs has one goroutine that
+// A Listener has one goroutine that accepts, one that looks after the file of a unix
+// socket (heal.go), and one for each connection: first it proves the peer, then it is the Handler's. VMs has one goroutine that
 // makes and removes sockets and looks after the devices, and one for each device
 // that is connected. What waits for a peer is bounded in time (ProveTime) and in number (MaxProving).
 //
 // Locks: VMs.mu guards what is to be looked at, proving.mu who is being proved, served.mu
-// what was handed over, rarelog a time; none is held while another is taken, nor over a system call.
+// what was handed over, socket.mu what it listens on, rarelog a time; none is held while another is taken, nor over a system call.
 package listen
 
 import (
@@ -57,7 +57,11 @@ func (cfg Config) Listen(a Addr) (*Listener, error) {
 func (cfg Config) open(a Addr) (net.Listener, error) {
 	switch a.Net {
 	case Unix:
-		return bind(a.Path, Perm{Mode: adminMode, UID: -1, GID: -1})
+		s, err := bind(a.Path, adminPerm)
+		if err != nil {
+			return nil, err // a nil *socket would be a listener
+		}
+		return s, nil
 	case TLS:
 		if cfg.TLS == nil {
 			return nil, fmt.Errorf("no certificate is configured; tls needs cert, key and ca")
@@ -84,10 +88,15 @@ func (cfg Config) Serve(nl net.Listener, a Addr) *Listener {
 	if a.Net == TCP || a.Net == TLS {
 		a.Host = nl.Addr().String() // port 0 has become a real one
 	}
-	return start(&Listener{
+	l := start(&Listener{
 		nl: nl, via: a.String(), admins: a.Net == Unix || a.As.Admin,
 		prove: cfg.prover(a), again: cfg.again(a), handle: cfg.Handle, rare: &rarelog.Log{Log: cfg.Log},
 	})
+	if s, ok := nl.(*socket); ok {
+		l.running.Add(1)
+		go l.watch(s, cfg.Log)
+	}
+	return l
 }
 
 // again is how the listener a proves once more who is at a connection that it has

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,9 @@ import (
 // adminMode is the mode of the admin's sockets, whatever the umask is.
 const adminMode = 0o600
 
+// adminPerm is what the admin's sockets get.
+var adminPerm = Perm{Mode: adminMode, UID: -1, GID: -1}
+
 // maxPath is the longest path of a unix socket in bytes (sun_path, less its NUL).
 const maxPath = 107
 
@@ -27,18 +31,22 @@ type Perm struct {
 	UID, GID int // -1: the daemon's
 }
 
-// socket is a unix listener that removes its own file, and no other's.
+// socket is a unix listener that removes its own file, and no other's, and makes it
+// again when somebody has taken it away.
 type socket struct {
-	*net.UnixListener
 	path string
-	made os.FileInfo
+
+	mu     sync.Mutex
+	on     *net.UnixListener
+	made   os.FileInfo // the file
+	closed bool
 }
 
 // bind makes a unix socket and its folder. A socket that nobody answers on is
 // left over from a crash and is replaced; one that somebody answers on is in use.
 // The folder is locked meanwhile, so that of two daemons that start at once only
 // one finds the left-over.
-func bind(path string, p Perm) (net.Listener, error) {
+func bind(path string, p Perm) (*socket, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("the path has %d bytes, a unix socket's has at most %d", len(path), maxPath)
 	}
@@ -95,7 +103,7 @@ func clearStale(path string) error {
 
 // create binds a socket that nobody but the daemon can connect to before p says
 // who may: Linux makes the file with the mode of the socket itself.
-func create(path string, p Perm) (net.Listener, error) {
+func create(path string, p Perm) (*socket, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
 		var err error
 		if e := rc.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), adminMode) }); e != nil {
@@ -107,8 +115,8 @@ func create(path string, p Perm) (net.Listener, error) {
 	if err != nil {
 		return nil, reason(err)
 	}
-	s := &socket{UnixListener: nl.(*net.UnixListener), path: path}
-	s.SetUnlinkOnClose(false)
+	s := &socket{on: nl.(*net.UnixListener), path: path}
+	s.on.SetUnlinkOnClose(false)
 	if s.made, err = os.Lstat(path); err == nil {
 		err = p.apply(path)
 	}
@@ -129,13 +137,88 @@ func (p Perm) apply(path string) error {
 	return os.Chmod(path, p.Mode)
 }
 
+// listening is what is listened on now; nil: it is closed.
+func (s *socket) listening() *net.UnixListener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	return s.on
+}
+
+// Accept goes on with the new file when the old one was taken away.
+func (s *socket) Accept() (net.Conn, error) {
+	for {
+		on := s.listening()
+		if on == nil {
+			return nil, net.ErrClosed
+		}
+		c, err := on.Accept()
+		if errors.Is(err, net.ErrClosed) && s.listening() != on {
+			continue
+		}
+		return c, err
+	}
+}
+
+// SyscallConn is for who wants to know the descriptor's number.
+func (s *socket) SyscallConn() (syscall.RawConn, error) {
+	on := s.listening()
+	if on == nil {
+		return nil, net.ErrClosed
+	}
+	return on.SyscallConn()
+}
+
+// Addr is the path.
+func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
+
 // Close removes the file first: once nobody answers on it, it is another
 // daemon's to replace.
 func (s *socket) Close() error {
-	if fi, err := os.Lstat(s.path); err == nil && s.made != nil && os.SameFile(fi, s.made) {
+	gone := s.gone()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	if s.closed = true; !gone {
 		_ = os.Remove(s.path)
 	}
-	return s.UnixListener.Close()
+	return s.on.Close()
+}
+
+// gone says whether the path no longer leads to our file.
+func (s *socket) gone() bool {
+	fi, err := os.Lstat(s.path)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.made == nil || !os.SameFile(fi, s.made)
+}
+
+// heal makes the file again if it is gone; who has connected by the old one stays. What
+// is in its place now is not touched, but for a socket that nobody answers on.
+func (s *socket) heal(p Perm) (healed bool, err error) {
+	if !s.gone() {
+		return false, nil
+	}
+	now, err := bind(s.path, p)
+	if err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false, now.Close()
+	}
+	old := s.on
+	s.on, s.made = now.on, now.made
+	_ = old.Close()
+	return true, nil
 }
 
 // proveAdmin asks the kernel who connected.

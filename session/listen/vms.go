@@ -68,6 +68,8 @@ type kept struct {
 	owner   string
 	sockets []*Listener
 	devices map[string]*dialled // by property
+	looked  time.Time           // of the folder, when all sockets were there; zero: look
+	lost    bool                // they cannot be made again, and that was said
 }
 
 // NewVMs starts with no VM: it is told of all by Changed.
@@ -146,8 +148,9 @@ func (m *VMs) poke() {
 // work does what Changed asked for, and dials devices, until Close.
 func (m *VMs) work() {
 	defer close(m.done)
-	tick := time.NewTicker(redial)
+	tick, heal := time.NewTicker(redial), time.NewTicker(healEvery)
 	defer tick.Stop()
+	defer heal.Stop()
 	for ticking := true; ; {
 		// No device, no tick: an idle daemon sleeps.
 		if want := len(m.devices) > 0; want != ticking {
@@ -162,6 +165,8 @@ func (m *VMs) work() {
 			for d := range m.devices {
 				d.dial()
 			}
+		case <-heal.C:
+			m.heal()
 		case <-m.wake:
 			if !m.catchUp() {
 				m.leave()
