@@ -31,6 +31,7 @@ func (w *world) users(vm int) []user {
 	sh, sharers := &shared{}, 2
 	if byNames(vm) { // whose orders are long to search
 		sharers = 1
+		all = append(all, &swapper{worker: next("9P2000.e, transactions")})
 	}
 	for range sharers {
 		one := &numbered{worker: next("9P2000.e.n"), shared: sh}

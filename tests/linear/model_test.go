@@ -40,18 +40,20 @@ const (
 	hold                // a truncation that the next change of the key applies
 	drop                // that truncation ends and comes to nothing
 	clunk               // that truncation is applied if nothing else has done so
+	swap                // a transaction: if the key has the value want, it and another get one value
 )
 
-var kindNames = [...]string{"look", "read", "snap", "begin", "put", "replace", "create", "remove", "forget", "rename", "splice", "extend", "hold", "drop", "clunk"}
+var kindNames = [...]string{"look", "read", "snap", "begin", "put", "replace", "create", "remove", "forget", "rename", "splice", "extend", "hold", "drop", "clunk", "swap"}
 
 // input is an operation as it was asked for.
 type input struct {
 	kind  kind
 	vm    int
 	key   int
-	to    int    // rename
+	to    int    // rename, swap
+	want  string // swap
 	off   int    // splice
-	value string // put, replace, splice, extend
+	value string // put, replace, splice, extend, swap
 	hold  uint64 // hold, drop, clunk: its bit; read: those of the same connection, which sees its own
 	spare uint64 // of a change: truncations that may have come after it, and so stay held
 	who   string // the client's kind, for a report
@@ -68,13 +70,14 @@ type output struct {
 type how uint8
 
 const (
-	done   how = iota // it was done
-	absent            // there is no such key
-	exists            // there is such a key
-	maybe             // nobody said: done or not
+	done    how = iota // it was done
+	absent             // there is no such key
+	exists             // there is such a key
+	differs            // the key has not the value that was wanted
+	maybe              // nobody said: done or not
 )
 
-var howNames = [...]string{"done", "absent", "exists", "maybe"}
+var howNames = [...]string{"done", "absent", "exists", "differs", "maybe"}
 
 // model is the sequential tree that meta9d must look like. Whatever was not answered
 // has happened or not, so that an operation may lead to two states.
@@ -145,11 +148,15 @@ func step(s state, in input, out output) []any {
 		return only(s, !s[in.key].there)
 	case exists:
 		return only(s, s[in.key].there)
+	case differs:
+		return only(s, !s[in.key].is(in.want))
 	case maybe:
 		return append(apply(s, in, out), s)
 	}
 	return apply(s, in, out)
 }
+
+func (k keyState) is(value string) bool { return k.there && k.value == value }
 
 func only(s state, ok bool) []any {
 	if !ok {
@@ -200,6 +207,12 @@ func apply(s state, in input, out output) []any {
 		if in.to != in.key {
 			s[in.to], *k = *k, keyState{}
 		}
+	case swap:
+		if !k.is(in.want) {
+			return nil
+		}
+		s[in.to] = keyState{there: true, value: in.value}
+		*k = s[in.to]
 	case hold:
 		if !k.there {
 			return nil
@@ -270,6 +283,8 @@ func describe(in input, out output) string {
 		}
 	case rename:
 		fmt.Fprintf(&b, " %s to %s", keyName(in.key), keyName(in.to))
+	case swap:
+		fmt.Fprintf(&b, " %s from %s, with %s, to %s", keyName(in.key), brief(in.want), keyName(in.to), brief(in.value))
 	case put, replace, extend:
 		fmt.Fprintf(&b, " %s %s", keyName(in.key), brief(in.value))
 	case splice:
