@@ -48,8 +48,11 @@ func script() []step {
 		{"transaction", uuidA, store.Intent{Kind: store.Txn, Txn: &store.Transaction{
 			If: []store.Condition{{Name: "empty"}, {Name: "new", Absent: true}},
 			Do: []store.Intent{
-				{Kind: store.Put, Name: "new", Data: "v"}, {Kind: store.Append, Name: "u", Data: "w"}, {Kind: store.Remove, Name: "empty"},
-				{Kind: store.Set, Name: "b/c", NewName: "d"}, {Kind: store.Put, Space: vm.Internal, Name: "ns:y", Data: "z"},
+				{Kind: store.Put, Name: "new", Data: "v"},
+				{Kind: store.Append, Name: "u", Data: "w"},
+				{Kind: store.Remove, Name: "empty"},
+				{Kind: store.Set, Name: "b/c", NewName: "d"},
+				{Kind: store.Put, Space: vm.Internal, Name: "ns:y", Data: "z"},
 			},
 		}}},
 		{"note", uuidA, store.Intent{Kind: store.Note, Event: store.QMP, Name: "STOP"}},
