@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -168,12 +169,16 @@ func (d *daemon) openStore(salvage bool) error {
 		return err
 	}
 	l := &d.cfg.Limits
+	// What is loaded stays, nearly all of it: collections would look through it again
+	// and again and find nothing. GOMEMLIMIT holds all the same.
+	collects := debug.SetGCPercent(-1)
 	d.store, err = store.Open(e, store.Config{
 		Limits: l.vm(), TotalBytes: int64(l.Bytes), BatchBytes: int64(l.VMBatch),
 		VMEvents: int(l.VMEvents), RootEvents: int(l.Events),
 		FirstRev: uint64(time.Now().UnixMicro()), // no store has commits faster
 		Salvage:  salvage, ReadOnly: d.readOnly(), Log: d.log,
 	})
+	debug.SetGCPercent(collects)
 	if err != nil {
 		return errors.Join(fmt.Errorf("data folder %s: %w", d.cfg.Data, err), e.Close())
 	}
