@@ -272,7 +272,7 @@ func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
 	nl, err := bind(path, perm)
 	if err == nil {
 		if err = descriptors.Check(nl); err != nil {
-			nl.Close()
+			_ = nl.Close()
 		}
 	}
 	if err != nil {
@@ -337,7 +337,7 @@ func (k *kept) closeSockets() {
 // endSockets is closeSockets, with the connections that have come by them.
 func (k *kept) endSockets() {
 	for _, l := range k.sockets {
-		l.End()
+		_ = l.End()
 	}
 	k.sockets = nil
 }
