@@ -146,8 +146,8 @@ type derivedFile struct {
 	derive deriver
 	large  bool // its length is worth being remembered by the Tree
 
-	rev   uint64 // at which bytes was the length
-	bytes int
+	rev   uint64 // the VM's revision that bytes is true for
+	bytes int    // how long the content was then
 }
 
 // newVMJSON is vm.json.

@@ -265,7 +265,7 @@ func (r *Ref) RemoveThis(done func(error)) {
 		n.Remove(*r.by, done)
 		return
 	}
-	// A file is refused in the words of its folder, as by Unlink.
+	// The error is the one that Unlink in its folder would give.
 	if at := r.parent; at != nil && !r.IsDir() && !r.isGone() {
 		done(Missing(at.node, OpRemove))
 		return

@@ -9,8 +9,8 @@ import (
 	"meta9/fs/errs"
 )
 
-// Source is where the lines of a stream come from. What happens has positions,
-// numbers that grow, and that do not come again in the life of the tree's store, also
+// Source is where the lines of a stream come from. Events have positions, numbers that
+// grow, and that do not come again in the life of the tree's store, also
 // not in another process: a Handle may be restored there. A Source may be used by any number of streams at a time.
 type Source interface {
 	// Last is the position of what happened last.

@@ -40,7 +40,8 @@ type commit struct {
 	id   uint64
 }
 
-// maxCommits bounds what Settle is owed one by one.
+// maxCommits is how many commits are kept for Settle one by one; past it, all keys count
+// as changed.
 const maxCommits = 64
 
 // maxUname is the longest name that an attach may give, since it is kept in the

@@ -22,8 +22,8 @@ type Log struct {
 
 	mu   sync.Mutex
 	of   map[string]*held
-	rest held // of "", and of those for whom of has no room
-	tidy time.Time
+	rest held      // of "", and of those for whom of has no room
+	look time.Time // when of may be looked through again
 }
 
 type held struct {
@@ -68,8 +68,8 @@ func (l *Log) find(who string, now time.Time) *held {
 	if h != nil {
 		return h
 	}
-	if len(l.of) >= table && !now.Before(l.tidy) {
-		l.tidy = now.Add(rarely)
+	if len(l.of) >= table && !now.Before(l.look) {
+		l.look = now.Add(rarely)
 		for who, h := range l.of {
 			if !now.Before(h.next) {
 				delete(l.of, who)

@@ -148,7 +148,7 @@ func (c *conn) judge(tag uint16, count uint32, message []byte) error {
 
 // become makes nobody's connection somebody's.
 func (c *conn) become(who fs.Principal) error {
-	if !c.srv.admitTo(c, who.VM) {
+	if !c.srv.countFor(c, who.VM) {
 		return errs.New(errs.Quota, "the VM has %d connections already", c.srv.cfg.Limits.VMConns)
 	}
 	c.sess.who = who

@@ -229,7 +229,7 @@ func TestCrowdedAddress(t *testing.T) {
 		peer   session.Peer
 		places int
 	}{
-		{"strangers", session.Peer{Via: "tcp::564"}, limit / 2},
+		{"nobodies", session.Peer{Via: "tcp::564"}, limit / 2},
 		{"proved", session.Peer{Who: fs.Principal{Admin: true}, Via: "tls::564", Resumes: true}, limit},
 	} {
 		w := newWorld(t, func(c *session.Config) { c.Limits.Conns = limit })

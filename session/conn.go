@@ -45,11 +45,11 @@ type conn struct {
 	nowTag   uint16
 	work     *work // the loop's scratch has it, or askAgain
 
-	missed   int          // keys and MUMBLE messages that were wrong
-	try      *request     // the MUMBLE message that was delayed last
-	proved   fs.Principal // the VM that MUMBLE proved on this connection; zero: none
-	vm       string       // the VM that this connection counts for; Server.mu guards it
-	stranger bool         // it counts for nobody; Server.mu guards it
+	missed int          // keys and MUMBLE messages that were wrong
+	try    *request     // the MUMBLE message that was delayed last
+	proved fs.Principal // the VM that MUMBLE proved on this connection; zero: none
+	vm     string       // the VM that this connection counts for; Server.mu guards it
+	nobody bool         // it is one of Server.nobodies; Server.mu guards it
 }
 
 // begins makes s the connection's session.
@@ -180,7 +180,7 @@ func (c *conn) end(err error) {
 	c.mu.Unlock()
 	c.srv.dismiss(c)
 	c.place.Take(share) // in vain or not: what was there must go
-	c.srv.leave(s, !past)
+	c.srv.parkOrEnd(s, !past)
 	c.place.Give()
 	c.srv.logEnd(c, s.who.String(), err)
 	c.in.drop()

@@ -119,7 +119,7 @@ func tversion(c *conn, m *wire.Msg) error {
 	}
 	c.cancelReads()
 	c.settle()
-	c.srv.leave(c.sess, false)
+	c.srv.parkOrEnd(c.sess, false)
 	c.dialect = wire.Negotiate(asked)
 	c.msize = min(msize, c.srv.cfg.Limits.Msize)
 	who := c.stays()

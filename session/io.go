@@ -18,7 +18,7 @@ func tread(c *conn, m *wire.Msg) error {
 	switch {
 	case !f.auth && (f.handle == nil || f.flags&fs.Read == 0):
 		return errs.BadUse
-	case f.auth || count == 0: // nothing need not be waited for
+	case f.auth || count == 0: // a read of 0 bytes never blocks
 		c.reserve(0)
 		c.answerRead(wire.Rread, m.Tag, 0, f.num, nil)
 		return nil
@@ -65,7 +65,7 @@ func (r *request) watch() {
 	cancel, ready := r.fid.handle.(fs.Waiter).Wait(r.woken)
 	r.cancel = cancel
 	if ready {
-		r.put()
+		r.handOver()
 	}
 }
 

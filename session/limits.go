@@ -16,7 +16,7 @@ type Limits struct {
 	Msize       uint32        // the largest msize that is agreed to, in bytes
 	VMConns     int           // connections of one VM
 	VMSessions  int           // sessions with a key of one VM, live and parked
-	Conns       int           // connections of all; those of nobody are at most half as many, so that no stranger shuts out a VM
+	Conns       int           // connections of all; those of nobody are at most half as many, so that they do not shut out VMs
 	Parked      int           // parked sessions of all
 	ParkedBytes int64         // memory of parked sessions, estimated; those of one VM have a 16th of it
 	AuthTime    time.Duration // how long a connection may be nobody's
@@ -38,10 +38,10 @@ var DefaultLimits = Limits{
 	TakeOver:    10 * time.Second,
 }
 
-// strangers is how many connections of nobody there may be.
-func (l *Limits) strangers() int { return (l.Conns + 1) / 2 }
+// nobodies is how many connections of nobody there may be.
+func (l *Limits) nobodies() int { return (l.Conns + 1) / 2 }
 
-// vmParkedBytes is one VM's share of ParkedBytes, lest it pushes out the others'.
+// vmParkedBytes is one VM's share of ParkedBytes, so that it cannot push out the others'.
 // It is no less than the largest session takes.
 func (l *Limits) vmParkedBytes() int64 { return max(l.ParkedBytes/16, 16<<20) }
 

@@ -91,7 +91,7 @@ func (t *lockTable) set(path uint64, l lock, op lockOp) p9.LockStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.file(path)
-	defer t.tidy(path, f)
+	defer t.forgetUnused(path, f)
 	if op == lockRange && f.conflict(&l) != nil {
 		return p9.LockStatusBlocked
 	}
@@ -111,7 +111,7 @@ func (t *lockTable) set(path uint64, l lock, op lockOp) p9.LockStatus {
 	return p9.LockStatusOK
 }
 
-// file is the locks of a file, made when it has none. tidy follows.
+// file is the locks of a file, made when it has none: the caller calls forgetUnused in the end.
 func (t *lockTable) file(path uint64) *fileLocks {
 	f := t.files[path]
 	if f == nil {
@@ -124,7 +124,7 @@ func (t *lockTable) file(path uint64) *fileLocks {
 	return f
 }
 
-func (t *lockTable) tidy(path uint64, f *fileLocks) {
+func (t *lockTable) forgetUnused(path uint64, f *fileLocks) {
 	if len(f.held) == 0 && len(f.waits) == 0 {
 		delete(t.files, path)
 	}
@@ -199,7 +199,7 @@ func (t *lockTable) forget(path uint64, r *request) {
 	defer t.mu.Unlock()
 	if f := t.files[path]; f != nil {
 		f.waits = slices.DeleteFunc(f.waits, func(o *request) bool { return o == r })
-		t.tidy(path, f)
+		t.forgetUnused(path, f)
 	}
 }
 
@@ -241,7 +241,7 @@ func (t *lockTable) drop(path uint64, owner *fid) {
 	if len(f.held) < before {
 		f.wake()
 	}
-	t.tidy(path, f)
+	t.forgetUnused(path, f)
 }
 
 // lockOf is the lock that a Tlock or Tgetlock means. The fid must be open, so
@@ -321,7 +321,7 @@ func (r *request) watchLock(l *lock) {
 	r.cancel = cancel
 	switch {
 	case ready:
-		r.put()
+		r.handOver()
 	case cancel == nil:
 		r.locked(p9.LockStatusBlocked)
 	}

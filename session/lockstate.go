@@ -7,11 +7,11 @@ import (
 	"meta9/fs/errs"
 )
 
-// LockState is a lock of a parked session's fid (9P2000.L.e). Who parks here keeps
-// his locks anyhow; a State carries them elsewhere. There they are had from Restore
-// on, so that a host that restores its sessions before it serves anybody lets
-// nobody in between. Where a lock cannot be had, somebody else may rely on it: the
-// fid must not go on as if it still had it, and answers errs.Stale.
+// LockState is a lock of a parked session's fid (9P2000.L.e). In this process a parked
+// session keeps its locks; a State carries them to another one. Restore takes them
+// there, so that nobody gets them in between where all sessions are restored before
+// anybody is served. Where a lock cannot be had, somebody else has it and relies on it:
+// the fid must not go on as if it were locked, and answers errs.Stale.
 type LockState struct {
 	From   uint64 `json:"from"` // the first byte
 	To     uint64 `json:"to"`   // the last; ~0 is to the end

@@ -54,19 +54,19 @@ func (c *conn) askedUnder(tag uint16) (a asked) {
 	return a
 }
 
-// keep keeps the reply that begins at from in the output, if it is one that must
+// keepReply keeps the reply that begins at from in the output, if it is one that must
 // not be lost.
-func (c *conn) keep(tag uint16, from int) {
+func (c *conn) keepReply(tag uint16, from int) {
 	if !c.dialect.Numbered() {
 		return
 	}
 	if a := c.askedUnder(tag); a.once {
-		c.sess.numbers.keep(tag, a.number, c.out[from:])
+		c.sess.numbers.keepReply(tag, a.number, c.out[from:])
 	}
 }
 
-// keep keeps a reply in place of the last one under its tag.
-func (n *numbers) keep(tag uint16, number uint64, frame []byte) {
+// keepReply keeps a reply in place of the last one under its tag.
+func (n *numbers) keepReply(tag uint16, number uint64, frame []byte) {
 	k := n.kept[tag]
 	if k == nil {
 		if n.kept == nil {

@@ -154,7 +154,7 @@ func (c *conn) answer(m *wire.Msg) {
 		b = wire.AppendError(b, m.Tag, err, c.dialect)
 	}
 	c.out = b
-	c.keep(m.Tag, from)
+	c.keepReply(m.Tag, from)
 	c.traceReply(from, wire.NoFid, nil)
 }
 
@@ -177,7 +177,7 @@ func (c *conn) refuse(tag uint16, err error) {
 	from := len(c.out)
 	c.srv.stats.Errors.Add(1)
 	c.out = wire.AppendError(c.out, tag, err, c.dialect)
-	c.keep(tag, from)
+	c.keepReply(tag, from)
 	c.traceReply(from, wire.NoFid, nil)
 }
 

@@ -53,14 +53,14 @@ type Server struct {
 	quit    chan struct{}                     // closed by Drain and Freeze
 	trace   atomic.Pointer[func(line string)] // nil: off
 
-	mu        sync.Mutex // after any conn.mu
-	conns     map[*conn]struct{}
-	strangers int // of conns, those of nobody
-	from      map[netip.Prefix]crowd
-	nextID    uint64
-	closing   bool
-	frozen    bool           // closing, and sessions are kept
-	running   sync.WaitGroup // of conns
+	mu       sync.Mutex // after any conn.mu
+	conns    map[*conn]struct{}
+	nobodies int // of conns, those of nobody
+	from     map[netip.Prefix]crowd
+	nextID   uint64
+	closing  bool
+	frozen   bool           // closing, and sessions are kept
+	running  sync.WaitGroup // of conns
 	table
 }
 
@@ -131,16 +131,16 @@ func (s *Server) admit(c *conn) error {
 		return errs.New(errs.Busy, "the server is stopping")
 	case len(s.conns) >= l.Conns:
 		return errs.New(errs.Quota, "%d connections, the limit of all", l.Conns)
-	case c.peer.Who.Nobody() && s.strangers >= l.strangers():
-		return errs.New(errs.Quota, "%d connections of nobody, their limit", s.strangers)
+	case c.peer.Who.Nobody() && s.nobodies >= l.nobodies():
+		return errs.New(errs.Quota, "%d connections of nobody, their limit", s.nobodies)
 	case s.crowded(c):
 		return errs.New(errs.Quota, "%d connections from its address, as many as there are places left", s.from[prefix(c.peer.Addr)].conns)
 	case !s.count(c, c.peer.Who.VM):
 		return errs.New(errs.Quota, "%d connections, the limit of a VM", l.VMConns)
 	}
 	if c.peer.Who.Nobody() {
-		c.stranger = true
-		s.strangers++
+		c.nobody = true
+		s.nobodies++
 	}
 	s.nextID++
 	c.id = s.nextID
@@ -151,10 +151,10 @@ func (s *Server) admit(c *conn) error {
 }
 
 // crowd is what has come from one address of a network.
-type crowd struct{ conns, strangers int }
+type crowd struct{ conns, nobodies int }
 
 // crowded tells that c's address has at least as many connections as there are places
-// left, of all or of strangers: so one address gets half of them at most, two get two
+// left, of all or of nobodies: so one address gets half of them at most, two get two
 // thirds, and however many take all they can, some are left for the next.
 func (s *Server) crowded(c *conn) bool {
 	if c.peer.Addr == "" {
@@ -162,7 +162,7 @@ func (s *Server) crowded(c *conn) bool {
 	}
 	l, has := &s.cfg.Limits, s.from[prefix(c.peer.Addr)]
 	return has.conns >= l.Conns-len(s.conns) ||
-		c.peer.Who.Nobody() && has.strangers >= l.strangers()-s.strangers
+		c.peer.Who.Nobody() && has.nobodies >= l.nobodies()-s.nobodies
 }
 
 // crowd counts c for its address once more, or once less. Server.mu is held.
@@ -173,8 +173,8 @@ func (s *Server) crowd(c *conn, n int) {
 	p := prefix(c.peer.Addr)
 	has := s.from[p]
 	has.conns += n
-	if c.stranger {
-		has.strangers += n
+	if c.nobody {
+		has.nobodies += n
 	}
 	if has == (crowd{}) {
 		delete(s.from, p)
@@ -183,23 +183,23 @@ func (s *Server) crowd(c *conn, n int) {
 	s.from[p] = has
 }
 
-// admitTo is count, for a connection that learns whose it is.
-func (s *Server) admitTo(c *conn, uuid string) bool {
+// countFor is count for a connection of nobody that has proved to be the VM's.
+func (s *Server) countFor(c *conn, uuid string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.count(c, uuid) {
 		return false
 	}
-	s.acquaint(c)
+	s.noLongerNobody(c)
 	return true
 }
 
-// acquaint takes c out of those of nobody. Server.mu is held.
-func (s *Server) acquaint(c *conn) {
-	if c.stranger {
+// noLongerNobody uncounts c as a connection of nobody. Server.mu is held.
+func (s *Server) noLongerNobody(c *conn) {
+	if c.nobody {
 		s.crowd(c, -1)
-		c.stranger = false
-		s.strangers--
+		c.nobody = false
+		s.nobodies--
 		s.crowd(c, 1)
 	}
 }
@@ -212,7 +212,7 @@ func (s *Server) count(c *conn, uuid string) bool {
 	}
 	u := s.use(uuid)
 	if u.conns >= s.cfg.Limits.VMConns {
-		s.tidy(uuid)
+		s.forgetUnused(uuid)
 		return false
 	}
 	s.uncount(c)
@@ -225,7 +225,7 @@ func (s *Server) count(c *conn, uuid string) bool {
 func (s *Server) uncount(c *conn) {
 	if c.vm != "" {
 		s.use(c.vm).conns--
-		s.tidy(c.vm)
+		s.forgetUnused(c.vm)
 		c.vm = ""
 	}
 }
@@ -235,7 +235,7 @@ func (s *Server) dismiss(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.uncount(c)
-	s.acquaint(c)
+	s.noLongerNobody(c)
 	s.crowd(c, -1)
 	delete(s.conns, c)
 }

@@ -126,7 +126,7 @@ func (s *Server) Restore(st State) error {
 	}
 	n.size = n.estimate()
 	s.mu.Lock()
-	gone := s.keep(n)
+	gone := s.enterKey(n)
 	if n.kept {
 		s.lastID++
 		n.id = s.lastID

@@ -49,8 +49,8 @@ func (t *table) use(uuid string) *vmUse {
 	return u
 }
 
-// tidy forgets a VM that has nothing here.
-func (t *table) tidy(uuid string) {
+// forgetUnused forgets a VM that has nothing here.
+func (t *table) forgetUnused(uuid string) {
 	if u := t.vms[uuid]; u != nil && u.conns == 0 && u.kept == 0 && u.parked.Len() == 0 {
 		delete(t.vms, uuid)
 	}
@@ -71,17 +71,17 @@ func (s *Server) enroll(c *conn, n *session) {
 		s.forget(n)
 	}
 	if n.key.set {
-		gone = s.keep(n)
+		gone = s.enterKey(n)
 	}
 	s.mu.Unlock()
 	closeAll(gone)
 }
 
-// keep makes the key lead to n. The newest session with a key is the one that it
+// enterKey makes the key lead to n. The newest session with a key is the one that it
 // leads to; but on a foreign channel a key never takes another principal's place.
 // A VM that has too many loses the one that was parked longest, or else n has no
 // key.
-func (s *Server) keep(n *session) (gone []*session) {
+func (s *Server) enterKey(n *session) (gone []*session) {
 	n.index = s.indexer.id(&n.key, n.who, n.foreign)
 	if old := s.byKey[n.index]; old != nil {
 		if old.who != n.who {
@@ -105,7 +105,7 @@ func (s *Server) keep(n *session) (gone []*session) {
 	return gone
 }
 
-// forget undoes keep.
+// forget undoes enterKey.
 func (s *Server) forget(n *session) {
 	if !n.kept {
 		return
@@ -114,7 +114,7 @@ func (s *Server) forget(n *session) {
 	delete(s.byKey, n.index)
 	if n.who.VM != "" {
 		s.use(n.who.VM).kept--
-		s.tidy(n.who.VM)
+		s.forgetUnused(n.who.VM)
 	}
 }
 
@@ -148,7 +148,7 @@ func (s *Server) park(n *session) (gone []*session) {
 	for s.parked.Len() > l.Parked || s.bytes > l.ParkedBytes {
 		gone = append(gone, s.release(s.shares.most())...)
 	}
-	s.tidy(n.who.VM)
+	s.forgetUnused(n.who.VM)
 	s.stats.Expired.Add(int64(len(gone)))
 	if s.parked.Len() == 1 {
 		s.arm()
@@ -166,7 +166,7 @@ func (s *Server) unpark(n *session) {
 	u.parked.Remove(n.vmPlace)
 	u.bytes -= n.size
 	s.shares.update(u)
-	s.tidy(n.who.VM)
+	s.forgetUnused(n.who.VM)
 	n.place, n.vmPlace = nil, nil
 }
 
@@ -201,10 +201,10 @@ func closeAll(gone []*session) {
 	}
 }
 
-// leave takes back the session of a connection that ends, or that begins another:
+// parkOrEnd takes back the session of a connection that ends, or that begins another:
 // it is parked if it may be, else it ends. Nothing of it waits any more, or what
 // waits is carried.
-func (s *Server) leave(n *session, mayPark bool) {
+func (s *Server) parkOrEnd(n *session, mayPark bool) {
 	mayPark = mayPark && n.view != nil
 	if mayPark {
 		n.view.Park()
@@ -267,7 +267,7 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	if !s.count(c, n.who.VM) {
 		return nil, errs.New(later(d), "the VM has too many connections")
 	}
-	s.acquaint(c)
+	s.noLongerNobody(c)
 	s.unpark(n)
 	n.owner, n.via, n.since = c, c.peer.Via, s.cfg.Now()
 	return n, nil

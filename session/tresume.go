@@ -36,7 +36,7 @@ func (s *Server) keeps(n *session) bool {
 // carry takes the requests that wait away from the connection, to its session.
 func (c *conn) carry() {
 	if c.resuming {
-		return // they are there still
+		return // the session has them already: Tresume has not come yet
 	}
 	c.done.detach()
 	c.sess.carried = &carried{srv: c.srv, waits: c.waits, done: c.done}
@@ -211,7 +211,7 @@ func (s *session) restoreKept(st []KeptReply) error {
 		if !ok || int(size) != len(k.Frame) || size > wire.MaxKept || wire.Decode(&m, k.Frame, s.dialect) != nil {
 			return errs.New(errs.Invalid, "the kept reply to request %d is none", k.Number)
 		}
-		s.numbers.keep(tag, k.Number, k.Frame)
+		s.numbers.keepReply(tag, k.Number, k.Frame)
 	}
 	return nil
 }

@@ -74,11 +74,11 @@ func (c *conn) lookUp(k key) error {
 	case n == nil:
 		return c.announce(k)
 	case c.past():
-		c.srv.leave(n, false)
+		c.srv.parkOrEnd(n, false)
 		c.srv.logEnd(c, n.who.String(), packet.ErrPast)
 		return c.announce(k)
 	case c.seq != seq || c.sess != blank: // the client did not wait for it
-		c.srv.leave(n, true)
+		c.srv.parkOrEnd(n, true)
 		return errs.CannotResume
 	}
 	c.begins(n)

@@ -17,7 +17,7 @@ import (
 // A change is never cancelled, not by Tflush either: it may be durable already, and
 // a reply that says otherwise would be a lie. The fields that say what became of
 // it are written by the goroutine that calls its done function, and read after
-// put has handed it over.
+// handOver.
 type request struct {
 	c    *conn     // the monitor guards it: a session takes its requests along
 	done *doneList // of the session
@@ -48,9 +48,9 @@ type request struct {
 // waits are the requests of a connection that wait. The monitor guards it.
 type waits struct {
 	waiting map[uint16]*request
-	most    int        // there were in waiting, since it was made
-	changes int        // of them, changes
-	flushes int        // of them, Tflushes: they end with a change
+	most    int        // the largest len(waiting) since the map was made
+	changes int        // how many of waiting are changes
+	flushes int        // how many are Tflushes: each ends with a change
 	held    int        // bytes of data and names that the changes hold
 	stalled []*request // blocking reads that go on once replies are sent
 	serving bool       // whoever has the monitor will collect before he gives it up
@@ -64,11 +64,11 @@ type doneList struct {
 	served bool // somebody will collect, or is on his way to
 }
 
-// put hands r over to whoever has the monitor next. It waits for nobody, so that
+// handOver gives r to whoever has the monitor next. It waits for nobody, so that
 // the store's committer may call it, and the holder of the monitor too: served
 // decides, under one lock, between a goroutine that will look at the list anyhow
 // and a new one, and take clears it only when the list is empty.
-func (r *request) put() {
+func (r *request) handOver() {
 	d := r.done
 	d.mu.Lock()
 	d.list = append(d.list, r)
@@ -122,7 +122,7 @@ func (c *conn) expect() {
 // The View is settled first: a reply to a change says that reads see it.
 func (c *conn) collect() {
 	for c.serving {
-		list := c.take()
+		list := c.takeEnded()
 		if len(list) > 0 && c.sess != nil && c.sess.view != nil {
 			c.sess.view.Settle()
 		}
@@ -132,8 +132,8 @@ func (c *conn) collect() {
 	}
 }
 
-// take empties the list; once it is empty, the next put starts a goroutine.
-func (c *conn) take() []*request {
+// takeEnded empties the list of those that have ended; once it is empty, the next handOver starts a goroutine.
+func (c *conn) takeEnded() []*request {
 	c.done.mu.Lock()
 	defer c.done.mu.Unlock()
 	list := c.done.list
@@ -264,20 +264,20 @@ func (c *conn) unstall() {
 // ended is the done function of most changes.
 func (r *request) ended(err error) {
 	r.err = err
-	r.put()
+	r.handOver()
 }
 
 // wrote is the done function of a write.
 func (r *request) wrote(n int, err error) {
 	r.n, r.err = n, err
-	r.put()
+	r.handOver()
 }
 
 // made is the done function of a create.
 func (r *request) made(ref *fs.Ref, h fs.Handle, err error) {
 	r.ref, r.handle, r.err = ref, h, err
-	r.put()
+	r.handOver()
 }
 
 // woken is the wake function of what can be cancelled.
-func (r *request) woken() { r.put() }
+func (r *request) woken() { r.handOver() }

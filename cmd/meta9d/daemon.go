@@ -71,7 +71,7 @@ func serve(c command, stdout, stderr io.Writer) error {
 		return fmt.Errorf("standard output: %w", err)
 	}
 	notify("READY=1")
-	go tidy(ctx)
+	go freeMemory(ctx)
 	d.wait(ctx)
 	notify("STOPPING=1")
 	return nil

@@ -16,14 +16,14 @@ const (
 	quietBytes = 1 << 20 // allocated in quietTime; more is busy
 )
 
-// tidier tells when a busy time is over.
-type tidier struct {
+// lull tells when a busy time is over.
+type lull struct {
 	last uint64 // bytes ever allocated, when it was asked last
 	busy bool
 }
 
 // due is asked every quietTime with the bytes that were ever allocated.
-func (t *tidier) due(allocated uint64) bool {
+func (t *lull) due(allocated uint64) bool {
 	delta := allocated - t.last
 	t.last = allocated
 	if delta > quietBytes {
@@ -35,12 +35,12 @@ func (t *tidier) due(allocated uint64) bool {
 	return was
 }
 
-// tidy runs until ctx ends.
-func tidy(ctx context.Context) {
+// freeMemory runs until ctx ends.
+func freeMemory(ctx context.Context) {
 	tick := time.NewTicker(quietTime)
 	defer tick.Stop()
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-	var t tidier
+	var t lull
 	for {
 		select {
 		case <-ctx.Done():

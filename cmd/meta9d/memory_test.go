@@ -5,7 +5,7 @@ import "testing"
 // TestTidier: once after each busy time, and never while it lasts.
 func TestTidier(t *testing.T) {
 	const some, much = quietBytes / 2, 2 * quietBytes
-	var tid tidier
+	var tid lull
 	var allocated uint64
 	for i, step := range []struct {
 		delta uint64

@@ -54,7 +54,7 @@ type limits struct {
 	total int64 // names and values of all VMs together; 0: no limit
 }
 
-// told is an event and whose it is.
+// told is an event, and the VM that it is about.
 type told struct {
 	work *work
 	cell *Cell

@@ -107,8 +107,9 @@ var table = [256]row{
 	Rresume:  {"Rresume", withNums, span{9, 9 + MaxNumbers}}, // count[2] count*(state[1])
 }
 
-// wide are the frames that say more where users have numbers: all of these in
-// 9P2000.u, Tauth and Tattach in 9P2000.L too.
+// wide are the frames that are larger in dialects in which users have numbers, for
+// n_uname, errno, extension, n_uid, n_gid and n_muid: all of these in 9P2000.u, Tauth and
+// Tattach in 9P2000.L too.
 var wide = [256]span{
 	Tauth:   {19, 19 + 2*maxStr},
 	Tattach: {23, 23 + 2*maxStr},

@@ -10,7 +10,7 @@ import (
 // Failing is an engine of which one Apply fails.
 type Failing struct {
 	store.Engine
-	Nth int   // the how manieth Apply, from 1
+	Nth int   // which Apply it was; the first is 1
 	Err error // what it returns; the engine below is not called then
 
 	mu sync.Mutex

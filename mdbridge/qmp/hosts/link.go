@@ -320,7 +320,7 @@ var stateChanges = map[string]bool{
 func (l *link) take(e qmp.Event) {
 	m := l.machine.Load()
 	if m == nil {
-		return // asked for the status later than this
+		return // no VM is entered yet; query-status comes later, and sees what this event did
 	}
 	if stateChanges[e.Name] {
 		m.poke()

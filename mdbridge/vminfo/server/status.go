@@ -233,8 +233,8 @@ func seconds(d time.Duration) string {
 	return fmt.Sprintf("%d.%09d", d/time.Second, d%time.Second)
 }
 
-// units are those of pretty: from the first that the time reaches on, the first
-// four count whole seconds and milliseconds, the others what is below a second.
+// units are those of pretty, the largest first. It uses the largest that is not above the
+// time; those over a second count whole seconds only.
 var units = []struct {
 	name string
 	size time.Duration
