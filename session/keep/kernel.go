@@ -55,14 +55,11 @@ func (k *Keeper) longest() uint32 {
 	return max(msize, firstFrame)
 }
 
-// full tells whether the client has to wait. conn is held.
-func (k *Keeper) full() bool { return k.conn.Len() >= redial.MaxRequests || k.conn.Bytes >= maxBytes }
-
 // enter enters a request, when there is room for it; an answer is for the client at once.
 func (k *Keeper) enter(r *redial.Request) (answer []byte, err error) {
 	k.conn.Lock()
 	defer k.conn.Unlock()
-	for k.full() && !k.gone {
+	for (k.conn.Len() >= redial.MaxRequests || k.conn.Bytes >= maxBytes) && !k.gone {
 		k.moved.Wait()
 	}
 	switch {

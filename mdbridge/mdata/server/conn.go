@@ -48,7 +48,7 @@ func (s *Server) newConn(nc net.Conn, who fs.Principal, g *guest) *conn {
 // end gives back what the connection holds. The slot goes last: until then the
 // memory that it stands for may be in use.
 func (c *conn) end() {
-	c.keys.close()
+	c.keys.view.Close()
 	if c.wide {
 		<-c.guest.wide
 	}

@@ -36,9 +36,6 @@ func (k *keys) open(t *fs.Tree, who fs.Principal) bool {
 	return true
 }
 
-// close lets go of the View.
-func (k *keys) close() { k.view.Close() }
-
 // vm is the VM as it is now. errs.Stale: it was deleted.
 func (k *keys) vm() (*vm.VM, error) {
 	if m := k.cell.VM(); m != nil {

@@ -25,8 +25,8 @@ type link struct {
 	machine atomic.Pointer[machine] // whose QEMU is connected, for take
 	said    string                  // what was last logged as wrong
 
-	complaints *rate.Limiter
-	quiet      atomic.Bool // the socket was connected to, and no greeting came
+	complaints *rate.Limiter // a few at once, then one in ten seconds: a QEMU may fail with another text each time
+	quiet      atomic.Bool   // the socket was connected to, and no greeting came
 }
 
 // renew tells the goroutine of a new socket.
@@ -100,15 +100,11 @@ func (l *link) wait(pause time.Duration, err error) bool {
 // as the socket is there.
 func (l *link) complain(err error) {
 	text := printable(err.Error())
-	if text != l.said && l.mayComplain() {
+	if text != l.said && l.complaints.Allow() {
 		l.said = text
 		l.hosts.cfg.Log.Warn().Str("socket", l.path).Str("error", text).Msg("no QEMU here")
 	}
 }
-
-// mayComplain lets a few complaints through at once, and one in ten seconds after that:
-// a QEMU may fail with another text each time.
-func (l *link) mayComplain() bool { return l.complaints.Allow() }
 
 // connect talks with the QEMU of the socket as long as it is there. met tells that
 // its VM was entered.

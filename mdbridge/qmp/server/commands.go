@@ -71,7 +71,8 @@ func newCommands() map[string]*command {
 // negotiate is qmp_capabilities. There is nothing to enable. What happens from now
 // on is told, once it was answered.
 func negotiate(c *conn, _ arguments, r *reply) error {
-	t := newTeller(c.srv.cfg.Tree.Store().Ring())
+	ring := c.srv.cfg.Tree.Store().Ring()
+	t := &teller{ring: ring, rev: ring.Last(), limit: newLimiter()} // what happens from now on
 	r.after = func() { c.negotiated(t) }
 	return nil
 }

@@ -206,7 +206,7 @@ func (c *conn) shutdown() {
 	defer c.mu.Unlock()
 	if c.tells != nil && !c.over {
 		b, _ := c.tells.append(nil, c.srv.cfg.Now()) // tell may not have come to it yet
-		b = c.tells.flush(b)
+		b = c.tells.limit.flush(b)                   // what is held back
 		_, _ = c.nc.Write(c.srv.appendShutdown(b))
 	}
 	c.over = true

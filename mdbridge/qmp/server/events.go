@@ -98,11 +98,6 @@ type teller struct {
 	limit limiter
 }
 
-// newTeller begins with what happens from now on.
-func newTeller(r *store.Ring) *teller {
-	return &teller{ring: r, rev: r.Last(), limit: newLimiter()}
-}
-
 // tellAtOnce is how many events are taken from the ring at a time.
 const tellAtOnce = 64
 
@@ -125,9 +120,4 @@ func (t *teller) append(b []byte, now time.Time) (_ []byte, due time.Duration) {
 		}
 	}
 	return b, t.limit.due(now)
-}
-
-// flush appends all that is held back.
-func (t *teller) flush(b []byte) []byte {
-	return t.limit.flush(b)
 }

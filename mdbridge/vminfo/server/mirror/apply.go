@@ -1,6 +1,8 @@
 package mirror
 
 import (
+	"errors"
+
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/vm"
@@ -72,7 +74,7 @@ func (m *Mirror) flush() {
 // failed takes a VM without the names that another VM has; what else is refused is
 // said once, and the VM stays as it was.
 func (m *Mirror) failed(c *change, err error) {
-	if clash(err) && c.text != nil {
+	if errors.Is(err, errs.Exists) && c.text != nil { // another VM has the name
 		m.clashes[c.uuid] = c.text
 		if bare, ok := withoutNames(c.text); ok {
 			err = m.now(&change{uuid: c.uuid, text: bare})

@@ -25,7 +25,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"meta9/backoff"
-	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/vm"
 	"meta9/mdbridge/vminfo"
@@ -307,6 +306,3 @@ func same(c *store.Cell, text []byte) bool {
 	m := c.VM()
 	return m != nil && bytes.Equal(m.AppendJSON(nil, false), text)
 }
-
-// clash tells whether err says that another VM has a name.
-func clash(err error) bool { return errors.Is(err, errs.Exists) }
