@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -163,7 +164,7 @@ func TestLongest(t *testing.T) {
 }
 
 // TestOver: one is asked for the place when it was held for a Slice and others wait,
-// not before.
+// not before. For one that was alone, the Slice begins when it is seen that others wait.
 func TestOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScheduler(1, monotonic())
@@ -181,6 +182,10 @@ func TestOver(t *testing.T) {
 			close(done)
 		}()
 		synctest.Wait()
+		if p.Over() {
+			t.Error("its Slice has just begun")
+		}
+		time.Sleep(Slice)
 		if !p.Over() {
 			t.Error("somebody waits")
 		}
@@ -231,13 +236,21 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
+// BenchmarkPlace is what a burst of frames costs more: of a VM alone, and of two in turn.
 func BenchmarkPlace(b *testing.B) {
-	s := New()
-	share := s.Share()
-	var p Place
-	b.ReportAllocs()
-	for b.Loop() {
-		p.Try(share)
-		p.Give()
+	for _, vms := range []int{1, 2} {
+		b.Run(fmt.Sprint(vms), func(b *testing.B) {
+			s := New()
+			var shares []*Share
+			for range vms {
+				shares = append(shares, s.Share())
+			}
+			var p Place
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				p.Try(shares[i%vms])
+				p.Give()
+			}
+		})
 	}
 }
