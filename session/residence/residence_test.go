@@ -486,6 +486,7 @@ func FuzzFile(f *testing.F) {
 	w := openWorld(f, disk.Clone())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		residence.Image(b, home, w.server, w.tree)
+		w.server.DropVM(vmUUID)
 	})
 }
 
@@ -504,6 +505,7 @@ func FuzzRecord(f *testing.F) {
 		if r.Sessions == 0 {
 			return
 		}
+		defer w.server.DropVM(vmUUID)
 		sent := slices.Collect(w.server.States())
 		st := sent[len(sent)-1] // it was parked last
 		var asked session.State
