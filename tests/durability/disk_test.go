@@ -111,14 +111,16 @@ func (f *diskFile) Release(ctx context.Context) syscall.Errno {
 	return f.FileHandle.(fs.FileReleaser).Release(ctx)
 }
 
+// WrapChild makes what is below a folder a node of the same disk.
+func (n *node) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{fs.LoopbackNode{RootData: child.(*fs.LoopbackNode).RootData}, n.disk}
+}
+
 // mountDisk mounts a disk for the length of the test.
 func mountDisk(t *testing.T) (*disk, string) {
 	t.Helper()
 	d := &disk{}
 	root := &fs.LoopbackRoot{Path: t.TempDir()}
-	root.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{fs.LoopbackNode{RootData: r}, d}
-	}
 	top := &node{fs.LoopbackNode{RootData: root}, d}
 	root.RootNode = top
 	dir := t.TempDir()
