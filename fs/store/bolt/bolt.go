@@ -90,9 +90,18 @@ import (
 // FileName is the data file in the data folder.
 const FileName = "meta9.db"
 
-// mapSize is the address space that is taken at the start. Growing past it maps
-// the file anew, which has to wait for open reads.
-const mapSize = 1 << 30
+// mapSize is the address space in bytes that is taken at the start: growing past it maps
+// the file anew, which has to wait for open reads. Where there is not so much (ulimit
+// -v), and as much again for all else that grows, the map grows with the file.
+func mapSize() int {
+	const size = 1 << 30
+	m, err := unix.Mmap(-1, 0, 2*size, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		return 0
+	}
+	_ = unix.Munmap(m)
+	return size
+}
 
 // Options change how a folder is opened. Zero fields take the defaults.
 type Options struct {
@@ -237,7 +246,7 @@ func (e *Engine) openDB() (err error) {
 		MaxSize:         int(e.o.MaxSize),
 		FreelistType:    bbolt.FreelistMapType,
 		PreLoadFreelist: true,
-		InitialMmapSize: mapSize,
+		InitialMmapSize: mapSize(),
 		NoStatistics:    true,
 	})
 	return err
