@@ -323,6 +323,11 @@ func (s *Share) fix() {
 	if s.first == nil {
 		return
 	}
+	// It does not pay for ever for what it did, nor for having been kept from the CPU
+	// by other programs while it had a place.
+	if used := s.time.Load(); used > s.sched.used+int64(debt) {
+		s.time.Add(s.sched.used + int64(debt) - used)
+	}
 	s.key = s.time.Load()
 	if s.at < 0 {
 		heap.Push(&s.sched.ready, s)
