@@ -1,0 +1,324 @@
+package budget_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"meta9/fs/budget"
+	"meta9/fs/errs"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const mib = 1 << 20
+
+// small is a Budget of a few MiB.
+func small(wait time.Duration) *budget.Budget {
+	return budget.New(budget.Limits{VM: 4 * mib, All: 16 * mib, Admin: 2 * mib, Floor: mib, Wait: wait})
+}
+
+// take must get n bytes.
+func take(t *testing.T, a *budget.Account, n int64) {
+	t.Helper()
+	if err := a.Try(n); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func refuses(t *testing.T, a *budget.Account, n int64, text string) {
+	t.Helper()
+	err := a.Try(n)
+	if !errors.Is(err, errs.Again) || text != "" && err.Error() != text {
+		t.Fatalf("%v, want %q", err, text)
+	}
+}
+
+func TestShare(t *testing.T) {
+	b := small(time.Minute)
+	a := b.Account("a")
+	defer a.Close()
+	take(t, a, 3*mib)
+	take(t, a, mib)
+	refuses(t, a, 1, "Resource temporarily unavailable: VM has 4194304 bytes in flight, 4194304 is its share")
+	a.Force(100)
+	if a.Over() != 100 {
+		t.Error(a.Over())
+	}
+	a.Release(mib + 100)
+	take(t, a, mib)
+	a.Release(4 * mib)
+	if st := b.Stats(); st != (budget.Stats{}) {
+		t.Errorf("%+v", st)
+	}
+}
+
+// Two holders of one VM have one account, which is forgotten when nobody has anything
+// of it.
+func TestOneAccount(t *testing.T) {
+	b := small(time.Minute)
+	a, same := b.Account("a"), b.Account("a")
+	if a != same {
+		t.Error("two accounts of one VM")
+	}
+	take(t, a, mib)
+	a.Close()
+	same.Close()
+	if b.Account("a") != a {
+		t.Error("an account that holds bytes was forgotten")
+	}
+	a.Close()
+	a.Release(mib)
+	if again := b.Account("a"); again == a {
+		t.Error("an account without holders is still there")
+	}
+}
+
+// However much some have, another gets its floor; and the admin all of its own.
+func TestFloor(t *testing.T) {
+	b := small(time.Minute)
+	for i := range 3 {
+		take(t, b.Account(fmt.Sprint(i)), 4*mib) // three quarters are gone
+	}
+	late := b.Account("late")
+	take(t, late, mib)
+	refuses(t, late, 1, "")
+	take(t, b.Admin(), 2*mib)
+	refuses(t, b.Admin(), 1, "Resource temporarily unavailable: VM has 2097152 bytes in flight, 2097152 is its share")
+	if st := b.Stats(); st.Used != 13*mib || st.Most != 4*mib || st.Admin != 2*mib {
+		t.Errorf("%+v", st)
+	}
+}
+
+// What accounts were lent and do not use is given to others.
+func TestIdleAccountsHoldNothing(t *testing.T) {
+	b := small(time.Minute)
+	for i := range 10000 {
+		a := b.Account(fmt.Sprint(i))
+		take(t, a, 1000)
+		a.Release(1000)
+	}
+	for i := range 3 {
+		take(t, b.Account(fmt.Sprint(i)), 4*mib)
+	}
+}
+
+// answer waits for what a Wait's ready sends.
+func answer(t *testing.T, ready <-chan int) int {
+	t.Helper()
+	select {
+	case i := <-ready:
+		return i
+	case <-time.After(20 * time.Second):
+		t.Fatal("nobody is ready")
+		return 0
+	}
+}
+
+// The requests of one account are served in their order, the accounts in turn.
+func TestTurns(t *testing.T) {
+	b := small(time.Minute)
+	var full []*budget.Account
+	for i := range 16 {
+		a := b.Account(fmt.Sprint("full", i))
+		take(t, a, mib)
+		full = append(full, a)
+	}
+	ready := make(chan int, 10)
+	var waits []*budget.Wait
+	for i, vm := range []string{"a", "a", "a", "b"} {
+		waits = append(waits, b.Account(vm).Wait(mib/4, func() { ready <- i }))
+	}
+	refuses(t, b.Account("a"), 1, "")
+	for _, want := range []int{0, 3, 1, 2} {
+		select {
+		case i := <-ready:
+			t.Fatalf("%d has what is not there", i)
+		default:
+		}
+		full[want].Release(mib / 4)
+		if i := answer(t, ready); i != want {
+			t.Fatalf("it was the turn of %d, not of %d", want, i)
+		}
+		if err := waits[want].Take(); err != nil {
+			t.Error(err)
+		}
+	}
+	if st := b.Stats(); st.Used != 16*mib || st.Waits != 4 || st.Refused != 0 || st.Waiting != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestWaitEnds(t *testing.T) {
+	b := small(10 * time.Millisecond)
+	a := b.Account("a")
+	take(t, a, 4*mib)
+	ready := make(chan int, 1)
+	w := a.Wait(mib, func() { ready <- 1 })
+	answer(t, ready)
+	if err := w.Take(); !errors.Is(err, errs.Again) {
+		t.Error(err)
+	}
+	w.End() // gives back what it does not have
+	if st := b.Stats(); st.Used != 4*mib || st.Refused != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// An End gives back what nobody took, and lets the next one have it.
+func TestEnd(t *testing.T) {
+	b := small(time.Minute)
+	a := b.Account("a")
+	take(t, a, 4*mib)
+	ready := make(chan int, 2)
+	first := a.Wait(3*mib, func() { ready <- 1 })
+	second := a.Wait(3*mib, func() { ready <- 2 })
+	third := a.Wait(3*mib, func() { ready <- 3 })
+	second.End()
+	a.Release(4 * mib)
+	if i := answer(t, ready); i != 1 {
+		t.Fatal(i)
+	}
+	first.End()
+	if i := answer(t, ready); i != 3 {
+		t.Fatal(i)
+	}
+	if err := third.Take(); err != nil || a.Used() != 3*mib {
+		t.Error(err, a.Used())
+	}
+}
+
+// Who holds most is asked to give back while another waits for the total, and not when
+// an account waits for its own share.
+func TestGiveBack(t *testing.T) {
+	b := small(time.Minute)
+	var most *budget.Account
+	asked := make(chan string, 100)
+	b.OnShort(func(vm string) {
+		asked <- vm
+		most.Release(mib)
+	})
+	own := b.Account("own")
+	take(t, own, 4*mib)
+	own.Wait(1, func() {}).End()
+	own.Release(4 * mib)
+	most = b.Account("most")
+	take(t, most, 4*mib)
+	for i := range 12 {
+		take(t, b.Account(fmt.Sprint(i)), mib)
+	}
+	ready := make(chan int, 1)
+	w := b.Account("late").Wait(mib, func() { ready <- 1 })
+	answer(t, ready)
+	if err := w.Take(); err != nil {
+		t.Error(err)
+	}
+	if vm := <-asked; vm != "most" {
+		t.Errorf("%s was asked", vm)
+	}
+}
+
+// Whatever is asked and given back by many at once: no account passes its share, and
+// nothing is left at the end.
+func TestRandom(t *testing.T) {
+	b := small(5 * time.Millisecond)
+	var wg sync.WaitGroup
+	var got atomic.Int64
+	for vm := range 8 {
+		for n := range 4 {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				random := rand.New(rand.NewPCG(uint64(vm), uint64(n)))
+				a := b.Account(fmt.Sprint(vm))
+				defer a.Close()
+				for range 300 {
+					size := 1 + random.Int64N(3*mib)
+					ready := make(chan bool, 1)
+					switch random.IntN(4) {
+					case 0:
+						a.Force(100)
+						a.Release(100)
+						continue
+					case 1:
+						a.Wait(size, func() { ready <- true }).End()
+						continue
+					case 2:
+						if a.Try(size) != nil {
+							continue
+						}
+					case 3:
+						w := a.Wait(size, func() { ready <- true })
+						<-ready
+						if w.Take() != nil {
+							continue
+						}
+					}
+					if a.Used() > 4*mib+400 {
+						t.Error("over its share:", a.Used())
+					}
+					got.Add(1)
+					a.Release(size)
+				}
+			}()
+		}
+	}
+	wg.Wait()
+	st := b.Stats()
+	if st.Used != 0 || st.Most != 0 || st.Waiting != 0 || got.Load() == 0 {
+		t.Errorf("%+v", st)
+	}
+	var all []*budget.Account
+	for i := range 16 { // all of the total is there again
+		a := b.Account(fmt.Sprint("new", i))
+		take(t, a, mib)
+		all = append(all, a)
+	}
+	refuses(t, all[0], 1, "")
+}
+
+// One who stays within what it has been lent takes no lock and no memory.
+func TestNoAllocation(t *testing.T) {
+	a := small(time.Minute).Account("a")
+	take(t, a, 1)
+	if n := testing.AllocsPerRun(100, func() {
+		_ = a.Try(1000)
+		a.Force(1000)
+		a.Release(2000)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestNoBudget(t *testing.T) {
+	var b *budget.Budget
+	for _, a := range []*budget.Account{b.Account("a"), b.Admin()} {
+		take(t, a, 1<<40)
+		a.Force(1)
+		a.Release(1)
+		ready := make(chan int, 1)
+		w := a.Wait(1, func() { ready <- 1 })
+		answer(t, ready)
+		if w.Take() != nil || a.Used() != 0 || a.Over() != 0 {
+			t.Error("a budget where there is none")
+		}
+		w.End()
+		a.Close()
+	}
+}
+
+func BenchmarkTry(b *testing.B) {
+	a := small(time.Minute).Account("a")
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			_ = a.Try(100)
+			a.Release(100)
+		}
+	})
+}
