@@ -43,7 +43,7 @@ func (n *ctlFile) AppendValue(b []byte, max int) ([]byte, error) {
 	case err != nil:
 		return b, err
 	case len(text) > max:
-		return b, errs.TooBig
+		return b, errs.Big(len(text), max)
 	}
 	return append(b, text...), nil
 }

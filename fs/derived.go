@@ -3,11 +3,13 @@ package fs
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/errs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/fs/vm/render"
 )
 
@@ -89,7 +91,7 @@ func appendText(b []byte, text string, ok bool, max int) ([]byte, error) {
 	case !ok:
 		return b, errs.NotFound
 	case len(text) > max:
-		return b, errs.New(errs.TooBig, "%d bytes, and %d fit", len(text), max)
+		return b, errs.Big(len(text), max)
 	}
 	return append(b, text...), nil
 }
@@ -100,7 +102,7 @@ func (d *derivedDir) file(name, key string) *derivedFile {
 	value := d.of.value
 	return &derivedFile{
 		dir: d.dir, path: DerivedPath(d.dir.cell.ID(), d.of.folder, key), name: name, mode: 0o444,
-		derive: func(m *vm.VM) (string, bool) { return value(m, key) },
+		derive: &deriver{text: func(m *vm.VM) (string, bool) { return value(m, key) }},
 	}
 }
 
@@ -143,8 +145,8 @@ type derivedFile struct {
 	path   uint64
 	name   string
 	mode   uint16
-	derive deriver
-	large  bool // its length is worth being remembered by the Tree
+	derive *deriver
+	append func(b []byte, m *vm.VM) []byte // appends the content, where derive.size tells how much that is
 
 	rev   uint64 // the VM's revision that bytes is true for
 	bytes int    // how long the content was then
@@ -152,10 +154,25 @@ type derivedFile struct {
 
 // newVMJSON is vm.json.
 func newVMJSON(d *vmDir) *derivedFile {
-	guest := d.v.guest()
+	k, lengths := lengthKey{d.cell, d.v.guest()}, &d.v.tree.lengths
+	size := func(m *vm.VM) int {
+		return lengths.get(k, m.Rev, func() int { return m.JSONSize(k.guest) })
+	}
+	add := func(b []byte, m *vm.VM) []byte { return m.AppendJSON(b, k.guest) }
+	text := func(m *vm.VM) (string, bool) {
+		var b strings.Builder
+		b.Grow(size(m))
+		p := ordjson.NewPieces(nil, smallDerived, func(piece []byte) error {
+			b.Write(piece)
+			return nil
+		})
+		m.WriteJSON(p, k.guest)
+		b.Write(p.Text)
+		return b.String(), true
+	}
 	return &derivedFile{
-		dir: d, path: d.cell.ID() + slotJSON, name: "vm.json", mode: 0o400, large: true,
-		derive: func(m *vm.VM) (string, bool) { return string(m.AppendJSON(nil, guest)), true },
+		dir: d, path: d.cell.ID() + slotJSON, name: "vm.json", mode: 0o400,
+		derive: &deriver{text: text, size: size}, append: add,
 	}
 }
 
@@ -184,14 +201,10 @@ func (n *derivedFile) Stat(st *Stat) error {
 
 // length is how long the file is; ok is false when it is not there any more.
 func (n *derivedFile) length(m *vm.VM) (bytes int, ok bool) {
-	if n.large {
-		k := lengthKey{n.dir.cell, n.dir.v.guest()}
-		return n.dir.v.tree.lengths.get(k, m.Rev, func() int {
-			text, _ := n.derive(m)
-			return len(text)
-		}), true
+	if n.derive.size != nil {
+		return n.derive.size(m), true
 	}
-	text, ok := n.derive(m)
+	text, ok := n.derive.text(m)
 	return len(text), ok
 }
 
@@ -201,7 +214,13 @@ func (n *derivedFile) AppendValue(b []byte, max int) ([]byte, error) {
 	if err != nil {
 		return b, err
 	}
-	text, ok := n.derive(m)
+	if n.derive.size != nil {
+		if size := n.derive.size(m); size > max {
+			return b, errs.Big(size, max)
+		}
+		return n.append(b, m), nil
+	}
+	text, ok := n.derive.text(m)
 	return appendText(b, text, ok, max)
 }
 
@@ -214,8 +233,12 @@ func (n *derivedFile) Open(f Flags) (Handle, error) {
 	v := n.dir.v
 	file := v.tree.opens.open(n.dir.cell, fileKey{n.path, v.guest()}, 0, n.derive)
 	if h.reader.open(v, file) == nil {
+		err := h.reader.err
 		h.reader.close()
-		return nil, errs.NotFound
+		if err == nil {
+			err = errs.NotFound
+		}
+		return nil, err
 	}
 	return h, nil
 }
@@ -233,7 +256,10 @@ func (h *derivedHandle) Read(p []byte, off uint64) (int, error) {
 		return 0, errs.BadUse
 	}
 	e := h.reader.value(off)
-	if e == nil {
+	switch {
+	case e == nil && h.reader.err != nil:
+		return 0, h.reader.err
+	case e == nil:
 		return 0, errs.Gone
 	}
 	return copyAt(p, e.Value, off), nil

@@ -12,8 +12,9 @@
 // graft files onto it; Ref is how it is used.
 //
 // Locks, none of which is held while a done function or the store is called:
-// openFile.renewing, then openTable.mu; lines.mu, then begunLines.mu; and, each by
-// itself, opens.mu, lengths.mu and View.mu. A read takes none of them unless a commit has made a value
+// openFile.renewing, then length.measuring and openTable.mu, each by itself; length.measuring,
+// then lengths.mu; lines.mu, then begunLines.mu; and, each by itself, opens.mu and
+// View.mu. A read takes none of them unless a commit has made a value
 // that nobody has read yet.
 package fs
 

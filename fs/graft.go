@@ -92,7 +92,7 @@ func (n *file) AppendValue(b []byte, max int) ([]byte, error) {
 		return b, err
 	}
 	if len(data) > max {
-		return b, errs.TooBig
+		return b, errs.Big(len(data), max)
 	}
 	return append(b, data...), nil
 }

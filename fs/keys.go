@@ -89,7 +89,7 @@ func (d *spaceDir) appendEntry(b []byte, e *vm.Entry, max int) ([]byte, error) {
 	case d.dir.v.held(e.ID):
 		return b, nil
 	case len(e.Value) > max:
-		return b, errs.New(errs.TooBig, "%d bytes, and %d fit", len(e.Value), max)
+		return b, errs.Big(len(e.Value), max)
 	}
 	return append(b, e.Value...), nil
 }

@@ -32,13 +32,13 @@ func openFileOf(t *testing.T) (*openFile, *vm.Entry, *store.Store) {
 // after it was observed, does not bring the value back.
 func TestLateReaderOfARemovedKey(t *testing.T) {
 	f, e, _ := openFileOf(t)
-	if p := f.newest(); p == nil || p.content() != e {
+	if p, _ := f.newest(); p == nil || p.content() != e {
 		t.Fatal("not the key's entry")
 	}
 	f.table.mu.Lock()
 	defer f.table.mu.Unlock()
 	f.update(&vm.VM{})
-	if f.publish(e) != nil || f.cur.Load() != nil {
+	if f.publish(newVersion(f.table, e)) != nil || f.cur.Load() != nil {
 		t.Error("a removed key has a value again")
 	}
 }
@@ -47,7 +47,7 @@ func TestLateReaderOfARemovedKey(t *testing.T) {
 // made, and nobody begins to read what is retired.
 func TestLateReaderOfAnOldValue(t *testing.T) {
 	f, e, _ := openFileOf(t)
-	old := f.newest()
+	old, _ := f.newest()
 	if !old.acquire() {
 		t.Fatal("the newest value is not to be had")
 	}
@@ -55,8 +55,8 @@ func TestLateReaderOfAnOldValue(t *testing.T) {
 	next.Rev++
 	f.table.mu.Lock()
 	defer f.table.mu.Unlock()
-	p := f.publish(&next)
-	if f.publish(e) != p {
+	p := f.publish(newVersion(f.table, &next))
+	if f.publish(newVersion(f.table, e)) != p {
 		t.Error("an older value became the newest")
 	}
 	if old.acquire() {

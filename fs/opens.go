@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"meta9/fs/budget"
 	"meta9/fs/store"
 	"meta9/fs/vm"
 )
@@ -13,7 +14,8 @@ import (
 // file is opened or closed, at a commit, and by the first who reads what a commit
 // made; never two of them at a time.
 type opens struct {
-	limit int64 // vm.Limits.Bytes; 0: none
+	limit  int64 // vm.Limits.Bytes; 0: none
+	budget *budget.Budget
 
 	mu     sync.Mutex // guards tables and every table's opens
 	tables map[*store.Cell]*openTable
@@ -21,8 +23,10 @@ type opens struct {
 
 // openTable is the open files of one VM.
 type openTable struct {
-	cell  *store.Cell
-	opens int
+	cell    *store.Cell
+	account *budget.Account // the VM's
+	admin   *budget.Account // of what is made for the admin alone
+	opens   int
 
 	mu    sync.Mutex // guards files, what is published in them, and old
 	files map[fileKey]*openFile
@@ -44,23 +48,27 @@ type openFile struct {
 	table  *openTable
 	key    fileKey
 	space  vm.Space
-	derive deriver // nil: a key
-	opens  int     // guarded by table.mu
-	gone   bool    // the key was removed; guarded by table.mu
+	derive *deriver // nil: a key
+	opens  int      // guarded by table.mu
+	gone   bool     // the key was removed; guarded by table.mu
 
 	renewing sync.Mutex              // lets one at a time compute a derived file
 	cur      atomic.Pointer[version] // the newest known; nil: nobody has looked
 }
 
-// deriver computes the content of a derived file; ok is false when there is none.
-type deriver func(m *vm.VM) (content string, ok bool)
+// deriver computes the content of a derived file.
+type deriver struct {
+	text func(m *vm.VM) (content string, ok bool) // ok is false when there is none
+	// size is how long it is, without making it; nil: it is never long.
+	size func(m *vm.VM) int
+}
 
 // open finds or makes the openFile, and counts one more user of it.
-func (o *opens) open(c *store.Cell, k fileKey, s vm.Space, d deriver) *openFile {
+func (o *opens) open(c *store.Cell, k fileKey, s vm.Space, d *deriver) *openFile {
 	o.mu.Lock()
 	t := o.tables[c]
 	if t == nil {
-		t = &openTable{cell: c, files: make(map[fileKey]*openFile)}
+		t = &openTable{cell: c, account: o.budget.Account(c.UUID()), admin: o.budget.Admin(), files: make(map[fileKey]*openFile)}
 		o.tables[c] = t
 	}
 	t.opens++
@@ -83,6 +91,7 @@ func (o *opens) close(f *openFile) {
 	t.mu.Lock()
 	f.opens--
 	if f.opens == 0 {
+		f.set(nil)
 		delete(t.files, f.key)
 	}
 	t.mu.Unlock()
@@ -92,6 +101,7 @@ func (o *opens) close(f *openFile) {
 	t.opens--
 	if t.opens == 0 {
 		delete(o.tables, t.cell)
+		t.account.Close()
 	}
 }
 
@@ -113,6 +123,26 @@ func (o *opens) committed(c store.Committed) {
 	t.refresh(c)
 	if o.limit > 0 {
 		t.trim(o.limit - c.After.Bytes())
+	}
+	if over := t.account.Over(); over > 0 {
+		t.trim(max(0, t.oldBytes.Load()-over))
+	}
+}
+
+// giveBack drops the old values of a VM, whose account is wanted for others.
+func (o *opens) giveBack(uuid string) {
+	o.mu.Lock()
+	var t *openTable
+	for c, table := range o.tables {
+		if c.UUID() == uuid {
+			t = table
+		}
+	}
+	o.mu.Unlock()
+	if t != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.trim(0)
 	}
 }
 
@@ -158,23 +188,24 @@ func (f *openFile) update(m *vm.VM) {
 	if e == nil {
 		f.gone = true
 	}
-	if e != nil && f.hides(m, e) {
-		e = nil
+	if e == nil || f.hides(m, e) {
+		f.publish(nil)
+		return
 	}
-	f.publish(e)
+	f.publish(newVersion(f.table, e))
 }
 
-// publish makes e (nil: nothing) the newest version, unless a newer one is there,
+// publish makes p (nil: nothing) the newest version, unless a newer one is there,
 // and returns the newest. table.mu is held.
-func (f *openFile) publish(e *vm.Entry) *version {
+func (f *openFile) publish(p *version) *version {
 	cur := f.cur.Load()
 	switch {
-	case e == nil || f.gone:
+	case p == nil || f.gone || f.opens == 0:
 		return f.set(nil)
-	case cur != nil && cur.rev >= e.Rev:
+	case cur != nil && cur.rev >= p.rev:
 		return cur
 	}
-	return f.set(newVersion(f.table, e))
+	return f.set(p)
 }
 
 // set replaces cur and retires what was there. table.mu is held.
@@ -194,60 +225,94 @@ func (f *openFile) hides(m *vm.VM, e *vm.Entry) bool {
 // newest is the version that is current now; nil when there is none any more. It
 // takes a lock only where a commit made a new value that nobody has read yet. The
 // VM decides, not cur: a commit is acknowledged before it is observed, and who was
-// told of it must read it.
-func (f *openFile) newest() *version {
+// told of it must read it. errs.Again: there is no memory for a new one.
+func (f *openFile) newest() (*version, error) {
 	m := f.table.cell.VM()
 	if m == nil {
-		return nil
+		return nil, nil
 	}
 	rev := m.Rev
 	if f.derive == nil {
 		e := m.GetID(f.space, f.key.path)
 		if e == nil {
-			return nil
+			return nil, nil
 		}
 		rev = e.Rev
 	}
 	if p := f.cur.Load(); p != nil && p.rev >= rev {
-		return p
+		return p, nil
 	}
 	return f.renew()
 }
 
 // renew looks at the VM anew and publishes what it has of the file. What it has
 // looked at may be old by then; publish decides by the revision.
-func (f *openFile) renew() *version {
+func (f *openFile) renew() (*version, error) {
 	f.renewing.Lock()
 	defer f.renewing.Unlock()
 	m := f.table.cell.VM()
 	if m == nil {
-		return nil
+		return nil, nil
 	}
 	if p := f.cur.Load(); f.derive != nil && p != nil && p.rev >= m.Rev {
-		return p // somebody else computed it meanwhile
+		return p, nil // somebody else computed it meanwhile
 	}
-	e := f.content(m)
-	if e == nil {
-		return nil
+	p, err := f.version(m)
+	if p == nil {
+		return nil, err
 	}
 	f.table.mu.Lock()
 	defer f.table.mu.Unlock()
-	return f.publish(e)
+	now := f.publish(p)
+	if now != p && p.paid {
+		p.bill.Release(p.cost)
+	}
+	return now, nil
 }
 
-// content is what m has of the file: a key's entry, or for a derived file an
-// Entry that no VM has, at the VM's revision.
-func (f *openFile) content(m *vm.VM) *vm.Entry {
-	if f.derive != nil {
-		text, ok := f.derive(m)
-		if !ok {
-			return nil
+// smallDerived is up to where the bytes of a derived file are not counted.
+const smallDerived = 16 << 10
+
+// version is what m has of the file: a key's entry, or for a derived file an Entry
+// that no VM has, at the VM's revision; nil: nothing. A long one is taken from its
+// reader's account before it is made, in which the old ones make room.
+func (f *openFile) version(m *vm.VM) (*version, error) {
+	if f.derive == nil {
+		e := m.GetID(f.space, f.key.path)
+		if e == nil || f.hides(m, e) {
+			return nil, nil
 		}
-		return &vm.Entry{ID: f.key.path, Rev: m.Rev, Mtime: m.Mtime, Value: text}
+		return newVersion(f.table, e), nil
 	}
-	e := m.GetID(f.space, f.key.path)
-	if e == nil || f.hides(m, e) {
-		return nil
+	account := f.table.account
+	if !f.key.guest {
+		account = f.table.admin
 	}
-	return e
+	var cost int64
+	if f.derive.size != nil {
+		if size := f.derive.size(m); size > smallDerived {
+			cost = int64(size) + pinCost
+			err := account.Try(cost)
+			if err != nil {
+				f.table.mu.Lock()
+				f.table.trim(0)
+				f.table.mu.Unlock()
+				err = account.Try(cost)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	text, ok := f.derive.text(m)
+	if !ok {
+		account.Release(cost)
+		return nil, nil
+	}
+	p := newVersion(f.table, &vm.Entry{ID: f.key.path, Rev: m.Rev, Mtime: m.Mtime, Value: text})
+	p.bill = account
+	if cost > 0 {
+		p.cost, p.paid = cost, true
+	}
+	return p, nil
 }

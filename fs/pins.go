@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"meta9/fs/budget"
 	"meta9/fs/vm"
 )
 
@@ -15,8 +16,14 @@ import (
 //
 // Readers count themselves in and out with atomics alone, so that a read takes no
 // lock; the count and the two bits share one word, so that who comes last knows.
+//
+// What a version costs is taken from an account: the VM's when a key's is retired,
+// since until then the store has it anyhow, and the reader's as soon as a large derived
+// one is made.
 type version struct {
 	table *openTable
+	bill  *budget.Account
+	paid  bool                     // cost is taken; guarded by table.mu until it is retired
 	entry atomic.Pointer[vm.Entry] // nil: dropped
 	rev   uint64
 	cost  int64
@@ -33,7 +40,7 @@ const (
 const pinCost = 128
 
 func newVersion(t *openTable, e *vm.Entry) *version {
-	p := &version{table: t, rev: e.Rev, cost: int64(len(e.Value)) + pinCost}
+	p := &version{table: t, bill: t.account, rev: e.Rev, cost: int64(len(e.Value)) + pinCost}
 	p.entry.Store(e)
 	return p
 }
@@ -88,11 +95,16 @@ func (t *openTable) retire(p *version) {
 func (t *openTable) count(p *version) {
 	t.oldBytes.Add(p.cost)
 	t.oldCount.Add(1)
+	if !p.paid {
+		p.paid = true
+		p.bill.Force(p.cost)
+	}
 }
 
 func (t *openTable) uncount(p *version) {
 	t.oldBytes.Add(-p.cost)
 	t.oldCount.Add(-1)
+	p.bill.Release(p.cost)
 }
 
 // trim drops the oldest versions until those that are left fit the room. t.mu is

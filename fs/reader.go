@@ -23,6 +23,7 @@ type reader struct {
 	view       *View
 	file       *openFile // nil: closed, or not open for reading
 	pin        *version  // nil: the next read takes the newest
+	err        error     // why the last retake has got nothing
 	next, prev *reader
 }
 
@@ -44,7 +45,10 @@ func (r *reader) value(off uint64) *vm.Entry {
 // what it had.
 func (r *reader) retake() *vm.Entry {
 	for {
-		p := r.file.newest()
+		p, err := r.file.newest()
+		if r.err = err; err != nil {
+			return nil
+		}
 		if p == nil {
 			return r.pin.content()
 		}
@@ -63,7 +67,7 @@ func (r *reader) retake() *vm.Entry {
 
 // extend pins the newest version if it begins with e's value.
 func (r *reader) extend(e *vm.Entry) *vm.Entry {
-	p := r.file.newest()
+	p, _ := r.file.newest()
 	if p == nil || p == r.pin {
 		return e
 	}

@@ -7,12 +7,14 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"meta9/fs/budget"
 	"meta9/fs/cpu"
 	"meta9/fs/store"
 )
 
 // Config is what a Tree is told. Zero fields take the defaults.
 type Config struct {
+	Budget  *budget.Budget   // of the bytes that open files hold beside the store; nil: none
 	Log     zerolog.Logger   // what the verbs of ctl did, at debug level
 	Now     func() time.Time // time.Now
 	Version string           // of the program, for /ctl
@@ -50,7 +52,7 @@ func New(st *store.Store, cfg Config) *Tree {
 	t := &Tree{
 		store: st, cfg: cfg, started: cfg.Now(),
 		vmVerbs: verbs{"update": updateVM, "delete": deleteVM},
-		opens:   opens{tables: make(map[*store.Cell]*openTable), limit: st.Limits().Bytes},
+		opens:   opens{tables: make(map[*store.Cell]*openTable), limit: st.Limits().Bytes, budget: cfg.Budget},
 	}
 	t.mtime.Store(t.started.UnixNano())
 	st.Observe(t.committed)
@@ -83,9 +85,11 @@ func (t *Tree) committed(c store.Committed) {
 
 // lengths remembers how long each VM's vm.json is, as admin and guest see it,
 // since a stat tells the true length and Linux asks for one at every look-up.
+//
+// One at a time measures for all who ask.
 type lengths struct {
 	mu sync.Mutex
-	of map[lengthKey]length
+	of map[lengthKey]*length
 }
 
 type lengthKey struct {
@@ -94,8 +98,9 @@ type lengthKey struct {
 }
 
 type length struct {
-	rev   uint64
-	bytes int
+	measuring sync.Mutex // guards the rest
+	rev       uint64
+	bytes     int
 }
 
 // get is the length at that revision of the VM; it calls measure when nobody has
@@ -103,21 +108,23 @@ type length struct {
 func (l *lengths) get(k lengthKey, rev uint64, measure func() int) int {
 	l.mu.Lock()
 	known := l.of[k]
+	if known == nil {
+		if l.of == nil {
+			l.of = make(map[lengthKey]*length)
+		}
+		known = new(length)
+		l.of[k] = known
+	}
 	l.mu.Unlock()
-	if known.rev == rev {
-		return known.bytes
+	known.measuring.Lock()
+	defer known.measuring.Unlock()
+	if known.rev != rev {
+		known.rev, known.bytes = rev, measure()
 	}
-	n := measure()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.of == nil {
-		l.of = make(map[lengthKey]length)
+	if k.cell.VM() == nil { // it was forgotten, maybe before this
+		l.forget(k.cell)
 	}
-	// A VM that went meanwhile was forgotten, and is not to be remembered again.
-	if k.cell.VM() != nil {
-		l.of[k] = length{rev, n}
-	}
-	return n
+	return known.bytes
 }
 
 func (l *lengths) forget(c *store.Cell) {
@@ -126,3 +133,7 @@ func (l *lengths) forget(c *store.Cell) {
 	delete(l.of, lengthKey{c, false})
 	delete(l.of, lengthKey{c, true})
 }
+
+// GiveBack is for budget.Budget.OnShort: the old values that the VM has open are
+// dropped, and their readers find the newest.
+func (t *Tree) GiveBack(vm string) { t.opens.giveBack(vm) }

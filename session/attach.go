@@ -153,6 +153,8 @@ func (c *conn) become(who fs.Principal) error {
 	}
 	c.sess.who = who
 	c.share = c.srv.cfg.Tree.CPU(who)
+	c.rebill(who)
+	c.sess.rebill(c.srv, who)
 	if who.VM != "" {
 		c.proved = who
 	}

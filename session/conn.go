@@ -6,9 +6,11 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"meta9/fs"
+	"meta9/fs/budget"
 	"meta9/fs/cpu"
 	"meta9/fs/errs"
 	"meta9/session/packet"
@@ -28,6 +30,10 @@ type conn struct {
 	in    input       // the loop's
 	place cpu.Place   // the loop's
 	clock *time.Timer // closes a connection that stays nobody's
+
+	account atomic.Pointer[budget.Account] // whose bytes are taken here
+	dead    atomic.Bool                    // the transport was closed from here
+	waker   atomic.Pointer[chan struct{}]  // wakes the loop out of await
 
 	mu      sync.Mutex // the monitor of everything below, the session included
 	moved   sync.Cond  // on mu: something went out, ended or was closed
@@ -73,6 +79,56 @@ func (c *conn) loop() error {
 		if err := c.burst(); err != nil {
 			return err
 		}
+		for c.in.wants.more > 0 {
+			if err := c.awaitRoom(); err != nil {
+				return err
+			}
+			if err := c.burst(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// awaitRoom waits until the account has what the frame at hand needs, or says that it gets
+// nothing. What the connection has to send goes out meanwhile.
+func (c *conn) awaitRoom() error {
+	ready := make(chan struct{}, 1)
+	wake := func() {
+		select {
+		case ready <- struct{}{}:
+		default:
+		}
+	}
+	c.waker.Store(&ready)
+	defer c.waker.Store(nil)
+	want := c.in.wants
+	c.in.wants = ask{}
+	w := c.in.bill.account.Wait(want.more, wake)
+	defer w.End()
+	if !c.dead.Load() {
+		select {
+		case <-ready:
+		case <-c.srv.quit:
+			return os.ErrDeadlineExceeded // as the read that would follow
+		}
+	}
+	if c.dead.Load() {
+		return errClosed
+	}
+	if c.in.refusal = w.Take(); c.in.refusal == nil {
+		c.in.paid(want)
+	}
+	return nil
+}
+
+// wake ends awaitRoom.
+func (c *conn) wake() {
+	if ready := c.waker.Load(); ready != nil {
+		select {
+		case *ready <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -98,7 +154,7 @@ func (c *conn) burst() error {
 func (c *conn) lend() {
 	c.lent, c.work = true, &c.in.sc.work
 	if c.out == nil {
-		c.out, c.in.sc.out = c.in.sc.out[:0], nil
+		c.out, c.in.sc.out = c.in.sc.out, nil
 	}
 }
 
@@ -106,7 +162,14 @@ func (c *conn) lend() {
 func (c *conn) takeBack() {
 	c.lent = false
 	if len(c.out) == 0 && c.out != nil {
-		c.in.sc.out, c.out = c.out, nil
+		b := c.out
+		c.out = nil
+		if c.in.sc.out == nil && cap(b) == outSize {
+			c.in.sc.out = b
+		} else {
+			discard(b)
+		}
+		c.settleOut()
 	}
 	c.rest()
 }
@@ -115,14 +178,21 @@ func (c *conn) takeBack() {
 func (c *conn) frames() (n int64, err error) {
 	for !c.closed {
 		frame, err := c.in.next(c.dialect, c.msize)
-		if err != nil || frame == nil {
+		switch {
+		case err != nil:
 			return n, err
+		case frame != nil:
+			err = c.handle(frame, c.turn(frame))
+		case c.in.refusal != nil:
+			err = c.refuseFrame()
+		default:
+			return n, nil
 		}
 		n++
-		if err := c.handle(frame, c.turn(frame)); err != nil {
+		if err != nil {
 			return n, err
 		}
-		if len(c.out) >= outSize {
+		if len(c.out) >= sendSize {
 			c.flush()
 		}
 		if c.overloaded() {
@@ -177,6 +247,7 @@ func (c *conn) end(err error) {
 	s := c.sess
 	c.sess = nil
 	share := c.share
+	c.waits.bill.keep(0)
 	c.mu.Unlock()
 	c.srv.dismiss(c)
 	c.place.Take(share) // in vain or not: what was there must go
@@ -184,6 +255,7 @@ func (c *conn) end(err error) {
 	c.place.Give()
 	c.srv.logEnd(c, s.who.String(), err)
 	c.in.drop()
+	c.account.Load().Close()
 }
 
 // finishAll cancels what blocks and awaits what was begun. A client that only
@@ -204,7 +276,11 @@ func (c *conn) finishAll(err error) {
 }
 
 // kill closes the transport; the loop notices. It needs no lock.
-func (c *conn) kill() { _ = c.nc.Close() }
+func (c *conn) kill() {
+	c.dead.Store(true)
+	_ = c.nc.Close()
+	c.wake()
+}
 
 // expectIdentity starts the clock of a connection that has to say who it is.
 func (c *conn) expectIdentity() {

@@ -83,10 +83,27 @@ func (c *conn) handle(frame []byte, refuse error) error {
 	}
 	if p, pending := fs.AsPending(err); pending {
 		err = c.await(m, p)
+	} else if err == errShort {
+		err = c.starve(m)
 	}
 	if err != nil {
 		c.refuse(m.Tag, err)
 	}
+	c.now = asked{}
+	return nil
+}
+
+// refuseFrame does one frame that the VM's account has no room for. It counts like any.
+func (c *conn) refuseFrame() error {
+	err := c.in.refusal
+	var m wire.Msg
+	m.Type, m.Tag = c.in.skipFrame()
+	if c.waiting[m.Tag] != nil {
+		return errTag
+	}
+	c.seq++
+	c.countRequest(&m)
+	c.refuse(m.Tag, err)
 	c.now = asked{}
 	return nil
 }
@@ -126,7 +143,9 @@ func tversion(c *conn, m *wire.Msg) error {
 	if !c.sess.who.Nobody() && who.Nobody() {
 		c.expectIdentity()
 	}
-	c.begins(&session{who: who, dialect: c.dialect, foreign: c.foreign()})
+	c.rebill(who)
+	c.begins(c.srv.newSession(who))
+	c.sess.dialect, c.sess.foreign = c.dialect, c.foreign()
 	c.first = c.seq + 1
 	c.answerVersion(tag)
 	return nil

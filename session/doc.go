@@ -32,6 +32,15 @@
 // then nobody uses the session: what ends meanwhile is only appended to the list
 // of done requests, which goes along too and has nobody who looks at it.
 //
+// # Memory
+//
+// What connections and sessions hold is taken from their VM's account (fs/budget)
+// before it is made: the scratch that is borrowed while there is input, a large frame
+// and what its request may keep of it (input), output buffers (output), what waits
+// (waits), fids and kept replies (session); each has a bill, with which it is given
+// back. Where the account has too little, a large frame waits in awaitRoom, a reply in
+// starve, and the loop in relieve until its own replies and changes have gone.
+//
 // # Lock order
 //
 // conn.mu, then Server.mu, then the locks of fs and its store, or lockTable.mu; with
@@ -40,5 +49,5 @@
 // way gets a conn of its own to await them, which has no transport and which nobody
 // else knows: its monitor may be taken with another's held. sessions/ is read with
 // some conn's monitor held, so it shows only what Server.mu guards and what is
-// atomic.
+// atomic. GiveBack has Server.mu and only tries for a monitor.
 package session

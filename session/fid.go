@@ -136,7 +136,7 @@ func (c *conn) vacant(num uint32) error {
 	case len(s.fids) >= c.srv.cfg.Limits.Fids:
 		return errs.New(errs.TooManyFids, "%d is the limit", c.srv.cfg.Limits.Fids)
 	}
-	return nil
+	return c.sess.pays(1, 0)
 }
 
 // add enters a fid under its number, which is vacant.
@@ -158,4 +158,5 @@ func (s *session) remove(f *fid) {
 		s.streams--
 	}
 	s.nfids.Store(int32(len(s.fids)))
+	s.settleBill()
 }

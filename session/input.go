@@ -5,19 +5,23 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"meta9/fs"
+	"meta9/fs/budget"
 	"meta9/fs/cpu"
 	"meta9/session/wire"
 )
 
 const (
-	inSize   = 64 << 10 // input that is read at once
-	outSize  = 64 << 10 // replies that gather before they are sent
-	keepOut  = wire.MaxMsize + outSize
-	keepPart = 4 << 10 // an unfinished frame up to this size is kept in a buffer of its own
-	peekSize = 1 << 10 // what is read at first where readiness cannot be asked for
+	inSize     = 16 << 10 // input that is read at once
+	smallFrame = 8 << 10  // a frame up to this size is read and handled without asking the account
+	keepPart   = 4 << 10  // an unfinished frame up to this size is kept in a buffer of its own
+	peekSize   = 1 << 10  // what is read at first where readiness cannot be asked for
+
+	scratchBytes = inSize + outSize + 4<<10 // what a scratch counts for
 )
 
 // scratch is what a connection borrows while it has input to handle. An idle
@@ -37,7 +41,7 @@ type work struct {
 }
 
 var scratches = sync.Pool{New: func() any {
-	return &scratch{in: make([]byte, inSize), out: make([]byte, 0, outSize+outSize/4)}
+	return &scratch{in: make([]byte, inSize), out: make([]byte, 0, outSize)}
 }}
 
 // input reads a transport and finds frames in what was read. It is the loop's
@@ -47,12 +51,23 @@ var scratches = sync.Pool{New: func() any {
 // something to read: a read that finds nothing gives the scratch back before the
 // goroutine is parked. Elsewhere (tls, pipes) the first bytes go to peek, and the
 // scratch is kept while a frame is not whole.
+//
+// A frame that is not small is taken from the account before it is read: once for its
+// own bytes and once for what its request may hold of them (ahead). Where the account
+// does not have that, next stops there, and awaitRoom waits for it.
 type input struct {
+	owner      *atomic.Pointer[budget.Account]
+	bill       bill         // for the scratch
+	ahead      bill         // for the request of the frame at hand
+	wants      ask          // what awaitRoom is to wait for; zero: nothing
+	refusal    error        // why the frame at hand is not to be read
+	moving     atomic.Int64 // when something of a large frame came last, in Unix nanoseconds
 	nc         net.Conn
 	raw        syscall.RawConn // nil: there is none
 	try        func(fd uintptr) bool
 	sc         *scratch // nil: nothing is unread
 	start, end int      // the unread bytes of sc.in
+	need       int      // how many of them the frame at hand will be
 	part       []byte   // the unread bytes while sc is given back
 	peek       []byte
 	skip       int // bytes to come that no one wants: the rest of a frame
@@ -61,8 +76,8 @@ type input struct {
 	share      func() *cpu.Share // whose place it is
 }
 
-func (in *input) init(nc net.Conn, place *cpu.Place, share func() *cpu.Share) {
-	in.nc, in.place, in.share = nc, place, share
+func (in *input) init(nc net.Conn, owner *atomic.Pointer[budget.Account], place *cpu.Place, share func() *cpu.Share) {
+	in.nc, in.owner, in.place, in.share = nc, owner, place, share
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			in.raw, in.try = raw, in.tryRead
@@ -89,9 +104,9 @@ func (in *input) tryRead(fd uintptr) bool {
 	if in.end-in.start > keepPart && !in.place.Held() {
 		in.place.Take(in.share())
 	}
-	n, err := syscall.Read(int(fd), in.sc.in[in.end:])
+	n, err := syscall.Read(int(fd), in.space())
 	for err == syscall.EINTR {
-		n, err = syscall.Read(int(fd), in.sc.in[in.end:])
+		n, err = syscall.Read(int(fd), in.space())
 	}
 	if err == syscall.EAGAIN {
 		in.place.Give()
@@ -104,7 +119,7 @@ func (in *input) tryRead(fd uintptr) bool {
 
 func (in *input) fillPlain() error {
 	if in.sc != nil && in.start < in.end {
-		n, err := in.nc.Read(in.sc.in[in.end:])
+		n, err := in.nc.Read(in.space())
 		in.took(n, err)
 		return in.err
 	}
@@ -126,6 +141,9 @@ func (in *input) took(n int, err error) {
 	switch {
 	case n > 0:
 		in.end += n
+		if in.ahead.paid > 0 {
+			in.moving.Store(time.Now().UnixNano())
+		}
 	case err == nil:
 		in.err = io.EOF
 	default:
@@ -138,6 +156,9 @@ func (in *input) borrow() {
 		return
 	}
 	in.sc = scratches.Get().(*scratch)
+	in.bill.account = in.owner.Load()
+	in.ahead.account = in.bill.account
+	in.bill.force(scratchBytes)
 	in.start, in.end = 0, copy(in.sc.in, in.part)
 	in.part = nil
 }
@@ -156,10 +177,15 @@ func (in *input) giveBack() {
 	if len(sc.in) > inSize {
 		sc.in = make([]byte, inSize)
 	}
-	if cap(sc.out) > keepOut {
-		sc.out = nil
+	if sc.out == nil {
+		sc.out = make([]byte, 0, outSize)
 	}
 	scratches.Put(sc)
+	if in.ahead.paid > 0 {
+		in.ahead.keep(0)
+		in.moving.Store(0)
+	}
+	in.bill.keep(0)
 }
 
 // framingError closes a connection: where the next frame begins is not known.
@@ -189,6 +215,9 @@ func (in *input) next(d wire.Dialect, msize uint32) ([]byte, error) {
 		return nil, framingError{size, msize}
 	}
 	need := int(size)
+	if need > smallFrame && !in.pays(t, int64(wire.MaxSize(t, d, size))) {
+		return nil, nil
+	}
 	if len(b) < need {
 		if need = int(wire.MaxSize(t, d, size)); len(b) < need {
 			in.room(need)
@@ -200,10 +229,82 @@ func (in *input) next(d wire.Dialect, msize uint32) ([]byte, error) {
 	return b[:need], nil
 }
 
+// ask is what the frame at hand needs of the account.
+type ask struct {
+	more            int64 // bytes to be taken
+	buffer, request int64 // what bill and ahead are then
+}
+
+// asks is what a frame of that size needs beyond what the input has.
+func (in *input) asks(size int64) ask {
+	a := ask{buffer: scratchBytes + max(0, size-inSize, int64(len(in.sc.in))-inSize), request: size}
+	a.more = max(0, a.buffer-in.bill.paid) + max(0, a.request-in.ahead.paid)
+	return a
+}
+
+// pays takes from the account what a frame of that size needs; false: it is to wait.
+// Then it holds nothing of an earlier one, or those who wait would wait for each other.
+func (in *input) pays(t wire.Type, size int64) bool {
+	a := in.asks(size)
+	switch {
+	case a.more == 0:
+		return true
+	case t == wire.Tversion:
+		in.bill.account.Force(a.more)
+	case in.refusal != nil:
+		return false
+	case in.bill.account.Try(a.more) != nil:
+		in.shrink()
+		in.wants = in.asks(size)
+		return false
+	}
+	in.paid(a)
+	return true
+}
+
+// shrink gives up what an earlier frame has needed. What is unread fits the rest, since
+// no more than a frame that is paid was read at a time (space).
+func (in *input) shrink() {
+	in.ahead.keep(0)
+	if unread := in.end - in.start; len(in.sc.in) > inSize && unread <= inSize {
+		b := make([]byte, inSize)
+		copy(b, in.sc.in[in.start:in.end])
+		in.sc.in, in.start, in.end = b, 0, unread
+		in.bill.keep(scratchBytes)
+	}
+}
+
+// space is where the next bytes are read to: to the end of the frame at hand where that
+// is large, so that no part of another lies behind it in its buffer.
+func (in *input) space() []byte {
+	end := len(in.sc.in)
+	if end > inSize {
+		end = min(end, in.start+max(in.need, inSize))
+	}
+	return in.sc.in[in.end:end]
+}
+
+// paid notes what was taken.
+func (in *input) paid(a ask) {
+	in.bill.paid = max(in.bill.paid, a.buffer)
+	in.ahead.paid = max(in.ahead.paid, a.request)
+}
+
+// skipFrame drops the frame at hand, of which the header is there.
+func (in *input) skipFrame() (t wire.Type, tag uint16) {
+	in.refusal = nil
+	b := in.sc.in[in.start:in.end]
+	size, t, tag, _ := wire.Split(b)
+	in.skip = int(size) - min(int(size), len(b))
+	in.start += int(size) - in.skip
+	return t, tag
+}
+
 // room sees to it that something can be read after the unread bytes, of which a
-// frame of need bytes is the first. The buffer grows as its bytes come, so that
-// a size alone costs its sender's victim nothing.
+// frame of need bytes is the first. The buffer grows once it is full, so that a size
+// alone costs its sender's victim nothing.
 func (in *input) room(need int) {
+	in.need = need
 	unread := in.end - in.start
 	if unread == 0 {
 		in.start, in.end = 0, 0
@@ -214,7 +315,7 @@ func (in *input) room(need int) {
 	}
 	b := in.sc.in
 	if unread == len(b) {
-		b = make([]byte, min(2*len(b), max(need, len(b)+1)))
+		b = make([]byte, need)
 	}
 	copy(b, in.sc.in[in.start:in.end])
 	in.sc.in, in.start, in.end = b, 0, unread

@@ -19,9 +19,11 @@ func tread(c *conn, m *wire.Msg) error {
 	case !f.auth && (f.handle == nil || f.flags&fs.Read == 0):
 		return errs.BadUse
 	case f.auth || count == 0: // a read of 0 bytes never blocks
-		c.reserve(0)
-		c.answerRead(wire.Rread, m.Tag, 0, f.num, nil)
-		return nil
+		_, err := c.reserve(0)
+		if err == nil {
+			c.answerRead(wire.Rread, m.Tag, 0, f.num, nil)
+		}
+		return err
 	case f.folder:
 		return c.readFolder(m.Tag, f, m.Offset, count)
 	}
@@ -34,7 +36,15 @@ func tread(c *conn, m *wire.Msg) error {
 
 // readFile answers with what is there. fs.ErrWait: nothing is yet.
 func (c *conn) readFile(tag uint16, f *fid, off uint64, count int) error {
-	n, err := f.handle.Read(c.reserve(count), off)
+	room := count
+	if room > max(c.free(), smallest) {
+		room = f.most(off, count)
+	}
+	b, err := c.reserve(room)
+	if err != nil {
+		return err
+	}
+	n, err := f.handle.Read(b, off)
 	switch {
 	case err == fs.ErrWait && c.pauses(f, tag, off, count):
 	case err != nil:
@@ -46,12 +56,31 @@ func (c *conn) readFile(tag uint16, f *fid, off uint64, count int) error {
 	return nil
 }
 
+// most is how many bytes a read of count bytes at off can get at most, so that no
+// memory is taken for what is not there. A stream gives what it has in parts.
+func (f *fid) most(off uint64, count int) int {
+	if f.stream {
+		return min(count, midSize-outSlack)
+	}
+	var st fs.Stat
+	switch err := f.handle.Stat(&st); {
+	case err != nil:
+		return count
+	case st.Length == 0: // of those too that have none to tell
+		return min(count, midSize-outSlack)
+	}
+	return int(min(uint64(count), st.Length-min(off, st.Length)))
+}
+
 // block enters a read that waits for the file to have something.
 func (c *conn) block(tag uint16, f *fid, off uint64, count int) error {
 	if !f.stream {
 		return fs.ErrWait
 	}
 	if err := c.mayWait(); err != nil {
+		return err
+	}
+	if err := c.waits.pays(requestBytes); err != nil {
 		return err
 	}
 	r := &request{tag: tag, fid: f, again: readAgain, off: off, count: count}
@@ -78,8 +107,12 @@ func readAgain(r *request) {
 		return
 	}
 	err := c.readFile(r.tag, r.fid, r.off, r.count)
-	if err == fs.ErrWait {
+	switch err {
+	case fs.ErrWait:
 		r.watch()
+		return
+	case errShort:
+		c.stalled = append(c.stalled, r)
 		return
 	}
 	delete(c.waiting, r.tag)

@@ -15,7 +15,10 @@ func treaddir(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	b := c.reserve(int(min(m.Count, c.msize-wire.ReadLen)))
+	b, err := c.reserve(int(min(m.Count, c.msize-wire.ReadLen, listSize)))
+	if err != nil {
+		return err
+	}
 	used, more, err := dirents(f.ref, m.Offset, b)
 	switch {
 	case err != nil:

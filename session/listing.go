@@ -54,7 +54,11 @@ func (c *conn) readFolder(tag uint16, f *fid, off uint64, count int) error {
 	if err != nil {
 		return err
 	}
-	used, cookie, more, err := c.records(f.ref, from.Cookie, c.reserve(count))
+	b, err := c.reserve(min(count, listSize))
+	if err != nil {
+		return err
+	}
+	used, cookie, more, err := c.records(f.ref, from.Cookie, b)
 	if err != nil {
 		return err
 	}
@@ -67,6 +71,24 @@ func (c *conn) readFolder(tag uint16, f *fid, off uint64, count int) error {
 	}
 	c.answerRead(wire.Rread, tag, used, f.num, nil)
 	return nil
+}
+
+// listSize is how many bytes of a folder one reply has at most.
+const listSize = midSize - outSlack - wire.ReadLen
+
+// recordsSize is how many bytes the stat records of a folder take. errs.TooBig: it is
+// over max.
+func (c *conn) recordsSize(ref *fs.Ref, max int) (size int, err error) {
+	d := &c.work.dir
+	err = ref.List(0, func(_ uint64, st *fs.Stat) bool {
+		record(d, st)
+		size += wire.DirSize(d, c.dialect)
+		return size <= max
+	})
+	if err == nil && size > max {
+		err = errs.TooBig
+	}
+	return size, err
 }
 
 // records fills b with the stat records of a folder's entries after a cookie. It

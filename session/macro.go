@@ -15,18 +15,41 @@ func tsread(c *conn, m *wire.Msg) error {
 		return err
 	}
 	room := int(c.msize - wire.ReadLen)
-	c.reserve(0)
-	from := len(c.out)
-	b, err := wholeFile(c.out[:from+wire.ReadLen], f.ref, m.Names, room)
-	switch {
-	case errs.KindOf(err) == errs.IsDir:
-		return c.readWholeFolder(m, f, room)
-	case err != nil:
-		return err
+	for {
+		n, err := c.putWhole(f.ref, m.Names, min(room, c.free()))
+		size := errs.SizeOf(err)
+		switch {
+		case err == nil:
+			c.answerRead(wire.Rsread, m.Tag, n, m.Fid, m.Names)
+			return nil
+		case errs.KindOf(err) == errs.IsDir:
+			return c.readWholeFolder(m, f, room)
+		case size > room:
+			return errs.Big(size, room)
+		case size == 0:
+			return err
+		}
+		if _, err := c.reserve(size); err != nil { // what is there has no room for it
+			return err
+		}
 	}
-	c.out = b[:from]
-	c.answerRead(wire.Rsread, m.Tag, len(b)-from-wire.ReadLen, m.Fid, m.Names)
-	return nil
+}
+
+// putWhole puts a whole file where the data of an Rsread stands, if there is room for
+// as many bytes as max, and tells how many it has.
+func (c *conn) putWhole(ref *fs.Ref, names []string, max int) (int, error) {
+	if max < 0 {
+		if _, err := c.reserve(0); err != nil {
+			return 0, err
+		}
+		max = c.free()
+	}
+	data := c.out[:len(c.out)+wire.ReadLen]
+	b, err := wholeFile(data, ref, names, max)
+	if err == nil {
+		c.out = b[:len(c.out)]
+	}
+	return len(b) - len(data), err
 }
 
 // wholeFile appends the file. Where the fid's own is gone, without names, it is what
@@ -48,12 +71,20 @@ func (c *conn) readWholeFolder(m *wire.Msg, f *fid, room int) error {
 	if err != nil {
 		return err
 	}
-	used, _, more, err := c.records(ref, 0, c.reserve(room))
+	size, err := c.recordsSize(ref, room)
 	if err != nil {
 		return err
 	}
-	if more {
-		return errs.TooBig
+	b, err := c.reserve(size)
+	if err != nil {
+		return err
+	}
+	used, _, more, err := c.records(ref, 0, b)
+	switch {
+	case err != nil:
+		return err
+	case more: // files came meanwhile
+		return c.readWholeFolder(m, f, room)
 	}
 	c.answerRead(wire.Rsread, m.Tag, used, m.Fid, m.Names)
 	return nil

@@ -62,6 +62,7 @@ func (c *conn) keepReply(tag uint16, from int) {
 	}
 	if a := c.askedUnder(tag); a.once {
 		c.sess.numbers.keepReply(tag, a.number, c.out[from:])
+		c.sess.paysKept()
 	}
 }
 
@@ -95,8 +96,12 @@ func (n *numbers) forgetOldest() {
 	delete(n.kept, oldest)
 }
 
-// keptBytes is about what a kept reply takes beside its frame.
-const keptBytes = 120
+// keptBytes is about what a kept reply takes beside its frame, keptFrame the most with
+// it.
+const (
+	keptBytes = 120
+	keptFrame = keptBytes + wire.MaxKept
+)
 
 // size is the memory that the kept replies take.
 func (n *numbers) size() (bytes int64) {

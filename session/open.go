@@ -68,6 +68,10 @@ func (c *conn) countStream(f *fid) error {
 		f.stream, f.rclose = false, false
 		return errs.New(errs.TooManyFids, "%d files of events are open, the limit", limit)
 	}
+	if err := c.sess.pays(0, 1); err != nil {
+		f.stream, f.rclose = false, false
+		return err
+	}
 	c.sess.streams++
 	return nil
 }

@@ -3,12 +3,93 @@ package session
 import (
 	"errors"
 	"syscall"
+	"time"
 
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/cpu"
 	"meta9/session/wire"
 )
+
+// Replies are made in buffers of three sizes. The first comes with the loop's scratch;
+// the others are taken from the VM's account for as long as something is in them.
+const (
+	outSize  = 16 << 10 // what a busy connection has anyhow
+	midSize  = 80 << 10 // for what gathers
+	bigSize  = wire.MaxMsize + sendSize
+	sendSize = 64 << 10 // replies that gather before they are sent
+	outSlack = 8 << 10  // room behind a large reply for small ones
+	smallest = 9 << 10  // a reply up to this size is never refused for want of room: what a message of 8 KiB holds
+)
+
+// buffers are some that are free, of one size, for whoever needs one next.
+type buffers chan []byte
+
+var (
+	midBuffers = make(buffers, 64)
+	bigBuffers = make(buffers, 4)
+)
+
+// get is an empty buffer of that size.
+func (f buffers) get(size int) []byte {
+	select {
+	case b := <-f:
+		return b
+	default:
+		return make([]byte, 0, size)
+	}
+}
+
+// put keeps a buffer that nobody uses any more, if there are few.
+func (f buffers) put(b []byte) {
+	select {
+	case f <- b[:0]:
+	default:
+	}
+}
+
+// newBuffer is an empty buffer for n bytes.
+func newBuffer(n int) []byte {
+	switch {
+	case n <= midSize:
+		return midBuffers.get(midSize)
+	case n > bigSize/2 && n <= bigSize:
+		return bigBuffers.get(bigSize)
+	}
+	return make([]byte, 0, n)
+}
+
+// discard ends the use of a buffer.
+func discard(b []byte) {
+	switch cap(b) {
+	case midSize:
+		midBuffers.put(b)
+	case bigSize:
+		bigBuffers.put(b)
+	}
+}
+
+// cost is what a buffer of that size counts for.
+func cost(size int) int64 {
+	if size <= outSize {
+		return 0
+	}
+	return int64(size)
+}
+
+// sizeFor is how large newBuffer makes one for n bytes.
+func sizeFor(n int) int {
+	switch {
+	case n <= midSize:
+		return midSize
+	case n > bigSize/2 && n <= bigSize:
+		return bigSize
+	}
+	return n
+}
+
+// errShort says that a reply has no room now: its request is to wait (starve).
+var errShort = errors.New("no room for a reply")
 
 // errClosed ends the loop of a connection whose transport was closed here.
 var errClosed = errors.New("connection closed")
@@ -17,12 +98,17 @@ var errClosed = errors.New("connection closed")
 // is one buffer, whoever appends to it, since an Rflush must not overtake the reply
 // that it speaks of (flush(5)). The monitor guards it.
 type output struct {
-	out     []byte // not sent yet
-	sending int    // bytes that some goroutine writes just now
-	writing bool   // one is
-	lent    bool   // out is the loop's scratch buffer
-	closed  bool   // nothing goes out any more
-	writes  writes // of whoever writes
+	out     []byte    // not sent yet
+	sending int       // bytes that some goroutine writes just now
+	buffer  int       // the size of the buffer that they are in
+	writing bool      // one is
+	since   time.Time // when it began, where the buffer counts
+	bill    bill      // for the buffers
+	need    int64     // what errShort was for
+	spare   int64     // of the bill: granted to a request that has waited
+	lent    bool      // out is the loop's scratch buffer
+	closed  bool      // nothing goes out any more
+	writes  writes    // of whoever writes
 }
 
 // writes is what is written at one time where the transport has a file descriptor. It
@@ -96,15 +182,21 @@ func (c *conn) send(p *cpu.Place) {
 	c.writing = true
 	for len(c.out) > 0 && !c.closed {
 		b := c.out
-		c.out, c.sending = nil, len(b)
+		c.out, c.sending, c.buffer = nil, len(b), cap(b)
+		if cost(cap(b)) > 0 {
+			c.since = time.Now()
+		}
 		share := c.share
 		c.mu.Unlock()
 		err := c.write(b, p, share)
 		c.mu.Lock()
-		c.sending = 0
-		if c.out == nil {
+		c.sending, c.buffer = 0, 0
+		if c.out == nil && !c.closed {
 			c.out = b[:0]
+		} else {
+			c.letGo(b)
 		}
+		c.settleOut()
 		if err != nil {
 			c.shut()
 		}
@@ -114,8 +206,21 @@ func (c *conn) send(p *cpu.Place) {
 	c.writing = false
 	c.moved.Broadcast()
 	if !c.lent && len(c.out) == 0 {
+		discard(c.out)
 		c.out = nil // an idle connection keeps no buffer
+		c.settleOut()
 		c.rest()
+	}
+}
+
+// settleOut brings the bill for the buffers to what they are.
+func (c *conn) settleOut() {
+	due := cost(cap(c.out)) + cost(c.buffer) + c.spare
+	switch paid := c.output.bill.paid; {
+	case paid > due:
+		c.output.bill.keep(due)
+	case paid < due: // small replies have made it grow
+		c.output.bill.force(due - paid)
 	}
 }
 
@@ -123,18 +228,27 @@ func (c *conn) send(p *cpu.Place) {
 // waits to read, gets an error.
 func (c *conn) shut() {
 	c.closed = true
+	c.dead.Store(true)
 	c.out = nil
+	c.settleOut()
 	_ = c.nc.Close()
+	c.wake()
 	c.moved.Broadcast()
 }
 
 // overloaded tells whether the loop must not take in more: replies are not sent
-// or writes not durable past the limit, or too many changes wait. All of these
-// end by themselves, or with the transport; blocking reads do not, and so must not
-// count here, or the Tflush that ends them would never be read.
+// or writes not durable past the limit or past what the VM's account has, or too many
+// changes wait. All of these end by themselves, or with the transport; blocking reads
+// do not, and so must not count here, or the Tflush that ends them would never be read.
 func (c *conn) overloaded() bool {
 	l := &c.srv.cfg.Limits
-	return len(c.out)+c.sending+c.held > l.Unsent || c.changes+c.flushes >= 2*l.Waiting
+	switch {
+	case len(c.out)+c.sending+c.held > l.Unsent, c.changes+c.flushes >= 2*l.Waiting:
+		return true
+	case c.changes > 0 && c.waits.pays(0) != nil:
+		return true
+	}
+	return c.buffer > 0 && c.output.bill.paid > 0 && c.output.bill.account.Over() > 0
 }
 
 // relieve gives the monitor up until the connection is no longer overloaded.
@@ -146,8 +260,17 @@ func (c *conn) relieve() {
 	}
 }
 
+// roomy sees to it that most small replies need no other buffer.
+func (c *conn) roomy() {
+	const usual = 512
+	if cap(c.out)-len(c.out) < usual && c.out != nil {
+		_ = c.grow(usual) // as little as that is never refused
+	}
+}
+
 // answer appends a reply. What has no frame becomes an error reply.
 func (c *conn) answer(m *wire.Msg) {
+	c.roomy()
 	from := len(c.out)
 	b, err := wire.Append(c.out, m, c.dialect)
 	if err != nil {
@@ -174,6 +297,7 @@ func (c *conn) answerQID(t wire.Type, tag uint16, q p9.QID) {
 
 // refuse appends the error reply that err is.
 func (c *conn) refuse(tag uint16, err error) {
+	c.roomy()
 	from := len(c.out)
 	c.srv.stats.Errors.Add(1)
 	c.out = wire.AppendError(c.out, tag, err, c.dialect)
@@ -186,16 +310,59 @@ func (c *conn) empty(t wire.Type, tag uint16) {
 	c.answer(&wire.Msg{Type: t, Tag: tag})
 }
 
+// free is how long an Rread may be for which there is room already.
+func (c *conn) free() int { return cap(c.out) - len(c.out) - wire.ReadLen }
+
 // reserve makes room for an Rread of up to n bytes and gives the room for its
-// data; the frame begins at the end of c.out.
-func (c *conn) reserve(n int) []byte {
+// data; the frame begins at the end of c.out. errShort: there is no memory for it.
+func (c *conn) reserve(n int) ([]byte, error) {
 	from := len(c.out)
-	if free := cap(c.out) - from; free < wire.ReadLen+n {
-		b := make([]byte, from, from+wire.ReadLen+n+outSize)
-		copy(b, c.out)
-		c.out = b
+	if c.free() < n {
+		if err := c.grow(wire.ReadLen + n); err != nil {
+			return nil, err
+		}
 	}
-	return c.out[from+wire.ReadLen : from+wire.ReadLen+n]
+	return c.out[from+wire.ReadLen : from+wire.ReadLen+n], nil
+}
+
+// grow makes room in the output for n bytes more, and some. What it needs is taken from
+// the account before it is made.
+func (c *conn) grow(n int) error {
+	size := len(c.out) + n
+	if size > outSize || c.lent {
+		size = sizeFor(size + outSlack)
+	}
+	more := cost(size) + cost(c.buffer) + c.spare - c.output.bill.paid
+	used := min(c.spare, cost(size))
+	switch more -= used; {
+	case more <= 0:
+	case n <= smallest:
+		c.output.bill.force(more)
+	default:
+		if c.output.bill.ask(more) != nil {
+			c.need = more
+			return errShort
+		}
+	}
+	c.spare -= used
+	old := c.out
+	if cost(size) > 0 {
+		c.out = append(newBuffer(size), old...)
+	} else {
+		c.out = append(make([]byte, 0, size), old...)
+	}
+	c.letGo(old)
+	c.settleOut()
+	return nil
+}
+
+// letGo ends the use of a buffer, which may be the scratch's.
+func (c *conn) letGo(b []byte) {
+	if c.lent && c.in.sc.out == nil && cost(cap(b)) == 0 {
+		c.in.sc.out = b[:0]
+		return
+	}
+	discard(b)
 }
 
 // answerRead finishes the reply whose n bytes of data are in reserve's room. They

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"meta9/fs"
+	"meta9/fs/errs"
 	"meta9/session/wire"
 )
 
@@ -11,14 +12,37 @@ import (
 // is handled once more when the answer is there, as if it came only then; but in a
 // numbered dialect it has its number, and Tflush cancels it.
 func (c *conn) await(m *wire.Msg, p *fs.Pending) error {
+	r, err := c.postpone(m)
+	if err == nil {
+		c.ask(r, p)
+	}
+	return err
+}
+
+// starve is await for a request whose reply has no room now (errShort).
+func (c *conn) starve(m *wire.Msg) error {
+	r, err := c.postpone(m)
+	if err == nil {
+		r.fid = c.sess.fids[m.Fid]
+		c.wantRoom(r)
+	}
+	return err
+}
+
+// postpone makes a request that is to be handled once more.
+func (c *conn) postpone(m *wire.Msg) (*request, error) {
 	if err := c.mayWait(); err != nil {
-		return err
+		return nil, err
 	}
 	kept := *m // whose lists live as long as the call; what has Data changes something, and does not come here
 	kept.Names, kept.Data = slices.Clone(m.Names), nil
-	r := &request{tag: m.Tag, again: askAgain, cancel: func() {}, msg: &kept}
-	c.ask(r, p)
-	return nil
+	r := &request{tag: m.Tag, again: askAgain, msg: &kept}
+	r.cancel = func() {
+		if r.room != nil {
+			r.room.End()
+		}
+	}
+	return r, nil
 }
 
 // ask lets r wait for an answer. One that was cancelled is not in c.waiting any more
@@ -29,16 +53,47 @@ func (c *conn) ask(r *request, p *fs.Pending) {
 	p.Start(r.woken)
 }
 
-// askAgain handles a request with the answers that it has waited for. The loop may be
+// wantRoom lets r wait for what its reply needs.
+func (c *conn) wantRoom(r *request) {
+	c.enter(r)
+	r.room = c.output.bill.account.Wait(c.need, r.woken)
+}
+
+// hasRoom gives the connection what r has waited for.
+func (c *conn) hasRoom(r *request) error {
+	w := r.room
+	if w == nil {
+		return nil
+	}
+	r.room = nil
+	if err := w.Take(); err != nil {
+		return err
+	}
+	c.spare += w.Bytes()
+	c.output.bill.paid += w.Bytes()
+	if c.sess.fids[r.msg.Fid] != r.fid {
+		return errs.UnknownFid
+	}
+	return nil
+}
+
+// askAgain handles a request with what it has waited for. The loop may be
 // about to read meanwhile, or handle another request: its place to work in is not ours.
 func askAgain(r *request) {
 	c := r.c
 	delete(c.waiting, r.tag)
 	now, tag, w := c.now, c.nowTag, c.work
 	c.now, c.nowTag, c.work = r.asked, r.tag, new(work)
-	err := c.sess.view.Answered(r.answers, func() error { return c.dispatch(r.msg) })
+	err := c.hasRoom(r)
+	if err == nil {
+		err = c.sess.view.Answered(r.answers, func() error { return c.dispatch(r.msg) })
+	}
+	c.spare = 0
+	c.settleOut()
 	if p, pending := fs.AsPending(err); pending {
 		c.ask(r, p)
+	} else if err == errShort {
+		c.wantRoom(r)
 	} else if err != nil {
 		c.refuse(r.tag, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"meta9/fs"
+	"meta9/fs/budget"
 	"meta9/fs/errs"
 	"meta9/rarelog"
 	"meta9/session/auth"
@@ -21,6 +22,7 @@ import (
 type Config struct {
 	Tree     *fs.Tree
 	Limits   Limits            // DefaultLimits
+	Budget   *budget.Budget    // of the bytes that requests hold; nil: none
 	Lifetime time.Duration     // of a parked session; 30 s
 	Auth     *auth.Ring        // nil: no MUMBLE
 	Trace    func(line string) // nil: off. One line a message, masked (wire.Mask)
@@ -105,6 +107,8 @@ func (s *Server) begin(nc net.Conn, p Peer) *conn {
 		s.stats.Refused.Add(1)
 		s.warn(p, p.Who.String(), "connection refused", err)
 		_ = nc.Close()
+		c.sess.close()
+		c.account.Load().Close()
 		return nil
 	}
 	if p.Who.Nobody() {
@@ -115,11 +119,47 @@ func (s *Server) begin(nc net.Conn, p Peer) *conn {
 
 func (s *Server) welcome(nc net.Conn, p Peer) *conn {
 	c := &conn{srv: s, nc: nc, peer: p, msize: firstMsize}
-	c.begins(&session{who: p.Who})
+	c.begins(s.newSession(p.Who))
 	c.moved.L = &c.mu
 	c.done = &doneList{to: c}
-	c.in.init(nc, &c.place, c.shareNow)
+	c.in.init(nc, &c.account, &c.place, c.shareNow)
+	a := s.account(p.Who)
+	c.account.Store(a)
+	c.output.bill.account, c.waits.bill.account = a, a
 	return c
+}
+
+// account is whose bytes are counted for who; Close it.
+func (s *Server) account(who fs.Principal) *budget.Account {
+	if who.Admin {
+		return s.cfg.Budget.Admin()
+	}
+	return s.cfg.Budget.Account(who.VM)
+}
+
+// newSession makes a session that has nothing yet. It is to be closed.
+func (s *Server) newSession(who fs.Principal) *session {
+	return &session{who: who, bill: bill{account: s.account(who)}}
+}
+
+// rebill has the connection's bytes, and its session's, counted for who.
+func (c *conn) rebill(who fs.Principal) {
+	old, a := c.account.Load(), c.srv.account(who)
+	if a == old {
+		a.Close()
+		return
+	}
+	c.account.Store(a) // what the loop has borrowed stays on the old one until it is given back
+	c.output.bill.moveTo(a)
+	c.waits.bill.moveTo(a)
+	old.Close()
+}
+
+// rebill has what the session holds counted for who.
+func (s *session) rebill(srv *Server, who fs.Principal) {
+	old := s.bill.account
+	s.bill.moveTo(srv.account(who))
+	old.Close()
 }
 
 // admit enters a connection, unless there are too many.

@@ -26,6 +26,7 @@ type session struct {
 	locks   int          // held by its fids; written under lockTable.mu too
 	numbers numbers      // of a numbered dialect
 	carried *carried     // nil: the owner has what waits
+	bill    bill         // for its fids and kept replies
 
 	// Server.mu guards the rest.
 	id      uint64  // its name in sessions/; 0: not enrolled
@@ -57,6 +58,9 @@ func (s *session) close() {
 	}
 	s.fids = nil
 	s.nfids.Store(0)
+	s.bill.keep(0)
+	s.bill.account.Close()
+	s.bill = bill{}
 }
 
 // Estimates of what a parked session takes, in bytes, beside what can be counted;

@@ -125,6 +125,8 @@ func (s *Server) Restore(st State) error {
 		return err
 	}
 	n.size = n.estimate()
+	n.bill.keep(0)
+	n.bill.force(n.size)
 	s.mu.Lock()
 	gone := s.enterKey(n)
 	if n.kept {
@@ -156,6 +158,7 @@ func (s *Server) restored(st *State) (*session, error) {
 	if err := n.restoreKept(st.Kept); err != nil {
 		return nil, err
 	}
+	n.bill.account = s.account(n.who)
 	n.view = s.cfg.Tree.View(n.who)
 	for i := range st.Fids {
 		f, err := restoreFid(n.view, &st.Fids[i])

@@ -5,6 +5,7 @@ import "sync/atomic"
 // counters are what Stats counts since the start.
 type counters struct {
 	Requests, Errors, Protocol, Refused    atomic.Int64
+	Stuck                                  atomic.Int64
 	Resumed, Expired, Misses, AuthFailures atomic.Int64
 	Past                                   atomic.Int64
 }
@@ -21,6 +22,7 @@ type Stats struct {
 	Errors         int64 // of them, those that got an error reply
 	ProtocolErrors int64 // connections closed for bad framing or a tag in use
 	Refused        int64 // connections closed at once, for a limit
+	Stuck          int64 // connections closed that held memory and stood still, when it was short
 	Resumed        int64 // sessions that were resumed
 	Expired        int64 // parked sessions whose time or room was over
 	Past           int64 // connections of guests that went back in time
@@ -35,6 +37,7 @@ func (s *Server) Stats() Stats {
 	s.mu.Unlock()
 	n := &s.stats
 	st.Requests, st.Errors, st.ProtocolErrors = n.Requests.Load(), n.Errors.Load(), n.Protocol.Load()
+	st.Stuck = n.Stuck.Load()
 	st.Refused, st.Resumed, st.Expired = n.Refused.Load(), n.Resumed.Load(), n.Expired.Load()
 	st.Past = n.Past.Load()
 	st.Misses, st.AuthFailures = n.Misses.Load(), n.AuthFailures.Load()

@@ -142,7 +142,9 @@ func (s *Server) park(n *session) (gone []*session) {
 	n.vmPlace = u.parked.PushBack(n)
 	u.bytes += n.size
 	s.shares.update(u)
-	for n.who.VM != "" && u.bytes > l.vmParkedBytes() {
+	over := n.bill.account.Over()
+	for n.who.VM != "" && (u.bytes > l.vmParkedBytes() || over > 0 && u.parked.Len() > 0) {
+		over -= u.oldest().bill.paid
 		gone = append(gone, s.release(u.oldest())...)
 	}
 	for s.parked.Len() > l.Parked || s.bytes > l.ParkedBytes {
@@ -209,6 +211,8 @@ func (s *Server) parkOrEnd(n *session, mayPark bool) {
 	if mayPark {
 		n.view.Park()
 		n.size = n.estimate() // no lock is needed for that, and it may take long
+		n.bill.keep(0)
+		n.bill.force(n.size)
 	}
 	s.mu.Lock()
 	var gone []*session

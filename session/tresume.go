@@ -40,7 +40,7 @@ func (c *conn) carry() {
 	}
 	c.done.detach()
 	c.sess.carried = &carried{srv: c.srv, waits: c.waits, done: c.done}
-	c.waits, c.done = waits{}, &doneList{to: c}
+	c.waits, c.done = waits{bill: bill{account: c.account.Load()}}, &doneList{to: c}
 }
 
 // adopt gives the connection what its session has carried. What has ended
@@ -52,6 +52,7 @@ func (c *conn) adopt() {
 		return // it came from elsewhere
 	}
 	c.sess.carried = nil
+	c.waits.bill.keep(0)
 	c.waits, c.done = from.waits, from.done
 	for _, r := range c.waiting {
 		r.c = c
@@ -82,6 +83,7 @@ func (k *carried) settle(n *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.settle()
+	c.waits.bill.keep(0)
 }
 
 // close ends the requests that nobody will hear of, and then n, whose requests they
@@ -91,6 +93,7 @@ func (k *carried) close(n *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.changes == 0 {
+		c.waits.bill.keep(0)
 		n.close()
 		return
 	}
@@ -98,6 +101,7 @@ func (k *carried) close(n *session) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.settle()
+		c.waits.bill.keep(0)
 		n.close()
 	}()
 }

@@ -81,7 +81,9 @@ func (c *conn) lookUp(k key) error {
 		c.srv.parkOrEnd(n, true)
 		return errs.CannotResume
 	}
+	blank.close()
 	c.begins(n)
+	c.rebill(n.who)
 	c.resuming = c.dialect.Numbered()
 	c.known()
 	c.srv.stats.Resumed.Add(1)

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"meta9/fs"
+	"meta9/fs/budget"
 	"meta9/fs/cpu"
 	"meta9/fs/errs"
 	"meta9/session/wire"
@@ -40,9 +41,10 @@ type request struct {
 	off    uint64
 	count  int
 
-	// What is done again once somebody else was asked.
+	// What is done again once somebody else was asked, or there is room for its reply.
 	msg     *wire.Msg
 	answers []*fs.Pending
+	room    *budget.Wait // nil: that is not what it waits for
 }
 
 // waits are the requests of a connection that wait. The monitor guards it.
@@ -52,6 +54,7 @@ type waits struct {
 	changes int        // how many of waiting are changes
 	flushes int        // how many are Tflushes: each ends with a change
 	held    int        // bytes of data and names that the changes hold
+	bill    bill       // for what waits
 	stalled []*request // blocking reads that go on once replies are sent
 	serving bool       // whoever has the monitor will collect before he gives it up
 }
@@ -186,11 +189,15 @@ func (c *conn) rest() {
 	if len(c.waiting) == 0 && c.most > keptWaiting {
 		c.waiting, c.most = nil, 0
 	}
+	c.waits.settleBill()
 }
 
 // begin enters a change of f, which may be nil, and runs it as soon as the
 // earlier changes of f let it. alone: it waits for all of them.
 func (c *conn) begin(r *request, alone bool, run func()) {
+	if n := int64(r.size); c.in.ahead.paid > 0 && n > smallFrame {
+		c.in.ahead.give(&c.waits.bill, n)
+	}
 	c.enter(r)
 	c.changes++
 	c.held += r.size
@@ -213,6 +220,7 @@ func (c *conn) retire(r *request) {
 	delete(c.waiting, r.tag)
 	c.changes--
 	c.held -= r.size
+	c.waits.settleBill()
 	c.flushed(r)
 	if f := r.fid; f != nil {
 		f.running--

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"meta9/fs"
+	"meta9/fs/budget"
 	"meta9/fs/store"
 	"meta9/fs/store/storetest"
 	"meta9/session"
@@ -38,6 +39,7 @@ type world struct {
 	tree   *fs.Tree
 	server *session.Server
 	log    *logBuffer
+	budget *budget.Budget
 	served sync.WaitGroup
 }
 
@@ -58,9 +60,8 @@ func openWorld(t testing.TB, disk *storetest.Disk, change func(*session.Config))
 		t.Fatal(err)
 	}
 	w.store = st
-	w.tree = fs.New(st, fs.Config{Log: zerolog.Nop()})
 	cfg := session.Config{
-		Tree: w.tree, Log: zerolog.New(w.log), Lifetime: time.Hour,
+		Log: zerolog.New(w.log), Lifetime: time.Hour, Budget: budget.New(budget.Limits{}),
 		Auth: &auth.Ring{
 			Secret: []byte(secret), AdminGroups: []string{"swarm1"},
 			VMExists: func(uuid string) bool { return st.Cell(uuid) != nil }, Now: time.Now,
@@ -69,6 +70,9 @@ func openWorld(t testing.TB, disk *storetest.Disk, change func(*session.Config))
 	if change != nil {
 		change(&cfg)
 	}
+	w.budget = cfg.Budget
+	w.tree = fs.New(st, fs.Config{Log: zerolog.Nop(), Budget: w.budget})
+	cfg.Tree = w.tree
 	w.server = session.New(cfg)
 	t.Cleanup(w.close)
 	return w
@@ -84,6 +88,10 @@ func (w *world) close() {
 	if err := w.store.Close(); err != nil {
 		w.t.Errorf("close: %v", err)
 	}
+	w.until("an empty account", func() bool { // changes that nobody awaits end by themselves
+		st := w.budget.Stats()
+		return st.Used == 0 && st.Admin == 0 && st.Waiting == 0
+	})
 }
 
 func (w *world) do(in *store.Intent) store.Result {

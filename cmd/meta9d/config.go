@@ -11,6 +11,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"meta9/fs/budget"
 	"meta9/fs/vm"
 	"meta9/session"
 	"meta9/session/listen"
@@ -79,6 +80,7 @@ type limits struct {
 	VMEvents   size `toml:"vm_events"`
 	VMConns    size `toml:"vm_connections"`
 	VMSessions size `toml:"vm_sessions"` // with a key, live and parked
+	VMMemory   size `toml:"vm_memory"`   // bytes in flight
 
 	// The daemon.
 	Bytes       size `toml:"bytes"` // of all VMs; 0: no limit
@@ -86,6 +88,7 @@ type limits struct {
 	Conns       size `toml:"connections"`
 	Parked      size `toml:"parked_sessions"`
 	ParkedBytes size `toml:"parked_bytes"`
+	Memory      size `toml:"memory"` // bytes in flight of all VMs
 
 	// A connection.
 	Msize    size `toml:"msize"`
@@ -98,7 +101,7 @@ type limits struct {
 
 // defaults are the settings of a daemon that is told nothing.
 func defaults() config {
-	v, s := vm.DefaultLimits, session.DefaultLimits
+	v, s, b := vm.DefaultLimits, session.DefaultLimits, budget.Default
 	return config{
 		Data: "./meta9-data", Run: "./meta9-run", LogLevel: "info",
 		Sockets: sockets{Enabled: true, Mode: 0o660},
@@ -106,9 +109,9 @@ func defaults() config {
 		QMP:     defaultQMP(),
 		Limits: limits{
 			Value: size(v.Value), VMKeys: size(v.Keys), VMBytes: size(v.Bytes),
-			VMBatch: 1 << 20, VMEvents: 256, VMConns: size(s.VMConns), VMSessions: size(s.VMSessions),
+			VMBatch: 1 << 20, VMEvents: 256, VMConns: size(s.VMConns), VMSessions: size(s.VMSessions), VMMemory: size(b.VM),
 			Bytes: 4 << 30, Events: 8192, Conns: size(s.Conns),
-			Parked: size(s.Parked), ParkedBytes: size(s.ParkedBytes),
+			Parked: size(s.Parked), ParkedBytes: size(s.ParkedBytes), Memory: size(b.All),
 			Msize: size(s.Msize), Fids: size(s.Fids), Waiting: size(s.Waiting), Unsent: size(s.Unsent),
 			AuthTime: span(s.AuthTime), TakeOver: span(s.TakeOver),
 		},

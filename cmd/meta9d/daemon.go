@@ -16,6 +16,7 @@ import (
 
 	"meta9/cmd/version"
 	"meta9/fs"
+	"meta9/fs/budget"
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/store/bolt"
@@ -37,6 +38,7 @@ type daemon struct {
 	cfg    config
 	log    zerolog.Logger
 	store  *store.Store
+	budget *budget.Budget
 	server *session.Server
 	mdata  *mdata.Server
 	vminfo *vminfo.Server
@@ -91,7 +93,9 @@ func (d *daemon) start(salvage bool) error {
 	}
 	d.log.Info().Str("version", version.String()).Str("data", d.cfg.Data).Str("run", d.cfg.Run).
 		Int("vms", d.store.Count()).Int64("bytes", d.store.Bytes()).Msg("meta9d")
-	tree := fs.New(d.store, fs.Config{Log: d.log, Version: version.String(), Status: d.status, Made: d.made})
+	d.budget = budget.New(d.cfg.Limits.budget())
+	d.later(paceGC(d.budget))
+	tree := fs.New(d.store, fs.Config{Budget: d.budget, Log: d.log, Version: version.String(), Status: d.status, Made: d.made})
 	d.later(func() { d.leave(tree) })
 	noHypervisor(tree)
 	d.newVminfo()
@@ -101,11 +105,14 @@ func (d *daemon) start(salvage bool) error {
 	d.server = session.New(session.Config{
 		Tree:     tree,
 		Limits:   d.cfg.Limits.session(),
+		Budget:   d.budget,
 		Lifetime: time.Duration(d.cfg.Session.Lifetime),
 		Auth:     ring,
 		Trace:    d.trace(d.cfg.Trace),
 		Log:      d.log,
 	})
+	d.budget.OnShort(tree.GiveBack)
+	d.budget.OnShort(d.server.GiveBack)
 	if err := d.restore(tree); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"meta9/fs/budget"
 	"meta9/fs/vm"
 	"meta9/session"
 	"meta9/session/wire"
@@ -29,11 +30,13 @@ func checkLimits(c *config) error {
 		{"vm_events", l.VMEvents, 1, math.MaxInt32},
 		{"vm_connections", l.VMConns, 1, math.MaxInt32},
 		{"vm_sessions", l.VMSessions, 1, math.MaxInt32},
+		{"vm_memory", l.VMMemory, size(budget.Default.Floor), math.MaxInt64},
 		{"bytes", l.Bytes, 0, math.MaxInt64},
 		{"events", l.Events, 1, math.MaxInt32},
 		{"connections", l.Conns, 1, math.MaxInt32},
 		{"parked_sessions", l.Parked, 1, math.MaxInt32},
 		{"parked_bytes", l.ParkedBytes, 1, math.MaxInt64},
+		{"memory", l.Memory, l.VMMemory, math.MaxInt64},
 		{"msize", l.Msize, wire.MinMsize, wire.MaxMsize},
 		{"fids", l.Fids, 1, math.MaxInt32},
 		{"waiting", l.Waiting, 1, math.MaxInt32},
@@ -72,6 +75,11 @@ func (l *limits) session() session.Limits {
 		Parked: int(l.Parked), ParkedBytes: int64(l.ParkedBytes),
 		AuthTime: time.Duration(l.AuthTime), TakeOver: time.Duration(l.TakeOver),
 	}
+}
+
+// budget is what bounds the bytes that requests hold.
+func (l *limits) budget() budget.Limits {
+	return budget.Limits{VM: int64(l.VMMemory), All: int64(l.Memory)}
 }
 
 // size is a number, which in TOML may have a unit: 4096, "16MiB".

@@ -37,6 +37,12 @@ func (d *daemon) metrics() *prometheus.Registry {
 	counter("guests_set_back_total", "Links of guests that went back in time, whose sessions were ended.", func() float64 { return float64(d.server.Stats().Past) })
 	counter("sessions_restored_total", "Sessions of the last meta9d that were restored at the start.", func() float64 { return float64(d.restored.Sessions) })
 	counter("sessions_not_restored_total", "Sessions of the last meta9d that could not be restored.", func() float64 { return float64(d.restored.Lost) })
+	gauge("memory_in_flight_bytes", "Bytes that the requests of all VMs hold.", func() float64 { return float64(d.budget.Stats().Used) })
+	gauge("memory_in_flight_most_bytes", "Bytes that the requests of the VM hold that holds most.", func() float64 { return float64(d.budget.Stats().Most) })
+	gauge("memory_waiting", "Requests that wait for memory.", func() float64 { return float64(d.budget.Stats().Waiting) })
+	counter("memory_waits_total", "Requests that had to wait for memory.", func() float64 { return float64(d.budget.Stats().Waits) })
+	counter("memory_refused_total", "Requests that waited for memory in vain.", func() float64 { return float64(d.budget.Stats().Refused) })
+	counter("stuck_connections_total", "9P connections closed since they held memory that others waited for, and did not move.", func() float64 { return float64(d.server.Stats().Stuck) })
 	gauge("mdata_connections", "Connections of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Conns) })
 	counter("mdata_requests_total", "Requests of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Requests) })
 	if q := &d.cfg.QMP; len(q.Sockets)+len(q.Dirs) > 0 { // d.hosts is made after this

@@ -352,7 +352,7 @@ func (b *Budget) most() (vm string, ok bool) {
 }
 
 // again is how often a VM is asked to give back while others wait.
-const again = time.Second / 2
+const again = time.Second / 5
 
 // ask has whoever holds most give back, for as long as somebody waits for the total.
 // b.mu is held.

@@ -129,6 +129,7 @@ func (k Kind) ErrnoL() linux.Errno {
 type Error struct {
 	Kind   Kind
 	Detail string
+	Size   int // of what is too big, in bytes; 0: not known
 }
 
 // Error is the kind's text, a colon and the detail.
@@ -140,6 +141,19 @@ func (e *Error) Unwrap() error { return e.Kind }
 // New makes an Error; the detail is formatted as by fmt.Sprintf.
 func New(k Kind, format string, args ...any) error {
 	return &Error{Kind: k, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Big is a TooBig for something of size bytes where room bytes fit.
+func Big(size, room int) error {
+	return &Error{Kind: TooBig, Detail: fmt.Sprintf("%d bytes, and %d fit", size, room), Size: size}
+}
+
+// SizeOf is the size of what err says is too big, in bytes, or 0.
+func SizeOf(err error) int {
+	if e, ok := err.(*Error); ok && e.Kind == TooBig {
+		return e.Size
+	}
+	return 0
 }
 
 // KindOf finds the kind of any error. An error that carries no Kind is IO. It is

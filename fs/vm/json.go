@@ -17,14 +17,23 @@ const BinaryMember = "__meta9_binary"
 // OfHost and the entries that GuestSees hides. BinaryMember comes last, when there is a value for it.
 func (v *VM) AppendJSON(b []byte, guest bool) []byte {
 	p := ordjson.Pieces{Text: b}
-	v.json(&p, guest)
+	v.WriteJSON(&p, guest)
 	return p.Text
 }
 
-// WriteJSON appends to p what AppendJSON does for an admin.
-func (v *VM) WriteJSON(p *ordjson.Pieces) { v.json(p, false) }
+// JSONSize is how many bytes AppendJSON appends. It takes the memory of one piece.
+func (v *VM) JSONSize(guest bool) (size int) {
+	const piece = 32 << 10
+	p := ordjson.NewPieces(make([]byte, 0, 2*piece), piece, func(text []byte) error {
+		size += len(text)
+		return nil
+	})
+	v.WriteJSON(p, guest)
+	return size + len(p.Text)
+}
 
-func (v *VM) json(p *ordjson.Pieces, guest bool) {
+// WriteJSON appends to p what AppendJSON does.
+func (v *VM) WriteJSON(p *ordjson.Pieces, guest bool) {
 	var binary [NumSpaces]int // values that are for BinaryMember
 	p.Text = append(p.Text, '{')
 	for i := range v.Props {

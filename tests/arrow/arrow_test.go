@@ -33,6 +33,7 @@ var rooms = []struct {
 	{"fs/store/bolt", []string{"fs/errs", "fs/vm", "fs/store"}},
 	{"fs/store/storetest", []string{"fs/errs", "fs/vm", "fs/store"}},
 	{"fs/store", []string{"rarelog", "fs/errs", "fs/cpu", "fs/ring", "fs/vm"}},
+	{"fs/budget", []string{"fs/errs"}},
 	{"fs", []string{"fs"}},
 	{"macro", []string{"fs"}},
 	{"session/wire", []string{"fs/errs"}},

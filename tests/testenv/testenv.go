@@ -30,14 +30,25 @@ var builds struct {
 // first use.
 func Binary(t testing.TB, command string) string {
 	t.Helper()
+	if os.Getenv(RaceEnv) != "" {
+		return build(t, command, "race", "-race")
+	}
+	return Plain(t, command)
+}
+
+// Plain is Binary for a test of memory: the race detector has its own books beside.
+func Plain(t testing.TB, command string) string {
+	t.Helper()
+	return build(t, command, "plain")
+}
+
+func build(t testing.TB, command, kind string, flags ...string) string {
+	t.Helper()
 	builds.Lock()
 	defer builds.Unlock()
-	if bin, ok := builds.bins[command]; ok {
+	name := filepath.Join(kind, command)
+	if bin, ok := builds.bins[name]; ok {
 		return bin
-	}
-	var flags []string
-	if os.Getenv(RaceEnv) != "" {
-		flags = append(flags, "-race")
 	}
 	if builds.dir == "" {
 		dir, err := os.MkdirTemp("", "meta9-bin-")
@@ -46,11 +57,11 @@ func Binary(t testing.TB, command string) string {
 		}
 		builds.dir, builds.bins = dir, map[string]string{}
 	}
-	bin, err := daemon.Build(builds.dir, command, flags...)
+	bin, err := daemon.Build(filepath.Join(builds.dir, kind), command, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	builds.bins[command] = bin
+	builds.bins[name] = bin
 	return bin
 }
 

@@ -167,7 +167,7 @@ func (l *line) write(p *ordjson.Pieces, internal, inside bool) bool {
 	case created:
 		l.head(p, vminfo.Create)
 		p.Text = append(p.Text, `,"vm":`...)
-		to.WriteJSON(p)
+		to.WriteJSON(p, false)
 		return true
 	case deleted:
 		l.head(p, vminfo.Delete)
@@ -182,7 +182,7 @@ func (l *line) write(p *ordjson.Pieces, internal, inside bool) bool {
 	}
 	l.head(p, vminfo.Modify)
 	p.Text = append(p.Text, `,"vm":`...)
-	to.WriteJSON(p)
+	to.WriteJSON(p, false)
 	p.Text = append(p.Text, `,"changes":[`...)
 	for i, d := range changes {
 		if i > 0 {

@@ -222,7 +222,7 @@ func (l *list) render(size int, fn func([]byte) error) error {
 			p.Text = append(p.Text, ',')
 		}
 		if l.query.Fields == nil {
-			m.WriteJSON(p)
+			m.WriteJSON(p, false)
 		} else {
 			p.Text = appendVM(p.Text, m, l.query)
 		}

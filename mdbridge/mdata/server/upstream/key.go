@@ -50,7 +50,7 @@ func (f *file) AppendValue(b []byte, max int) ([]byte, error) {
 
 func appendValue(b, value []byte, max int) ([]byte, error) {
 	if len(value) > max {
-		return b, errs.New(errs.TooBig, "%d bytes, and %d fit", len(value), max)
+		return b, errs.Big(len(value), max)
 	}
 	return append(b, value...), nil
 }

@@ -1,0 +1,44 @@
+package session
+
+import "time"
+
+// stuckTime is how long a connection that holds large buffers may take no replies, or
+// send nothing more of a frame that it has begun, while others wait for the memory.
+const stuckTime = 10 * time.Second
+
+// GiveBack is for budget.Budget.OnShort: the VM, or with "" nobody, loses its
+// connections that are stuck, and the session that was parked longest.
+func (s *Server) GiveBack(vm string) {
+	var stuck []*conn
+	var gone []*session
+	now := time.Now()
+	s.mu.Lock()
+	for c := range s.conns {
+		if c.vm == vm && (vm != "" || c.nobody) && c.stuck(now) {
+			stuck = append(stuck, c)
+		}
+	}
+	if u := s.vms[vm]; u != nil && u.parked.Len() > 0 {
+		gone = s.release(u.oldest())
+	}
+	s.mu.Unlock()
+	for _, c := range stuck {
+		c.kill()
+	}
+	closeAll(gone)
+	s.stats.Expired.Add(int64(len(gone)))
+	s.stats.Stuck.Add(int64(len(stuck)))
+}
+
+// stuck tells whether nothing has moved here for stuckTime, in large buffers. One whose
+// monitor is taken is at work.
+func (c *conn) stuck(now time.Time) bool {
+	if at := c.in.moving.Load(); at != 0 && now.Sub(time.Unix(0, at)) > stuckTime {
+		return true
+	}
+	if !c.mu.TryLock() {
+		return false
+	}
+	defer c.mu.Unlock()
+	return cost(c.buffer) > 0 && now.Sub(c.since) > stuckTime
+}
