@@ -223,7 +223,7 @@ func (f *fid) unlock() {
 	}
 }
 
-// drop frees the locks that belong to the fid.
+// drop frees the locks of one fid on the file of that qid.path.
 func (t *lockTable) drop(path uint64, owner *fid) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -145,7 +145,8 @@ func unchangeable(d *wire.Dir, st *fs.Stat) error {
 	return nil
 }
 
-// changeOf is what the record asks for beyond what is so already.
+// changeOf is what the record asks for: each field that it does not leave out, and a
+// name that is another than the file has.
 func changeOf(d *wire.Dir, st *fs.Stat) (ch fs.Change, err error) {
 	if d.Mode != math.MaxUint32 {
 		if d.Mode&^0o777 != kindBits(st) {

@@ -107,7 +107,7 @@ func (s *size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// span is a time such as "30s" or "48h".
+// span is a length of time such as "30s" or "48h".
 type span time.Duration
 
 // UnmarshalText reads what time.ParseDuration does.

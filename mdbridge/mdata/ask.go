@@ -96,7 +96,7 @@ func (c *Client) valueV1() ([]byte, error) {
 			return v.b, nil
 		}
 	}
-	return nil, errNoise
+	return nil, errTooMuch
 }
 
 // negotiate asks for version 2, and takes version 1 where that is refused. Any
@@ -140,7 +140,7 @@ func (c *Client) next() ([]byte, error) {
 	line, err := c.lines.Next()
 	switch {
 	case errors.Is(err, ErrLong):
-		return nil, errNoise
+		return nil, errTooMuch
 	case err != nil:
 		return nil, silent(err)
 	}

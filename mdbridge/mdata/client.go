@@ -151,7 +151,7 @@ func named(code, key string) string { return fmt.Sprintf("%s %.80q", code, key) 
 var (
 	errSilent  = errors.New("no answer")
 	errRefused = errors.New("the host does not understand what it is sent")
-	errNoise   = errors.New("the host sends more than any answer has")
+	errTooMuch = errors.New("the host sends more than any answer has")
 	errBusy    = errors.New("the line is never quiet")
 )
 

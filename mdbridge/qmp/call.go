@@ -129,8 +129,8 @@ func (c *Client) forget(id uint64) {
 	delete(c.calls, id)
 }
 
-// send writes a command. What was written in part spoils the connection for all
-// that could follow: it is ended.
+// send writes a command. A write that fails ends the connection: part of the command
+// may have gone out, and what would follow it could not be read.
 func (c *Client) send(ctx context.Context, command any) error {
 	text, err := Marshal(command)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"meta9/fs/errs"
 )
 
-// keepAlive notices a peer that is gone without a word in about 20 s, while its
-// session is still parked.
+// keepAlive notices a server that is gone without a word in about 20 s. By default a
+// server keeps this client's session parked for longer than that (30 s).
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 8 * time.Second, Interval: 4 * time.Second, Count: 3}
 
 // dialTime is how long a connection may take to be made.

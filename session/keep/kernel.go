@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// firstFrame is the longest Tversion that is looked at, in bytes.
-	firstFrame = 512
+	// maxFirst is how many bytes the first frame, a Tversion, may have.
+	maxFirst = 512
 
 	// maxBytes is how many bytes of requests a client may have without an answer. Past
 	// it, or past redial.MaxRequests, no more is read from it.
@@ -49,10 +49,10 @@ func (k *Keeper) longest() uint32 {
 	k.conn.Lock()
 	defer k.conn.Unlock()
 	if !k.begun {
-		return firstFrame
+		return maxFirst
 	}
 	_, msize, _ := k.conn.Session()
-	return max(msize, firstFrame)
+	return max(msize, maxFirst)
 }
 
 // enter enters a request, when there is room for it; an answer is for the client at once.

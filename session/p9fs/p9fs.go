@@ -364,13 +364,13 @@ func (*file) Symlink(string, string, p9.UID, p9.GID) (p9.QID, error) {
 	return p9.QID{}, linux.EOPNOTSUPP
 }
 
-// Link is Symlink.
+// Link is refused, as Symlink is.
 func (*file) Link(p9.File, string) error { return linux.EOPNOTSUPP }
 
-// Mknod is Symlink.
+// Mknod is refused, as Symlink is.
 func (*file) Mknod(string, p9.FileMode, uint32, uint32, p9.UID, p9.GID) (p9.QID, error) {
 	return p9.QID{}, linux.EOPNOTSUPP
 }
 
-// Readlink is Symlink.
+// Readlink is refused, as Symlink is.
 func (*file) Readlink() (string, error) { return "", linux.EOPNOTSUPP }

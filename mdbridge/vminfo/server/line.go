@@ -73,7 +73,7 @@ func newLine(rev uint64, date time.Time, from, to *vm.VM) *line {
 	l.vm, l.uuid, l.zonename = m.ID, m.UUID, zonename(m)
 	l.measure()
 	if l.what == deleted {
-		l.size += from.Size() // the lines before keep it alive
+		l.size += from.Size() // it stays in memory for as long as a line before this one has it
 		l.from = nil
 	}
 	return l
