@@ -181,6 +181,7 @@ func (d *daemon) openStore(salvage bool) error {
 	collects := debug.SetGCPercent(-1)
 	d.store, err = store.Open(e, store.Config{
 		Limits: l.vm(), TotalBytes: int64(l.Bytes), BatchBytes: int64(l.VMBatch),
+		Reserve:  store.Reserve{Keys: 256, Bytes: 1 << 20, Total: 16 << 20},
 		VMEvents: int(l.VMEvents), RootEvents: int(l.Events),
 		FirstRev: uint64(time.Now().UnixMicro()), // no store has commits faster
 		Salvage:  salvage, ReadOnly: d.readOnly(), Log: d.log,

@@ -62,7 +62,7 @@ type told struct {
 }
 
 func newBatch(s *Store) *batch {
-	b := &batch{store: s, limits: limits{s.cfg.Limits, s.cfg.TotalBytes}}
+	b := &batch{store: s}
 	b.stamp = vm.Stamp{NextID: s.numbers.id, NextRev: s.numbers.rev}
 	return b
 }
@@ -124,7 +124,7 @@ func (b *batch) take(l *line, s share) {
 		room -= cost
 		b.cost += cost
 		l.pop()
-		b.stamp.By = in.By
+		b.stamp.By, b.limits = in.By, b.store.limitsOf(in)
 		r := b.run(w, in)
 		if in.Kind == CreateVM && r.Cell != nil {
 			w = r.Cell.work
@@ -201,6 +201,24 @@ func (b *batch) join(c *Cell, before, v *vm.VM) *work {
 	c.work = w
 	b.works = append(b.works, w)
 	return w
+}
+
+// limitsOf are those of an intent: of a guest's, or with the reserve.
+func (s *Store) limitsOf(in *Intent) limits {
+	l := limits{s.cfg.Limits, s.cfg.TotalBytes}
+	if in.Guest {
+		return l
+	}
+	if l.Keys > 0 {
+		l.Keys += s.cfg.Reserve.Keys
+	}
+	if l.Bytes > 0 {
+		l.Bytes += s.cfg.Reserve.Bytes
+	}
+	if l.total > 0 {
+		l.total += s.cfg.Reserve.Total
+	}
+	return l
 }
 
 // room says whether the daemon, which has so many bytes of names and values, has room

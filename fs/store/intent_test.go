@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -277,5 +279,43 @@ func TestUpdate(t *testing.T) {
 	do(t, s, store.Intent{Kind: store.UpdateVM, Cell: c, Data: `{"remove_customer_metadata":["k"],"add_nics":[{"mac":"02:00:00:00:00:01"}]}`})
 	if c.VM().Count() != 0 {
 		t.Error("k is still there")
+	}
+}
+
+// TestReserve: a guest that has filled its VM, or the daemon, does not lock the admin
+// out; and what the admin has in the reserve is no room for the guest.
+func TestReserve(t *testing.T) {
+	limits := vm.Limits{Value: 100, Keys: 3, Bytes: 60}
+	reserve := store.Reserve{Keys: 2, Bytes: 20, Total: 10}
+	for name, cfg := range map[string]store.Config{
+		"keys":  {Limits: limits, Reserve: reserve},
+		"bytes": {Limits: vm.Limits{Value: 100, Keys: 100, Bytes: 30}, Reserve: reserve},
+		"total": {Limits: vm.Limits{Value: 100, Keys: 100, Bytes: 100}, TotalBytes: 30, Reserve: reserve},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, c := withVM(t, cfg)
+			full := func(in store.Intent) {
+				t.Helper()
+				for i := range 200 {
+					in.Cell, in.Name = c, fmt.Sprintf("%d", i)
+					if err := s.Do(&in).Err; err != nil {
+						if !errors.Is(err, errs.NoSpace) {
+							t.Error(err)
+						}
+						return
+					}
+				}
+				t.Error("there is no limit")
+			}
+			guest := store.Intent{Kind: store.Put, Data: "guest", Guest: true}
+			full(guest)
+			admin := store.Intent{Kind: store.Put, Space: vm.Internal, Cell: c, Name: "admin", Data: "1"}
+			do(t, s, admin)
+			guest.Cell, guest.Name = c, "another"
+			refused(t, s, guest, errs.NoSpace)
+			full(store.Intent{Kind: store.Put, Space: vm.Internal, Data: "admin"})
+			guest.Kind, guest.Name = store.Remove, "0"
+			do(t, s, guest)
+		})
 	}
 }

@@ -79,6 +79,7 @@ func AllFailed(groups []Group, err error) []error {
 type Config struct {
 	Limits     vm.Limits        // of each VM; vm.DefaultLimits
 	TotalBytes int64            // names and values of all VMs together; 0: no limit
+	Reserve    Reserve          // what only intents that are no guest's may take beyond these; nothing
 	BatchBytes int64            // of one VM in one batch; 1 MiB
 	VMEvents   int              // events that a VM's ring keeps; 256
 	RootEvents int              // events that the root's ring keeps; 8192
@@ -88,6 +89,14 @@ type Config struct {
 	ReadOnly   string           // why only intents of the mirror change VMs; "": all may
 	Now        func() time.Time // time.Now
 	Log        zerolog.Logger
+}
+
+// Reserve is what a guest cannot take from those who run the host, so that a VM that
+// is full of its guest's keys can still be told something.
+type Reserve struct {
+	Keys  int   // of each VM
+	Bytes int64 // of each VM
+	Total int64 // bytes of all VMs together
 }
 
 // OpKind says what an Intent asks for.
