@@ -59,11 +59,12 @@ func TestAskForAuthByVsock(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer st.Close()
+			tree := fs.New(st, fs.Config{}) // it observes the store: before the first Submit
 			made := st.Do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + vmUUID + `","vsock_cid":5,"customer_metadata":{"color":"blue"}}`})
 			if made.Err != nil {
 				t.Fatal(made.Err)
 			}
-			d := &daemon{store: st, server: session.New(session.Config{Tree: fs.New(st, fs.Config{}), Auth: ring, Log: zerolog.Nop()})}
+			d := &daemon{store: st, server: session.New(session.Config{Tree: tree, Auth: ring, Log: zerolog.Nop()})}
 			h := &handed{make(chan net.Conn), make(chan struct{})}
 			l := listen.Config{Handle: d.serve, VM: d.vm, ByCID: d.byCID}.Serve(h, listen.Addr{Net: listen.Vsock, Port: 564})
 			defer l.Close()
