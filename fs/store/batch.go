@@ -41,7 +41,8 @@ type batch struct {
 	keys      []key
 	committed []Committed
 	woken     []*ring.Waiter
-	crowds    []crowd
+	crowds    []crowd        // of single VMs
+	crowd     []*ring.Waiter // of all VMs
 	cost      int64
 	looks     bool  // at what the engine writes to
 	bytes     int64 // the store's, with all that was done so far
@@ -80,7 +81,7 @@ func (b *batch) reset() {
 	}
 	b.works, b.intents, b.results, b.owners = emptied(b.works), emptied(b.intents), emptied(b.results), emptied(b.owners)
 	b.events, b.groups, b.ops, b.keys = emptied(b.events), emptied(b.groups), emptied(b.ops), emptied(b.keys)
-	b.committed, b.woken, b.crowds = emptied(b.committed), emptied(b.woken), emptied(b.crowds)
+	b.committed, b.woken, b.crowds, b.crowd = emptied(b.committed), emptied(b.woken), emptied(b.crowds), emptied(b.crowd)
 	if b.arena = b.arena[:0]; cap(b.arena) > maxKept {
 		b.arena = nil
 	}

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"slices"
 
-	"meta9/fs/cpu"
 	"meta9/fs/errs"
-	"meta9/fs/ring"
 )
 
 // run is the committer: it makes a batch of what waits, and commits it, while the
@@ -61,28 +59,14 @@ func (s *Store) commit(b *batch) {
 	for _, c := range b.crowds {
 		s.waking.Go(c.wake)
 	}
-}
-
-// fewWaiters is how many readers of a VM's events the committer wakes itself.
-const fewWaiters = 16
-
-// crowd are more of them, who cost their VM's time and not everybody's.
-type crowd struct {
-	cell    *Cell
-	waiters []*ring.Waiter
-}
-
-func (c crowd) wake() {
-	var p cpu.Place
-	p.Take(c.cell.cpu) // in vain or not: they are to be told
-	for i, w := range c.waiters {
-		if i%fewWaiters == 0 && p.Over() {
-			p.Give()
-			p.Take(c.cell.cpu)
+	switch {
+	case len(b.crowd) <= fewWaiters:
+		for _, w := range b.crowd {
+			w.Wake()
 		}
-		w.Wake()
+	case s.paced.add(b.crowd):
+		s.waking.Go(func() { s.paced.wake(s.stopped) })
 	}
-	p.Give()
 }
 
 // apply gives the batch to the engine. The error is that of all of it; what failed
@@ -206,7 +190,7 @@ func (b *batch) publish() {
 		if ev.work != nil && ev.work.failed != nil {
 			continue
 		}
-		b.woken = s.ring.Add(ev.Event, b.woken)
+		b.crowd = s.ring.Add(ev.Event, b.crowd)
 		if ev.cell == nil {
 			continue
 		}

@@ -52,6 +52,7 @@ type Store struct {
 	stopped chan struct{}  // closed when the committer has returned
 	looking sync.WaitGroup // lookAround
 	waking  sync.WaitGroup // of crowds
+	paced   paced
 	closing sync.Once
 	closed  error
 }

@@ -250,3 +250,23 @@ func TestCrowd(t *testing.T) {
 		wait(t, woken)
 	}
 }
+
+// TestManyReadersOfAll: commits go on while many readers of all VMs' events are being
+// woken, and each of them is woken.
+func TestManyReadersOfAll(t *testing.T) {
+	s, c := withVM(t, store.Config{})
+	const readers = 1000
+	var woken sync.WaitGroup
+	woken.Add(readers)
+	release := make(chan struct{})
+	for range readers {
+		if _, ready := s.Ring().Wait(s.Rev(), func() { <-release; woken.Done() }); ready {
+			t.Fatal("there is an event already")
+		}
+	}
+	for i := range 10 {
+		put(t, s, c, "k", fmt.Sprint(i)) // with waking the readers itself, the committer would wait here
+	}
+	close(release)
+	woken.Wait()
+}
