@@ -139,10 +139,10 @@ func (c *conn) burst() error {
 	defer c.mu.Unlock()
 	c.lend()
 	n, err := c.frames()
+	c.srv.stats.Requests.Add(n) // whoever reads his reply finds it counted
 	c.flush()
 	c.place.Give()
 	c.takeBack()
-	c.srv.stats.Requests.Add(n)
 	if c.closed && err == nil {
 		err = errClosed
 	}
