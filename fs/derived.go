@@ -265,6 +265,16 @@ func (h *derivedHandle) Read(p []byte, off uint64) (int, error) {
 	return copyAt(p, e.Value, off), nil
 }
 
+// Size is that of the content that is read, or of the newest.
+func (h *derivedHandle) Size() uint64 {
+	n := uint64(h.reader.pinned())
+	var st Stat
+	if h.node.Stat(&st) == nil {
+		n = max(n, st.Length)
+	}
+	return n
+}
+
 // Clunk lets the content go.
 func (h *derivedHandle) Clunk(_ Author, done func(error)) {
 	h.reader.close()

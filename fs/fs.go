@@ -200,6 +200,13 @@ type Handle interface {
 	State() HandleState
 }
 
+// Sized is a Handle of a file with a value.
+type Sized interface {
+	// Size is how many bytes a Read can come to at most: of the value that it has begun
+	// to give, or of the newest. Stat tells of the newest alone.
+	Size() uint64
+}
+
 // ErrWait is what a Read gets that has to wait: the caller registers with Wait.
 const ErrWait = errs.Again
 

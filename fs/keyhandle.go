@@ -90,6 +90,15 @@ func (h *keyHandle) Read(p []byte, off uint64) (int, error) {
 	return copyAt(p, e.Value, off), nil
 }
 
+// Size is that of the value that is read, or of the newest.
+func (h *keyHandle) Size() uint64 {
+	n := h.reader.pinned()
+	if e := h.node.dir.find(h.node.id); e != nil {
+		n = max(n, len(e.Value))
+	}
+	return uint64(n)
+}
+
 // Write is one atomic splice, or append.
 func (h *keyHandle) Write(p []byte, off uint64, by Author, done func(int, error)) {
 	if h.flags&Write == 0 {

@@ -65,6 +65,14 @@ func (r *reader) retake() *vm.Entry {
 	}
 }
 
+// pinned is how many bytes the version has that it reads.
+func (r *reader) pinned() int {
+	if e := r.pin.content(); e != nil {
+		return len(e.Value)
+	}
+	return 0
+}
+
 // extend pins the newest version if it begins with e's value.
 func (r *reader) extend(e *vm.Entry) *vm.Entry {
 	p, _ := r.file.newest()

@@ -36,15 +36,7 @@ func tread(c *conn, m *wire.Msg) error {
 
 // readFile answers with what is there. fs.ErrWait: nothing is yet.
 func (c *conn) readFile(tag uint16, f *fid, off uint64, count int) error {
-	room := count
-	if room > max(c.free(), smallest) {
-		room = f.most(off, count)
-	}
-	b, err := c.reserve(room)
-	if err != nil {
-		return err
-	}
-	n, err := f.handle.Read(b, off)
+	n, err := c.readInto(f, off, count)
 	switch {
 	case err == fs.ErrWait && c.pauses(f, tag, off, count):
 	case err != nil:
@@ -56,20 +48,39 @@ func (c *conn) readFile(tag uint16, f *fid, off uint64, count int) error {
 	return nil
 }
 
+// readInto reads into the room of an Rread, which it makes. errShort: there is no
+// memory for it.
+func (c *conn) readInto(f *fid, off uint64, count int) (int, error) {
+	room := count
+	if room > max(c.free(), smallest) {
+		room = f.most(off, count)
+	}
+	for {
+		b, err := c.reserve(room)
+		if err != nil {
+			return 0, err
+		}
+		n, err := f.handle.Read(b, off)
+		if err != nil || n < room || room == count {
+			return n, err
+		}
+		more := f.most(off, count)
+		if more <= room {
+			return n, nil
+		}
+		room = more // a commit has made the value longer meanwhile
+	}
+}
+
 // most is how many bytes a read of count bytes at off can get at most, so that no
-// memory is taken for what is not there. A stream gives what it has in parts.
+// memory is taken for what is not there. What is no value is given in parts.
 func (f *fid) most(off uint64, count int) int {
-	if f.stream {
+	h, ok := f.handle.(fs.Sized)
+	if !ok {
 		return min(count, midSize-outSlack)
 	}
-	var st fs.Stat
-	switch err := f.handle.Stat(&st); {
-	case err != nil:
-		return count
-	case st.Length == 0: // of those too that have none to tell
-		return min(count, midSize-outSlack)
-	}
-	return int(min(uint64(count), st.Length-min(off, st.Length)))
+	size := h.Size()
+	return int(min(uint64(count), size-min(off, size)))
 }
 
 // block enters a read that waits for the file to have something.

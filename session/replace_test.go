@@ -1,10 +1,13 @@
 package session_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/store"
 	"meta9/session/wire"
@@ -109,4 +112,35 @@ func (c *client) readReplaced() bool {
 		}
 	}
 	return ok
+}
+
+// TestReadWhileItShrinks reads a key and vm.json in large pieces, and others make the
+// value shorter, and longer again, between them: the reader has the value whole that it
+// began to read.
+func TestReadWhileItShrinks(t *testing.T) {
+	w := newWorld(t, nil)
+	old := strings.Repeat("0123456789", 30_000)
+	for _, path := range []string{"keys/k", "vm.json"} {
+		for _, other := range []string{"", "1", strings.Repeat("x", 200_000), strings.Repeat("y", 400_000)} {
+			t.Run(fmt.Sprint(path, " ", len(other)), func(t *testing.T) {
+				w.put("k", old)
+				c := w.wide("vm", "9P2000.L")
+				names := strings.Split(path, "/")
+				c.walk(1, names...)
+				c.lopen(1, p9.ReadOnly)
+				var all []byte
+				for {
+					r := c.do(&wire.Msg{Type: wire.Tread, Tag: 1, Fid: 1, Offset: uint64(len(all)), Count: 65_000}, wire.Rread)
+					if len(r.Data) == 0 {
+						break
+					}
+					all = append(all, r.Data...)
+					w.put("k", other)
+				}
+				if path == "vm.json" && !json.Valid(all) || path != "vm.json" && len(all) != len(old) || !strings.Contains(string(all), old) {
+					t.Errorf("%d bytes are read, and not the old value", len(all))
+				}
+			})
+		}
+	}
 }
