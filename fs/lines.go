@@ -19,6 +19,8 @@ type lineFile interface {
 	// longest is how many bytes a line has at most, and the kind of error that a
 	// longer one gets.
 	longest() (int, errs.Kind)
+	// refused is what there is to be read after a line that was not taken; nil: nothing.
+	refused(err error) []byte
 	// begin asks whether a line that is written in several pieces may be kept, with so
 	// many bytes more than before, or less.
 	begin(more int) error
@@ -171,6 +173,9 @@ func (l *lines) run() {
 		case w == nil:
 			return
 		case err != nil:
+			if answer := l.file.refused(err); answer != nil {
+				l.setAnswer(answer)
+			}
 			l.end(w, err)
 		case len(line) == 0:
 			l.end(w, nil)

@@ -54,6 +54,8 @@ func (n *txnFile) SetStat(c Change, _ Author, done func(error)) {
 
 func (n *txnFile) longest() (int, errs.Kind) { return maxTxn, errs.Invalid }
 
+func (n *txnFile) refused(err error) []byte { return appendRefused(nil, nil, err) }
+
 func (n *txnFile) begin(more int) error {
 	if n.dir.v.who.Admin {
 		return nil

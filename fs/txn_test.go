@@ -81,6 +81,19 @@ func TestBadTransactions(t *testing.T) {
 	}
 }
 
+// TestLongTransaction: a line that is too long is answered as well.
+func TestLongTransaction(t *testing.T) {
+	w := newWorld(t, store.Config{})
+	guest := w.guest(vmA)
+	h := guest.open(fs.Read|fs.Write, "txn")
+	if _, err := guest.write(h, 0, strings.Repeat("x", 1<<20+1)+"\n"); !errors.Is(err, errs.Invalid) {
+		t.Error(err)
+	}
+	if got := guest.mustRead(h, 0, 1000); !strings.Contains(got, `{"error":"Invalid argument: a line is at most 1048576 bytes"}`) {
+		t.Errorf("the answer is %q", got)
+	}
+}
+
 // TestBegunTransactions: what the guests of a VM have begun to write is bounded, for all
 // of them together, and let go with the handles.
 func TestBegunTransactions(t *testing.T) {

@@ -67,6 +67,9 @@ func (n *ctlFile) longest() (int, errs.Kind) {
 	return unlimited, errs.TooLarge
 }
 
+// refused has nothing: the state is read.
+func (n *ctlFile) refused(error) []byte { return nil }
+
 // begin lets an admin, who alone has a ctl, begin any number of lines.
 func (n *ctlFile) begin(int) error { return nil }
 

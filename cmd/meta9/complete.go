@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"meta9/fs/vm"
 	"meta9/session/client"
 )
 
@@ -51,6 +52,19 @@ func (a *app) completeUUID(cmd *cobra.Command, args []string, typed string) ([]s
 		}
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeVM completes the first argument to the UUID or the alias of a VM.
+func (a *app) completeVM(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	out, directive := a.completeUUID(cmd, args, typed)
+	if len(args) == 0 {
+		for _, i := range a.names(cmd, "names") {
+			if alias, err := vm.KeyName(i.Name); err == nil && strings.HasPrefix(alias, typed) {
+				out = append(out, alias)
+			}
+		}
+	}
+	return out, directive
 }
 
 // names lists a folder for a shell that waits.

@@ -26,7 +26,8 @@ and create it if there is none. Nothing is added, not even a newline. A reader
 sees the old value or the new one. When put is done, the value is durable.
 
 With --if-absent, --if-version, --if-rev or --if-value it happens only if that is true
-of the key at that moment; else the key stays as it is, and the exit code is 5.`,
+of the key at that moment; else the key stays as it is, and the exit code is 5. The
+value has at most some 780,000 bytes then.`,
 		Example: `meta9 put names/web0/keys/motd hello
 meta9 put keys/leader "$HOSTNAME" --if-absent`,
 		Args:              cobra.RangeArgs(1, 2),

@@ -3,14 +3,17 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"path"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"meta9/fs/errs"
 	"meta9/fs/vm"
 	"meta9/fs/vm/ordjson"
 	"meta9/session/client"
@@ -22,24 +25,28 @@ func newTxn(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "txn [VM] [-f FILE]",
 		Short: "change several keys at once, or none",
-		Long: `Do the transaction that FILE or standard input has, a JSON object:
+		Long: `Do the one transaction that FILE or standard input has, a JSON object. Where each
+condition of "if" holds, all of "do" happens in one commit; else nothing does, and the
+exit code is 5.
 
+Format:
   {"if": [{"key":"a","version":7}, {"key":"b","absent":true}, {"key":"c","value":"x"}],
    "do": [{"put":"a","value":"1"}, {"put":"bin","base64":"AAE="},
-          {"append":"log","value":"x\n"}, {"remove":"b"}, {"rename":"c","to":"d"}]}
+          {"append":"log","value":"x\n"}, {"remove":"e"}, {"rename":"c","to":"d"}]}
 
-Where each condition of "if" holds, all of "do" happens in one commit; else nothing
-does, and the exit code is 5. A condition may ask for the key's version or rev (its
-revision), its value (or base64), or that it is absent; with none of these, that it is
-there. "space":"internal" in an entry means internal/ instead of keys/.
+A condition may ask for the key's version or rev (its revision), its value (or base64),
+or that it is absent; with none of these, that it is there. append makes a key that is
+not there; rename replaces what has the new name. "space":"internal" in an entry means
+internal/ instead of keys/. The whole has at most 1 MiB.
 
-VM is a UUID or an alias; inside a guest there is only one VM, and none is named. What
-is printed is a JSON object with the revision of the change, and the new version and
-revision of each key.`,
+VM is a UUID or an alias; a guest has one VM only, and names none. What is printed is
+a JSON object with the revision of the change, and the new version and revision of
+each key.`,
 		Example: `echo '{"do": [{"put":"cert","value":"..."}, {"put":"key","value":"..."}]}' | meta9 txn web0
-meta9 txn web0 -f change.json`,
+meta9 txn web0 -f change.json
+meta9 --addr unix:/run/meta9/UUID/9p.sock txn -f change.json`,
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: a.completeUUID,
+		ValidArgsFunction: a.completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			line, err := a.payload(file, "the transaction")
 			if err != nil {
@@ -50,7 +57,14 @@ meta9 txn web0 -f change.json`,
 				name = vmFile(args[0], "txn")
 			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				return a.transact(ctx, c, name, append(line, '\n'))
+				err := a.transact(ctx, c, name, append(line, '\n'))
+				switch {
+				case !errors.Is(err, errs.NotFound) || strings.Contains(err.Error(), "do["):
+					return err
+				case len(args) == 1:
+					return fmt.Errorf("there is no VM %s", args[0])
+				}
+				return errors.New("which VM? Its UUID or alias comes after txn, but in a guest")
 			})
 		},
 	}
@@ -152,13 +166,21 @@ func (c *condition) txn(cmd *cobra.Command, file string, value []byte) (name str
 		return ordjson.Value{Kind: ordjson.Array, Items: []ordjson.Value{{Kind: ordjson.Object, Members: o}}}
 	}
 	txn := ordjson.Members{{Name: "if", Value: list(cond)}, {Name: "do", Value: list(put)}}
-	return path.Join(up, "txn"), txn.AppendJSON(nil), nil
+	line = txn.AppendJSON(nil)
+	if len(line) > maxTxn {
+		return "", nil, fmt.Errorf("%s: a put under a condition is a transaction, and as one this is %d bytes of JSON; %d is the limit", file, len(line), maxTxn)
+	}
+	return path.Join(up, "txn"), line, nil
 }
 
-// valueMember is a value as a transaction has it.
+// maxTxn is how many bytes of JSON the file txn takes.
+const maxTxn = 1 << 20
+
+// valueMember is a value as a transaction has it, the shorter way.
 func valueMember(value string) ordjson.Member {
-	if utf8.ValidString(value) {
-		return ordjson.Member{Name: "value", Value: ordjson.Str(value)}
+	text := ordjson.Member{Name: "value", Value: ordjson.Str(value)}
+	if utf8.ValidString(value) && len(text.Value.AppendJSON(nil)) <= base64.StdEncoding.EncodedLen(len(value)) {
+		return text
 	}
 	return ordjson.Member{Name: "base64", Value: ordjson.Str(base64.StdEncoding.EncodeToString([]byte(value)))}
 }

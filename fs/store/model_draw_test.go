@@ -90,7 +90,7 @@ func (r *modelRun) drawTxn(op *modelOp) {
 			part.NewName, names = names[0], names[1:]
 		}
 		r.n++
-		op.parts = append(op.parts, modelOp{n: r.n, uuid: op.uuid, vmBorn: op.vmBorn, in: part})
+		op.parts = append(op.parts, modelOp{n: r.n, uuid: op.uuid, vmBorn: op.vmBorn, part: true, in: part})
 		t.Do = append(t.Do, part)
 	}
 }

@@ -44,6 +44,7 @@ type modelOp struct {
 	born   int       // which key, if it is meant by its ID
 	hold   int       // FlushHold
 	parts  []modelOp // Txn
+	part   bool      // of a Txn
 	in     store.Intent
 }
 
@@ -223,6 +224,10 @@ func (m *model) change(v *modelVM, op modelOp) errs.Kind {
 		return v.update(op)
 	case store.Put, store.Create:
 		return v.put(op)
+	case store.Append:
+		if _, there := v.keys[op.in.Space][op.in.Name]; !there && op.part {
+			return v.put(op)
+		}
 	case store.FlushHold:
 		v.flush(op)
 		return 0

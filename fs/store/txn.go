@@ -1,6 +1,8 @@
 package store
 
 import (
+	"fmt"
+
 	"meta9/fs/errs"
 	"meta9/fs/vm"
 )
@@ -10,7 +12,9 @@ import (
 // they are before the first part.
 type Transaction struct {
 	If []Condition
-	Do []Intent // Put, Append, Remove, or Set of a NewName, each by Name; no two about one name
+	// Put, Append (which makes the key if there is none), Remove, or Set of a NewName,
+	// each by Name; no two about one name.
+	Do []Intent
 
 	// What Done tells beside the Result. If that was done: the VM's revision, and the key
 	// of each of Do as it is now, nil after Remove. If it was errs.Canceled: the condition that did not hold,
@@ -32,27 +36,27 @@ type Condition struct {
 	Value   *string
 }
 
-// check is nil where the condition holds for the key e, which is nil where there is
-// none.
-func (c *Condition) check(e *vm.Entry) error {
-	var want string
-	switch {
-	case e == nil && c.Absent:
-		return nil
-	case e == nil:
-		return errs.New(errs.Canceled, "there is no key %q", vm.Clip(c.Name))
-	case c.Absent:
-		want = "it was to be absent"
-	case c.Version != nil && *c.Version != vm.Version(e.Rev):
-		want = "another version was asked for"
-	case c.Rev != nil && *c.Rev != e.Rev:
-		want = "another revision was asked for"
-	case c.Value != nil && *c.Value != e.Value:
-		want = "it was to have another value"
-	default:
-		return nil
+// check is "" where the condition holds for the key e, which is nil where there is
+// none; else it says what is so instead.
+func (c *Condition) check(e *vm.Entry) (why string) {
+	if e == nil {
+		if c.Absent {
+			return ""
+		}
+		return fmt.Sprintf("there is no key %q", vm.Clip(c.Name))
 	}
-	return errs.New(errs.Canceled, "the key %q is at version %d, rev %d: %s", vm.Clip(c.Name), vm.Version(e.Rev), e.Rev, want)
+	at := fmt.Sprintf("the key %q is at version %d, rev %d", vm.Clip(c.Name), vm.Version(e.Rev), e.Rev)
+	switch {
+	case c.Absent:
+		return at + ", and was to be absent"
+	case c.Version != nil && *c.Version != vm.Version(e.Rev):
+		return fmt.Sprintf("%s, and not at version %d", at, *c.Version)
+	case c.Rev != nil && *c.Rev != e.Rev:
+		return fmt.Sprintf("%s, and not at rev %d", at, *c.Rev)
+	case c.Value != nil && *c.Value != e.Value:
+		return at + ", and its value is not the one that was given"
+	}
+	return ""
 }
 
 // transact is Txn. The limits are those of all parts together: one part may make the
@@ -68,9 +72,9 @@ func (b *batch) transact(w *work, in *Intent) (Result, error) {
 		if in.Guest && !w.edit.Now().GuestSees(c.Space, c.Name) {
 			e = nil
 		}
-		if err := c.check(e); err != nil {
+		if why := c.check(e); why != "" {
 			t.Failed, t.Found = c, e
-			return Result{}, err
+			return Result{}, errs.New(errs.Canceled, "if[%d]: %s", i, why)
 		}
 	}
 	saved, bytes, limits := w.edit.Save(), b.bytes, b.limits
@@ -98,21 +102,25 @@ func (b *batch) doParts(w *work, in *Intent) error {
 		part := &t.Do[i]
 		part.Cell, part.Guest, part.By, part.seq = in.Cell, in.Guest, in.By, in.seq
 		w.asked, w.found = nil, nil // a part before may have changed the key
+		if part.Kind == Append && w.edit.Get(part.Space, part.Name) == nil {
+			part.Kind = Put
+		}
 		r, err := b.apply(w, part)
 		if err != nil {
-			return errs.New(errs.KindOf(err), "do[%d], key %q: %s", i, vm.Clip(part.Name), said(err))
+			return refusedPart(i, part.Name, err)
 		}
 		t.Entries[i] = r.Entry
 	}
 	return nil
 }
 
-// said is what an error says, without its kind where it has more to say.
-func said(err error) string {
-	if d := errs.Detail(err); d != "" {
-		return d
+// refusedPart is the error of a part, with its place.
+func refusedPart(i int, name string, err error) error {
+	kind, detail := errs.KindOf(err), errs.Detail(err)
+	if detail == "" {
+		return errs.New(kind, "do[%d], key %q", i, vm.Clip(name))
 	}
-	return err.Error()
+	return errs.New(kind, "do[%d], key %q: %s", i, vm.Clip(name), detail)
 }
 
 // valid tells whether the transaction is one.

@@ -120,7 +120,6 @@ func TestTransactionIsWhole(t *testing.T) {
 		kind  errs.Kind
 	}{
 		{part: store.Intent{Kind: store.Remove, Name: "none"}, kind: errs.NotFound},
-		{part: store.Intent{Kind: store.Append, Name: "none", Data: "x"}, kind: errs.NotFound},
 		{part: store.Intent{Kind: store.Set, Name: "none", NewName: "b"}, kind: errs.NotFound},
 		{part: store.Intent{Kind: store.Put, Name: " ", Data: "x"}, kind: errs.Invalid},
 		{part: store.Intent{Kind: store.Put, Name: "b", Data: strings.Repeat("x", 21)}, kind: errs.TooLarge},
