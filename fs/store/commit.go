@@ -45,14 +45,14 @@ func (s *Store) commit(b *batch) {
 		return
 	}
 	b.publish()
-	tell(s.recorders, b.committed)
+	tell(&s.recorders, b.committed)
 	for i, in := range b.intents {
 		if w := b.owners[i]; w != nil && w.failed != nil {
 			b.results[i] = Result{Err: w.failed}
 		}
 		in.done(b.results[i])
 	}
-	tell(s.observers, b.committed)
+	tell(&s.observers, b.committed)
 	for _, w := range b.woken {
 		w.Wake()
 	}
@@ -235,9 +235,11 @@ func (b *batch) show(w *work) {
 // Rev is the revision of the last change.
 func (c *Committed) Rev() uint64 { return c.Changes[len(c.Changes)-1].Rev }
 
-func tell(who []func(Committed), told []Committed) {
+// tell looks at who is to be told only where there is something to tell: before the first
+// change they may still be added, and a Looker looks already.
+func tell(who *[]func(Committed), told []Committed) {
 	for _, c := range told {
-		for _, fn := range who {
+		for _, fn := range *who {
 			fn(c)
 		}
 	}

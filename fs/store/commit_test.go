@@ -416,3 +416,29 @@ func TestSubmitFromDone(t *testing.T) {
 	do(t, s, store.Intent{Kind: store.Create, Cell: c, Name: "k"})
 	wantValue(t, c, "k", "")
 }
+
+// TestObserversComeLate: observers and recorders may be added while the store looks at
+// what it writes to. The race detector is the judge.
+func TestObserversComeLate(t *testing.T) {
+	e := &looker{Engine: store.NewMemory(), looked: make(chan struct{}, 1)}
+	s := open(t, e, store.Config{LookEvery: time.Microsecond})
+	for range 200 {
+		wait(t, e.looked)
+		s.Observe(func(store.Committed) {})
+		s.Record(func(store.Committed) {})
+	}
+}
+
+// looker tells that it was asked to look.
+type looker struct {
+	store.Engine
+	looked chan struct{}
+}
+
+func (l *looker) Look() error {
+	select {
+	case l.looked <- struct{}{}:
+	default:
+	}
+	return nil
+}
