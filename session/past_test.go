@@ -3,9 +3,12 @@ package session_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"meta9/session/packet"
 	"meta9/session/wire"
@@ -17,6 +20,48 @@ type port struct {
 	net.Conn
 	mu   sync.Mutex
 	last []byte
+	held *holder // of the port and its snapshots
+}
+
+// holder has the program that uses the port: one at a time, as in a guest.
+type holder struct{ plug *plug }
+
+// plug is the port as one program has it.
+type plug struct {
+	*port
+	gone    atomic.Bool
+	reading sync.Mutex
+}
+
+func (g *plug) Read(b []byte) (int, error) {
+	g.reading.Lock()
+	defer g.reading.Unlock()
+	if g.gone.Load() {
+		return 0, io.EOF
+	}
+	n, err := g.port.Read(b)
+	if n == 0 && g.gone.Load() {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// wait waits until nobody reads.
+func (g *plug) wait() {
+	g.reading.Lock()
+	defer g.reading.Unlock()
+}
+
+// open takes the port from whoever has it, who reads nothing of it from then on.
+func (p *port) open() *plug {
+	if old := p.held.plug; old != nil {
+		old.gone.Store(true)
+		_ = p.SetReadDeadline(time.Now())
+		old.wait()
+		_ = p.SetReadDeadline(time.Time{})
+	}
+	p.held.plug = &plug{port: p}
+	return p.held.plug
 }
 
 func (p *port) Write(b []byte) (int, error) {
@@ -30,7 +75,7 @@ func (p *port) Write(b []byte) (int, error) {
 func (p *port) snapshot() *port {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return &port{Conn: p.Conn, last: p.last}
+	return &port{Conn: p.Conn, last: p.last, held: p.held}
 }
 
 // again writes once more what was written last.
@@ -49,7 +94,7 @@ func (w *world) link(g *packet.Guest, p *port, d wire.Dialect) (n *numbered, fou
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patient)
 	defer cancel()
-	nc, err := g.Dial(ctx, struct{ net.Conn }{p})
+	nc, err := g.Dial(ctx, struct{ net.Conn }{p.open()})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -80,7 +125,7 @@ func TestPast(t *testing.T) {
 				w.served.Go(func() {
 					packet.Serve(server, func(l net.Conn) { w.server.Serve(l, peers["vm"]) })
 				})
-				guest, program := &port{Conn: end}, new(packet.Guest)
+				guest, program := &port{Conn: end, held: new(holder)}, new(packet.Guest)
 				a, found := w.link(program, guest, d)
 				if found {
 					t.Fatal("a new key is known")

@@ -121,7 +121,7 @@ type Place struct {
 // Held says whether p holds a place.
 func (p *Place) Held() bool { return p.share != nil }
 
-// Try takes a place of s if one is free at once.
+// Try takes a place of s if one is free at once. p holds none.
 func (p *Place) Try(s *Share) bool {
 	t := s.sched
 	if t.newest.Load() == s && t.queued.Load() == 0 && s.running.Load() < max(1, t.places-1) && !s.exempt && t.grab() {
@@ -138,8 +138,9 @@ func (p *Place) Try(s *Share) bool {
 }
 
 // Take takes a place of s, and waits for it, but no longer than Longest; false: it
-// has none.
+// has none. A place that p holds already is given back first.
 func (p *Place) Take(s *Share) bool {
+	p.Give()
 	if p.Try(s) {
 		return true
 	}

@@ -254,3 +254,24 @@ func BenchmarkPlace(b *testing.B) {
 		})
 	}
 }
+
+// TestTakeTwice: who takes a place and holds one already has one still, and gives all
+// back. Else a connection that ends with a place would keep it for ever.
+func TestTakeTwice(t *testing.T) {
+	s := New()
+	vm, other := s.Share(), s.Share()
+	var p Place
+	for range 3 {
+		if !p.Take(vm) {
+			t.Fatal("no place")
+		}
+	}
+	p.Take(other)
+	if vm.running.Load() != 0 || other.running.Load() != 1 || s.free.Load() != s.places-1 {
+		t.Errorf("%d and %d places are held, %d of %d are free", vm.running.Load(), other.running.Load(), s.free.Load(), s.places)
+	}
+	p.Give()
+	if s.free.Load() != s.places {
+		t.Errorf("%d places are free of %d", s.free.Load(), s.places)
+	}
+}
