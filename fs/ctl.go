@@ -53,12 +53,5 @@ func (n *ctlFile) PutValue(data []byte, by Author, done func(error)) {
 	putLines(n, data, by, done)
 }
 
-// SetStat takes a truncation and an mtime, as a shell's > sends them, and ignores
-// both.
-func (n *ctlFile) SetStat(c Change, _ Author, done func(error)) {
-	if c.Mode != nil || c.Name != nil {
-		done(Missing(n, OpSetStat))
-		return
-	}
-	done(nil)
-}
+// SetStat is setLineFile.
+func (n *ctlFile) SetStat(c Change, _ Author, done func(error)) { setLineFile(n, c, done) }

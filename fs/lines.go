@@ -32,6 +32,16 @@ func putLines(n lineFile, data []byte, by Author, done func(error)) {
 	l.write(append(bytes.Clone(data), '\n'), by, func(_ int, err error) { done(err) })
 }
 
+// setLineFile takes a truncation and an mtime, as a shell's > sends them, and ignores
+// both.
+func setLineFile(n lineFile, c Change, done func(error)) {
+	if c.Mode != nil || c.Name != nil {
+		done(Missing(n, OpSetStat))
+		return
+	}
+	done(nil)
+}
+
 // lineHandle is an open lineFile. It reads as the file's content, and once a line
 // has answered as that answer.
 type lineHandle struct {

@@ -19,6 +19,7 @@ type Pending struct {
 	err    error
 }
 
+// Error is the text for whoever does not wait.
 func (p *Pending) Error() string { return "somebody else is asked first: try again" }
 
 // Unwrap makes it errs.Again.

@@ -42,15 +42,8 @@ func (n *txnFile) PutValue(data []byte, by Author, done func(error)) {
 	putLines(n, data, by, done)
 }
 
-// SetStat takes a truncation and an mtime, as a shell's > sends them, and ignores
-// both.
-func (n *txnFile) SetStat(c Change, _ Author, done func(error)) {
-	if c.Mode != nil || c.Name != nil {
-		done(Missing(n, OpSetStat))
-		return
-	}
-	done(nil)
-}
+// SetStat is setLineFile.
+func (n *txnFile) SetStat(c Change, _ Author, done func(error)) { setLineFile(n, c, done) }
 
 func (n *txnFile) longest() (int, errs.Kind) { return maxTxn, errs.Invalid }
 

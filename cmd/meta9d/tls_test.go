@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,19 +61,7 @@ func TestTLS(t *testing.T) {
 		p := start(t, dir, "--listen", "tls:127.0.0.1:0", "--config", settings(t,
 			"[tls]\ncert = \""+cert+"\"\nkey = \""+key+"\"\nca = \""+cert+"\"\nadmin = \"ops\"\n"))
 		p.connect("meta9-run/admin.sock").put("ctl", "create "+payload)
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		roots := x509.NewCertPool()
-		roots.AddCert(pair.Leaf)
-		c, err := tls.Dial("tcp", p.listener("tls:"), &tls.Config{
-			Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: "meta9d",
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		c, _ := dialTLS(t, p, cert, key)
 		if v := newClient(t, c).get(path); v != "web1" {
 			t.Errorf("%s reads %q", name, v)
 		}
@@ -80,6 +69,26 @@ func TestTLS(t *testing.T) {
 			t.Errorf("exit %d, log:\n%s", code, log)
 		}
 	}
+}
+
+// dialTLS connects with the certificate, which is also the authority of the server's,
+// for the length of the test.
+func dialTLS(t *testing.T, p *proc, cert, key string) (net.Conn, *x509.Certificate) {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(pair.Leaf)
+	c, err := tls.Dial("tcp", p.listener("tls:"), &tls.Config{
+		Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: "meta9d",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c, pair.Leaf
 }
 
 // TestDeniedTLS: SIGHUP reads the list of denied certificates again, and ends the
@@ -100,19 +109,7 @@ func TestDeniedTLS(t *testing.T) {
 	write("")
 	p := start(t, dir, "--listen", "tls:127.0.0.1:0", "--config", config)
 	p.connect("meta9-run/admin.sock").put("ctl", "create "+payload)
-	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(pair.Leaf)
-	c, err := tls.Dial("tcp", p.listener("tls:"), &tls.Config{
-		Certificates: []tls.Certificate{pair}, RootCAs: roots, ServerName: "meta9d",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c, leaf := dialTLS(t, p, cert, key)
 	client := newClient(t, c)
 	client.get("keys/hostname")
 	write("nonsense")
@@ -129,7 +126,7 @@ func TestDeniedTLS(t *testing.T) {
 	}
 	hup("not reloaded")
 	client.get("keys/hostname")
-	write(fmt.Sprintf("%x\n", sha256.Sum256(pair.Leaf.Raw)))
+	write(fmt.Sprintf("%x\n", sha256.Sum256(leaf.Raw)))
 	hup("reloaded the list")
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {

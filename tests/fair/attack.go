@@ -73,7 +73,7 @@ var attacks = []attack{
 	},
 	{
 		name: "onebyte", doc: "256 waiting one-byte writes a connection",
-		keys: 64, nameLen: 10, value: 10, do: oneByte,
+		keys: 64, nameLen: 10, value: 10, do: byteAt(0, 256),
 	},
 	{
 		name: "large", doc: "values of 1 MiB, 8 in flight a connection",
@@ -102,7 +102,7 @@ var attacks = []attack{
 	},
 	{
 		name: "splices", doc: "one byte written into the middle of values of 200 KiB, 64 waiting a connection",
-		keys: 64, nameLen: 10, value: 200 << 10, do: splices,
+		keys: 64, nameLen: 10, value: 200 << 10, do: byteAt(1000, 64),
 	},
 	{
 		name: "renames", doc: "renames to and fro with 4,000 keys, 64 waiting a connection",
@@ -467,14 +467,17 @@ func (p *peer) open(mode uint8) (*raw.Conn, error) {
 	return c, nil
 }
 
-func oneByte(p *peer, ready func()) error {
-	c, err := p.open(oWrite)
-	if err != nil {
-		return err
+// byteAt writes one byte at an offset, with so many writes waiting.
+func byteAt(off uint64, waiting int) func(p *peer, ready func()) error {
+	return func(p *peer, ready func()) error {
+		c, err := p.open(oWrite)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		ready()
+		return p.repeat(c.Net, waiting, wire.Twrite, uint32(1), off, raw.Data("x"))
 	}
-	defer c.Close()
-	ready()
-	return p.repeat(c.Net, 256, wire.Twrite, uint32(1), uint64(0), raw.Data("x"))
 }
 
 func large(p *peer, ready func()) error {
@@ -584,16 +587,6 @@ func openKey(p *peer, ready func()) error {
 		}
 		return raw.Append(b, wire.Tswrite, tag, uint32(0), []string{"keys", p.keyName(0)}, raw.Data("x"))
 	})
-}
-
-func splices(p *peer, ready func()) error {
-	c, err := p.open(oWrite)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	ready()
-	return p.repeat(c.Net, 64, wire.Twrite, uint32(1), uint64(1000), raw.Data("x"))
 }
 
 func renames(p *peer, ready func()) error {
