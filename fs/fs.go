@@ -13,7 +13,7 @@
 //
 // Locks, none of which is held while a done function or the store is called:
 // openFile.renewing, then length.measuring and openTable.mu, each by itself; length.measuring,
-// then lengths.mu; lines.mu, then begunLines.mu; and, each by itself, opens.mu and
+// then lengths.mu; lines.mu, then unended.mu; and, each by itself, opens.mu and
 // View.mu. A read takes none of them unless a commit has made a value
 // that nobody has read yet.
 package fs
@@ -239,4 +239,5 @@ type HandleState struct {
 	Offset  uint64 `json:"offset,omitempty"`  // events: the offset of Last
 	Last    []byte `json:"last,omitempty"`    // events: the bytes last given; ctl, txn: the unfinished line; answers
 	Rest    []byte `json:"rest,omitempty"`    // events: bytes of lines that are begun or made, not given yet
+	Skips   bool   `json:"skips,omitempty"`   // ctl, txn: what is left of a line that was refused is skipped
 }

@@ -91,7 +91,7 @@ func (h *lineHandle) State() HandleState {
 	hs := HandleState{Flags: h.flags &^ (Trunc | Excl), Offset: h.base, Rest: bytes.Clone(h.answer)}
 	h.lines.mu.Lock()
 	defer h.lines.mu.Unlock()
-	hs.Last = bytes.Clone(h.lines.line)
+	hs.Last, hs.Skips = bytes.Clone(h.lines.line), h.lines.refused != nil
 	if h.lines.answer != nil {
 		hs.Offset, hs.Rest = unread, bytes.Clone(h.lines.answer)
 	}
@@ -115,7 +115,12 @@ func (h *lineHandle) Drop() {
 // restore takes the unfinished line and the answer back; what ran before is not
 // run again.
 func (h *lineHandle) restore(hs HandleState) {
-	if h.lines.file.begin(len(hs.Last)) == nil {
+	switch err := h.lines.file.begin(len(hs.Last)); {
+	case err != nil:
+		h.lines.refused = err
+	case hs.Skips:
+		h.lines.refused = errs.New(errs.Invalid, "the line was refused before")
+	default:
 		h.lines.line = bytes.Clone(hs.Last)
 	}
 	h.answer, h.base = bytes.Clone(hs.Rest), hs.Offset

@@ -130,14 +130,9 @@ func (o *opens) committed(c store.Committed) {
 }
 
 // giveBack drops the old values of a VM, whose account is wanted for others.
-func (o *opens) giveBack(uuid string) {
+func (o *opens) giveBack(c *store.Cell) {
 	o.mu.Lock()
-	var t *openTable
-	for c, table := range o.tables {
-		if c.UUID() == uuid {
-			t = table
-		}
-	}
+	t := o.tables[c]
 	o.mu.Unlock()
 	if t != nil {
 		t.mu.Lock()

@@ -39,7 +39,7 @@ type Tree struct {
 
 	opens   opens
 	lengths lengths
-	begun   begunLines
+	unended unended
 	mtime   atomic.Int64 // of the newest commit, for the folders of the root
 }
 
@@ -136,4 +136,8 @@ func (l *lengths) forget(c *store.Cell) {
 
 // GiveBack is for budget.Budget.OnShort: the old values that the VM has open are
 // dropped, and their readers find the newest.
-func (t *Tree) GiveBack(vm string) { t.opens.giveBack(vm) }
+func (t *Tree) GiveBack(vm string) {
+	if c := t.store.Cell(vm); c != nil {
+		t.opens.giveBack(c)
+	}
+}

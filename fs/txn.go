@@ -53,7 +53,7 @@ func (n *txnFile) begin(more int) error {
 	if n.dir.v.who.Admin {
 		return nil
 	}
-	return n.dir.v.tree.begun.add(n.dir.cell, more)
+	return n.dir.v.tree.unended.add(n.dir.cell, more)
 }
 
 // run does one transaction.
@@ -134,15 +134,15 @@ func appendFound(b []byte, s vm.Space, e *vm.Entry) []byte {
 	return strconv.AppendUint(append(b, `,"rev":`...), e.Rev, 10)
 }
 
-// begunLines counts the bytes of transactions that guests have begun to write and not
+// unended counts the bytes of transactions that guests have begun to write and not
 // ended, a VM each, since they are kept for as long as the guest likes.
-type begunLines struct {
+type unended struct {
 	mu sync.Mutex
 	of map[*store.Cell]int
 }
 
 // add counts so many bytes more, or less. errs.Again: they would be too many.
-func (l *begunLines) add(c *store.Cell, more int) error {
+func (l *unended) add(c *store.Cell, more int) error {
 	if more == 0 {
 		return nil
 	}

@@ -94,6 +94,32 @@ func TestLongTransaction(t *testing.T) {
 	}
 }
 
+// TestSkippedLineIsRestored: what is left of a line that was refused is skipped also where
+// its handle is restored in between.
+func TestSkippedLineIsRestored(t *testing.T) {
+	w := newWorld(t, store.Config{})
+	guest := w.guest(vmA)
+	h := guest.open(fs.Write, "txn")
+	if _, err := guest.write(h, 0, strings.Repeat("x", 1<<20+1)); !errors.Is(err, errs.Invalid) {
+		t.Error(err)
+	}
+	hs := h.State()
+	h.Drop()
+	again, err := guest.walk("txn").RestoreHandle(hs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := guest.write(again, 0, `{"do":[{"put":"a","value":"1"}]}`+"\n"); !errors.Is(err, errs.Invalid) {
+		t.Errorf("the rest of a refused line: %v", err)
+	}
+	if w.cell(vmA).VM().Get(vm.Keys, "a") != nil {
+		t.Error("the rest of a refused line is run")
+	}
+	if _, err := guest.write(again, 0, `{"do":[{"put":"a","value":"1"}]}`+"\n"); err != nil {
+		t.Errorf("the next line: %v", err)
+	}
+}
+
 // TestBegunTransactions: what the guests of a VM have begun to write is bounded, for all
 // of them together, and let go with the handles.
 func TestBegunTransactions(t *testing.T) {

@@ -27,7 +27,7 @@ func parseTxn(line []byte, space func(name string) vm.Space) (*store.Transaction
 	if v.Kind != ordjson.Object {
 		return nil, errs.New(errs.Invalid, `a transaction is {"if":[...],"do":[...]}`)
 	}
-	p := txnParser{space: space, t: new(store.Transaction), named: make(map[part]int)}
+	p := txnParser{space: space, t: new(store.Transaction), named: make(map[spaceKey]int)}
 	for _, m := range v.Members {
 		switch {
 		case m.Name != "if" && m.Name != "do":
@@ -56,11 +56,11 @@ func parseTxn(line []byte, space func(name string) vm.Space) (*store.Transaction
 type txnParser struct {
 	space func(name string) vm.Space
 	t     *store.Transaction
-	named map[part]int // which of Do is about the key
+	named map[spaceKey]int // which of Do is about the key
 }
 
-// part is a key that one of Do is about.
-type part struct {
+// spaceKey is a key that one of Do is about.
+type spaceKey struct {
 	space vm.Space
 	name  string
 }
@@ -159,7 +159,7 @@ func (p *txnParser) part(i int, v ordjson.Value) error {
 // name notes the keys that a part is about, of which no other part may be.
 func (p *txnParser) name(i int, in *store.Intent) error {
 	for _, name := range [...]string{in.Name, in.NewName} {
-		key := part{in.Space, name}
+		key := spaceKey{in.Space, name}
 		if name == "" {
 			continue
 		}

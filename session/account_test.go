@@ -216,3 +216,71 @@ func TestTakeOverWhileWaiting(t *testing.T) {
 		t.Errorf("taken over after %v", took)
 	}
 }
+
+// TestSessionEndsItsLines: the transactions that a session had begun count no more when it
+// has ended, whatever way.
+func TestSessionEndsItsLines(t *testing.T) {
+	w := newWorld(t, nil)
+	piece := []byte(`{"do":[{"put":"a","value":"` + strings.Repeat("x", 600<<10))
+	for i := range 3 {
+		c := w.wide("vm", "9P2000")
+		c.walk(1, "txn")
+		c.do(&wire.Msg{Type: wire.Topen, Tag: 1, Fid: 1, Mode: wire.OWrite}, wire.Ropen)
+		c.send(&wire.Msg{Type: wire.Twrite, Tag: 1, Fid: 1, Data: piece, Count: uint32(len(piece))})
+		if r := c.receive(); r == nil || r.Type != wire.Rwrite {
+			t.Fatalf("session %d: %v", i, r)
+		}
+		c.nc.Close()
+		w.until("the session's end", func() bool { return w.server.Stats().Sessions == 0 })
+	}
+}
+
+// TestNobodyGivesBack: those who have not said who they are have no parked sessions, and the
+// admin's are not theirs; and while sessions are kept for the next process, none ends.
+func TestNobodyGivesBack(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("color", "blue")
+	park := func(who string, key int) {
+		c := w.dial("unix", peers[who])
+		c.do(version(), wire.Rversion)
+		c.do(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(key)}, wire.Rerror)
+		c.do(&wire.Msg{Type: wire.Tattach, Afid: wire.NoFid, Uname: "glenda"}, wire.Rattach)
+		c.nc.Close()
+	}
+	park("admin", 1)
+	park("vm", 2)
+	park("vm", 3)
+	w.until("three parked sessions", func() bool { return w.server.Stats().Parked == 3 })
+	w.server.GiveBack("")
+	if n := w.server.Stats().Parked; n != 3 {
+		t.Errorf("nobody has given back %d sessions", 3-n)
+	}
+	w.server.GiveBack(vmOne)
+	if n := w.server.Stats().Parked; n != 2 {
+		t.Errorf("the VM has %d of 3", n)
+	}
+	w.freeze()()
+	w.server.GiveBack(vmOne)
+	if n := w.server.Stats().Parked; n != 2 {
+		t.Errorf("%d sessions are left of those that are kept", n)
+	}
+}
+
+// TestStreamWaitsForRoom: a blocked read of events that is woken while the account is full
+// is answered when there is room, and nothing else happens on its connection.
+func TestStreamWaitsForRoom(t *testing.T) {
+	const share = 1 << 20
+	w := shareOf(t, share, time.Minute)
+	c := w.wide("vm", "9P2000")
+	c.walk(1, "events")
+	c.do(&wire.Msg{Type: wire.Topen, Tag: 1, Fid: 1}, wire.Ropen)
+	c.send(&wire.Msg{Type: wire.Tread, Tag: 2, Fid: 1, Count: 60_000})
+	c.do(&wire.Msg{Type: wire.Tstat, Tag: 1, Fid: 0}, wire.Rstat) // the read is entered
+	undo := w.fill(t, share, 1000)
+	w.put("color", "blue")
+	w.until("a request that waits for room", func() bool { return w.budget.Stats().Waiting == 1 })
+	undo()
+	if r := c.receive(); r == nil || r.Type != wire.Rread || !strings.Contains(string(r.Data), `"key":"color"`) {
+		t.Errorf("the read gets %v", r)
+	}
+}

@@ -152,7 +152,7 @@ func (c *conn) become(who fs.Principal) error {
 		return errs.New(errs.Quota, "the VM has %d connections already", c.srv.cfg.Limits.VMConns)
 	}
 	c.sess.who = who
-	c.share = c.srv.cfg.Tree.CPU(who)
+	c.share.Store(c.srv.cfg.Tree.CPU(who))
 	c.rebill(who)
 	c.sess.rebill(c.srv, who)
 	if who.VM != "" {

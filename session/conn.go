@@ -32,6 +32,7 @@ type conn struct {
 	clock *time.Timer // closes a connection that stays nobody's
 
 	account atomic.Pointer[budget.Account] // whose bytes are taken here
+	share   atomic.Pointer[cpu.Share]      // of whose sess is
 	dead    atomic.Bool                    // the transport was closed from here
 	waker   atomic.Pointer[chan struct{}]  // wakes the loop out of await
 
@@ -42,7 +43,6 @@ type conn struct {
 	seq     uint64 // frames that came
 	first   uint64 // the seq of the first frame after Rversion, which may be Tsession
 	sess    *session
-	share   *cpu.Share // of whose sess is
 	output
 	waits
 	done     *doneList
@@ -60,14 +60,8 @@ type conn struct {
 
 // begins makes s the connection's session.
 func (c *conn) begins(s *session) {
-	c.sess, c.share = s, c.srv.cfg.Tree.CPU(s.who)
-}
-
-// shareNow is share, for who does not hold the monitor.
-func (c *conn) shareNow() *cpu.Share {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.share
+	c.sess = s
+	c.share.Store(c.srv.cfg.Tree.CPU(s.who))
 }
 
 // loop reads and handles until the transport ends. The error says why.
@@ -216,15 +210,14 @@ func (c *conn) turn(frame []byte) error {
 	if c.place.Held() && !c.place.Over() || atOnce[frame[4]] {
 		return nil
 	}
-	if !c.place.Held() && c.place.Try(c.share) {
+	if !c.place.Held() && c.place.Try(c.share.Load()) {
 		return nil
 	}
 	c.flush()
 	c.place.Give()
-	share := c.share
 	c.mu.Unlock()
 	defer c.mu.Lock()
-	if !c.place.Take(share) {
+	if !c.place.Take(c.share.Load()) {
 		return errs.New(errs.Again, "the VM has not had its turn for %v", cpu.Longest)
 	}
 	return nil
@@ -246,11 +239,10 @@ func (c *conn) end(err error) {
 	c.shut()
 	s := c.sess
 	c.sess = nil
-	share := c.share
 	c.waits.bill.keep(0)
 	c.mu.Unlock()
 	c.srv.dismiss(c)
-	c.place.Take(share) // in vain or not: what was there must go
+	c.place.Take(c.share.Load()) // in vain or not: what was there must go
 	c.srv.parkOrEnd(s, !past)
 	c.place.Give()
 	c.srv.logEnd(c, s.who.String(), err)

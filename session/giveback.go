@@ -6,8 +6,9 @@ import "time"
 // send nothing more of a frame that it has begun, while others wait for the memory.
 const stuckTime = 10 * time.Second
 
-// GiveBack is for budget.Budget.OnShort: the VM, or with "" nobody, loses its
-// connections that are stuck, and the session that was parked longest.
+// GiveBack is for budget.Budget.OnShort. A VM loses its connections that are stuck, and
+// its session that was parked longest, unless sessions are kept for the next process.
+// "" are those who have not said who they are: they have connections only.
 func (s *Server) GiveBack(vm string) {
 	var stuck []*conn
 	var gone []*session
@@ -18,7 +19,7 @@ func (s *Server) GiveBack(vm string) {
 			stuck = append(stuck, c)
 		}
 	}
-	if u := s.vms[vm]; u != nil && u.parked.Len() > 0 {
+	if u := s.vms[vm]; vm != "" && !s.closing && u != nil && u.parked.Len() > 0 {
 		gone = s.release(u.oldest())
 	}
 	s.mu.Unlock()

@@ -72,11 +72,13 @@ type input struct {
 	peek       []byte
 	skip       int // bytes to come that no one wants: the rest of a frame
 	err        error
-	place      *cpu.Place        // the loop's
-	share      func() *cpu.Share // whose place it is
+	place      *cpu.Place                 // the loop's
+	share      *atomic.Pointer[cpu.Share] // whose place it is
+	crowded    bool                       // tryRead found no place
+	late       bool                       // it is to go on without one
 }
 
-func (in *input) init(nc net.Conn, owner *atomic.Pointer[budget.Account], place *cpu.Place, share func() *cpu.Share) {
+func (in *input) init(nc net.Conn, owner *atomic.Pointer[budget.Account], place *cpu.Place, share *atomic.Pointer[cpu.Share]) {
 	in.nc, in.owner, in.place, in.share = nc, owner, place, share
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -90,19 +92,27 @@ func (in *input) fill() error {
 	if in.raw == nil {
 		return in.fillPlain()
 	}
-	if err := in.raw.Read(in.try); err != nil {
-		return err
+	for in.late = false; ; {
+		if err := in.raw.Read(in.try); err != nil {
+			return err
+		}
+		if !in.crowded {
+			return in.err
+		}
+		in.crowded = false
+		in.late = !in.place.Take(in.share.Load())
 	}
-	return in.err
 }
 
 // tryRead reads what there is; false: there is nothing yet. net calls it until it
 // is true and waits in between. The rest of a large frame is read with a place, since
-// its bytes cost as much as any work; what begins with a read needs none.
+// its bytes cost as much as any work; what begins with a read needs none. Nothing is
+// waited for here: whoever closes the connection waits until tryRead has returned.
 func (in *input) tryRead(fd uintptr) bool {
 	in.borrow()
-	if in.end-in.start > keepPart && !in.place.Held() {
-		in.place.Take(in.share())
+	if in.end-in.start > keepPart && !in.place.Held() && !in.late && !in.place.Try(in.share.Load()) {
+		in.crowded = true
+		return true
 	}
 	n, err := syscall.Read(int(fd), in.space())
 	for err == syscall.EINTR {
@@ -181,10 +191,8 @@ func (in *input) giveBack() {
 		sc.out = make([]byte, 0, outSize)
 	}
 	scratches.Put(sc)
-	if in.ahead.paid > 0 {
-		in.ahead.keep(0)
-		in.moving.Store(0)
-	}
+	in.ahead.keep(0)
+	in.moving.Store(0)
 	in.bill.keep(0)
 }
 
@@ -266,6 +274,7 @@ func (in *input) pays(t wire.Type, size int64) bool {
 // no more than a frame that is paid was read at a time (space).
 func (in *input) shrink() {
 	in.ahead.keep(0)
+	in.moving.Store(0)
 	if unread := in.end - in.start; len(in.sc.in) > inSize && unread <= inSize {
 		b := make([]byte, inSize)
 		copy(b, in.sc.in[in.start:in.end])

@@ -117,13 +117,18 @@ func readAgain(r *request) {
 		c.stalled = append(c.stalled, r)
 		return
 	}
-	err := c.readFile(r.tag, r.fid, r.off, r.count)
+	err := c.takeRoom(r)
+	if err == nil {
+		err = c.readFile(r.tag, r.fid, r.off, r.count)
+	}
+	c.spare = 0
+	c.settleOut()
 	switch err {
 	case fs.ErrWait:
 		r.watch()
 		return
 	case errShort:
-		c.stalled = append(c.stalled, r)
+		c.awaitRoomFor(r)
 		return
 	}
 	delete(c.waiting, r.tag)

@@ -119,6 +119,9 @@ type writes struct {
 	place *cpu.Place
 	share *cpu.Share
 	err   error
+
+	crowded bool // tryWrite found no place
+	late    bool // it is to go on without one
 }
 
 // large is how much is not written without a place: to copy it into a socket takes as
@@ -136,20 +139,26 @@ func (c *conn) write(b []byte, p *cpu.Place, share *cpu.Share) error {
 	if w.try == nil {
 		w.try = w.tryWrite
 	}
-	w.b, w.place, w.share, w.err = b, p, share, nil
-	err := c.in.raw.Write(w.try)
-	if err == nil {
-		err = w.err
+	*w = writes{try: w.try, b: b, place: p, share: share}
+	defer func() { *w = writes{try: w.try} }()
+	for {
+		if err := c.in.raw.Write(w.try); err != nil {
+			return err
+		}
+		if !w.crowded {
+			return w.err
+		}
+		w.crowded = false
+		w.late = !p.Take(share)
 	}
-	*w = writes{try: w.try}
-	return err
 }
 
 // tryWrite writes what there is room for; false: not all of it. net calls it until it
-// is true and waits in between.
+// is true and waits in between. Nothing else is waited for here, as in tryRead.
 func (w *writes) tryWrite(fd uintptr) bool {
-	if !w.place.Held() && len(w.b) >= large {
-		w.place.Take(w.share)
+	if !w.place.Held() && len(w.b) >= large && !w.late && !w.place.Try(w.share) {
+		w.crowded = true
+		return true
 	}
 	for len(w.b) > 0 {
 		n, err := syscall.Write(int(fd), w.b)
@@ -186,9 +195,8 @@ func (c *conn) send(p *cpu.Place) {
 		if cost(cap(b)) > 0 {
 			c.since = time.Now()
 		}
-		share := c.share
 		c.mu.Unlock()
-		err := c.write(b, p, share)
+		err := c.write(b, p, c.share.Load())
 		c.mu.Lock()
 		c.sending, c.buffer = 0, 0
 		if c.out == nil && !c.closed {

@@ -37,11 +37,7 @@ func (c *conn) postpone(m *wire.Msg) (*request, error) {
 	kept := *m // whose lists live as long as the call; what has Data changes something, and does not come here
 	kept.Names, kept.Data = slices.Clone(m.Names), nil
 	r := &request{tag: m.Tag, again: askAgain, msg: &kept}
-	r.cancel = func() {
-		if r.room != nil {
-			r.room.End()
-		}
-	}
+	r.cancel = func() {} // ask: the answer finds nobody
 	return r, nil
 }
 
@@ -56,11 +52,17 @@ func (c *conn) ask(r *request, p *fs.Pending) {
 // wantRoom lets r wait for what its reply needs.
 func (c *conn) wantRoom(r *request) {
 	c.enter(r)
-	r.room = c.output.bill.account.Wait(c.need, r.woken)
+	c.awaitRoomFor(r)
 }
 
-// hasRoom gives the connection what r has waited for.
-func (c *conn) hasRoom(r *request) error {
+// awaitRoomFor lets r, which was entered, wait for what its reply needs.
+func (c *conn) awaitRoomFor(r *request) {
+	w := c.output.bill.account.Wait(c.need, r.woken)
+	r.room, r.cancel = w, w.End
+}
+
+// takeRoom gives the connection what r has waited for, if anything.
+func (c *conn) takeRoom(r *request) error {
 	w := r.room
 	if w == nil {
 		return nil
@@ -71,6 +73,17 @@ func (c *conn) hasRoom(r *request) error {
 	}
 	c.spare += w.Bytes()
 	c.output.bill.paid += w.Bytes()
+	return nil
+}
+
+// hasRoom is takeRoom for a request of a fid, which may be gone by now.
+func (c *conn) hasRoom(r *request) error {
+	if r.room == nil {
+		return nil
+	}
+	if err := c.takeRoom(r); err != nil {
+		return err
+	}
 	if c.sess.fids[r.msg.Fid] != r.fid {
 		return errs.UnknownFid
 	}

@@ -53,8 +53,13 @@ func (s *session) close() {
 		f.unlock()
 	}
 	if s.view != nil {
-		s.view.Close()
+		s.view.Close() // all that its keys hold at once
 		s.view = nil
+	}
+	for _, f := range s.fids {
+		if f.handle != nil {
+			f.handle.Drop()
+		}
 	}
 	s.fids = nil
 	s.nfids.Store(0)

@@ -265,7 +265,7 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 			return nil, errs.New(later(d), "the session is still in use")
 		}
 	}
-	if s.closing {
+	if _, there := s.conns[c]; s.closing || !there { // it may have ended meanwhile
 		return nil, errClosed
 	}
 	if !s.count(c, n.who.VM) {

@@ -3,6 +3,7 @@ package session
 import (
 	"time"
 
+	"meta9/fs/cpu"
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/session/packet"
@@ -22,6 +23,7 @@ func tsession(c *conn, m *wire.Msg) error {
 		return errs.New(errs.Invalid, "Tsession comes right after Rversion, with the tag ~0")
 	}
 	k := keyOf(m)
+	c.place.Give() // lookUp may wait
 	if !c.foreign() {
 		return c.lookUp(k)
 	}
@@ -62,7 +64,6 @@ func (c *conn) lookUp(k key) error {
 	blank, seq := c.sess, c.seq
 	id, d := c.srv.indexer.id(&k, c.peer.Who, c.foreign()), c.dialect
 	c.mu.Unlock()
-	c.place.Give()
 	n, err := c.srv.claim(c, id, d)
 	c.mu.Lock()
 	switch {
@@ -136,7 +137,9 @@ func (c *conn) later(tag uint16, wait time.Duration, step func() error) *request
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.endLater(r, step)
-		c.flush()
+		var p cpu.Place // not the loop's, which goes on
+		c.send(&p)
+		p.Give()
 	})
 	r.cancel = func() { timer.Stop() }
 	c.enter(r)

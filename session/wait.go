@@ -101,7 +101,7 @@ func (d *doneList) attach(c *conn) {
 // has the monitor the connection may have ended, and its requests be another's.
 func (c *conn) serve() {
 	var p cpu.Place
-	p.Take(c.shareNow()) // in vain or not: replies to what was begun go out
+	p.Take(c.share.Load()) // in vain or not: replies to what was begun go out
 	c.mu.Lock()
 	c.serving = true
 	c.send(&p)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -103,11 +105,36 @@ func (d *daemon) do(ts *testscript.TestScript, args []string) error {
 	case "kill":
 		return d.end(syscall.SIGKILL)
 	case "pause":
-		return d.cmd.Process.Signal(syscall.SIGSTOP)
+		return d.pause()
 	case "resume":
 		return d.cmd.Process.Signal(syscall.SIGCONT)
 	}
 	return fmt.Errorf("daemon %s?", args[0])
+}
+
+// pause stops the daemon, and waits until each of its threads stands still.
+func (d *daemon) pause() error {
+	if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.cmd.Process.Pid))
+		if err != nil || len(stats) == 0 {
+			return fmt.Errorf("no threads of the daemon: %v", err)
+		}
+		if !slices.ContainsFunc(stats, runs) {
+			return nil
+		}
+	}
+	return errors.New("the daemon does not stand still")
+}
+
+// runs tells whether the thread of that /proc/PID/task/TID/stat is not stopped
+// (proc_pid_stat(5)).
+func runs(stat string) bool {
+	b, err := os.ReadFile(stat)
+	_, state, _ := bytes.Cut(b, []byte(") "))
+	return err == nil && !bytes.HasPrefix(state, []byte("T"))
 }
 
 // start starts meta9d in dir and waits until it says that it is ready.

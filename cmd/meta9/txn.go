@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"strconv"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -57,14 +56,17 @@ meta9 --addr unix:/run/meta9/UUID/9p.sock txn -f change.json`,
 				name = vmFile(args[0], "txn")
 			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				err := a.transact(ctx, c, name, append(line, '\n'))
+				txn, err := c.OpenFile(ctx, name, os.O_RDWR)
 				switch {
-				case !errors.Is(err, errs.NotFound) || strings.Contains(err.Error(), "do["):
-					return err
-				case len(args) == 1:
+				case errors.Is(err, errs.NotFound) && len(args) == 1:
 					return fmt.Errorf("there is no VM %s", args[0])
+				case errors.Is(err, errs.NotFound):
+					return errors.New("which VM? Its UUID or alias comes after txn, but in a guest")
+				case err != nil:
+					return err
 				}
-				return errors.New("which VM? Its UUID or alias comes after txn, but in a guest")
+				defer txn.Close()
+				return a.transact(ctx, txn, append(line, '\n'))
 			})
 		},
 	}
@@ -80,13 +82,8 @@ func vmFile(name, file string) string {
 	return path.Join("names", vm.FileName(name), file)
 }
 
-// transact writes a line to a txn, and prints what the file answers.
-func (a *app) transact(ctx context.Context, c *client.Client, name string, line []byte) error {
-	txn, err := c.OpenFile(ctx, name, os.O_RDWR)
-	if err != nil {
-		return err
-	}
-	defer txn.Close()
+// transact writes a line to an open txn, and prints what the file answers.
+func (a *app) transact(ctx context.Context, txn *client.File, line []byte) error {
 	for off := 0; off < len(line); {
 		n, err := txn.WriteAt(ctx, line[off:], int64(off))
 		if err != nil {

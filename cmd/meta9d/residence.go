@@ -51,11 +51,14 @@ func (d *daemon) leave(tree *fs.Tree) {
 		return
 	}
 	d.store.Stop()
-	n, err := residence.Save(d.cfg.Data, d.home(), d.server, tree)
+	kept, lost, err := residence.Save(d.cfg.Data, d.home(), d.server, tree)
 	switch {
 	case err != nil:
-		d.log.Error().Int("sessions", n).Err(err).Msg("the sessions are lost: they could not be kept for the next start")
-	case n > 0:
-		d.log.Info().Int("sessions", n).Msg("kept for the next start")
+		d.log.Error().Int("sessions", kept+lost).Err(err).Msg("the sessions are lost: they could not be kept for the next start")
+	case kept > 0:
+		d.log.Info().Int("sessions", kept).Msg("kept for the next start")
+	}
+	if lost > 0 && err == nil {
+		d.log.Error().Int("sessions", lost).Msg("sessions are lost: they take too much to be kept for the next start")
 	}
 }

@@ -62,6 +62,7 @@ type Budget struct {
 	lent     int64      // to all accounts but the admin's
 	turns    []*Account // those of which somebody waits
 	asking   bool       // a goroutine asks who holds most to give back
+	isShort  bool // the total was too small for one who waits, when that was looked at last
 	givers   []func(vm string)
 }
 
@@ -167,6 +168,11 @@ func (a *Account) fits(n int64) bool {
 			return false
 		}
 		if a.used.CompareAndSwap(u, u+n) {
+			if u+n > a.lent.Load() { // a trim has come between
+				a.b.mu.Lock()
+				a.b.cover(a)
+				a.b.mu.Unlock()
+			}
 			return true
 		}
 	}
@@ -365,7 +371,7 @@ func (b *Budget) ask() {
 		for {
 			b.mu.Lock()
 			vm, ok := b.most()
-			if !ok || len(b.turns) == 0 {
+			if !ok || !b.isShort || len(b.turns) == 0 {
 				b.asking = false
 				b.mu.Unlock()
 				return

@@ -194,6 +194,49 @@ func TestEnd(t *testing.T) {
 	}
 }
 
+// TestEndOfTheFirst: who stood behind one that is ended is served without any release.
+func TestEndOfTheFirst(t *testing.T) {
+	b := small(time.Minute)
+	a := b.Account("a")
+	take(t, a, 2*mib)
+	ready := make(chan int, 1)
+	first := a.Wait(3*mib, func() { t.Error("there is no room for the first") })
+	second := a.Wait(mib, func() { ready <- 2 })
+	first.End()
+	if i := answer(t, ready); i != 2 {
+		t.Fatal(i)
+	}
+	if err := second.Take(); err != nil || a.Used() != 3*mib {
+		t.Error(err, a.Used())
+	}
+}
+
+// TestAskingEnds: once nobody waits for the total, nobody is asked any more, though one
+// waits for its own share.
+func TestAskingEnds(t *testing.T) {
+	b := small(time.Minute)
+	most := b.Account("most")
+	asked := make(chan string, 100)
+	b.OnShort(func(vm string) {
+		asked <- vm
+		most.Release(mib)
+	})
+	own := b.Account("own")
+	take(t, own, mib)
+	own.Wait(4*mib, func() {}) // more than its share has room for, until the end
+	take(t, most, 4*mib)
+	for i := range 11 {
+		take(t, b.Account(fmt.Sprint(i)), mib)
+	}
+	ready := make(chan int, 1)
+	b.Account("another").Wait(mib, func() { ready <- 1 })
+	answer(t, ready)
+	time.Sleep(700 * time.Millisecond) // three times the pause between two askings: that nothing comes is no event
+	if n := len(asked); n > 2 {
+		t.Errorf("%d were asked to give back", n)
+	}
+}
+
 // Who holds most is asked to give back while another waits for the total, and not when
 // an account waits for its own share.
 func TestGiveBack(t *testing.T) {

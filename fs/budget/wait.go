@@ -22,8 +22,9 @@ const (
 )
 
 // Wait takes n bytes as soon as they are to be had, behind what waits of this account
-// already. ready is called once, from another goroutine, unless End comes first: then
-// Take says what became of it. ready must not wait.
+// already. ready is called once, after Wait has returned or from another goroutine, unless
+// End comes first: then Take says what became of it. Whoever releases bytes may call it,
+// with his locks held: it must not wait, and must not take a lock but for moments.
 func (a *Account) Wait(n int64, ready func()) *Wait {
 	w := &Wait{a: a, n: n, call: ready}
 	if a == nil {
@@ -58,11 +59,18 @@ func (w *Wait) Take() error {
 		return nil
 	}
 	b := w.a.b
+	var granted []*Wait
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer func() {
+		b.mu.Unlock()
+		for _, w := range granted {
+			w.ready()
+		}
+	}()
 	if w.state == waits { // nobody has called ready
 		w.leave()
 		w.state, w.err = refused, w.a.refusal(w.n)
+		granted = b.serve()
 	}
 	if w.state == has {
 		w.state = over
@@ -78,11 +86,16 @@ func (w *Wait) End() {
 	b := w.a.b
 	b.mu.Lock()
 	was := w.state
+	w.state = over
+	var granted []*Wait
 	if was == waits {
 		w.leave()
+		granted = b.serve() // what stood behind it may be smaller
 	}
-	w.state = over
 	b.mu.Unlock()
+	for _, w := range granted {
+		w.ready()
+	}
 	if was == has {
 		w.a.Release(w.n)
 	}
@@ -154,6 +167,7 @@ func (b *Budget) serve() (ready []*Wait) {
 				ready = append(ready, w)
 			}
 		}
+		b.isShort = short
 		if short {
 			b.ask()
 		}

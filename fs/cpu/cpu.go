@@ -8,12 +8,14 @@
 //     whoever comes next need not wait for it.
 //   - Where places are short, the VM that has used least time has the next one. Time is
 //     measured, so that a request's cost counts and not its number.
-//   - Who has run for Slice while others wait is asked to let them (Over).
+//   - Who has run for Slice while others wait is asked to let them (Over). A request
+//     is not cut: a long one is counted, and its VM is behind the others then.
+//   - The admin never waits.
 //
 // A Place costs some atomic operations as long as nobody waits, and two looks at the
-// clock where several VMs are at work; the lock is taken only by who waits, and by who gives a place back then. What
-// a VM has used is forgotten but for Slices of it: a VM that was busy while nobody
-// else was has done no harm.
+// clock where several VMs are at work; the lock is taken only by who waits, and by who
+// gives a place back while somebody waits. Of what a VM has used at most 50 ms count
+// against it: a VM that was busy while nobody else was has done no harm.
 //
 // Places are not for waiting: who blocks gives his back first, whatever he waits for.
 // Then nobody holds a place for long, and a VM waits for the others' slices only.
@@ -279,9 +281,8 @@ func (s *Share) push(p *Place) {
 	p.next = nil
 	if s.first == nil {
 		s.first = p
-		// It has neither saved up what it did not use nor pays for ever for what it did.
 		used := s.time.Load()
-		s.time.Add(min(max(used, t.used), t.used+int64(debt)) - used)
+		s.time.Add(max(used, t.used) - used) // it has not saved up what it did not use
 	} else {
 		s.last.next = p
 	}

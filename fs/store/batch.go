@@ -25,28 +25,28 @@ const (
 // sees before it is published: intents work on Edits, and on a clone of the index. The
 // committer has one, which it uses again.
 type batch struct {
-	store     *Store
-	first     uint64 // the first revision that it may hand out
-	stamp     vm.Stamp
-	names     *index  // what becomes of the store's; nil: no name has changed
-	works     []*work // in the order in which their VMs were first touched
-	free      []*work // for other batches
-	intents   []*Intent
-	results   []Result
-	owners    []*work // the VM that an intent is about; nil: none that is there
-	events    []told
-	groups    []Group
-	ops       []Op
-	arena     []byte // what the ops' keys and values are made in
-	keys      []key
-	committed []Committed
-	woken     []*ring.Waiter
-	crowds    []crowd        // of single VMs
-	crowd     []*ring.Waiter // of all VMs
-	cost      int64
-	looks     bool  // at what the engine writes to
-	bytes     int64 // the store's, with all that was done so far
-	limits    limits
+	store       *Store
+	first       uint64 // the first revision that it may hand out
+	stamp       vm.Stamp
+	names       *index  // what becomes of the store's; nil: no name has changed
+	works       []*work // in the order in which their VMs were first touched
+	free        []*work // for other batches
+	intents     []*Intent
+	results     []Result
+	owners      []*work // the VM that an intent is about; nil: none that is there
+	events      []told
+	groups      []Group
+	ops         []Op
+	arena       []byte // what the ops' keys and values are made in
+	keys        []key
+	committed   []Committed
+	woken       []*ring.Waiter
+	crowds      []crowd        // of single VMs
+	rootWaiters []*ring.Waiter // of all VMs
+	cost        int64
+	looks       bool  // at what the engine writes to
+	bytes       int64 // the store's, with all that was done so far
+	limits      limits
 }
 
 // limits are those that an intent is computed under.
@@ -81,7 +81,7 @@ func (b *batch) reset() {
 	}
 	b.works, b.intents, b.results, b.owners = emptied(b.works), emptied(b.intents), emptied(b.results), emptied(b.owners)
 	b.events, b.groups, b.ops, b.keys = emptied(b.events), emptied(b.groups), emptied(b.ops), emptied(b.keys)
-	b.committed, b.woken, b.crowds, b.crowd = emptied(b.committed), emptied(b.woken), emptied(b.crowds), emptied(b.crowd)
+	b.committed, b.woken, b.crowds, b.rootWaiters = emptied(b.committed), emptied(b.woken), emptied(b.crowds), emptied(b.rootWaiters)
 	if b.arena = b.arena[:0]; cap(b.arena) > maxKept {
 		b.arena = nil
 	}

@@ -60,11 +60,11 @@ func (s *Store) commit(b *batch) {
 		s.waking.Go(c.wake)
 	}
 	switch {
-	case len(b.crowd) <= fewWaiters:
-		for _, w := range b.crowd {
+	case len(b.rootWaiters) <= fewWaiters:
+		for _, w := range b.rootWaiters {
 			w.Wake()
 		}
-	case s.paced.add(b.crowd):
+	case s.paced.add(b.rootWaiters):
 		s.waking.Go(func() { s.paced.wake(s.stopped) })
 	}
 }
@@ -190,7 +190,7 @@ func (b *batch) publish() {
 		if ev.work != nil && ev.work.failed != nil {
 			continue
 		}
-		b.crowd = s.ring.Add(ev.Event, b.crowd)
+		b.rootWaiters = s.ring.Add(ev.Event, b.rootWaiters)
 		if ev.cell == nil {
 			continue
 		}

@@ -67,7 +67,7 @@ func (h *Hold) Drop() {
 	}
 }
 
-// dropMost is how many Holds one intent drops: about what a VM's share of a batch takes.
+// dropMost is how many Holds one intent drops: a quarter of a VM's share of a batch.
 const dropMost = 512
 
 // DropAll is Drop of many.

@@ -53,8 +53,8 @@ func (p *paced) add(waiters []*ring.Waiter) bool {
 	return begin
 }
 
-// wake wakes them, a few at a time, until there are none. Once the store is to stop it
-// makes no pauses.
+// wake wakes those who wait to be, a few at a time, until there are none. Once the
+// committer has ended it makes no pauses.
 func (p *paced) wake(stop <-chan struct{}) {
 	for {
 		p.mu.Lock()

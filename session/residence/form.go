@@ -54,6 +54,9 @@ type eventForm struct {
 	As    []byte `json:"as,omitempty"`
 }
 
+// errTooLarge is what writing a record gets that could not be read again.
+var errTooLarge = fmt.Errorf("more than %d bytes", maxRecord)
+
 // writer writes records.
 type writer struct {
 	out     *bufio.Writer
@@ -69,7 +72,7 @@ func newWriter(to io.Writer) *writer {
 
 func (w *writer) record(kind byte, body []byte) error {
 	if len(body) > maxRecord {
-		return nil // no session is parked that takes so much
+		return errTooLarge
 	}
 	var head [headLen]byte
 	binary.LittleEndian.PutUint32(head[:], uint32(len(body)))

@@ -66,17 +66,18 @@ type Report struct {
 }
 
 // Save writes the sessions of a server that was frozen, and what their event files have
-// not read, into dir. The store must have been stopped. It tells how many sessions there
-// were; without any there is no file. An error leaves no file, and all are lost.
-func Save(dir string, home Home, srv *session.Server, t *tree.Tree) (n int, err error) {
+// not read, into dir. The store must have been stopped. It tells how many sessions are
+// kept, and how many are not, since they take too much; without any there is no file. An
+// error leaves no file, and all are lost.
+func Save(dir string, home Home, srv *session.Server, t *tree.Tree) (kept, lost int, err error) {
 	path := filepath.Join(dir, FileName)
 	readers := make(map[uint64]uint64)
 	for st := range srv.States() {
 		st.Readers(readers)
-		n++
+		kept++
 	}
-	if n == 0 {
-		return 0, nil
+	if kept == 0 {
+		return 0, 0, nil
 	}
 	err = writeFile(path, func(w *writer) error {
 		if err := w.home(home); err != nil {
@@ -86,13 +87,16 @@ func Save(dir string, home Home, srv *session.Server, t *tree.Tree) (n int, err 
 			return err
 		}
 		for st := range srv.States() {
-			if err := w.session(st); err != nil {
+			switch err := w.session(st); {
+			case err == errTooLarge:
+				lost++
+			case err != nil:
 				return err
 			}
 		}
 		return w.end()
 	})
-	return n, err
+	return kept - lost, lost, err
 }
 
 // Load restores what Save has written, and takes the file away. Call it before the first

@@ -207,7 +207,7 @@ func save(t testing.TB) (dir string, st []session.State, disk *storetest.Disk) {
 	w := newWorld(t)
 	st = w.live()
 	dir = t.TempDir()
-	if n, err := residence.Save(dir, home, w.server, w.tree); n != len(st) || err != nil {
+	if n, _, err := residence.Save(dir, home, w.server, w.tree); n != len(st) || err != nil {
 		t.Fatalf("%d sessions, %v", n, err)
 	}
 	return dir, st, w.disk
@@ -247,7 +247,7 @@ func TestRoundTrip(t *testing.T) {
 func TestNothing(t *testing.T) {
 	w, dir := newWorld(t), t.TempDir()
 	w.freeze()
-	n, err := residence.Save(dir, home, w.server, w.tree)
+	n, _, err := residence.Save(dir, home, w.server, w.tree)
 	if left, _ := os.ReadDir(dir); n != 0 || err != nil || len(left) > 0 {
 		t.Errorf("%d, %v, %v", n, err, left)
 	}
@@ -338,7 +338,7 @@ func TestFull(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 100, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := residence.Save(dir, home, w.server, w.tree)
+	_, _, err := residence.Save(dir, home, w.server, w.tree)
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
 		t.Fatal(err)
 	}

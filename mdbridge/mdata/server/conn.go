@@ -119,8 +119,8 @@ func (c *conn) widen() {
 	if c.wide {
 		return
 	}
-	c.flush()
 	held := c.place.Held()
+	c.flush()
 	c.place.Give()
 	c.guest.wide <- struct{}{}
 	if held {

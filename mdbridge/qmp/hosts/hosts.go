@@ -186,6 +186,9 @@ func (h *Hosts) expected(c *store.Cell) *machine {
 	if h.started || v == nil || v.Text(vm.PropQMPSocket) == "" {
 		return nil
 	}
+	if m := h.machines[c.UUID()]; m != nil {
+		return m // somebody else was as early
+	}
 	m := newMachine(c.UUID())
 	h.machines[m.uuid] = m
 	return m

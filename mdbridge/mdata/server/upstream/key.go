@@ -126,12 +126,13 @@ func resized(old []byte, size uint64) ([]byte, error) {
 // Open asks for the value, where it is not to be truncated.
 func (n *keyFile) Open(f fs.Flags) (fs.Handle, error) {
 	h := &handle{file: &n.file, node: n, flags: f, held: n.created || f&fs.Trunc != 0}
-	n.created = false
-	if f&fs.Read == 0 || h.held {
+	value, found := n.value, n.found
+	n.created, n.found, n.value = false, false, nil // the node lives longer
+	switch {
+	case f&fs.Read == 0 || h.held:
 		return h, nil
-	}
-	if n.found {
-		return h, h.keep(n.value)
+	case found:
+		return h, h.keep(value)
 	}
 	return h, h.take()
 }
