@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ type config struct {
 	Run         string      `toml:"run"`
 	Listen      []string    `toml:"listen"`
 	Insecure    bool        `toml:"insecure"`
+	AdminGroup  string      `toml:"admin_group"` // name or number; "": none
 	MdataFrom   string      `toml:"mdata_from"`
 	VminfodFrom string      `toml:"vminfod_from"`
 	LogLevel    string      `toml:"log_level"`
@@ -163,6 +165,9 @@ func checkLevel(c *config) error {
 func checkListen(c *config) error {
 	if c.Run == "" {
 		return errors.New("run: a folder is needed, for the admin's socket")
+	}
+	if n, err := strconv.Atoi(c.AdminGroup); err == nil && n <= 0 {
+		return fmt.Errorf("admin_group %q: it is a group's name, or its number above 0: root's group has many members who are not root", c.AdminGroup)
 	}
 	for _, text := range c.Listen {
 		a, err := listen.Parse(text)

@@ -47,6 +47,7 @@ type daemon struct {
 	hosts  *hosts.Hosts   // nil: no QEMUs are looked for
 	own    *listen.VMs    // the VMs' own channels
 	denied *listen.Denied // certificates; nil: there is no list
+	admins int            // the group of admins; 0: there is none
 	quit   context.CancelFunc
 	undo   []func()
 

@@ -102,8 +102,9 @@ func (c *command) bind(f *pflag.FlagSet) {
 	f.SortFlags = false
 	f.StringVar(&o.Data, "data", o.Data, "keep the metadata in `DIR`; \"\" keeps it in memory only")
 	f.StringVar(&o.Run, "run", o.Run, "make sockets in `DIR`: DIR/admin.sock for the admin, and for each VM DIR/UUID/9p.sock and, for the Joyent metadata protocol, DIR/UUID/mdata.sock")
-	f.StringArrayVar(&o.Listen, "listen", o.Listen, "listen at `ADDR` too; may be repeated. ADDR is unix:PATH, tcp:HOST:PORT, tls:HOST:PORT or vsock:PORT; and, with --insecure, tcp:HOST:PORT,as=admin or ,as=vm:UUID")
+	f.StringArrayVar(&o.Listen, "listen", o.Listen, "listen at `ADDR` too; may be repeated. ADDR is unix:PATH (the admin's), unix:PATH,as=vm:UUID, tcp:HOST:PORT, tls:HOST:PORT or vsock:PORT; and, with --insecure, tcp:HOST:PORT,as=admin or ,as=vm:UUID")
 	f.BoolVar(&o.Insecure, "insecure", o.Insecure, "allow tcp listeners that take everyone for the admin or for one VM")
+	f.StringVar(&o.AdminGroup, "admin-group", o.AdminGroup, "take the members of `GROUP` for the admin on unix sockets, as root and meta9d's own user are")
 	f.StringVar(&o.MdataFrom, "mdata-from", o.MdataFrom, "show the metadata service at `ADDR` (the Joyent protocol) as the admin's folder upstream/; ADDR is unix:PATH or tty:PATH")
 	f.StringArrayVar(&o.QMP.Sockets, "qmp", o.QMP.Sockets, "follow the QEMU whose QMP socket is at `ADDR`, unix:PATH: it becomes a VM; may be repeated")
 	f.StringArrayVar(&o.QMP.Dirs, "qmp-dir", o.QMP.Dirs, "follow those at all paths that match `GLOB`, as they come and go; may be repeated")

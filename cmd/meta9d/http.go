@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -98,16 +97,19 @@ func endHTTP(srv *http.Server, v *vminfo.Server) {
 // listenHTTP opens HOST:PORT, on the loopback where no host is said, or unix:PATH,
 // whose peers are proved to be the admin.
 func (d *daemon) listenHTTP(text string) (net.Listener, error) {
-	path, ok := strings.CutPrefix(text, "unix:")
-	if !ok {
+	if !strings.HasPrefix(text, "unix:") {
 		if strings.HasPrefix(text, ":") {
 			text = "127.0.0.1" + text
 		}
 		return net.Listen("tcp", text)
 	}
-	h := &handedOver{conns: make(chan net.Conn), ended: make(chan struct{}), addr: &net.UnixAddr{Name: path, Net: "unix"}}
-	cfg := listen.Config{Handle: h.take, Log: d.log}
-	l, err := cfg.Listen(listen.Addr{Net: listen.Unix, Path: path})
+	a, err := adminOnly(text)
+	if err != nil {
+		return nil, err
+	}
+	h := &handedOver{conns: make(chan net.Conn), ended: make(chan struct{}), addr: &net.UnixAddr{Name: a.Path, Net: "unix"}}
+	cfg := listen.Config{Handle: h.take, Admins: d.admins, Log: d.log}
+	l, err := cfg.Listen(a)
 	h.from = l
 	return h, err
 }
@@ -191,9 +193,9 @@ func (c *countedConn) Close() error {
 // checkHTTP says what no listener can be.
 func checkHTTP(c *config) error {
 	for _, text := range c.HTTP.Listen {
-		if path, ok := strings.CutPrefix(text, "unix:"); ok {
-			if path == "" {
-				return errors.New("http.listen: unix: without a path")
+		if strings.HasPrefix(text, "unix:") {
+			if _, err := adminOnly(text); err != nil {
+				return fmt.Errorf("http.listen: %w", err)
 			}
 			continue
 		}

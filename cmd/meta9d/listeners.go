@@ -35,11 +35,14 @@ func (d *daemon) listen() error {
 			return usageError{fmt.Errorf("tls.deny: %w", err)}
 		}
 	}
+	if d.admins, err = groupID("admin_group", d.cfg.AdminGroup); err != nil {
+		return err
+	}
 	vms := d.vms(perm)
 	d.own = vms
 	cfg := listen.Config{
-		Handle: d.serve, Insecure: d.cfg.Insecure, TLS: conf, Admin: d.cfg.TLS.Admin, Denied: d.denied,
-		VM: d.vm, ByCID: d.byCID, Log: d.log,
+		Handle: d.serve, Insecure: d.cfg.Insecure, VMPerm: perm, Admins: d.admins,
+		TLS: conf, Admin: d.cfg.TLS.Admin, Denied: d.denied, VM: d.vm, ByCID: d.byCID, Log: d.log,
 	}
 	admin := "unix:" + filepath.Join(d.cfg.Run, "admin.sock")
 	for _, text := range append([]string{admin}, d.cfg.Listen...) {
@@ -55,6 +58,20 @@ func (d *daemon) listen() error {
 	})
 	vms.Settle()
 	return nil
+}
+
+// adminOnly reads the address of a listener that serves nobody but the admin.
+func adminOnly(text string) (listen.Addr, error) {
+	a, err := listen.Parse(text)
+	switch {
+	case err != nil:
+		return a, err
+	case a.Net != listen.Unix:
+		return a, fmt.Errorf("%q: it is unix:PATH", text)
+	case a.As.VM != "":
+		return a, fmt.Errorf("%q: it is the admin's alone, and cannot be a VM's", text)
+	}
+	return a, nil
 }
 
 // open opens one listener, and says where if the system chose the port.
@@ -208,23 +225,31 @@ func (d *daemon) byCID(cid uint32) *vm.VM {
 // perm is who may connect to VMs' sockets.
 func (d *daemon) perm() (listen.Perm, error) {
 	p := listen.Perm{Mode: os.FileMode(d.cfg.Sockets.Mode), UID: -1, GID: -1}
-	group := d.cfg.Sockets.Group
-	if group == "" {
+	if d.cfg.Sockets.Group == "" {
 		return p, nil
+	}
+	gid, err := groupID("sockets.group", d.cfg.Sockets.Group)
+	p.GID = gid
+	return p, err
+}
+
+// groupID is the number of the group that a setting names, or has as its number; 0 for "".
+func groupID(setting, group string) (int, error) {
+	if group == "" {
+		return 0, nil
 	}
 	if _, err := strconv.ParseUint(group, 10, 31); err != nil {
 		g, err := user.LookupGroup(group)
 		if err != nil {
-			return p, misused("sockets.group: %w", err)
+			return 0, misused("%s: %w", setting, err)
 		}
 		group = g.Gid
 	}
 	gid, err := strconv.Atoi(group)
 	if err != nil {
-		return p, fmt.Errorf("sockets.group: %w", err)
+		return 0, fmt.Errorf("%s: %w", setting, err)
 	}
-	p.GID = gid
-	return p, nil
+	return gid, nil
 }
 
 // tls is what tls listeners use; nil where it is not configured.

@@ -34,11 +34,14 @@ func defaultQMP() qmpSettings {
 // checkQMP says what cannot be meant.
 func checkQMP(c *config) error {
 	q := &c.QMP
-	for name, list := range map[string][]string{"sockets": q.Sockets, "listen": q.Listen} {
-		for _, addr := range list {
-			if kind, path, _ := strings.Cut(addr, ":"); kind != "unix" || path == "" {
-				return fmt.Errorf("qmp.%s %q: it is unix:PATH", name, addr)
-			}
+	for _, addr := range q.Sockets {
+		if kind, path, _ := strings.Cut(addr, ":"); kind != "unix" || path == "" {
+			return fmt.Errorf("qmp.sockets %q: it is unix:PATH", addr)
+		}
+	}
+	for _, text := range q.Listen {
+		if _, err := adminOnly(text); err != nil {
+			return fmt.Errorf("qmp.listen: %w", err)
 		}
 	}
 	for _, pattern := range q.Dirs {
@@ -90,7 +93,7 @@ func (d *daemon) startQMP() error {
 	d.later(d.qmp.Shutdown)
 	cfg := listen.Config{
 		Handle: func(c net.Conn, _ tree.Principal, _, _ string) { d.qmp.Serve(c) },
-		Log:    d.log,
+		Admins: d.admins, Log: d.log,
 	}
 	for _, text := range d.cfg.QMP.Listen {
 		if err := d.open(cfg, text); err != nil {

@@ -28,34 +28,34 @@ type Addr struct {
 	Path string       // unix
 	Host string       // tcp, tls: HOST:PORT; no HOST: every address
 	Port uint32       // vsock
-	As   fs.Principal // tcp: who everyone there is
+	As   fs.Principal // unix, tcp: who is served there, as the option "as" says
 }
 
-const forms = "a listener is unix:PATH, tcp:HOST:PORT, tcp:HOST:PORT,as=admin, tcp:HOST:PORT,as=vm:UUID, tls:HOST:PORT or vsock:PORT"
+const forms = "a listener is unix:PATH or tcp:HOST:PORT, each also with ,as=admin or ,as=vm:UUID, or tls:HOST:PORT or vsock:PORT"
 
-// Parse reads the text of a listener's address. The error says what is allowed.
+// Parse reads the text of a listener's address. Options begin at the first comma, on
+// every kind: what a listener does not know is an error, never part of a path. The
+// error says what is allowed.
 func Parse(text string) (Addr, error) {
 	kind, rest, _ := strings.Cut(text, ":")
+	place, option, has := strings.Cut(rest, ",")
 	a := Addr{Net: Network(kind)}
 	var err error
 	switch a.Net {
 	case Unix:
-		a.Path = rest
-		if rest == "" {
+		a.Path = place
+		if place == "" {
 			err = fmt.Errorf("no path")
 		}
-	case TCP:
-		var as string
-		a.Host, as, _ = strings.Cut(rest, ",")
-		if err = checkHost(a.Host); err == nil && a.Host != rest {
-			a.As, err = parseAs(as)
-		}
-	case TLS:
-		a.Host, err = rest, checkHost(rest)
+	case TCP, TLS:
+		a.Host, err = place, checkHost(place)
 	case Vsock:
-		a.Port, err = parsePort(rest)
+		a.Port, err = parsePort(place)
 	default:
 		err = fmt.Errorf("unknown kind")
+	}
+	if err == nil && has {
+		a.As, err = a.Net.parseAs(option)
 	}
 	if err != nil {
 		return Addr{}, fmt.Errorf("listener %q: %w; %s", text, err, forms)
@@ -85,8 +85,14 @@ func parsePort(s string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// parseAs reads as=admin or as=vm:UUID.
-func parseAs(s string) (fs.Principal, error) {
+// parseAs reads as=admin or as=vm:UUID, where the channel itself does not prove more.
+func (n Network) parseAs(s string) (fs.Principal, error) {
+	switch n {
+	case TLS:
+		return fs.Principal{}, fmt.Errorf("unknown option %q: the client's certificate says who it is", s)
+	case Vsock:
+		return fs.Principal{}, fmt.Errorf("unknown option %q: the peer's CID says which VM it is", s)
+	}
 	if s == "as=admin" {
 		return fs.Principal{Admin: true}, nil
 	}
@@ -100,15 +106,18 @@ func parseAs(s string) (fs.Principal, error) {
 
 // String is the text that Parse reads.
 func (a Addr) String() string {
+	place, as := a.Host, ""
 	switch {
 	case a.Net == Unix:
-		return "unix:" + a.Path
+		place = a.Path
 	case a.Net == Vsock:
-		return "vsock:" + strconv.FormatUint(uint64(a.Port), 10)
-	case a.As.Admin:
-		return string(a.Net) + ":" + a.Host + ",as=admin"
-	case a.As.VM != "":
-		return string(a.Net) + ":" + a.Host + ",as=vm:" + a.As.VM
+		place = strconv.FormatUint(uint64(a.Port), 10)
 	}
-	return string(a.Net) + ":" + a.Host
+	switch {
+	case a.As.Admin:
+		as = ",as=admin"
+	case a.As.VM != "":
+		as = ",as=vm:" + a.As.VM
+	}
+	return string(a.Net) + ":" + place + as
 }

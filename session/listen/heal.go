@@ -23,7 +23,7 @@ func (l *Listener) watch(s *socket, log zerolog.Logger) {
 			return
 		case <-tick.C:
 		}
-		healed, err := s.heal(adminPerm)
+		healed, err := s.heal(s.perm)
 		switch {
 		case err != nil:
 			if text := err.Error(); text != said {

@@ -35,6 +35,8 @@ type Handler func(c net.Conn, who fs.Principal, via, addr string)
 type Config struct {
 	Handle   Handler
 	Insecure bool        // tcp may be bound to a principal (Addr.As)
+	VMPerm   Perm        // of a unix socket that is bound to a VM
+	Admins   int         // the group whose members are the admin on unix sockets, too; 0: none
 	TLS      *tls.Config // for tls:, as LoadTLS makes it; nil: none is configured
 	Admin    string      // the name in the admin's certificate; "": no certificate is the admin's
 	Denied   *Denied     // certificates that prove nobody; nil: none
@@ -57,7 +59,7 @@ func (cfg Config) Listen(a Addr) (*Listener, error) {
 func (cfg Config) open(a Addr) (net.Listener, error) {
 	switch a.Net {
 	case Unix:
-		s, err := bind(a.Path, adminPerm)
+		s, err := bind(a.Path, cfg.perm(a))
 		if err != nil {
 			return nil, err // a nil *socket would be a listener
 		}
@@ -89,7 +91,7 @@ func (cfg Config) Serve(nl net.Listener, a Addr) *Listener {
 		a.Host = nl.Addr().String() // port 0 has become a real one
 	}
 	l := start(&Listener{
-		nl: nl, via: a.String(), admins: a.Net == Unix || a.As.Admin,
+		nl: nl, via: a.String(), admins: a.Net == Unix && a.As.VM == "" || a.As.Admin,
 		prove: cfg.prover(a), again: cfg.again(a), handle: cfg.Handle, rare: &rarelog.Log{Log: cfg.Log},
 	})
 	if s, ok := nl.(*socket); ok {
@@ -115,11 +117,25 @@ func (cfg Config) again(a Addr) func(c net.Conn) (fs.Principal, error) {
 func (cfg Config) prover(a Addr) prover {
 	switch a.Net {
 	case Unix:
-		return proveAdmin
+		if a.As.VM == "" {
+			return cfg.proveAdmin
+		}
 	case TLS:
 		return cfg.proveTLS
 	case Vsock:
 		return cfg.proveVsock
 	}
 	return always(a.As)
+}
+
+// perm is who may open the file of the unix listener a. That is all the proof there is
+// where it is bound to a VM.
+func (cfg Config) perm(a Addr) Perm {
+	switch {
+	case a.As.VM != "":
+		return cfg.VMPerm
+	case cfg.Admins > 0:
+		return Perm{Mode: adminsMode, UID: -1, GID: cfg.Admins}
+	}
+	return adminPerm
 }

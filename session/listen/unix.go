@@ -12,12 +12,13 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	tree "meta9/fs"
 )
 
-// adminMode is the mode of the admin's sockets, whatever the umask is.
-const adminMode = 0o600
+// Modes of the admin's sockets, whatever the umask is: without and with a group of admins.
+const (
+	adminMode  = 0o600
+	adminsMode = 0o660
+)
 
 // adminPerm is what the admin's sockets get.
 var adminPerm = Perm{Mode: adminMode, UID: -1, GID: -1}
@@ -35,6 +36,7 @@ type Perm struct {
 // again when somebody has taken it away.
 type socket struct {
 	path string
+	perm Perm // when it was made; heal may be told another
 
 	mu     sync.Mutex
 	on     *net.UnixListener
@@ -115,7 +117,7 @@ func create(path string, p Perm) (*socket, error) {
 	if err != nil {
 		return nil, reason(err)
 	}
-	s := &socket{on: nl.(*net.UnixListener), path: path}
+	s := &socket{on: nl.(*net.UnixListener), path: path, perm: p}
 	s.on.SetUnlinkOnClose(false)
 	if s.made, err = os.Lstat(path); err == nil {
 		err = p.apply(path)
@@ -219,39 +221,4 @@ func (s *socket) heal(p Perm) (healed bool, err error) {
 	s.on, s.made = now.on, now.made
 	_ = old.Close()
 	return true, nil
-}
-
-// proveAdmin asks the kernel who connected.
-func proveAdmin(_ context.Context, c net.Conn) (tree.Principal, error) {
-	uid, err := peerUID(c)
-	if err != nil {
-		return tree.Principal{}, err
-	}
-	if uid != 0 && uid != uint32(os.Geteuid()) {
-		return tree.Principal{}, fmt.Errorf("user %d is not the admin: only root and user %d are", uid, os.Geteuid())
-	}
-	return tree.Principal{Admin: true}, nil
-}
-
-// peerUID is SO_PEERCRED's user: who the peer was when it connected.
-func peerUID(c net.Conn) (uint32, error) {
-	uc, ok := c.(*net.UnixConn)
-	if !ok {
-		return 0, fmt.Errorf("%T is no unix connection", c)
-	}
-	rc, err := uc.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	e := rc.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if e != nil {
-		return 0, e
-	}
-	if err != nil {
-		return 0, err
-	}
-	return cred.Uid, nil
 }

@@ -119,6 +119,21 @@ func dialAs() {
 	}
 }
 
+// dialFrom runs dialAs as another user, and returns its exit code: 0 is served, 4 is
+// closed unheard.
+func dialFrom(t *testing.T, dir, path string, who syscall.Credential) int {
+	t.Helper()
+	self := join(dir, "test")
+	if err := exec.Command("cp", os.Args[0], self).Run(); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), dialAsEnv+"="+path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &who}
+	cmd.Run()
+	return cmd.ProcessState.ExitCode()
+}
+
 func TestAnotherUserIsRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to start a process of another user")
@@ -131,18 +146,79 @@ func TestAnotherUserIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	self := join(dir, "test")
-	if err := exec.Command("cp", os.Args[0], self).Run(); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), dialAsEnv+"="+path)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	if cmd.Run(); cmd.ProcessState.ExitCode() != 4 {
-		t.Errorf("exit %d, want 4: connected, and closed unheard", cmd.ProcessState.ExitCode())
+	if code := dialFrom(t, dir, path, syscall.Credential{Uid: 65534, Gid: 65534}); code != 4 {
+		t.Errorf("exit %d, want 4: connected, and closed unheard", code)
 	}
 	d.none()
 	if s := log.String(); !strings.Contains(s, "user 65534 is not the admin") {
 		t.Errorf("log: %s", s)
+	}
+}
+
+// TestAdminGroup: a member of the group is the admin, be it his first group or his last
+// of many; nobody else is, whatever the file's mode.
+func TestAdminGroup(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to start processes of other users")
+	}
+	const admins = 4711
+	many := make([]uint32, 100) // more than fit at the first try
+	for i := range many {
+		many[i] = uint32(10_000 + i)
+	}
+	for name, c := range map[string]struct {
+		who  syscall.Credential
+		mode os.FileMode // of the file; 0: as it is made
+		code int
+	}{
+		"first group":    {syscall.Credential{Uid: 65534, Gid: admins}, 0, 0},
+		"last of many":   {syscall.Credential{Uid: 65534, Gid: 65534, Groups: append(many, admins)}, 0, 0},
+		"the only other": {syscall.Credential{Uid: 65534, Gid: 65534, Groups: []uint32{admins}}, 0, 0},
+		"none":           {syscall.Credential{Uid: 65534, Gid: 65534, Groups: many}, 0o666, 4},
+		"kept out":       {syscall.Credential{Uid: 65534, Gid: 65534}, 0, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, log := shortDir(t), &logs{}
+			path := join(dir, "s")
+			open(t, listen.Config{Handle: greetAdmin(t), Admins: admins, Log: log.logger()}, "unix:"+path)
+			if m := mode(t, path); m != 0o660 {
+				t.Errorf("mode %o", m)
+			}
+			if c.mode != 0 {
+				if err := os.Chmod(path, c.mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if code := dialFrom(t, dir, path, c.who); code != c.code {
+				t.Errorf("exit %d, want %d; log: %s", code, c.code, log)
+			}
+		})
+	}
+}
+
+// greetAdmin says one byte to the admin.
+func greetAdmin(t *testing.T) listen.Handler {
+	return func(c net.Conn, who fs.Principal, _, _ string) {
+		if who != (fs.Principal{Admin: true}) {
+			t.Errorf("%s was let in", who)
+		}
+		c.Write([]byte("!"))
+		c.Close()
+	}
+}
+
+// TestSocketOfVM: whoever can open the file is the VM, root too.
+func TestSocketOfVM(t *testing.T) {
+	d, path := newDesk(t), join(shortDir(t), "s")
+	l := open(t, listen.Config{Handle: d.handle, VMPerm: listen.Perm{Mode: 0o620, UID: -1, GID: -1}}, "unix:"+path+",as=vm:"+vm1)
+	if m := mode(t, path); m != 0o620 {
+		t.Errorf("mode %o", m)
+	}
+	dial(t, "unix:"+path)
+	if a := d.next(); a.who != (fs.Principal{VM: vm1}) || a.via != l.String() || a.via != "unix:"+path+",as=vm:"+vm1 {
+		t.Errorf("handed over %+v", a)
 	}
 }
