@@ -80,13 +80,25 @@ type plan struct {
 func (f image) plan() plan {
 	m := f.page(f.newest())
 	p := plan{root: int(le.Uint64(m[head+16:])), freelist: int(le.Uint64(m[head+32:])), parent: map[int]int{}}
-	e := f.page(p.root)[head:] // the bucket "meta9" comes first
-	value := e[le.Uint32(e[4:])+le.Uint32(e[8:]):]
-	top := int(le.Uint64(value))
+	top := f.bucket(p.root)
 	if p.inline = top == 0; !p.inline {
 		f.descend(&p, top, 0)
 	}
 	return p
+}
+
+// bucket is the page that the bucket of all keys begins with, by an element of the root;
+// 0: it is in the element itself.
+func (f image) bucket(root int) int {
+	b := f.page(root)
+	for i := range count(b) {
+		e := b[head+i*element:]
+		key := e[le.Uint32(e[4:]):]
+		if size := le.Uint32(e[8:]); string(key[:size]) == "meta9" {
+			return int(le.Uint64(key[size:]))
+		}
+	}
+	panic("no bucket meta9")
 }
 
 func (f image) descend(p *plan, id, parent int) {

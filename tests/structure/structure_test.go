@@ -37,6 +37,7 @@ type base struct {
 	name  string
 	file  image
 	log   []byte // nil: none
+	acked []byte // what says which batch of it is the newest; nil: nothing
 	rows  map[string]string
 	older []image // states of the file before
 }
@@ -110,14 +111,17 @@ func (f *folder) settle(t testing.TB) {
 }
 
 // read is the files as they are.
-func read(t testing.TB, dir string) (file image, log []byte) {
+func read(t testing.TB, dir string) (file image, log, acked []byte) {
 	b, err := os.ReadFile(filepath.Join(dir, bolt.FileName))
 	must(t, err)
-	log, err = os.ReadFile(filepath.Join(dir, bolt.LogName))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
+	maybe := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return b
 	}
-	return b[:len(b)/pageSize*pageSize], log
+	return b[:len(b)/pageSize*pageSize], maybe(bolt.LogName), maybe(bolt.AckedName)
 }
 
 func must(t testing.TB, err error) {
@@ -155,7 +159,7 @@ func bases(t testing.TB, r *rand.Rand) (list []base) {
 	}
 	keep := func() {
 		f.settle(t)
-		file, _ := read(t, dir)
+		file, _, _ := read(t, dir)
 		older = append(older, file)
 	}
 	take := func(name string) {
@@ -164,8 +168,8 @@ func bases(t testing.TB, r *rand.Rand) (list []base) {
 		if name == "stopped" {
 			must(t, f.s.Close())
 		}
-		file, log := read(t, dir)
-		list = append(list, base{name, file, log, rows, older})
+		file, log, acked := read(t, dir)
+		list = append(list, base{name, file, log, acked, rows, older})
 		older = append(older, file)
 	}
 	for n := range 500 {
@@ -230,8 +234,10 @@ func salvage(dir string) error {
 // write makes an image's folder.
 func (b *base) write(dir string, file image) error {
 	err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, bolt.FileName), file, 0o600))
-	if b.log != nil {
-		err = errors.Join(err, os.WriteFile(filepath.Join(dir, bolt.LogName), b.log, 0o600))
+	for name, b := range map[string][]byte{bolt.LogName: b.log, bolt.AckedName: b.acked} {
+		if b != nil {
+			err = errors.Join(err, os.WriteFile(filepath.Join(dir, name), b, 0o600))
+		}
 	}
 	return err
 }
@@ -424,7 +430,32 @@ func TestFaults(t *testing.T) {
 				verdicts[b.try(t, dir, what, file)]++
 				must(t, os.RemoveAll(dir))
 			})
-			t.Log(verdicts)
+			if t.Log(verdicts); len(verdicts) == 0 {
+				t.Error("there was nothing to damage")
+			}
 		})
+	}
+}
+
+// TestLog changes a bit of each record of the log after a kill, the newest among them:
+// what it held is in the data file, or a start refuses it.
+func TestLog(t *testing.T) {
+	dir := filepath.Join(memory(t), "image")
+	list := bases(t, rand.New(rand.NewPCG(*seed, 0)))
+	for _, b := range list {
+		whole, verdicts := b.log, map[string]int{}
+		for at := 0; at < len(whole); at += pageSize {
+			if string(whole[at:at+4]) != "m9lg" {
+				continue
+			}
+			b.log = bytes.Clone(whole)
+			b.log[at+at/pageSize%50] ^= 1 << (at / pageSize % 8)
+			verdicts[b.try(t, dir, fmt.Sprintf("the record at %d", at), b.file)]++
+			must(t, os.RemoveAll(dir))
+		}
+		if b.name == "killed" && verdicts["refused"] == 0 || len(verdicts) == 0 {
+			t.Errorf("%s: no record is missed", b.name)
+		}
+		t.Log(b.name, verdicts)
 	}
 }

@@ -32,7 +32,9 @@
 //     are in both are skipped by their number, so that it does not matter when in a
 //     checkpoint the power is lost.
 //  4. A record that is damaged later shows as well: one that was written after it is
-//     there and does not follow. That is an error, not the end of the log.
+//     there and does not follow. That is an error, not the end of the log. For the newest
+//     one a file of its own, which is never synced, says that it was acknowledged
+//     (acked.go); after a loss of power that file may say less, and never more.
 //  5. Before the first record of a log, the data file durably says that there is one:
 //     the record of the marks is of another format and names the log's id and size
 //     (store.LogMark). With it, a log that is missing or another one is an error;
@@ -184,6 +186,9 @@ func (e *Engine) Apply(groups []store.Group) []error {
 	err := e.apply(groups)
 	if err == nil {
 		e.number = groups[0].Number
+		if e.log != nil {
+			e.log.note(e.number)
+		}
 		return nil
 	}
 	if !errors.Is(err, errs.NoSpace) {
@@ -269,7 +274,7 @@ func (e *Engine) direct(groups []store.Group) error {
 		return w.SetSequence(groups[0].Number)
 	})
 	if log != nil && (err == nil && !begun || err != nil && e.log == nil) {
-		_ = log.file.Close()
+		_ = log.close()
 		log = nil
 	}
 	if err != nil {
@@ -342,7 +347,7 @@ func (e *Engine) Close() error {
 		}
 	}
 	if e.log != nil {
-		err = errors.Join(err, e.log.file.Close())
+		err = errors.Join(err, e.log.close())
 	}
 	switch {
 	case e.broken:

@@ -190,9 +190,9 @@ func (e *Engine) newLog() *logFile {
 		e.noLog = true // until the next start
 		return nil
 	}
-	log := &logFile{file: f, segment: e.o.Segment}
+	log := &logFile{file: f, segment: e.o.Segment, acked: openAcked(e.dir)}
 	if log.inode, err = inodeOf(f); err != nil {
-		_ = f.Close()
+		_ = log.close()
 		return nil
 	}
 	_, _ = rand.Read(log.id[:]) // never fails
@@ -242,15 +242,17 @@ func (e *Engine) replay() error {
 		}
 		e.old.number = r.number
 	}
+	newest := max(e.number, e.old.number)
+	if err == nil {
+		err = checkAcked(e.dir, m.ID, newest)
+	}
 	if err != nil {
 		if !e.o.Salvage {
 			return openError(path, withAdvice(err))
 		}
 		e.remarks = append(e.remarks, fmt.Sprintf("%s: %v; started with what it holds before", path, err))
 	}
-	if e.old.number > 0 {
-		e.number = e.old.number
-	}
+	e.number = newest
 	e.left = &leftLog{path, file, err != nil}
 	return nil
 }

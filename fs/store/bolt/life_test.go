@@ -1,6 +1,7 @@
 package bolt_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,10 +20,10 @@ import (
 	"meta9/fs/store/storetest"
 )
 
-// copyFiles copies both files of a data folder, as they are after a SIGKILL now.
+// copyFiles copies the files of a data folder, as they are after a SIGKILL now.
 func copyFiles(t *testing.T, from, to string) {
 	t.Helper()
-	for _, name := range []string{bolt.FileName, bolt.LogName} {
+	for _, name := range []string{bolt.FileName, bolt.LogName, bolt.AckedName} {
 		b, err := os.ReadFile(filepath.Join(from, name))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(to, name), b, 0o600)
@@ -179,6 +180,70 @@ func TestWrongLog(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestNewestRecord damages the newest record of a log after a kill: what it held was
+// acknowledged, so that a start and a check refuse the log. A salvage goes on without it.
+// The file that says what was acknowledged may be missing, damaged or older, as a loss of
+// power leaves it: then the record may be one that was cut off.
+func TestNewestRecord(t *testing.T) {
+	dir, rows := killed(t, 10)
+	log, acked := filepath.Join(dir, bolt.LogName), filepath.Join(dir, bolt.AckedName)
+	whole, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := os.ReadFile(acked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := bytes.LastIndex(whole, []byte("m9lg"))
+	for at := newest; at < newest+60; at += 7 {
+		file := bytes.Clone(whole)
+		file[at] ^= 4
+		if err := os.WriteFile(log, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range []bolt.Options{{ReadOnly: true}, {}} {
+			e, err := bolt.Open(dir, o)
+			if errs.KindOf(err) != errs.IO || !strings.Contains(err.Error(), "was acknowledged") {
+				t.Errorf("byte %d of the newest record damaged: %v", at-newest, err)
+			}
+			if err == nil {
+				_ = e.Close()
+			}
+		}
+	}
+	for name, b := range map[string][]byte{"missing": nil, "cut": said[:20], "damaged": append(bytes.Clone(said[:31]), 9), "another log's": append(bytes.Clone(said[:8]), make([]byte, 24)...)} {
+		to := t.TempDir()
+		copyFiles(t, dir, to)
+		if err := os.WriteFile(filepath.Join(to, bolt.AckedName), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b == nil {
+			_ = os.Remove(filepath.Join(to, bolt.AckedName))
+		}
+		s := openStore(t, to, bolt.Options{})
+		if got := fmt.Sprint(storetest.Rows(s)); got == rows {
+			t.Error("the damaged record was read")
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	e := open(t, dir, bolt.Options{Salvage: true})
+	if r := fmt.Sprint(e.Remarks()); !strings.Contains(r, "was acknowledged") {
+		t.Errorf("salvage says %s", r)
+	}
+	if err := e.Scan(func(_, _ []byte) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s := openStore(t, dir, bolt.Options{}); fmt.Sprint(storetest.Rows(s)) == rows {
+		t.Error("after that, the damaged record is there")
 	}
 }
 

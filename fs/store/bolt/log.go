@@ -64,7 +64,8 @@ type record struct {
 // logFile is the file of a log that is begun, and where the next record goes.
 type logFile struct {
 	file    *os.File
-	inode   inode // the file's
+	inode   inode    // the file's
+	acked   *os.File // says which batch is the newest (acked.go); nil: nobody does
 	id      logID
 	segment int64 // bytes of each
 	part    int   // which segment is written
@@ -160,6 +161,14 @@ func (l *logFile) retract() error {
 		return err
 	}
 	return fdatasync(l.file)
+}
+
+// close closes the files.
+func (l *logFile) close() error {
+	if l.acked != nil {
+		_ = l.acked.Close()
+	}
+	return l.file.Close()
 }
 
 func fdatasync(f *os.File) error {
