@@ -62,7 +62,7 @@ type Budget struct {
 	lent     int64      // to all accounts but the admin's
 	turns    []*Account // those of which somebody waits
 	asking   bool       // a goroutine asks who holds most to give back
-	isShort  bool // the total was too small for one who waits, when that was looked at last
+	isShort  bool       // the total was too small for one who waits, when that was looked at last
 	givers   []func(vm string)
 }
 
