@@ -15,10 +15,10 @@ var sextets = func() (t [256]byte) {
 	return t
 }()
 
-// AppendDecoded appends what base64 text stands for. It reads as the real host
-// does, and so never fails: either alphabet, with padding or without, the first
-// '=' ends it, what is no digit is passed over (Ruby's clients wrap lines), and
-// bits that make no whole byte are dropped.
+// AppendDecoded appends the bytes that base64 text stands for. It never fails, as a
+// SmartOS host does not: it takes both alphabets, with or without padding; the first
+// '=' ends the text; other bytes that are no digit are passed over (Ruby's clients
+// wrap lines); bits that make no whole byte are dropped.
 func AppendDecoded(b, text []byte) []byte {
 	if clean, err := base64.StdEncoding.AppendDecode(b, text); err == nil {
 		return clean

@@ -33,31 +33,29 @@ func Find() (string, error) {
 	return "", errs.New(errs.NotFound, "no metadata service: none of %s is there", strings.Join(Places, ", "))
 }
 
-// Bounds of a call: its time where the context has no deadline, how often the
-// request is sent, with which pause where the host does not even listen, and the
-// largest reply.
+// Bounds of a call.
 const (
-	patience = 60 * time.Second
-	tries    = 3
-	pause    = 100 * time.Millisecond
-	maxReply = 16 << 20
-	maxKeys  = 64 << 10 // in a reply; a reply of short names would have millions
+	callTime   = 60 * time.Second       // where the context has no deadline
+	tries      = 3                      // how often a request is sent
+	retryPause = 100 * time.Millisecond // before the next try, unless the last one timed out
+	maxReply   = 16 << 20               // bytes
+	maxKeys    = 64 << 10               // names in a reply; 16 MiB could hold millions
 )
 
 // Client asks a host for metadata, by version 2 where the host has it. A call ends
 // with its context, or after a minute. When the service is not there, is silent or
-// talks nonsense, the error is errs.IO with a text that names the service and says
-// what was sent and what came back; then the Client is of no more use. It belongs
-// to one goroutine at a time.
+// sends what is no reply, the error is errs.IO with a text that names the service and
+// says what was sent and what came back; then the Client can only be closed. It
+// belongs to one goroutine at a time.
 type Client struct {
-	path  string
-	link  link
-	lines *Lines
-	v2    bool
-	talk  talk
+	path     string
+	link     link
+	lines    *Lines
+	v2       bool
+	exchange exchange
 }
 
-// Refusal is a host's FAILURE, or another word that is not known.
+// Refusal is a host's FAILURE, or a reply with a code that the protocol has not.
 type Refusal struct {
 	Path string // of the host
 	What string // the request
@@ -78,22 +76,22 @@ func (r *Refusal) Unwrap() error { return errs.NotPermitted }
 // Dial connects to the service at path: a unix socket, or a character device,
 // which is locked for as long as the Client is open.
 func Dial(ctx context.Context, path string) (*Client, error) {
-	ctx, cancel := limited(ctx)
+	ctx, cancel := withDeadline(ctx)
 	defer cancel()
-	c := &Client{path: path, talk: talk{began: time.Now()}}
-	if err := c.reset(ctx); err != nil {
+	c := &Client{path: path, exchange: exchange{began: time.Now()}}
+	if err := c.connect(ctx); err != nil {
 		c.Close()
 		return nil, c.explain(ctx, "connecting", err)
 	}
 	return c, nil
 }
 
-// limited is ctx with a deadline.
-func limited(ctx context.Context) (context.Context, context.CancelFunc) {
+// withDeadline is ctx with a deadline.
+func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, patience)
+	return context.WithTimeout(ctx, callTime)
 }
 
 // Close ends the connection.
@@ -106,7 +104,7 @@ func (c *Client) Close() error {
 
 // Get is the value of the key. errs.NotFound: there is none.
 func (c *Client) Get(ctx context.Context, key string) ([]byte, error) {
-	return c.call(ctx, request{Get, named(Get, key), []byte(key)})
+	return c.call(ctx, request{Get, describe(Get, key), []byte(key)})
 }
 
 // Keys are the names of all keys but the derived ones (sdc:).
@@ -126,26 +124,27 @@ func (c *Client) Put(ctx context.Context, key string, value []byte) error {
 	enc := base64.StdEncoding
 	payload := enc.AppendEncode(nil, []byte(key))
 	payload = enc.AppendEncode(append(payload, ' '), value)
-	_, err := c.call(ctx, request{Put, named(Put, key), payload})
+	_, err := c.call(ctx, request{Put, describe(Put, key), payload})
 	return err
 }
 
 // Delete removes the key, if it is there. errs.Unsupported: as for Put.
 func (c *Client) Delete(ctx context.Context, key string) error {
-	_, err := c.call(ctx, request{Delete, named(Delete, key), []byte(key)})
+	_, err := c.call(ctx, request{Delete, describe(Delete, key), []byte(key)})
 	return err
 }
 
-// request is what is asked for. Each may be sent twice: the second time does what
-// the first did.
+// request is one request of a call. It may be sent more than once: to do it twice has
+// the effect of doing it once.
 type request struct {
 	code    string
 	what    string // for people
 	payload []byte // decoded
 }
 
-// named is a request in words; a key may be of any length, and anything.
-func named(code, key string) string { return fmt.Sprintf("%s %.80q", code, key) }
+// describe is a request in words for error texts. A key may have any length and any
+// bytes, so it is quoted and cut.
+func describe(code, key string) string { return fmt.Sprintf("%s %.80q", code, key) }
 
 // Errors of one attempt, after which another may succeed.
 var (
@@ -157,13 +156,13 @@ var (
 
 // call sends the request, again if need be, and gives the value of the reply.
 func (c *Client) call(ctx context.Context, r request) ([]byte, error) {
-	ctx, cancel := limited(ctx)
+	ctx, cancel := withDeadline(ctx)
 	defer cancel()
-	c.talk = talk{began: time.Now()}
+	c.exchange = exchange{began: time.Now()}
 	var err error
 	for left := tries; left > 0; left-- {
 		if left < tries {
-			if err = c.again(ctx, err); err != nil {
+			if err = c.retry(ctx, err); err != nil {
 				break
 			}
 		}
@@ -175,40 +174,41 @@ func (c *Client) call(ctx context.Context, r request) ([]byte, error) {
 	return nil, c.explain(ctx, r.what, err)
 }
 
-// transient tells whether an error is of one attempt, not of the request.
+// transient tells whether another attempt may succeed: the error is not the host's
+// answer to the request.
 func transient(err error) bool {
 	var r *Refusal
 	return err != nil && !errors.As(err, &r) && !errors.Is(err, errs.NotFound) && !errors.Is(err, errs.Unsupported)
 }
 
-// again makes ready for another attempt. It gives what it failed with, or the
-// error of the one before when there is no time left.
-func (c *Client) again(ctx context.Context, err error) error {
+// retry connects again for another attempt. It returns the error of that, or, when no
+// time is left, the error of the attempt before.
+func (c *Client) retry(ctx context.Context, err error) error {
 	if !errors.Is(err, errSilent) {
 		select {
-		case <-time.After(pause):
+		case <-time.After(retryPause):
 		case <-ctx.Done():
 		}
 	}
-	if over(ctx) {
+	if ended(ctx) {
 		return err
 	}
-	return c.reset(ctx)
+	return c.connect(ctx)
 }
 
-// try sends the request once, and waits for the reply for its share of the time: a
-// host that lost one frame may answer the next.
+// try sends the request once. With left attempts to go it waits for one part in left of
+// the time that remains: a host that lost one frame may answer the next.
 func (c *Client) try(ctx context.Context, r request, left int) ([]byte, error) {
 	deadline, _ := ctx.Deadline()
-	defer c.limit(ctx, time.Until(deadline)/time.Duration(left))()
+	defer c.setDeadline(ctx, time.Until(deadline)/time.Duration(left))()
 	if c.v2 {
 		return c.tryV2(r)
 	}
 	return c.tryV1(r)
 }
 
-// talk is what was said during a call, for errors.
-type talk struct {
+// exchange is what was sent and received during a call, for error texts.
+type exchange struct {
 	began time.Time
 	sent  []byte // the last request
 	times int    // how often one was sent
@@ -227,22 +227,22 @@ func (c *Client) explain(ctx context.Context, what string, err error) error {
 	case errors.Is(err, io.EOF):
 		text = "the host closed the connection"
 	case errors.Is(err, errSilent):
-		text = fmt.Sprintf("%v in %v", err, time.Since(c.talk.began).Round(time.Millisecond))
+		text = fmt.Sprintf("%v in %v", err, time.Since(c.exchange.began).Round(time.Millisecond))
 	}
-	return errs.New(errs.IO, "%s: %s: %s%v", c.path, what, text, c.talk)
+	return errs.New(errs.IO, "%s: %s: %s%v", c.path, what, text, c.exchange)
 }
 
-// String is without values, which may be secrets.
-func (t talk) String() string {
+// String leaves out values, which may be secrets.
+func (t exchange) String() string {
 	if t.times == 0 {
 		return ""
 	}
-	sent, got := fmt.Sprintf("; sent the line %q", brief(t.sent)), "received nothing"
+	sent, got := fmt.Sprintf("; sent the line %q", withoutPayload(t.sent)), "received nothing"
 	if t.times > 1 {
 		sent += fmt.Sprintf(", the last of %d", t.times)
 	}
 	if t.lines > 0 {
-		got = fmt.Sprintf("received the line %q", brief(t.got))
+		got = fmt.Sprintf("received the line %q", withoutPayload(t.got))
 	}
 	if t.lines > 1 {
 		got += fmt.Sprintf(", the last of %d", t.lines)
@@ -250,8 +250,8 @@ func (t talk) String() string {
 	return sent + ", " + got
 }
 
-// brief is a line without a frame's payload.
-func brief(line []byte) string {
+// withoutPayload is the beginning of a line; of a frame, all but its payload.
+func withoutPayload(line []byte) string {
 	const words, most = 5, 80 // V2, length, checksum, id, code
 	s := string(line[:min(len(line), most)])
 	if parts := strings.SplitN(s, " ", words+1); parts[0] == V2 && len(parts) > words {

@@ -14,11 +14,11 @@ type Frame struct {
 }
 
 // ParseFrame reads what follows "V2 " in a line. ok is false for a frame that is
-// damaged: a length or checksum that is not that of the body, an id that is not
-// of hex digits, a body of another form. It reads leniently what real clients
-// send: blanks doubled in the header, a length with leading zeros, a checksum
-// without them or in upper case, an id of any length or case, and more after
-// the payload. The Frame is part of rest.
+// damaged: its length or checksum is not that of the body, its id is not hex digits,
+// or the body has another form. It takes what real clients send: doubled blanks in
+// the header, a length with leading zeros, a checksum without them or in upper case,
+// an id of any length and case, and more bytes after the payload. The Frame's slices
+// are parts of rest.
 func ParseFrame(rest []byte) (f Frame, ok bool) {
 	length, rest := word(rest)
 	sum, body := word(rest)

@@ -6,15 +6,15 @@ import (
 	"io"
 )
 
-// firstBuffer is the size of a Lines' buffer at first. One of more than
-// keepBuffer is given up when there is little in it.
+// A Lines starts with a buffer of firstBuffer bytes. A buffer of more than keepBuffer
+// bytes is replaced by a small one once it holds less than firstBuffer.
 const (
 	firstBuffer = 4 << 10
 	keepBuffer  = 16 << 10
 )
 
-// What Lines.Next gives instead of a line: ErrLong for one that is longer than it
-// may be, ErrSkipped where one has ended that was skipped.
+// What Lines.Next returns instead of a line: ErrLong for a line over the limit,
+// ErrSkipped at the end of a line that was skipped.
 var (
 	ErrLong    = errors.New("the line is too long")
 	ErrSkipped = errors.New("the line was skipped")
@@ -25,17 +25,17 @@ var (
 type Lines struct {
 	r     io.Reader
 	limit int
-	buf   []byte // buf[at:] was read and not given out
+	buf   []byte // buf[at:] was read and not returned yet
 	at    int
 	seen  int       // bytes of buf[at:] that are known to hold no LF
-	skip  io.Writer // gets what comes of a skipped line, up to its LF; nil: none is skipped
+	skip  io.Writer // takes the bytes of the line that is being skipped; nil: none is
 }
 
 // NewLines reads r's lines of at most limit bytes, not counting the LF.
 func NewLines(r io.Reader, limit int) *Lines { return &Lines{r: r, limit: limit} }
 
-// Limit sets how long a line may be from now on, the one that was ErrLong too. A
-// lower limit gives back the memory beyond it; what is there stays.
+// Limit sets how long a line may be from now on, also the line that was ErrLong. A
+// lower limit shrinks the buffer; bytes that were read stay.
 func (l *Lines) Limit(limit int) {
 	l.limit = limit
 	if size := l.Pending() + firstBuffer; limit < cap(l.buf) && size < cap(l.buf) {
@@ -43,11 +43,11 @@ func (l *Lines) Limit(limit int) {
 	}
 }
 
-// Pending is how many bytes were read and not given out.
+// Pending is how many bytes were read and not returned yet.
 func (l *Lines) Pending() int { return len(l.buf) - l.at }
 
-// Skip drops the line that has begun up to its LF, which may still be to come; to
-// gets its bytes without the LF, and must take them all.
+// Skip drops the line that has begun, up to its LF, which need not have come yet. to
+// takes the line's bytes without the LF, and must take them all.
 func (l *Lines) Skip(to io.Writer) {
 	l.skip = to
 	if l.find() < 0 {
@@ -63,7 +63,7 @@ func (l *Lines) Ready() bool {
 // Next is the next line without its LF, valid until the next call. It is ErrLong,
 // and stays so, for a line longer than the limit, until Limit or Skip, and once
 // ErrSkipped after Skip. Other errors are the reader's, after which Next may be
-// called again. What the stream ends in without an LF is no line.
+// called again. Bytes at the end of the stream without an LF are no line.
 func (l *Lines) Next() ([]byte, error) {
 	for {
 		n := l.find()
@@ -87,8 +87,8 @@ func (l *Lines) Next() ([]byte, error) {
 	}
 }
 
-// drop gives n bytes to skip. It keeps nothing of them, so that a line without an
-// end costs no memory.
+// drop hands n bytes to l.skip and frees their place, so that a line that never ends
+// costs no memory.
 func (l *Lines) drop(n int) {
 	_, _ = l.skip.Write(l.buf[l.at : l.at+n])
 	l.at, l.seen = l.at+n, 0
@@ -104,15 +104,15 @@ func (l *Lines) find() int {
 	return -1
 }
 
-// fill reads once, after making room. A Reader that gives nothing at all is at
-// its end (io.ErrNoProgress).
+// fill reads once, after making room. A Reader that returns no bytes and no error
+// would be asked for ever: io.ErrNoProgress.
 func (l *Lines) fill() error {
 	l.room()
 	n, err := l.r.Read(l.buf[len(l.buf):cap(l.buf)])
 	l.buf = l.buf[:len(l.buf)+n]
 	switch {
 	case n > 0:
-		return nil // an error comes again
+		return nil // an error comes again with the next read
 	case err == nil:
 		return io.ErrNoProgress
 	}
@@ -133,7 +133,7 @@ func (l *Lines) room() {
 	}
 }
 
-// move goes on in a new buffer.
+// move copies what is pending into a new buffer of that size.
 func (l *Lines) move(size int) {
 	l.buf = append(make([]byte, 0, size), l.buf[l.at:]...)
 	l.at = 0

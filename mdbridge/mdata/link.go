@@ -9,38 +9,36 @@ import (
 	"time"
 )
 
-// link is a way to the host.
+// link is the connection to the host: a socket, or a serial line.
 type link interface {
 	io.ReadWriteCloser
 	SetDeadline(time.Time) error
 }
 
-// Times of a shared line: how long it is quiet before it is taken to be free, how
-// long the host has to answer an empty line and NEGOTIATE, and how often a lock
-// is tried.
+// Times of a serial line, which other clients use too.
 const (
-	quiet     = 100 * time.Millisecond
-	syncTime  = 2 * time.Second
-	greetTime = 6 * time.Second
-	lockPause = 50 * time.Millisecond
+	quiet         = 100 * time.Millisecond // without a byte: nobody is using it
+	syncTime      = 2 * time.Second        // for the answer to an empty line
+	negotiateTime = 6 * time.Second        // for the answer to NEGOTIATE
+	lockPause     = 50 * time.Millisecond  // between two attempts to lock it
 )
 
-// reset connects, anew if need be, and finds out which version the host speaks.
-// On a serial line, where the host may come later, it tries until ctx ends.
-func (c *Client) reset(ctx context.Context) error {
+// connect connects, for the first time or again, and finds out which version the host
+// speaks. On a serial line the host may start later, so it tries until ctx ends.
+func (c *Client) connect(ctx context.Context) error {
 	for {
-		err := c.greet(ctx)
+		err := c.connectOnce(ctx)
 		_, shared := c.link.(*serial)
-		if err == nil || !shared || !errors.Is(err, errSilent) || over(ctx) {
+		if err == nil || !shared || !errors.Is(err, errSilent) || ended(ctx) {
 			return err
 		}
 	}
 }
 
-// greet is one attempt of reset. A socket is dialled anew, which leaves all behind
-// that was said before; a serial line is one line for ever, and is kept, with its
-// lock, until the Client is closed.
-func (c *Client) greet(ctx context.Context) error {
+// connectOnce is one attempt of connect. A socket is dialled again, so that no reply of
+// an earlier request can come. A serial line stays open, and locked, until the Client
+// is closed; sync reads what is left on it.
+func (c *Client) connectOnce(ctx context.Context) error {
 	_, shared := c.link.(*serial)
 	if !shared {
 		if err := c.open(ctx); err != nil {
@@ -48,32 +46,32 @@ func (c *Client) greet(ctx context.Context) error {
 		}
 		_, shared = c.link.(*serial)
 	}
-	limit := patience
+	limit := callTime
 	if shared {
-		limit = greetTime
+		limit = negotiateTime
 		if err := c.sync(ctx); err != nil {
 			return err
 		}
 	}
 	c.lines = NewLines(c.link, maxReply)
-	defer c.limit(ctx, limit)()
+	defer c.setDeadline(ctx, limit)()
 	return c.negotiate()
 }
 
-// open opens the link. A host that has hung up is dialled again.
+// open opens the link, after closing the one before.
 func (c *Client) open(ctx context.Context) error {
 	c.Close()
 	c.link = nil
 	fi, err := os.Stat(c.path)
 	if err != nil {
-		return bare(err)
+		return withoutPath(err)
 	}
 	switch mode := fi.Mode(); {
 	case mode&os.ModeSocket != 0:
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, "unix", c.path)
 		if err != nil {
-			return bare(err)
+			return withoutPath(err)
 		}
 		c.link = conn
 	case mode&os.ModeCharDevice != 0:
@@ -88,8 +86,9 @@ func (c *Client) open(ctx context.Context) error {
 	return nil
 }
 
-// bare is err without the path, which stands in front of all our errors.
-func bare(err error) error {
+// withoutPath is the innermost of the errors in err: all texts of a Client begin with
+// the path already.
+func withoutPath(err error) error {
 	for {
 		var p *os.PathError
 		var o *net.OpError
@@ -107,9 +106,9 @@ func bare(err error) error {
 	}
 }
 
-// limit ends all waiting for the host after d, and when ctx ends. What it gives
-// must be called when the waiting is over.
-func (c *Client) limit(ctx context.Context, d time.Duration) (done func()) {
+// setDeadline makes reads and writes fail after d, and when ctx ends. The caller calls
+// done after them.
+func (c *Client) setDeadline(ctx context.Context, d time.Duration) (done func()) {
 	until := time.Now().Add(d)
 	if end, ok := ctx.Deadline(); ok && end.Before(until) {
 		until = end
@@ -120,51 +119,52 @@ func (c *Client) limit(ctx context.Context, d time.Duration) (done func()) {
 	return func() { stop() }
 }
 
-// serial is a character device that is ours alone, in raw mode; see openSerial.
+// serial is a character device in raw mode that this process has locked; see
+// openSerial.
 type serial struct{ *os.File }
 
-// sync makes sure that what comes next answers what is sent next: it waits until
-// the line is quiet, ends a line that somebody may have begun, and waits for the
-// host's answer to that.
+// sync makes sure that the next line which comes answers the next request: it waits
+// until nothing comes, ends with an LF a line that another client may have begun, and
+// waits for the host's answer to that.
 func (c *Client) sync(ctx context.Context) error {
 	for again := false; ; again = true {
-		if err := c.drain(ctx); err != nil {
+		if err := c.readUntilQuiet(ctx); err != nil {
 			return err
 		}
 		c.lines = NewLines(c.link, maxReply)
-		err := c.poke(ctx)
+		err := c.askEmptyLine(ctx)
 		switch {
 		case err == nil && again:
-			return c.drain(ctx) // of the answers to earlier ones
-		case !errors.Is(err, errSilent), over(ctx):
+			return c.readUntilQuiet(ctx) // the answers to the empty lines before
+		case !errors.Is(err, errSilent), ended(ctx):
 			return err
 		}
 	}
 }
 
-// poke sends an empty line and waits for its answer.
-func (c *Client) poke(ctx context.Context) error {
-	defer c.limit(ctx, syncTime)()
+// askEmptyLine sends an empty line and waits for its answer.
+func (c *Client) askEmptyLine(ctx context.Context) error {
+	defer c.setDeadline(ctx, syncTime)()
 	if err := c.send([]byte("\n")); err != nil {
 		return err
 	}
 	for {
 		line, err := c.next()
-		if err != nil || refuses(line) {
+		if err != nil || isRefusal(line) {
 			return err
 		}
 	}
 }
 
-// drain reads what comes until the line is quiet.
-func (c *Client) drain(ctx context.Context) error {
+// readUntilQuiet reads and drops what comes, until nothing has come for a while.
+func (c *Client) readUntilQuiet(ctx context.Context) error {
 	buf := make([]byte, 4<<10)
-	for !over(ctx) {
-		done := c.limit(ctx, quiet)
+	for !ended(ctx) {
+		done := c.setDeadline(ctx, quiet)
 		_, err := c.link.Read(buf)
 		done()
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded) && !over(ctx):
+		case errors.Is(err, os.ErrDeadlineExceeded) && !ended(ctx):
 			return nil
 		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
@@ -173,8 +173,8 @@ func (c *Client) drain(ctx context.Context) error {
 	return errBusy
 }
 
-// over tells whether ctx has ended, or is just about to.
-func over(ctx context.Context) bool {
+// ended tells whether ctx has ended, or its deadline has passed.
+func ended(ctx context.Context) bool {
 	end, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(end)
 }

@@ -1,11 +1,11 @@
 // Package mdata speaks the Joyent metadata protocol, versions 1 and 2: the codec
-// that both ends use (Lines, Frame, the version 1 forms) and the Client that a
-// guest needs, over a unix socket or a serial line. The server is in the folder
-// below; a Client links no store.
+// that both ends use (Lines, Frame, the version 1 forms), and the Client for a guest,
+// over a unix socket or a serial line. The server is in the folder below, so that a
+// program with a Client links no store.
 //
 // The protocol is a stream of lines. A version 1 request is a command and an
 // argument; a version 2 frame is a line "V2 LENGTH CRC BODY" with a request id,
-// a code and a base64 payload in its body, and needs no state on either side.
+// a code and a base64 payload in its body. Neither side keeps state between requests.
 //
 // Nothing here starts a goroutine or takes a lock: a Lines and a Client belong to
 // one goroutine at a time.
@@ -23,7 +23,7 @@ const (
 	Delete    = "DELETE"
 )
 
-// The codes of replies; version 1 has them as whole lines, and two more.
+// The codes of replies. In version 1 each is a whole line, and there are two more.
 const (
 	Success  = "SUCCESS"
 	NotFound = "NOTFOUND"
@@ -40,8 +40,8 @@ const maxKey = 255
 // a code and CR. A request id has 8 digits; this leaves room for odd ones.
 const frameOverhead = 256
 
-// MaxLine is the length of the longest line that a request needs where values
-// have at most that many bytes: a PUT, whose value is base64 in base64.
+// MaxLine is the length in bytes of the longest request when values have at most value
+// bytes: a PUT, whose value is base64 in base64.
 func MaxLine(value int) int {
 	enc := base64.StdEncoding.EncodedLen
 	return enc(enc(maxKey)+1+enc(value)) + frameOverhead

@@ -14,12 +14,12 @@ import (
 )
 
 // openSerial opens the device, waits until nobody else has it locked, and makes it
-// raw: what a terminal does to bytes would change frames, and its echo would be
-// taken for requests.
+// raw: a terminal would change bytes of frames, and the host would take its echo for
+// requests.
 func openSerial(ctx context.Context, path string) (*serial, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, bare(err)
+		return nil, withoutPath(err)
 	}
 	s := &serial{f}
 	if err = s.lock(ctx); err == nil {
@@ -45,14 +45,14 @@ func (s *serial) lock(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return s.locked()
+			return s.lockHolder()
 		case <-time.After(lockPause):
 		}
 	}
 }
 
-// locked says who has the lock.
-func (s *serial) locked() error {
+// lockHolder is an error that names the process which has the lock.
+func (s *serial) lockHolder() error {
 	l := unix.Flock_t{Type: unix.F_WRLCK}
 	err := s.control(func(fd int) error { return unix.FcntlFlock(uintptr(fd), unix.F_GETLK, &l) })
 	if err != nil || l.Pid <= 0 {
@@ -61,8 +61,8 @@ func (s *serial) locked() error {
 	return fmt.Errorf("in use: process %d has it locked", l.Pid)
 }
 
-// control does something with the descriptor, in a way that leaves it in Go's
-// poller: without it there would be no deadlines.
+// control calls f with the descriptor. f must not make it blocking: Go's poller would
+// lose it, and with that the deadlines.
 func (s *serial) control(f func(fd int) error) error {
 	rc, err := s.SyscallConn()
 	if err != nil {
@@ -74,8 +74,8 @@ func (s *serial) control(f func(fd int) error) error {
 	return err
 }
 
-// Close forgets what a host that is not there has not taken; else the kernel would
-// wait for it.
+// Close drops the output that no host has read; the kernel would wait for a host to
+// read it.
 func (s *serial) Close() error {
 	_ = s.control(dropOutput)
 	return s.File.Close()

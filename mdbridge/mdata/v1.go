@@ -2,10 +2,9 @@ package mdata
 
 import "bytes"
 
-// Command splits a version 1 line into its command and its argument, which are
-// apart by one blank or tab. Blanks at the end, CR among them, do not count. The
-// command is empty for a line that is blank or begins with one: to such the host
-// answers Invalid.
+// Command splits a version 1 line into its command and its argument at the first
+// blank. Blanks at the end, CR among them, do not count. The command is empty for a
+// line that is empty or begins with a blank: the host answers Invalid to it.
 func Command(line []byte) (command, arg []byte) {
 	line = bytes.TrimRight(line, blanks)
 	if i := bytes.IndexAny(line, blanks); i >= 0 {
@@ -14,7 +13,7 @@ func Command(line []byte) (command, arg []byte) {
 	return line, nil
 }
 
-// blanks are what separates words, and does not count at the end of a line.
+// blanks separate words, and do not count at the end of a line.
 const blanks = " \t\v\f\r"
 
 // AppendValue appends a version 1 reply with a value: SUCCESS, the value's lines
@@ -33,13 +32,13 @@ func AppendValue(b, value []byte) []byte {
 	return append(b, ".\n"...)
 }
 
-// value is a version 1 value, of which the lines come in.
+// value gathers the lines of a version 1 value.
 type value struct {
 	b     []byte
 	begun bool
 }
 
-// add takes the next line in; true: it was the one that ends the value.
+// add adds the next line; true: it was the line that ends the value.
 func (v *value) add(line []byte) (end bool) {
 	if string(line) == "." {
 		return true

@@ -9,8 +9,8 @@ import (
 	"meta9/mdbridge/mdata"
 )
 
-// answer appends the reply to one line, if it has one: a damaged frame gets
-// silence, as on a real host, since its sender asks again.
+// answer appends the reply to one line. A damaged frame gets none, as on a SmartOS
+// host: its sender asks again.
 func (c *conn) answer(line []byte) {
 	command, arg := mdata.Command(line)
 	if string(command) == mdata.V2 {
@@ -26,8 +26,8 @@ func (c *conn) answer(line []byte) {
 	c.server.requests.Add(1)
 }
 
-// refuseLong tells the sender of a line that was dropped, if it was a good frame,
-// since he would ask again.
+// refuseLong appends a FAILURE for a line that was dropped because it is too long, if
+// it was an undamaged frame. Without a reply its sender would send it again.
 func (c *conn) refuseLong() {
 	f, ok := c.long.Frame()
 	c.long = mdata.LongFrame{}
@@ -38,32 +38,32 @@ func (c *conn) refuseLong() {
 	if string(f.Code) == mdata.Put {
 		err = errs.New(errs.TooLarge, "%d bytes is the limit of a value", c.server.maxValue)
 	}
-	c.out = mdata.AppendFrame(c.out, f.ID, mdata.Failure, []byte(text(err)))
+	c.out = mdata.AppendFrame(c.out, f.ID, mdata.Failure, []byte(guestText(err)))
 }
 
-// answerV1 knows what version 1 knows: it reads.
+// answerV1 answers a request of version 1, which can only read.
 func (c *conn) answerV1(command, arg []byte) {
 	switch string(command) {
 	case "":
-		c.line(mdata.Invalid)
+		c.addLine(mdata.Invalid)
 	case mdata.Negotiate:
-		c.line(negotiated(arg))
+		c.addLine(negotiated(arg))
 	case mdata.Get:
 		key := keyOf(arg)
 		if key == "" {
-			c.line(mdata.Invalid)
+			c.addLine(mdata.Invalid)
 			return
 		}
 		c.replyV1(c.get(key))
 	case mdata.Keys:
 		c.replyV1(c.names())
 	default:
-		c.line(mdata.Failure)
+		c.addLine(mdata.Failure)
 	}
 }
 
-// negotiated is the answer to NEGOTIATE, which changes nothing: frames are
-// answered without it.
+// negotiated is the answer to NEGOTIATE. Nothing depends on it: frames are answered
+// also without a NEGOTIATE before.
 func negotiated(version []byte) string {
 	switch string(version) {
 	case "":
@@ -74,22 +74,22 @@ func negotiated(version []byte) string {
 	return mdata.Failure
 }
 
-// line appends a whole reply of version 1.
-func (c *conn) line(s string) { c.out = append(append(c.out, s...), '\n') }
+// addLine appends a whole reply of version 1.
+func (c *conn) addLine(s string) { c.out = append(append(c.out, s...), '\n') }
 
-// replyV1 has no place for the text of an error.
+// replyV1 appends a reply of version 1, which has no place for an error's text.
 func (c *conn) replyV1(value []byte, err error) {
 	switch {
 	case err == nil:
 		c.out = mdata.AppendValue(c.out, value)
 	case errors.Is(err, errs.NotFound):
-		c.line(mdata.NotFound)
+		c.addLine(mdata.NotFound)
 	default:
-		c.line(mdata.Failure)
+		c.addLine(mdata.Failure)
 	}
 }
 
-// answerFrame appends the one reply that a good frame gets, with its id.
+// answerFrame appends the reply to an undamaged frame, with the frame's id.
 func (c *conn) answerFrame(f mdata.Frame) {
 	value, err := c.request(f)
 	switch {
@@ -98,15 +98,15 @@ func (c *conn) answerFrame(f mdata.Frame) {
 	case errors.Is(err, errs.NotFound):
 		c.out = mdata.AppendFrame(c.out, f.ID, mdata.NotFound, nil)
 	default:
-		c.out = mdata.AppendFrame(c.out, f.ID, mdata.Failure, []byte(text(err)))
+		c.out = mdata.AppendFrame(c.out, f.ID, mdata.Failure, []byte(guestText(err)))
 	}
 }
 
-// done is the value of a reply to a change.
-var done = []byte("OK")
+// okValue is the value of a reply to a change.
+var okValue = []byte("OK")
 
-// request does what a frame asks for, and gives the value of its reply. There are
-// no other commands: NEGOTIATE and V2 inside a frame are as unknown as any.
+// request carries out a frame's request and returns the value of its reply. NEGOTIATE
+// and V2 are no requests of version 2.
 func (c *conn) request(f mdata.Frame) ([]byte, error) {
 	switch string(f.Code) {
 	case mdata.Get:
@@ -118,7 +118,7 @@ func (c *conn) request(f mdata.Frame) ([]byte, error) {
 	case mdata.Keys:
 		return c.names()
 	case mdata.Put:
-		return done, c.put(f.Payload)
+		return okValue, c.put(f.Payload)
 	case mdata.Delete:
 		key := keyOf(mdata.AppendDecoded(c.value[:0], f.Payload))
 		if key == "" {
@@ -126,39 +126,39 @@ func (c *conn) request(f mdata.Frame) ([]byte, error) {
 		}
 		c.flush()
 		c.place.Give()
-		return done, c.keys.remove(key)
+		return okValue, c.keys.remove(key)
 	}
 	return nil, errs.New(errs.Unsupported, "Unknown command %s", f.Code)
 }
 
-// get is the key's value. One that is long waits for a wide slot.
+// get is the key's value. For a value over narrowSize it waits for a wide slot.
 func (c *conn) get(key string) ([]byte, error) {
-	value, err := c.keys.get(c.value[:0], key, narrow)
+	value, err := c.keys.get(c.value[:0], key, narrowSize)
 	if errors.Is(err, errs.TooBig) {
-		c.widen()
+		c.takeWide()
 		value, err = c.keys.get(value[:0], key, math.MaxInt)
 	}
 	c.value = value
 	return value, err
 }
 
-// manyNames is how many names make a list that is long: with the longest names it
-// is some 32 KiB, and 44 in base64.
+// manyNames is how many names may be listed without a wide slot. With the longest
+// names such a list has 32 KiB, or 44 in base64.
 const manyNames = 128
 
 // names is the list of all keys.
 func (c *conn) names() ([]byte, error) {
 	if c.keys.count() > manyNames {
-		c.widen()
+		c.takeWide()
 	}
 	var err error
 	c.value, err = c.keys.names(c.value[:0])
 	return c.value, err
 }
 
-// put does PUT: the payload is, decoded, a key and a value, each in base64 and
-// apart by one blank. The value may be empty. Earlier replies are not held up by
-// the commit.
+// put carries out PUT. Its payload, decoded, is a key and a value, each in base64, with
+// one blank between; the value may be empty. Replies to earlier requests are written
+// before it waits for the commit.
 func (c *conn) put(payload []byte) error {
 	c.value = mdata.AppendDecoded(c.value[:0], payload)
 	key64, value64, two := bytes.Cut(c.value, []byte{' '})
@@ -177,14 +177,14 @@ func (c *conn) put(payload []byte) error {
 	return err
 }
 
-// invalid is what a request gets that is none.
+// invalid is the error for a request without a key, or of another form.
 func invalid(command string) error {
 	return errs.New(errs.Invalid, "Invalid %s Request", command)
 }
 
-// text is what a guest is told of an error: the detail, which for the host's own
-// troubles is none of its business.
-func text(err error) string {
+// guestText is the text that a guest gets for an error: its detail, but not of I/O
+// errors, since that tells about the host.
+func guestText(err error) string {
 	switch {
 	case errors.Is(err, errNoValue):
 		return ""

@@ -12,12 +12,12 @@ import (
 	"meta9/mdbridge/mdata"
 )
 
-// narrow is how long a line or a reply may be without a wide slot, and how much
-// of replies gathers before it is written.
-const narrow = 64 << 10
+// narrowSize is how many bytes a line or a reply may have without a wide slot, and how
+// many bytes of replies gather before they are written.
+const narrowSize = 64 << 10
 
-// keep is how large the buffers of an idle connection may be.
-const keep = 16 << 10
+// idleBuffers is how many bytes of buffers an idle connection may keep.
+const idleBuffers = 16 << 10
 
 // conn is one connection.
 type conn struct {
@@ -27,26 +27,26 @@ type conn struct {
 	place  cpu.Place // held while a line is answered, but for waits
 	keys   keys
 	lines  *mdata.Lines
-	wide   bool            // it has one of the VM's wide slots
+	wide   bool            // this connection has one of the VM's wide slots
 	out    []byte          // replies to be written
 	value  []byte          // of the request at hand
-	long   mdata.LongFrame // the line that is dropped
-	err    error           // of the first write that failed; then it only ends
+	long   mdata.LongFrame // the line that is being dropped
+	err    error           // of the first write that failed; the loop then ends
 }
 
-// newConn makes the VM's own View of the tree, which belongs to this connection as
-// one does to each 9P client, and begins with a connection; nil: its VM is not there.
+// newConn makes a connection with a View of the tree of its own, as each 9P client has
+// one. nil: the VM is not there.
 func (s *Server) newConn(nc net.Conn, who fs.Principal, g *guest) *conn {
 	c := &conn{Conn: nc, server: s, guest: g}
 	if !c.keys.open(s.tree, who) {
 		return nil
 	}
-	c.lines = mdata.NewLines(c, narrow)
+	c.lines = mdata.NewLines(c, narrowSize)
 	return c
 }
 
-// end gives back what the connection holds. The slot goes last: until then the
-// memory that it stands for may be in use.
+// end gives back what the connection holds. The slot is last: it stands for memory that
+// is in use until then.
 func (c *conn) end() {
 	c.keys.view.Close()
 	if c.wide {
@@ -54,29 +54,29 @@ func (c *conn) end() {
 	}
 }
 
-// loop answers one line after the other. Replies gather while whole lines are
-// there already, and are written before it waits for more.
+// loop answers one line after the other. Replies gather while whole lines have been
+// read already, and are written before it waits for more.
 //
-// A line that is too long, and a long one of which nothing more comes, is dropped
-// up to its LF.
+// It drops a line up to its LF when the line is too long, and when it is long and no
+// more of it comes for WideTime.
 func (c *conn) loop() {
 	for c.err == nil {
-		if c.wide || len(c.out) >= narrow || !c.lines.Ready() {
+		if c.wide || len(c.out) >= narrowSize || !c.lines.Ready() {
 			c.flush()
-			c.slim()
-			c.narrow()
+			c.dropBuffers()
+			c.giveWide()
 		}
 		switch line, err := c.lines.Next(); {
 		case err == nil:
 			if !c.place.Held() || c.place.Over() {
 				c.place.Give()
-				c.turn()
+				c.takePlace()
 			}
 			c.answer(line)
 		case errors.Is(err, mdata.ErrSkipped):
 			c.refuseLong()
 		case errors.Is(err, mdata.ErrLong) && !c.wide:
-			c.widen()
+			c.takeWide()
 		case errors.Is(err, mdata.ErrLong):
 			c.drop(&c.long)
 		case c.wide && errors.Is(err, os.ErrDeadlineExceeded):
@@ -88,22 +88,24 @@ func (c *conn) loop() {
 	}
 }
 
-// turn waits for a place. There is always one in the end, since no VM has more than its
-// share of them, and whoever asks waits for his answer.
-func (c *conn) turn() {
+// takePlace waits for a place. Take fails only after some seconds, and then it asks
+// again: a client of this protocol waits for its reply, and one will come, since no VM
+// holds more than its share of places.
+func (c *conn) takePlace() {
 	for !c.place.Take(c.keys.cell.CPU()) {
 	}
 }
 
-// drop skips the line that has begun; to gets its bytes.
+// drop skips the line that has begun; to takes its bytes.
 func (c *conn) drop(to io.Writer) {
 	c.server.dropped.Add(1)
 	c.long = mdata.LongFrame{}
 	c.lines.Skip(to)
 }
 
-// Read reads for Lines. A wide connection that stands still is not waited for; one
-// that is slow is, since a serial line takes minutes for the largest value.
+// Read reads for Lines. While the connection is wide, each Read has WideTime: a serial
+// line takes minutes for the largest value, but a peer that sends nothing may not keep
+// the slot.
 func (c *conn) Read(p []byte) (int, error) {
 	c.place.Give()
 	if c.wide {
@@ -112,10 +114,10 @@ func (c *conn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// widen waits for a wide slot, with which long lines and replies are allowed. What
-// has been answered goes out first: its sender may be waiting for it, and the slot
-// may take a while.
-func (c *conn) widen() {
+// takeWide waits for a wide slot, which allows long lines and replies. It writes the
+// replies that have gathered first: the client may be waiting for them, and the slot
+// may take long.
+func (c *conn) takeWide() {
 	if c.wide {
 		return
 	}
@@ -124,34 +126,34 @@ func (c *conn) widen() {
 	c.place.Give()
 	c.guest.wide <- struct{}{}
 	if held {
-		c.turn()
+		c.takePlace()
 	}
 	c.wide = true
 	c.lines.Limit(c.server.maxLine)
 }
 
-// narrow gives the slot back, and the memory before it; but not while much is
-// there to be answered.
-func (c *conn) narrow() {
-	if !c.wide || c.lines.Pending() > narrow {
+// giveWide shrinks the buffer and gives the slot back, unless more than narrowSize
+// bytes were read and are not answered.
+func (c *conn) giveWide() {
+	if !c.wide || c.lines.Pending() > narrowSize {
 		return
 	}
-	c.lines.Limit(narrow)
+	c.lines.Limit(narrowSize)
 	c.SetDeadline(time.Time{})
 	c.wide = false
 	<-c.guest.wide
 }
 
-// slim gives up buffers that have grown, once there is nothing in them: thousands
-// of connections are idle most of their time.
-func (c *conn) slim() {
-	if cap(c.out)+cap(c.value) > keep {
+// dropBuffers frees buffers that have grown. It is called when they are empty:
+// thousands of connections are idle most of their time.
+func (c *conn) dropBuffers() {
+	if cap(c.out)+cap(c.value) > idleBuffers {
 		c.out, c.value = nil, nil
 	}
 }
 
-// flush writes the replies that have gathered. A peer that does not take them stops
-// its own connection only; where it has a slot, not for long.
+// flush writes the replies that have gathered. A peer that does not read them stops
+// only its own connection; where that has a wide slot, the write has WideTime.
 func (c *conn) flush() {
 	if len(c.out) == 0 || c.err != nil {
 		return

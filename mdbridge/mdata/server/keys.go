@@ -14,8 +14,8 @@ import (
 	"meta9/macro"
 )
 
-// keys are a VM's keys by the names that the protocol has for them: which file of
-// the guest's own tree a name is for.
+// keys are a VM's keys by their names in the protocol. It knows which file of the
+// guest's tree a name means.
 type keys struct {
 	view *fs.View
 	root *fs.Ref
@@ -23,7 +23,7 @@ type keys struct {
 	done chan error // the result of the change at hand
 }
 
-// open begins; false: the VM is not there.
+// open attaches to the VM's tree; false: the VM is not there.
 func (k *keys) open(t *fs.Tree, who fs.Principal) bool {
 	k.cell = t.Store().Cell(who.VM)
 	k.view = t.View(who)
@@ -44,15 +44,16 @@ func (k *keys) vm() (*vm.VM, error) {
 	return nil, errs.New(errs.Stale, "VM %s was deleted", k.cell.UUID())
 }
 
-// errNoValue is for what is there but has no text: an object or an array. The
-// host answers FAILURE without a word.
+// errNoValue is for a property that is an object or an array. A SmartOS host answers
+// FAILURE without a text.
 var errNoValue = errors.New("no value that could be told")
 
 // sdcPrefix begins the names that are derived from the VM's properties.
 const sdcPrefix = "sdc:"
 
 // get appends the value of the key to b. Errors: NotFound; TooBig when it has over
-// max bytes; errNoValue; what the host says of a VM without customer metadata.
+// max bytes; errNoValue; Invalid, with a SmartOS host's text, for a key of customer
+// metadata where the VM has none.
 func (k *keys) get(b []byte, key string, max int) ([]byte, error) {
 	m, err := k.vm()
 	if err != nil {
@@ -66,23 +67,23 @@ func (k *keys) get(b []byte, key string, max int) ([]byte, error) {
 		return b, errs.New(errs.Invalid, "Zone did not contain customer_metadata")
 	}
 	b, err = macro.Get(b, k.root, []string{s.String(), vm.FileName(key)}, max)
-	return b, absent(err)
+	return b, asNotFound(err)
 }
 
-// getSdc appends what the file of sdc/ has. A property that is there but is no text
-// has no file; it is told apart here because the host does.
+// getSdc appends the value of a file in sdc/. A property that is an object or an array
+// has no file there; a SmartOS host tells it from one that does not exist.
 func (k *keys) getSdc(b []byte, m *vm.VM, name string, max int) ([]byte, error) {
 	b, err := macro.Get(b, k.root, []string{"sdc", vm.FileName(name)}, max)
-	err = absent(err)
+	err = asNotFound(err)
 	if v, _ := m.Prop(name); err == errs.NotFound && (v.Kind == ordjson.Object || v.Kind == ordjson.Array) {
 		err = errNoValue
 	}
 	return b, err
 }
 
-// absent makes one error of all that say that a key is not there: what cannot be
-// a name, or went while it was looked for, is not there either.
-func absent(err error) error {
+// asNotFound is errs.NotFound for every error which means that the key is not there:
+// also for what cannot be a name, and for a key that was removed meanwhile.
+func asNotFound(err error) error {
 	switch errs.KindOf(err) {
 	case errs.NotFound, errs.NameTooLong, errs.Invalid, errs.Gone, errs.Stale:
 		return errs.NotFound
@@ -90,8 +91,8 @@ func absent(err error) error {
 	return err
 }
 
-// names appends the names of all keys that the guest sees, with an LF between
-// two: customer metadata, then internal.
+// names appends the names of all keys that the guest sees, separated by LF: first
+// customer metadata, then internal metadata.
 func (k *keys) names(b []byte) ([]byte, error) {
 	begun := len(b)
 	for s := range vm.NumSpaces {
@@ -111,7 +112,7 @@ func (k *keys) names(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// count is how many names there are at most.
+// count is how many keys the VM has, the hidden ones too.
 func (k *keys) count() int {
 	if m := k.cell.VM(); m != nil {
 		return m.Count()
@@ -119,27 +120,28 @@ func (k *keys) count() int {
 	return 0
 }
 
-// put makes value the key's, durably. The error's detail says what is allowed.
+// put sets the key's value, and returns when that is durable. The error's detail says
+// what is allowed.
 func (k *keys) put(key string, value []byte) error {
 	return k.change(key, func(names []string) {
 		macro.Put(k.root, names, value, k.finish)
 	})
 }
 
-// remove takes the key away; that it is not there is no error.
+// remove removes the key. No error: it was not there.
 func (k *keys) remove(key string) error {
 	err := k.change(key, func(names []string) {
 		macro.Delete(k.root, names, k.finish)
 	})
-	if err != nil && absent(err) == errs.NotFound {
+	if err != nil && asNotFound(err) == errs.NotFound {
 		return nil
 	}
 	return err
 }
 
-// change begins a change of the key's file, if the guest may change it at all,
-// and waits until it is durable: also the name of a key that is not there may be
-// one that is refused.
+// change begins a change of the key's file and waits until it is durable. It asks first
+// whether the guest may write such a name, since a DELETE of a key that is not there
+// is refused as well.
 func (k *keys) change(key string, begin func(names []string)) error {
 	m, err := k.vm()
 	if err != nil {
@@ -155,11 +157,12 @@ func (k *keys) change(key string, begin func(names []string)) error {
 	return err
 }
 
-// finish runs in the store's committer.
+// finish is called by the store's committer, so it must not wait: done has room for
+// one result.
 func (k *keys) finish(err error) { k.done <- err }
 
-// keyOf is the key that the bytes name: text, without blanks at its ends. What is
-// not UTF-8 becomes U+FFFD, as on a host that is written in JavaScript.
+// keyOf is the key that the bytes name, without blanks at its ends. Bytes that are not
+// UTF-8 become U+FFFD, as on a SmartOS host, whose server is JavaScript.
 func keyOf(b []byte) string {
 	s := string(b)
 	if !utf8.ValidString(s) {

@@ -1,14 +1,14 @@
 // Package server answers the Joyent metadata protocol, versions 1 and 2, for the
-// guests of a tree: on unix sockets of their own and on character devices that
-// somebody dials. What a guest may see and change is the tree's to say (package
-// macro over the guest's own View, fs/vm's rules of names), so that it is the same
-// by files and by protocol.
+// guests of a tree: on a unix socket for each VM, and on character devices that the
+// caller has dialled. The tree decides what a guest may see and change (package macro
+// over the guest's own View, fs/vm's rules of names), so that files and this protocol
+// allow the same.
 //
-// A connection is one goroutine, its caller's, which blocks: in a read, in a
-// write, or until a commit is durable. It has little memory until a line or a
-// reply is long; then it needs one of the few wide slots that its VM has, and
-// gives it back after the reply. So a VM costs a bounded amount whatever its
-// guest sends, and only its own connections wait for each other.
+// A connection runs in its caller's goroutine, which blocks: in a read, in a write, or
+// until a commit is durable. Its buffers are small until a line or a reply is long;
+// then it needs one of its VM's few wide slots, and gives it back after the reply. So
+// a VM's memory is bounded whatever its guest sends, and only connections of the same
+// VM wait for each other.
 //
 // Server.mu guards the connections' table and is never held over anything that
 // waits.
@@ -29,27 +29,27 @@ import (
 type Limits struct {
 	Conns    int           // connections of all VMs
 	VMConns  int           // connections of one VM
-	VMWide   int           // of these, how many may be at a line or reply over 64 KiB at a time
-	WideTime time.Duration // how long such a one may stand still
+	VMWide   int           // connections of one VM with a line or reply over 64 KiB at a time
+	WideTime time.Duration // how long such a connection may read or write nothing
 }
 
-// DefaultLimits are those of 9P's connections (session.DefaultLimits), and for wide
-// ones what keeps a VM within some 32 MiB.
+// DefaultLimits are those of 9P's connections (session.DefaultLimits). VMWide keeps a
+// VM within about 32 MiB.
 var DefaultLimits = Limits{Conns: 20_000, VMConns: 64, VMWide: 4, WideTime: 30 * time.Second}
 
-// Config is what a Server is told.
+// Config is what New needs.
 type Config struct {
 	Tree   *fs.Tree
 	Limits Limits
 }
 
-// Stats count what was there since the start; Conns is what is there now.
+// Stats count from the start on, but for Conns, the connections that are open now.
 type Stats struct {
 	Conns    int64  // connections
 	Refused  uint64 // connections over a limit
 	Requests uint64 // lines that were answered
-	Damaged  uint64 // frames that were not, since they were damaged
-	Dropped  uint64 // lines that were not, since they were too long or never ended
+	Damaged  uint64 // frames without an answer, since they were damaged
+	Dropped  uint64 // lines without an answer, since they were too long or never ended
 }
 
 // Server serves any number of connections.
@@ -68,14 +68,14 @@ type Server struct {
 	idle    chan struct{} // closed when closing and the last connection has ended
 }
 
-// guest is what a VM's connections share.
+// guest is what the connections of one VM share.
 type guest struct {
 	conns map[net.Conn]bool
 	wide  chan struct{} // a slot for each wide connection
 }
 
-// anyValue stands for the largest value of a store without a limit.
-const anyValue = 64 << 20
+// unlimitedValue is the largest value, in bytes, where the store has no limit.
+const unlimitedValue = 64 << 20
 
 // New makes a Server of the tree's VMs.
 func New(cfg Config) *Server {
@@ -94,30 +94,30 @@ func New(cfg Config) *Server {
 		s.limits.WideTime = d.WideTime
 	}
 	if s.maxValue = cfg.Tree.Store().Limits().Value; s.maxValue == 0 {
-		s.maxValue = anyValue
+		s.maxValue = unlimitedValue
 	}
-	s.maxLine = max(mdata.MaxLine(s.maxValue), narrow)
+	s.maxLine = max(mdata.MaxLine(s.maxValue), narrowSize)
 	return s
 }
 
-// Serve answers what the VM who says on nc, until nc ends, and closes it. A
-// connection over a limit, and one of nobody's, is closed at once.
+// Serve answers the requests that come on nc, as the VM who, until nc ends, and closes
+// nc. A connection over a limit, or without a VM, is closed at once.
 func (s *Server) Serve(nc net.Conn, who fs.Principal) {
 	defer nc.Close()
-	g := s.enter(nc, who)
+	g := s.addConn(nc, who)
 	if g == nil {
 		s.refused.Add(1)
 		return
 	}
-	defer s.leave(nc, who)
+	defer s.removeConn(nc, who)
 	if c := s.newConn(nc, who, g); c != nil {
 		c.loop()
 		c.end()
 	}
 }
 
-// enter notes a connection; nil: it is one too many.
-func (s *Server) enter(nc net.Conn, who fs.Principal) *guest {
+// addConn counts a connection; nil: there are too many, or it has no VM.
+func (s *Server) addConn(nc net.Conn, who fs.Principal) *guest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.guests[who.VM]
@@ -135,9 +135,9 @@ func (s *Server) enter(nc net.Conn, who fs.Principal) *guest {
 	return g
 }
 
-// leave undoes enter. The guest goes with its last connection, so that the table is
-// never larger than what is connected.
-func (s *Server) leave(nc net.Conn, who fs.Principal) {
+// removeConn undoes addConn. A guest is removed with its last connection, so that the
+// table has no VM without one.
+func (s *Server) removeConn(nc net.Conn, who fs.Principal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.guests[who.VM]
@@ -156,34 +156,29 @@ func (s *Server) DropVM(uuid string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if g := s.guests[uuid]; g != nil {
-		g.each(func(nc net.Conn) { nc.Close() })
+		for nc := range g.conns {
+			nc.Close()
+		}
 	}
 }
 
-// each does f to every connection of the VM; Server.mu is held, and f must not wait.
-func (g *guest) each(f func(net.Conn)) {
-	for nc := range g.conns {
-		f(nc)
-	}
-}
-
-// Drain ends all connections, and accepts no more: what came in whole is
-// answered, at most until ctx ends; what is left then is closed. The error is
-// ctx's, if it came to that.
+// Drain accepts no more connections and ends those that are open: whole requests that
+// have come are answered first. When ctx ends before that, it closes the rest and
+// returns ctx's error.
 func (s *Server) Drain(ctx context.Context) error {
-	s.end(stopReading)
+	s.endAll(stopReading)
 	select {
 	case <-s.idle:
 		return nil
 	case <-ctx.Done():
 	}
-	s.end(func(nc net.Conn) { nc.Close() })
+	s.endAll(func(nc net.Conn) { nc.Close() })
 	<-s.idle
 	return ctx.Err()
 }
 
-// end does f to every connection, and lets no more in.
-func (s *Server) end(f func(net.Conn)) {
+// endAll accepts no more connections, and calls f, which must not wait, with each one.
+func (s *Server) endAll(f func(net.Conn)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closing && s.conns == 0 {
@@ -191,12 +186,14 @@ func (s *Server) end(f func(net.Conn)) {
 	}
 	s.closing = true
 	for _, g := range s.guests {
-		g.each(f)
+		for nc := range g.conns {
+			f(nc)
+		}
 	}
 }
 
-// stopReading makes a connection's end seen after all that it has sent: what is in
-// the socket already is still read, and replies go out.
+// stopReading ends a connection after all that the peer has sent: what is in the socket
+// already is still read and answered. A connection that has no CloseRead is closed.
 func stopReading(nc net.Conn) {
 	if half, ok := nc.(interface{ CloseRead() error }); ok && half.CloseRead() == nil {
 		return
@@ -204,7 +201,7 @@ func stopReading(nc net.Conn) {
 	nc.Close()
 }
 
-// Stats is what was counted.
+// Stats are the counts as of now.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	conns := s.conns

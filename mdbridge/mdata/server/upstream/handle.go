@@ -8,25 +8,26 @@ import (
 	"meta9/fs/errs"
 )
 
-// handle is an open key. A truncation to 0 is held back until the first write, as
-// on keys of our own, so that no reader sees an empty value between.
+// handle is an open key. A truncation to 0 is held back until the first write, as for
+// keys of the store, so that no reader sees an empty value in between.
 type handle struct {
 	file  *file
 	node  fs.Node
 	flags fs.Flags
 	jobs  queue
 
-	mu      sync.Mutex
-	value   []byte // for reads
-	begun   bool   // a read at offset 0 has used value
-	changes int    // that were made
-	taken   int    // of which value knows
-	held    bool   // a truncation waits for the next change
-	refused bool   // a write was refused
+	mu        sync.Mutex
+	value     []byte // for reads
+	begun     bool   // a read at offset 0 has used value
+	changes   int    // how many were made
+	fetchedAt int    // value of changes when value was fetched
+	truncated bool   // a truncation to 0 waits for the next change
+	refused   bool   // a write was refused
 }
 
-// take asks for the value. A change that was made meanwhile makes it old again.
-func (h *handle) take() error {
+// fetch asks for the value. If a change was made meanwhile, the value is outdated at
+// once.
+func (h *handle) fetch() error {
 	type taken struct {
 		value   []byte
 		changes int
@@ -43,49 +44,50 @@ func (h *handle) take() error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.keep(got.value); err != nil {
+	if err := h.setValue(got.value); err != nil {
 		return err
 	}
-	h.begun, h.taken = false, got.changes
+	h.begun, h.fetchedAt = false, got.changes
 	return nil
 }
 
-// keep takes a value in the place of what there was, or nothing (nil), if all open keys
-// of the service have room for it; mu is held.
-func (h *handle) keep(value []byte) error {
+// setValue replaces h.value; nil frees it. errs.NoSpace: the open keys of the service
+// would hold more than maxOpenBytes. mu is held.
+func (h *handle) setValue(value []byte) error {
 	more := int64(len(value) - len(h.value))
-	if n := h.file.dir.service.held.Add(more); more > 0 && n > maxHeld {
-		h.file.dir.service.held.Add(-more)
-		return errs.New(errs.NoSpace, "the open keys of %s have %d bytes, %d are the limit", h.file.dir.service.path, n-more, maxHeld)
+	if n := h.file.dir.service.openBytes.Add(more); more > 0 && n > maxOpenBytes {
+		h.file.dir.service.openBytes.Add(-more)
+		return errs.New(errs.NoSpace, "the open keys of %s have %d bytes, %d are the limit", h.file.dir.service.path, n-more, maxOpenBytes)
 	}
 	h.value = value
 	return nil
 }
 
-// forget lets go of the value.
-func (h *handle) forget() {
+// dropValue frees the value.
+func (h *handle) dropValue() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_ = h.keep(nil) // there is always room for less
+	_ = h.setValue(nil) // less never fails
 }
 
-// old tells whether value is not what the last change made; mu is held.
-func (h *handle) old() bool { return h.changes != h.taken }
+// outdated tells whether the key was changed by this handle after value was fetched;
+// mu is held.
+func (h *handle) outdated() bool { return h.changes != h.fetchedAt }
 
-// Read gives the value as of the last read at offset 0, or nothing while a
+// Read returns the value as of the last read at offset 0, or no bytes while a
 // truncation is held.
 func (h *handle) Read(p []byte, off uint64) (int, error) {
 	if h.flags&fs.Read == 0 {
 		return 0, errs.BadUse
 	}
 	h.mu.Lock()
-	held, old := h.held, h.old() || off == 0 && h.begun
+	held, old := h.truncated, h.outdated() || off == 0 && h.begun
 	h.mu.Unlock()
 	if held {
 		return 0, nil
 	}
 	if old {
-		if err := h.take(); err != nil {
+		if err := h.fetch(); err != nil {
 			return 0, err
 		}
 	}
@@ -98,8 +100,9 @@ func (h *handle) Read(p []byte, off uint64) (int, error) {
 	return copy(p, h.value[off:]), nil
 }
 
-// Write splices, or appends, and puts the whole value. Another client of the service
-// may write between our GET and our PUT; the protocol has nothing against that.
+// Write gets the value, splices or appends, and puts it. The protocol cannot prevent
+// that another client of the service writes between our GET and our PUT: that write is
+// lost.
 func (h *handle) Write(p []byte, off uint64, _ fs.Author, done func(int, error)) {
 	if h.flags&fs.Write == 0 {
 		done(0, errs.BadUse)
@@ -123,7 +126,7 @@ func (h *handle) Write(p []byte, off uint64, _ fs.Author, done func(int, error))
 // spliced is old with p at off, and zeros in a gap.
 func spliced(old []byte, off uint64, p []byte) ([]byte, error) {
 	if off > maxValue {
-		off = maxValue // which is too large with anything behind it
+		off = maxValue // so that off+len(p) cannot overflow; it is too large with any p
 	}
 	value, err := resized(old, max(uint64(len(old)), off+uint64(len(p))))
 	if err == nil {
@@ -132,13 +135,13 @@ func spliced(old []byte, off uint64, p []byte) ([]byte, error) {
 	return value, err
 }
 
-// change is how all writes are made, one after the other, since the service knows
-// whole values only. It makes a new value, of nothing where a truncation is held, else of what the
-// service has.
+// change makes all writes, one after the other, since the service takes whole values
+// only. The new value is f of the service's value, or of no bytes while a truncation is
+// held.
 func (h *handle) change(f func(old []byte) ([]byte, error), done func(error)) {
 	h.jobs.add(func() {
 		h.mu.Lock()
-		held := h.held
+		held := h.truncated
 		h.mu.Unlock()
 		var err error
 		if s := h.file.dir.service; held {
@@ -151,27 +154,27 @@ func (h *handle) change(f func(old []byte) ([]byte, error), done func(error)) {
 		}
 		h.mu.Lock()
 		h.changes++
-		h.held = h.held && err != nil
+		h.truncated = h.truncated && err != nil
 		h.refused = h.refused || err != nil
 		h.mu.Unlock()
 		done(err)
 	})
 }
 
-// Stat tells the length that reads give.
+// Stat gives the length of what Read would return.
 func (h *handle) Stat(st *fs.Stat) error {
 	if err := h.node.Stat(st); err != nil {
 		return err
 	}
 	h.mu.Lock()
-	held, old := h.held, h.old() || h.flags&fs.Read == 0
+	held, old := h.truncated, h.outdated() || h.flags&fs.Read == 0
 	h.mu.Unlock()
 	if held {
 		st.Length = 0
 		return nil
 	}
 	if old {
-		if err := h.take(); err != nil {
+		if err := h.fetch(); err != nil {
 			return err
 		}
 	}
@@ -196,7 +199,7 @@ func (h *handle) SetStat(c fs.Change, by fs.Author, done func(error)) {
 		h.change(func(old []byte) ([]byte, error) { return resized(old, size) }, done)
 	default:
 		h.mu.Lock()
-		h.held, h.refused = true, false
+		h.truncated, h.refused = true, false
 		h.mu.Unlock()
 		done(nil)
 	}
@@ -205,7 +208,7 @@ func (h *handle) SetStat(c fs.Change, by fs.Author, done func(error)) {
 // Sync puts an empty value, if a truncation is held.
 func (h *handle) Sync(_ fs.Author, done func(error)) {
 	h.mu.Lock()
-	held := h.held
+	held := h.truncated
 	h.mu.Unlock()
 	if !held {
 		done(nil)
@@ -214,16 +217,17 @@ func (h *handle) Sync(_ fs.Author, done func(error)) {
 	h.change(func(old []byte) ([]byte, error) { return old, nil }, done)
 }
 
-// Holds is the value that was read.
+// Holds is the memory of the value.
 func (h *handle) Holds() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return fs.Block(int64(cap(h.value)))
 }
 
-// Clunk is Sync, unless a write was refused: then the old value is the better one.
+// Clunk is Sync, unless a write was refused: an empty value would then replace an old
+// one that nothing has replaced.
 func (h *handle) Clunk(by fs.Author, done func(error)) {
-	h.forget()
+	h.dropValue()
 	h.mu.Lock()
 	refused := h.refused
 	h.mu.Unlock()
@@ -234,11 +238,10 @@ func (h *handle) Clunk(by fs.Author, done func(error)) {
 	h.Sync(by, done)
 }
 
-// Drop forgets a held truncation. What was written before it still goes to the
-// service.
-func (h *handle) Drop() { h.forget() }
+// Drop forgets a held truncation. Writes that were queued still go to the service.
+func (h *handle) Drop() { h.dropValue() }
 
-// State is the flags: a truncation that is held does not outlive the process.
+// State has only the flags: a held truncation ends with the process.
 func (h *handle) State() fs.HandleState {
 	return fs.HandleState{Flags: h.flags &^ (fs.Trunc | fs.Excl)}
 }

@@ -9,26 +9,26 @@ import (
 	"meta9/fs/errs"
 )
 
-// file is one key. Its qid.version is 0: nobody may cache what may change behind
-// our back.
+// file is one key. Its qid.version is 0, so that no client caches it: other clients of
+// the service change the value without our seeing it.
 type file struct {
 	dir    *dir
 	name   string // of the file
-	key    string // that the service knows
+	key    string // as the service names it
 	length int    // of the value, when the file was walked to
 }
 
-// QID is the same for as long as the service is at its path.
+// QID is made of the service's path and the file's name, so that it stays the same.
 func (f *file) QID() p9.QID { return p9.QID{Path: f.dir.service.qidPath(f.dir.name, f.name)} }
 
-// Stat tells the length as of the walk here.
+// Stat gives the length as of the walk to the file.
 func (f *file) Stat(st *fs.Stat) error {
 	*st = fs.Stat{QID: f.QID(), Mode: f.dir.mode, Length: uint64(f.length), Name: f.name}
 	return nil
 }
 
-// got is what a step asks that needs a value.
-type got struct {
+// valueOf is the question of a step that needs a key's value (fs.Ask).
+type valueOf struct {
 	service *Service
 	key     string
 }
@@ -36,7 +36,7 @@ type got struct {
 // get asks for the value.
 func (f *file) get() ([]byte, error) {
 	s := f.dir.service
-	return fs.Ask(f.dir.view, got{s, f.key}, func() ([]byte, error) { return s.get(f.key) })
+	return fs.Ask(f.dir.view, valueOf{s, f.key}, func() ([]byte, error) { return s.get(f.key) })
 }
 
 // AppendValue asks for the value.
@@ -55,7 +55,7 @@ func appendValue(b, value []byte, max int) ([]byte, error) {
 	return append(b, value...), nil
 }
 
-// sdcFile is a derived key, which is read only.
+// sdcFile is a derived key: read only.
 type sdcFile struct{ file }
 
 // Open asks for the value.
@@ -64,15 +64,16 @@ func (n *sdcFile) Open(f fs.Flags) (fs.Handle, error) {
 		return nil, fs.Missing(n, fs.OpWrite)
 	}
 	h := &handle{file: &n.file, node: n, flags: f}
-	return h, h.take()
+	return h, h.fetch()
 }
 
 // keyFile is a key that is read and written through.
 type keyFile struct {
 	file
-	created bool // the service does not know it yet, nor is it open
+	created bool // made by a create, not put to the service yet, and not open yet
 
-	// Of one that a create has found: it is opened without the View, and must not ask.
+	// The value that a create has found. Open may not ask the service then, since it is
+	// called without the View.
 	found bool
 	value []byte
 }
@@ -88,8 +89,8 @@ func (n *keyFile) Remove(_ fs.Author, done func(error)) {
 	go func() { done(n.dir.service.remove(n.key)) }()
 }
 
-// SetStat sets the length. A time is the service's business, and is passed over,
-// as it comes along with lengths.
+// SetStat sets the length. Times are ignored: the service keeps them, and clients send
+// them along with lengths.
 func (n *keyFile) SetStat(c fs.Change, _ fs.Author, done func(error)) {
 	if c.Mode != nil || c.Name != nil {
 		done(errs.New(errs.NotPermitted, "a key of another service's has no mode here, and no other name"))
@@ -105,12 +106,13 @@ func (n *keyFile) SetStat(c fs.Change, _ fs.Author, done func(error)) {
 	}()
 }
 
-// maxValue is the largest value that is made here by writing beyond the end of
-// one; what the service takes is its own business.
+// maxValue is the largest value, in bytes, that a write or a truncation may make here.
+// The service may have a lower limit.
 const maxValue = 16 << 20
 
-// maxHeld bounds the values of all open keys of a service, which chooses their size.
-const maxHeld = 64 << 20
+// maxOpenBytes bounds the bytes of all open keys of a service: the service decides how
+// large they are.
+const maxOpenBytes = 64 << 20
 
 // resized cuts old, or fills it up with zeros.
 func resized(old []byte, size uint64) ([]byte, error) {
@@ -123,16 +125,16 @@ func resized(old []byte, size uint64) ([]byte, error) {
 	return append(old, make([]byte, size-uint64(len(old)))...), nil
 }
 
-// Open asks for the value, where it is not to be truncated.
+// Open asks for the value, unless it is to be truncated.
 func (n *keyFile) Open(f fs.Flags) (fs.Handle, error) {
-	h := &handle{file: &n.file, node: n, flags: f, held: n.created || f&fs.Trunc != 0}
+	h := &handle{file: &n.file, node: n, flags: f, truncated: n.created || f&fs.Trunc != 0}
 	value, found := n.value, n.found
-	n.created, n.found, n.value = false, false, nil // the node lives longer
+	n.created, n.found, n.value = false, false, nil // the node may be opened again
 	switch {
-	case f&fs.Read == 0 || h.held:
+	case f&fs.Read == 0 || h.truncated:
 		return h, nil
 	case found:
-		return h, h.keep(value)
+		return h, h.setValue(value)
 	}
-	return h, h.take()
+	return h, h.fetch()
 }

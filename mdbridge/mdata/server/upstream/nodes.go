@@ -19,8 +19,8 @@ const (
 	derivedMode = 0o444
 )
 
-// documented are the names that sdc/ lists where the service has them; any other
-// can be walked to.
+// documented are the names that sdc/ lists, if the service has them. Others can be
+// walked to.
 var documented = []string{
 	"uuid", "alias", "hostname", "dns_domain", "datacenter_name", "server_uuid", "owner_uuid", "image_uuid",
 	"nics", "resolvers", "routes", "tmpfs", "maintain_resolvers", "vendor-data", "operator-script", "volumes",
@@ -50,19 +50,19 @@ type dir struct {
 	mode    uint16 // of its files
 }
 
-// QID has version 0, as all files here.
+// QID has version 0, as that of all files here.
 func (d *dir) QID() p9.QID {
 	return p9.QID{Type: p9.TypeDir, Path: d.service.qidPath(d.name, "")}
 }
 
-// Stat asks for nothing, so that the folders are there when the service is not.
+// Stat does not ask the service, so that the folders are there when it is not.
 func (d *dir) Stat(st *fs.Stat) error {
 	*st = fs.Stat{QID: d.QID(), Mode: dirMode, Name: d.name}
 	return nil
 }
 
-// file is the file of one name, if that could be a key's. errs.NotFound: it could
-// not.
+// file is the file of a name; the service is not asked. errs.NotFound: no key can have
+// such a name.
 func (d *dir) file(name string) (file, error) {
 	key, err := vm.KeyName(name)
 	if err != nil {
@@ -71,7 +71,8 @@ func (d *dir) file(name string) (file, error) {
 	return file{dir: d, name: name, key: d.prefix + key}, nil
 }
 
-// find is the file of one name, and its value. errs.NotFound: the service has none.
+// find is the file of a name, and its value. errs.NotFound: the service has no such
+// key.
 func (d *dir) find(name string) (f file, value []byte, err error) {
 	if f, err = d.file(name); err == nil {
 		value, err = f.get()
@@ -80,8 +81,8 @@ func (d *dir) find(name string) (f file, value []byte, err error) {
 	return f, value, err
 }
 
-// listed is what a list asks.
-type listed struct {
+// listOf is the question of a step that lists a folder (fs.Ask).
+type listOf struct {
 	service *Service
 	folder  string
 }
@@ -95,9 +96,10 @@ func (d *dir) appendFile(b []byte, name string, max int) ([]byte, error) {
 	return appendValue(b, value, max)
 }
 
-// list gives fn the files of the keys, or of all that there are, and their lengths.
+// list calls fn with the files of the keys, nil: of all keys, in the order of their
+// QIDs, from the one behind after on.
 func (d *dir) list(after uint64, keys []string, fn func(uint64, *fs.Stat) bool) error {
-	lengths, err := fs.Ask(d.view, listed{d.service, d.name}, func() (map[string]int, error) { return d.service.lengths(keys) })
+	lengths, err := fs.Ask(d.view, listOf{d.service, d.name}, func() (map[string]int, error) { return d.service.lengths(keys) })
 	if err != nil {
 		return err
 	}
@@ -122,7 +124,7 @@ func (d *dir) list(after uint64, keys []string, fn func(uint64, *fs.Stat) bool) 
 	return nil
 }
 
-// keysDir is keys/: all keys but the derived ones.
+// keysDir is keys/: all keys but the derived ones (sdc:).
 type keysDir struct{ dir }
 
 // Walk asks the service for the key. A derived key is not here.
@@ -137,7 +139,7 @@ func (d *keysDir) Walk(name string) (fs.Node, error) {
 	return &keyFile{file: f}, nil
 }
 
-// AppendFile asks once for what a walk and a read would ask twice.
+// AppendFile asks once; a walk and a read would ask twice.
 func (d *keysDir) AppendFile(b []byte, name string, max int) ([]byte, error) {
 	if strings.HasPrefix(name, "sdc:") {
 		return b, errs.NotFound
@@ -161,7 +163,7 @@ func (d *keysDir) Put(name string, data []byte, _ fs.Author, done func(error)) {
 	go func() { done(d.service.put(f.key, data)) }()
 }
 
-// writable is the file of a name that a key may have.
+// writable is the file of a name, or the error why no key may have that name.
 func (d *keysDir) writable(name string) (file, error) {
 	if _, err := vm.KeyName(name); err != nil {
 		return file{}, err
@@ -169,8 +171,8 @@ func (d *keysDir) writable(name string) (file, error) {
 	return d.file(name)
 }
 
-// Create makes a file that the service gets to know with its first write, or when
-// it is closed: SmartOS takes no empty value.
+// Create makes a file that is put to the service with the first write, or when it is
+// closed: SmartOS takes no empty value.
 func (d *keysDir) Create(name string, f fs.Flags, _ fs.Author, done func(fs.Node, error)) {
 	at, err := d.writable(name)
 	if err != nil {
@@ -193,8 +195,8 @@ func (d *keysDir) Create(name string, f fs.Flags, _ fs.Author, done func(fs.Node
 	}()
 }
 
-// Unlink removes the key. It is asked for first: the protocol's DELETE does not say
-// whether there was one, and rm has to.
+// Unlink removes the key. It gets the key first: the protocol's DELETE does not say
+// whether there was one, and rm must.
 func (d *keysDir) Unlink(name string, _ fs.Author, done func(error)) {
 	f, err := d.file(name)
 	if err != nil {
@@ -222,7 +224,8 @@ func (d *sdcDir) AppendFile(b []byte, name string, max int) ([]byte, error) {
 	return b, noText(err)
 }
 
-// noText is errs.NotFound for a derived key that is there, but has no text.
+// noText is errs.NotFound for a refusal: the service refuses a derived key that is
+// there but is an object or an array.
 func noText(err error) error {
 	if errs.KindOf(err) == errs.NotPermitted {
 		return errs.NotFound
@@ -230,7 +233,7 @@ func noText(err error) error {
 	return err
 }
 
-// Put is refused, for a name that is there as for any other.
+// Put is refused for every name.
 func (d *sdcDir) Put(_ string, _ []byte, _ fs.Author, done func(error)) {
 	done(fs.Missing(&sdcFile{}, fs.OpWrite))
 }

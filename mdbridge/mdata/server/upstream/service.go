@@ -1,15 +1,14 @@
 // Package upstream shows a metadata service that is already there, SmartOS's or
 // another meta9d's, as the folder of one VM: keys/, read and written through, and
-// sdc/. Nothing is kept: what is walked to, opened or listed is asked for then.
+// sdc/. Nothing is cached: each walk, open and listing asks the service.
 //
-// The service is asked by one goroutine at a time (Service.turn), since a serial
-// line is one, and for a bounded time: what waits longer, and what comes within a
-// moment after that, gets errs.IO with a text that names the service. No View's lock is
-// held so long: a step that needs to know something is fs.Pending until then, and
-// changes run in goroutines of their own, those of one open file in order.
+// One goroutine at a time asks the service (Service.turn), since a serial line carries
+// one request at a time, and for a bounded time: a request that waits longer, and every
+// request in the second after that, gets errs.IO with a text that names the service. No
+// View's lock is held so long: a step that needs an answer is fs.Pending until it has
+// come, and changes run in goroutines of their own, those of one open file in order.
 //
-// Locks: Service.turn, handle.mu and queue.mu, none taken while another is held,
-// but for turn, which a change waits for with no lock.
+// Locks: Service.turn, handle.mu and queue.mu. None is taken while another is held.
 package upstream
 
 import (
@@ -34,58 +33,59 @@ const (
 	linger     = time.Second
 )
 
-// maxAsking is how many questions and changes wait for their turn at most, since those
-// that nobody wants the answer of any more (Tflush) still do.
+// maxAsking bounds how many requests and changes wait for the turn: a request that was
+// cancelled (Tflush) still waits.
 const maxAsking = 1024
 
 // Service is a metadata service. Its methods may be called from any goroutine.
 type Service struct {
-	path  string
-	ctx   context.Context // ends with Close
-	close context.CancelFunc
-	held  atomic.Int64  // bytes of the values of open keys
-	asked atomic.Int64  // questions and changes that wait for their turn, or have it
-	turn  chan struct{} // who has it may use what follows
+	path      string
+	ctx       context.Context // ends with Close
+	close     context.CancelFunc
+	openBytes atomic.Int64  // bytes of the values of open keys
+	asked     atomic.Int64  // requests and changes that wait for the turn or have it
+	turn      chan struct{} // guards what follows
 
 	client *mdata.Client // nil: not connected
 	idle   *time.Timer   // ends the connection
-	failed error         // what the service failed with last
-	retry  time.Time     // until then it is not tried again
+	failed error         // the last failure
+	retry  time.Time     // until then everybody gets failed
 }
 
-// New makes the Service at path, a unix socket or a serial device. It is not
-// asked for anything yet, and need not be there.
+// New makes the Service at path, a unix socket or a serial device, which need not be
+// there yet: it is dialled with the first request.
 func New(path string) *Service {
 	s := &Service{path: path, turn: make(chan struct{}, 1)}
 	s.ctx, s.close = context.WithCancel(context.Background())
-	s.idle = time.AfterFunc(linger, s.rest)
+	s.idle = time.AfterFunc(linger, s.hangUpIfIdle)
 	return s
 }
 
-// Close ends the connection and what is being asked; from then on everything is
+// Close ends the connection and the request that is running. All later requests get
 // errs.IO.
 func (s *Service) Close() {
 	s.close()
 	s.turn <- struct{}{}
-	defer s.leave()
+	defer s.endTurn()
 	s.idle.Stop()
 	s.hangUp()
 }
 
-// leave lets the next one have the turn.
-func (s *Service) leave() { <-s.turn }
+// endTurn gives the turn to the next request.
+func (s *Service) endTurn() { <-s.turn }
 
-// rest ends a connection that was not used for a while; one in use is ended later.
-func (s *Service) rest() {
+// hangUpIfIdle is called when the connection was not used for linger. When another has
+// the turn now, his call sets the timer again.
+func (s *Service) hangUpIfIdle() {
 	select {
 	case s.turn <- struct{}{}:
 		s.hangUp()
-		s.leave()
+		s.endTurn()
 	default:
 	}
 }
 
-// hangUp ends the connection; the turn is ours.
+// hangUp closes the connection. The caller has the turn.
 func (s *Service) hangUp() {
 	if s.client != nil {
 		s.client.Close()
@@ -93,9 +93,9 @@ func (s *Service) hangUp() {
 	}
 }
 
-// ask does something with the service when its turn comes, within the time. After a
-// failure everybody gets the same answer for a moment: who lists a folder of a
-// silent service would else wait once for each file.
+// ask waits for the turn, dials if there is no connection, and calls do; all of it
+// within limit. After a failure every request gets the same error for retryTime:
+// otherwise a listing of a silent service would wait once for each file.
 func (s *Service) ask(limit time.Duration, do func(ctx context.Context, c *mdata.Client) error) error {
 	defer s.asked.Add(-1)
 	if s.asked.Add(1) > maxAsking {
@@ -108,14 +108,21 @@ func (s *Service) ask(limit time.Duration, do func(ctx context.Context, c *mdata
 	case <-ctx.Done():
 		return errs.New(errs.IO, "%s: busy with other requests for %v", s.path, limit)
 	}
-	defer s.leave()
+	defer s.endTurn()
 	if s.ctx.Err() != nil {
 		return errs.New(errs.IO, "%s: not asked any more", s.path)
 	}
 	if time.Now().Before(s.retry) {
 		return s.failed
 	}
-	err := s.talk(ctx, do)
+	err := error(nil)
+	if s.client == nil {
+		s.client, err = mdata.Dial(ctx, s.path)
+	}
+	if err == nil {
+		err = do(ctx, s.client)
+		s.idle.Reset(linger)
+	}
 	var refusal *mdata.Refusal
 	if errors.As(err, &refusal) {
 		return errs.New(errs.NotPermitted, "%v", refusal) // with the text for the peer
@@ -127,19 +134,6 @@ func (s *Service) ask(limit time.Duration, do func(ctx context.Context, c *mdata
 	return err
 }
 
-// talk connects if need be.
-func (s *Service) talk(ctx context.Context, do func(ctx context.Context, c *mdata.Client) error) error {
-	if s.client == nil {
-		c, err := mdata.Dial(ctx, s.path)
-		if err != nil {
-			return err
-		}
-		s.client = c
-	}
-	defer s.idle.Reset(linger)
-	return do(ctx, s.client)
-}
-
 // get is the value of a key. errs.NotFound: there is none.
 func (s *Service) get(key string) (value []byte, err error) {
 	err = s.ask(readTime, func(ctx context.Context, c *mdata.Client) error {
@@ -149,7 +143,7 @@ func (s *Service) get(key string) (value []byte, err error) {
 	return value, err
 }
 
-// put gives the key a value.
+// put sets the value of a key.
 func (s *Service) put(key string, value []byte) error {
 	return s.ask(changeTime, func(ctx context.Context, c *mdata.Client) error {
 		return c.Put(ctx, key, value)
@@ -166,7 +160,7 @@ func (s *Service) remove(key string) error {
 	})
 }
 
-// change makes a new value of the old one, if there is one.
+// change replaces the value of a key by f of it. errs.NotFound: there is none.
 func (s *Service) change(key string, f func(old []byte) ([]byte, error)) error {
 	return s.ask(changeTime, func(ctx context.Context, c *mdata.Client) error {
 		value, err := c.Get(ctx, key)
@@ -180,8 +174,8 @@ func (s *Service) change(key string, f func(old []byte) ([]byte, error)) error {
 	})
 }
 
-// lengths are the lengths of the values of all keys, or of the given ones that
-// are there.
+// lengths are the lengths of the values of the given keys that are there; nil: of all
+// keys.
 func (s *Service) lengths(keys []string) (lengths map[string]int, err error) {
 	lengths = map[string]int{}
 	err = s.ask(listTime, func(ctx context.Context, c *mdata.Client) (err error) {
@@ -212,7 +206,7 @@ type queue struct {
 	running bool
 }
 
-// add adds a job, and sees to it that somebody runs it.
+// add adds a job, and starts the goroutine if there is none.
 func (q *queue) add(job func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -223,7 +217,7 @@ func (q *queue) add(job func()) {
 	}
 }
 
-// run runs jobs until there are none, with no lock held.
+// run runs the jobs until there are none, with no lock held.
 func (q *queue) run() {
 	for {
 		q.mu.Lock()
