@@ -28,7 +28,7 @@ func (d *daemon) sayDescriptors() {
 		if d.cfg.Sockets.Enabled {
 			sockets += len(d.vmSockets())
 		}
-		for _, p := range []string{vm.Prop9PChardev, vm.PropMdataChardev} {
+		for _, p := range []string{vm.Prop9PChardev, vm.PropMdataChardev, vm.Prop9PListen} {
 			if m.Text(p) != "" {
 				devices++
 			}

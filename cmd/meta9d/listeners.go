@@ -114,6 +114,8 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 			{Property: vm.Prop9PChardev, Handle: d.serve, Link: d.serveLink},
 			{Property: vm.PropMdataChardev, Handle: d.serveMdata},
 		},
+		Bound:  []listen.Device{{Property: vm.Prop9PListen, Handle: d.serve}},
+		Nobody: !d.cfg.Mumble.off(),
 	}
 	if d.cfg.Sockets.Enabled {
 		cfg.Sockets = d.vmSockets()

@@ -77,7 +77,7 @@ func TestOnlyInternalBinary(t *testing.T) {
 // TestGuestSeesNoHost: paths and users of the host are not a guest's business, the first
 // member included.
 func TestGuestSeesNoHost(t *testing.T) {
-	v := vmtest.Keep(t, vmtest.NewStamp(), `{"9p_chardev":"/var/x,link","uuid":"`+vmtest.UUID+`","qmp_socket":"/run/q","mdata_chardev":"/var/y","9p_owner":"libvirt-qemu","9p_uid":7}`)
+	v := vmtest.Keep(t, vmtest.NewStamp(), `{"9p_chardev":"/var/x,link","9p_listen":"/var/z","uuid":"`+vmtest.UUID+`","qmp_socket":"/run/q","mdata_chardev":"/var/y","9p_owner":"libvirt-qemu","9p_uid":7}`)
 	if got, want := string(v.AppendJSON(nil, true)), `{"uuid":"`+vmtest.UUID+`","9p_uid":7}`; got != want {
 		t.Errorf("a guest sees %s, want %s", got, want)
 	}

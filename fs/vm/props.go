@@ -28,6 +28,7 @@ const (
 	PropQMPSocket         = "qmp_socket"         // where its QEMU's monitor is
 	Prop9PChardev         = "9p_chardev"         // a unix socket that meta9d dials
 	PropMdataChardev      = "mdata_chardev"      // the same, for the metadata protocol
+	Prop9PListen          = "9p_listen"          // a unix socket that meta9d makes, where a hypervisor maps a vsock port
 	PropVsockCID          = "vsock_cid"          // a number
 	PropVsockUnprivileged = "vsock_unprivileged" // true: peers need no port below 1024
 	Prop9POwner           = "9p_owner"           // the user, by name or number, who owns the VM's sockets
@@ -40,7 +41,7 @@ const (
 // are not shown it.
 func OfHost(name string) bool {
 	switch name {
-	case PropQMPSocket, Prop9PChardev, PropMdataChardev, Prop9POwner:
+	case PropQMPSocket, Prop9PChardev, Prop9PListen, PropMdataChardev, Prop9POwner:
 		return true
 	}
 	return false

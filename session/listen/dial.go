@@ -3,6 +3,7 @@ package listen
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,6 @@ import (
 	"meta9/descriptors"
 	"meta9/fs"
 	"meta9/fs/vm"
-	"meta9/rarelog"
 )
 
 // redial is how often a device that is not connected is dialled.
@@ -38,11 +38,11 @@ type dialled struct {
 	path   string
 	who    fs.Principal
 	handle Handler
-	rare   rarelog.Log
 
 	ctx  context.Context
 	end  context.CancelCauseFunc
-	busy atomic.Bool // serve runs
+	busy atomic.Bool           // serve runs
+	away atomic.Pointer[error] // why it is not connected; nil: it is, or was not dialled yet
 }
 
 // errHungUp is the cause of an end that closes the connection too: the VM is
@@ -62,20 +62,28 @@ func (m *VMs) device(d Device, v *vm.VM, k *kept) {
 	if text == "" {
 		return
 	}
-	log := m.cfg.Log.With().Str("vm", v.UUID).Logger()
 	path, handle := strings.TrimPrefix(text, "unix:"), d.Handle
 	if plain, ok := strings.CutSuffix(path, linkOption); ok && d.Link != nil {
 		path, handle = plain, d.Link
 	}
-	if !filepath.IsAbs(path) || len(path) > maxPath {
-		log.Error().Str(d.Property, text).Msgf("not dialled: an absolute path of at most %d bytes is needed", maxPath)
+	if err := checkPath(path); err != nil {
+		m.cfg.Log.Error().Str("vm", v.UUID).Str(d.Property, text).Msgf("not dialled: %v", err)
 		return
 	}
-	now := &dialled{text: text, path: path, who: fs.Principal{VM: v.UUID}, handle: handle, rare: rarelog.Log{Log: log}}
+	now := &dialled{text: text, path: path, who: fs.Principal{VM: v.UUID}, handle: handle}
 	now.ctx, now.end = context.WithCancelCause(context.Background())
 	k.devices[d.Property] = now
 	m.devices[now] = true
 	now.dial()
+}
+
+// checkPath refuses what cannot be the path of a property's socket. A payload is refused
+// for the same; a data folder may have what older versions took.
+func checkPath(path string) error {
+	if !filepath.IsAbs(path) || len(path) > maxPath || strings.Contains(path, ",") {
+		return fmt.Errorf("an absolute path of at most %d bytes is needed, without options that are not known", maxPath)
+	}
+	return nil
 }
 
 // hangUp ends a device.
@@ -112,6 +120,7 @@ func (d *dialled) serve() {
 		d.absent(err)
 		return
 	}
+	d.away.Store(nil)
 	stop := context.AfterFunc(d.ctx, func() {
 		if context.Cause(d.ctx) == errHungUp {
 			c.Close()
@@ -123,9 +132,33 @@ func (d *dialled) serve() {
 
 func (d *dialled) via() string { return "dial:" + d.path }
 
-// absent tells the log; not of a device that was hung up while it was dialled.
-func (d *dialled) absent(err error) {
-	if d.ctx.Err() == nil {
-		d.rare.Warn("").Str("via", d.via()).Err(err).Msg("the device is not there; dialling on")
+// absent keeps why the device is not connected, for sayAway.
+func (d *dialled) absent(err error) { d.away.Store(&err) }
+
+// sayAway says how many devices are not there, where that is another number than was said
+// last; work's. However many VMs are switched off, and on again, that is a line a minute.
+func (m *VMs) sayAway() {
+	n, example := 0, (*dialled)(nil)
+	var why error
+	for d := range m.devices {
+		err := d.away.Load()
+		if err == nil {
+			continue
+		}
+		n++
+		// Most are switched off. Something else than that is somebody's mistake.
+		if example == nil || missing(why) && !missing(*err) {
+			example, why = d, *err
+		}
 	}
+	if n == m.away || time.Since(m.saidAway) < time.Minute {
+		return
+	}
+	m.away, m.saidAway = n, time.Now()
+	if n == 0 {
+		m.cfg.Log.Info().Msg("all devices of VMs are there")
+		return
+	}
+	m.cfg.Log.Warn().Int("devices", n).Str("via", example.via()).Str("vm", example.who.VM).Err(why).
+		Msg("devices of VMs are not there; dialling on")
 }

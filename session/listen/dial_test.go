@@ -65,8 +65,11 @@ func TestDevice(t *testing.T) {
 }
 
 func TestDevicePathRefused(t *testing.T) {
-	for _, path := range []string{"relative", "tcp:127.0.0.1:1", "unix:", "/" + strings.Repeat("x", 107)} {
-		b := newServing(t, vmJSON(vm1, device(path)))
+	for _, path := range []string{"relative", "tcp:127.0.0.1:1", "unix:", "/" + strings.Repeat("x", 107), "/x,unknown"} {
+		b := newServing(t)
+		b.vms.keep(vm1, "9p_chardev", path)
+		b.Changed(vm1)
+		b.Settle()
 		if s := b.log.String(); b.log.lines() != 1 || !strings.Contains(s, "absolute path") || !strings.Contains(s, vm1) {
 			t.Errorf("%s: log: %s", path, s)
 		}
@@ -91,12 +94,16 @@ func TestCloseLeavesDevice(t *testing.T) {
 func newServing(t *testing.T, payloads ...string) *bench {
 	t.Helper()
 	return newBench(t, func(cfg *listen.VMConfig) {
-		desk := cfg.Devices[0].Handle
 		cfg.Sockets = nil
-		cfg.Devices[0].Handle = func(c net.Conn, who fs.Principal, via, addr string) {
-			desk(c, who, via, addr)
-			c.Read(make([]byte, 1))
-			c.Close()
-		}
+		cfg.Devices[0].Handle = serving(cfg.Devices[0].Handle)
 	}, payloads...)
+}
+
+// serving is a Handler that returns when its connection ends.
+func serving(h listen.Handler) listen.Handler {
+	return func(c net.Conn, who fs.Principal, via, addr string) {
+		h(c, who, via, addr)
+		c.Read(make([]byte, 1))
+		c.Close()
+	}
 }

@@ -28,10 +28,10 @@ func (l *Listener) watch(s *socket, log zerolog.Logger) {
 		case err != nil:
 			if text := err.Error(); text != said {
 				said = text
-				log.Error().Str("socket", s.path).Err(err).Msg("the socket was taken away; it cannot be made again")
+				log.Error().Str("socket", s.at.path).Err(err).Msg("the socket was taken away; it cannot be made again")
 			}
 		case healed:
-			log.Warn().Str("socket", s.path).Msg("the socket was taken away; it is made again")
+			log.Warn().Str("socket", s.at.path).Msg("the socket was taken away; it is made again")
 			said = ""
 		default:
 			said = ""

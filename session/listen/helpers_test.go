@@ -18,6 +18,7 @@ import (
 
 	"meta9/fs"
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/fs/vm/payload"
 	"meta9/session/listen"
 )
@@ -137,6 +138,13 @@ func (s *vms) put(text string) {
 		s.t.Fatal(err)
 	}
 	s.m[v.UUID] = v
+}
+
+// keep adds a VM with a property as an older version took it.
+func (s *vms) keep(uuid, name, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m[uuid] = &vm.VM{UUID: uuid, Props: ordjson.Members{{Name: name, Value: ordjson.Value{Kind: ordjson.String, Text: text}}}}
 }
 
 func (s *vms) remove(uuid string) {

@@ -59,7 +59,7 @@ func (cfg Config) Listen(a Addr) (*Listener, error) {
 func (cfg Config) open(a Addr) (net.Listener, error) {
 	switch a.Net {
 	case Unix:
-		s, err := bind(a.Path, cfg.perm(a))
+		s, err := bind(place{path: a.Path}, cfg.perm(a))
 		if err != nil {
 			return nil, err // a nil *socket would be a listener
 		}

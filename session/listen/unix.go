@@ -32,10 +32,37 @@ type Perm struct {
 	UID, GID int // -1: the daemon's
 }
 
+// place is where a unix socket is made.
+type place struct {
+	path string
+	// foreign: the folder may be another user's, who can put there what he likes while the
+	// daemon is at it. Nothing is made or removed by the path then, but in the folder that
+	// it led to when that began; and what waits for a lock would wait for him.
+	foreign bool
+}
+
+// in calls f with a path to the place that leads to the same folder until f returns.
+func (at place) in(f func(path string) error) error {
+	if !at.foreign {
+		return f(at.path)
+	}
+	dir, err := unix.Open(filepath.Dir(at.path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("folder %s: %w", filepath.Dir(at.path), err)
+	}
+	defer unix.Close(dir)
+	err = f(fmt.Sprintf("/proc/self/fd/%d/%s", dir, filepath.Base(at.path)))
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return fmt.Errorf("%s: %w", pe.Op, pe.Err) // who logs it says the path
+	}
+	return err
+}
+
 // socket is a unix listener that removes its own file, and no other's, and makes it
 // again when somebody has taken it away.
 type socket struct {
-	path string
+	at   place
 	perm Perm // when it was made; heal may be told another
 
 	mu     sync.Mutex
@@ -44,27 +71,33 @@ type socket struct {
 	closed bool
 }
 
-// bind makes a unix socket and its folder. A socket that nobody answers on is
-// left over from a crash and is replaced; one that somebody answers on is in use.
-// The folder is locked meanwhile, so that of two daemons that start at once only
-// one finds the left-over.
-func bind(path string, p Perm) (*socket, error) {
-	if len(path) > maxPath {
-		return nil, fmt.Errorf("the path has %d bytes, a unix socket's has at most %d", len(path), maxPath)
+// bind makes a unix socket and, where that is the daemon's to do, its folder. A socket
+// that nobody answers on is left over from a crash and is replaced; one that somebody
+// answers on is in use. The folder is locked meanwhile, so that of two daemons that
+// start at once only one finds the left-over.
+func bind(at place, p Perm) (s *socket, err error) {
+	if len(at.path) > maxPath {
+		return nil, fmt.Errorf("the path has %d bytes, a unix socket's has at most %d", len(at.path), maxPath)
 	}
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
+	if !at.foreign {
+		dir := filepath.Dir(at.path)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+		unlock, err := lock(dir)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
 	}
-	unlock, err := lock(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if err := clearStale(path); err != nil {
-		return nil, err
-	}
-	return create(path, p)
+	err = at.in(func(path string) error {
+		if err := clearStale(path); err != nil {
+			return err
+		}
+		s, err = create(at, path, p)
+		return err
+	})
+	return s, err
 }
 
 // lock takes the advisory lock of a folder.
@@ -103,9 +136,9 @@ func clearStale(path string) error {
 	return os.Remove(path)
 }
 
-// create binds a socket that nobody but the daemon can connect to before p says
-// who may: Linux makes the file with the mode of the socket itself.
-func create(path string, p Perm) (*socket, error) {
+// create binds a socket at path, which leads to its place, that nobody but the daemon can
+// connect to before p says who may: Linux makes the file with the mode of the socket itself.
+func create(at place, path string, p Perm) (*socket, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
 		var err error
 		if e := rc.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), adminMode) }); e != nil {
@@ -117,7 +150,7 @@ func create(path string, p Perm) (*socket, error) {
 	if err != nil {
 		return nil, reason(err)
 	}
-	s := &socket{on: nl.(*net.UnixListener), path: path, perm: p}
+	s := &socket{on: nl.(*net.UnixListener), at: at, perm: p}
 	s.on.SetUnlinkOnClose(false)
 	if s.made, err = os.Lstat(path); err == nil {
 		err = p.apply(path)
@@ -129,14 +162,29 @@ func create(path string, p Perm) (*socket, error) {
 	return s, nil
 }
 
-// apply gives path to its owner, then opens it to the others.
+// apply gives the socket or folder at path, which the daemon has made, to its owner, then
+// opens it to the others. What it looks at is what it changes, whatever comes to be at
+// path meanwhile; and what is not the daemon's it leaves alone.
 func (p Perm) apply(path string) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	kind := st.Mode & unix.S_IFMT
+	if kind != unix.S_IFDIR && (kind != unix.S_IFSOCK || st.Nlink != 1) || st.Uid != uint32(unix.Geteuid()) {
+		return errors.New("somebody else has put something in the place of what was made")
+	}
 	if p.UID >= 0 || p.GID >= 0 {
-		if err := os.Lchown(path, p.UID, p.GID); err != nil {
-			return err
+		if err := unix.Fchownat(fd, "", p.UID, p.GID, unix.AT_EMPTY_PATH); err != nil {
+			return &os.PathError{Op: "chown", Path: path, Err: err}
 		}
 	}
-	return os.Chmod(path, p.Mode)
+	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), p.Mode) // fchmod wants more than O_PATH
 }
 
 // listening is what is listened on now; nil: it is closed.
@@ -174,32 +222,50 @@ func (s *socket) SyscallConn() (syscall.RawConn, error) {
 }
 
 // Addr is the path.
-func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
+func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.at.path, Net: "unix"} }
 
 // Close removes the file first: once nobody answers on it, it is another
 // daemon's to replace.
 func (s *socket) Close() error {
-	gone := s.gone()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return net.ErrClosed
 	}
-	if s.closed = true; !gone {
-		_ = os.Remove(s.path)
-	}
+	s.closed = true
+	_ = s.at.in(func(path string) error {
+		if goneFrom(path, s.made) {
+			return nil
+		}
+		return os.Remove(path)
+	})
 	return s.on.Close()
 }
 
 // gone says whether the path no longer leads to our file.
-func (s *socket) gone() bool {
-	fi, err := os.Lstat(s.path)
-	if err != nil {
-		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
-	}
+func (s *socket) gone() (gone bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.made == nil || !os.SameFile(fi, s.made)
+	made := s.made
+	s.mu.Unlock()
+	err := s.at.in(func(path string) error {
+		gone = goneFrom(path, made)
+		return nil
+	})
+	return gone || missing(err) // the folder is
+}
+
+// goneFrom says whether path leads to something else than the file, or to nothing.
+func goneFrom(path string, made os.FileInfo) bool {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return missing(err)
+	}
+	return made == nil || !os.SameFile(fi, made)
+}
+
+// missing tells the error of a path that leads nowhere.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
 }
 
 // heal makes the file again if it is gone; who has connected by the old one stays. What
@@ -208,7 +274,7 @@ func (s *socket) heal(p Perm) (healed bool, err error) {
 	if !s.gone() {
 		return false, nil
 	}
-	now, err := bind(s.path, p)
+	now, err := bind(s.at, p)
 	if err != nil {
 		return false, err
 	}

@@ -33,6 +33,8 @@ type VMConfig struct {
 	Run     string   // the run folder; sockets are Run/UUID/NAME
 	Sockets []Socket // that every VM has; none: switched off
 	Devices []Device // that a VM may have
+	Bound   []Device // sockets that are made where a VM's property says
+	Nobody  bool     // nobody is handed over, too: he may prove by MUMBLE who he is
 	Perm    Perm     // of sockets; the group is the folder's too
 	VM      func(uuid string) *vm.VM
 	Log     zerolog.Logger
@@ -54,8 +56,10 @@ type VMs struct {
 	done chan struct{} // closed when work has ended
 
 	// work's alone:
-	kept    map[string]*kept
-	devices map[*dialled]bool // of all VMs
+	kept     map[string]*kept
+	devices  map[*dialled]bool // of all VMs
+	away     int               // of those, the number that was said last
+	saidAway time.Time
 
 	mu      sync.Mutex
 	changed map[string]bool // VMs to look at again
@@ -68,6 +72,7 @@ type kept struct {
 	owner   string
 	sockets []*Listener
 	devices map[string]*dialled // by property
+	bound   map[string]*bound   // by property
 	looked  time.Time           // of the folder, when all sockets were there; zero: look
 	lost    bool                // they cannot be made again, and that was said
 }
@@ -167,6 +172,8 @@ func (m *VMs) work() {
 			}
 		case <-heal.C:
 			m.heal()
+			m.healBound()
+			m.sayAway()
 		case <-m.wake:
 			if !m.catchUp() {
 				m.leave()
@@ -197,6 +204,9 @@ func (m *VMs) catchUp() bool {
 func (m *VMs) leave() {
 	for _, k := range m.kept {
 		k.closeSockets()
+		for _, b := range k.bound {
+			b.close()
+		}
 	}
 	for d := range m.devices {
 		m.hangUp(d, nil)
@@ -211,7 +221,7 @@ func (m *VMs) look(uuid string) {
 		return
 	}
 	if k == nil {
-		k = &kept{devices: map[string]*dialled{}}
+		k = &kept{devices: map[string]*dialled{}, bound: map[string]*bound{}}
 		m.kept[uuid] = k
 		m.open(v, k)
 	} else if owner(v) != k.owner {
@@ -221,6 +231,9 @@ func (m *VMs) look(uuid string) {
 	for _, d := range m.cfg.Devices {
 		m.device(d, v, k)
 	}
+	for _, d := range m.cfg.Bound {
+		m.bind(d, v, k)
+	}
 }
 
 // forget clears away what a VM had, or an earlier run has left of it.
@@ -229,6 +242,9 @@ func (m *VMs) forget(uuid string, k *kept) {
 		k.closeSockets()
 		for _, d := range k.devices {
 			m.hangUp(d, errHungUp)
+		}
+		for _, b := range k.bound {
+			b.end()
 		}
 		delete(m.kept, uuid)
 	}
@@ -269,7 +285,7 @@ func (m *VMs) open(v *vm.VM, k *kept) {
 // its folder let only the VM's QEMU reach it is all the proof there is.
 func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
 	path := filepath.Join(m.cfg.Run, uuid, s.Name)
-	nl, err := bind(path, perm)
+	nl, err := bind(place{path: path}, perm)
 	if err == nil {
 		if err = descriptors.Check(nl); err != nil {
 			_ = nl.Close()

@@ -222,6 +222,7 @@ var own = map[string]property{
 	vm.PropUnlinkedAlias:     {kind: textKind},
 	vm.PropQMPSocket:         {kind: textKind},
 	vm.Prop9PChardev:         {kind: textKind},
+	vm.Prop9PListen:          {kind: textKind},
 	vm.PropMdataChardev:      {kind: textKind},
 	vm.PropVsockCID:          {kind: integerKind, min: 3, max: math.MaxUint32 - 1},
 	vm.PropVsockUnprivileged: {kind: boolKind},

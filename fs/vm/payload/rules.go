@@ -38,6 +38,8 @@ var (
 	isID      = rule{"an integer from 0 to 4294967294", func(v ordjson.Value) bool { _, ok := vm.ParseID(v.Text); return v.Kind == ordjson.Number && ok }}
 	isMode    = rule{`permission bits in octal as a string, such as "0640"`, func(v ordjson.Value) bool { _, ok := vm.ParseMode(v.Text); return v.Kind == ordjson.String && ok }}
 	isOwner   = rule{"a user, by name or number", userShape}
+	isSocket  = rule{"the absolute path of a unix socket, of at most 107 bytes and without a comma", func(v ordjson.Value) bool { return socketShape(v, "") }}
+	isDevice  = rule{`the absolute path of a unix socket, of at most 107 bytes and without a comma, or that path and ",link"`, func(v ordjson.Value) bool { return socketShape(v, ",link") }}
 	isScalars = rule{"an array of strings, numbers and booleans, or text with commas", func(v ordjson.Value) bool { return every(v, ordjson.Array, isScalar) }}
 	isTexts   = rule{"an array of strings", func(v ordjson.Value) bool { return every(v, ordjson.Array, isText) }}
 	isRoutes  = rule{"an object of strings", func(v ordjson.Value) bool { return every(v, ordjson.Object, isText) }}
@@ -56,7 +58,7 @@ var rules = map[string]rule{
 	vm.PropAlias: isAlias, vm.PropUnlinkedAlias: isAlias, vm.PropHostname: isText, vm.PropDNSDomain: isText, "datacenter_name": isText,
 	"brand": isText, vm.PropState: isText, vm.PropQMPSocket: isText, "zone_state": isText, vm.PropZonename: isText, "zonepath": isText,
 	"create_timestamp": isText, "last_modified": isText,
-	vm.Prop9PChardev: isText, vm.PropMdataChardev: isText, vm.PropVsockCID: isCID, vm.PropVsockUnprivileged: isBool,
+	vm.Prop9PChardev: isDevice, vm.PropMdataChardev: isSocket, vm.Prop9PListen: isSocket, vm.PropVsockCID: isCID, vm.PropVsockUnprivileged: isBool,
 	vm.Prop9POwner: isOwner, vm.Prop9PUID: isID, vm.Prop9PGID: isID, vm.Prop9PMode: isMode,
 	"autoboot": isBool, "firewall_enabled": isBool, "maintain_resolvers": isBool, "do_not_inventory": isBool,
 	"ram": isNumber, "vcpus": isNumber, "quota": isNumber, "max_physical_memory": isNumber,
@@ -191,6 +193,13 @@ func numeric(v ordjson.Value) bool {
 func vsockCID(v ordjson.Value) bool {
 	n, err := strconv.ParseUint(v.Text, 10, 32)
 	return v.Kind == ordjson.Number && err == nil && n >= 3 && n <= 4294967294
+}
+
+// socketShape tells the path of a unix socket, with or without "unix:" before it and an
+// option after it. The system's limit is sun_path's (unix(7)), less its NUL.
+func socketShape(v ordjson.Value, option string) bool {
+	path := strings.TrimSuffix(strings.TrimPrefix(v.Text, "unix:"), option)
+	return v.Kind == ordjson.String && strings.HasPrefix(path, "/") && len(path) <= 107 && !strings.ContainsAny(path, ",\x00")
 }
 
 // userShape is true for the number of a user, and for what can be a user's name: it

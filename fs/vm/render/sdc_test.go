@@ -190,8 +190,8 @@ func FuzzSdc(f *testing.F) {
 
 // TestSdcHasNoHost: paths and users of the host are not a guest's business.
 func TestSdcHasNoHost(t *testing.T) {
-	v := vmtest.Keep(t, vmtest.NewStamp(), `{"uuid":"`+vmtest.UUID+`","9p_chardev":"/var/x,link","qmp_socket":"/run/q","mdata_chardev":"/var/y","9p_owner":"libvirt-qemu"}`)
-	for _, name := range []string{"9p_chardev", "qmp_socket", "mdata_chardev", "9p_owner"} {
+	v := vmtest.Keep(t, vmtest.NewStamp(), `{"uuid":"`+vmtest.UUID+`","9p_chardev":"/var/x,link","9p_listen":"/var/z","qmp_socket":"/run/q","mdata_chardev":"/var/y","9p_owner":"libvirt-qemu"}`)
+	for _, name := range []string{"9p_chardev", "9p_listen", "qmp_socket", "mdata_chardev", "9p_owner"} {
 		if value, ok := render.Sdc(v, name); ok {
 			t.Errorf("sdc:%s is %q", name, value)
 		}

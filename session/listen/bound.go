@@ -1,0 +1,142 @@
+package listen
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+
+	"meta9/descriptors"
+	"meta9/fs"
+	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
+)
+
+// bound is a unix socket that is made where a VM's property says: Firecracker and
+// cloud-hypervisor connect to PATH_PORT when the guest connects to the host's vsock PORT.
+// Its folder is there when the hypervisor is, and may be the hypervisor's user's own.
+type bound struct {
+	is   claims
+	path string
+	perm Perm
+	l    *Listener // nil: it could not be made yet
+	said string    // what was last logged as wrong
+}
+
+// claims is what a bound socket was made for. When that is another, so is the socket, and
+// who came by the old one is gone.
+type claims struct {
+	text, owner string
+	open        bool // any user of the guest may connect
+}
+
+// bind makes, moves or ends the VM's socket of the property d as that says now.
+func (m *VMs) bind(d Device, v *vm.VM, k *kept) {
+	open, _ := v.Prop(vm.PropVsockUnprivileged)
+	is := claims{v.Text(d.Property), k.owner, open.Kind == ordjson.True}
+	if b := k.bound[d.Property]; b != nil {
+		if b.is == is {
+			return
+		}
+		b.end()
+		delete(k.bound, d.Property)
+	}
+	if is.text == "" {
+		return
+	}
+	path := strings.TrimPrefix(is.text, "unix:")
+	perm, err := m.perm(is.owner)
+	if err == nil {
+		err = checkPath(path)
+	}
+	if err != nil {
+		m.cfg.Log.Error().Str("vm", v.UUID).Str(d.Property, is.text).Msgf("not listened on: %v", err)
+		return
+	}
+	b := &bound{is: is, path: path, perm: perm}
+	k.bound[d.Property] = b
+	m.make(b, v.UUID, d)
+}
+
+// make makes the socket where that is possible now; healBound tries again.
+func (m *VMs) make(b *bound, uuid string, d Device) {
+	s, err := bind(place{path: b.path, foreign: true}, b.perm)
+	if err == nil {
+		if err = descriptors.Check(s); err != nil {
+			_ = s.Close()
+		}
+	}
+	if err != nil {
+		m.sayBound(b, uuid, d, err)
+		return
+	}
+	b.said = ""
+	b.l = start(&Listener{
+		nl: s, via: "unix:" + b.path, prove: m.proveBound(uuid, b.is.open), handle: d.Handle, rare: m.rare,
+	})
+}
+
+// sayBound says once what is wrong; of folders that are not there, whose VMs are switched
+// off, one line a minute that counts.
+func (m *VMs) sayBound(b *bound, uuid string, d Device, err error) {
+	text := err.Error()
+	if text == b.said {
+		return
+	}
+	b.said = text
+	e := m.cfg.Log.Error()
+	if missing(err) {
+		e = m.rare.Warn("bound")
+	}
+	e.Str("vm", uuid).Str(d.Property, b.path).Err(err).Msg("the VM's socket cannot be made; trying on")
+}
+
+// healBound makes the sockets that could not be made, or were taken away; work's.
+func (m *VMs) healBound() {
+	for uuid, k := range m.kept {
+		for _, d := range m.cfg.Bound {
+			b := k.bound[d.Property]
+			switch {
+			case b == nil:
+			case b.l == nil:
+				m.make(b, uuid, d)
+			default:
+				if _, err := b.l.nl.(*socket).heal(b.perm); err != nil {
+					m.sayBound(b, uuid, d, err)
+				} else {
+					b.said = ""
+				}
+			}
+		}
+	}
+}
+
+// proveBound knows the VM by its socket, but not who in it has connected: the hypervisor
+// does not pass on the guest's port. So it is the VM only where any of its users may be;
+// see proveVsock.
+func (m *VMs) proveBound(uuid string, open bool) prover {
+	switch {
+	case open:
+		return always(fs.Principal{VM: uuid})
+	case m.cfg.Nobody:
+		return always(fs.Principal{})
+	}
+	return func(context.Context, net.Conn) (fs.Principal, error) {
+		return fs.Principal{}, fmt.Errorf("VM %s: its socket does not tell root in the guest from other users: "+
+			"set the VM's vsock_unprivileged to true if any user of the guest may have its metadata, or let it authenticate by MUMBLE", uuid)
+	}
+}
+
+// close removes the socket.
+func (b *bound) close() {
+	if b.l != nil {
+		_ = b.l.Close()
+	}
+}
+
+// end is close, with the connections that have come by it.
+func (b *bound) end() {
+	if b.l != nil {
+		_ = b.l.End()
+	}
+}
