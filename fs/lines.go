@@ -21,9 +21,9 @@ type lineFile interface {
 	longest() (int, errs.Kind)
 	// refused is what there is to be read after a line that was not taken; nil: nothing.
 	refused(err error) []byte
-	// begin asks whether a line that is written in several pieces may be kept, with so
-	// many bytes more than before, or less.
-	begin(more int) error
+	// reserve counts more bytes, or fewer, of a line that is written in several pieces. An
+	// error: they may not be kept.
+	reserve(more int) error
 }
 
 // putLines runs the lines of data; its end ends the last one.
@@ -104,7 +104,7 @@ func (h *lineHandle) Clunk(_ Author, done func(error)) {
 	done(nil)
 }
 
-// Drop forgets a line that was begun.
+// Drop forgets the unfinished line.
 func (h *lineHandle) Drop() {
 	h.lines.mu.Lock()
 	defer h.lines.mu.Unlock()
@@ -115,7 +115,7 @@ func (h *lineHandle) Drop() {
 // restore takes the unfinished line and the answer back; what ran before is not
 // run again.
 func (h *lineHandle) restore(hs HandleState) {
-	switch err := h.lines.file.begin(len(hs.Last)); {
+	switch err := h.lines.file.reserve(len(hs.Last)); {
 	case err != nil:
 		h.lines.refused = err
 	case hs.Skips:
@@ -264,12 +264,13 @@ func (l *lines) gather(part []byte, ended bool) ([]byte, error) {
 	return bytes.TrimSpace(part), nil
 }
 
-// keep makes line what was begun, if the file lets it. Less than before it always may.
+// keep replaces the unfinished line, if the file has room for it. A shorter line always
+// has room.
 func (l *lines) keep(line []byte) error {
 	if l.closed {
 		line = nil
 	}
-	if err := l.file.begin(len(line) - len(l.line)); err != nil {
+	if err := l.file.reserve(len(line) - len(l.line)); err != nil {
 		return err
 	}
 	l.line = line

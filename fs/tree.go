@@ -134,7 +134,7 @@ func (l *lengths) forget(c *store.Cell) {
 	delete(l.of, lengthKey{c, true})
 }
 
-// GiveBack is for budget.Budget.OnShort: the old values that the VM has open are
+// GiveBack is for budget.Budget.OnShortage: the old values that the VM has open are
 // dropped, and their readers find the newest.
 func (t *Tree) GiveBack(vm string) {
 	if c := t.store.Cell(vm); c != nil {

@@ -12,10 +12,6 @@ import (
 	"meta9/fs/vm/ordjson"
 )
 
-// maxTxn is how many bytes a transaction has at most, and all those together that a
-// VM's guests have begun to write and not ended.
-const maxTxn = 1 << 20
-
 // txnFile is txn of one VM (docs/tree.md, "Transactions"): each line that is written is
 // a transaction, and a read of the same Handle gives what became of the last one.
 type txnFile struct{ dir *vmDir }
@@ -45,11 +41,11 @@ func (n *txnFile) PutValue(data []byte, by Author, done func(error)) {
 // SetStat is setLineFile.
 func (n *txnFile) SetStat(c Change, _ Author, done func(error)) { setLineFile(n, c, done) }
 
-func (n *txnFile) longest() (int, errs.Kind) { return maxTxn, errs.Invalid }
+func (n *txnFile) longest() (int, errs.Kind) { return vm.MaxTxn, errs.Invalid }
 
 func (n *txnFile) refused(err error) []byte { return appendRefused(nil, nil, err) }
 
-func (n *txnFile) begin(more int) error {
+func (n *txnFile) reserve(more int) error {
 	if n.dir.v.who.Admin {
 		return nil
 	}
@@ -134,14 +130,14 @@ func appendFound(b []byte, s vm.Space, e *vm.Entry) []byte {
 	return strconv.AppendUint(append(b, `,"rev":`...), e.Rev, 10)
 }
 
-// unended counts the bytes of transactions that guests have begun to write and not
-// ended, a VM each, since they are kept for as long as the guest likes.
+// unended counts, for each VM, the bytes of transactions that its guests have begun to
+// write and not ended: a guest may leave one unended for ever. At most vm.MaxTxn a VM.
 type unended struct {
 	mu sync.Mutex
 	of map[*store.Cell]int
 }
 
-// add counts so many bytes more, or less. errs.Again: they would be too many.
+// add counts more bytes, or fewer. errs.Again: they would be too many.
 func (l *unended) add(c *store.Cell, more int) error {
 	if more == 0 {
 		return nil
@@ -150,8 +146,8 @@ func (l *unended) add(c *store.Cell, more int) error {
 	defer l.mu.Unlock()
 	n := l.of[c] + more
 	switch {
-	case more > 0 && n > maxTxn:
-		return errs.New(errs.Again, "%d bytes of transactions of this VM are begun and not ended, %d is its limit", l.of[c], maxTxn)
+	case more > 0 && n > vm.MaxTxn:
+		return errs.New(errs.Again, "%d bytes of transactions of this VM are begun and not ended, %d is its limit", l.of[c], vm.MaxTxn)
 	case n == 0:
 		delete(l.of, c)
 		return nil

@@ -70,8 +70,8 @@ func (n *ctlFile) longest() (int, errs.Kind) {
 // refused has nothing: the state is read.
 func (n *ctlFile) refused(error) []byte { return nil }
 
-// begin lets an admin, who alone has a ctl, begin any number of lines.
-func (n *ctlFile) begin(int) error { return nil }
+// reserve has no limit: only the admin has a ctl.
+func (n *ctlFile) reserve(int) error { return nil }
 
 // createVM is answered when the VM's channels are there as well, so that who
 // started it may start its QEMU at once.

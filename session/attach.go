@@ -110,7 +110,7 @@ func (c *conn) authenticate(m *wire.Msg) error {
 		return err
 	}
 	data := bytes.Clone(m.Data)
-	c.try = c.later(tag, wait, func() error { return c.judge(tag, count, data) })
+	c.try = c.answerAfter(tag, wait, func() error { return c.judge(tag, count, data) })
 	return nil
 }
 

@@ -97,7 +97,7 @@ func (c *conn) awaitRoom() error {
 	c.waker.Store(&ready)
 	defer c.waker.Store(nil)
 	want := c.in.wants
-	c.in.wants = ask{}
+	c.in.wants = frameCost{}
 	w := c.in.bill.account.Wait(want.more, wake)
 	defer w.End()
 	if !c.dead.Load() {

@@ -6,7 +6,7 @@ import "time"
 // send nothing more of a frame that it has begun, while others wait for the memory.
 const stuckTime = 10 * time.Second
 
-// GiveBack is for budget.Budget.OnShort. A VM loses its connections that are stuck, and
+// GiveBack is for budget.Budget.OnShortage. A VM loses its connections that are stuck, and
 // its session that was parked longest, unless sessions are kept for the next process.
 // "" are those who have not said who they are: they have connections only.
 func (s *Server) GiveBack(vm string) {

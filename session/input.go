@@ -59,7 +59,7 @@ type input struct {
 	owner      *atomic.Pointer[budget.Account]
 	bill       bill         // for the scratch
 	ahead      bill         // for the request of the frame at hand
-	wants      ask          // what awaitRoom is to wait for; zero: nothing
+	wants      frameCost    // what awaitRoom is to wait for; zero: nothing
 	refusal    error        // why the frame at hand is not to be read
 	moving     atomic.Int64 // when something of a large frame came last, in Unix nanoseconds
 	nc         net.Conn
@@ -237,15 +237,15 @@ func (in *input) next(d wire.Dialect, msize uint32) ([]byte, error) {
 	return b[:need], nil
 }
 
-// ask is what the frame at hand needs of the account.
-type ask struct {
+// frameCost is what the account must grant for the frame that is being read.
+type frameCost struct {
 	more            int64 // bytes to be taken
 	buffer, request int64 // what bill and ahead are then
 }
 
 // asks is what a frame of that size needs beyond what the input has.
-func (in *input) asks(size int64) ask {
-	a := ask{buffer: scratchBytes + max(0, size-inSize, int64(len(in.sc.in))-inSize), request: size}
+func (in *input) asks(size int64) frameCost {
+	a := frameCost{buffer: scratchBytes + max(0, size-inSize, int64(len(in.sc.in))-inSize), request: size}
 	a.more = max(0, a.buffer-in.bill.paid) + max(0, a.request-in.ahead.paid)
 	return a
 }
@@ -294,7 +294,7 @@ func (in *input) space() []byte {
 }
 
 // paid notes what was taken.
-func (in *input) paid(a ask) {
+func (in *input) paid(a frameCost) {
 	in.bill.paid = max(in.bill.paid, a.buffer)
 	in.ahead.paid = max(in.ahead.paid, a.request)
 }

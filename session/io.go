@@ -121,7 +121,7 @@ func readAgain(r *request) {
 	if err == nil {
 		err = c.readFile(r.tag, r.fid, r.off, r.count)
 	}
-	c.spare = 0
+	c.granted = 0
 	c.settleOut()
 	switch err {
 	case fs.ErrWait:

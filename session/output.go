@@ -48,15 +48,16 @@ func (f buffers) put(b []byte) {
 	}
 }
 
-// newBuffer is an empty buffer for n bytes.
+// newBuffer is an empty buffer for n bytes; sizeFor tells its size.
 func newBuffer(n int) []byte {
-	switch {
-	case n <= midSize:
-		return midBuffers.get(midSize)
-	case n > bigSize/2 && n <= bigSize:
-		return bigBuffers.get(bigSize)
+	switch size := sizeFor(n); size {
+	case midSize:
+		return midBuffers.get(size)
+	case bigSize:
+		return bigBuffers.get(size)
+	default:
+		return make([]byte, 0, size)
 	}
-	return make([]byte, 0, n)
 }
 
 // discard ends the use of a buffer.
@@ -77,7 +78,7 @@ func cost(size int) int64 {
 	return int64(size)
 }
 
-// sizeFor is how large newBuffer makes one for n bytes.
+// sizeFor is the size of newBuffer's buffer for n bytes.
 func sizeFor(n int) int {
 	switch {
 	case n <= midSize:
@@ -105,7 +106,7 @@ type output struct {
 	since   time.Time // when it began, where the buffer counts
 	bill    bill      // for the buffers
 	need    int64     // what errShort was for
-	spare   int64     // of the bill: granted to a request that has waited
+	granted int64     // bytes that a request has waited for, paid and not used yet
 	lent    bool      // out is the loop's scratch buffer
 	closed  bool      // nothing goes out any more
 	writes  writes    // of whoever writes
@@ -223,7 +224,7 @@ func (c *conn) send(p *cpu.Place) {
 
 // settleOut brings the bill for the buffers to what they are.
 func (c *conn) settleOut() {
-	due := cost(cap(c.out)) + cost(c.buffer) + c.spare
+	due := cost(cap(c.out)) + cost(c.buffer) + c.granted
 	switch paid := c.output.bill.paid; {
 	case paid > due:
 		c.output.bill.keep(due)
@@ -340,8 +341,8 @@ func (c *conn) grow(n int) error {
 	if size > outSize || c.lent {
 		size = sizeFor(size + outSlack)
 	}
-	more := cost(size) + cost(c.buffer) + c.spare - c.output.bill.paid
-	used := min(c.spare, cost(size))
+	more := cost(size) + cost(c.buffer) + c.granted - c.output.bill.paid
+	used := min(c.granted, cost(size))
 	switch more -= used; {
 	case more <= 0:
 	case n <= smallest:
@@ -352,7 +353,7 @@ func (c *conn) grow(n int) error {
 			return errShort
 		}
 	}
-	c.spare -= used
+	c.granted -= used
 	old := c.out
 	if cost(size) > 0 {
 		c.out = append(newBuffer(size), old...)

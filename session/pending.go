@@ -71,7 +71,7 @@ func (c *conn) takeRoom(r *request) error {
 	if err := w.Take(); err != nil {
 		return err
 	}
-	c.spare += w.Bytes()
+	c.granted += w.Bytes()
 	c.output.bill.paid += w.Bytes()
 	return nil
 }
@@ -101,7 +101,7 @@ func askAgain(r *request) {
 	if err == nil {
 		err = c.sess.view.Answered(r.answers, func() error { return c.dispatch(r.msg) })
 	}
-	c.spare = 0
+	c.granted = 0
 	c.settleOut()
 	if p, pending := fs.AsPending(err); pending {
 		c.ask(r, p)

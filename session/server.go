@@ -79,7 +79,7 @@ func New(cfg Config) *Server {
 		table: table{byID: make(map[uint64]*session), byKey: make(map[indexID]*session), vms: make(map[string]*vmUse)},
 		rare:  rarelog.Log{Log: cfg.Log, Now: cfg.Now},
 	}
-	s.shares.limits = &s.cfg.Limits
+	s.parkedVMs.limits = &s.cfg.Limits
 	s.SetTrace(cfg.Trace)
 	cfg.Tree.GraftRoot("sessions", s.folder)
 	return s

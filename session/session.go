@@ -29,17 +29,17 @@ type session struct {
 	bill    bill         // for its fids and kept replies
 
 	// Server.mu guards the rest.
-	id      uint64  // its name in sessions/; 0: not enrolled
-	index   indexID // where Server.byKey has it
-	kept    bool    // it is in Server.byKey: it is parked when its transport goes
-	owner   *conn   // nil: parked
-	via     string
-	since   time.Time     // enrolled, parked or resumed
-	claims  int           // how many connections have claimed it
-	freed   chan struct{} // closed when the owner gives it up; nil: nobody waits for that
-	size    int64         // bytes of memory that it is thought to take while parked
-	place   *list.Element // in Server.parked
-	vmPlace *list.Element // in its VM's list of parked sessions
+	id         uint64  // its name in sessions/; 0: not enrolled
+	index      indexID // where Server.byKey has it
+	kept       bool    // it is in Server.byKey: it is parked when its transport goes
+	owner      *conn   // nil: parked
+	via        string
+	since      time.Time     // enrolled, parked or resumed
+	claims     int           // how many connections have claimed it
+	freed      chan struct{} // closed when the owner gives it up; nil: nobody waits for that
+	size       int64         // bytes of memory that it is thought to take while parked
+	inParked   *list.Element // in Server.parked
+	inVMParked *list.Element // in its VM's list of parked sessions
 }
 
 // close ends the session's files, as soon as no change that is carried waits any

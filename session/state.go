@@ -101,7 +101,7 @@ func (s *Server) States() iter.Seq[State] {
 		s.mu.Unlock()
 		for _, n := range all {
 			s.mu.Lock()
-			is := n.place != nil
+			is := n.inParked != nil
 			var st State
 			if is {
 				st = n.state()

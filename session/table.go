@@ -18,32 +18,32 @@ import (
 // the key, the VM is dropped, or it ends. It has an owner or is in parked, never
 // both; what is parked is kept.
 type table struct {
-	byID   map[uint64]*session
-	byKey  map[indexID]*session
-	lastID uint64
-	vms    map[string]*vmUse // by UUID; "" is the admin
-	shares shares            // of vms, those with parked sessions
-	parked list.List         // of *session, the longest parked first
-	bytes  int64             // the sizes of the parked ones
-	timer  *time.Timer
+	byID      map[uint64]*session
+	byKey     map[indexID]*session
+	lastID    uint64
+	vms       map[string]*vmUse // by UUID; "" is the admin
+	parkedVMs parkedHeap        // of vms, those with parked sessions
+	parked    list.List         // of *session, the longest parked first
+	bytes     int64             // the sizes of the parked ones
+	timer     *time.Timer
 }
 
 // vmUse is what one VM has here.
 type vmUse struct {
-	conns  int
-	kept   int       // sessions with a key, parked ones included
-	parked list.List // of *session, the longest parked first
-	bytes  int64     // the sizes of the parked ones
-	admin  bool
-	share  float64 // of what may be parked; see shares
-	place  int     // in shares; -1: it is not there
+	conns      int
+	kept       int       // sessions with a key, parked ones included
+	parked     list.List // of *session, the longest parked first
+	bytes      int64     // the sizes of the parked ones
+	admin      bool
+	parkedPart float64 // its part of what may be parked; see parkedHeap
+	heapAt     int     // its index in parkedVMs; -1: it is not there
 }
 
-// use is the VM's, made when it is not there.
+// use is the VM's vmUse, made when there is none.
 func (t *table) use(uuid string) *vmUse {
 	u := t.vms[uuid]
 	if u == nil {
-		u = &vmUse{place: -1, admin: uuid == ""}
+		u = &vmUse{heapAt: -1, admin: uuid == ""}
 		t.vms[uuid] = u
 	}
 	return u
@@ -131,24 +131,24 @@ func (s *Server) release(n *session) []*session {
 	return []*session{n}
 }
 
-// park keeps n, which has a key and whose size is known, without an owner. What
-// waits of it is carried. Where there is no room, sessions of the VM that has most go,
-// the longest parked first: so whoever fills the table makes room for others himself.
+// park keeps n, which has a key and whose size is known, without an owner. Its waiting
+// requests are kept with it. Without room it evicts sessions of the VM that has most,
+// the longest parked first: a VM that fills the table loses its own sessions.
 func (s *Server) park(n *session) (gone []*session) {
 	n.owner, n.since = nil, s.cfg.Now()
-	n.place = s.parked.PushBack(n)
+	n.inParked = s.parked.PushBack(n)
 	s.bytes += n.size
 	u, l := s.use(n.who.VM), &s.cfg.Limits
-	n.vmPlace = u.parked.PushBack(n)
+	n.inVMParked = u.parked.PushBack(n)
 	u.bytes += n.size
-	s.shares.update(u)
+	s.parkedVMs.update(u)
 	over := n.bill.account.Over()
 	for n.who.VM != "" && (u.bytes > l.vmParkedBytes() || over > 0 && u.parked.Len() > 0) {
 		over -= u.oldest().bill.paid
 		gone = append(gone, s.release(u.oldest())...)
 	}
 	for s.parked.Len() > l.Parked || s.bytes > l.ParkedBytes {
-		gone = append(gone, s.release(s.shares.most())...)
+		gone = append(gone, s.release(s.parkedVMs.most())...)
 	}
 	s.forgetUnused(n.who.VM)
 	s.stats.Expired.Add(int64(len(gone)))
@@ -160,16 +160,16 @@ func (s *Server) park(n *session) (gone []*session) {
 
 func (s *Server) oldest() *session { return s.parked.Front().Value.(*session) }
 
-// unpark takes n out of the parked ones.
+// unpark removes n from the parked sessions.
 func (s *Server) unpark(n *session) {
-	s.parked.Remove(n.place)
+	s.parked.Remove(n.inParked)
 	s.bytes -= n.size
 	u := s.use(n.who.VM)
-	u.parked.Remove(n.vmPlace)
+	u.parked.Remove(n.inVMParked)
 	u.bytes -= n.size
-	s.shares.update(u)
+	s.parkedVMs.update(u)
 	s.forgetUnused(n.who.VM)
-	n.place, n.vmPlace = nil, nil
+	n.inParked, n.inVMParked = nil, nil
 }
 
 // arm sets the one timer to the end of the session that was parked longest: all
@@ -262,14 +262,14 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 			break
 		}
 		if !freed || n.claims != mine || s.byKey[id] != n {
-			return nil, errs.New(later(d), "the session is still in use")
+			return nil, errs.New(busyOrLost(d), "the session is still in use")
 		}
 	}
 	if _, there := s.conns[c]; s.closing || !there { // it may have ended meanwhile
 		return nil, errClosed
 	}
 	if !s.count(c, n.who.VM) {
-		return nil, errs.New(later(d), "the VM has too many connections")
+		return nil, errs.New(busyOrLost(d), "the VM has too many connections")
 	}
 	s.noLongerNobody(c)
 	s.unpark(n)
@@ -277,9 +277,10 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	return n, nil
 }
 
-// later is the error that a session is there and cannot be had now. Our own
-// programs, which speak a numbered dialect, then ask again; others would not.
-func later(d wire.Dialect) errs.Kind {
+// busyOrLost is the error for a session that is there but cannot be resumed now. Our own
+// programs, which speak a numbered dialect, try again after Busy; others would not, so
+// for them the session is lost.
+func busyOrLost(d wire.Dialect) errs.Kind {
 	if d.Numbered() {
 		return errs.Busy
 	}

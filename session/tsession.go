@@ -121,7 +121,7 @@ func (c *conn) announce(k key) error {
 // client does as well, it has given the session up.
 func (c *conn) lookUpLater(k key, wait time.Duration) {
 	seq := c.seq
-	c.later(wire.NoTag, wait, func() error {
+	c.answerAfter(wire.NoTag, wait, func() error {
 		if c.seq != seq {
 			return errs.CannotResume
 		}
@@ -129,14 +129,14 @@ func (c *conn) lookUpLater(k key, wait time.Duration) {
 	})
 }
 
-// later answers a request after wait: by step, which answers it, or gives the error
-// that it gets. step is called with the monitor held, and may give it up.
-func (c *conn) later(tag uint16, wait time.Duration, step func() error) *request {
+// answerAfter answers a request after wait: step answers it, or returns the error for
+// it. step is called with the monitor held, and may release it meanwhile.
+func (c *conn) answerAfter(tag uint16, wait time.Duration, step func() error) *request {
 	r := &request{tag: tag}
 	timer := time.AfterFunc(wait, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.endLater(r, step)
+		c.answerNow(r, step)
 		var p cpu.Place // not the loop's, which goes on
 		c.send(&p)
 		p.Give()
@@ -146,8 +146,8 @@ func (c *conn) later(tag uint16, wait time.Duration, step func() error) *request
 	return r
 }
 
-// endLater is the end of later.
-func (c *conn) endLater(r *request, step func() error) {
+// answerNow is the end of the wait. The request may be cancelled before it or during step.
+func (c *conn) answerNow(r *request, step func() error) {
 	if c.waiting[r.tag] != r {
 		return
 	}

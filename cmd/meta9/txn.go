@@ -164,14 +164,11 @@ func (c *condition) txn(cmd *cobra.Command, file string, value []byte) (name str
 	}
 	txn := ordjson.Members{{Name: "if", Value: list(cond)}, {Name: "do", Value: list(put)}}
 	line = txn.AppendJSON(nil)
-	if len(line) > maxTxn {
-		return "", nil, fmt.Errorf("%s: a put under a condition is a transaction, and as one this is %d bytes of JSON; %d is the limit", file, len(line), maxTxn)
+	if len(line) > vm.MaxTxn {
+		return "", nil, fmt.Errorf("%s: a put under a condition is a transaction, and as one this is %d bytes of JSON; %d is the limit", file, len(line), vm.MaxTxn)
 	}
 	return path.Join(up, "txn"), line, nil
 }
-
-// maxTxn is how many bytes of JSON the file txn takes.
-const maxTxn = 1 << 20
 
 // valueMember is a value as a transaction has it, the shorter way.
 func valueMember(value string) ordjson.Member {

@@ -112,8 +112,8 @@ func (d *daemon) start(salvage bool) error {
 		Trace:    d.trace(d.cfg.Trace),
 		Log:      d.log,
 	})
-	d.budget.OnShort(tree.GiveBack)
-	d.budget.OnShort(d.server.GiveBack)
+	d.budget.OnShortage(tree.GiveBack)
+	d.budget.OnShortage(d.server.GiveBack)
 	if err := d.restore(tree); err != nil {
 		return err
 	}

@@ -2,10 +2,10 @@ package main
 
 import "testing"
 
-// TestTidier: once after each busy time, and never while it lasts.
-func TestTidier(t *testing.T) {
+// TestLull: once after each busy time, and never while it lasts.
+func TestLull(t *testing.T) {
 	const some, much = quietBytes / 2, 2 * quietBytes
-	var tid lull
+	var l lull
 	var allocated uint64
 	for i, step := range []struct {
 		delta uint64
@@ -23,7 +23,7 @@ func TestTidier(t *testing.T) {
 		{0, false},
 	} {
 		allocated += step.delta
-		if due := tid.due(allocated); due != step.due {
+		if due := l.due(allocated); due != step.due {
 			t.Errorf("step %d: due %v", i, due)
 		}
 	}

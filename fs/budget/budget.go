@@ -3,23 +3,23 @@
 // VM has one Account for all its connections, whatever they speak, and all together
 // have one Budget.
 //
-// Who is about to take memory asks for it first: Try, or Wait where it can be waited
-// for; Force for what must not fail, which is small or was begun already. So nothing
-// is made first and measured after.
+// Code that is about to take memory asks for it first: Try, or Wait where the request
+// can wait; Force for what must not fail, which is small or was begun already. So no
+// memory is taken before it is counted.
 //
 // # What an account gets
 //
 // An account never has more than its share. Up to its floor, which holds the largest
-// request and its reply, it gets what there is of the total; above the floor a quarter
-// of the total is left alone, so that those who have much leave room for the floors of
-// those who have nothing. What is not to be had is waited for at most Limits.Wait: the
-// requests of one account in their order, the accounts in turn. While some wait for
-// the total, whoever holds most is asked to give back (OnShort).
+// request and its reply, it may use the whole total; above the floor it may not use the
+// last quarter of the total, which is left for the floors of other accounts. A request
+// waits at most Limits.Wait: the requests of one account in their order, the accounts in
+// turn. While requests wait for the total, the VM that holds most is asked to give bytes
+// back (OnShortage).
 //
 // # Concurrency
 //
-// All may be called at any time from any goroutine, and nothing is called back with a
-// lock held. Bytes are counted with two atomic operations and no lock as long as an
+// Every method may be called at any time from any goroutine, and no callback is called
+// with a lock of this package held. Bytes are counted with two atomic operations and no lock as long as an
 // account stays within what it has been lent of the total; Budget.mu guards the lending.
 // A nil *Account gives all that it is asked for.
 package budget
@@ -49,35 +49,35 @@ var Default = Limits{VM: 64 << 20, All: 768 << 20, Admin: 128 << 20, Floor: 6 <<
 // lending is how much is lent at a time while there is enough.
 const lending = 64 << 10
 
-// Budget is what all have together.
+// Budget is the total of all accounts.
 type Budget struct {
 	limits Limits
 	admin  *Account
-	tight  atomic.Bool // what is not used is given back at once
+	tight  atomic.Bool // more than half is lent: unused bytes are returned to the total at once
 
 	waits, refused, short atomic.Int64
 
 	mu       sync.Mutex
 	accounts map[string]*Account
 	lent     int64      // to all accounts but the admin's
-	turns    []*Account // those of which somebody waits
-	asking   bool       // a goroutine asks who holds most to give back
-	isShort  bool       // the total was too small for one who waits, when that was looked at last
+	turns    []*Account // accounts with waiting requests, in the order of their turns
+	asking   bool       // a goroutine asks the VM that holds most to give back
+	isShort  bool       // when serve was last called, the total was too small for a waiting request
 	givers   []func(vm string)
 }
 
 // Account is what one VM, or the admin, has in flight.
 type Account struct {
 	b       *Budget
-	vm      string // "": those who have not said yet who they are
+	vm      string // "": all connections that have not authenticated yet
 	share   int64
 	used    atomic.Int64
 	lent    atomic.Int64 // of the total; written with b.mu held
-	waiting atomic.Bool  // somebody waits: a release has to look
-	closed  atomic.Bool  // it has no holders: the last release forgets it
+	waiting atomic.Bool  // queue is not empty: a release must call serve
+	closed  atomic.Bool  // it has no holders: the last release removes it
 
 	holders int     // guarded by b.mu, as the rest
-	queue   []*Wait // in the order of their coming
+	queue   []*Wait // in the order in which they came
 }
 
 // New makes a Budget.
@@ -91,9 +91,10 @@ func New(l Limits) *Budget {
 	return b
 }
 
-// OnShort adds what is to be called with the VM that holds most while others wait for
-// the total. It gives back what it can, and may wait. Call it before the first Account.
-func (b *Budget) OnShort(give func(vm string)) { b.givers = append(b.givers, give) }
+// OnShortage adds a function that is called with the VM that holds most while others wait
+// for the total. It releases what it can of that VM's bytes, and may wait. Call
+// OnShortage before the first Account.
+func (b *Budget) OnShortage(give func(vm string)) { b.givers = append(b.givers, give) }
 
 // Admin is the admin's account, which no VM can touch. A nil Budget has none.
 func (b *Budget) Admin() *Account {
@@ -103,8 +104,9 @@ func (b *Budget) Admin() *Account {
 	return b.admin
 }
 
-// Account is the VM's, or with "" that of all who have not said who they are. Close
-// it in the end; what it holds then stays counted until it is released.
+// Account is the account of a VM, or with "" the one of all connections that have not
+// authenticated. The caller closes it; bytes that it holds then stay counted until they
+// are released.
 func (b *Budget) Account(vm string) *Account {
 	if b == nil {
 		return nil
@@ -131,12 +133,13 @@ func (a *Account) Close() {
 	a.holders--
 	if a.holders == 0 {
 		a.closed.Store(true)
-		a.b.tidy(a)
+		a.b.forgetUnused(a)
 	}
 }
 
-// tidy forgets an account that has nothing. b.mu is held.
-func (b *Budget) tidy(a *Account) {
+// forgetUnused removes an account that has no holder, no bytes and no requests. b.mu is
+// held.
+func (b *Budget) forgetUnused(a *Account) {
 	if a == b.admin || a.holders > 0 || a.used.Load() > 0 || len(a.queue) > 0 || b.accounts[a.vm] != a {
 		return
 	}
@@ -145,8 +148,8 @@ func (b *Budget) tidy(a *Account) {
 	delete(b.accounts, a.vm)
 }
 
-// Try takes n bytes if they are to be had now. The error is errs.Again and says what
-// the account has.
+// Try takes n bytes if it can now. The error is errs.Again and says how much the account
+// has.
 func (a *Account) Try(n int64) error {
 	if a == nil || n <= 0 || a.fits(n) {
 		return nil
@@ -168,7 +171,7 @@ func (a *Account) fits(n int64) bool {
 			return false
 		}
 		if a.used.CompareAndSwap(u, u+n) {
-			if u+n > a.lent.Load() { // a trim has come between
+			if u+n > a.lent.Load() { // a trim came between Load and CompareAndSwap
 				a.b.mu.Lock()
 				a.b.cover(a)
 				a.b.mu.Unlock()
@@ -178,7 +181,7 @@ func (a *Account) fits(n int64) bool {
 	}
 }
 
-// Force takes n bytes whether they are to be had or not.
+// Force takes n bytes, also beyond the account's share and the total.
 func (a *Account) Force(n int64) {
 	if a == nil || n <= 0 || a.used.Add(n) <= a.lent.Load() {
 		return
@@ -188,19 +191,20 @@ func (a *Account) Force(n int64) {
 	a.b.cover(a)
 }
 
-// Release gives n bytes back.
+// Release returns n bytes.
 func (a *Account) Release(n int64) {
 	if a == nil || n <= 0 {
 		return
 	}
 	u := a.used.Add(-n)
 	if b := a.b; a.waiting.Load() || b.tight.Load() || u == 0 && a.closed.Load() {
-		b.settle(a)
+		b.returnUnused(a)
 	}
 }
 
-// settle gives away what a does not use any more.
-func (b *Budget) settle(a *Account) {
+// returnUnused returns to the total what a does not use, if the total is tight, and
+// serves waiting requests.
+func (b *Budget) returnUnused(a *Account) {
 	b.mu.Lock()
 	if b.tight.Load() {
 		b.trim(a)
@@ -209,7 +213,7 @@ func (b *Budget) settle(a *Account) {
 		}
 	}
 	ready := b.serve()
-	b.tidy(a)
+	b.forgetUnused(a)
 	b.mu.Unlock()
 	for _, w := range ready {
 		w.ready()
@@ -237,8 +241,8 @@ type outcome uint8
 
 const (
 	given   outcome = iota
-	ownFull         // the account's share is used up
-	allFull         // the total is
+	ownFull         // the account's share is too small
+	allFull         // the total is too small
 )
 
 // grant takes n bytes for a, if it may have them. b.mu is held.
@@ -254,8 +258,7 @@ func (b *Budget) grant(a *Account, n int64) outcome {
 	return given
 }
 
-// lend lends a as much that it may use want bytes; false: there is not so much. b.mu is
-// held.
+// lend lends a enough to use want bytes; false: the total is too small. b.mu is held.
 func (b *Budget) lend(a *Account, want int64) bool {
 	limit := b.limits.All
 	if want > b.limits.Floor {
@@ -279,7 +282,7 @@ func (b *Budget) lend(a *Account, want int64) bool {
 	return true
 }
 
-// cover lends a what it has taken already. b.mu is held.
+// cover lends a what it uses already beyond what it was lent. b.mu is held.
 func (b *Budget) cover(a *Account) {
 	if u := a.used.Load(); u > a.lent.Load() {
 		if !b.tight.Load() {
@@ -296,7 +299,7 @@ func (b *Budget) lendUpTo(a *Account, to int64) {
 	a.lent.Store(to)
 }
 
-// trim takes back what a has been lent and does not use. b.mu is held.
+// trim takes back what a was lent and does not use. b.mu is held.
 func (b *Budget) trim(a *Account) {
 	if a == b.admin {
 		return
@@ -304,12 +307,12 @@ func (b *Budget) trim(a *Account) {
 	if u := max(0, a.used.Load()); u < a.lent.Load() {
 		b.lendUpTo(a, u)
 	}
-	b.cover(a) // it has taken more meanwhile
+	b.cover(a) // it may have taken more meanwhile
 }
 
 func rounded(n int64) int64 { return (n + lending - 1) / lending * lending }
 
-// refusal is what a request for n bytes gets that cannot have them.
+// refusal is the error for a request for n bytes.
 func (a *Account) refusal(n int64) error {
 	used := a.used.Load()
 	if used+n > a.share {
@@ -322,11 +325,11 @@ func (a *Account) refusal(n int64) error {
 type Stats struct {
 	Used    int64 // bytes in flight of all but the admin
 	Admin   int64 // of the admin
-	Most    int64 // of the account that has most
+	Most    int64 // of the account that holds most
 	Waiting int   // requests that wait now
-	Waits   int64 // that have waited since the start
-	Refused int64 // of them, in vain
-	Short   int64 // how often somebody was asked to give back
+	Waits   int64 // requests that have waited since the start
+	Refused int64 // of these, how many were refused
+	Short   int64 // how often a VM was asked to give back
 }
 
 // Stats reads the figures.
@@ -357,12 +360,12 @@ func (b *Budget) most() (vm string, ok bool) {
 	return vm, ok
 }
 
-// again is how often a VM is asked to give back while others wait.
-const again = time.Second / 5
+// askEvery is the pause between two requests to give back, while others wait.
+const askEvery = time.Second / 5
 
-// ask has whoever holds most give back, for as long as somebody waits for the total.
-// b.mu is held.
-func (b *Budget) ask() {
+// askGivers starts a goroutine that asks the VM which holds most to give back, as long as
+// requests wait for the total. b.mu is held.
+func (b *Budget) askGivers() {
 	if b.asking || len(b.givers) == 0 {
 		return
 	}
@@ -381,13 +384,13 @@ func (b *Budget) ask() {
 			for _, give := range b.givers {
 				give(vm)
 			}
-			time.Sleep(again)
+			time.Sleep(askEvery)
 		}
 	}()
 }
 
-// drop takes an account out of the turns. b.mu is held.
-func (b *Budget) drop(a *Account) {
+// endTurns removes an account from the turns. b.mu is held.
+func (b *Budget) endTurns(a *Account) {
 	if i := slices.Index(b.turns, a); i >= 0 {
 		b.turns = slices.Delete(b.turns, i, i+1)
 	}

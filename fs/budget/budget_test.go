@@ -217,7 +217,7 @@ func TestAskingEnds(t *testing.T) {
 	b := small(time.Minute)
 	most := b.Account("most")
 	asked := make(chan string, 100)
-	b.OnShort(func(vm string) {
+	b.OnShortage(func(vm string) {
 		asked <- vm
 		most.Release(mib)
 	})
@@ -243,7 +243,7 @@ func TestGiveBack(t *testing.T) {
 	b := small(time.Minute)
 	var most *budget.Account
 	asked := make(chan string, 100)
-	b.OnShort(func(vm string) {
+	b.OnShortage(func(vm string) {
 		asked <- vm
 		most.Release(mib)
 	})

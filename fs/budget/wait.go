@@ -1,6 +1,9 @@
 package budget
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Wait is a request that waits for bytes, or has them.
 type Wait struct {
@@ -16,15 +19,16 @@ type state uint8
 
 const (
 	waits   state = iota
-	has           // n bytes are taken for it
-	refused       // it has waited long enough
-	over
+	has           // n bytes are taken for it, and Take has not come yet
+	refused       // it has waited Limits.Wait
+	over          // Take or End has come
 )
 
-// Wait takes n bytes as soon as they are to be had, behind what waits of this account
+// Wait takes n bytes as soon as it can, after the requests of this account that wait
 // already. ready is called once, after Wait has returned or from another goroutine, unless
-// End comes first: then Take says what became of it. Whoever releases bytes may call it,
-// with his locks held: it must not wait, and must not take a lock but for moments.
+// End comes first; then the caller calls Take. A goroutine that releases bytes calls
+// ready with its own locks held: ready must not wait, and may take a lock only for
+// moments.
 func (a *Account) Wait(n int64, ready func()) *Wait {
 	w := &Wait{a: a, n: n, call: ready}
 	if a == nil {
@@ -41,7 +45,7 @@ func (a *Account) Wait(n int64, ready func()) *Wait {
 	a.queue = append(a.queue, w)
 	a.waiting.Store(true)
 	w.timer = time.AfterFunc(b.limits.Wait, w.expire)
-	granted := b.serve() // a release may have come before the mark
+	granted := b.serve() // a release may have come before a.waiting was set
 	b.mu.Unlock()
 	for _, w := range granted {
 		go w.call()
@@ -49,11 +53,11 @@ func (a *Account) Wait(n int64, ready func()) *Wait {
 	return w
 }
 
-// Bytes is what it waits for.
+// Bytes is how many bytes it waits for.
 func (w *Wait) Bytes() int64 { return w.n }
 
-// Take ends the Wait and hands over its bytes, which the caller releases; or gives the
-// error, which is errs.Again, if there were none in time.
+// Take ends the Wait and hands over its bytes, which the caller releases. The error is
+// errs.Again: there were none within Limits.Wait.
 func (w *Wait) Take() error {
 	if w.a == nil {
 		return nil
@@ -68,7 +72,7 @@ func (w *Wait) Take() error {
 		}
 	}()
 	if w.state == waits { // nobody has called ready
-		w.leave()
+		w.dequeue()
 		w.state, w.err = refused, w.a.refusal(w.n)
 		granted = b.serve()
 	}
@@ -78,7 +82,7 @@ func (w *Wait) Take() error {
 	return w.err
 }
 
-// End ends the Wait; bytes that it has and nobody took are given back.
+// End ends the Wait, and releases its bytes unless Take has handed them over.
 func (w *Wait) End() {
 	if w.a == nil {
 		return
@@ -89,8 +93,8 @@ func (w *Wait) End() {
 	w.state = over
 	var granted []*Wait
 	if was == waits {
-		w.leave()
-		granted = b.serve() // what stood behind it may be smaller
+		w.dequeue()
+		granted = b.serve() // a smaller request behind it may fit
 	}
 	b.mu.Unlock()
 	for _, w := range granted {
@@ -101,7 +105,7 @@ func (w *Wait) End() {
 	}
 }
 
-// expire refuses what has waited too long.
+// expire refuses a request that has waited Limits.Wait.
 func (w *Wait) expire() {
 	b := w.a.b
 	b.mu.Lock()
@@ -109,10 +113,10 @@ func (w *Wait) expire() {
 		b.mu.Unlock()
 		return
 	}
-	w.leave()
+	w.dequeue()
 	w.state, w.err = refused, w.a.refusal(w.n)
 	b.refused.Add(1)
-	granted := b.serve() // what stood behind it may be smaller
+	granted := b.serve() // a smaller request behind it may fit
 	b.mu.Unlock()
 	w.call()
 	for _, w := range granted {
@@ -120,29 +124,26 @@ func (w *Wait) expire() {
 	}
 }
 
-// leave takes w out of its queue. b.mu is held.
-func (w *Wait) leave() {
+// dequeue removes w from its account's queue. Budget.mu is held.
+func (w *Wait) dequeue() {
 	a := w.a
 	w.timer.Stop()
-	for i, other := range a.queue {
-		if other == w {
-			a.queue = append(a.queue[:i], a.queue[i+1:]...)
-			break
-		}
+	if i := slices.Index(a.queue, w); i >= 0 {
+		a.queue = slices.Delete(a.queue, i, i+1)
 	}
 	if len(a.queue) == 0 {
 		a.queue = nil
-		a.b.drop(a)
-		a.b.tidy(a)
+		a.b.endTurns(a)
+		a.b.forgetUnused(a)
 	}
 }
 
 func (w *Wait) ready() { w.call() }
 
-// serve gives to those who wait what there is for them: one request of each account in
-// turn, until nothing more can be given. Once the total was too small for one, those
-// behind it get no more than their floor. Those that got something are returned, and
-// are to be called. b.mu is held.
+// serve grants waiting requests, one of each account in turn, until no more can be
+// granted. Once the total was too small for a request, the accounts after it are granted
+// no more than their floor, or large requests would never be granted. The caller calls
+// ready of the returned Waits without the lock. b.mu is held.
 func (b *Budget) serve() (ready []*Wait) {
 	for progress := true; progress; {
 		progress = false
@@ -157,9 +158,9 @@ func (b *Budget) serve() (ready []*Wait) {
 				short = true
 			case given:
 				progress = true
-				w.leave()
-				if len(a.queue) > 0 { // its next turn is behind the others'
-					b.drop(a)
+				w.dequeue()
+				if len(a.queue) > 0 { // its next turn comes after the others'
+					b.endTurns(a)
 					b.turns = append(b.turns, a)
 					a.waiting.Store(true)
 				}
@@ -169,7 +170,7 @@ func (b *Budget) serve() (ready []*Wait) {
 		}
 		b.isShort = short
 		if short {
-			b.ask()
+			b.askGivers()
 		}
 	}
 	return ready

@@ -36,7 +36,7 @@ func (b *batch) run(w *work, in *Intent) Result {
 	if err != nil {
 		return Result{Err: err}
 	}
-	b.harvest(w, in)
+	b.recordChanges(w, in)
 	return r
 }
 

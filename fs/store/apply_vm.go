@@ -32,7 +32,7 @@ func (b *batch) createVM(in *Intent) (Result, error) {
 	b.bytes += v.Bytes()
 	w := b.join(c, nil, v)
 	w.edit.Note(changes...)
-	b.harvest(w, in)
+	b.recordChanges(w, in)
 	return Result{Cell: c}, nil
 }
 

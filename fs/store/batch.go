@@ -231,9 +231,9 @@ func (l *limits) room(have, more int64) error {
 	return nil
 }
 
-// harvest makes events of what the intent changed, and takes the Holds of the
+// recordChanges adds an event for each change of the intent, and takes the Holds of the
 // keys that it set.
-func (b *batch) harvest(w *work, in *Intent) {
+func (b *batch) recordChanges(w *work, in *Intent) {
 	fresh := w.edit.Changes()[w.seen:]
 	w.seen += len(fresh)
 	for _, c := range fresh {
@@ -265,8 +265,8 @@ func eventType(t vm.ChangeType) EventType {
 	return KeyRemoved
 }
 
-// seal makes the engine's groups of the batch. A batch that makes nothing durable
-// has none, and takes no number.
+// seal makes the engine's groups of the batch. A batch that changes nothing durable has
+// no group, and takes no number.
 func (b *batch) seal() {
 	if len(b.events) > 0 {
 		if op, ok := b.store.numbers.reserve(); ok {
@@ -296,7 +296,7 @@ func (b *batch) seal() {
 	}
 }
 
-// group makes a group of the ops from that one on.
+// group adds a group of the ops from index from on.
 func (b *batch) group(vm string, from int) {
 	b.groups = append(b.groups, Group{VM: vm, Ops: b.ops[from:len(b.ops):len(b.ops)]})
 }

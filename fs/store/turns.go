@@ -2,10 +2,9 @@ package store
 
 import "time"
 
-// The share that one VM has of a batch while intents of others wait too, or did
-// within sharedFor: so many intents that they cost less time than the disk does,
-// since whoever comes next waits for the whole batch. A VM alone has all of a
-// batch, up to Config.BatchBytes.
+// The share of a batch that one VM gets while intents of other VMs wait, or did within
+// sharedFor. So many intents cost less time than the disk does: the next intent waits
+// for the whole batch. A VM that is alone gets all of a batch, up to Config.BatchBytes.
 const (
 	fairIntents = 64
 	fairBytes   = 64 << 10
@@ -19,14 +18,14 @@ type line struct {
 	saved  int64 // of the shares that it had, while its first intent costs more than one
 }
 
-// turns are the lines in which intents wait, in the order in which they have
-// their turn. The committer's alone.
+// turns are the lines in which intents wait, in the order of their turns. Only the
+// committer uses them.
 type turns struct {
-	order  []*line
-	spare  []*line // of the order before, for its memory
-	root   line    // intents of no VM: those that create one, and the root's notes
-	newest *line   // the VM that the last intent came for
-	shared time.Time
+	order    []*line
+	oldOrder []*line // the slice of the previous order, used again
+	root     line    // intents of no VM: those that create one, and the root's notes
+	newest   *line   // the VM that the last intent came for
+	shared   time.Time
 }
 
 // add puts fresh intents into their lines. A line that was empty is the last to
@@ -52,10 +51,10 @@ func (t *turns) add(fresh chain) {
 	}
 }
 
-// waiting says whether any intent is.
+// waiting says whether any intent waits.
 func (t *turns) waiting() bool { return len(t.order) > 0 }
 
-// share is what one VM has of the next batch.
+// share is what one VM gets of the next batch.
 func (t *turns) share(batchBytes int64) share {
 	n := len(t.order)
 	if n == 1 && (t.shared.IsZero() || time.Since(t.shared) > sharedFor) {
@@ -68,20 +67,19 @@ func (t *turns) share(batchBytes int64) share {
 	}
 }
 
-// share bounds what a batch takes of one line. An intent that costs more than a share
-// waits until its line has saved up for it, as often as others have their turn; where
-// there are no others (saves is false) it fits if it is the first.
+// share bounds what a batch takes from one line. An intent that costs more than a share
+// waits until its line has saved enough shares, one for each batch; where the line is
+// alone (saves is false) such an intent is taken if it is the batch's first.
 type share struct {
 	intents int
 	bytes   int64
 	saves   bool
 }
 
-// each calls take for one line after the other until it returns false, which says
-// that the line has not had its turn. Lines that had it go behind those that had
-// not, if something waits in them still.
+// each calls take for one line after the other until take returns false: that line has
+// not had its turn. Lines that had their turn and are not empty go to the end.
 func (t *turns) each(take func(*line) bool) {
-	next, had := t.spare[:0], 0
+	next, had := t.oldOrder[:0], 0
 	for _, l := range t.order {
 		if !take(l) {
 			break
@@ -97,7 +95,7 @@ func (t *turns) each(take func(*line) bool) {
 		}
 	}
 	clear(t.order)
-	t.order, t.spare = next, t.order
+	t.order, t.oldOrder = next, t.order
 }
 
 // refuse answers all that waits with an error.

@@ -14,6 +14,9 @@ import (
 // whole folder that lists a longer one.
 const MaxName = 255
 
+// MaxTxn is the longest transaction, in bytes of JSON (docs/tree.md, "Transactions").
+const MaxTxn = 1 << 20
+
 // NewKey says by which rule no key can get this name: beside those of ValidKey, it
 // has no control characters of C1 and none that turn the text around them (Unicode's
 // Bidi_Control), so that in a listing every name looks like what it is. Keys that

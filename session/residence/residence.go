@@ -10,7 +10,7 @@
 // is restored and before the first client is served: deleted earlier, a start that is
 // killed loses the sessions; later, the start after it finds them as they were before.
 //
-// A file that cannot be used is never deleted. It gets another name (SetAside), and the
+// A file that cannot be used is never deleted. It gets another name (setAside), and the
 // daemon says why. It holds the keys of the sessions, and whoever has one can take the
 // session over: it is only its owner's to read (mode 0600), and a file that others could
 // have read or written is not used.
@@ -114,13 +114,13 @@ func Load(dir string, home Home, srv *session.Server, t *tree.Tree) (r Report, e
 		return readFile(path, home, take, lost)
 	})
 	if r.Why != "" {
-		r.Aside, err = SetAside(path)
+		r.Aside, err = setAside(path)
 		return r, err
 	}
 	if err := os.Remove(path); err != nil {
 		return r, err
 	}
-	return r, syncDir(dir)
+	return r, store.SyncDir(dir)
 }
 
 // read restores what from gives, and notes what became of it.
@@ -148,8 +148,8 @@ func (r *Report) lost(why error) {
 	}
 }
 
-// SetAside gives the file a name that tells the time, and which nothing has yet.
-func SetAside(path string) (string, error) {
+// setAside renames the file to a name that tells the time and that no file has yet.
+func setAside(path string) (string, error) {
 	name := path + ".aside-" + time.Now().UTC().Format("20060102T150405")
 	to := name
 	for i := 2; ; i++ {
@@ -161,7 +161,7 @@ func SetAside(path string) (string, error) {
 	if err := os.Rename(path, to); err != nil {
 		return "", err
 	}
-	return to, syncDir(filepath.Dir(path))
+	return to, store.SyncDir(filepath.Dir(path))
 }
 
 // open opens the file, if it may be used.
@@ -227,15 +227,7 @@ func writeFile(path string, write func(*writer) error) (err error) {
 	if err := os.Rename(name, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return store.SyncDir(filepath.Dir(path))
 }
 
 // readFile gives the records of the file, in their order, to take; a nil error says that

@@ -312,17 +312,18 @@ func TestAside(t *testing.T) {
 
 // TestAsideTwice: what was set aside is not lost to the next.
 func TestAsideTwice(t *testing.T) {
-	path := filepath.Join(t.TempDir(), residence.FileName)
+	w := newWorld(t)
+	dir := t.TempDir()
 	seen := make(map[string]bool)
 	for range 3 {
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, residence.FileName), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		name, err := residence.SetAside(path)
-		if err != nil || seen[name] {
-			t.Fatalf("%s, %v", name, err)
+		r, err := residence.Load(dir, home, w.server, w.tree)
+		if err != nil || r.Aside == "" || seen[r.Aside] {
+			t.Fatalf("%+v, %v", r, err)
 		}
-		seen[name] = true
+		seen[r.Aside] = true
 	}
 }
 

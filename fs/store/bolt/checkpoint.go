@@ -309,7 +309,7 @@ func setAside(path string) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	return errors.Join(err, syncDir(filepath.Dir(path)))
+	return errors.Join(err, store.SyncDir(filepath.Dir(path)))
 }
 
 // scan goes through the data file and what lies over it, in the order of the keys.

@@ -96,7 +96,7 @@ func createLog(dir string, segment int64) (*os.File, error) {
 		err = errors.Join(f.Truncate(segments*segment), f.Sync())
 	}
 	if err == nil {
-		err = errors.Join(os.Rename(path+".new", path), syncDir(dir))
+		err = errors.Join(os.Rename(path+".new", path), store.SyncDir(dir))
 	}
 	err = errors.Join(err, f.Close())
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
+
+	"meta9/fs/store"
 )
 
 // makeDir makes the folder, and its name and those of all folders that it had to
@@ -29,19 +31,11 @@ func makeDir(dir string) error {
 		return err
 	}
 	for _, d := range made {
-		if err := syncDir(filepath.Dir(d)); err != nil {
+		if err := store.SyncDir(filepath.Dir(d)); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // makeFile makes the data file if it is not there: whole and synced under another
@@ -54,7 +48,7 @@ func makeFile(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(renameNew(path+".new", path), db.Close(), syncDir(filepath.Dir(path)))
+	return errors.Join(renameNew(path+".new", path), db.Close(), store.SyncDir(filepath.Dir(path)))
 }
 
 // openNew opens a file in the making. bbolt locks it, too, but what is left of a start

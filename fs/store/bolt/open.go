@@ -114,7 +114,7 @@ func (e *Engine) open() (err error) {
 	if e.file, err = inodeOf(e.data); err != nil {
 		return err
 	}
-	return errors.Join(makeBucket(e.db), syncDir(filepath.Dir(e.path)))
+	return errors.Join(makeBucket(e.db), store.SyncDir(filepath.Dir(e.path)))
 }
 
 // endedWell says whether the process before this one has taken its log back, as a Close

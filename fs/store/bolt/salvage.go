@@ -36,7 +36,7 @@ func (e *Engine) salvage() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(setAside(e.path), os.Rename(e.path+".new", e.path), syncDir(filepath.Dir(e.path))); err != nil {
+	if err := errors.Join(setAside(e.path), os.Rename(e.path+".new", e.path), store.SyncDir(filepath.Dir(e.path))); err != nil {
 		return err
 	}
 	e.remarks = append(e.remarks, fmt.Sprintf("%s: %v; the %d records that were whole are in a new file, the old one is %s.damaged", e.path, damage, kept, FileName))
