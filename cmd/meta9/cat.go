@@ -27,7 +27,7 @@ Of an events file that is what comes from now on, as by watch.`,
 				for _, file := range args {
 					data, err := c.ReadFile(ctx, file)
 					if endless(file, err) {
-						err = a.watch(cmd.Context(), path.Dir(file))
+						err = a.watch(cmd.Context(), path.Dir(file), &watcher{tell: a.printEvent})
 					}
 					if err != nil {
 						a.fail(err)

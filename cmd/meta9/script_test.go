@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("USER", "tester")
 			env.Setenv("VM", "550e8400-e29b-41d4-a716-446655440000")
+			env.Setenv("OTHER", "550e8400-e29b-41d4-a716-446655440001")
 			env.Setenv("PORT", strconv.Itoa(freePort(t)))
 			env.Values["daemon"] = &daemon{program: meta9d}
 			return makeCerts(env.WorkDir)

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,9 +21,10 @@ import (
 
 // newWatch is `meta9 watch`.
 func newWatch(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "watch [PATH]",
-		Short: "print what changes, as it happens",
+	r := &reaction{app: a}
+	cmd := &cobra.Command{
+		Use:   "watch [--exec COMMAND] [--touch FILE] [--initial] [--debounce TIME] [PATH]",
+		Short: "print what changes, or do something about it, as it happens",
 		Long: `Print one JSON object a line for each event at or below PATH: a VM's folder, its
 keys, one key; without PATH all that the connection shows. Values are not in it.
 
@@ -30,7 +32,18 @@ When the connection is lost it is made again, without end, and no event is lost
 while the server keeps the session. A server that stands still counts as lost
 after 45 s. Standard error says when the connection is lost and when it is there
 again. If the server did not keep the session, or if this command was too slow, a
-line {"type":"lost",...} says so. --timeout is for the beginning only.`,
+line {"type":"lost",...} says so. --timeout is for the beginning only.
+
+With --exec or --touch nothing is printed. Changes that come together, within
+--debounce of each other, are one run of COMMAND: those of a transaction, or those that
+come while it runs. COMMAND is a line for the shell; it reads the events on its
+standard input, and has META9_PATH, and META9_ADDR for a meta9 of its own. Where it
+fails it is run again, at once when something else changes and else after a pause that
+grows from 1 s to 1 minute, and standard error says so. A line "lost" is a run, too: a
+COMMAND that looks at what is there, and not at the events, misses nothing.`,
+		Example: `meta9 watch
+meta9 watch --initial --exec 'meta9 cat keys/app.conf >/etc/app.conf && systemctl reload app' keys/app.conf
+meta9 watch --touch /run/meta9-keys keys    (for the PathChanged= of a systemd unit)`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completePaths(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -38,14 +51,34 @@ line {"type":"lost",...} says so. --timeout is for the beginning only.`,
 			if len(args) > 0 {
 				target = args[0]
 			}
-			return a.watch(cmd.Context(), target)
+			if r.command == "" && r.touch == "" {
+				if r.initial || cmd.Flags().Changed("debounce") {
+					return misused("--initial and --debounce go with --exec or --touch")
+				}
+				return a.watch(cmd.Context(), target, &watcher{tell: a.printEvent})
+			}
+			return r.watch(cmd.Context(), target)
 		},
 	}
+	f := cmd.Flags()
+	f.StringVar(&r.command, "exec", "", "run the shell's line `COMMAND` when something has changed")
+	f.StringVar(&r.touch, "touch", "", "make `FILE`, or set its time, when something has changed")
+	f.BoolVar(&r.initial, "initial", false, "do so once at the beginning, too")
+	f.DurationVar(&r.debounce, "debounce", 100*time.Millisecond, "wait until nothing has changed for `TIME`, but no longer than ten times that")
+	_ = cmd.MarkFlagFilename("touch")
+	return cmd
 }
 
-// watch follows the events of target until ctx ends or there can be no more. The
-// time limit is for what comes before the first wait: events may take for ever.
-func (a *app) watch(ctx context.Context, target string) error {
+// printEvent prints a line as it came.
+func (a *app) printEvent(line []byte) error {
+	_, err := fmt.Fprintf(a.out, "%s\n", line)
+	return err
+}
+
+// watch has w tell of the events of target until ctx ends, there can be no more, or w
+// says so. The time limit is for what comes before the first wait: events may take for
+// ever.
+func (a *app) watch(ctx context.Context, target string, w *watcher) error {
 	start, cancel := a.limited(ctx)
 	defer cancel()
 	news := &outages{w: a.err}
@@ -57,21 +90,18 @@ func (a *app) watch(ctx context.Context, target string) error {
 		return err
 	}
 	defer c.Close()
-	w := &watcher{c: c, out: a.out}
+	w.c = c
 	if err := w.find(start, target); err != nil {
 		return err
 	}
 	a.progress.hide()
 	news.begin()
-	for {
-		if err = w.follow(ctx); !errors.Is(err, errs.Stale) {
-			return err
-		}
-		news.say(err.Error())
-		if err = w.startOver(ctx); err != nil {
+	if w.begun != nil {
+		if err := w.begun(); err != nil {
 			return err
 		}
 	}
+	return w.run(ctx, news.say)
 }
 
 // outages says that the connection is lost, and that it is there again, a line each.
@@ -110,16 +140,19 @@ func (o *outages) tell(s client.State) {
 	}
 }
 
-// watcher prints the events of one file that a filter lets through.
+// watcher tells of the events of one file that a filter lets through.
 type watcher struct {
+	begun func() error            // called when events are told of from then on; nil: nobody needs to know
+	tell  func(line []byte) error // without its LF. An error of either ends all
+	all   bool                    // without a filter
+
 	c    *client.Client
-	out  io.Writer
 	path string // of the events file
 	file *client.File
 	off  int64
 	part []byte // a line whose end has not come
 
-	space, key string // what is printed; "": all
+	space, key string // what is told of; "": all
 	rev        uint64 // the newest event that was seen
 }
 
@@ -130,6 +163,8 @@ func (w *watcher) find(ctx context.Context, target string) error {
 	for dir := path.Clean("/" + target); ; dir = path.Dir(dir) {
 		err := w.open(ctx, path.Join(dir, "events"))
 		switch {
+		case err == nil && w.all:
+			return nil
 		case err == nil:
 			return w.filter(target, dir, below)
 		case !errors.Is(err, errs.NotFound) && !errors.Is(err, errs.NotDir), dir == "/":
@@ -139,7 +174,22 @@ func (w *watcher) find(ctx context.Context, target string) error {
 	}
 }
 
-// filter sets what is printed of dir's events: what is below it on the way to
+// run tells of events until it cannot read more. A session that is lost is none of
+// that: say tells of it.
+func (w *watcher) run(ctx context.Context, say func(text string)) error {
+	for {
+		err := w.follow(ctx)
+		if !errors.Is(err, errs.Stale) {
+			return err
+		}
+		say(err.Error())
+		if err := w.startOver(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// filter sets what is told of dir's events: what is below it on the way to
 // target.
 func (w *watcher) filter(target, dir string, below []string) (err error) {
 	switch {
@@ -176,11 +226,10 @@ func (w *watcher) startOver(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w.out, "{\"type\":\"lost\",\"from\":%d}\n", w.rev+1)
-	return err
+	return w.tell(fmt.Appendf(nil, `{"type":"lost","from":%d}`, w.rev+1))
 }
 
-// follow prints events until it cannot read more.
+// follow tells of events until it cannot read more.
 func (w *watcher) follow(ctx context.Context) error {
 	buf := make([]byte, 64<<10)
 	for {
@@ -192,14 +241,14 @@ func (w *watcher) follow(ctx context.Context) error {
 			return err
 		}
 		w.off += int64(n)
-		if err := w.print(buf[:n]); err != nil {
+		if err := w.take(buf[:n]); err != nil {
 			return err
 		}
 	}
 }
 
-// print prints the whole lines in data, and keeps the rest for the next time.
-func (w *watcher) print(data []byte) error {
+// take tells of the whole lines in data, and keeps the rest for the next time.
+func (w *watcher) take(data []byte) error {
 	w.part = append(w.part, data...)
 	for {
 		line, rest, whole := bytes.Cut(w.part, []byte("\n"))
@@ -207,7 +256,7 @@ func (w *watcher) print(data []byte) error {
 			return nil
 		}
 		if w.wanted(line) {
-			if _, err := fmt.Fprintf(w.out, "%s\n", line); err != nil {
+			if err := w.tell(line); err != nil {
 				return err
 			}
 		}

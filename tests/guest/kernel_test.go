@@ -62,6 +62,7 @@ func tryKernel(t *testing.T, suite string) string {
 		{"times", folderTimes},
 		{"users", users},
 		{"transactions", transactions},
+		{"reactions", reactions},
 	} {
 		t.Run(s.name, func(t *testing.T) { s.do(t, k) })
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"meta9/tests/guest/agent"
+	"meta9/tests/testenv"
 )
 
 // transactions runs the recipes of docs/recipes.md, as they stand there, and looks at
@@ -38,11 +39,56 @@ func transactions(t *testing.T, k *kernelGuest) {
 	}
 }
 
+// reactions runs the recipes that need no mount.
+func reactions(t *testing.T, k *kernelGuest) {
+	addr := "tcp:10.0.2.2:" + k.few.port
+	for name, text := range readRecipes(t) {
+		k.writeScript(t, name, strings.ReplaceAll(text, "virtio:meta9", addr))
+	}
+	k.few.put(t, "tls.crt", "old crt\n")
+	k.few.put(t, "tls.key", "old key\n")
+	k.Sh(t, `(trap 'echo told >>/tmp/told' HUP; while :; do sleep 0.1; done) >/dev/null 2>&1 & mkdir -p /run; echo $! >/run/app.pid`)
+	k.Sh(t, "sh /tmp/rotate.sh >/tmp/rotate.log 2>&1 &")
+	has := func(want string) func() bool {
+		return func() bool { return k.Sh(t, "cat /etc/app.pem /tmp/told 2>/dev/null || :") == want }
+	}
+	testenv.Eventually(t, "the file is there", has("old crt\nold key\ntold\n"))
+	if err := k.few.admin.Swrite(0, []byte(`{"do":[{"put":"tls.crt","value":"new crt\n"},{"put":"tls.key","value":"new key\n"}]}`+"\n"), "txn"); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "it is the new one", has("new crt\nnew key\ntold\ntold\n"))
+	k.few.put(t, "unrelated", "x")
+
+	ready, err := k.Start("/", 0, "sh /tmp/ready.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "the guest says that it is up", func() bool { v, _ := k.few.value(t, "state"); return v == "up" })
+	k.few.put(t, "go", "no")
+	k.few.put(t, "go", "yes")
+	if r := <-ready; r.Status != 0 {
+		t.Errorf("wait: exit %d: %s", r.Status, r.Output)
+	}
+	k.few.put(t, "ssh-keys.ann", "ssh-ed25519 AAAA ann\n")
+	if got := k.Sh(t, "sh /tmp/authorized-keys.sh ann"); got != "ssh-ed25519 AAAA ann\n" {
+		t.Errorf("sshd is told %q", got)
+	}
+	if got := k.Sh(t, "cat /etc/app.pem /tmp/told /tmp/rotate.log; kill $(pidof meta9) $(cat /run/app.pid)"); got != "new crt\nnew key\ntold\ntold\n" {
+		t.Errorf("after a change of another key: %q", got)
+	}
+}
+
+// writeScript writes a recipe into the guest's /tmp.
+func (g *Guest) writeScript(t *testing.T, name, text string) {
+	t.Helper()
+	g.Sh(t, fmt.Sprintf("cat >/tmp/%s <<'END'\n%s\nEND", name, text))
+}
+
 // install writes the recipes for the mount into its guest, their names after prefix.
 func install(t *testing.T, m *mount, prefix string, recipes map[string]string) {
 	t.Helper()
 	for name, text := range recipes {
-		m.Sh(t, fmt.Sprintf("cat >/tmp/%s%s <<'END'\n%s\nEND", prefix, name, strings.ReplaceAll(text, "/metadata", m.dir)))
+		m.writeScript(t, prefix+name, strings.ReplaceAll(text, "/metadata", m.dir))
 	}
 }
 

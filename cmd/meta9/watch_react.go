@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"meta9/backoff"
+)
+
+const (
+	// maxGathered is how many bytes of events one run is told of.
+	maxGathered = 64 << 10
+
+	// killTime is how long a command may take to end once it was asked to.
+	killTime = 5 * time.Second
+)
+
+// reactAgain makes the pauses between the runs of what fails.
+var reactAgain = backoff.Backoff{First: time.Second, Last: time.Minute}
+
+// reaction is what `meta9 watch` does about changes instead of printing them. One
+// goroutine gathers events, and one runs: what comes meanwhile waits for the next run.
+type reaction struct {
+	*app
+	command  string // for the shell; "": none
+	touch    string // a file; "": none
+	initial  bool
+	debounce time.Duration
+
+	target string
+	wake   chan struct{} // holds one thing while there is something to do
+
+	mu    sync.Mutex
+	lines []byte    // the events since the last run that went well
+	last  time.Time // when something came last
+}
+
+// watch reacts to the events of target until ctx ends or there can be no more. What
+// runs then is waited for.
+func (r *reaction) watch(ctx context.Context, target string) error {
+	r.target, r.wake = target, make(chan struct{}, 1)
+	if r.initial {
+		r.mark()
+	}
+	run, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	err := r.app.watch(ctx, target, &watcher{tell: r.gather, begun: func() error {
+		running.Go(func() { r.run(run) })
+		return nil
+	}})
+	stop()
+	running.Wait()
+	return err
+}
+
+// gather takes an event in.
+func (r *reaction) gather(line []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = append(append(r.lines, line...), '\n')
+	r.mark()
+	r.last = time.Now()
+	r.clip()
+	return nil
+}
+
+// mark says that there is something to do.
+func (r *reaction) mark() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// clip takes the oldest events out where they are too many, and says so in their place.
+// mu is held.
+func (r *reaction) clip() {
+	if len(r.lines) <= maxGathered {
+		return
+	}
+	line, _, _ := bytes.Cut(r.lines, []byte("\n"))
+	var first struct{ Rev, From uint64 }
+	_ = json.Unmarshal(line, &first) // what is no event has no revision
+	rest := r.lines[len(r.lines)-maxGathered/2:]
+	_, rest, _ = bytes.Cut(rest, []byte("\n"))
+	r.lines = append(fmt.Appendf(nil, `{"type":"lost","from":%d}`+"\n", max(first.Rev, first.From)), rest...)
+}
+
+// run runs whenever there is something to do, until ctx ends.
+func (r *reaction) run(ctx context.Context) {
+	for tries := 0; r.due(ctx, tries); {
+		r.mu.Lock()
+		told := r.lines
+		r.lines = nil
+		r.mu.Unlock()
+		err := r.act(ctx, told)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			tries = 0
+			continue
+		}
+		tries++
+		r.mu.Lock()
+		r.lines = append(bytes.Clone(told), r.lines...)
+		r.clip()
+		r.mu.Unlock()
+		fmt.Fprintf(r.err, "meta9: %s; it is tried again\n", printable(err.Error()))
+	}
+}
+
+// due waits for something to do, or, after so many tries that failed, for their pause;
+// then until nothing more comes for a moment. false: ctx has ended.
+func (r *reaction) due(ctx context.Context, tries int) bool {
+	var pause <-chan time.Time
+	if tries > 0 {
+		pause = time.After(reactAgain.Pause(tries))
+	}
+	select {
+	case <-r.wake:
+	case <-pause:
+	case <-ctx.Done():
+		return false
+	}
+	for end := time.Now().Add(10 * r.debounce); ; {
+		r.mu.Lock()
+		quiet := r.debounce - time.Since(r.last)
+		r.mu.Unlock()
+		quiet = min(quiet, time.Until(end))
+		if quiet <= 0 {
+			break
+		}
+		select {
+		case <-time.After(quiet):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	select { // what came meanwhile is in this run
+	case <-r.wake:
+	default:
+	}
+	return true
+}
+
+// act does what is to be done about events.
+func (r *reaction) act(ctx context.Context, lines []byte) error {
+	if r.touch != "" {
+		if err := touch(r.touch); err != nil {
+			return err
+		}
+	}
+	if r.command == "" {
+		return nil
+	}
+	cmd := shellCommand(ctx, r.command)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = killTime
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(lines), r.term, r.err
+	cmd.Env = append(os.Environ(), "META9_PATH="+r.target)
+	if r.addr != "" {
+		cmd.Env = append(cmd.Env, "META9_ADDR="+r.addr)
+	}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", r.command, err)
+	}
+	return nil
+}
+
+// shellCommand is a line for this system's shell.
+func shellCommand(ctx context.Context, line string) *exec.Cmd {
+	switch runtime.GOOS {
+	case "windows":
+		return exec.CommandContext(ctx, "cmd", "/C", line)
+	case "plan9":
+		return exec.CommandContext(ctx, "rc", "-c", line)
+	}
+	return exec.CommandContext(ctx, "sh", "-c", line)
+}
+
+// touch makes a file, or sets its time; either is seen by who watches it, as
+// systemd.path(5) does.
+func touch(name string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	err = os.Chtimes(name, now, now)
+	if late := f.Close(); err == nil {
+		err = late
+	}
+	return err
+}
