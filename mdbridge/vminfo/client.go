@@ -17,8 +17,7 @@ import (
 	"time"
 )
 
-// MaxBytes bounds what a Client takes as one reply or one line: whoever answers
-// may be broken.
+// MaxBytes bounds one reply or one line: a Client does not trust the service.
 const MaxBytes = 1 << 30
 
 // The times of a Client.
@@ -27,8 +26,8 @@ const (
 	readyTime = 30 * time.Second // for the first line of a stream, as vminfod's own client has it
 )
 
-// keepAlive finds out within half a minute that a host is gone that never said
-// so, since an event stream may be silent for days.
+// keepAlive detects within half a minute that a host is gone without closing the
+// connection: an event stream may be silent for days.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 // Client asks one vminfod, or meta9d.
@@ -39,7 +38,7 @@ type Client struct {
 }
 
 // New makes a Client of the service at addr: http://HOST:PORT or unix:PATH. name
-// is who asks, for the service's status. It does not connect yet.
+// is the client's name in the service's status. It does not connect yet.
 func New(addr, name string) (*Client, error) {
 	dialer := net.Dialer{Timeout: dialTime, KeepAliveConfig: keepAlive}
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
@@ -59,12 +58,12 @@ func Over(dial func(ctx context.Context) (net.Conn, error), name string) *Client
 
 func newClient(base, name string, dial func(ctx context.Context, network, addr string) (net.Conn, error)) *Client {
 	tr := &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
-	return &Client{base: base, agent: userAgent(name), http: &http.Client{Transport: tr, CheckRedirect: stay}}
+	return &Client{base: base, agent: userAgent(name), http: &http.Client{Transport: tr, CheckRedirect: refuseRedirect}}
 }
 
-// stay takes a redirection for the answer that it is: no vminfod sends one, and it may
-// lead anywhere.
-func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+// refuseRedirect makes a redirection an answer like any other: no vminfod sends one,
+// and it could lead to any host.
+func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 func checkBase(base string) error {
 	u, err := url.Parse(base)
@@ -81,7 +80,7 @@ func checkBase(base string) error {
 	return nil
 }
 
-// userAgent says who asks as vminfod's own clients do.
+// userAgent names the client in the form of vminfod's own clients.
 func userAgent(name string) string {
 	host, _ := os.Hostname()
 	return fmt.Sprintf("%s - %s/%d (%s)", name, host, os.Getpid(), filepath.Base(os.Args[0]))
@@ -110,7 +109,7 @@ func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 	if err != nil {
 		var u *url.Error
 		if errors.As(err, &u) {
-			err = u.Err // the URL is known to who asked
+			err = u.Err // the caller knows the URL
 		}
 		if errors.Is(err, io.EOF) {
 			err = fmt.Errorf("the connection was closed before an answer: %w", err)
@@ -174,7 +173,7 @@ func (c *Client) Events(ctx context.Context) (*Stream, error) {
 	body, err := c.open(ctx, "/events")
 	if err != nil {
 		s.timer.Stop()
-		err = s.reason(err)
+		err = s.endReason(err)
 		stop(nil)
 		return nil, err
 	}
@@ -187,11 +186,11 @@ func (c *Client) Events(ctx context.Context) (*Stream, error) {
 func (s *Stream) Next() (*Event, error) {
 	line, err := s.line()
 	if err != nil {
-		return nil, s.reason(err)
+		return nil, s.endReason(err)
 	}
 	ev, err := ParseEvent(line)
 	if err == nil {
-		err = s.begin(ev)
+		err = s.checkReady(ev)
 	}
 	if err != nil {
 		return nil, err
@@ -199,8 +198,8 @@ func (s *Stream) Next() (*Event, error) {
 	return ev, nil
 }
 
-// begin checks the first event.
-func (s *Stream) begin(ev *Event) error {
+// checkReady checks the first event.
+func (s *Stream) checkReady(ev *Event) error {
 	if s.timer == nil {
 		return nil
 	}
@@ -243,8 +242,8 @@ func (s *Stream) line() ([]byte, error) {
 	}
 }
 
-// reason is why the stream ended, where that was decided here.
-func (s *Stream) reason(err error) error {
+// endReason is why the stream ended, where that was decided here.
+func (s *Stream) endReason(err error) error {
 	if cause := context.Cause(s.ctx); cause != nil {
 		return cause
 	}

@@ -23,8 +23,8 @@ type Query struct {
 // fieldsParam is the parameter that is no Filter.
 const fieldsParam = "fields"
 
-// What a query may ask for, since whoever asks may be a page in somebody's browser. A
-// pattern costs its length and its steps for each byte of text that it looks at.
+// Bounds of a query: it may come from a web page in an admin's browser. A pattern costs
+// as many steps for each byte of text as its compiled program has.
 const (
 	maxFilters  = 16
 	maxPattern  = 1024     // bytes
@@ -93,8 +93,8 @@ func (q Query) Wants(member string) bool {
 type Members func(name string) (ordjson.Value, bool)
 
 // Filter is one condition, vmadm's: KEY=VALUE or KEY=~REGEXP, where REGEXP takes
-// no notice of case and looks at the first 64 KiB of a value. KEY is the path that
-// Find takes.
+// no notice of case and looks at the first 64 KiB of a value. KEY is a path as Find
+// takes it.
 type Filter struct {
 	Key   string
 	value string
@@ -116,23 +116,23 @@ func NewFilter(key, value string) (Filter, error) {
 	if err != nil {
 		return f, fmt.Errorf("%s: %q is no regular expression: %w", key, expr, err)
 	}
-	if n := steps(tree); n > maxSteps {
+	if n := programSize(tree); n > maxSteps {
 		return f, fmt.Errorf("%s: the regular expression is too large: it has %d steps, with its repetitions counted; %d are allowed", key, n, maxSteps)
 	}
 	f.re, err = regexp.Compile("(?i)" + expr)
 	return f, err
 }
 
-// steps is about how many instructions a pattern is compiled to, which is not known
-// before they are made: a repetition repeats what is in it.
-func steps(re *syntax.Regexp) int {
-	const most = 1 << 20 // what is more is as bad
+// programSize is about how many instructions a pattern is compiled to. It is computed
+// before compiling, since a repetition (a{500}) multiplies what it repeats.
+func programSize(re *syntax.Regexp) int {
+	const most = 1 << 20 // larger numbers make no difference
 	n := 1
 	if re.Op == syntax.OpLiteral {
 		n = len(re.Rune)
 	}
 	for _, sub := range re.Sub {
-		n = min(n+steps(sub), most)
+		n = min(n+programSize(sub), most)
 	}
 	if re.Op == syntax.OpRepeat {
 		n *= max(re.Min, re.Max, 1)

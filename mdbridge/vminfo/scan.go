@@ -12,33 +12,33 @@ import (
 // maxSmall bounds what an event has beside its VM and the changes.
 const maxSmall = 64 << 10
 
-// NextOf is Next for one who wants the VMs alone, and lets no service take more memory
-// than a VM has, whatever it sends: the VMs of Ready are given to each as they come, and
-// are not kept; nor are Changes, VMs and Raw. Of a VM that has more than most bytes there
-// are the first of them, and over is true.
+// NextOf is Next for a caller that needs only the VMs, with memory for one VM whatever
+// the service sends: it calls each with one VM of a Ready after the other, and keeps
+// neither them nor Changes, VMs and Raw. Of a VM with more than most bytes it gives the
+// first most bytes, and over is true.
 func (s *Stream) NextOf(most int, each func(vm []byte, over bool) error) (ev *Event, over bool, err error) {
 	c, err := s.in.ReadByte()
 	switch {
 	case err != nil:
-		return nil, false, s.reason(err)
+		return nil, false, s.endReason(err)
 	case c != '{':
 		some, _ := s.in.Peek(min(80, s.in.Buffered()))
 		return nil, false, fmt.Errorf("%w: %q", ErrNoEvent, append([]byte{c}, some...))
 	}
 	in := &eventScanner{scanner: scanner{read: s.in.ReadByte}, most: most, each: each}
 	if ev, err = in.event(); err == nil {
-		err = s.begin(ev)
+		err = s.checkReady(ev)
 	}
 	switch {
 	case errors.Is(err, io.EOF):
-		err = s.reason(io.ErrUnexpectedEOF)
+		err = s.endReason(io.ErrUnexpectedEOF)
 	case err != nil:
-		err = s.reason(err)
+		err = s.endReason(err)
 	}
 	return ev, in.over, err
 }
 
-// errNotJSON is what no line of the stream is.
+// errNotJSON is for a line that is no JSON object.
 var errNotJSON = fmt.Errorf("%w: no JSON object on one line", ErrNoEvent)
 
 // eventScanner reads one event.
@@ -164,8 +164,8 @@ func (in *eventScanner) list() error {
 	return err
 }
 
-// scanner takes the text of JSON apart without keeping it. It looks at strings and
-// brackets alone: whether what it gives is JSON is not sure.
+// scanner takes the text of JSON apart without keeping it. It looks only at strings and
+// brackets, so what it returns need not be valid JSON.
 type scanner struct {
 	read func() (byte, error)
 	held bool // back is to be read again

@@ -86,11 +86,11 @@ func (ev *Event) Alias() string {
 	return m.Alias
 }
 
-// errNoArray is what a list of VMs is that is null.
+// errNoArray is for a list of VMs that is null.
 var errNoArray = fmt.Errorf("%w: the list of VMs is no array", ErrNoEvent)
 
-// UUIDOf is the uuid in the text of a VM, or "". It reads no further than that, since
-// texts are long and their uuids stand at the beginning.
+// UUIDOf is the uuid in the text of a VM, or "". It stops there: texts are long, and the
+// uuid is near the beginning.
 func UUIDOf(vm []byte) string {
 	dec := json.NewDecoder(bytes.NewReader(vm))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {

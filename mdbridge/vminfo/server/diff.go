@@ -37,7 +37,8 @@ type difference struct {
 // of the old VM's members, then what the new one has more; arrays are compared
 // as sets, and the NICs and disks of both by their mac and path. Metadata is
 // compared as AppendJSON shows it to an admin.
-// same is that the JSON of both is, too: an array's order may be all that is not.
+// same: the JSON of both is the same too. It may differ with nothing found, by the order
+// of an array.
 func differences(from, to *vm.VM) (found []difference, same bool) {
 	var d differ
 	a, b := from.ObjectBeside(to), to.ObjectBeside(from)
@@ -45,8 +46,8 @@ func differences(from, to *vm.VM) (found []difference, same bool) {
 	return d.found, len(d.found) == 0 && a.Equal(b)
 }
 
-// paired are the lists whose objects are compared by what names them. vminfod
-// compares those of other lists as a whole.
+// paired are the lists whose objects are matched by mac or path. vminfod compares objects
+// in other lists as a whole.
 var paired = map[string]vm.List{vm.PropNICs: vm.NICs, vm.PropDisks: vm.Disks}
 
 // differ gathers differences. ident is that of the element it is in.
@@ -123,7 +124,7 @@ func (d *differ) arrays(path []step, name string, from, to []ordjson.Value) {
 	}
 }
 
-// pair takes the objects out of both lists that have the same name in them.
+// pair finds the objects that have the same identifier in both lists.
 func pair(l vm.List, a, b []ordjson.Value) (onlyA, onlyB []ordjson.Value, pairs [][2]ordjson.Value) {
 	there := l.Positions(b)
 	paired := make(map[int]bool)
@@ -154,8 +155,8 @@ func missing(a, b []ordjson.Value) []ordjson.Value {
 	return list
 }
 
-// prettyPath is the path for people: names and "*" joined by dots; a name that
-// has a dot or a bracket in it stands in brackets.
+// prettyPath is the path for people: names and "*" joined by dots; a name with a dot or
+// a bracket is put in brackets.
 func (d difference) prettyPath() string {
 	var b strings.Builder
 	for _, s := range d.path {

@@ -7,35 +7,35 @@ import (
 	"time"
 )
 
-// What one VM may have of the feed, so that no VM's changes push out those of others.
+// The share of the feed that one VM may use, so that its changes do not push out those
+// of others. Paces are in bytes a second.
 const (
 	vmShare   = 16 // of the lines, and of the bytes of their texts: one part in so many
 	vmKept    = 2  // the same, of the bytes that its lines keep alive
 	vmPace    = 32 << 20
 	vmBurst   = 500 * time.Millisecond // of vmPace, at once
-	vmLongest = time.Minute            // that a change waits to be told
-	allPace   = 64 << 20               // of all VMs together: those that change a lot share it
+	vmLongest = time.Minute            // that a change may stay pending
+	allPace   = 64 << 20               // of all VMs together; the busy ones share it
 	allBurst  = time.Second            // of allPace, at once
-	busyAgain = 100 * time.Millisecond // how often it is counted anew who changes a lot
+	busyAgain = 100 * time.Millisecond // how often the busy VMs are counted again
 )
 
-// slack is which part of the feed is given up at a time.
+// slack: a full feed is made smaller by one part in so many, not line by line.
 const slack = 16
 
 // feed keeps the newest lines, for all listeners alike. The committer adds to it
-// and never waits for anybody who reads.
+// and never waits for a reader.
 //
-// A VM has a chain of lines. One that changes faster than its texts can be told
-// (vmPace bytes a second, for each listener where the text is not shared; less where many
-// do so, who share allPace) has a line that waits, which takes in what comes after it. So
-// has one whose text is large, while those of others are more than can be told. A small
-// change of a VM that changes seldom waits for nobody. Where a VM's lines are more than its
-// share, its two oldest become one; where they are more than there is room for in all,
-// those of the VMs that have most. Only when every VM has one line is the oldest
-// dropped.
+// A VM has a chain of lines. A line is published at once, or it is pending: then the VM's
+// next changes are joined to it. It is pending when its VM changes faster than vmPace (of
+// a large text, which is made for each listener, once for each), or faster than its part
+// of allPace when many VMs do so; and a large line also while others are pending. A small
+// change of a VM that changes seldom never waits. Where a chain has more than its share,
+// its two oldest lines become one; where all are more than the feed may hold, so do those
+// of the VMs that have most. Only when every VM has one line is the oldest dropped.
 type feed struct {
 	limits Limits
-	kick   chan struct{} // there is something new to wake for, or that waits
+	kick   chan struct{} // a line was published or is pending
 	now    func() time.Time
 
 	mu        sync.Mutex
@@ -43,31 +43,31 @@ type feed struct {
 	seq       uint64  // of the newest
 	last      uint64  // the revision of the newest
 	chains    map[uint64]*chain
-	waiting   map[*chain]struct{} // those that have a line that waits
-	busy      map[*chain]struct{} // those that have had more than their pace lets them, and some that had
-	counted   time.Time           // when busy was looked through
-	paid      time.Time           // as chain.paid, of all that was told
+	waiting   map[*chain]struct{} // chains with a pending line
+	busy      map[*chain]struct{} // chains that are past their pace, and some that were a moment ago
+	counted   time.Time           // when chains that are not busy any more were removed
+	paidUntil time.Time           // as chain.paidUntil, for all VMs together
 	bytes     int64               // of lines
-	held      int64               // of lines that are gone but that somebody is still taking
+	held      int64               // of removed lines that some listener is still reading
 	changed   chan struct{}
 	listeners map[*listener]struct{}
 	count     Stats
 
-	// A listener that has nothing newer than these has lost something.
+	// A listener that has nothing newer than these has missed a line.
 	droppedRev, droppedSeq uint64
 }
 
-// chain is what the feed has of one VM.
+// chain is the lines of one VM.
 type chain struct {
-	lines []*line   // oldest first
-	bytes int64     // of them
-	texts int64     // of them, as they are estimated
-	waits *line     // what is not told yet; nil: nothing
-	since time.Time // when that began to wait
-	paid  time.Time // up to when what was told is paid for, at its pace
+	lines        []*line   // oldest first
+	bytes        int64     // of them
+	texts        int64     // of their texts, estimated
+	pending      *line     // not published yet; nil: none
+	pendingSince time.Time // when it became pending
+	paidUntil    time.Time // until when the lines that were published are paid for, at its pace
 }
 
-// newFeed begins after the revision rev.
+// newFeed makes an empty feed that begins after revision rev.
 func newFeed(l Limits, rev uint64) *feed {
 	return &feed{
 		limits: l, droppedRev: rev, last: rev, now: time.Now,
@@ -76,7 +76,7 @@ func newFeed(l Limits, rev uint64) *feed {
 	}
 }
 
-// add takes in the newest change.
+// add adds the newest change.
 func (f *feed) add(l *line) {
 	now := f.now()
 	f.mu.Lock()
@@ -86,30 +86,31 @@ func (f *feed) add(l *line) {
 		c = &chain{}
 		f.chains[l.vm] = c
 	}
-	if c.waits == nil {
-		c.since = now
+	if c.pending == nil {
+		c.pendingSince = now
 	} else {
-		l = join(c.waits, l)
-		c.waits = nil
+		l = join(c.pending, l)
+		c.pending = nil
 		delete(f.waiting, c)
 	}
-	// A large one does not go before those that wait already: wake tells them in turn.
-	if l.what == modified && (l.large() && len(f.waiting) > 0 || f.due(c, l).After(now)) {
-		c.waits = l
+	// A large line does not overtake those that are pending: wake publishes them in turn.
+	if l.what == modified && (l.large() && len(f.waiting) > 0 || f.dueTime(c, l).After(now)) {
+		c.pending = l
 		f.waiting[c] = struct{}{}
 	} else {
-		f.tell(c, l, now)
+		f.publish(c, l, now)
 	}
 	f.mu.Unlock()
 	select {
 	case f.kick <- struct{}{}:
-	default: // it is known already that there is something
+	default: // wakeAll is about to look already
 	}
 }
 
-// tell puts the line at the end of the feed; mu is held. One that has waited may be
-// older than what was told meanwhile: it has the revision of that.
-func (f *feed) tell(c *chain, l *line, now time.Time) {
+// publish puts the line at the end of the feed; mu is held. A line that was pending may
+// be older than lines that were published meanwhile: then it gets the newest revision
+// among those.
+func (f *feed) publish(c *chain, l *line, now time.Time) {
 	l.late = l.rev <= f.last
 	f.last = max(f.last, l.rev)
 	l.rev = f.last
@@ -120,7 +121,7 @@ func (f *feed) tell(c *chain, l *line, now time.Time) {
 	}
 	f.lines = append(f.lines, l)
 	c.lines = append(c.lines, l)
-	f.weigh(c, l, 1)
+	f.addSizes(c, l, 1)
 
 	cost := l.weight
 	if l.large() {
@@ -133,46 +134,46 @@ func (f *feed) tell(c *chain, l *line, now time.Time) {
 			break
 		}
 	}
-	for c.bytes > f.limits.Bytes/vmKept && f.giveWay(c) {
+	for c.bytes > f.limits.Bytes/vmKept && f.shrink(c) {
 	}
 	f.fit()
 }
 
-// weigh counts a line of the chain, or (-1) no longer; mu is held.
-func (f *feed) weigh(c *chain, l *line, sign int64) {
+// addSizes adds (sign 1) or subtracts (-1) the sizes of a line of the chain; mu is held.
+func (f *feed) addSizes(c *chain, l *line, sign int64) {
 	f.bytes += sign * l.size
 	c.bytes += sign * l.size
 	c.texts += sign * l.weight
 }
 
-// at is where a line is in f.lines; mu is held.
-func (f *feed) at(l *line) int {
+// indexOf is the line's index in f.lines; mu is held.
+func (f *feed) indexOf(l *line) int {
 	return sort.Search(len(f.lines), func(i int) bool { return f.lines[i].seq >= l.seq })
 }
 
-// swap puts another line in the place of the chain's line i; mu is held.
-func (f *feed) swap(c *chain, i int, l *line) {
+// replaceLine replaces the chain's line i by l; mu is held.
+func (f *feed) replaceLine(c *chain, i int, l *line) {
 	old := c.lines[i]
-	f.lines[f.at(old)] = l
+	f.lines[f.indexOf(old)] = l
 	c.lines[i] = l
-	f.weigh(c, old, -1)
-	f.weigh(c, l, 1)
-	f.letGo(old)
+	f.addSizes(c, old, -1)
+	f.addSizes(c, l, 1)
+	f.unlink(old)
 }
 
-// remove takes the chain's line i out; mu is held.
+// remove removes the chain's line i; mu is held.
 func (f *feed) remove(c *chain, i int) {
 	l := c.lines[i]
-	at := f.at(l)
+	at := f.indexOf(l)
 	f.lines = slices.Delete(f.lines, at, at+1)
 	c.lines = slices.Delete(c.lines, i, i+1)
-	f.weigh(c, l, -1)
-	f.letGo(l)
+	f.addSizes(c, l, -1)
+	f.unlink(l)
 }
 
-// coalesce makes one of the chain's two oldest lines, but for that of the VM's creation,
-// which nobody may be told twice or too late. False: there are no more than keep. mu is
-// held.
+// coalesce joins the chain's two oldest lines. It leaves out the line of the VM's
+// creation, which a listener must get once and before the others. False: no more than
+// keep lines are left to join. mu is held.
 func (f *feed) coalesce(c *chain, keep int) bool {
 	i := 0
 	if c.lines[0].what == created {
@@ -183,30 +184,30 @@ func (f *feed) coalesce(c *chain, keep int) bool {
 	}
 	l := join(c.lines[i], c.lines[i+1])
 	f.remove(c, i)
-	f.swap(c, i, l)
-	f.renew(c)
+	f.replaceLine(c, i, l)
+	f.advanceCreation(c)
 	return true
 }
 
-// renew lets the line of the VM's creation tell of the VM as it was later, where what it
-// was at first lives on for that line alone; mu is held.
-func (f *feed) renew(c *chain) {
+// advanceCreation makes the line of the VM's creation tell a later state of the VM, where
+// the first state is in memory only for that line; mu is held.
+func (f *feed) advanceCreation(c *chain) {
 	if len(c.lines) < 2 || c.lines[0].what != created {
 		return
 	}
 	switch l, next := c.lines[0], c.lines[1]; {
 	case next.what == deleted:
-		l = l.telling(l.to)
+		l = l.retold(l.to)
 		l.size += l.to.Size()
-		f.swap(c, 0, l)
+		f.replaceLine(c, 0, l)
 	case next.from == nil && next.to != l.to:
-		f.swap(c, 0, l.telling(next.to))
+		f.replaceLine(c, 0, l.retold(next.to))
 	}
 }
 
-// giveWay makes the chain smaller: its older changes are told as one, and in the end
-// without what the VM was before. False: it cannot be smaller. mu is held.
-func (f *feed) giveWay(c *chain) bool {
+// shrink makes the chain smaller: it joins old lines, then lets lines go without the
+// state of the VM before them. False: it cannot be smaller. mu is held.
+func (f *feed) shrink(c *chain) bool {
 	if f.coalesce(c, 2) {
 		return true
 	}
@@ -215,18 +216,18 @@ func (f *feed) giveWay(c *chain) bool {
 			continue
 		}
 		if l.what == created && len(c.lines) > 1 && c.lines[1].what == deleted {
-			f.remove(c, 0) // who did not know of it may hear of its end
+			f.remove(c, 0) // a listener may get a deletion of a VM that it never had
 			return true
 		}
-		f.swap(c, i, l.telling(l.to))
-		f.renew(c)
+		f.replaceLine(c, i, l.retold(l.to))
+		f.advanceCreation(c)
 		return true
 	}
 	return f.coalesce(c, 1)
 }
 
-// fit makes the feed as small as it is to be, and a little smaller, so that this need
-// not be done for each line; mu is held. The VMs that have most give way first.
+// fit makes a feed that is over its limits smaller, by slack more than it must, so that
+// not each line costs this work. The VMs that have most lose first. mu is held.
 func (f *feed) fit() {
 	if len(f.lines) <= f.limits.Events && f.bytes <= f.limits.Bytes {
 		return
@@ -242,7 +243,7 @@ func (f *feed) fit() {
 	if f.bytes > bytes {
 		level := f.level(bytes, func(c *chain) int64 { return c.bytes })
 		for _, c := range f.chains {
-			for c.bytes > level && f.giveWay(c) {
+			for c.bytes > level && f.shrink(c) {
 			}
 		}
 	}
@@ -251,8 +252,8 @@ func (f *feed) fit() {
 	}
 }
 
-// level is the most that each chain may have so that all have no more than total; mu is
-// held.
+// level is the greatest bound on every chain with which all chains together have at most
+// total; mu is held.
 func (f *feed) level(total int64, of func(*chain) int64) int64 {
 	all := make([]int64, 0, len(f.chains))
 	for _, c := range f.chains {
@@ -268,37 +269,37 @@ func (f *feed) level(total int64, of func(*chain) int64) int64 {
 	return total
 }
 
-// evict lets go of the oldest line; mu is held.
+// evict drops the oldest line; mu is held.
 func (f *feed) evict() {
 	l := f.lines[0]
 	c := f.chains[l.vm]
 	f.lines[0] = nil
 	f.lines = f.lines[1:]
 	c.lines = slices.Delete(c.lines, 0, 1)
-	f.weigh(c, l, -1)
-	f.letGo(l)
-	if len(c.lines) == 0 && c.waits == nil {
+	f.addSizes(c, l, -1)
+	f.unlink(l)
+	if len(c.lines) == 0 && c.pending == nil {
 		delete(f.chains, l.vm)
 		delete(f.busy, c)
 	}
 	rev := l.rev
 	if l.late {
-		rev++ // who has all up to that may not have this
+		rev++ // a listener that has all up to l.rev may not have this line
 	}
 	f.droppedRev, f.droppedSeq = max(f.droppedRev, rev), l.seq
 }
 
-// letGo notes that the feed has the line no longer; mu is held.
-func (f *feed) letGo(l *line) {
+// unlink marks a line that was removed from the feed; mu is held.
+func (f *feed) unlink(l *line) {
 	l.gone = true
 	if l.users > 0 {
 		f.held += l.size
 	}
 }
 
-// wakeAll wakes the listeners each time that something was added, or has waited long
-// enough, until stop: so that the committer need not. Lines that come meanwhile are
-// woken for together.
+// wakeAll publishes pending lines when they are due and wakes the listeners, until stop.
+// It runs in a goroutine of its own, so that the committer need not do it; one wake is
+// for all lines that came since the last.
 func (f *feed) wakeAll(stop <-chan struct{}) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -317,19 +318,19 @@ func (f *feed) wakeAll(stop <-chan struct{}) {
 	}
 }
 
-// wake tells what is due and wakes all listeners. It gives those that are too slow, and
-// how long it is until something else is due.
+// wake publishes what is due and wakes all listeners. It returns the listeners that are
+// too slow, and how long it is until the next pending line is due.
 func (f *feed) wake(now time.Time) (slow []*listener, next time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	next = f.tellDue(now)
+	next = f.publishDue(now)
 	close(f.changed)
 	f.changed = make(chan struct{})
 	return f.slow(), next
 }
 
-// slow are the listeners that hold on to lines which are long gone, when those
-// take more memory than they may; mu is held.
+// slow are the listeners that are still reading removed lines, when those lines use more
+// memory than the feed may; mu is held.
 func (f *feed) slow() (slow []*listener) {
 	if f.held <= f.limits.Bytes {
 		return nil
@@ -342,8 +343,8 @@ func (f *feed) slow() (slow []*listener) {
 	return slow
 }
 
-// enter takes a listener in; false: there are too many.
-func (f *feed) enter(li *listener) bool {
+// addListener adds a listener; false: there are too many.
+func (f *feed) addListener(li *listener) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.listeners) >= f.limits.Listeners {
@@ -353,8 +354,8 @@ func (f *feed) enter(li *listener) bool {
 	return true
 }
 
-// leave forgets a listener.
-func (f *feed) leave(li *listener) {
+// removeListener removes a listener.
+func (f *feed) removeListener(li *listener) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.release(li)
@@ -364,7 +365,7 @@ func (f *feed) leave(li *listener) {
 	}
 }
 
-// release lets go of the line that the listener has taken; mu is held.
+// release ends the listener's use of its line; mu is held.
 func (f *feed) release(li *listener) {
 	l := li.line
 	if l == nil {
@@ -377,8 +378,8 @@ func (f *feed) release(li *listener) {
 	}
 }
 
-// keep counts n bytes of text that the line has from now on.
-func (f *feed) keep(l *line, n int) {
+// addText adds the n bytes of a text that was made for the line to the line's size.
+func (f *feed) addText(l *line, n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if l.gone {
@@ -389,31 +390,32 @@ func (f *feed) keep(l *line, n int) {
 		return
 	}
 	c := f.chains[l.vm]
-	f.weigh(c, l, -1)
+	f.addSizes(c, l, -1)
 	l.size += int64(n)
-	f.weigh(c, l, 1)
+	f.addSizes(c, l, 1)
 	f.fit()
 }
 
-// keeps tells whether a listener that has all up to rev can go on from there: it
-// has missed nothing, and rev is not from another time.
-func (f *feed) keeps(rev, newest uint64) bool {
+// canResume tells whether a listener that has all up to rev can go on from there: every
+// line after rev is still in the feed, and rev is not in the future.
+func (f *feed) canResume(rev, newest uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return rev >= f.droppedRev && rev <= max(newest, f.last)
 }
 
-// place lets the listener begin behind what was told up to now: a snapshot that is taken
-// after this has it.
-func (f *feed) place(li *listener) {
+// startHere sets the listener's place to the end of the feed. The caller takes the
+// snapshot after it, so that the snapshot has all lines up to here.
+func (f *feed) startHere(li *listener) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	li.seq = f.seq
 }
 
-// next is the line after what the listener has, which it holds until it asks
-// again, and whether the listener may have what the VM was within that line. lost: it has fallen
-// behind what is kept. Where there is none yet, changed is closed when there may be.
+// next returns the line after the last one that the listener had, and keeps it alive until
+// the next call. inside: the listener may have, from its snapshot or from another line, a
+// state of the VM between the line's first change and its last. lost: the line was dropped
+// from the feed. Where there is no line yet, changed is closed when there may be one.
 func (f *feed) next(li *listener) (l *line, inside, lost bool, changed <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -421,7 +423,7 @@ func (f *feed) next(li *listener) (l *line, inside, lost bool, changed <-chan st
 	if li.rev < f.droppedRev && li.seq < f.droppedSeq {
 		return nil, false, true, nil
 	}
-	i := sort.Search(len(f.lines), func(i int) bool { return f.lines[i].seq > li.seq && !f.lines[i].within(li.entry) })
+	i := sort.Search(len(f.lines), func(i int) bool { return f.lines[i].seq > li.seq && !f.lines[i].coveredBy(li.entry) })
 	if i > 0 {
 		li.seq = max(li.seq, f.lines[i-1].seq)
 	}
@@ -429,7 +431,7 @@ func (f *feed) next(li *listener) (l *line, inside, lost bool, changed <-chan st
 		return nil, false, false, f.changed
 	}
 	l = f.lines[i]
-	inside = l.first <= li.entry || l.middle != 0 && li.seq >= l.middle // or it may be
+	inside = l.first <= li.entry || l.middle != 0 && li.seq >= l.middle
 	l.users++
 	li.line, li.rev, li.seq = l, l.rev, l.seq
 	return l, inside, false, nil

@@ -73,13 +73,13 @@ func TestHeld(t *testing.T) {
 		l := v.take()[0]
 		f.add(l)
 		li := &listener{entry: l.rev - 1, rev: l.rev - 1}
-		f.enter(li)
+		f.addListener(li)
 		l, _, lost, _ := f.next(li)
 		if l == nil || lost {
 			t.Fatalf("listener %d got nothing", i)
 		}
 		if text, made := l.text(true, false); made {
-			f.keep(l, len(text))
+			f.addText(l, len(text))
 		}
 		all = append(all, li)
 	}
@@ -87,7 +87,7 @@ func TestHeld(t *testing.T) {
 		t.Fatalf("%d listeners hold lines that are gone, want 4", got)
 	}
 	for _, li := range all {
-		f.leave(li)
+		f.removeListener(li)
 	}
 	if f.held != 0 || f.slow() != nil {
 		t.Errorf("%d bytes are held by nobody", f.held)
@@ -143,7 +143,7 @@ func TestListInPieces(t *testing.T) {
 			if i > 0 {
 				want = append(want, ',')
 			}
-			want = seen(row, true).AppendJSON(want, false)
+			want = visible(row, true).AppendJSON(want, false)
 		}
 	})
 	want = append(want, ']')

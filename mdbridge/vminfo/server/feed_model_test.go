@@ -48,7 +48,7 @@ func (m *model) all(internal bool) (list map[string]string, rev uint64) {
 	m.st.Snapshot(func(rows []*vm.VM, r uint64) {
 		rev = r
 		for _, row := range rows {
-			list[row.UUID] = string(seen(row, internal).AppendJSON(nil, false))
+			list[row.UUID] = string(visible(row, internal).AppendJSON(nil, false))
 		}
 	})
 	return list, rev
@@ -90,9 +90,9 @@ func (m *model) change() {
 
 // enter is a new follower, with a snapshot.
 func (m *model) enter(internal bool) *modelled {
-	f := &modelled{m: m, listener: &listener{entrance: newEntrance(Access{Internal: internal})}}
-	m.feed.enter(f.listener)
-	m.feed.place(f.listener)
+	f := &modelled{m: m, listener: &listener{endpoint: newEndpoint(Access{Internal: internal})}}
+	m.feed.addListener(f.listener)
+	m.feed.startHere(f.listener)
 	f.has, f.rev = m.all(internal)
 	f.entry, f.since = f.rev, f.rev
 	return f
@@ -100,12 +100,12 @@ func (m *model) enter(internal bool) *modelled {
 
 // resume goes on after the last line that it has, as another listener.
 func (f *modelled) resume() *modelled {
-	f.m.feed.leave(f.listener)
-	if !f.m.feed.keeps(f.since, f.m.st.Rev()) {
+	f.m.feed.removeListener(f.listener)
+	if !f.m.feed.canResume(f.since, f.m.st.Rev()) {
 		return f.m.enter(f.Internal)
 	}
-	g := &modelled{m: f.m, has: f.has, since: f.since, listener: &listener{entrance: f.entrance, rev: f.since, entry: f.since}}
-	f.m.feed.enter(g.listener)
+	g := &modelled{m: f.m, has: f.has, since: f.since, listener: &listener{endpoint: f.endpoint, rev: f.since, entry: f.since}}
+	f.m.feed.addListener(g.listener)
 	return g
 }
 
@@ -113,7 +113,7 @@ func (f *modelled) resume() *modelled {
 func (f *modelled) take() bool {
 	l, inside, lost, _ := f.m.feed.next(f.listener)
 	if lost {
-		f.m.feed.leave(f.listener)
+		f.m.feed.removeListener(f.listener)
 		*f = *f.m.enter(f.Internal)
 		return true
 	}
@@ -155,7 +155,7 @@ func (m *model) check() {
 		var own int64
 		for _, l := range c.lines {
 			own += l.size
-			if l.vm != id || m.feed.lines[m.feed.at(l)] != l {
+			if l.vm != id || m.feed.lines[m.feed.indexOf(l)] != l {
 				m.Fatal("a chain's line is not in the feed")
 			}
 		}
@@ -210,7 +210,7 @@ func TestFeedModel(t *testing.T) {
 				if !maps.Equal(want, f.has) {
 					t.Errorf("follower %d (-store +follower):\n%.2000s", i, cmp.Diff(want, f.has))
 				}
-				m.feed.leave(f.listener)
+				m.feed.removeListener(f.listener)
 			}
 			if m.feed.held != 0 {
 				t.Errorf("%d bytes are held by nobody", m.feed.held)
@@ -325,7 +325,7 @@ func TestPaceOfAll(t *testing.T) {
 		t.Errorf("%d MiB were told in %d s, %d may be", bytes>>20, seconds, most>>20)
 	}
 	for c := range m.feed.waiting {
-		if waited := m.now.Sub(c.since); waited > vmLongest {
+		if waited := m.now.Sub(c.pendingSince); waited > vmLongest {
 			t.Errorf("a change has waited %v", waited)
 		}
 	}

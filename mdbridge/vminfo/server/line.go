@@ -10,8 +10,8 @@ import (
 	"meta9/mdbridge/vminfo"
 )
 
-// line is what became of one VM by one commit, or by several (join). All but what feed.mu
-// guards stays as it is once the feed has it.
+// line is the change of one VM by one commit, or by several (join). Only what feed.mu
+// guards changes once the feed has it.
 type line struct {
 	vm       uint64 // its ID
 	uuid     string
@@ -19,29 +19,29 @@ type line struct {
 	date     time.Time
 
 	what kind
-	// from is the VM before; nil: that is not kept. to is the VM after; nil: it was
-	// deleted.
+	// from is the VM before; nil: it is not kept in memory. to is the VM after; nil: it
+	// was deleted.
 	from, to *vm.VM
 
-	first  uint64 // the revision of the first change in it
-	rev    uint64 // of the last; where it was late, of what was told before it
-	seq    uint64 // its place in the feed; 0: it is not there yet
-	middle uint64 // the place of the first line that it was joined of; 0: none was told
-	late   bool   // it has waited, and something newer was told before it
+	first  uint64 // the revision of its first change
+	rev    uint64 // the revision of its last change; if late, that of the line before it
+	seq    uint64 // its place in the feed; 0: not published yet
+	middle uint64 // the place of the first line that it was joined from; 0: none was published
+	late   bool   // it was pending while something newer was published
 
 	weight int64 // of its text, roughly
 	texts  [4]text
 
 	// Guarded by feed.mu.
 	size  int64 // what it keeps alive
-	users int   // listeners that are taking it
-	gone  bool  // the feed keeps it no longer
+	users int   // listeners that are reading it
+	gone  bool  // it was removed from the feed
 }
 
 // text is one form of a line, without the brace that ends it.
 type text struct {
 	once  sync.Once
-	bytes []byte // nil: this form has nothing to tell
+	bytes []byte // nil: in this form nothing has changed
 }
 
 const (
@@ -59,7 +59,7 @@ const (
 	deleted
 )
 
-// newLine is that of one commit: from nil, the VM was created; to nil, it was deleted.
+// newLine is the line of one commit: from nil: the VM was created; to nil: deleted.
 func newLine(rev uint64, date time.Time, from, to *vm.VM) *line {
 	l := &line{rev: rev, first: rev, date: date, from: from, to: to}
 	m := to
@@ -71,19 +71,19 @@ func newLine(rev uint64, date time.Time, from, to *vm.VM) *line {
 		m = from
 	}
 	l.vm, l.uuid, l.zonename = m.ID, m.UUID, zonename(m)
-	l.measure()
+	l.measureKept()
 	if l.what == deleted {
-		l.size += from.Size() // it stays in memory for as long as a line before this one has it
+		l.size += from.Size() // an earlier line may keep it in memory
 		l.from = nil
 	}
 	return l
 }
 
-// join is two lines of one VM, none of which is its creation, as one in the place of the
-// newer. Neither is changed. Who has taken the older already is told of all changes
-// again, since what the VM was between is not kept.
+// join makes one line of two lines of a VM, neither of which is its creation, at the
+// place of the newer. It changes neither. A listener that has the older line gets its
+// changes again, since the state between the two is not kept.
 func join(a, b *line) *line {
-	l := b.telling(b.to)
+	l := b.retold(b.to)
 	l.first, l.middle = a.first, a.middle
 	if l.middle == 0 {
 		l.middle = a.seq
@@ -91,24 +91,24 @@ func join(a, b *line) *line {
 	if l.to != nil {
 		l.from = a.from
 	}
-	l.measure()
+	l.measureKept()
 	return l
 }
 
-// telling is the line without what the VM was before and without texts, and with another
-// VM after it.
-func (l *line) telling(to *vm.VM) *line {
+// retold is a copy of the line without texts and without the VM before it, and with
+// another VM after it.
+func (l *line) retold(to *vm.VM) *line {
 	other := &line{
 		vm: l.vm, uuid: l.uuid, zonename: l.zonename, date: l.date, what: l.what, to: to,
 		first: l.first, rev: l.rev, seq: l.seq, middle: l.middle, late: l.late,
 	}
-	other.measure()
+	other.measureKept()
 	return other
 }
 
-// measure finds out what the line keeps alive: what the VM was has values that it has no
-// more.
-func (l *line) measure() {
+// measureKept computes what the line keeps in memory: the values that only the VM before
+// it has.
+func (l *line) measureKept() {
 	l.size, l.weight = lineBytes, lineBytes
 	if l.to == nil {
 		return
@@ -119,14 +119,14 @@ func (l *line) measure() {
 	l.weight += l.to.Size() + 2*(l.size-lineBytes)
 }
 
-// within tells whether a snapshot of that revision, or what a listener says that it has,
-// has the line.
-func (l *line) within(rev uint64) bool { return l.rev < rev || l.rev == rev && !l.late }
+// coveredBy tells whether a snapshot of that revision, or a listener that has all up to
+// it, has the line's changes already.
+func (l *line) coveredBy(rev uint64) bool { return l.rev < rev || l.rev == rev && !l.late }
 
-// large tells whether no text of the line is kept.
+// large tells whether the line's text is made for each listener and not kept.
 func (l *line) large() bool { return l.weight > largeText }
 
-// view picks by Access.Internal.
+// view is the index of a form of text by Access.Internal.
 func view(internal bool) int {
 	if internal {
 		return 1
@@ -134,8 +134,8 @@ func view(internal bool) int {
 	return 0
 }
 
-// text is the line as those see it who have that access, up to the brace that ends
-// it; nil when nothing has changed for them. made tells that it was made by this call.
+// text is the line as listeners with that access see it, without the brace that ends it;
+// nil: nothing has changed for them. made: this call has made it.
 func (l *line) text(internal, inside bool) (b []byte, made bool) {
 	t := &l.texts[2*view(inside)+view(internal)]
 	t.once.Do(func() {
@@ -148,9 +148,9 @@ func (l *line) text(internal, inside bool) (b []byte, made bool) {
 	return t.bytes, made
 }
 
-// seen is the VM, which may be nil, as those see it who have that access. vminfod's
-// clients file VMs by their zonename, so that it always has one.
-func seen(m *vm.VM, internal bool) *vm.VM {
+// visible is the VM, which may be nil, as clients with that access see it. It always has
+// a zonename, since vminfod's clients use that as the key of a VM.
+func visible(m *vm.VM, internal bool) *vm.VM {
 	switch {
 	case m == nil:
 		return nil
@@ -160,9 +160,9 @@ func seen(m *vm.VM, internal bool) *vm.VM {
 	return m.Public().Named()
 }
 
-// write appends the line; false: it has nothing to tell, and nothing is appended.
+// write appends the line; false: nothing visible has changed, and nothing is appended.
 func (l *line) write(p *ordjson.Pieces, internal, inside bool) bool {
-	from, to := seen(l.from, internal), seen(l.to, internal)
+	from, to := visible(l.from, internal), visible(l.to, internal)
 	switch l.what {
 	case created:
 		l.head(p, vminfo.Create)

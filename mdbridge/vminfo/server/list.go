@@ -17,7 +17,7 @@ import (
 )
 
 // serveVMs answers with the array of VMs, or those that the query lets through.
-func (s *Server) serveVMs(w http.ResponseWriter, r *http.Request, a *entrance) {
+func (s *Server) serveVMs(w http.ResponseWriter, r *http.Request, a *endpoint) {
 	q, err := vminfo.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
@@ -38,9 +38,9 @@ func (s *Server) serveVMs(w http.ResponseWriter, r *http.Request, a *entrance) {
 	s.send(w, r, a, l)
 }
 
-// serveSome answers a query. Its filters are tried first, in a bounded time, so that
-// no VM that is not asked for is kept while the client reads.
-func (s *Server) serveSome(w http.ResponseWriter, r *http.Request, a *entrance, q vminfo.Query) {
+// serveSome answers a query. It applies the filters first, in a bounded time, so that
+// only matching VMs are kept in memory while the client reads.
+func (s *Server) serveSome(w http.ResponseWriter, r *http.Request, a *endpoint, q vminfo.Query) {
 	l := &list{access: a.Access, query: q}
 	s.cfg.Store.Snapshot(func(rows []*vm.VM, rev uint64) { l.rows = rows })
 	if matches(w, r, s.tag(l.rows)) {
@@ -52,9 +52,9 @@ func (s *Server) serveSome(w http.ResponseWriter, r *http.Request, a *entrance, 
 	s.send(w, r, a, l)
 }
 
-// filter leaves in l the VMs that all filters let through. Where they take too long it
-// answers the request itself, and is false.
-func (s *Server) filter(w http.ResponseWriter, r *http.Request, a *entrance, l *list) bool {
+// filter removes from l the VMs that do not match. Where that takes too long it answers
+// the request with an error, and returns false.
+func (s *Server) filter(w http.ResponseWriter, r *http.Request, a *endpoint, l *list) bool {
 	done, ok := s.turn(w, r, a.queries, 1)
 	if !ok {
 		return false
@@ -64,7 +64,7 @@ func (s *Server) filter(w http.ResponseWriter, r *http.Request, a *entrance, l *
 	defer cancel()
 	var some []*vm.VM
 	for _, m := range l.rows {
-		if l.query.Match(ctx, seen(m, a.Internal).Member) {
+		if l.query.Match(ctx, visible(m, a.Internal).Member) {
 			some = append(some, m)
 		}
 	}
@@ -78,7 +78,7 @@ func (s *Server) filter(w http.ResponseWriter, r *http.Request, a *entrance, l *
 }
 
 // send sends the text of a list.
-func (s *Server) send(w http.ResponseWriter, r *http.Request, a *entrance, l *list) {
+func (s *Server) send(w http.ResponseWriter, r *http.Request, a *endpoint, l *list) {
 	if l.body == nil {
 		sem, n := a.room(max(l.answerBytes(), listBytes))
 		done, ok := s.turn(w, r, sem, n)
@@ -88,12 +88,12 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, a *entrance, l *li
 		defer done()
 	}
 	out := newAnswer(w, s.cfg.Limits.Patience)
-	_ = l.each(out.write) // who went away has no use for the rest
+	_ = l.each(out.write) // the client has gone
 }
 
 // serveVM answers with one VM.
-func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, a *entrance, name string) {
-	m := seen(s.find(name), a.Internal)
+func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, a *endpoint, name string) {
+	m := visible(s.find(name), a.Internal)
 	if m == nil {
 		fail(w, http.StatusNotFound, "VM Not Found: "+name)
 		return
@@ -112,7 +112,7 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, a *entrance, na
 	_ = newAnswer(w, s.cfg.Limits.Patience).write(body)
 }
 
-// find is the VM of that name, or nil. Nearly always it is the uuid.
+// find is the VM with that zonename, or nil. Nearly always it is the uuid.
 func (s *Server) find(name string) (m *vm.VM) {
 	if c := s.cfg.Store.Cell(name); c != nil {
 		return c.VM()
@@ -127,8 +127,8 @@ func (s *Server) find(name string) (m *vm.VM) {
 	return m
 }
 
-// matches sends the tag of an answer, and only that if the client has the answer
-// already.
+// matches sets the answer's ETag. True: the client has that answer already, and 304 was
+// sent.
 func matches(w http.ResponseWriter, r *http.Request, tag string) bool {
 	w.Header().Set("ETag", tag)
 	for _, has := range strings.Split(r.Header.Get("If-None-Match"), ",") {
@@ -141,8 +141,8 @@ func matches(w http.ResponseWriter, r *http.Request, tag string) bool {
 	return false
 }
 
-// tag is the ETag of a list. While the newest VM lives, VMs can only go: a change
-// or a new one would be newer. So its revision and their number tell all lists
+// tag is the ETag of a list: the revision of the newest VM and the number of VMs. As long
+// as that VM is the newest, others can only have been deleted, so the two tell all lists
 // of one store apart.
 func (s *Server) tag(rows []*vm.VM) string {
 	var newest uint64
@@ -152,8 +152,8 @@ func (s *Server) tag(rows []*vm.VM) string {
 	return fmt.Sprintf(`"%s-%d-%d"`, s.nonce, newest, len(rows))
 }
 
-// list is the array of VMs at one revision. Its text is ready-made (body), or made
-// as it is sent.
+// list is the array of VMs at one revision. Its text is kept (body), or made while it is
+// sent.
 type list struct {
 	rows   []*vm.VM
 	rev    uint64
@@ -164,7 +164,7 @@ type list struct {
 	of     *bodies
 }
 
-// list is that of now. Release it.
+// list is the list as of now. The caller releases it.
 func (s *Server) list(a Access) *list {
 	l := &list{access: a, of: &s.lists[view(a.Internal)]}
 	s.cfg.Store.Snapshot(func(rows []*vm.VM, rev uint64) { l.rows, l.rev = rows, rev })
@@ -176,7 +176,7 @@ func (s *Server) list(a Access) *list {
 	return l
 }
 
-// release lets go of the text.
+// release ends the use of the text.
 func (l *list) release() {
 	if l.body != nil {
 		l.of.release(l.body)
@@ -212,12 +212,12 @@ func (l *list) each(fn func([]byte) error) error {
 // it.
 const renderPiece = 64 << 10
 
-// render makes the text, and gives fn each piece of it that has reached the size; of a
-// large VM, too, if all its members are wanted.
+// render makes the text and calls fn with pieces of at least size bytes. A large VM is
+// cut into pieces too, if all its members are wanted.
 func (l *list) render(size int, fn func([]byte) error) error {
 	p := ordjson.NewPieces(append(make([]byte, 0, 2*size), '['), size, fn)
 	for i, m := range l.rows {
-		m = seen(m, l.access.Internal)
+		m = visible(m, l.access.Internal)
 		if i > 0 {
 			p.Text = append(p.Text, ',')
 		}
@@ -234,16 +234,15 @@ func (l *list) render(size int, fn func([]byte) error) error {
 	return fn(append(p.Text, ']'))
 }
 
-// bodies keeps the text of the newest list, so that many who ask for it get the
-// same bytes. To make a text as it is sent takes no memory and hardly longer than
-// to send it; so it is kept only from the second time on that the same list is
-// asked for, until nobody has asked for a while. Few texts are alive at a time,
-// however slowly they are taken.
+// bodies keeps the text of the newest list, so that many clients get the same bytes. A
+// text that is made while it is sent needs no memory and hardly more time; so a text is
+// kept only when the same list is asked for a second time, and until nobody has asked for
+// it for a while. Few texts are in memory at a time, however slowly clients read.
 type bodies struct {
 	mu     sync.Mutex
 	asked  string // the tag of the list that was asked for last
 	newest *body
-	alive  int // newest, and those that somebody is still taking
+	alive  int // newest, and older ones that a client is still reading
 	forget *time.Timer
 }
 
@@ -261,7 +260,7 @@ type body struct {
 	users int // guarded by bodies.mu
 }
 
-// take is the text of l, made if need be; nil: there is none to be kept.
+// take is the kept text of l, which it makes if it must; nil: l's text is not kept.
 func (bs *bodies) take(l *list) *body {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
@@ -291,7 +290,7 @@ func (l *list) makeBody() *body {
 	return b
 }
 
-// drop forgets the newest; mu is held.
+// drop forgets the newest text; mu is held.
 func (bs *bodies) drop() {
 	if bs.newest != nil && bs.newest.users == 0 {
 		bs.alive--
@@ -312,7 +311,7 @@ func (bs *bodies) release(b *body) {
 	bs.forgetLater()
 }
 
-// forgetLater begins the while anew; mu is held.
+// forgetLater starts the time until expire again; mu is held.
 func (bs *bodies) forgetLater() {
 	if bs.forget == nil {
 		bs.forget = time.AfterFunc(forgetTime, bs.expire)
@@ -320,7 +319,7 @@ func (bs *bodies) forgetLater() {
 	bs.forget.Reset(forgetTime)
 }
 
-// expire forgets what nobody has asked for, nor let go of, for a while.
+// expire forgets the newest text, which was neither asked for nor released for a while.
 func (bs *bodies) expire() {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()

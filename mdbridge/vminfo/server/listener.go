@@ -20,20 +20,20 @@ type listener struct {
 	agent   string
 	created time.Time
 	out     *writer
-	*entrance
-	withRev bool // it said since=
-	dropped bool // it was too slow
+	*endpoint
+	withRev bool // the client sent since=
+	dropped bool // the listener was too slow
 
-	entry uint64 // the revision of its snapshot, or which it said that it has
+	entry uint64 // the revision of its snapshot, or the client's since=
 
 	// Guarded by feed.mu once it has entered.
-	rev  uint64 // the newest that it has, or is taking
-	seq  uint64 // the place of that
-	line *line  // that it is taking
+	rev  uint64 // of the newest line that it has or is reading
+	seq  uint64 // that line's place in the feed
+	line *line  // the line that it is reading
 }
 
 // serveEvents streams until the client goes, is dropped, or the daemon ends.
-func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, a *entrance) {
+func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, a *endpoint) {
 	since, given, err := parseSince(r)
 	if err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
@@ -41,14 +41,14 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, a *entrance
 	}
 	li := &listener{
 		id: vm.NewUUID(), agent: r.UserAgent(), created: s.cfg.Now(),
-		out: newWriter(w, s.cfg.Limits.Patience), entrance: a, withRev: given, rev: since, entry: since,
+		out: newWriter(w, s.cfg.Limits.Patience), endpoint: a, withRev: given, rev: since, entry: since,
 	}
-	if !s.feed.enter(li) {
+	if !s.feed.addListener(li) {
 		s.refused.Add(1)
 		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d event listeners is the limit", s.cfg.Limits.Listeners))
 		return
 	}
-	defer s.feed.leave(li)
+	defer s.feed.removeListener(li)
 	if err := s.stream(r.Context(), li); errors.Is(err, os.ErrDeadlineExceeded) {
 		li.dropped = true
 	}
@@ -68,10 +68,10 @@ func parseSince(r *http.Request) (rev uint64, given bool, err error) {
 	return rev, true, nil
 }
 
-// stream sends the snapshot, unless the client has one that can be gone on from,
-// and then every line.
+// stream sends the snapshot, unless the client can resume from its since=, and then every
+// line.
 func (s *Server) stream(ctx context.Context, li *listener) error {
-	if !li.withRev || li.rev == 0 || !s.feed.keeps(li.rev, s.cfg.Store.Rev()) {
+	if !li.withRev || li.rev == 0 || !s.feed.canResume(li.rev, s.cfg.Store.Rev()) {
 		if err := s.sendReady(ctx, li); err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func (s *Server) stream(ctx context.Context, li *listener) error {
 	}
 }
 
-// tell sends one line, if it says anything to this listener.
+// tell sends one line, if anything in it has changed for this listener.
 func (s *Server) tell(li *listener, l *line, inside bool) error {
 	var text []byte
 	if l.large() {
@@ -117,7 +117,7 @@ func (s *Server) tell(li *listener, l *line, inside bool) error {
 	} else {
 		var made bool
 		if text, made = l.text(li.Internal, inside); made {
-			s.feed.keep(l, len(text))
+			s.feed.addText(l, len(text))
 		}
 		if text == nil {
 			return nil
@@ -129,12 +129,12 @@ func (s *Server) tell(li *listener, l *line, inside bool) error {
 	return li.out.write(appendTail(nil, li.withRev, l.rev))
 }
 
-// readyTime is how long a listener may take to take the snapshot: vminfod's own
-// client wants it within half of that.
+// readyTime is how long a listener may take to read the snapshot. vminfod's own client
+// gives up after half of that.
 const readyTime = time.Minute
 
-// sendReady sends the snapshot: all VMs as one JSON string, which is made on the
-// way. What comes after it in the feed is what is not in it.
+// sendReady sends the snapshot: all VMs as one JSON string, which is made while it is
+// sent. The listener's place in the feed is set first, so that every later line follows.
 func (s *Server) sendReady(ctx context.Context, li *listener) error {
 	li.out.limit(readyTime)
 	defer li.out.limit(0)
@@ -142,7 +142,7 @@ func (s *Server) sendReady(ctx context.Context, li *listener) error {
 	if err := li.out.write(append(b, `,"vms":"`...)); err != nil {
 		return err
 	}
-	s.feed.place(li)
+	s.feed.startHere(li)
 	l := s.list(li.Access)
 	defer l.release()
 	li.rev, li.entry = l.rev, l.rev
@@ -179,8 +179,8 @@ func appendEscaped(b, text []byte) []byte {
 	return append(b, text[start:]...)
 }
 
-// sendFault says why the stream ends. Those who take every line for an event with
-// a date and a zonename find both.
+// sendFault says why the stream ends. The line has a date and a zonename, since
+// vminfod's clients expect both in every line.
 func (s *Server) sendFault(li *listener) error {
 	b := appendHead(nil, vminfo.Fault, s.cfg.Now())
 	b = appendText(appendText(b, "zonename", ""), "uuid", li.id)
@@ -194,8 +194,7 @@ func (s *Server) sendFault(li *listener) error {
 // cut makes a write that waits fail. It may be called from any goroutine.
 func (li *listener) cut() { li.out.cut() }
 
-// appendVM appends the VM as those see it who have that access, with the members
-// that the query wants.
+// appendVM appends the VM with the members that the query wants.
 func appendVM(b []byte, m *vm.VM, q vminfo.Query) []byte {
 	if q.Fields == nil {
 		return m.AppendJSON(b, false)

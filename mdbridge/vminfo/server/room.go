@@ -11,46 +11,46 @@ import (
 	"meta9/fs/vm"
 )
 
-// What the requests of one listener may take of the daemon at a time. Those past it
-// wait their turn, each at most turnTime.
+// What the requests at one endpoint may use at a time. Further requests wait their turn,
+// each at most turnTime.
 const (
 	maxSmallBytes = 32 << 20         // of answers that are made and sent
 	maxLargeBytes = 64 << 20         // the same, of those over largeBytes each
-	maxQueries    = 2                // whose filters are tried
+	maxQueries    = 2                // queries whose filters are being applied
 	turnTime      = 10 * time.Second // that a request waits
 	queryTime     = 10 * time.Second // that the filters of one query may take
 
 	largeBytes = 1 << 20
-	listBytes  = 256 << 10 // that a list counts for at least: it keeps VMs as they were
+	listBytes  = 256 << 10 // the least that a list counts for: it keeps old VMs in memory
 )
 
-// entrance is one listener: what it lets its clients have, and the room that there is
-// for their requests. Listeners share none, so that those of the network cannot lock
-// the admin's socket. Large answers have a room of their own, since a client that
-// does not read one holds its bytes for a while.
-type entrance struct {
+// endpoint is one socket that is served: what its clients may have, and the room for
+// their requests. Endpoints share no room, so that clients of the network cannot block
+// the admin's socket. Large answers have a room of their own, since a client that does
+// not read its answer holds the bytes for a while.
+type endpoint struct {
 	Access
 	small, large, queries *semaphore.Weighted
 }
 
-func newEntrance(a Access) *entrance {
-	return &entrance{
+func newEndpoint(a Access) *endpoint {
+	return &endpoint{
 		Access: a,
 		small:  semaphore.NewWeighted(maxSmallBytes), large: semaphore.NewWeighted(maxLargeBytes),
 		queries: semaphore.NewWeighted(maxQueries),
 	}
 }
 
-// room is what n bytes of answers are taken from.
-func (a *entrance) room(n int64) (sem *semaphore.Weighted, weight int64) {
+// room is the semaphore for an answer of n bytes.
+func (a *endpoint) room(n int64) (sem *semaphore.Weighted, weight int64) {
 	if n > largeBytes {
 		return a.large, min(n, maxLargeBytes)
 	}
 	return a.small, n
 }
 
-// turn waits for n of what sem bounds. Where that is not to be had in time it answers
-// the request itself, and ok is false. Call done when it is free again.
+// turn waits for n of sem. After turnTime it answers the request with an error, and ok is
+// false. The caller calls done when it needs the n no more.
 func (s *Server) turn(w http.ResponseWriter, r *http.Request, sem *semaphore.Weighted, n int64) (done func(), ok bool) {
 	ctx, cancel := context.WithTimeout(r.Context(), turnTime)
 	defer cancel()

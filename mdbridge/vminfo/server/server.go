@@ -10,8 +10,8 @@
 // VM that changes faster than its share of the feed has several changes told as one
 // (feed). One goroutine of the Server's own tells what has waited, and wakes the
 // listeners. What a listener costs is bounded: a place in the feed, and the one
-// line that it is taking. Who falls behind the feed is told so and dropped; who
-// takes nothing at all is cut off.
+// line that it is reading. A listener that falls behind the feed gets an event that says
+// so, and its stream ends; one that reads nothing for Patience is cut off.
 //
 // Locks, each by itself: feed.mu, bodies.mu (held while a list is rendered).
 package server
@@ -34,13 +34,13 @@ type Limits struct {
 	Listeners int           // of /events at a time
 	Events    int           // kept for listeners that are slow or come back
 	Bytes     int64         // of those events, roughly; and of lines that slow listeners still hold
-	Patience  time.Duration // how long a client may take nothing of what it is sent
+	Patience  time.Duration // how long a client may read nothing
 }
 
 // DefaultLimits let a thousand listeners and more watch a host of many VMs.
 var DefaultLimits = Limits{Listeners: 4096, Events: 8192, Bytes: 64 << 20, Patience: time.Minute}
 
-// Config is what a Server is told. Zero fields take the defaults, or are off.
+// Config is what New needs. Zero fields take the defaults, or are off.
 type Config struct {
 	Store   *store.Store
 	Limits  Limits
@@ -52,8 +52,8 @@ type Config struct {
 // Mirror is how a mirror stands to its upstream.
 type Mirror struct {
 	From      string    // its address
-	Stale     bool      // what is shown may be old: no stream of events, or the upstream stands still
-	Why       string    // it is stale
+	Stale     bool      // the VMs may be old: no stream of events, or the upstream does not answer
+	Why       string    // why it is stale
 	Refreshed time.Time // when it last had all VMs; zero: never
 	Errors    []MirrorError
 }
@@ -64,7 +64,7 @@ type MirrorError struct {
 	Time time.Time
 }
 
-// Stats count what was there since the start; Listeners is what is there now.
+// Stats count from the start on, but for Listeners, those that are connected now.
 type Stats struct {
 	Listeners int
 	Dropped   uint64 // listeners that were too slow
@@ -126,7 +126,7 @@ func (s *Server) Stats() Stats {
 
 // Handler answers the requests that come in by one listener.
 func (s *Server) Handler(access Access) http.Handler {
-	a := newEntrance(access)
+	a := newEndpoint(access)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.requests.Add(1)
 		w.Header().Set("Content-Type", "application/json")
@@ -145,9 +145,9 @@ func (s *Server) Handler(access Access) http.Handler {
 	})
 }
 
-// get answers by the first name of the path, as vminfod does: what follows it is
-// nobody's, but for a VM's name.
-func (s *Server) get(w http.ResponseWriter, r *http.Request, a *entrance) {
+// get answers by the first name of the path, as vminfod does: it ignores what follows,
+// except for a VM's name.
+func (s *Server) get(w http.ResponseWriter, r *http.Request, a *endpoint) {
 	names := strings.SplitN(path.Clean("/" + r.URL.EscapedPath())[1:], "/", 3)
 	switch names[0] {
 	case "ping":
@@ -167,7 +167,7 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, a *entrance) {
 	}
 }
 
-// getOurs answers what vminfod has not.
+// getOurs answers the paths that vminfod does not have.
 func (s *Server) getOurs(w http.ResponseWriter, r *http.Request, name string) {
 	switch {
 	case name == "metrics" && s.cfg.Metrics != nil:
@@ -185,7 +185,7 @@ func (s *Server) getOurs(w http.ResponseWriter, r *http.Request, name string) {
 // reply sends a whole body.
 func reply(w http.ResponseWriter, body []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) // who went away has no use for it
+	_, _ = w.Write(body) // the client has gone
 }
 
 // fail sends an error's text.

@@ -18,9 +18,8 @@ import (
 	"meta9/mdbridge/vminfo"
 )
 
-// status is /status, member for member. What of it is about how vminfod finds
-// things out has here the values of a vminfod with nothing to do; a mirror's
-// upstream is what a real one refreshes itself from.
+// status is /status, member for member. Members about vminfod's own refreshing have the
+// values of a vminfod with nothing to do; in a mirror they tell about its upstream.
 type status struct {
 	PID           int            `json:"pid"`
 	Uptime        string         `json:"uptime"`
@@ -182,7 +181,8 @@ func (s *Server) listenerList(now time.Time) listenerList {
 	return out
 }
 
-// ready is nil when what is asked for can be answered truly.
+// ready is nil when the VMs are current (a mirror that is not stale) and the store can
+// write.
 func (s *Server) ready() error {
 	if s.cfg.Mirror != nil {
 		if m := s.cfg.Mirror(); m.Stale {
@@ -202,7 +202,7 @@ func health(w http.ResponseWriter, err error) {
 	reply(w, []byte("ok\n"))
 }
 
-// memoryNow is what the process takes. Go has no memory outside its heap.
+// memoryNow is the memory of the process, in node's terms; Go has no "external" memory.
 func memoryNow() memory {
 	sample := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"},

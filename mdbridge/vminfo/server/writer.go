@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// piece is how much is written at a time: a client that takes so much within the
-// patience it is given is slow, not gone.
+// piece is how many bytes are written at a time. A client that reads so much within its
+// patience is slow, not gone.
 const piece = 1 << 20
 
-// An answer keeps VMs as they were, and its text, while it is sent: who takes less than
-// a little of it at a time is cut off soon.
+// An answer keeps old VMs and its text in memory while it is sent, so a client that
+// reads less than a little at a time is cut off.
 const (
 	answerPiece    = 64 << 10
 	answerPatience = 10 * time.Second
@@ -73,8 +73,8 @@ func (o *writer) flush() error {
 	return o.rc.Flush()
 }
 
-// extend gives the next write its time. A deadline that has lost little of it is
-// left as it is, since to set one is dearer than a short line.
+// extend sets the deadline of the next write. A deadline that was set a moment ago stays:
+// setting it costs more than writing a short line.
 func (o *writer) extend() error {
 	now := time.Now()
 	until := now.Add(o.patience)

@@ -9,15 +9,15 @@ import (
 	"meta9/fs/vm/ordjson"
 )
 
-// change is what is to become of one VM.
+// change is one VM as it shall become.
 type change struct {
 	uuid string
-	text []byte // the whole VM; nil: it goes
+	text []byte // the whole VM; nil: it is deleted
 	done chan error
 }
 
-// put sends a change to the store, which has them in this order. A window has
-// one change a VM, so that each is a change of its own there, too.
+// put sends a change to the store, which makes them in this order. The window has at most
+// one change of each VM, so that the store commits each one by itself.
 func (m *Mirror) put(c *change) {
 	if m.inside[c.uuid] || len(m.window) == maxWindow || m.bytes+len(c.text) > maxWindowBytes {
 		m.flush()
@@ -34,7 +34,7 @@ func (m *Mirror) put(c *change) {
 	m.st.Submit(in)
 }
 
-// intent is the change as the store takes it; nil: it is so already.
+// intent is the change as the store takes it; nil: the VM is like that already.
 func (m *Mirror) intent(c *change) *store.Intent {
 	in := &store.Intent{Cell: m.st.Cell(c.uuid), Data: string(c.text), By: author, Mirror: true}
 	switch {
@@ -53,13 +53,13 @@ func (m *Mirror) intent(c *change) *store.Intent {
 	return in
 }
 
-// flush waits for the window, and sees to what was refused.
+// flush waits for all changes of the window, and handles those that were refused.
 func (m *Mirror) flush() {
 	window := m.window
 	m.window, m.bytes = nil, 0
 	clear(m.inside)
 	for _, c := range window {
-		delete(m.clashes, c.uuid) // this is newer
+		delete(m.clashes, c.uuid) // c is newer
 		if err := <-c.done; err != nil {
 			m.failed(c, err)
 			continue
@@ -71,13 +71,13 @@ func (m *Mirror) flush() {
 	}
 }
 
-// failed takes a VM without the names that another VM has; what else is refused is
-// said once, and the VM stays as it was.
+// failed handles a refused change. Where another VM has one of the VM's names, the VM is
+// put without names; other refusals are logged once, and the VM stays as it was.
 func (m *Mirror) failed(c *change, err error) {
 	if errors.Is(err, errs.Exists) && c.text != nil { // another VM has the name
 		m.clashes[c.uuid] = c.text
 		if bare, ok := withoutNames(c.text); ok {
-			err = m.now(&change{uuid: c.uuid, text: bare})
+			err = m.apply(&change{uuid: c.uuid, text: bare})
 		}
 		if err == nil {
 			return
@@ -96,8 +96,8 @@ func (m *Mirror) refuse(uuid string, err error) {
 	m.log.Warn().Err(err).Str("vm", uuid).Msg("the mirror cannot take a VM")
 }
 
-// now applies one change and waits for it.
-func (m *Mirror) now(c *change) error {
+// apply applies one change and waits for it.
+func (m *Mirror) apply(c *change) error {
 	in := m.intent(c)
 	if in == nil {
 		return nil
@@ -105,10 +105,10 @@ func (m *Mirror) now(c *change) error {
 	return m.st.Do(in).Err
 }
 
-// retry gives VMs their names back that have become free.
+// retry puts VMs again with the names that another VM had.
 func (m *Mirror) retry() {
 	for uuid, text := range m.clashes {
-		err := m.now(&change{uuid: uuid, text: text})
+		err := m.apply(&change{uuid: uuid, text: text})
 		if err == nil {
 			delete(m.clashes, uuid)
 			continue
@@ -120,7 +120,7 @@ func (m *Mirror) retry() {
 	}
 }
 
-// withoutNames is the VM without what only one VM may have.
+// withoutNames is the VM without the members that must be unique.
 func withoutNames(text []byte) ([]byte, bool) {
 	v, err := ordjson.Parse(text)
 	if err != nil {

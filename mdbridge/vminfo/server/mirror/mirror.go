@@ -1,11 +1,12 @@
 // Package mirror makes a store the copy of another vminfod's, or meta9d's: all VMs
 // of the ready event, and then every event. When the stream ends it connects again,
-// with backoff, and lists again; each VM that differs is one change, one that does
-// not is none. While there is no stream, what was known stays.
+// with backoff, and lists again; each VM that differs is one change. While there is no
+// stream the VMs stay as they are.
 //
-// A stream may be silent for days, and an upstream that stands still keeps its
-// connections: /ping is asked beside the stream, and while that is not answered what
-// is shown may be old. The stream stays: when the upstream goes on, so does that.
+// A stream may be silent for days, and an upstream process that is stopped keeps its
+// connections. So the Mirror asks for /ping while it has a stream; as long as /ping is
+// not answered the VMs may be stale. The stream stays open: it goes on when the upstream
+// does.
 //
 // One goroutine does all this (Run), and one more asks for /ping as long as there is
 // a stream; State may be called from any. Mirror.mu guards the state and is never
@@ -34,7 +35,8 @@ import (
 // connectAgain makes the pauses before it connects again.
 var connectAgain = backoff.Backoff{First: 100 * time.Millisecond, Last: 10 * time.Second}
 
-// Pings tell within their sum, and well within 15 s, that the upstream stands still.
+// The sum of these is how long it takes at most to see that the upstream does not answer;
+// it must be well below 15 s.
 const (
 	pingEvery = 4 * time.Second
 	pingTime  = 5 * time.Second // that an answer may take
@@ -62,7 +64,7 @@ type Mirror struct {
 	bytes   int                 // Run's: of the window
 	inside  map[string]bool     // Run's: the VMs of the window
 	clashes map[string][]byte   // Run's: VMs, whole, that have a name which another VM has
-	refused map[string]struct{} // Run's: VMs that could not be taken, so that it is said once
+	refused map[string]struct{} // Run's: VMs whose refusal was logged
 
 	every, patience time.Duration // of pings
 
@@ -86,7 +88,7 @@ func New(addr string, log zerolog.Logger) (*Mirror, error) {
 // Attach gives the Mirror its store: before Run, and before State is asked.
 func (m *Mirror) Attach(st *store.Store) { m.st = st }
 
-// State is how it stands.
+// State is the state for /status.
 func (m *Mirror) State() server.Mirror {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -104,18 +106,18 @@ func (m *Mirror) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		// Whoever sends garbage after each list is not asked for the next at once.
+		// An upstream that sends garbage after each list is not asked again at once.
 		if listed && (!errors.Is(err, vminfo.ErrNoEvent) || time.Since(began) > connectAgain.Last) {
 			tries = 1
 		}
-		m.lost(err, listed)
+		m.streamEnded(err, listed)
 		connectAgain.Wait(ctx, tries)
 	}
 }
 
-// lost notes that there is no stream. Only the end of one is logged: a host that
-// is away would fill the log.
-func (m *Mirror) lost(err error, had bool) {
+// streamEnded notes that there is no stream. Only the end of a stream is logged (had), not
+// a failed attempt to connect: a host that is down would fill the log.
+func (m *Mirror) streamEnded(err error, had bool) {
 	m.stale("no events: " + err.Error())
 	m.note(err.Error())
 	if had {
@@ -130,8 +132,7 @@ func (m *Mirror) stale(why string) {
 	m.state.Stale, m.state.Why = why != "", why
 }
 
-// ping asks the upstream again and again whether it is there, until ctx ends. Any
-// answer is one.
+// ping asks for /ping at intervals until ctx ends. Any HTTP answer will do.
 func (m *Mirror) ping(ctx context.Context) {
 	tick := time.NewTicker(m.every)
 	defer tick.Stop()
@@ -195,15 +196,15 @@ func (m *Mirror) follow(ctx context.Context) (listed bool, err error) {
 	m.state.Refreshed = time.Now()
 	m.mu.Unlock()
 	m.stale("")
-	defer m.beside(ctx, m.ping)()
+	defer m.runBeside(ctx, m.ping)()
 	m.log.Info().Str("upstream", m.state.From).Int("vms", m.st.Count()).Msg("the mirror has all VMs")
 	for {
 		if !s.Buffered() {
 			m.flush()
 		}
-		ev, over, err := s.NextOf(m.most(), nil)
+		ev, over, err := s.NextOf(m.maxVMBytes(), nil)
 		if err == nil {
-			err = m.take(ev, over)
+			err = m.applyEvent(ev, over)
 		}
 		if err != nil {
 			m.flush()
@@ -212,8 +213,8 @@ func (m *Mirror) follow(ctx context.Context) (listed bool, err error) {
 	}
 }
 
-// beside runs f in a goroutine; what it gives ends f and waits for that.
-func (m *Mirror) beside(ctx context.Context, f func(context.Context)) (end func()) {
+// runBeside runs f in a goroutine. end cancels f's context and waits for its return.
+func (m *Mirror) runBeside(ctx context.Context, f func(context.Context)) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { f(ctx) })
@@ -230,9 +231,9 @@ func ended(err error) error {
 	return err
 }
 
-// most is how many bytes of JSON a VM can have that the store takes: each byte may be
-// written as six (\u0001). Where there is no limit, it is that of any answer.
-func (m *Mirror) most() int {
+// maxVMBytes is how many bytes of JSON a VM within the store's limits can have: each byte
+// may be written as six (\u0001). Without a limit it is that of any reply.
+func (m *Mirror) maxVMBytes() int {
 	const props, perKey = 1 << 20, 16 // of properties, which have less than that; beside a name and a value
 	l := m.st.Limits()
 	if l.Bytes <= 0 || l.Keys <= 0 {
@@ -241,14 +242,14 @@ func (m *Mirror) most() int {
 	return int(min(6*(l.Bytes+props)+int64(perKey*l.Keys), vminfo.MaxBytes))
 }
 
-// relist makes the store hold just the VMs of the ready event that a stream begins with.
-// They are taken as they come: together they may have any size. What goes is known at the
-// end, and then names that VMs had to do without are free.
+// relist makes the store hold exactly the VMs of the ready event that a stream begins
+// with. It applies them as they come, since all together may have any size. At the end it
+// deletes the others, and then gives VMs the names that have become free.
 func (m *Mirror) relist(s *vminfo.Stream) error {
 	there := make(map[string]bool)
 	clear(m.clashes)
 	clear(m.refused)
-	_, _, err := s.NextOf(m.most(), func(text []byte, over bool) error {
+	_, _, err := s.NextOf(m.maxVMBytes(), func(text []byte, over bool) error {
 		uuid, err := vm.ParseUUID(vminfo.UUIDOf(text))
 		if err != nil {
 			return fmt.Errorf("%w: a VM of the list: %w", vminfo.ErrNoEvent, err)
@@ -274,14 +275,14 @@ func (m *Mirror) relist(s *vminfo.Stream) error {
 // putOr is put, but for a VM that is larger than any that the store takes.
 func (m *Mirror) putOr(c *change, over bool) {
 	if over {
-		m.refuse(c.uuid, fmt.Errorf("it has more than %d bytes of JSON", m.most()))
+		m.refuse(c.uuid, fmt.Errorf("it has more than %d bytes of JSON", m.maxVMBytes()))
 		return
 	}
 	m.put(c)
 }
 
-// take puts one event on its way.
-func (m *Mirror) take(ev *vminfo.Event, over bool) error {
+// applyEvent sends the change of one event to the store.
+func (m *Mirror) applyEvent(ev *vminfo.Event, over bool) error {
 	c := &change{uuid: ev.UUID, text: ev.VM}
 	switch ev.Type {
 	case vminfo.Create, vminfo.Modify:
@@ -301,7 +302,7 @@ func (m *Mirror) take(ev *vminfo.Event, over bool) error {
 	return nil
 }
 
-// same tells whether the store has the VM just so.
+// same tells whether the store's VM has the same JSON.
 func same(c *store.Cell, text []byte) bool {
 	m := c.VM()
 	return m != nil && bytes.Equal(m.AppendJSON(nil, false), text)
