@@ -91,6 +91,9 @@ func New(ctx context.Context, conn net.Conn, cfg Config) (*Client, error) {
 	return c, nil
 }
 
+// ErrNoGreeting is what New returns where nothing came in time.
+var ErrNoGreeting = errors.New("no greeting")
+
 // greet reads the greeting.
 func (c *Client) greet(ctx context.Context, limit time.Duration) error {
 	timed, cancel := context.WithTimeout(ctx, limit)
@@ -110,7 +113,7 @@ func (c *Client) greet(ctx context.Context, limit time.Duration) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("no greeting within %s; another client may have this socket", limit)
+		return fmt.Errorf("%w within %s; another client may have this socket", ErrNoGreeting, limit)
 	case err != nil:
 		return fmt.Errorf("no greeting: %w", ending(err))
 	case m.QMP == nil:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -55,7 +56,8 @@ func (l *link) run() {
 		if met && time.Since(began) > connectAgain.Last { // who comes and goes has to wait
 			tries = 1
 		}
-		if !met {
+		if !met && !errors.Is(err, errQueue) { // in a queue it is not known who is there
+			l.quiet.Store(false)
 			l.hosts.stopLeftOver(l.path, "")
 		}
 		if l.hosts.gone(l) {
@@ -74,7 +76,7 @@ func (l *link) run() {
 func (l *link) wait(pause time.Duration, err error) bool {
 	var r refusal
 	refused := errors.As(err, &r)
-	if refused {
+	if refused || errors.Is(err, errQueue) {
 		pause = connectAgain.Last
 	}
 	for {
@@ -106,16 +108,26 @@ func (l *link) complain(err error) {
 	}
 }
 
+// errQueue is why a QEMU is not followed that does not greet.
+var errQueue = errors.New("no greeting yet; another client may have this socket, which QEMU serves to one at a time: give it one of our own")
+
 // connect talks with the QEMU of the socket as long as it is there. met tells that
 // its VM was entered.
 //
-// Nothing ends the wait for a greeting soon: a QEMU serves the clients of a socket
-// one after the other, and who hangs up and calls again is no earlier in its queue.
+// A QEMU serves the clients of a socket one after the other. Who waits in its queue for
+// long is served when the other client starts anew, and takes its place: so the queue is
+// left soon, and entered again from time to time, for a QEMU that only stood still.
 func (l *link) connect() (met bool, err error) {
+	if err := othersMonitor(l.path); err != nil {
+		return false, refusal{err, nil}
+	}
 	// A unix socket connects at once, or says that its queue is full.
 	ctx, cancel := context.WithTimeout(l.hosts.ctx, l.hosts.cfg.CallTime)
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", l.path)
 	cancel()
+	if errors.Is(err, syscall.EAGAIN) {
+		return false, l.queued()
+	}
 	if err != nil {
 		return false, err
 	}
@@ -123,20 +135,26 @@ func (l *link) connect() (met bool, err error) {
 		conn.Close()
 		return false, err
 	}
-	greeted := after(quietTime, func() {
-		l.quiet.Store(true)
-		l.hosts.silentLeftOver(l.path)
-		l.hosts.cfg.Log.Warn().Str("socket", l.path).
-			Msg("no greeting yet; another client may have this socket, which QEMU serves to one at a time: give it one of our own")
-	})
-	c, err := qmp.New(l.hosts.ctx, conn, qmp.Config{GreetTime: time.Hour, Limit: l.hosts.cfg.Limit, OnEvent: l.take})
-	greeted()
+	c, err := qmp.New(l.hosts.ctx, conn, qmp.Config{GreetTime: quietTime, Limit: l.hosts.cfg.Limit, OnEvent: l.take})
+	if errors.Is(err, qmp.ErrNoGreeting) {
+		return false, l.queued()
+	}
 	l.quiet.Store(false)
 	if err != nil {
 		return false, err
 	}
 	defer c.Close()
+	if err := l.checkMonitor(c); err != nil {
+		return false, err
+	}
 	return l.serve(c)
+}
+
+// queued says that the QEMU does not answer.
+func (l *link) queued() error {
+	l.quiet.Store(true)
+	l.hosts.silentLeftOver(l.path)
+	return errQueue
 }
 
 // serve finds out whose QEMU it is, and follows it.

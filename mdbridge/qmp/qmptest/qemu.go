@@ -26,10 +26,12 @@ type QEMU struct {
 	mu     sync.Mutex
 	status string
 	conn   net.Conn // of the client that is served
+	served int      // clients ever
 	greets chan struct{}
 	hangs  bool // commands are not answered
 	held   []byte
 	half   bool // the next command is answered in part
+	device string
 }
 
 // Start makes one that serves a socket at path and is running. Without a UUID it
@@ -98,6 +100,20 @@ func (q *QEMU) DieInAnswer() {
 	q.half = true
 }
 
+// Served tells whether it ever had a client.
+func (q *QEMU) Served() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.served > 0
+}
+
+// Label makes it answer query-chardev, with its socket under that label.
+func (q *QEMU) Label(label string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.device = label
+}
+
 // Set gives it another status, and tells its client the event.
 func (q *QEMU) Set(status, event string) {
 	q.mu.Lock()
@@ -133,6 +149,7 @@ func (q *QEMU) talk(conn net.Conn) {
 	}
 	q.mu.Lock()
 	q.conn = conn
+	q.served++
 	q.mu.Unlock()
 	d := qmp.NewDecoder(conn, 1<<20)
 	for {
@@ -190,6 +207,11 @@ func (q *QEMU) run(name string) string {
 		if q.name != "" {
 			return `{"name": ` + string(qmp.AppendString(nil, q.name)) + `}`
 		}
+	case "query-chardev":
+		if q.device == "" {
+			return ""
+		}
+		return fmt.Sprintf(`[{"label": %q, "filename": "unix:%s,server=on", "frontend-open": true}]`, q.device, q.Path)
 	case "query-status":
 		return fmt.Sprintf(`{"status": %s, "singlestep": false, "running": %v}`, qmp.AppendString(nil, q.status), q.status == "running")
 	case "stop":
