@@ -20,6 +20,9 @@ type Config struct {
 	Version string           // of the program, for /ctl
 	Status  func() string    // more lines for /ctl, each "name value" and LF; may be nil
 
+	// VMStatus gives more lines for the ctl of a VM; may be nil.
+	VMStatus func(uuid string) string
+
 	// Made sees to it that a VM that was created has its channels, and calls done
 	// then; the ctl that created it is answered after that. It runs in the store's
 	// committer. nil: there is nothing to wait for.

@@ -158,7 +158,11 @@ func (n *ctlFile) status() ([]byte, error) {
 	if m.State() != "" {
 		b = fmt.Appendf(b, "state %s\n", m.State())
 	}
-	return fmt.Appendf(b, "keys %d\nbytes %d\nrev %d\n", m.Count(), m.Bytes(), m.Rev), nil
+	b = fmt.Appendf(b, "keys %d\nbytes %d\nbytes_limit %d\nrev %d\n", m.Count(), m.Bytes(), n.v.tree.store.Limits().Bytes, m.Rev)
+	if more := n.v.tree.cfg.VMStatus; more != nil {
+		b = append(b, more(m.UUID)...)
+	}
+	return b, nil
 }
 
 func (t *Tree) status() []byte {

@@ -266,6 +266,34 @@ func TestNobodyGivesBack(t *testing.T) {
 	}
 }
 
+// TestVMStats: what a VM has here is counted apart from what others have.
+func TestVMStats(t *testing.T) {
+	w := newWorld(t, nil)
+	w.put("color", "blue")
+	greeted := func(who string, key int) *client {
+		c := w.dial("unix", peers[who])
+		c.do(version(), wire.Rversion)
+		c.do(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(key)}, wire.Rerror)
+		c.do(&wire.Msg{Type: wire.Tattach, Afid: wire.NoFid, Uname: "glenda"}, wire.Rattach)
+		return c
+	}
+	want := func(conns, sessions, parked int) func() bool {
+		return func() bool {
+			c, s, p := w.server.VMStats(vmOne)
+			return c == conns && s == sessions && p == parked
+		}
+	}
+	if !want(0, 0, 0)() {
+		t.Error("a VM has something before it came")
+	}
+	greeted("admin", 1)
+	greeted("vm", 2)
+	third := greeted("vm", 3)
+	w.until("two connections", want(2, 2, 0))
+	third.nc.Close()
+	w.until("one of them parked", want(1, 2, 1))
+}
+
 // TestStreamWaitsForRoom: a blocked read of events that is woken while the account is full
 // is answered when there is room, and nothing else happens on its connection.
 func TestStreamWaitsForRoom(t *testing.T) {

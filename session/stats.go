@@ -30,6 +30,18 @@ type Stats struct {
 	AuthFailures   int64 // MUMBLE messages that were refused
 }
 
+// VMStats says how many connections a VM has, and how many sessions that can be
+// resumed, of which some are parked.
+func (s *Server) VMStats(uuid string) (conns, sessions, parked int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.vms[uuid]
+	if u == nil {
+		return 0, 0, 0
+	}
+	return u.conns, u.kept, u.parked.Len()
+}
+
 // Stats reads the figures.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()

@@ -96,7 +96,9 @@ func (d *daemon) start(salvage bool) error {
 		Int("vms", d.store.Count()).Int64("bytes", d.store.Bytes()).Msg("meta9d")
 	d.budget = budget.New(d.cfg.Limits.budget())
 	d.later(paceGC(d.budget))
-	tree := fs.New(d.store, fs.Config{Budget: d.budget, Log: d.log, Version: version.String(), Status: d.status, Made: d.made})
+	tree := fs.New(d.store, fs.Config{
+		Budget: d.budget, Log: d.log, Version: version.String(), Status: d.status, VMStatus: d.vmStatus, Made: d.made,
+	})
 	d.later(func() { d.leave(tree) })
 	noHypervisor(tree)
 	d.newVminfo()

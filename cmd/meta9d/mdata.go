@@ -34,6 +34,12 @@ func (d *daemon) status() string {
 			m.Conns, m.Refused, m.Requests, m.Damaged, m.Dropped)
 }
 
+// vmStatus is what a VM's ctl says beside what the tree knows.
+func (d *daemon) vmStatus(uuid string) string {
+	conns, sessions, parked := d.server.VMStats(uuid)
+	return fmt.Sprintf("connections %d\nsessions %d\nsessions_parked %d\n", conns, sessions, parked)
+}
+
 // graftUpstream shows the metadata service that is to be taken over, if there is
 // one, in the admin's root.
 func (d *daemon) graftUpstream(t *fs.Tree) {
