@@ -120,10 +120,18 @@ func defaults() config {
 	}
 }
 
+// packaged is where packages have the settings.
+const packaged = "/etc/meta9d.toml"
+
 // load reads a settings file over what is set. A setting that is unknown, or
 // that cannot have this value, is an error that names it.
+//
+// The file of packages, packaged, need not be there: their unit names it in any case.
 func (c *config) load(file string) error {
 	b, err := os.ReadFile(file)
+	if file == packaged && errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return misused("settings: %w", err)
 	}
@@ -151,6 +159,25 @@ func (c *config) validate() error {
 		}
 	}
 	return nil
+}
+
+// checkFiles reads what the settings name: files, and groups of the system. Validate has
+// found the settings good.
+func (c *config) checkFiles() error {
+	if _, err := c.Mumble.load(); err != nil {
+		return err
+	}
+	if _, err := c.TLS.load(); err != nil {
+		return err
+	}
+	if _, err := new(listen.Denied).Load(c.TLS.Deny); err != nil {
+		return usageError{fmt.Errorf("tls.deny: %w", err)}
+	}
+	if _, err := groupID("admin_group", c.AdminGroup); err != nil {
+		return err
+	}
+	_, err := c.Sockets.perm()
+	return err
 }
 
 func checkLevel(c *config) error {

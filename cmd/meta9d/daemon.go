@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -35,21 +37,23 @@ const drainTime = 15 * time.Second
 
 // daemon is what runs. undo ends it, the last part first.
 type daemon struct {
-	cfg    config
-	log    zerolog.Logger
-	store  *store.Store
-	budget *budget.Budget
-	server *session.Server
-	mdata  *mdata.Server
-	vminfo *vminfo.Server
-	mirror *mirror.Mirror // nil: the daemon is no mirror
-	qmp    *qmp.Server
-	hosts  *hosts.Hosts   // nil: no QEMUs are looked for
-	own    *listen.VMs    // the VMs' own channels
-	denied *listen.Denied // certificates; nil: there is no list
-	admins int            // the group of admins; 0: there is none
-	quit   context.CancelFunc
-	undo   []func()
+	cfg     config  // as it runs: what a reload has left alone is as it was
+	command command // as it was given
+	log     zerolog.Logger
+	store   *store.Store
+	budget  *budget.Budget
+	server  *session.Server
+	mdata   *mdata.Server
+	vminfo  *vminfo.Server
+	mirror  *mirror.Mirror // nil: the daemon is no mirror
+	qmp     *qmp.Server
+	hosts   *hosts.Hosts  // nil: no QEMUs are looked for
+	own     *listen.VMs   // the VMs' own channels
+	denied  listen.Denied // certificates
+	certs   atomic.Pointer[tls.Config]
+	admins  int // the group of admins; 0: there is none
+	quit    context.CancelFunc
+	undo    []func()
 
 	folder        *bolt.Engine // nil: no session outlives the process
 	folderID      [16]byte
@@ -64,12 +68,14 @@ type daemon struct {
 func serve(c command, stdout, stderr io.Writer) error {
 	ctx, quit := context.WithCancel(untilSignal())
 	defer quit()
-	d := &daemon{cfg: c.config, log: newLog(stderr, levels[c.config.LogLevel]), quit: quit}
+	zerolog.SetGlobalLevel(levels[c.config.LogLevel])
+	d := &daemon{cfg: c.config, command: c, log: newLog(stderr), quit: quit}
 	defer d.stop()
+	hangups := c.hangups()
 	if err := d.start(c.salvage); err != nil {
 		return err
 	}
-	d.reloads(ctx)
+	go d.reloads(ctx, hangups)
 	if _, err := fmt.Fprintln(stdout, "ready"); err != nil {
 		return fmt.Errorf("standard output: %w", err)
 	}

@@ -13,7 +13,9 @@ const about = `Serve the metadata of virtual machines over 9P.
 Ready is said on standard output ("ready") and to systemd. SIGTERM and SIGINT
 end it after what has begun is done, and keep the sessions that have a key for
 the next start (DATA/residence); a second one ends it at once. SIGHUP reads the
-list of denied certificates (tls.deny) again.
+settings again (--config FILE): the level of the log, the trace, the
+certificates and the list of denied ones (tls) change at once; the log names
+what wants a restart. Settings that cannot be used change nothing.
 
 Exit status:
 0  done, no damage
@@ -22,15 +24,16 @@ Exit status:
 
 // command is what the command line asks for.
 type command struct {
-	version, check, salvage bool
-	file                    string // the settings file, if any
-	config                  config
+	version, check, checkConfig, salvage bool
+	args                                 []string // as they were given
+	file                                 string   // the settings file, if any
+	config                               config
 }
 
 // newRoot is the command meta9d, which does what args and the settings file ask
 // for. Help and completion are cobra's.
 func newRoot(args []string, do func(command) error) *cobra.Command {
-	c := command{config: defaults()}
+	c := command{args: args, config: defaults()}
 	root := &cobra.Command{
 		Use:                   "meta9d [OPTION]...",
 		Short:                 "serve the metadata of virtual machines over 9P",
@@ -47,7 +50,7 @@ func newRoot(args []string, do func(command) error) *cobra.Command {
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			c, err := c.complete(args)
+			c, err := c.complete()
 			if err != nil {
 				return err
 			}
@@ -76,7 +79,7 @@ const helpWidth = 80
 
 // complete reads the settings file that c names. The flags are read once more
 // then, so that they win over it.
-func (c command) complete(args []string) (command, error) {
+func (c command) complete() (command, error) {
 	if c.version {
 		return c, nil
 	}
@@ -88,7 +91,7 @@ func (c command) complete(args []string) (command, error) {
 		again := pflag.NewFlagSet("meta9d", pflag.ContinueOnError)
 		again.SetOutput(io.Discard)
 		c.bind(again)
-		if err := again.Parse(args); err != nil {
+		if err := again.Parse(c.args); err != nil {
 			return c, misused("%w", err)
 		}
 	}
@@ -115,6 +118,7 @@ func (c *command) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.file, "config", "", "read settings from `FILE` (TOML); flags win over it")
 	f.StringVar(&o.LogLevel, "log-level", o.LogLevel, "log from `LEVEL` on: debug, info, warn or error")
 	f.BoolVar(&o.Trace, "trace", o.Trace, "log every message, without secrets")
+	f.BoolVar(&c.checkConfig, "check-config", c.checkConfig, "look whether the settings and the files and groups that they name can be used, say what is wrong, and exit")
 	f.BoolVar(&c.check, "check", c.check, "look for damage in the data folder, report it, and exit")
 	f.BoolVar(&c.salvage, "salvage", c.salvage, "start in spite of damage, and list what is skipped")
 	f.BoolVar(&c.version, "version", c.version, "print the version and exit")

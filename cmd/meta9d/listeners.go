@@ -22,7 +22,7 @@ import (
 // from before the first client can change one.
 func (d *daemon) listen() error {
 	d.later(d.drain)
-	perm, err := d.perm()
+	perm, err := d.cfg.Sockets.perm()
 	if err != nil {
 		return err
 	}
@@ -30,10 +30,8 @@ func (d *daemon) listen() error {
 	if err != nil {
 		return err
 	}
-	if d.cfg.TLS.Deny != "" {
-		if d.denied, err = listen.LoadDenied(d.cfg.TLS.Deny); err != nil {
-			return usageError{fmt.Errorf("tls.deny: %w", err)}
-		}
+	if _, err := d.denied.Load(d.cfg.TLS.Deny); err != nil {
+		return usageError{fmt.Errorf("tls.deny: %w", err)}
 	}
 	if d.admins, err = groupID("admin_group", d.cfg.AdminGroup); err != nil {
 		return err
@@ -42,7 +40,7 @@ func (d *daemon) listen() error {
 	d.own = vms
 	cfg := listen.Config{
 		Handle: d.serve, Insecure: d.cfg.Insecure, VMPerm: perm, Admins: d.admins,
-		TLS: conf, Admin: d.cfg.TLS.Admin, Denied: d.denied, VM: d.vm, ByCID: d.byCID, Log: d.log,
+		TLS: conf, Admin: d.cfg.TLS.Admin, Denied: &d.denied, VM: d.vm, ByCID: d.byCID, Log: d.log,
 	}
 	admin := "unix:" + filepath.Join(d.cfg.Run, "admin.sock")
 	for _, text := range append([]string{admin}, d.cfg.Listen...) {
@@ -192,22 +190,6 @@ func (d *daemon) recheck() {
 	}
 }
 
-// reload reads again what may change while the daemon runs: the list of denied
-// certificates. All other settings want a restart.
-func (d *daemon) reload() {
-	if d.denied == nil {
-		d.log.Info().Msg("asked to reload; only tls.deny is read again, and it is not set")
-		return
-	}
-	n, err := d.denied.Load()
-	if err != nil {
-		d.log.Error().Err(err).Msg("not reloaded; the certificates that were denied still are")
-		return
-	}
-	d.recheck()
-	d.log.Info().Int("denied", n).Msg("reloaded the list of denied certificates")
-}
-
 // vm is the VM as it is now; nil: there is none.
 func (d *daemon) vm(uuid string) *vm.VM {
 	if c := d.store.Cell(uuid); c != nil {
@@ -225,12 +207,12 @@ func (d *daemon) byCID(cid uint32) *vm.VM {
 }
 
 // perm is who may connect to VMs' sockets.
-func (d *daemon) perm() (listen.Perm, error) {
-	p := listen.Perm{Mode: os.FileMode(d.cfg.Sockets.Mode), UID: -1, GID: -1}
-	if d.cfg.Sockets.Group == "" {
+func (s *sockets) perm() (listen.Perm, error) {
+	p := listen.Perm{Mode: os.FileMode(s.Mode), UID: -1, GID: -1}
+	if s.Group == "" {
 		return p, nil
 	}
-	gid, err := groupID("sockets.group", d.cfg.Sockets.Group)
+	gid, err := groupID("sockets.group", s.Group)
 	p.GID = gid
 	return p, err
 }
@@ -254,9 +236,21 @@ func groupID(setting, group string) (int, error) {
 	return gid, nil
 }
 
-// tls is what tls listeners use; nil where it is not configured.
+// tls is what tls listeners use; nil where it is not configured. A connection takes the
+// certificates that were loaded last.
 func (d *daemon) tls() (*tls.Config, error) {
-	t := &d.cfg.TLS
+	conf, err := d.cfg.TLS.load()
+	if conf == nil {
+		return nil, err
+	}
+	d.certs.Store(conf)
+	first := conf.Clone()
+	first.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return d.certs.Load(), nil }
+	return first, nil
+}
+
+// load reads the certificates' files; nil: none are set.
+func (t *tlsFiles) load() (*tls.Config, error) {
 	if t.Cert == "" {
 		return nil, nil
 	}

@@ -46,6 +46,12 @@ func (c command) do(stdout, stderr io.Writer) error {
 	case c.version:
 		_, err := fmt.Fprintln(stdout, "meta9d", version.String())
 		return err
+	case c.checkConfig:
+		if err := c.config.checkFiles(); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(stdout, "the settings can be used")
+		return err
 	case c.check:
 		return check(c.config.Data, stdout)
 	}

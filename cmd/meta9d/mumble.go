@@ -15,25 +15,31 @@ const secretKey = "mumble_secret_pw"
 
 // ring is who may authenticate by MUMBLE; nil without a secret.
 func (d *daemon) ring() (*auth.Ring, error) {
-	m := &d.cfg.Mumble
-	secret := []byte(m.Secret)
-	if m.SecretFile != "" {
-		b, err := os.ReadFile(m.SecretFile)
-		if err != nil {
-			return nil, misused("mumble.secret_file: %w", err)
-		}
-		if secret = bytes.TrimRight(b, "\r\n"); len(secret) < minSecret {
-			return nil, misused("mumble.secret_file: %s: %w", m.SecretFile, shortSecret(len(secret)))
-		}
-	}
+	secret, err := d.cfg.Mumble.load()
 	if len(secret) == 0 {
-		return nil, nil
+		return nil, err
 	}
 	return &auth.Ring{
-		Secret: secret, VMSecret: d.vmSecret, AdminGroups: m.AdminGroups,
+		Secret: secret, VMSecret: d.vmSecret, AdminGroups: d.cfg.Mumble.AdminGroups,
 		VMExists: func(uuid string) bool { return d.vm(uuid) != nil },
 		Now:      time.Now,
 	}, nil
+}
+
+// load is the secret, from the settings or from its file; none: nobody authenticates.
+func (m *mumble) load() ([]byte, error) {
+	if m.SecretFile == "" {
+		return []byte(m.Secret), nil
+	}
+	b, err := os.ReadFile(m.SecretFile)
+	if err != nil {
+		return nil, misused("mumble.secret_file: %w", err)
+	}
+	secret := bytes.TrimRight(b, "\r\n")
+	if len(secret) < minSecret {
+		return nil, misused("mumble.secret_file: %s: %w", m.SecretFile, shortSecret(len(secret)))
+	}
+	return secret, nil
 }
 
 // vmSecret is the VM's own secret, unless it is too short to be one.

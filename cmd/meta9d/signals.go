@@ -9,22 +9,22 @@ import (
 	"golang.org/x/term"
 )
 
-// reloads reloads at every SIGHUP, until ctx ends. It returns once it listens. A daemon
-// that somebody runs in his terminal, and that has nothing to reload, ends when that is
-// closed, as any program.
-func (d *daemon) reloads(ctx context.Context) {
-	if d.denied == nil && term.IsTerminal(int(os.Stdin.Fd())) {
-		return
+// hangups gives each SIGHUP from now on: one that comes while the daemon starts waits. A
+// daemon that somebody runs in his terminal, and that has no files to read again, ends
+// when that is closed, as any program.
+func (c *command) hangups() <-chan os.Signal {
+	got := make(chan os.Signal, 1)
+	if c.file != "" || !term.IsTerminal(int(os.Stdin.Fd())) {
+		signal.Notify(got, syscall.SIGHUP)
 	}
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGHUP)
-	go d.reloadAt(ctx, c)
+	return got
 }
 
-func (d *daemon) reloadAt(ctx context.Context, c <-chan os.Signal) {
+// reloads reloads at every SIGHUP, until ctx ends.
+func (d *daemon) reloads(ctx context.Context, hangups <-chan os.Signal) {
 	for {
 		select {
-		case <-c:
+		case <-hangups:
 			d.reload()
 		case <-ctx.Done():
 			return

@@ -13,28 +13,25 @@ import (
 )
 
 // Denied is a list of certificates that prove nobody, though an authority has signed
-// them and they are not over yet: their keys are known to others. It may be used and
-// loaded anew from any goroutine.
+// them and they are not over yet: their keys are known to others. The zero value denies
+// none. It may be used and loaded anew from any goroutine.
 type Denied struct {
-	path string
 	list atomic.Pointer[map[fingerprint]struct{}]
 }
 
 type fingerprint [sha256.Size]byte
 
-// LoadDenied reads the list from a file: a SHA-256 fingerprint a line, in hexadecimal
-// digits, with or without colons, as "openssl x509 -fingerprint -sha256 -noout" prints
-// it; empty lines, and what follows #, say nothing. The error names the line.
-func LoadDenied(path string) (*Denied, error) {
-	d := &Denied{path: path}
-	_, err := d.Load()
-	return d, err
-}
-
-// Load reads the file again, and tells how many it lists. On an error the list stays
-// what it was. Listener.Recheck ends what is open.
-func (d *Denied) Load() (int, error) {
-	b, err := os.ReadFile(d.path)
+// Load reads the list from a file, and tells how many it has: a SHA-256 fingerprint a
+// line, in hexadecimal digits, with or without colons, as "openssl x509 -fingerprint
+// -sha256 -noout" prints it; empty lines, and what follows #, say nothing. On an error,
+// which names the line, the list stays what it was. No path is an empty list.
+// Listener.Recheck ends what is open.
+func (d *Denied) Load(path string) (int, error) {
+	if path == "" {
+		d.list.Store(nil)
+		return 0, nil
+	}
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return 0, fmt.Errorf("denied certificates: %w", err)
 	}
@@ -51,12 +48,12 @@ func (d *Denied) Load() (int, error) {
 		}
 		var f fingerprint
 		if raw, err := hex.DecodeString(text); err != nil || copy(f[:], raw) != len(f) || len(raw) != len(f) {
-			return 0, fmt.Errorf("denied certificates: %s, line %d: not a SHA-256 fingerprint, which has %d hexadecimal digits", d.path, n, 2*len(f))
+			return 0, fmt.Errorf("denied certificates: %s, line %d: not a SHA-256 fingerprint, which has %d hexadecimal digits", path, n, 2*len(f))
 		}
 		list[f] = struct{}{}
 	}
 	if err := lines.Err(); err != nil {
-		return 0, fmt.Errorf("denied certificates: %s: %w", d.path, err)
+		return 0, fmt.Errorf("denied certificates: %s: %w", path, err)
 	}
 	d.list.Store(&list)
 	return len(list), nil
@@ -68,7 +65,11 @@ func (d *Denied) has(chains [][]*x509.Certificate) bool {
 	if d == nil {
 		return false
 	}
-	list := *d.list.Load()
+	now := d.list.Load()
+	if now == nil {
+		return false
+	}
+	list := *now
 	for _, chain := range chains {
 		for _, cert := range chain {
 			if _, ok := list[sha256.Sum256(cert.Raw)]; ok {

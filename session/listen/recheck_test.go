@@ -43,7 +43,8 @@ func TestDenied(t *testing.T) {
 		}
 	}
 	deny("# none yet\n\n")
-	denied, err := listen.LoadDenied(file)
+	denied := new(listen.Denied)
+	_, err = denied.Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +74,7 @@ func TestDenied(t *testing.T) {
 	}
 	for _, form := range []string{digits, "sha256 Fingerprint=" + strings.Join(pairs, ":") + " # lost with its host"} {
 		deny("\n" + form + "\n")
-		if n, err := denied.Load(); n != 1 || err != nil {
+		if n, err := denied.Load(file); n != 1 || err != nil {
 			t.Fatalf("%q: %d, %v", form, n, err)
 		}
 		l.Recheck()
@@ -86,14 +87,14 @@ func TestDenied(t *testing.T) {
 	}
 	for _, text := range []string{"x", digits[1:], digits + "00", strings.Replace(digits, digits[:1], "g", 1)} {
 		deny(digits + "\n" + text + "\n")
-		if _, err := denied.Load(); err == nil || !strings.Contains(err.Error(), "line 2") {
+		if _, err := denied.Load(file); err == nil || !strings.Contains(err.Error(), "line 2") {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := denied.Load(); err == nil {
+	if _, err := denied.Load(file); err == nil {
 		t.Error("a list that is not there was read")
 	}
 	closed(t, connect(bad)) // what cannot be read changes nothing
@@ -121,7 +122,8 @@ func TestDeniedAuthority(t *testing.T) {
 	if err := os.WriteFile(file, fmt.Appendf(nil, "%x\n", sha256.Sum256(der)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	denied, err := listen.LoadDenied(file)
+	denied := new(listen.Denied)
+	_, err := denied.Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
