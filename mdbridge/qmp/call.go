@@ -8,9 +8,9 @@ import (
 	"fmt"
 )
 
-// Do runs a command and gives what it returned. The error is an *Error where the
-// server answered with one; ctx's when that ended first, and then the command may
-// still be done; else the connection has ended.
+// Do runs a command and returns its result. The error is an *Error where the server
+// answered with one; ctx's when ctx ended first, and then the command may still be
+// executed; else the connection has ended.
 func (c *Client) Do(ctx context.Context, cmd Command) (json.RawMessage, error) {
 	verb := "execute"
 	if cmd.OOB {
@@ -30,10 +30,9 @@ func (c *Client) Do(ctx context.Context, cmd Command) (json.RawMessage, error) {
 	return a.ret, nil
 }
 
-// Pass runs a command as somebody wrote it, by the rules of Decoder: an object
-// with execute and the rest. It gives the server's answer as one object in ASCII
-// with the id that the command had, and no line end. An answer that is an error
-// is in the error too, as by Do.
+// Pass runs a command from its text, which Decoder reads: an object with execute and
+// the rest. It returns the server's answer as one object in ASCII, with the id that the
+// text had and without a line end. Where the answer is an error, so is Pass's, as Do's.
 func (c *Client) Pass(ctx context.Context, text []byte) (json.RawMessage, error) {
 	members, err := parseCommand(text)
 	if err != nil {
@@ -57,12 +56,12 @@ var ErrNoCommand = errors.New("not a command")
 
 // parseCommand reads exactly one object.
 func parseCommand(text []byte) (map[string]any, error) {
-	// The line end lets a number at the end be one; no escape is longer than six
-	// times what it stands for.
+	// The Decoder sees the end of a number by the line end. An escape is at most six times
+	// as long as its character.
 	d := NewDecoder(bytes.NewReader(append(bytes.Clone(text), '\n')), 8*len(text)+2)
 	v, err := d.Next()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoCommand, ending(err))
+		return nil, fmt.Errorf("%w: %w", ErrNoCommand, inWords(err))
 	}
 	if v[0] != '{' {
 		return nil, fmt.Errorf("%w: it must be a JSON object", ErrNoCommand)
@@ -84,7 +83,7 @@ func parseCommand(text []byte) (map[string]any, error) {
 // call sends a command under an id of its own, and waits for the answer.
 func (c *Client) call(ctx context.Context, members map[string]any) (answer, error) {
 	done := make(chan answer, 1)
-	id, err := c.expect(done)
+	id, err := c.register(done)
 	if err != nil {
 		return answer{}, err
 	}
@@ -102,15 +101,15 @@ func (c *Client) call(ctx context.Context, members map[string]any) (answer, erro
 	case <-c.done:
 	}
 	select {
-	case a := <-done: // it came just before the end
+	case a := <-done: // the answer came just before the connection ended
 		return a, nil
 	default:
 		return answer{}, fmt.Errorf("no answer: %w", c.Err())
 	}
 }
 
-// expect makes an id, whose answer goes to done.
-func (c *Client) expect(done chan<- answer) (uint64, error) {
+// register makes a new id; the answer with that id goes to done.
+func (c *Client) register(done chan<- answer) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.calls == nil {
@@ -121,8 +120,7 @@ func (c *Client) expect(done chan<- answer) (uint64, error) {
 	return c.lastID, nil
 }
 
-// forget lets go of a call whose caller waits no more: its answer, if it still
-// comes, is nobody's.
+// forget removes a call whose caller waits no more. Its answer, if it comes, is dropped.
 func (c *Client) forget(id uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,7 +128,7 @@ func (c *Client) forget(id uint64) {
 }
 
 // send writes a command. A write that fails ends the connection: part of the command
-// may have gone out, and what would follow it could not be read.
+// may have been sent, and the server could not read the next one after it.
 func (c *Client) send(ctx context.Context, command any) error {
 	text, err := Marshal(command)
 	if err != nil {
@@ -145,7 +143,7 @@ func (c *Client) send(ctx context.Context, command any) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	err = during(ctx, c.conn.SetWriteDeadline, func() error {
+	err = withDeadline(ctx, c.conn.SetWriteDeadline, func() error {
 		_, err := c.conn.Write(append(text, lineEnd...))
 		return err
 	})

@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// Config is what a Client is told. Zero fields take the defaults.
+// Config is what New needs. Zero fields take the defaults.
 type Config struct {
-	// GreetTime is how long the greeting may take; 10 s. A QEMU serves one client
-	// of a socket at a time, and lets the others wait for it.
+	// GreetTime is how long the greeting may take; 10 s. A QEMU serves one client of a
+	// socket at a time; others wait for the greeting.
 	GreetTime time.Duration
 	// Limit is how many bytes a message may have that comes in; 64 MiB.
 	Limit int
@@ -33,7 +33,7 @@ type Client struct {
 	dec      *Decoder
 	onEvent  func(Event)
 	greeting Greeting
-	sending  chan struct{} // has a token while somebody writes
+	sending  chan struct{} // has a token while a goroutine writes
 	done     chan struct{} // closed when the reading goroutine has ended
 
 	mu     sync.Mutex
@@ -42,7 +42,7 @@ type Client struct {
 	err    error // why it has ended
 }
 
-// answer is what a command came to: one of the two.
+// answer is the answer to a command: a result or an error.
 type answer struct {
 	ret json.RawMessage
 	err *Error
@@ -99,7 +99,7 @@ func (c *Client) greet(ctx context.Context, limit time.Duration) error {
 	timed, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var m message
-	err := during(timed, c.conn.SetReadDeadline, func() error {
+	err := withDeadline(timed, c.conn.SetReadDeadline, func() error {
 		text, err := c.dec.Next()
 		if err != nil {
 			return err
@@ -115,7 +115,7 @@ func (c *Client) greet(ctx context.Context, limit time.Duration) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w within %s; another client may have this socket", ErrNoGreeting, limit)
 	case err != nil:
-		return fmt.Errorf("no greeting: %w", ending(err))
+		return fmt.Errorf("no greeting: %w", inWords(err))
 	case m.QMP == nil:
 		return errors.New("no greeting: this is not QMP")
 	}
@@ -123,9 +123,9 @@ func (c *Client) greet(ctx context.Context, limit time.Duration) error {
 	return nil
 }
 
-// during runs f, and while it runs lets the end of ctx end what f waits for, by
-// the deadline that set sets.
-func during(ctx context.Context, set func(time.Time) error, f func() error) error {
+// withDeadline runs f. When ctx ends meanwhile, it sets a deadline in the past with set,
+// so that f's reads or writes fail.
+func withDeadline(ctx context.Context, set func(time.Time) error, f func() error) error {
 	fired := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		_ = set(time.Unix(1, 0))
@@ -139,8 +139,8 @@ func during(ctx context.Context, set func(time.Time) error, f func() error) erro
 	return err
 }
 
-// ending says in words how a connection ended.
-func ending(err error) error {
+// inWords is an error that says how a connection ended.
+func inWords(err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("the connection ended in the middle of a message")
@@ -166,30 +166,30 @@ func (c *Client) Err() error {
 }
 
 // Close ends the connection. Calls that wait fail. It must not be called by
-// OnEvent; no event is told after it returns.
+// OnEvent, which is not called after Close has returned.
 func (c *Client) Close() {
 	c.fail(net.ErrClosed)
 	<-c.done
 }
 
-// fail ends the connection, for the first reason that there is.
+// fail ends the connection. The first reason is kept.
 func (c *Client) fail(err error) {
 	c.mu.Lock()
 	if c.err == nil {
-		c.err = ending(err)
+		c.err = inWords(err)
 	}
 	c.calls = nil
 	c.mu.Unlock()
 	_ = c.conn.Close()
 }
 
-// read takes in what the server says, until the connection ends.
+// read reads messages until the connection ends.
 func (c *Client) read() {
 	defer close(c.done)
 	for {
 		text, err := c.dec.Next()
 		if err == nil {
-			err = c.take(text)
+			err = c.handle(text)
 		}
 		if err != nil {
 			c.fail(err)
@@ -198,8 +198,8 @@ func (c *Client) read() {
 	}
 }
 
-// take hands on one message. What it does not know it leaves alone (section 5).
-func (c *Client) take(text []byte) error {
+// handle passes on one message. It ignores messages that it does not know (section 5).
+func (c *Client) handle(text []byte) error {
 	var m message
 	if err := json.Unmarshal(text, &m); err != nil {
 		return fmt.Errorf("not QMP: %w", err)
@@ -210,8 +210,8 @@ func (c *Client) take(text []byte) error {
 			c.onEvent(m.Event)
 		}
 	case m.Error != nil && m.ID == nil:
-		// Every command has an id: the server could not read one, and nobody knows
-		// which.
+		// All our commands have an id. The server could not read one of them, and does
+		// not say which.
 		return fmt.Errorf("a command was not understood: %w", m.Error)
 	case m.Error != nil || m.Return != nil:
 		c.answer(m.ID, answer{m.Return, m.Error})
@@ -219,7 +219,7 @@ func (c *Client) take(text []byte) error {
 	return nil
 }
 
-// answer hands an answer to the call that waits for it, if there is still one.
+// answer passes an answer to the call that waits for it, if it still waits.
 func (c *Client) answer(id json.RawMessage, a answer) {
 	n, err := strconv.ParseUint(string(id), 10, 64)
 	if err != nil {

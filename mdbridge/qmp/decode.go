@@ -8,13 +8,12 @@ import (
 	"slices"
 )
 
-// ErrTooLarge is what Next answers when a value is larger than the Decoder's
-// limit. What follows cannot be told from the rest of it: the stream is of no
-// more use.
+// ErrTooLarge is Next's error for a value larger than the Decoder's limit. The stream
+// cannot be read further: where the value ends is not known.
 var ErrTooLarge = errors.New("JSON token size limit exceeded")
 
-// SyntaxError is what Next answers to text that is no JSON, in QEMU's words. The
-// stream goes on: the next call of Next finds the place from where.
+// SyntaxError is Next's error for text that is no JSON, in QEMU's words. The stream goes
+// on: the next call of Next skips what is left of the value.
 type SyntaxError struct {
 	Desc string
 
@@ -25,11 +24,11 @@ type SyntaxError struct {
 // Error is what was wrong.
 func (e *SyntaxError) Error() string { return e.Desc }
 
-// errSentinel unwinds to Next, where everything that came before is forgotten.
+// errSentinel makes Next forget all that came before and begin again.
 var errSentinel = errors.New("sentinel")
 
-// sentinel is the byte that makes a peer begin anew (section 2.6). It is in no
-// UTF-8 text.
+// sentinel is the byte that makes a peer begin again (section 2.6). No UTF-8 text has
+// it.
 const sentinel = 0xFF
 
 // Decoder reads JSON values from a stream, one after the other, whatever blanks
@@ -39,25 +38,24 @@ const sentinel = 0xFF
 // but printable ASCII escaped, numbers as they came. So what it gives can be sent
 // back as it is.
 //
-// Its memory is at most six times the limit (the text, and 16 bytes for each name,
-// in slices that have grown), and what does not count is free: blanks, and what it
-// skips.
+// Its memory is at most six times the limit: the text, and 16 bytes for each name, in
+// slices that double as they grow. Blanks and skipped text are not kept.
 //
 // After an error of syntax it goes on where QEMU does: past a byte that is in no
 // token, at the next bracket, comma, colon or end of line; past any other error,
-// where the brackets that were open are closed. Unlike QEMU it also goes on at a
-// brace that begins a line, so that a client whose text was cut off is heard
-// again, and it never takes the rest of what was nested too deep for more values.
+// where all open brackets are closed. Unlike QEMU it also goes on at a brace at the
+// beginning of a line, so that a client can go on after a text that was cut off, and it
+// never reads the rest of a value that was nested too deep as more values.
 type Decoder struct {
-	r     *bufio.Reader
-	limit int
-	buf   []byte // the value so far
-	names []span // of the members of the objects that are open
-	start int    // where in buf the last token begins
-	depth int    // brackets that are open
-	first bool   // the last token is a brace that begins a line
-	drop  bool   // tokens are skipped, not kept
-	lost  bool   // a stray byte was read: the next token is still to be found
+	r         *bufio.Reader
+	limit     int
+	buf       []byte // the value so far
+	names     []span // of the members of the objects that are open
+	start     int    // where in buf the last token begins
+	depth     int    // brackets that are open
+	lineStart bool   // the last token is a brace that begins a line
+	skipping  bool   // tokens are skipped, not kept
+	seeking   bool   // a stray byte was read: the next token is still to be found
 }
 
 // span is a part of Decoder.buf.
@@ -82,7 +80,7 @@ func (d *Decoder) Next() ([]byte, error) {
 		case err == nil:
 			return d.buf, nil
 		case err == errSentinel:
-			d.depth, d.lost = 0, false
+			d.depth, d.seeking = 0, false
 		case err == io.EOF && len(d.buf) > 0:
 			return nil, io.ErrUnexpectedEOF
 		default:
@@ -91,8 +89,8 @@ func (d *Decoder) Next() ([]byte, error) {
 	}
 }
 
-// next is Next, but for the ends of the stream. What an earlier value took much
-// memory for is let go here, not kept for as long as the client is quiet.
+// next is Next without its handling of the stream's end. It frees a large buffer of the
+// value before, which would else be kept as long as the client sends nothing.
 func (d *Decoder) next() error {
 	d.names, d.buf = d.names[:0], d.buf[:0]
 	if cap(d.buf) > keptBuffer {
@@ -111,20 +109,20 @@ func (d *Decoder) next() error {
 	return err
 }
 
-// fail leaves the Decoder so that the next resync finds out of the error. It does
-// not do so at once: the error is to be told before more is waited for.
+// fail notes where resync has to begin. It does not skip yet: Next returns the error
+// first, since skipping may wait for more bytes.
 func (d *Decoder) fail(e *SyntaxError) {
 	d.depth = max(d.depth, 0)
 	if e.stray {
-		d.depth, d.lost = 0, !e.ends
+		d.depth, d.seeking = 0, !e.ends
 	}
 	d.restart()
 }
 
-// restart begins anew with the last token, if it is a brace at the start of a
-// line.
+// restart begins a new value with the last token, if that is a brace at the beginning of
+// a line.
 func (d *Decoder) restart() {
-	if d.first {
+	if d.lineStart {
 		_ = d.r.UnreadByte()
 		d.depth = 0
 	}
@@ -132,14 +130,14 @@ func (d *Decoder) restart() {
 
 // resync skips what is left of a value that was refused.
 func (d *Decoder) resync() error {
-	d.drop = true
-	defer func() { d.drop = false }()
-	for d.lost || d.depth > 0 {
-		if d.lost {
+	d.skipping = true
+	defer func() { d.skipping = false }()
+	for d.seeking || d.depth > 0 {
+		if d.seeking {
 			if err := d.structure(); err != nil {
 				return err
 			}
-			d.lost = false
+			d.seeking = false
 			continue
 		}
 		_, err := d.token()
@@ -190,7 +188,7 @@ func (d *Decoder) value(tok token) error {
 	return wrong("expecting value")
 }
 
-// word tells whether the last token is a word that JSON has.
+// word returns an error unless the last token is true, false or null.
 func (d *Decoder) word() error {
 	switch word := string(d.buf[d.start:]); word {
 	case "true", "false", "null":
@@ -200,8 +198,8 @@ func (d *Decoder) word() error {
 	}
 }
 
-// array reads from after its bracket to the closing one. The recursion is as deep
-// as MaxDepth, which bracket holds to.
+// array reads from behind its bracket to the closing one. bracket bounds the recursion:
+// MaxDepth.
 func (d *Decoder) array() error {
 	tok, err := d.token()
 	if err != nil || tok == ']' {
@@ -276,8 +274,8 @@ func (d *Decoder) pair(tok token) error {
 	return d.value(tok)
 }
 
-// unique checks the names from outer on, which are those of an object that is
-// closed, and forgets them.
+// unique checks that the names from index outer on, those of the object that ends here,
+// differ, and removes them.
 func (d *Decoder) unique(outer int) error {
 	names := d.names[outer:]
 	d.names = d.names[:outer]

@@ -28,8 +28,7 @@ func digit(c byte) bool { return '0' <= c && c <= '9' }
 // letter tells what words are made of: only true, false and null are any.
 func letter(c byte) bool { return 'a' <= c && c <= 'z' }
 
-// clip shortens what an error quotes, since a client may send a token as long as
-// the limit, and would get it back.
+// clip shortens a token that an error quotes: it may be as long as the limit.
 func clip(s string) string {
 	const most = 64
 	if len(s) <= most {
@@ -61,7 +60,7 @@ func (d *Decoder) peek() byte {
 // put adds to the value.
 func (d *Decoder) put(c byte) error {
 	switch {
-	case d.drop:
+	case d.skipping:
 		return nil
 	case len(d.buf) >= d.limit:
 		return ErrTooLarge
@@ -125,7 +124,7 @@ func (d *Decoder) skipBlanks() (byte, error) {
 			return 0, err
 		}
 		if !blank(c) {
-			d.first = before == '\n' && c == '{'
+			d.lineStart = before == '\n' && c == '{'
 			return c, nil
 		}
 		before = c
@@ -140,14 +139,14 @@ func (d *Decoder) bracket(c byte) error {
 	case '}', ']':
 		d.depth--
 	}
-	if d.depth > MaxDepth && !d.drop {
+	if d.depth > MaxDepth && !d.skipping {
 		return &SyntaxError{Desc: "JSON nesting depth limit exceeded"}
 	}
 	return d.put(c)
 }
 
-// letters reads a word that begins with c. Which words there are is the grammar's
-// business: an unknown one ends where it ends, and costs nothing but itself.
+// letters reads a word that begins with c. The caller checks whether JSON has it; after
+// an unknown word the stream goes on behind it.
 func (d *Decoder) letters(c byte) error {
 	err := d.put(c)
 	for err == nil && letter(d.peek()) {
@@ -171,7 +170,7 @@ func (d *Decoder) number(c byte) error {
 	case c != '0':
 		err = d.digits()
 	case digit(d.peek()):
-		err = d.astray()
+		err = d.readStray()
 	}
 	if err == nil && d.peek() == '.' {
 		err = d.fraction()
@@ -190,8 +189,8 @@ func (d *Decoder) misplaced(c byte) error {
 	return d.stray(c)
 }
 
-// astray reads the next byte and is stray.
-func (d *Decoder) astray() error {
+// readStray reads the next byte and returns stray's error for it.
+func (d *Decoder) readStray() error {
 	c, err := d.read()
 	if err != nil {
 		return err
@@ -220,10 +219,10 @@ func (d *Decoder) exponent() error {
 	return d.someDigits()
 }
 
-// someDigits is digits, of which there must be one.
+// someDigits reads one digit or more.
 func (d *Decoder) someDigits() error {
 	if !digit(d.peek()) {
-		return d.astray()
+		return d.readStray()
 	}
 	return d.digits()
 }
@@ -238,8 +237,8 @@ func (d *Decoder) digits() error {
 	return nil
 }
 
-// str reads a string up to the quote that ends it. What is wrong in it is told
-// only then, so that the quote is found.
+// str reads a string up to its closing quote. It returns an error in the string only
+// then, so that the stream goes on behind the quote.
 func (d *Decoder) str(quote byte) error {
 	err := d.put('"')
 	var bad string
@@ -254,7 +253,7 @@ func (d *Decoder) str(quote byte) error {
 		what := ""
 		switch {
 		case c == quote:
-			if err = d.put('"'); err == nil && bad != "" && !d.drop {
+			if err = d.put('"'); err == nil && bad != "" && !d.skipping {
 				err = wrong(bad)
 			}
 			return err
@@ -274,14 +273,14 @@ func (d *Decoder) str(quote byte) error {
 	return err
 }
 
-// plain takes over what is there of a string and needs no look at each byte.
+// plain copies the part of a string that is buffered already and has no escapes.
 func (d *Decoder) plain(quote byte) error {
 	in, _ := d.r.Peek(d.r.Buffered())
 	n := 0
 	for n < len(in) && in[n] >= ' ' && in[n] < 0x7F && in[n] != '"' && in[n] != quote && in[n] != '\\' {
 		n++
 	}
-	if !d.drop {
+	if !d.skipping {
 		if n > d.limit-len(d.buf) {
 			return ErrTooLarge
 		}
@@ -293,7 +292,7 @@ func (d *Decoder) plain(quote byte) error {
 
 // putRune adds a character of a string to the value.
 func (d *Decoder) putRune(r rune) error {
-	if d.drop {
+	if d.skipping {
 		return nil
 	}
 	d.buf = appendRune(d.buf, r)
@@ -303,9 +302,8 @@ func (d *Decoder) putRune(r rune) error {
 	return nil
 }
 
-// multibyte reads the rest of a character in UTF-8 that begins with c. What is
-// wrong with it is in the first result: it is an error of the string, not of the
-// stream, so that the string is read to its end.
+// multibyte reads the rest of a UTF-8 character that begins with c. bad says what is
+// wrong with the character; the string is read to its end all the same.
 func (d *Decoder) multibyte(c byte) (bad string, err error) {
 	text := append(make([]byte, 0, utf8.UTFMax), c)
 	for !utf8.FullRune(text) {
@@ -319,7 +317,7 @@ func (d *Decoder) multibyte(c byte) (bad string, err error) {
 		return "", d.putRune(r)
 	}
 	if len(text) > 1 {
-		_ = d.r.UnreadByte() // it may be the quote
+		_ = d.r.UnreadByte() // it may be the closing quote
 	}
 	return "invalid UTF-8 sequence in string", nil
 }
@@ -374,8 +372,7 @@ func (d *Decoder) unicode() (bad string, err error) {
 // invalidRune is QEMU's text for an escape that is no character.
 func invalidRune(text string) string { return text + " is not a valid Unicode character" }
 
-// hex4 reads four digits, or as many as there are: then the result is negative.
-// text is how it was written.
+// hex4 reads four digits. With fewer, r is negative. text is the digits as written.
 func (d *Decoder) hex4() (r rune, text string) {
 	b := []byte(`\u`)
 	for range 4 {

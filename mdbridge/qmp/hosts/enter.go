@@ -13,19 +13,19 @@ import (
 
 // The states of a VM that are not its QEMU's words.
 const (
-	stateStopped      = "stopped"      // it is gone
-	stateUnresponsive = "unresponsive" // it is there and does not answer
+	stateStopped      = "stopped"      // the QEMU is gone
+	stateUnresponsive = "unresponsive" // the QEMU is there and does not answer
 )
 
-// found is what a QEMU told of its VM.
+// found is what a QEMU said about its VM.
 type found struct {
 	name, path, state string
 	first             bool // since it is connected
 }
 
-// enter brings the VM up to date. One that is not there is made when its QEMU is
-// first met; one that was deleted since stays so. A name becomes the alias of a VM
-// that has none, without a link, so that it blocks nobody who asks for that alias.
+// enter updates the VM. It makes a VM that is not there only when its QEMU has just
+// connected; a VM that was deleted since is not made again. The QEMU's name becomes the
+// alias of a VM that has none, but is not reserved: another VM may still get that alias.
 func (h *Hosts) enter(uuid string, f found) error {
 	if f.first && h.cfg.Tree.Store().Cell(uuid) == nil {
 		if err := h.mayMake(uuid, f.path); err != nil {
@@ -43,9 +43,9 @@ func (h *Hosts) enter(uuid string, f found) error {
 	return err
 }
 
-// mayMake says why the QEMU at a path may not make a VM now. A socket makes one, and
-// another only when that was deleted: else whoever owns it makes any number, each with
-// sockets of its own.
+// mayMake is the error why the QEMU at a path may not make a VM now. A socket may make
+// one VM, and another only when that one was deleted: else the process behind it could
+// make any number.
 func (h *Hosts) mayMake(uuid, path string) error {
 	st := h.cfg.Tree.Store()
 	h.mu.Lock()
@@ -71,7 +71,7 @@ func (h *Hosts) mayMake(uuid, path string) error {
 	return nil
 }
 
-// intent is what brings the VM up to date; nil: it is.
+// intent is the change that updates the VM; nil: there is nothing to change.
 func (h *Hosts) intent(uuid string, f found) *store.Intent {
 	props := map[string]any{vm.PropState: f.state, vm.PropQMPSocket: f.path}
 	cell := h.cfg.Tree.Store().Cell(uuid)
@@ -95,8 +95,8 @@ func (h *Hosts) intent(uuid string, f found) *store.Intent {
 	return intent(store.UpdateVM, cell, props)
 }
 
-// alias makes the name the alias, if it can be one: QEMU takes names that no file
-// has. names/ leads to it while no VM has that alias from the operator.
+// alias makes the name the VM's alias, if it can be one: QEMU allows names that no file
+// can have. names/ shows it while no VM has that alias from the operator.
 func (f found) alias(props map[string]any) {
 	if vm.NewKey(f.name) == nil {
 		props[vm.PropAlias], props[vm.PropUnlinkedAlias] = f.name, f.name
@@ -127,8 +127,8 @@ func (h *Hosts) setState(uuid, state string) {
 	}
 }
 
-// silent lets the VM say that its QEMU does not answer, until that does.
-func (h *Hosts) silent(m *machine, path string) {
+// setSilent sets the VM's state to unresponsive until its QEMU answers.
+func (h *Hosts) setSilent(m *machine, path string) {
 	if !m.setSilent() {
 		return
 	}
@@ -136,12 +136,12 @@ func (h *Hosts) silent(m *machine, path string) {
 	h.setState(m.uuid, stateUnresponsive)
 }
 
-// silentLeftOver is silent for the VMs whose QEMU was last at a path, where there is
-// no greeting now.
-func (h *Hosts) silentLeftOver(path string) {
+// setEarlierSilent is setSilent for the VMs whose QEMU was at a path before the restart,
+// where no greeting comes now.
+func (h *Hosts) setEarlierSilent(path string) {
 	h.mu.Lock()
 	var silent []string
-	for _, was := range h.leftOvers[path] {
+	for _, was := range h.earlier[path] {
 		if m := h.machines[was]; m == nil || !m.claimed() {
 			silent = append(silent, was)
 		}
@@ -152,8 +152,8 @@ func (h *Hosts) silentLeftOver(path string) {
 	}
 }
 
-// note makes an event of the VM of one that its QEMU told. No more than a few are
-// under way at a time: a QEMU that tells more has to wait.
+// note makes an event of the VM from a QEMU's event. At most maxNotes are on their way to
+// the store: then the next one waits, and with it the QEMU.
 func (h *Hosts) note(m *machine, name string) {
 	cell := h.cfg.Tree.Store().Cell(m.uuid)
 	if cell == nil {
@@ -166,9 +166,8 @@ func (h *Hosts) note(m *machine, name string) {
 	})
 }
 
-// findLeftOvers notes which VMs were running when they were last heard of, by the
-// sockets of their QEMUs.
-func (h *Hosts) findLeftOvers() {
+// findEarlier fills Hosts.earlier from the states in the store.
+func (h *Hosts) findEarlier() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.cfg.Tree.Store().Cells(0, func(c *store.Cell) bool {
@@ -177,38 +176,38 @@ func (h *Hosts) findLeftOvers() {
 			return true
 		}
 		if path := v.Text(vm.PropQMPSocket); path != "" && v.State() != stateStopped {
-			h.leftOvers[path] = append(h.leftOvers[path], v.UUID)
+			h.earlier[path] = append(h.earlier[path], v.UUID)
 		}
 		return true
 	})
 }
 
-// stopLeftOvers stops those whose socket is gone.
-func (h *Hosts) stopLeftOvers() {
+// stopEarlier sets to stopped the earlier VMs whose socket is gone.
+func (h *Hosts) stopEarlier() {
 	h.mu.Lock()
 	var paths []string
-	for path := range h.leftOvers {
+	for path := range h.earlier {
 		if _, there := socketAt(path); !there {
 			paths = append(paths, path)
 		}
 	}
 	h.mu.Unlock()
 	for _, path := range paths {
-		h.stopLeftOver(path, "")
+		h.stopEarlierAt(path, "")
 	}
 }
 
-// stopLeftOver stops the VMs whose QEMU was last at a path where it is not now.
-// The one of that UUID is there.
-func (h *Hosts) stopLeftOver(path, uuid string) {
+// stopEarlierAt sets to stopped the earlier VMs of a path, but for uuid, whose QEMU is
+// there.
+func (h *Hosts) stopEarlierAt(path, uuid string) {
 	h.mu.Lock()
 	var stopped []string
-	for _, was := range h.leftOvers[path] {
+	for _, was := range h.earlier[path] {
 		if m := h.machines[was]; was != uuid && (m == nil || !m.claimed()) {
 			stopped = append(stopped, was)
 		}
 	}
-	delete(h.leftOvers, path)
+	delete(h.earlier, path)
 	h.mu.Unlock()
 	for _, was := range stopped {
 		h.setState(was, stateStopped)

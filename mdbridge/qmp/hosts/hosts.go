@@ -3,10 +3,10 @@
 // (status, version, events), and into its ctl the verbs start, stop, powerdown,
 // reset, quit and qmp.
 //
-// One goroutine looks for sockets. Each socket has one that connects, again and
-// again, and while it is connected does what the QEMU's events ask for; the
-// client's own goroutine reads them and only takes note. A verb that waits for a
-// QEMU has a goroutine as long as it waits.
+// One goroutine looks for sockets. Each socket has one that connects, again and again,
+// and while it is connected follows the QEMU's state; the client's own goroutine reads
+// the events, and only notes them. A verb that waits for a QEMU has a goroutine as long
+// as it waits.
 //
 // Locks: Hosts.mu, then machine.mu, then Ring.mu. None is held while the store
 // or a QEMU is called; the store's committer takes Hosts.mu for a look-up only.
@@ -28,7 +28,7 @@ import (
 	"meta9/rarelog"
 )
 
-// Config is what Hosts are told. Zero fields take the defaults.
+// Config is what New needs. Zero fields take the defaults.
 type Config struct {
 	Tree    *fs.Tree
 	Sockets []string // paths of sockets; they may come later
@@ -36,22 +36,22 @@ type Config struct {
 	// Bind says which VM, by its UUID, the QEMU at a socket is: one that has no UUID is
 	// that VM, one of another UUID is refused.
 	Bind map[string]string
-	// VMs is how many VMs that have or had a QEMU there may be before no QEMU makes
-	// another; 4,096. Those that are known otherwise are taken all the same. Negative: none.
+	// VMs bounds how many VMs QEMUs may make: none while so many VMs have or had a QEMU;
+	// 4,096. Negative: QEMUs make none. A QEMU of a VM that exists is always taken.
 	VMs   int
 	Limit int // bytes of one message from a QEMU; 64 MiB
 	// CallTime is how long a QEMU has to answer a command; 10 s.
 	CallTime time.Duration
-	// ProbeTime is how often a QEMU is asked for its status without a reason; 4 s.
+	// ProbeTime is how often a QEMU is asked for its status when no event came; 4 s.
 	// One that then does not answer within 5 s, or CallTime, is unresponsive.
 	ProbeTime time.Duration
 	Log       zerolog.Logger
 }
 
-// Times that nobody has asked to set.
+// Times that are not in Config.
 const (
 	lookTime  = 250 * time.Millisecond // between two looks for sockets
-	quietTime = 5 * time.Second        // without a greeting or an answer, until that is said
+	quietTime = 5 * time.Second        // without a greeting or an answer, until the VM is unresponsive
 )
 
 // connectAgain makes the pauses after a connection that failed.
@@ -69,18 +69,18 @@ type Hosts struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	all    sync.WaitGroup // goroutines
-	rare   rarelog.Log    // of what a QEMU may do again and again
+	rare   rarelog.Log    // for what a QEMU may do at any pace
 
 	mu       sync.Mutex
 	started  bool
 	closed   bool
 	links    map[string]*link    // by path, as long as there is something there
 	machines map[string]*machine // by UUID: those that have, or had, a QEMU
-	// leftOvers are the VMs that had a QEMU when the daemon was last here, by the
-	// path of its socket, until it is known whether they still have.
-	leftOvers map[string][]string
-	made      map[string]string // the VM that the QEMU at a socket has made, by path
-	making    *rate.Limiter
+	// earlier are the VMs that had a QEMU when the process before this one ended, by the
+	// path of its socket, until it is known whether they still have one.
+	earlier map[string][]string
+	made    map[string]string // the VM that the QEMU at a socket has made, by path
+	making  *rate.Limiter
 }
 
 // New makes Hosts, which add to the tree: call it before the tree's first View and
@@ -91,7 +91,7 @@ func New(cfg Config) *Hosts {
 	cfg.ProbeTime = cmp.Or(cfg.ProbeTime, 4*time.Second)
 	h := &Hosts{
 		cfg: cfg, rare: rarelog.Log{Log: cfg.Log}, links: make(map[string]*link), machines: make(map[string]*machine),
-		leftOvers: make(map[string][]string), made: make(map[string]string), making: rate.NewLimiter(makeRate, makeBurst),
+		earlier: make(map[string][]string), made: make(map[string]string), making: rate.NewLimiter(makeRate, makeBurst),
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	cfg.Tree.GraftVM("qmp", h.folder, true)
@@ -106,9 +106,9 @@ func (h *Hosts) Start() {
 	h.started = true
 	h.mu.Unlock()
 	h.all.Go(func() {
-		h.findLeftOvers()
+		h.findEarlier()
 		h.look()
-		h.stopLeftOvers()
+		h.stopEarlier()
 		tick := time.NewTicker(lookTime)
 		defer tick.Stop()
 		for {
@@ -177,8 +177,8 @@ func (h *Hosts) machine(uuid string) *machine {
 	return h.machines[uuid]
 }
 
-// expected is the machine of a VM that had a QEMU when the daemon was last here, for
-// fids that are restored before Start has looked for it; nil: it had none.
+// expected is the machine of a VM that had a QEMU when the process before this one ended,
+// for fids that are restored before Start has looked for its socket; nil: it had none.
 func (h *Hosts) expected(c *store.Cell) *machine {
 	v := c.VM()
 	h.mu.Lock()
@@ -187,15 +187,15 @@ func (h *Hosts) expected(c *store.Cell) *machine {
 		return nil
 	}
 	if m := h.machines[c.UUID()]; m != nil {
-		return m // somebody else was as early
+		return m // another goroutine was faster
 	}
 	m := newMachine(c.UUID())
 	h.machines[m.uuid] = m
 	return m
 }
 
-// claim makes l the socket of the VM's QEMU. Where another one has it, owner is
-// that one, and ended is closed when it has let go.
+// claim makes l the link of the VM's QEMU. Where another link has the VM, owner is its
+// path, and ended is closed when it releases the VM.
 func (h *Hosts) claim(uuid string, l *link) (m *machine, owner string, ended <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -238,7 +238,7 @@ func (h *Hosts) committed(c store.Committed) {
 	switch {
 	case m == nil:
 	case c.Before == nil:
-		m.poke()
+		m.lookAgain()
 	case !m.claimed():
 		delete(h.machines, m.uuid)
 	}

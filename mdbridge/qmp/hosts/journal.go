@@ -22,9 +22,9 @@ type entry struct {
 	line     []byte
 }
 
-// newJournal gives a journal whose positions follow one. The clock's microseconds are
-// a good one: those of an earlier process do not come again, and a reader whose session
-// outlived it is told what it lost, instead of missing it unseen.
+// newJournal makes a journal whose positions follow after. The caller passes the clock's
+// microseconds: positions of an earlier process do not come again, so a reader that was
+// restored from then gets a `lost` line and not a silent gap.
 func newJournal(after uint64) journal {
 	return journal{ring.New(ring.Config[entry]{
 		Items: maxLines, Position: func(e *entry) uint64 { return e.position },
@@ -32,15 +32,15 @@ func newJournal(after uint64) journal {
 	}, after)}
 }
 
-// add takes in a line without its end, and wakes those who wait. Only the goroutine of
-// the QEMU's client adds.
+// add adds a line, given without its end, and wakes waiting readers. Only the goroutine
+// of the QEMU's client adds.
 func (j journal) add(line []byte) {
 	for _, w := range j.Add(entry{j.Last() + 1, append(line, '\n')}, nil) {
 		w.Wake()
 	}
 }
 
-// Lines gives the lines after a position. It never ends: a QEMU may come back.
+// Lines returns the lines after a position. ended is never true: a QEMU may come back.
 func (j journal) Lines(after uint64, room int) (b []byte, to uint64, ended bool) {
 	entries, lost := j.After(after, 0, nil)
 	if lost != 0 {

@@ -23,14 +23,14 @@ type link struct {
 	path    string
 	id      identity
 	renewed chan struct{}           // capacity 1: there is another socket at the path
-	machine atomic.Pointer[machine] // whose QEMU is connected, for take
+	machine atomic.Pointer[machine] // the VM of the QEMU that is connected; for onEvent
 	said    string                  // what was last logged as wrong
 
-	complaints *rate.Limiter // a few at once, then one in ten seconds: a QEMU may fail with another text each time
-	quiet      atomic.Bool   // the socket was connected to, and no greeting came
+	complaints *rate.Limiter // a few at once, then one in ten seconds: a QEMU may fail with a new text each time
+	quiet      atomic.Bool   // connected, and no greeting came
 }
 
-// renew tells the goroutine of a new socket.
+// renew tells the link's goroutine that there is another socket at its path.
 func (l *link) renew() {
 	select {
 	case l.renewed <- struct{}{}:
@@ -38,8 +38,8 @@ func (l *link) renew() {
 	}
 }
 
-// refusal is an error that lasts: nothing is tried again before there is another
-// socket at the path, or until, which may be nil, is closed.
+// refusal is an error that lasts: the link tries again only when there is another socket
+// at the path, or when until, which may be nil, is closed.
 type refusal struct {
 	error
 	until <-chan struct{}
@@ -53,26 +53,26 @@ func (l *link) run() {
 		if l.hosts.ctx.Err() != nil {
 			return
 		}
-		if met && time.Since(began) > connectAgain.Last { // who comes and goes has to wait
+		if met && time.Since(began) > connectAgain.Last { // not for a QEMU that connects and ends at once
 			tries = 1
 		}
 		if !met && !errors.Is(err, errQueue) { // in a queue it is not known who is there
 			l.quiet.Store(false)
-			l.hosts.stopLeftOver(l.path, "")
+			l.hosts.stopEarlierAt(l.path, "")
 		}
-		if l.hosts.gone(l) {
+		if l.hosts.forgetIfGone(l) {
 			return
 		}
-		l.complain(err)
+		l.logRarely(err)
 		if !l.wait(connectAgain.Pause(tries), err) {
 			return
 		}
 	}
 }
 
-// wait waits until another try is worth it; false: no more. A link that was refused
-// only looks whether its socket is still there: to connect would take the QEMU from
-// other clients, for nothing.
+// wait waits until the next attempt; false: there is none. A link that was refused only
+// looks whether its socket is still there: if it connected, other clients of that QEMU
+// would have to wait.
 func (l *link) wait(pause time.Duration, err error) bool {
 	var r refusal
 	refused := errors.As(err, &r)
@@ -92,15 +92,15 @@ func (l *link) wait(pause time.Duration, err error) bool {
 		if !refused {
 			return true
 		}
-		if l.hosts.gone(l) {
+		if l.hosts.forgetIfGone(l) {
 			return false
 		}
 	}
 }
 
-// complain logs what is wrong, but not again and again: the tries go on for as long
+// logRarely logs an error, unless the last one had the same text: attempts go on as long
 // as the socket is there.
-func (l *link) complain(err error) {
+func (l *link) logRarely(err error) {
 	text := printable(err.Error())
 	if text != l.said && l.complaints.Allow() {
 		l.said = text
@@ -114,9 +114,9 @@ var errQueue = errors.New("no greeting yet; another client may have this socket,
 // connect talks with the QEMU of the socket as long as it is there. met tells that
 // its VM was entered.
 //
-// A QEMU serves the clients of a socket one after the other. Who waits in its queue for
-// long is served when the other client starts anew, and takes its place: so the queue is
-// left soon, and entered again from time to time, for a QEMU that only stood still.
+// A QEMU serves the clients of a socket one after the other. A client that waits in its
+// queue for long gets the place of the other client when that connects again. So the link
+// leaves the queue soon, and tries again from time to time: the QEMU may only have hung.
 func (l *link) connect() (met bool, err error) {
 	if err := othersMonitor(l.path); err != nil {
 		return false, refusal{err, nil}
@@ -135,7 +135,7 @@ func (l *link) connect() (met bool, err error) {
 		conn.Close()
 		return false, err
 	}
-	c, err := qmp.New(l.hosts.ctx, conn, qmp.Config{GreetTime: quietTime, Limit: l.hosts.cfg.Limit, OnEvent: l.take})
+	c, err := qmp.New(l.hosts.ctx, conn, qmp.Config{GreetTime: quietTime, Limit: l.hosts.cfg.Limit, OnEvent: l.onEvent})
 	if errors.Is(err, qmp.ErrNoGreeting) {
 		return false, l.queued()
 	}
@@ -153,7 +153,7 @@ func (l *link) connect() (met bool, err error) {
 // queued says that the QEMU does not answer.
 func (l *link) queued() error {
 	l.quiet.Store(true)
-	l.hosts.silentLeftOver(l.path)
+	l.hosts.setEarlierSilent(l.path)
 	return errQueue
 }
 
@@ -164,14 +164,14 @@ func (l *link) serve(c *qmp.Client) (met bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	h.stopLeftOver(l.path, uuid)
+	h.stopEarlierAt(l.path, uuid)
 	m, owner, ended := h.claim(uuid, l)
 	if m == nil {
 		return false, refusal{fmt.Errorf("VM %s is at %s already; this socket is not used", uuid, owner), ended}
 	}
 	defer h.release(m)
 	m.connected(c)
-	l.machine.Store(m) // before the first query-status: no event after it is missed
+	l.machine.Store(m) // before the first query-status, so that no event after it is missed
 	met, err = l.follow(c, m)
 	l.machine.Store(nil)
 	m.disconnected()
@@ -215,9 +215,9 @@ func (l *link) uuid(c *qmp.Client) (string, error) {
 	return uuid, nil
 }
 
-// after runs f in its time, unless it is stopped before. stop waits for f where that
-// has begun.
-func after(d time.Duration, f func()) (stop func()) {
+// runAfter runs f after d, unless stop is called before. stop waits for f if it has
+// begun.
+func runAfter(d time.Duration, f func()) (stop func()) {
 	ran := make(chan struct{})
 	timer := time.AfterFunc(d, func() {
 		defer close(ran)
@@ -237,11 +237,11 @@ func (l *link) ask(c *qmp.Client, command string, into any) error {
 	return l.do(ctx, c, command, into)
 }
 
-// await is ask of the QEMU of a VM, for as long as that takes: it is not asked again
-// before it has answered, since what it does not read fills its socket. Meanwhile the
-// VM says that it does not answer.
-func (l *link) await(c *qmp.Client, m *machine, command string, into any) error {
-	answered := after(min(l.hosts.cfg.CallTime, quietTime), func() { l.hosts.silent(m, l.path) })
+// askPatiently is ask without a limit of time: a QEMU gets no second question before it
+// has answered the first, since unread questions would fill its socket. Meanwhile the VM
+// is unresponsive.
+func (l *link) askPatiently(c *qmp.Client, m *machine, command string, into any) error {
+	answered := runAfter(min(l.hosts.cfg.CallTime, quietTime), func() { l.hosts.setSilent(m, l.path) })
 	defer answered()
 	return l.do(l.hosts.ctx, c, command, into)
 }
@@ -257,18 +257,18 @@ func (l *link) do(ctx context.Context, c *qmp.Client, command string, into any) 
 	return nil
 }
 
-// again is how soon a QEMU is asked again that answered with an error.
-const again = time.Second
+// retryTime is the pause before a QEMU that answered with an error is asked again.
+const retryTime = time.Second
 
-// follow keeps the VM as its QEMU is, until that is gone. It is asked after each event
-// that may have changed that, and from time to time, since one that stands still
-// tells nothing.
+// follow keeps the VM's state as its QEMU's, until the connection ends. It asks after each
+// event that may have changed the state, and every ProbeTime, since a QEMU that hangs
+// sends no event.
 func (l *link) follow(c *qmp.Client, m *machine) (met bool, err error) {
 	var is struct{ Name string }
 	for named := false; ; {
 		err = nil
 		if !named {
-			err = l.await(c, m, "query-name", &is)
+			err = l.askPatiently(c, m, "query-name", &is)
 			named = err == nil
 		}
 		if err == nil {
@@ -277,11 +277,11 @@ func (l *link) follow(c *qmp.Client, m *machine) (met bool, err error) {
 		}
 		pause := l.hosts.cfg.ProbeTime
 		if err != nil && c.Err() == nil {
-			l.complain(fmt.Errorf("VM %s: %w", m.uuid, err))
-			pause = again
+			l.logRarely(fmt.Errorf("VM %s: %w", m.uuid, err))
+			pause = retryTime
 		}
 		select {
-		case <-m.dirty:
+		case <-m.look:
 			if m.looks.Wait(l.hosts.ctx) != nil {
 				return met, l.hosts.ctx.Err()
 			}
@@ -297,7 +297,7 @@ func (l *link) follow(c *qmp.Client, m *machine) (met bool, err error) {
 // refresh asks for the status and enters it.
 func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error {
 	var text json.RawMessage
-	if err := l.await(c, m, "query-status", &text); err != nil {
+	if err := l.askPatiently(c, m, "query-status", &text); err != nil {
 		return err
 	}
 	var status struct{ Status string }
@@ -322,32 +322,32 @@ func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error
 	return l.hosts.enter(m.uuid, found{name, l.path, status.Status, first})
 }
 
-// stateChanges are the events after which the status may be another. What it is
-// then query-status says: an event may be older than another that follows it.
+// stateChanges are the events after which the status may be another. query-status says
+// which: by the time an event is read another may have followed.
 var stateChanges = map[string]bool{
 	"STOP": true, "RESUME": true, "SUSPEND": true, "SUSPEND_DISK": true, "WAKEUP": true,
 	"SHUTDOWN": true, "RESET": true, "WATCHDOG": true, "GUEST_PANICKED": true, "GUEST_CRASHLOADED": true,
 	"BLOCK_IO_ERROR": true, "MIGRATION": true, "COLO_EXIT": true,
 }
 
-// take takes an event in, in the client's goroutine.
-func (l *link) take(e qmp.Event) {
+// onEvent handles an event, in the client's goroutine.
+func (l *link) onEvent(e qmp.Event) {
 	m := l.machine.Load()
 	if m == nil {
 		return // no VM is entered yet; query-status comes later, and sees what this event did
 	}
 	if stateChanges[e.Name] {
-		m.poke()
+		m.lookAgain()
 	}
-	if !m.told.Allow() {
-		m.untold++
+	if !m.kept.Allow() {
+		m.dropped++
 		l.hosts.rare.Warn("events "+m.uuid).Str("vm", m.uuid).Str("socket", l.path).Msg("the QEMU tells more events than are kept")
 		return
 	}
-	if m.untold > 0 {
-		m.events.add(fmt.Appendf(nil, `{"type":"lost","events":%d}`, m.untold))
-		m.untold = 0
+	if m.dropped > 0 {
+		m.events.add(fmt.Appendf(nil, `{"type":"lost","events":%d}`, m.dropped))
+		m.dropped = 0
 	}
-	m.events.add(shown(&e))
+	m.events.add(eventLine(&e))
 	l.hosts.note(m, printable(e.Name))
 }

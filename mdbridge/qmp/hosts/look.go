@@ -51,22 +51,22 @@ func (h *Hosts) look() {
 	}
 }
 
-// paths are those of all sockets that there may be. A pattern is looked up anew each
-// time: it may have folders in it that come and go.
+// paths are those of all sockets, which need not be there. Patterns are matched each
+// time: their folders come and go.
 func (h *Hosts) paths() []string {
 	paths := h.cfg.Sockets
 	for _, pattern := range h.cfg.Globs {
 		found, err := filepath.Glob(pattern)
-		if err == nil { // else the pattern is wrong, which whoever set it was told
+		if err == nil { // a wrong pattern was refused at the start
 			paths = append(paths[:len(paths):len(paths)], found...)
 		}
 	}
 	return paths
 }
 
-// gone forgets a link whose socket is no longer there; its goroutine ends then. A look that finds one there
-// just then has told the link, or makes a new one.
-func (h *Hosts) gone(l *link) bool {
+// forgetIfGone removes a link whose socket is no longer there; its goroutine then ends. A
+// look that finds a socket there just now either has told the link, or makes a new one.
+func (h *Hosts) forgetIfGone(l *link) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if _, err := os.Lstat(l.path); !errors.Is(err, fs.ErrNotExist) {

@@ -16,8 +16,8 @@ import (
 	"meta9/mdbridge/qmp"
 )
 
-// What a QEMU may tell: events a second, and looks at its status because of one, after
-// so many at once.
+// Limits for each QEMU, a second and at once: events that are kept, and queries of its
+// status because of an event.
 const (
 	eventRate, eventBurst = 50, 256
 	lookRate, lookBurst   = 5, 32
@@ -26,19 +26,19 @@ const (
 // maxNotes is how many events of a QEMU are on their way into the store at a time.
 const maxNotes = 64
 
-// machine is what is known of a VM's QEMU, also when that is gone.
+// machine is what is known of a VM's QEMU, also after it is gone.
 type machine struct {
 	uuid   string
 	events journal
-	dirty  chan struct{} // capacity 1: the status may be another
-	notes  chan struct{} // a token for each event that is on its way
+	look   chan struct{} // capacity 1: the status may have changed
+	notes  chan struct{} // a token for each event on its way to the store
 
-	looks, told *rate.Limiter // at the status because of an event; of events that are kept
-	untold      uint64        // events that were not kept; for link.take
+	looks, kept *rate.Limiter // at the status because of an event; of events that are kept
+	dropped     uint64        // events that were not kept; for link.take
 
 	mu      sync.Mutex
-	path    string        // of the socket that has it; "": none has
-	ended   chan struct{} // closed when that lets go
+	path    string        // of the socket whose link has claimed it; "": none has
+	ended   chan struct{} // closed when that link releases it
 	client  *qmp.Client   // nil: not connected
 	status  []byte        // a JSON object and LF
 	version []byte        // the same
@@ -48,15 +48,15 @@ type machine struct {
 func newMachine(uuid string) *machine {
 	return &machine{
 		uuid: uuid, events: newJournal(uint64(time.Now().UnixMicro())),
-		dirty: make(chan struct{}, 1), notes: make(chan struct{}, maxNotes),
-		looks: rate.NewLimiter(lookRate, lookBurst), told: rate.NewLimiter(eventRate, eventBurst),
+		look: make(chan struct{}, 1), notes: make(chan struct{}, maxNotes),
+		looks: rate.NewLimiter(lookRate, lookBurst), kept: rate.NewLimiter(eventRate, eventBurst),
 	}
 }
 
-// poke asks for another look at the status.
-func (m *machine) poke() {
+// lookAgain asks for another look at the status.
+func (m *machine) lookAgain() {
 	select {
-	case m.dirty <- struct{}{}:
+	case m.look <- struct{}{}:
 	default:
 	}
 }
@@ -68,7 +68,7 @@ func (m *machine) claimed() bool {
 	return m.path != ""
 }
 
-// connected lets the verbs reach the QEMU.
+// connected gives the verbs a client of the QEMU.
 func (m *machine) connected(c *qmp.Client) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -80,8 +80,8 @@ func (m *machine) connected(c *qmp.Client) {
 	m.version = append(append([]byte{}, text...), '\n')
 }
 
-// disconnected ends that. What is known of the QEMU stays to be read; the journal
-// goes on with the next one.
+// disconnected undoes connected. The files stay readable; the journal goes on with the
+// VM's next QEMU.
 func (m *machine) disconnected() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -89,9 +89,8 @@ func (m *machine) disconnected() {
 	m.status = []byte(`{"running":false,"status":"` + stateStopped + `"}` + "\n")
 }
 
-// setStatus keeps what query-status said. qmp/status is read from here and never
-// asks QEMU: whoever opens a file must not wait for a process that may hang. again
-// tells that the QEMU had not answered before.
+// setStatus keeps query-status's answer for qmp/status: a read of that file must not wait
+// for a QEMU, which may hang. again: the QEMU had not answered before.
 func (m *machine) setStatus(text []byte) (again bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -100,7 +99,7 @@ func (m *machine) setStatus(text []byte) (again bool) {
 	return again
 }
 
-// setSilent notes that the QEMU does not answer; false: that is known.
+// setSilent notes that the QEMU does not answer; false: it was noted before.
 func (m *machine) setSilent() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -116,7 +115,7 @@ func (m *machine) setSilent() bool {
 	return true
 }
 
-// folder is a VM's qmp/; there is none as long as no QEMU was seen.
+// folder is a VM's qmp/; nil: the VM never had a QEMU.
 func (h *Hosts) folder(_ *fs.View, c *store.Cell) fs.Node {
 	m := h.machine(c.UUID())
 	if m == nil {
@@ -142,7 +141,7 @@ func (h *Hosts) folder(_ *fs.View, c *store.Cell) fs.Node {
 	})
 }
 
-// addVerbs gives every VM's ctl the verbs that its QEMU answers.
+// addVerbs adds to every VM's ctl the verbs that its QEMU carries out.
 func (h *Hosts) addVerbs() {
 	for verb, command := range map[string]string{
 		"start": "cont", "stop": "stop", "powerdown": "system_powerdown", "reset": "system_reset", "quit": "quit",
@@ -175,15 +174,14 @@ func (h *Hosts) addVerbs() {
 	})
 }
 
-// isEnd tells whether err is that the connection has ended, and no answer.
+// isEnd tells whether err means that the connection ended before an answer.
 func isEnd(c *qmp.Client, err error) bool {
 	var failed *qmp.Error
 	return err != nil && c.Err() != nil && !errors.As(err, &failed)
 }
 
-// call lets f talk with the VM's QEMU, in a goroutine of its own, since a verb must
-// return soon. How many there are is bounded by the requests that may wait on the
-// admin's connections.
+// call runs f with the VM's QEMU in a goroutine of its own, since a verb must not block.
+// The limit of waiting requests on the admin's connections bounds how many there are.
 func (h *Hosts) call(call fs.Call, done func(error), f func(context.Context, *qmp.Client) error) {
 	m := h.machine(call.Cell.UUID())
 	var c *qmp.Client
@@ -201,8 +199,8 @@ func (h *Hosts) call(call fs.Call, done func(error), f func(context.Context, *qm
 	}
 }
 
-// failure is what a caller learns of an error of his VM's QEMU: one that it answered
-// with is about what was asked; any other is about the QEMU.
+// failure is the error for the caller of a verb: Invalid with the QEMU's own text where it
+// answered with an error, else one that says that the QEMU failed.
 func failure(uuid string, err error) error {
 	var failed *qmp.Error
 	switch {

@@ -12,8 +12,8 @@ import (
 	"meta9/mdbridge/qmp"
 )
 
-// What a QEMU says is kept, logged and shown as far as it can be what a QEMU says: a
-// process that has been taken over by its guest says anything.
+// Texts from a QEMU are cut, and what does not print is escaped, before they are kept,
+// logged or shown: a QEMU that its guest has taken over may send anything.
 const (
 	maxText = 200      // bytes of a name or an error's text, for people
 	maxJSON = 16 << 10 // of a status or a version
@@ -28,10 +28,11 @@ var runStates = map[string]bool{
 	"colo": true, "preconfig": true,
 }
 
-// stateUnknown is the state of a VM whose QEMU says one that none has.
+// stateUnknown is the state of a VM whose QEMU sends a state that is not in runStates.
 const stateUnknown = "unknown"
 
-// printable is a text for people, clipped, with what does not print written as \u202e.
+// printable is a text for people: cut to maxText, with characters that do not print
+// escaped (\u202e).
 func printable(s string) string {
 	var b strings.Builder
 	for _, r := range s {
@@ -48,8 +49,8 @@ func printable(s string) string {
 	return b.String()
 }
 
-// printableJSON is the same value, on one line, with what does not print written as
-// \u202e in its strings. False: it is none, or too long.
+// printableJSON is the same JSON value on one line, with characters that do not print
+// escaped in its strings (\u202e). False: it is no JSON, or has more than most bytes.
 func printableJSON(text []byte, most int) ([]byte, bool) {
 	var b bytes.Buffer
 	switch {
@@ -75,8 +76,8 @@ func printableJSON(text []byte, most int) ([]byte, bool) {
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
-// shown is an event as it is kept, on one line.
-func shown(e *qmp.Event) []byte {
+// eventLine is an event as it is kept, on one line.
+func eventLine(e *qmp.Event) []byte {
 	line := bytes.TrimRight(qmp.AppendEvent(nil, e), "\r\n")
 	if text, ok := printableJSON(line, maxLineBytes); ok {
 		return text

@@ -23,62 +23,62 @@ var (
 	spaceType    = enum("keys", "internal")
 	encodingType = enum("utf8", "base64")
 
-	nameInfo    = object(need("name", strType))
+	nameInfo    = object(required("name", strType))
 	versionInfo = object(
-		need("qemu", object(need("major", intType), need("minor", intType), need("micro", intType))),
-		need("package", strType))
+		required("qemu", object(required("major", intType), required("minor", intType), required("micro", intType))),
+		required("package", strType))
 	statusInfo = object(
-		need("running", boolType), need("singlestep", boolType), need("status", strType),
-		need(own("vms"), intType), need(own("bytes"), intType), need(own("rev"), intType), may(own("error"), strType))
+		required("running", boolType), required("singlestep", boolType), required("status", strType),
+		required(prefixed("vms"), intType), required(prefixed("bytes"), intType), required(prefixed("rev"), intType), optional(prefixed("error"), strType))
 	vmInfo = object(
-		need("uuid", strType), may("alias", strType), may("state", strType),
-		need("keys", intType), need("bytes", intType), need("rev", intType))
-	keyInfo = object(need("name", strType), need("size", intType))
-	keyOf   = []member{need("uuid", strType), need("key", strType), may("space", spaceType)}
+		required("uuid", strType), optional("alias", strType), optional("state", strType),
+		required("keys", intType), required("bytes", intType), required("rev", intType))
+	keyInfo = object(required("name", strType), required("size", intType))
+	keyOf   = []member{required("uuid", strType), required("key", strType), optional("space", spaceType)}
 )
 
-// own is how a member of ours is called in an object of QEMU's (section 6).
-func own(name string) string { return "__org.meta9_" + name }
+// prefixed is the name of a member that is meta9's in an object of QEMU's (section 6).
+func prefixed(name string) string { return "__org.meta9_" + name }
 
 // newCommands are all commands by name.
 func newCommands() map[string]*command {
 	all := make(map[string]*command)
 	for _, c := range []command{
-		{qmp.Capabilities, object(may("enable", array(enum()))), emptyType, negotiate},
-		{"guest-sync-delimited", object(need("id", intType)), intType, guestSync},
+		{qmp.Capabilities, object(optional("enable", array(enum()))), emptyType, negotiate},
+		{"guest-sync-delimited", object(required("id", intType)), intType, guestSync},
 		{"query-commands", emptyType, array(nameInfo), queryCommands},
 		{"query-qmp-schema", emptyType, array(anyType), querySchema},
 		{"query-sessions", emptyType, array(anyType), querySessions},
 		{"query-status", emptyType, statusInfo, queryStatus},
 		{"query-version", emptyType, versionInfo, queryVersion},
-		{"query-vms", object(may("uuid", strType)), array(vmInfo), queryVMs},
+		{"query-vms", object(optional("uuid", strType)), array(vmInfo), queryVMs},
 		{"quit", emptyType, emptyType, quit},
-		{"trace", object(need("enable", boolType)), emptyType, trace},
-		{"vm-create", object(need("vm", freeObject)), object(need("uuid", strType)), vmCreate},
-		{"vm-update", object(need("uuid", strType), need("update", freeObject)), emptyType, vmUpdate},
-		{"vm-delete", object(need("uuid", strType)), emptyType, vmDelete},
-		{"metadata-get", object(append(keyOf[:3:3], may("encoding", encodingType))...), object(need("value", strType), need("encoding", encodingType)), metadataGet},
-		{"metadata-put", object(append(keyOf[:3:3], need("value", strType), may("encoding", encodingType))...), emptyType, metadataPut},
+		{"trace", object(required("enable", boolType)), emptyType, trace},
+		{"vm-create", object(required("vm", freeObject)), object(required("uuid", strType)), vmCreate},
+		{"vm-update", object(required("uuid", strType), required("update", freeObject)), emptyType, vmUpdate},
+		{"vm-delete", object(required("uuid", strType)), emptyType, vmDelete},
+		{"metadata-get", object(append(keyOf[:3:3], optional("encoding", encodingType))...), object(required("value", strType), required("encoding", encodingType)), metadataGet},
+		{"metadata-put", object(append(keyOf[:3:3], required("value", strType), optional("encoding", encodingType))...), emptyType, metadataPut},
 		{"metadata-delete", object(keyOf...), emptyType, metadataDelete},
-		{"metadata-txn", object(need("uuid", strType), need("txn", freeObject)), anyType, metadataTxn},
-		{"metadata-list", object(need("uuid", strType), may("space", spaceType)), array(keyInfo), metadataList},
+		{"metadata-txn", object(required("uuid", strType), required("txn", freeObject)), anyType, metadataTxn},
+		{"metadata-list", object(required("uuid", strType), optional("space", spaceType)), array(keyInfo), metadataList},
 	} {
 		all[c.name] = &c
 	}
 	return all
 }
 
-// negotiate is qmp_capabilities. There is nothing to enable. What happens from now
-// on is told, once it was answered.
+// negotiate is qmp_capabilities. There is nothing to enable. The client gets the events
+// from now on, after the answer.
 func negotiate(c *conn, _ arguments, r *reply) error {
 	ring := c.srv.cfg.Tree.Store().Ring()
-	t := &teller{ring: ring, rev: ring.Last(), limit: newLimiter()} // what happens from now on
+	t := &eventReader{ring: ring, rev: ring.Last(), limit: newLimiter()} // what happens from now on
 	r.after = func() { c.negotiated(t) }
 	return nil
 }
 
-// guestSync answers behind a sentinel, so that the client can throw away what came
-// before (section 2.6).
+// guestSync answers with a sentinel first, so that the client can drop all that came
+// before it (section 2.6).
 func guestSync(_ *conn, args arguments, r *reply) error {
 	r.ret, r.sync = args["id"], true
 	return nil
@@ -94,15 +94,14 @@ func queryCommands(c *conn, _ arguments, r *reply) error {
 	return nil
 }
 
-// querySchema describes the same table that runs and checks the commands, so that
-// it cannot say anything else.
+// querySchema describes the table by which commands are checked and run.
 func querySchema(c *conn, _ arguments, r *reply) error {
 	r.ret = schema(c.srv.commands)
 	return nil
 }
 
-// querySessions says what the files in sessions/ say. This package knows no
-// sessions: it is given the texts.
+// querySessions returns the texts of the files in sessions/, which Config.Sessions gives:
+// this package does not know sessions.
 func querySessions(c *conn, _ arguments, r *reply) error {
 	list := []json.RawMessage{}
 	if c.srv.cfg.Sessions != nil {
@@ -112,16 +111,16 @@ func querySessions(c *conn, _ arguments, r *reply) error {
 	return nil
 }
 
-// queryStatus is QEMU's, of the daemon: io-error is what a QEMU is in whose disk
-// has failed.
+// queryStatus is QEMU's query-status, about the daemon: io-error where the store has
+// failed, as a QEMU whose disk has failed says.
 func queryStatus(c *conn, _ arguments, r *reply) error {
 	st := c.srv.cfg.Tree.Store()
 	status := map[string]any{
 		"running": true, "singlestep": false, "status": "running",
-		own("vms"): st.Count(), own("bytes"): st.Bytes(), own("rev"): st.Rev(),
+		prefixed("vms"): st.Count(), prefixed("bytes"): st.Bytes(), prefixed("rev"): st.Rev(),
 	}
 	if err := st.Err(); err != nil {
-		status["running"], status["status"], status[own("error")] = false, "io-error", err.Error()
+		status["running"], status["status"], status[prefixed("error")] = false, "io-error", err.Error()
 	}
 	r.ret = status
 	return nil
@@ -144,7 +143,7 @@ func quit(c *conn, _ arguments, r *reply) error {
 	return nil
 }
 
-// trace is for the moment when somebody looks on: the setting stays what it is.
+// trace turns tracing on or off for this process; the configuration stays as it is.
 func trace(c *conn, args arguments, _ *reply) error {
 	on, _ := args["enable"].(bool)
 	if c.srv.cfg.Trace != nil {

@@ -18,19 +18,19 @@ type conn struct {
 	srv  *Server
 	nc   net.Conn
 	dec  *qmp.Decoder
-	root *fs.Ref // the reading goroutine's, as is the View behind it
+	root *fs.Ref // only the reading goroutine uses it and view
 	view *fs.View
 
-	mu    sync.Mutex // whoever writes
-	out   []byte
-	tells *teller       // nil during the negotiation
-	over  bool          // nothing more is written
-	gone  chan struct{} // closed when the reading goroutine ends
-	told  chan struct{} // closed when the other has ended; nil: there is none
+	mu         sync.Mutex // held while writing
+	out        []byte
+	events     *eventReader  // nil during the negotiation
+	closed     bool          // nothing more is written
+	readerDone chan struct{} // closed when the reading goroutine ends
+	writerDone chan struct{} // closed when the writing goroutine ends; nil: there is none
 }
 
 func (s *Server) newConn(nc net.Conn) *conn {
-	return &conn{srv: s, nc: nc, dec: qmp.NewDecoder(nc, s.cfg.Limit), gone: make(chan struct{})}
+	return &conn{srv: s, nc: nc, dec: qmp.NewDecoder(nc, s.cfg.Limit), readerDone: make(chan struct{})}
 }
 
 // serve is the reading goroutine.
@@ -50,12 +50,12 @@ func (c *conn) serve() {
 	}
 }
 
-// end closes the connection and waits for the goroutine that tells events.
+// end closes the connection and waits for the goroutine that writes events.
 func (c *conn) end() {
-	close(c.gone)
+	close(c.readerDone)
 	_ = c.nc.Close()
-	if c.told != nil {
-		<-c.told
+	if c.writerDone != nil {
+		<-c.writerDone
 	}
 }
 
@@ -74,13 +74,13 @@ func (c *conn) next() error {
 	return err
 }
 
-// reply is what a command comes to.
+// reply is the answer to a command.
 type reply struct {
-	ret   any // what is to be marshalled; nil: an empty object
+	ret   any // becomes JSON; nil: an empty object
 	err   *qmp.Error
 	id    json.RawMessage // nil: there was none, or it could not be read
 	sync  bool            // a sentinel goes before it
-	after func()          // what is done when it was sent; may be nil
+	after func()          // called when it was sent; may be nil
 }
 
 // answer writes a reply, after the events that were there before it.
@@ -119,35 +119,36 @@ func marshal(v any) ([]byte, error) {
 	return qmp.Marshal(v)
 }
 
-// write sends what has happened, and then b: so a client that did something hears
-// of it before it hears that it is done, as from a QEMU.
+// write sends the events that are there, and then b: a client gets the event of its own
+// change before the answer, as from a QEMU.
 func (c *conn) write(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.over {
+	if c.closed {
 		return net.ErrClosed
 	}
-	if c.tells != nil {
-		c.out, _ = c.tells.append(c.out[:0], c.srv.cfg.Now())
+	if c.events != nil {
+		c.out, _ = c.events.append(c.out[:0], c.srv.cfg.Now())
 		b = append(c.out, b...)
 	}
 	_, err := c.nc.Write(b)
 	return err
 }
 
-// negotiated begins the command mode. t was made before the answer was sent: what
-// the client does once it has that answer, it is told of.
-func (c *conn) negotiated(t *teller) {
+// negotiated begins the command mode. t was made before the answer was sent, so that the
+// client gets the events of all that it does after the answer.
+func (c *conn) negotiated(t *eventReader) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tells = t
-	c.told = make(chan struct{})
-	go c.tell()
+	c.events = t
+	c.writerDone = make(chan struct{})
+	go c.writeEvents()
 }
 
-// tell writes events when they come, or when they are due that were held back.
-func (c *conn) tell() {
-	defer close(c.told)
+// writeEvents writes events when they come, and events that were held back when they are
+// due.
+func (c *conn) writeEvents() {
+	defer close(c.writerDone)
 	woken := make(chan struct{}, 1)
 	wake := func() {
 		select {
@@ -158,14 +159,14 @@ func (c *conn) tell() {
 	timer := time.NewTimer(time.Hour) // news says when
 	defer timer.Stop()
 	for {
-		due, cancel := c.news(wake)
+		due, cancel := c.writeNews(wake)
 		if due > 0 {
 			timer.Reset(due)
 		}
 		select {
 		case <-woken:
 		case <-timer.C:
-		case <-c.gone:
+		case <-c.readerDone:
 			cancel()
 			return
 		}
@@ -173,22 +174,22 @@ func (c *conn) tell() {
 	}
 }
 
-// news writes what has happened, and asks to be woken when there is more. due is
-// when there is more to write at the latest; 0: not before that.
-func (c *conn) news(wake func()) (due time.Duration, cancel func()) {
+// writeNews writes the events that are there, and has wake called when there are more.
+// due is the time until an event that is held back must be written; 0: none is.
+func (c *conn) writeNews(wake func()) (due time.Duration, cancel func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.srv.cfg.Now()
-	c.out, due = c.tells.append(c.out[:0], now)
-	if len(c.out) > 0 && !c.over {
+	c.out, due = c.events.append(c.out[:0], now)
+	if len(c.out) > 0 && !c.closed {
 		if _, err := c.nc.Write(c.out); err != nil {
-			_ = c.nc.Close() // the reading goroutine finds out
+			_ = c.nc.Close() // the reading goroutine then ends
 		}
 	}
 	if cap(c.out) > keptBuffer {
 		c.out = nil
 	}
-	cancel, ready := c.tells.ring.Wait(c.tells.rev, wake)
+	cancel, ready := c.events.ring.Wait(c.events.rev, wake)
 	if ready {
 		wake()
 	}
@@ -198,18 +199,18 @@ func (c *conn) news(wake func()) (due time.Duration, cancel func()) {
 // keptBuffer is how large a buffer an idle connection may keep.
 const keptBuffer = 64 << 10
 
-// shutdown says goodbye and closes the connection. A write that is stuck, its own
-// or another, ends by its time.
+// shutdown writes SHUTDOWN and closes the connection. A write that is stuck, this one or
+// an earlier one, ends after lastWriteTime.
 func (c *conn) shutdown() {
-	_ = c.nc.SetWriteDeadline(time.Now().Add(lastWrite))
+	_ = c.nc.SetWriteDeadline(time.Now().Add(lastWriteTime))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.tells != nil && !c.over {
-		b, _ := c.tells.append(nil, c.srv.cfg.Now()) // tell may not have come to it yet
-		b = c.tells.limit.flush(b)                   // what is held back
+	if c.events != nil && !c.closed {
+		b, _ := c.events.append(nil, c.srv.cfg.Now()) // tell may not have come to it yet
+		b = c.events.limit.flush(b)                   // events that are held back
 		_, _ = c.nc.Write(c.srv.appendShutdown(b))
 	}
-	c.over = true
+	c.closed = true
 	_ = c.nc.Close()
 }
 
@@ -246,7 +247,7 @@ func (c *conn) execute(text []byte) reply {
 	return r
 }
 
-// asError keeps a nil *qmp.Error from becoming an error that is not nil.
+// asError is nil for a nil *qmp.Error: as an error that would not be nil.
 func asError(e *qmp.Error) error {
 	if e == nil {
 		return nil
@@ -258,7 +259,7 @@ func asError(e *qmp.Error) error {
 // texts are QEMU's (monitor/qmp.c).
 func (c *conn) lookup(name string) (*command, *qmp.Error) {
 	// Only this goroutine writes tells.
-	switch negotiating := c.tells == nil; {
+	switch negotiating := c.events == nil; {
 	case negotiating && name != qmp.Capabilities:
 		return nil, &qmp.Error{Class: qmp.CommandNotFound, Desc: "Expecting capabilities negotiation with '" + qmp.Capabilities + "'"}
 	case !negotiating && name == qmp.Capabilities:

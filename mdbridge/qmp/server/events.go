@@ -11,34 +11,34 @@ import (
 type eventType struct {
 	name    string
 	data    *typ
-	limited bool // to one a second of those that are similar
+	limited bool // similar events are limited to one a second
 }
 
 // The members of events' data.
 var (
-	changeMembers  = []member{need("uuid", strType), need("rev", intType), may("by", strType), may("as", strType)}
-	sessionMembers = []member{need("session", strType), may("uuid", strType), may("who", strType)}
+	changeMembers  = []member{required("uuid", strType), required("rev", intType), optional("by", strType), optional("as", strType)}
+	sessionMembers = []member{required("session", strType), optional("uuid", strType), optional("who", strType)}
 )
 
-// The events. VM_CREATED and VM_DELETED are not limited, since each ends what the
-// other tells, nor are those of sessions.
+// The events. Not limited are VM_CREATED and VM_DELETED, since each makes the other
+// untrue, and those of sessions.
 var (
 	vmCreated       = &eventType{"VM_CREATED", object(changeMembers...), false}
 	vmChanged       = &eventType{"VM_CHANGED", object(changeMembers...), true}
 	vmDeleted       = &eventType{"VM_DELETED", object(changeMembers...), false}
 	metadataChanged = &eventType{"METADATA_CHANGED", object(append(changeMembers[:4:4],
-		need("key", strType), need("space", spaceType), need("change", enum("set", "removed")))...), true}
+		required("key", strType), required("space", spaceType), required("change", enum("set", "removed")))...), true}
 	sessionParked  = &eventType{"SESSION_PARKED", object(sessionMembers...), false}
 	sessionResumed = &eventType{"SESSION_RESUMED", object(sessionMembers...), false}
-	eventsLost     = &eventType{"EVENTS_LOST", object(need("from", intType), need("to", intType)), false}
-	shutdown       = &eventType{"SHUTDOWN", object(need("guest", boolType), need("reason", enum("host-qmp-quit", "host-signal"))), false}
+	eventsLost     = &eventType{"EVENTS_LOST", object(required("from", intType), required("to", intType)), false}
+	shutdown       = &eventType{"SHUTDOWN", object(required("guest", boolType), required("reason", enum("host-qmp-quit", "host-signal"))), false}
 
 	events = []*eventType{
 		eventsLost, metadataChanged, sessionParked, sessionResumed, shutdown, vmChanged, vmCreated, vmDeleted,
 	}
 )
 
-// ofStore are the events of the store that clients are told of.
+// ofStore maps the store's events to those that clients get.
 var ofStore = map[store.EventType]*eventType{
 	store.VMCreated: vmCreated, store.VMChanged: vmChanged, store.VMDeleted: vmDeleted,
 	store.KeySet: metadataChanged, store.KeyRemoved: metadataChanged,
@@ -72,8 +72,7 @@ func dataOf(t *eventType, e *store.Event) map[string]any {
 	return d
 }
 
-// appendEvent appends what a client reads of an event that happened at date, in
-// Unix nanoseconds.
+// appendEvent appends an event that happened at date, in Unix nanoseconds.
 func appendEvent(b []byte, t *eventType, date int64, data map[string]any) []byte {
 	text, err := qmp.Marshal(data)
 	if err != nil {
@@ -91,22 +90,22 @@ func (s *Server) appendShutdown(b []byte) []byte {
 	return appendEvent(b, shutdown, s.cfg.Now().UnixNano(), data)
 }
 
-// teller makes QMP events of the store's, for one connection.
-type teller struct {
+// eventReader reads the store's events for one connection and makes QMP events of them.
+type eventReader struct {
 	ring  *store.Ring
 	rev   uint64 // the newest that was taken from the ring
 	limit limiter
 }
 
-// tellAtOnce is how many events are taken from the ring at a time.
-const tellAtOnce = 64
+// eventsAtOnce is how many events are taken from the ring at a time.
+const eventsAtOnce = 64
 
-// append appends what there is to tell. due is when something is to be told that
-// is held back; 0: there is nothing.
-func (t *teller) append(b []byte, now time.Time) (_ []byte, due time.Duration) {
+// append appends the events that are there. due is the time until an event that is held
+// back must be written; 0: none is.
+func (t *eventReader) append(b []byte, now time.Time) (_ []byte, due time.Duration) {
 	b = t.limit.expire(b, now)
 	for t.ring.Last() > t.rev {
-		events, lost := t.ring.After(t.rev, tellAtOnce, nil)
+		events, lost := t.ring.After(t.rev, eventsAtOnce, nil)
 		if lost != 0 {
 			b = appendEvent(b, eventsLost, now.UnixNano(), map[string]any{"from": t.rev + 1, "to": lost})
 			t.rev = lost

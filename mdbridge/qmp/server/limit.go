@@ -8,12 +8,12 @@ import (
 	"meta9/fs/vm"
 )
 
-// window is the time in which of similar events the first is told at once, and of
-// the rest only the last, at its end (section 2.5).
+// window: of similar events within this time the first is written at once, and of the
+// others only the last, at the end of the window (section 2.5).
 const window = time.Second
 
-// maxLimited is how many kinds of similar events are followed at a time; beyond
-// them every event is told at once.
+// maxLimited bounds how many kinds of similar events are remembered. Events of further
+// kinds are written at once.
 const maxLimited = 8192
 
 // similar is what similar events have in common.
@@ -41,15 +41,14 @@ func newLimiter() limiter {
 	return limiter{kinds: make(map[similar]*list.Element), sent: list.New()}
 }
 
-// add appends the event, or holds it back in place of the one that was held back
-// before: the last of them is the one that is told.
+// add appends the event, or holds it back and drops the one that was held back before.
 func (l *limiter) add(b []byte, e *store.Event, now time.Time) []byte {
 	t := ofStore[e.Type]
 	switch {
 	case t == nil:
 		return b
 	case t == vmDeleted:
-		l.forget(e.VM)
+		l.dropVM(e.VM)
 	}
 	if !t.limited {
 		return appendEvent(b, t, e.Date, dataOf(t, e))
@@ -69,7 +68,7 @@ func (l *limiter) add(b []byte, e *store.Event, now time.Time) []byte {
 	return appendEvent(b, t, e.Date, dataOf(t, e))
 }
 
-// expire appends what was held back long enough.
+// expire appends the events that were held back for a window.
 func (l *limiter) expire(b []byte, now time.Time) []byte {
 	for el := l.sent.Front(); el != nil; el = l.sent.Front() {
 		k := el.Value.(*kind)
@@ -98,7 +97,7 @@ func (l *limiter) flush(b []byte) []byte {
 	return b
 }
 
-// due is when the oldest kind has had its time; 0: there is none.
+// due is the time until the oldest kind's window ends; 0: there is none.
 func (l *limiter) due(now time.Time) time.Duration {
 	el := l.sent.Front()
 	if el == nil {
@@ -107,9 +106,8 @@ func (l *limiter) due(now time.Time) time.Duration {
 	return max(el.Value.(*kind).at.Add(window).Sub(now), 1)
 }
 
-// forget drops what is held back of a VM: that it was deleted is the last that
-// there is to tell.
-func (l *limiter) forget(vm string) {
+// dropVM drops the events of a VM that are held back: after its deletion none may come.
+func (l *limiter) dropVM(vm string) {
 	for el := l.sent.Front(); el != nil; {
 		next := el.Next()
 		if el.Value.(*kind).vm == vm {

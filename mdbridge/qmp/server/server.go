@@ -4,9 +4,9 @@
 //
 // One goroutine reads a connection and runs its commands one after the other, as
 // a QEMU does; a command that changes something waits for its commit. Once the
-// client has negotiated, a second goroutine tells it the events, from its own
-// place in the store's ring: who reads slowly holds up nobody, and learns what it
-// missed. Both write under conn.mu, so that an event is never inside an answer.
+// client has negotiated, a second goroutine writes the events to it, from the connection's
+// own place in the store's ring: a client that reads slowly holds up no other, and is told
+// what it missed. Both write under conn.mu, so that an event is never inside an answer.
 //
 // Lock order: Server.mu is not held while a conn.mu is taken; under conn.mu the
 // socket is written, and the ring's lock is taken.
@@ -25,7 +25,7 @@ import (
 	"meta9/fs"
 )
 
-// Config is what a Server is told. Zero fields take the defaults, or are off.
+// Config is what New needs. Zero fields take the defaults, or are off.
 type Config struct {
 	Tree     *fs.Tree
 	Version  string                   // of the program, such as "v1.2.3"
@@ -88,8 +88,8 @@ func (s *Server) admit(c *conn) bool {
 	return true
 }
 
-// lastWrite is how long a client has to take what it is told at the end.
-const lastWrite = time.Second
+// lastWriteTime is how long the last write to a client may take.
+const lastWriteTime = time.Second
 
 // Shutdown tells every client SHUTDOWN and ends its connection. It returns when
 // every Serve has; a command that was begun is finished.

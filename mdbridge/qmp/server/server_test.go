@@ -157,7 +157,7 @@ func TestShutdownOfStuckClients(t *testing.T) {
 	w.vm(`{"uuid":"` + uuid1 + `"}`)
 	begin := time.Now()
 	w.srv.Shutdown()
-	if took := time.Since(begin); took > 10*lastWrite {
+	if took := time.Since(begin); took > 10*lastWriteTime {
 		t.Errorf("it took %v", took)
 	}
 }

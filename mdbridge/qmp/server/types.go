@@ -31,8 +31,7 @@ type member struct {
 	optional bool
 }
 
-// The builtin types. A free object is any to the introspection, which has no
-// words for it.
+// The builtin types. The introspection calls a free object "any": it has no word for it.
 var (
 	strType    = &typ{meta: "builtin", name: "str", json: "string", expected: "string"}
 	intType    = &typ{meta: "builtin", name: "int", json: "int", expected: "integer"}
@@ -51,17 +50,17 @@ func object(members ...member) *typ {
 	return &typ{meta: "object", members: members, expected: "object"}
 }
 
-// need and may make members, the second an optional one.
-func need(name string, t *typ) member { return member{name, t, false} }
+// required and optional make members.
+func required(name string, t *typ) member { return member{name, t, false} }
 
-func may(name string, t *typ) member { return member{name, t, true} }
+func optional(name string, t *typ) member { return member{name, t, true} }
 
 // generic makes an error of the class GenericError, which most errors have (qmp-spec, 2.4.2).
 func generic(format string, args ...any) *qmp.Error {
 	return &qmp.Error{Class: qmp.GenericError, Desc: fmt.Sprintf(format, args...)}
 }
 
-// failure is the answer to a command that was understood and not done.
+// failure is the answer to a command that failed.
 func failure(err error) *qmp.Error {
 	if text := errs.Detail(err); text != "" {
 		return generic("%s", text)
@@ -108,7 +107,7 @@ func (t *typ) check(path string, given map[string]json.RawMessage) (arguments, *
 
 // read makes a value of type t from its text.
 func (t *typ) read(name string, raw json.RawMessage) (any, *qmp.Error) {
-	// The Decoder has seen to it that raw is JSON: its first byte tells the kind.
+	// The Decoder has checked that raw is JSON, so its first byte tells the kind.
 	wrong := generic("Invalid parameter type for '%s', expected: %s", name, t.expected)
 	switch {
 	case t.meta == "object":

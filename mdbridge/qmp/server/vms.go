@@ -17,8 +17,8 @@ import (
 // author is the "by" of what this server changes.
 const author = "qmp"
 
-// queryVMs tells of every VM, or of one, what a table of them would show. The
-// whole of a VM is vm.json's, over 9P.
+// queryVMs returns of every VM, or of one, what a table would show. The whole of a VM is
+// in its vm.json, over 9P.
 func queryVMs(c *conn, args arguments, r *reply) error {
 	list := []map[string]any{}
 	st := c.srv.cfg.Tree.Store()
@@ -66,8 +66,7 @@ func (c *conn) cell(args arguments) (*store.Cell, error) {
 	return cell, nil
 }
 
-// vmCreate takes the payload as it is written: what it may have in it is the VM's
-// business, not the schema's.
+// vmCreate passes the payload on as its text: package payload checks it, not the schema.
 func vmCreate(c *conn, args arguments, r *reply) error {
 	made, err := c.submit(&store.Intent{Kind: store.CreateVM, Data: args.str("vm")})
 	if err == nil {
@@ -96,16 +95,15 @@ func vmDelete(c *conn, args arguments, _ *reply) error {
 	return err
 }
 
-// submit waits until the change is durable. The client's next command waits with
-// it: a QEMU's monitor, too, does one after the other.
+// submit waits until the change is durable. The client's next command waits too, as in a
+// QEMU's monitor.
 func (c *conn) submit(in *store.Intent) (*store.Cell, error) {
 	in.By = author
 	r := c.srv.cfg.Tree.Store().Do(in)
 	return r.Cell, r.Err
 }
 
-// path is where in the tree the arguments' space, and the key in it if there is
-// one, is.
+// path is the path of the arguments' space, or of the key in it if there is one.
 func (c *conn) path(args arguments) ([]string, error) {
 	cell, err := c.cell(args)
 	if err != nil {
@@ -126,16 +124,16 @@ func (c *conn) path(args arguments) ([]string, error) {
 	return path, nil
 }
 
-// noKey is what err says, where it says only that there is no such key.
-func noKey(args arguments, err error) error {
+// namedKey is err, with the key's name where err only says that there is no such key.
+func namedKey(args arguments, err error) error {
 	if errs.KindOf(err) == errs.NotFound {
 		return errs.New(errs.Invalid, "Key '%s' not found", args.str("key"))
 	}
 	return err
 }
 
-// metadataGet gives text as it is, and as base64 what cannot be in a JSON string,
-// unless the client has asked for one of them.
+// metadataGet returns UTF-8 as text and other values in base64, unless the client has
+// asked for one of them.
 func metadataGet(c *conn, args arguments, r *reply) error {
 	path, err := c.path(args)
 	if err != nil {
@@ -143,7 +141,7 @@ func metadataGet(c *conn, args arguments, r *reply) error {
 	}
 	value, err := macro.Get(nil, c.root, path, maxValue)
 	if err != nil {
-		return noKey(args, err)
+		return namedKey(args, err)
 	}
 	encoding, text := args.str("encoding"), string(value)
 	switch valid := utf8.Valid(value); {
@@ -177,14 +175,13 @@ func metadataPut(c *conn, args arguments, _ *reply) error {
 	return wait(func(done func(error)) { macro.Put(c.root, path, value, done) })
 }
 
-// metadataDelete refuses a key that is not there, so that a slip of the pen is
-// seen.
+// metadataDelete refuses a key that is not there, so that a misspelled name is noticed.
 func metadataDelete(c *conn, args arguments, _ *reply) error {
 	path, err := c.path(args)
 	if err != nil {
 		return err
 	}
-	return noKey(args, wait(func(done func(error)) { macro.Delete(c.root, path, done) }))
+	return namedKey(args, wait(func(done func(error)) { macro.Delete(c.root, path, done) }))
 }
 
 // metadataTxn writes a transaction to the VM's txn, and returns what that answers.
@@ -236,8 +233,7 @@ func wait(f func(done func(error))) error {
 	return <-result
 }
 
-// metadataList tells the names as the keys are called, not as their files are
-// spelled.
+// metadataList returns the names of keys, not those of their files.
 func metadataList(c *conn, args arguments, r *reply) error {
 	path, err := c.path(args)
 	if err != nil {
