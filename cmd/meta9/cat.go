@@ -43,8 +43,8 @@ Of an events file that is what comes from now on, as by watch.`,
 	}
 }
 
-// endless tells an events file by the error that reading it whole gets. A key may
-// have that name too, and is read like any other.
+// endless tells whether reading the file whole failed because it is a stream of events.
+// The name alone does not tell: a key may be called events too.
 func endless(file string, err error) bool {
 	return path.Base(file) == "events" && errors.Is(err, errs.Permission)
 }

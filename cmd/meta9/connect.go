@@ -16,8 +16,8 @@ import (
 	"meta9/session/client"
 )
 
-// Where meta9d's admin socket is looked for, if nobody says: where a packaged meta9d
-// makes it, and where one does that was started by hand.
+// Where meta9d's admin socket is looked for without --addr and META9_ADDR: where a
+// packaged meta9d makes it, and where one that was started by hand does.
 const (
 	systemSocket = "/run/meta9/admin.sock"
 	localSocket  = "./meta9-run/admin.sock"
@@ -27,11 +27,11 @@ const (
 var errNoSocket = fmt.Errorf("%w: neither %s nor %s is there; say with --addr or META9_ADDR where meta9d is",
 	client.ErrUnavailable, systemSocket, localSocket)
 
-// address is where meta9d is. A socket that is there but dead is not passed over:
-// that would be another meta9d's without a word.
+// address is where meta9d is. If the first socket is there but does not answer, address
+// does not try the next one: that could be another meta9d's, and the user would not know.
 //
-// A socket that nobody named and that is in the current folder may be any user's:
-// checkServer is set, for all connections to the sockets of that folder.
+// A socket in the current folder that the user has not named may belong to any user:
+// then address sets a.checkServer, for all connections to sockets of that folder.
 func (a *app) address() (string, error) {
 	if a.addr != "" {
 		return a.addr, nil
@@ -49,9 +49,9 @@ func (a *app) address() (string, error) {
 	return "", errNoSocket
 }
 
-// dialChecked gives what connects to the unix socket at path, as long as root or the
-// caller serves there. Every connection is checked, not the path: whoever owns the
-// folder may put another socket there at any time.
+// dialChecked returns a function that connects to the unix socket at path, if root or the
+// caller serves it. It checks every connection and not the path: the owner of the folder
+// may put another socket there at any time.
 func dialChecked(path string) func(ctx context.Context) (net.Conn, error) {
 	return func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
@@ -67,7 +67,8 @@ func dialChecked(path string) func(ctx context.Context) (net.Conn, error) {
 	}
 }
 
-// checkServer fails where another user than root and the caller serves the socket.
+// checkServer fails where the process behind the socket is neither root's nor the
+// caller's.
 func checkServer(c *net.UnixConn) error {
 	uid, err := serverUID(c)
 	if err != nil {
@@ -111,7 +112,7 @@ func (a *app) vminfo(addr, name string) (*vminfo.Client, error) {
 
 // with runs do on a connection, in the time of --timeout.
 func (a *app) with(cmd *cobra.Command, do func(ctx context.Context, c *client.Client) error) error {
-	ctx, cancel := a.limited(cmd.Context())
+	ctx, cancel := a.withTimeout(cmd.Context())
 	defer cancel()
 	c, err := a.connect(ctx, client.Options{Notify: a.progress.connection})
 	if err != nil {

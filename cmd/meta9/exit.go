@@ -43,8 +43,8 @@ func (e usageError) Unwrap() error { return e.error }
 // misused is a usageError; its text is formatted as by fmt.Errorf.
 func misused(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// exitCode judges the unknown first: an error may say both that the time was over
-// and that nobody knows what happened, and the second is what a script must hear.
+// exitCode is the exit code for err. Where err says both that the time was over and that
+// the outcome is unknown, it is the code of the second: a script must know that.
 func exitCode(err error) int {
 	var u usageError
 	var e *client.Error
@@ -77,8 +77,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// printable is s without what would move a terminal's cursor: names and texts may
-// come from a guest.
+// printable is s with control characters escaped: names and texts may come from a guest.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -96,7 +95,7 @@ func (a *app) fail(err error) {
 	a.code = max(a.code, exitCode(err))
 	a.progress.hide()
 	if errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrUnknown) {
-		return // who interrupted it knows
+		return // the user has interrupted it
 	}
 	if errors.As(err, new(saidError)) {
 		return
@@ -113,9 +112,8 @@ func (a *app) fail(err error) {
 	}
 }
 
-// judge makes what cobra found wrong with the command line a usageError: nothing
-// has run then.
-func (a *app) judge(err error) error {
+// asUsageError makes cobra's errors usageErrors: they come before a command has run.
+func (a *app) asUsageError(err error) error {
 	if err != nil && !a.ran {
 		return usageError{err}
 	}

@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) i
 	root.SetIn(in)
 	root.SetOut(a.out)
 	root.SetErr(err)
-	e := a.judge(root.ExecuteContext(ctx))
+	e := a.asUsageError(root.ExecuteContext(ctx))
 	if e == nil {
 		e = written.err
 	}

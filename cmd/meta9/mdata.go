@@ -123,7 +123,7 @@ func newMdataDelete(a *app, dev *string) *cobra.Command {
 // mdata makes a command that does something with the service at dev.
 func (a *app) mdata(dev *string, do func(ctx context.Context, c *mdata.Client, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		ctx, cancel := a.limited(cmd.Context())
+		ctx, cancel := a.withTimeout(cmd.Context())
 		defer cancel()
 		err := a.onMdata(ctx, *dev, func(c *mdata.Client) error { return do(ctx, c, args) })
 		var known mdataError

@@ -88,7 +88,7 @@ func (m *mounting) dial(ctx context.Context, links *transports) (*keep.Keeper, e
 	}
 	opt.Dial = links.counted(dial)
 	m.progress.say("connecting to " + m.source)
-	ctx, cancel := m.limited(ctx)
+	ctx, cancel := m.withTimeout(ctx)
 	defer cancel()
 	k, err := keep.Dial(ctx, opt)
 	switch {
@@ -120,7 +120,7 @@ func (m *mounting) mount(ctx context.Context, k *keep.Keeper) (*mounted, error) 
 	run, stop := context.WithCancel(context.Background())
 	end := &mounted{stop: stop, served: make(chan error, 1)}
 	go func() { end.served <- k.Serve(run, near) }()
-	limited, cancel := m.limited(ctx)
+	limited, cancel := m.withTimeout(ctx)
 	defer cancel()
 	defer context.AfterFunc(limited, stop)()
 	m.progress.say("waiting for the server")

@@ -2,7 +2,7 @@ package main
 
 import "fmt"
 
-// nearest is the one of the names that word may be a slip of, or "".
+// nearest is the name of which word may be a misspelling, or "".
 func nearest(word string, names []string) (best string) {
 	least := len(word)/3 + 1
 	for _, name := range names {
@@ -39,7 +39,7 @@ func slips(a, b string) int {
 	return row[len(b)]
 }
 
-// didYouMean is a question about a word that is none of the names, or "".
+// didYouMean asks whether a name like word was meant; "": no name is like it.
 func didYouMean(word string, names []string) string {
 	if best := nearest(word, names); best != "" {
 		return fmt.Sprintf("; did you mean %s?", best)

@@ -12,11 +12,11 @@ import (
 	"meta9/session/client"
 )
 
-// progressAfter is how long a command may take before it says what it waits for.
+// progressAfter is how long a command waits before it shows what it waits for.
 const progressAfter = time.Second
 
-// progress is one line on a terminal that says what takes so long. Where standard
-// error is no terminal it is nothing.
+// progress is one line on a terminal that says what the command waits for. Where standard
+// error is no terminal nothing is shown.
 type progress struct {
 	mu    sync.Mutex
 	w     io.Writer // nil: say nothing
@@ -74,7 +74,7 @@ func (p *progress) draw() {
 	fmt.Fprintf(p.w, "\r\x1b[K%s", printable(p.text))
 }
 
-// hide takes the line away, for good: what follows is the command's own.
+// hide removes the line for good, before the command's output.
 func (p *progress) hide() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,8 +99,8 @@ func (o output) Write(b []byte) (int, error) {
 	return o.Writer.Write(b)
 }
 
-// written is the output, and keeps the first error of writing it: a full disk must
-// not end with exit code 0, whichever command it was.
+// written keeps the first error of writing output, for all commands: with a full disk the
+// exit code must not be 0.
 type written struct {
 	io.Writer
 	err error

@@ -64,15 +64,15 @@ func newQMP(a *app) *cobra.Command {
 type qmpTalk struct {
 	a      *app
 	c      *qmp.Client
-	events chan qmp.Event // those that the shell has not shown yet; one too many is left out
+	events chan qmp.Event // events that the shell has not shown yet; when it is full, new ones are dropped
 }
 
-// keptEvents is how many events wait for the shell.
+// keptEvents bounds how many events wait for the shell.
 const keptEvents = 100
 
 // connect connects and negotiates within --timeout.
 func (q *qmpTalk) connect(ctx context.Context, path string) error {
-	ctx, cancel := q.a.limited(ctx)
+	ctx, cancel := q.a.withTimeout(ctx)
 	defer cancel()
 	q.a.progress.say("waiting for the greeting of " + path)
 	q.events = make(chan qmp.Event, keptEvents)
@@ -93,7 +93,7 @@ func (q *qmpTalk) pass(ctx context.Context, line string) (json.RawMessage, error
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := q.a.limited(ctx)
+	ctx, cancel := q.a.withTimeout(ctx)
 	defer cancel()
 	answer, err := q.c.Pass(ctx, text)
 	var failed *qmp.Error

@@ -14,7 +14,7 @@ import (
 	"meta9/mdbridge/qmp"
 )
 
-// terminal tells whether somebody types.
+// terminal tells whether input and output are a terminal.
 func (q *qmpTalk) terminal() bool {
 	f, ok := q.a.in.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd())) && q.a.tty
@@ -55,9 +55,9 @@ func (q *qmpTalk) shell(ctx context.Context) error {
 	}
 }
 
-// typedLines gives the lines that are typed. After each, the channel wants a token
-// before the next is read, so that an answer comes before the next prompt; at the
-// end it is closed.
+// typedLines sends the lines that are typed. After each it waits for a token on the same
+// channel before it reads the next, so that an answer comes before the next prompt. At
+// the end of input it closes the channel.
 func typedLines(t *term.Terminal) chan string {
 	lines := make(chan string)
 	go func() {
@@ -74,8 +74,8 @@ func typedLines(t *term.Terminal) chan string {
 	return lines
 }
 
-// show runs a line and shows what it came to. What a peer sends reaches the terminal
-// in ASCII without control characters, as package qmp makes it.
+// show runs a line and prints the answer. Package qmp has made that ASCII without control
+// characters, so that a peer cannot control the terminal.
 func (q *qmpTalk) show(ctx context.Context, t io.Writer, line string) {
 	if strings.TrimSpace(line) == "" {
 		return
@@ -91,7 +91,7 @@ func (q *qmpTalk) show(ctx context.Context, t io.Writer, line string) {
 
 // commandNames are the names of the server's commands, as far as it tells.
 func (q *qmpTalk) commandNames(ctx context.Context) (names []string) {
-	ctx, cancel := q.a.limited(ctx)
+	ctx, cancel := q.a.withTimeout(ctx)
 	defer cancel()
 	var list []struct{ Name string }
 	ret, err := q.c.Do(ctx, qmp.Command{Name: "query-commands"})
@@ -134,7 +134,7 @@ func completeWords(names []string, t io.Writer) func(line string, pos int, key r
 	}
 }
 
-// common is what two words have in common at their beginnings.
+// common is the longest common beginning of two words.
 func common(a, b string) string {
 	n := 0
 	for n < min(len(a), len(b)) && a[n] == b[n] {

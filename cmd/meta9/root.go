@@ -17,7 +17,7 @@ type app struct {
 	term     io.Writer // out without the escapes of terminal: for printable words and colours
 	tty      bool      // out is a terminal
 	code     int
-	ran      bool // the command line was good
+	ran      bool // the command line had no error, and the command began
 	progress progress
 
 	checkServer bool // address chose a socket that any user may serve
@@ -44,7 +44,7 @@ Environment:
 META9_ADDR    where meta9d is, if --addr is not given
 META9_MUMBLE  a ready-made message, as of 'meta9 mumble', if --mumble is not given`
 
-// newRoot makes the whole command. It has no state of its own: all is in a.
+// newRoot makes the command with all its subcommands. Their state is in a.
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:               "meta9 [OPTION]... COMMAND [ARG]...",
@@ -77,7 +77,8 @@ func newRoot(a *app) *cobra.Command {
 	return root
 }
 
-// saySynopsis makes the usage lines of cmd and all below it ours as they stand.
+// saySynopsis makes cobra print the usage lines of cmd and all below it as they are written
+// here.
 func saySynopsis(cmd *cobra.Command) {
 	cmd.DisableFlagsInUseLine = true
 	for _, sub := range cmd.Commands() {
@@ -95,8 +96,8 @@ func commandNames(cmd *cobra.Command) (s string) {
 	return s[2:]
 }
 
-// limited is ctx with the time that --timeout gives.
-func (a *app) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+// withTimeout is ctx with a deadline by --timeout.
+func (a *app) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	if a.timeout <= 0 {
 		return context.WithCancel(ctx)
 	}

@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// terminal is a terminal to which values and names may be written as they came: what
-// could move its cursor, change its state or the order of what is read is spelled in
-// letters, as JSON spells it, so that JSON stays JSON. LF, TAB and CR before LF pass.
+// terminal makes it safe to write values and names to a terminal: it escapes characters
+// that move the cursor, change the terminal's state or turn the order of text, in JSON's
+// way, so that JSON stays JSON. LF, TAB and CR before LF are not escaped.
 //
 // A Write must hold whole characters.
 type terminal struct{ io.Writer }
@@ -22,8 +22,8 @@ func (t terminal) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// visible is b, with a control character (C0, DEL, C1) or a mark of direction as \uXXXX
-// and a byte that is no UTF-8 as \xXX. It is b itself where there is none.
+// visible is b, with control characters (C0, DEL, C1) and marks of direction as \uXXXX,
+// and bytes that are not UTF-8 as \xXX. It returns b itself where there is none.
 func visible(b []byte) []byte {
 	var out []byte
 	from := 0 // b[from:i] is not in out yet

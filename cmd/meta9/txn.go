@@ -98,7 +98,7 @@ func (a *app) transact(ctx context.Context, txn *client.File, line []byte) error
 	return a.printJSON(answer)
 }
 
-// condition is what a put asks of the key before it is replaced.
+// condition is what must hold of the key for a put to replace it.
 type condition struct {
 	absent  bool
 	version string
@@ -115,17 +115,17 @@ func (c *condition) flags(cmd *cobra.Command) {
 	f.StringVar(&c.value, "if-value", "", "only if the key has the `VALUE`")
 }
 
-// given tells whether any is asked for.
+// given tells whether there is any condition.
 func (c *condition) given(cmd *cobra.Command) bool { return c.absent || c.ofKey(cmd) }
 
-// ofKey tells whether something is asked of a key that is there.
+// ofKey tells whether there is a condition that needs the key to exist.
 func (c *condition) ofKey(cmd *cobra.Command) bool {
 	f := cmd.Flags()
 	return f.Changed("if-version") || f.Changed("if-rev") || f.Changed("if-value")
 }
 
-// txn is a put of the value under the condition, as the file of a txn that it is to be
-// written to, and the line.
+// txn is a put of the value under the condition: the path of the VM's txn file, and the
+// line to write to it.
 func (c *condition) txn(cmd *cobra.Command, file string, value []byte) (name string, line []byte, err error) {
 	dir, base := path.Split(path.Clean(file))
 	up, space := path.Split(path.Clean(dir))
@@ -170,7 +170,8 @@ func (c *condition) txn(cmd *cobra.Command, file string, value []byte) (name str
 	return path.Join(up, "txn"), line, nil
 }
 
-// valueMember is a value as a transaction has it, the shorter way.
+// valueMember is the member for a value in a transaction: as text or in base64, whichever
+// is shorter.
 func valueMember(value string) ordjson.Member {
 	text := ordjson.Member{Name: "value", Value: ordjson.Str(value)}
 	if utf8.ValidString(value) && len(text.Value.AppendJSON(nil)) <= base64.StdEncoding.EncodedLen(len(value)) {

@@ -24,7 +24,7 @@ func newVM(a *app) *cobra.Command {
 		Use:                "vm COMMAND [ARG]...",
 		Short:              "list, show, create, update and delete VMs",
 		Long:               "Manage VMs, on the host. What 'create' and 'update' take and 'get' gives has the shape\nof vmadm's payload.",
-		Args:               cobra.ArbitraryArgs, // a command that is none, with its flags
+		Args:               cobra.ArbitraryArgs, // an unknown command, with its flags
 		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch names := commandNames(cmd); {
@@ -93,7 +93,7 @@ func uuidArg(cmd *cobra.Command, args []string) (string, error) {
 	return "", vmadmError{code: exitUsage, text: "Invalid or missing UUID for " + cmd.Name()}
 }
 
-// about makes an error speak of the VM instead of the file in which it was.
+// about replaces the name of the VM's file in an error by the VM's UUID.
 func about(uuid string, err error) error {
 	var e *client.Error
 	if errors.As(err, &e) && e.Op != "connect" {

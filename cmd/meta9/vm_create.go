@@ -12,8 +12,8 @@ import (
 	"meta9/session/client"
 )
 
-// newVMCreate is `meta9 vm create`. The payload goes as it is, but for a uuid: what is
-// allowed in it only the server says.
+// newVMCreate is `meta9 vm create`. It sends the payload as it is, with a uuid added if it
+// has none: the server checks what is allowed in it.
 func newVMCreate(a *app) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{

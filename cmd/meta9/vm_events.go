@@ -63,7 +63,7 @@ func (a *app) events(ctx context.Context, addr string, opt eventOptions, only st
 		return misused("%w", err)
 	}
 	defer c.Close()
-	if err := a.known(ctx, c, only); err != nil {
+	if err := a.checkVM(ctx, c, only); err != nil {
 		return unreached(addr, err)
 	}
 	s, err := c.Events(ctx)
@@ -95,12 +95,12 @@ func (a *app) events(ctx context.Context, addr string, opt eventOptions, only st
 	}
 }
 
-// known fails when there is no VM of that name; "" is all.
-func (a *app) known(ctx context.Context, c *vminfo.Client, name string) error {
+// checkVM fails when there is no VM of that name. "", all VMs, is there.
+func (a *app) checkVM(ctx context.Context, c *vminfo.Client, name string) error {
 	if name == "" {
 		return nil
 	}
-	ctx, cancel := a.limited(ctx)
+	ctx, cancel := a.withTimeout(ctx)
 	defer cancel()
 	_, err := c.VM(ctx, name)
 	if notFound(err) {
@@ -131,7 +131,7 @@ func (opt eventOptions) lines(ev *vminfo.Event) []byte {
 		what = paint(eventColours[what], what)
 	}
 	base := fmt.Sprintf("[%s] %s %s %s", date, printable(name), shortAlias(ev.Alias()), what)
-	if len(ev.Changes) == 0 { // a modify, too, which gave an array another order
+	if len(ev.Changes) == 0 { // also a modify that only changed the order of an array
 		return []byte(base + "\n")
 	}
 	var b []byte
@@ -151,7 +151,7 @@ func shortAlias(alias string) string {
 	return string(r)
 }
 
-// given is a value of a change, or what JavaScript prints for none.
+// given is a value of a change as JavaScript prints it, which is "undefined" for none.
 func given(raw []byte) string {
 	if raw == nil {
 		return "undefined"

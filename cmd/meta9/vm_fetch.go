@@ -17,8 +17,8 @@ import (
 	"meta9/session/client"
 )
 
-// vmadmError is an error in vmadm's words, which scripts know: it is printed as it
-// stands.
+// vmadmError is an error in vmadm's words, which scripts know. It is printed without
+// anything added.
 type vmadmError struct {
 	text string
 	code int
@@ -26,7 +26,7 @@ type vmadmError struct {
 
 func (e vmadmError) Error() string { return e.text }
 
-// readers is how many VMs are read at a time.
+// readers is how many VMs are read at the same time.
 const readers = 32
 
 // Why there is no vminfod socket to ask.
@@ -67,7 +67,7 @@ func (a *app) fetch(cmd *cobra.Command, fields []string) (vms []listed, err erro
 }
 
 func (a *app) query(ctx context.Context, socket string, fields []string) ([]listed, error) {
-	ctx, cancel := a.limited(ctx)
+	ctx, cancel := a.withTimeout(ctx)
 	defer cancel()
 	c, err := a.vminfo("unix:"+socket, "meta9 vm")
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 const (
 	stateInstalled = "installed"
 	stateRunning   = "running"
-	statePrelaunch = "prelaunch" // not begun, or reset while it was off
+	statePrelaunch = "prelaunch" // not started yet, or reset while it was off
 	stateShutdown  = "shutdown"  // the guest is off, and QEMU is there (-no-shutdown)
 	stateStopped   = "stopped"
 )
@@ -42,9 +42,9 @@ func newVMStop(a *app) *cobra.Command {
 		case err != nil:
 			return err
 		case state == stateStopped:
-			p.said = "VM " + p.uuid + " is already stopped"
+			p.instead = "VM " + p.uuid + " is already stopped"
 			return nil
-		case state == stateInstalled: // there is nothing to stop, and who asked wants it so
+		case state == stateInstalled: // it never ran: it is stopped already
 			return verb(ctx, p.c, vmPath(p.uuid, "ctl"), "update", []byte(`{"state":"`+stateStopped+`"}`))
 		}
 		given := cmd.Flags().Changed("wait")
@@ -89,14 +89,14 @@ func newVMReboot(a *app) *cobra.Command {
 	return cmd
 }
 
-// power is a VM that is started or stopped. What a verb of its ctl makes of it is
-// waited for by its events, which are open since before the verb.
+// power is a VM that is started or stopped. The command opens the VM's events first, then
+// writes a verb to its ctl, and reads the events until the VM is in the new state.
 type power struct {
-	c      *client.Client
-	uuid   string
-	said   string // in place of the success
-	events *client.File
-	off    int64
+	c       *client.Client
+	uuid    string
+	instead string // printed in place of success
+	events  *client.File
+	off     int64
 }
 
 // newPower is a command that the VM's hypervisor does; where none is attached, the
@@ -115,8 +115,8 @@ func (a *app) newPower(use, success string, do func(*power, context.Context) err
 			}
 			said := success + " " + uuid
 			err = a.inTime(cmd, func(ctx context.Context, c *client.Client) error {
-				p := &power{c: c, uuid: uuid, said: said}
-				defer func() { said = p.said }()
+				p := &power{c: c, uuid: uuid, instead: said}
+				defer func() { said = p.instead }()
 				if p.events, err = c.Open(ctx, vmPath(uuid, "events")); err != nil {
 					return err
 				}
@@ -131,13 +131,13 @@ func (a *app) newPower(use, success string, do func(*power, context.Context) err
 	}
 }
 
-// toTell is how long a command may take to say why it was given up.
-const toTell = 300 * time.Millisecond
+// tellTime is how long after --timeout a command may still take to say what happened.
+const tellTime = 300 * time.Millisecond
 
-// inTime is with for what a hypervisor does, which the server cannot take back: when
-// --timeout is over it waits no more to be told what became of that.
+// inTime is with, for what a hypervisor does. When --timeout is over, it does not wait for
+// the outcome: the server cannot cancel what the hypervisor has begun.
 func (a *app) inTime(cmd *cobra.Command, do func(ctx context.Context, c *client.Client) error) error {
-	ctx, cancel := a.limited(cmd.Context())
+	ctx, cancel := a.withTimeout(cmd.Context())
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- a.with(cmd, do) }()
@@ -149,12 +149,12 @@ func (a *app) inTime(cmd *cobra.Command, do func(ctx context.Context, c *client.
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(toTell):
+	case <-time.After(tellTime):
 		return fmt.Errorf("%w: %w", client.ErrUnknown, context.Cause(ctx))
 	}
 }
 
-// start lets the VM run. One that is shut down has to be reset first.
+// start lets the VM run. A VM that is shut down must be reset first.
 func (p *power) start(ctx context.Context) error {
 	state, err := p.state(ctx)
 	if err == nil && state == stateShutdown {
@@ -166,7 +166,7 @@ func (p *power) start(ctx context.Context) error {
 	return p.do(ctx, "start", stateRunning)
 }
 
-// shutDown asks the guest, which may take its time or no notice.
+// shutDown asks the guest to shut down. The guest may take long or ignore it.
 func (p *power) shutDown(ctx context.Context) error {
 	if err := p.do(ctx, "powerdown"); err != nil {
 		return err
@@ -178,7 +178,7 @@ func (p *power) shutDown(ctx context.Context) error {
 	return err
 }
 
-// shutDownOrEnd is shutDown that ends the VM where its guest takes longer than wait.
+// shutDownOrEnd is shutDown, but ends the VM if the guest takes longer than wait.
 func (p *power) shutDownOrEnd(ctx context.Context, wait time.Duration) error {
 	asked, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()

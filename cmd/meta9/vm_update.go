@@ -77,7 +77,7 @@ func vmRevision(ctx context.Context, c *client.Client, uuid string) (string, err
 	return strings.TrimSpace(rev), nil
 }
 
-// patch is the update that the arguments or the payload say.
+// patch is the update from the arguments or from the payload.
 func (a *app) patch(cmd *cobra.Command, file string, args []string) ([]byte, error) {
 	switch {
 	case len(args) == 0:
@@ -103,15 +103,15 @@ func (a *app) patch(cmd *cobra.Command, file string, args []string) ([]byte, err
 	return ordjson.Value{Kind: ordjson.Object, Members: o}.AppendJSON(nil), nil
 }
 
-// checkName refuses what is no name of a property: vmadm and meta9d would keep a
-// property of such a name, and nobody who writes tags.role=web means that.
+// checkName refuses a name with a character that no property's name has. vmadm and meta9d
+// would make a property of it, which nobody who writes tags.role=web wants.
 func checkName(name string) error {
 	switch in, _, dotted := strings.Cut(name, "."); {
 	case strings.HasPrefix(name, "{"):
 		return fmt.Errorf("%.40q begins a JSON payload: give it in a file by -f, or on standard input", name)
 	case dotted:
 		return fmt.Errorf("%q is no property; what is inside %s is changed by %s", name, in, editsOf(in))
-	case strings.ContainsFunc(name, notOfName):
+	case strings.ContainsFunc(name, notInName):
 		return fmt.Errorf("%q is no property: its name has letters, digits, _ and -", name)
 	}
 	for _, verb := range []string{"set_", "add_", "remove_", "update_"} {
@@ -122,7 +122,7 @@ func checkName(name string) error {
 	return nil
 }
 
-func notOfName(r rune) bool {
+func notInName(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-')
 }
 
@@ -162,8 +162,8 @@ func wrapped(words []string, columns int) string {
 	return b.String()
 }
 
-// valueOf is the value that a text stands for: JSON where it is an object or a list,
-// else the text, of which the server makes what the property takes.
+// valueOf is the value for a text: JSON where it is an object or a list, else the text,
+// which the server turns into the property's kind.
 func valueOf(text string) (ordjson.Value, error) {
 	if strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") {
 		return ordjson.Parse([]byte(text))

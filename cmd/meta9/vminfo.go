@@ -15,7 +15,7 @@ import (
 	"meta9/session/client"
 )
 
-// vminfodAddr is where vminfod listens, and meta9d if it is told so.
+// vminfodAddr is where vminfod listens, and meta9d if it is configured to.
 const vminfodAddr = "http://127.0.0.1:9090"
 
 func newVminfo(a *app) *cobra.Command {
@@ -38,8 +38,8 @@ func newVminfo(a *app) *cobra.Command {
 	return cmd
 }
 
-// vminfod is where the vminfod is. Nobody who names a meta9d on another host means
-// the vminfod of this one.
+// vminfod is the address of the vminfod to ask. A user who names a meta9d on another host
+// with --addr must name its vminfod too: this host's would be another.
 func (a *app) vminfod(addr string) (string, error) {
 	if addr != "" {
 		return addr, nil
@@ -54,13 +54,13 @@ func (a *app) vminfod(addr string) (string, error) {
 	return vminfodAddr, nil
 }
 
-// ask gets one answer of the vminfod at what at gives.
+// ask gets one answer of the vminfod whose address at returns.
 func (a *app) ask(cmd *cobra.Command, at func() (string, error), do func(ctx context.Context, c *vminfo.Client) ([]byte, error)) ([]byte, error) {
 	addr, err := at()
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := a.limited(cmd.Context())
+	ctx, cancel := a.withTimeout(cmd.Context())
 	defer cancel()
 	c, err := a.vminfo(addr, "meta9 vminfo")
 	if err != nil {
@@ -72,7 +72,7 @@ func (a *app) ask(cmd *cobra.Command, at func() (string, error), do func(ctx con
 	return b, unreached(addr, err)
 }
 
-// unreached says of an error that there was no connection to addr, if it is that.
+// unreached adds to an error, if it means that there was no connection, the address.
 func unreached(addr string, err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
@@ -87,7 +87,7 @@ func notFound(err error) bool {
 	return errors.As(err, &s) && s.Code == http.StatusNotFound
 }
 
-// inWords makes what a vminfod refuses what its own client prints.
+// inWords makes a vminfod's refusal the text that its own client prints.
 func inWords(err error) error {
 	var s *vminfo.StatusError
 	if errors.As(err, &s) {

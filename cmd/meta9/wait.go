@@ -35,10 +35,10 @@ meta9 --timeout 0 wait --value a=b 'keys/with=sign'`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completePaths(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			w := awaited{file: args[0], value: value, any: !cmd.Flags().Changed("value")}
+			w := awaitedState{file: args[0], value: value, any: !cmd.Flags().Changed("value")}
 			if w.any {
 				if file, v, ok := strings.Cut(args[0], "="); ok {
-					w = awaited{file: file, value: v}
+					w = awaitedState{file: file, value: v}
 				}
 			}
 			return a.await(cmd.Context(), w)
@@ -48,15 +48,15 @@ meta9 --timeout 0 wait --value a=b 'keys/with=sign'`,
 	return cmd
 }
 
-// awaited is what is waited for.
-type awaited struct {
+// awaitedState is what is waited for.
+type awaitedState struct {
 	file, value string
 	any         bool // value
 }
 
 // await waits for w, in the time of --timeout.
-func (a *app) await(ctx context.Context, w awaited) error {
-	ctx, cancel := a.limited(ctx)
+func (a *app) await(ctx context.Context, w awaitedState) error {
+	ctx, cancel := a.withTimeout(ctx)
 	defer cancel()
 	events := &watcher{all: true}
 	look := func() error {
@@ -91,7 +91,7 @@ func (a *app) await(ctx context.Context, w awaited) error {
 }
 
 // unmoved tells whether an event is of another key than w's, and so of no concern.
-func (w *awaited) unmoved(line []byte) bool {
+func (w *awaitedState) unmoved(line []byte) bool {
 	var e struct{ Type, Key string }
 	if json.Unmarshal(line, &e) != nil || !strings.HasPrefix(e.Type, "key-") {
 		return false

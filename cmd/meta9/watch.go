@@ -79,7 +79,7 @@ func (a *app) printEvent(line []byte) error {
 // says so. The time limit is for what comes before the first wait: events may take for
 // ever.
 func (a *app) watch(ctx context.Context, target string, w *watcher) error {
-	start, cancel := a.limited(ctx)
+	start, cancel := a.withTimeout(ctx)
 	defer cancel()
 	news := &outages{w: a.err}
 	c, err := a.connect(start, client.Options{Patience: -1, Notify: func(s client.State) {

@@ -101,11 +101,11 @@ func (d *daemon) start(salvage bool) error {
 	d.log.Info().Str("version", version.String()).Str("data", d.cfg.Data).Str("run", d.cfg.Run).
 		Int("vms", d.store.Count()).Int64("bytes", d.store.Bytes()).Msg("meta9d")
 	d.budget = budget.New(d.cfg.Limits.budget())
-	d.later(paceGC(d.budget))
+	d.atEnd(paceGC(d.budget))
 	tree := fs.New(d.store, fs.Config{
 		Budget: d.budget, Log: d.log, Version: version.String(), Status: d.status, VMStatus: d.vmStatus, Made: d.made,
 	})
-	d.later(func() { d.leave(tree) })
+	d.atEnd(func() { d.leave(tree) })
 	noHypervisor(tree)
 	d.newVminfo()
 	d.mdata = d.newMdata(tree)
@@ -135,12 +135,12 @@ func (d *daemon) start(salvage bool) error {
 	if err := d.startQMP(); err != nil {
 		return err
 	}
-	d.sayDescriptors()
+	d.warnDescriptors()
 	return nil
 }
 
-// later adds what is to be done at the end, before all that was added earlier.
-func (d *daemon) later(f func()) { d.undo = append(d.undo, f) }
+// atEnd adds what is to be done at the end, before all that was added earlier.
+func (d *daemon) atEnd(f func()) { d.undo = append(d.undo, f) }
 
 // stop undoes what start did, also where start got only half the way.
 func (d *daemon) stop() {
@@ -199,7 +199,7 @@ func (d *daemon) openStore(salvage bool) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("data folder %s: %w", d.cfg.Data, err), e.Close())
 	}
-	d.later(func() {
+	d.atEnd(func() {
 		if err := d.store.Close(); err != nil {
 			d.log.Error().Err(err).Msg("closing the store")
 		}

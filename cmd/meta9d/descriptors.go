@@ -6,14 +6,14 @@ import (
 	"meta9/fs/vm"
 )
 
-// ownDescriptors is what the daemon opens for itself, about: the data files, the
+// ownDescriptors is about how many files the daemon opens for itself: data files, the
 // runtime's, a log.
 const ownDescriptors = 32
 
-// sayDescriptors compares what may be open at once, now that all listeners are, with the
-// limit of the system. Past it guests' connections are refused (see descriptors), which
-// the operator should know before.
-func (d *daemon) sayDescriptors() {
+// warnDescriptors warns the operator when the limits of connections allow more open files
+// than the system does: guests' connections would then be refused (package descriptors).
+// It is called when all listeners are open.
+func (d *daemon) warnDescriptors() {
 	limit, err := descriptors.Limit()
 	if err != nil {
 		d.log.Warn().Err(err).Msg("descriptors")

@@ -77,8 +77,8 @@ func newRoot(args []string, do func(command) error) *cobra.Command {
 // helpWidth is that of a terminal: 80 columns.
 const helpWidth = 80
 
-// complete reads the settings file that c names. The flags are read once more
-// then, so that they win over it.
+// complete reads the settings file that c names, and then the flags again, so that flags
+// win over the file.
 func (c command) complete() (command, error) {
 	if c.version {
 		return c, nil
@@ -98,8 +98,8 @@ func (c command) complete() (command, error) {
 	return c, c.config.validate()
 }
 
-// bind makes the flags set c. A flag that may be repeated takes the place of what
-// the list had, if it is given at all.
+// bind makes the flags set c's fields. A flag for a list, if it is given, replaces the
+// list of the settings file.
 func (c *command) bind(f *pflag.FlagSet) {
 	o := &c.config
 	f.SortFlags = false

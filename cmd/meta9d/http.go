@@ -45,7 +45,7 @@ func (d *daemon) newVminfo() {
 		cfg.Mirror = d.mirror.State
 	}
 	d.vminfo = vminfo.New(cfg)
-	d.later(d.vminfo.Close)
+	d.atEnd(d.vminfo.Close)
 }
 
 // serveHTTP opens the API's listeners: the admin's own socket, which shows all, and
@@ -76,7 +76,7 @@ func (d *daemon) openHTTP(text string, internal bool) error {
 		MaxHeaderBytes: 16 << 10, ErrorLog: log.New(io.Discard, "", 0), // it logs at the peers' pace
 	}
 	go func() { _ = srv.Serve(l) }()
-	d.later(func() { endHTTP(srv, d.vminfo) })
+	d.atEnd(func() { endHTTP(srv, d.vminfo) })
 	d.log.Info().Str("via", "http:"+l.Addr().String()).Bool("internal_metadata", internal).Msg("listening")
 	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
 		d.log.Warn().Str("via", "http:"+l.Addr().String()).Msg("whoever reaches this address can read the metadata of all VMs")
@@ -114,8 +114,8 @@ func (d *daemon) listenHTTP(text string) (net.Listener, error) {
 	return h, err
 }
 
-// handedOver is a net.Listener of the connections that a listen.Listener has
-// proved.
+// handedOver is a net.Listener of the connections that a listen.Listener has accepted and
+// authenticated.
 type handedOver struct {
 	from  io.Closer
 	conns chan net.Conn
@@ -151,7 +151,7 @@ func (h *handedOver) Close() (err error) {
 
 func (h *handedOver) Addr() net.Addr { return h.addr }
 
-// bounded closes at once what is one connection too many.
+// bounded closes a connection at once when there are too many.
 type bounded struct {
 	net.Listener
 	admins bool          // it may use the last descriptors
@@ -178,7 +178,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 	}
 }
 
-// countedConn gives its place back when it is closed.
+// countedConn counts as one connection until it is closed.
 type countedConn struct {
 	net.Conn
 	free chan struct{}
@@ -190,7 +190,7 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// checkHTTP says what no listener can be.
+// checkHTTP refuses what cannot be a listener.
 func checkHTTP(c *config) error {
 	for _, text := range c.HTTP.Listen {
 		if strings.HasPrefix(text, "unix:") {

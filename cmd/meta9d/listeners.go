@@ -21,7 +21,7 @@ import (
 // the end they close, and then the connections are drained. The VMs are followed
 // from before the first client can change one.
 func (d *daemon) listen() error {
-	d.later(d.drain)
+	d.atEnd(d.drain)
 	perm, err := d.cfg.Sockets.perm()
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (d *daemon) open(cfg listen.Config, text string) error {
 	if err != nil {
 		return err
 	}
-	d.later(func() { l.Close() })
+	d.atEnd(func() { l.Close() })
 	d.mu.Lock()
 	d.shared = append(d.shared, l)
 	d.mu.Unlock()
@@ -119,7 +119,7 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 		cfg.Sockets = d.vmSockets()
 	}
 	m := listen.NewVMs(cfg)
-	d.later(m.Close)
+	d.atEnd(m.Close)
 	d.store.Observe(func(c store.Committed) {
 		if c.After == nil {
 			// It closes connections, which must not hold up the committer.

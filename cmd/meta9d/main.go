@@ -28,7 +28,7 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is main. What went wrong is one line on stderr.
+// run is main. An error is printed as one line on stderr.
 func run(args []string, stdout, stderr io.Writer) int {
 	root := newRoot(args, func(c command) error { return c.do(stdout, stderr) })
 	root.SetOut(stdout)
@@ -58,7 +58,7 @@ func (c command) do(stdout, stderr io.Writer) error {
 	return serve(c, stdout, stderr)
 }
 
-// usageError is an error of who started the daemon: nothing has begun.
+// usageError is an error in flags or settings: the daemon has not begun.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }

@@ -23,7 +23,7 @@ func (d *daemon) newMdata(t *fs.Tree) *mdata.Server {
 // serveMdata hands a VM's connection to it.
 func (d *daemon) serveMdata(c net.Conn, who fs.Principal, _, _ string) { d.mdata.Serve(c, who) }
 
-// status is what /ctl says beside the tree's own figures.
+// status is what /ctl shows after the tree's own figures.
 func (d *daemon) status() string {
 	s, m, b := d.server.Stats(), d.mdata.Stats(), d.budget.Stats()
 	return d.mirrorStatus() + fmt.Sprintf("memory_in_flight %d\nmemory_waits %d\nmemory_refused %d\n", b.Used, b.Waits, b.Refused) +
@@ -34,14 +34,14 @@ func (d *daemon) status() string {
 			m.Conns, m.Refused, m.Requests, m.Damaged, m.Dropped)
 }
 
-// vmStatus is what a VM's ctl says beside what the tree knows.
+// vmStatus is what a VM's ctl shows after the tree's own lines.
 func (d *daemon) vmStatus(uuid string) string {
 	conns, sessions, parked := d.server.VMStats(uuid)
 	return fmt.Sprintf("connections %d\nsessions %d\nsessions_parked %d\n", conns, sessions, parked)
 }
 
-// graftUpstream shows the metadata service that is to be taken over, if there is
-// one, in the admin's root.
+// graftUpstream adds the folder of an existing metadata service to the admin's root, if one
+// is configured.
 func (d *daemon) graftUpstream(t *fs.Tree) {
 	if d.cfg.MdataFrom == "" {
 		return
@@ -49,7 +49,7 @@ func (d *daemon) graftUpstream(t *fs.Tree) {
 	_, path, _ := strings.Cut(d.cfg.MdataFrom, ":")
 	s := upstream.New(path)
 	t.GraftRoot("upstream", func(_ fs.Principal, v *fs.View) fs.Node { return s.Node(v) })
-	d.later(s.Close)
+	d.atEnd(s.Close)
 }
 
 func checkMdata(c *config) error {

@@ -12,22 +12,23 @@ import (
 	"meta9/fs/budget"
 )
 
-// After a busy time (many connections, a large value) the heap holds what is no
-// longer used until the next collection, which without allocations is two minutes
-// away, and the system gets it back later still. So a daemon that has become
-// quiet collects once and gives all back at once.
+// After a busy time (many connections, a large value) the heap holds unused memory until
+// the next collection. Without allocations that comes after two minutes, and the system
+// gets the memory back even later. So a daemon that has become quiet collects once and
+// returns the memory to the system.
 const (
 	quietTime  = 10 * time.Second
 	quietBytes = 1 << 20 // allocated in quietTime; more is busy
 )
 
-// lull tells when a busy time is over.
+// lull detects the end of a busy time.
 type lull struct {
 	last uint64 // bytes ever allocated, when it was asked last
 	busy bool
 }
 
-// due is asked every quietTime with the bytes that were ever allocated.
+// due is called every quietTime with the number of bytes that were ever allocated. True: a
+// busy time has just ended.
 func (t *lull) due(allocated uint64) bool {
 	delta := allocated - t.last
 	t.last = allocated
@@ -59,13 +60,13 @@ func freeMemory(ctx context.Context) {
 	}
 }
 
-// A heap of which half is garbage is no bound that could be given. So the garbage that
-// may gather before a collection is: half of what stays, as the store does, an eighth
-// of what requests hold, which is large pieces that cost a collection little, and some
-// that is always allowed. It is never more than what Go would allow.
+// By default Go lets garbage grow to as much as there is live memory, so that limits.memory
+// would bound only half of the heap. Here the garbage before a collection is at most: half
+// of what stays, such as the store; an eighth of what requests hold (large pieces, which
+// cost a collection little); and freeGarbage. It is never more than Go's default.
 const freeGarbage = 16 << 20
 
-// gcPercent is GOGC for so many bytes that live, of which requests hold some.
+// gcPercent is GOGC for live bytes, of which requests hold held.
 func gcPercent(live, held int64) int {
 	if live <= 0 {
 		return 100
@@ -75,10 +76,10 @@ func gcPercent(live, held int64) int {
 	return int(max(10, min(100, 100*garbage/live)))
 }
 
-// gcMark is garbage, whose finalizer runs after each collection.
+// gcMark is an object without references: its finalizer runs after each collection.
 type gcMark struct{ _ [16]byte }
 
-// paceGC sets GOGC anew after each collection, until stop, unless the environment has.
+// paceGC sets GOGC after each collection, until stop, unless the environment sets GOGC.
 func paceGC(b *budget.Budget) (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}

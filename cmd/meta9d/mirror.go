@@ -11,8 +11,8 @@ import (
 	"meta9/mdbridge/vminfo/server/mirror"
 )
 
-// newMirror makes the mirror, if the daemon is to be one, before there is a store:
-// whose VMs it may then replace is a question of the folder (claimFolder).
+// newMirror makes the mirror, if one is configured. There is no store yet; claimFolder
+// checks later that the mirror may replace the folder's VMs.
 func (d *daemon) newMirror() (err error) {
 	if d.cfg.VminfodFrom == "" {
 		return nil
@@ -23,7 +23,7 @@ func (d *daemon) newMirror() (err error) {
 	return nil
 }
 
-// readOnly is why nobody but the mirror changes VMs; "" where there is none.
+// readOnly is the reason why only the mirror may change VMs; "": there is no mirror.
 func (d *daemon) readOnly() string {
 	if d.mirror == nil {
 		return ""
@@ -64,7 +64,7 @@ func (d *daemon) runMirror() {
 		defer close(done)
 		d.mirror.Run(ctx)
 	}()
-	d.later(func() {
+	d.atEnd(func() {
 		cancel()
 		<-done
 	})

@@ -9,8 +9,8 @@ import (
 	"meta9/session/auth"
 )
 
-// secretKey is the key in internal_metadata that holds a secret of the VM's own,
-// with which the guest signs for itself: whoever reads it there is the VM already.
+// secretKey is the key in internal_metadata with the VM's own secret, with which its guest
+// signs MUMBLE messages. Only the VM itself and the admin can read it.
 const secretKey = "mumble_secret_pw"
 
 // ring is who may authenticate by MUMBLE; nil without a secret.

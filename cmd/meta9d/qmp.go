@@ -83,14 +83,14 @@ func (d *daemon) newQMP(t *tree.Tree) {
 		cfg.Sockets = append(cfg.Sockets, strings.TrimPrefix(addr, "unix:"))
 	}
 	d.hosts = hosts.New(cfg)
-	d.later(d.hosts.Close)
+	d.atEnd(d.hosts.Close)
 }
 
 // startQMP opens the daemon's own QMP sockets and begins to look for QEMUs. It comes
 // last, as what QEMUs tell makes commits; so its clients are told first that the
 // daemon ends.
 func (d *daemon) startQMP() error {
-	d.later(d.qmp.Shutdown)
+	d.atEnd(d.qmp.Shutdown)
 	cfg := listen.Config{
 		Handle: func(c net.Conn, _ tree.Principal, _, _ string) { d.qmp.Serve(c) },
 		Admins: d.admins, Log: d.log,

@@ -32,8 +32,8 @@ func (d *daemon) reloads(ctx context.Context, hangups <-chan os.Signal) {
 	}
 }
 
-// untilSignal is a context that ends with the first SIGTERM or SIGINT. The second
-// one ends the process at once: nothing that was answered is lost by that.
+// untilSignal is a context that ends with the first SIGTERM or SIGINT. The second signal
+// ends the process at once; what was answered is durable already.
 func untilSignal() context.Context {
 	c := make(chan os.Signal, 2)
 	signal.Notify(c, syscall.SIGTERM, os.Interrupt)

@@ -5,8 +5,8 @@ import (
 	"meta9/fs/errs"
 )
 
-// noHypervisor gives every VM's ctl the verbs of a hypervisor, for VMs that have
-// none: who attaches one puts its own in their place.
+// noHypervisor adds to every VM's ctl the verbs of a hypervisor, which then say that there
+// is none. A hypervisor that is attached replaces them.
 func noHypervisor(t *fs.Tree) {
 	for _, name := range []string{"start", "stop", "powerdown", "reset", "quit", "qmp"} {
 		t.VMVerb(name, func(c fs.Call, done func(error)) {
