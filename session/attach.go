@@ -102,7 +102,7 @@ func (c *conn) authenticate(m *wire.Msg) error {
 	case m.Offset != 0, len(m.Data) > maxMessage, c.try != nil && c.waiting[c.try.tag] == c.try:
 		return c.refuseMessage()
 	}
-	tag, count, wait := m.Tag, m.Count, c.tryDelay()
+	tag, count, fid, wait := m.Tag, m.Count, m.Fid, c.tryDelay()
 	if wait == 0 {
 		return c.judge(tag, count, m.Data)
 	}
@@ -111,6 +111,7 @@ func (c *conn) authenticate(m *wire.Msg) error {
 	}
 	data := bytes.Clone(m.Data)
 	c.try = c.answerAfter(tag, wait, func() error { return c.judge(tag, count, data) })
+	c.try.msg = &wire.Msg{Type: wire.Twrite, Tag: tag, Fid: fid, Count: count, Data: data}
 	return nil
 }
 

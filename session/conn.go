@@ -46,8 +46,11 @@ type conn struct {
 	output
 	waits
 	done     *doneList
-	resuming bool  // Tresume is to come; what the session carries lies until then
-	now      asked // the request that is handled, and its tag
+	resuming bool     // Tresume is to come; what the session carries lies until then
+	leaving  bool     // the transport goes to another process: nothing more is handled or sent here
+	back     backs    // then: requests that are to be handled there
+	counted  []uint64 // numbers of the requests that come next, which came before: see Handed.Counted
+	now      asked    // the request that is handled, and its tag
 	nowTag   uint16
 	work     *work // the loop's scratch has it, or askAgain
 
@@ -55,6 +58,7 @@ type conn struct {
 	try    *request     // the MUMBLE message that was delayed last
 	proved fs.Principal // the VM that MUMBLE proved on this connection; zero: none
 	vm     string       // the VM that this connection counts for; Server.mu guards it
+	handed bool         // it is one of Server.handed; Server.mu guards it
 	nobody bool         // it is one of Server.nobodies; Server.mu guards it
 }
 
@@ -70,18 +74,21 @@ func (c *conn) loop() error {
 		if err := c.in.fill(); err != nil {
 			return err
 		}
-		if err := c.burst(); err != nil {
+		if err := c.bursts(); err != nil {
 			return err
 		}
-		for c.in.wants.more > 0 {
-			if err := c.awaitRoom(); err != nil {
-				return err
-			}
-			if err := c.burst(); err != nil {
-				return err
-			}
+	}
+}
+
+// bursts handles what was read, and waits for the room that it takes.
+func (c *conn) bursts() error {
+	err := c.burst()
+	for err == nil && c.in.wants.more > 0 {
+		if err = c.awaitRoom(); err == nil {
+			err = c.burst()
 		}
 	}
+	return err
 }
 
 // awaitRoom waits until the account has what the frame at hand needs, or says that it gets
@@ -170,7 +177,7 @@ func (c *conn) takeBack() {
 
 // frames handles the frames that are whole and tells how many there were.
 func (c *conn) frames() (n int64, err error) {
-	for !c.closed {
+	for !c.closed && !c.leaving {
 		frame, err := c.in.next(c.dialect, c.msize)
 		switch {
 		case err != nil:
@@ -228,6 +235,9 @@ func (c *conn) turn(frame []byte) error {
 // under the numbers of its fids its program would find what it opened later, which it
 // knows nothing of, and write there.
 func (c *conn) end(err error) {
+	if c.standsStill(err) {
+		return
+	}
 	past := errors.Is(err, packet.ErrPast)
 	c.known()
 	c.mu.Lock()

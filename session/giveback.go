@@ -15,7 +15,7 @@ func (s *Server) GiveBack(vm string) {
 	now := time.Now()
 	s.mu.Lock()
 	for c := range s.conns {
-		if c.vm == vm && (vm != "" || c.nobody) && c.stuck(now) {
+		if c.vm == vm && !c.handed && (vm != "" || c.nobody) && c.stuck(now) {
 			stuck = append(stuck, c)
 		}
 	}

@@ -169,6 +169,9 @@ func (in *input) borrow() {
 	in.bill.account = in.owner.Load()
 	in.ahead.account = in.bill.account
 	in.bill.force(scratchBytes)
+	if len(in.part) > len(in.sc.in) { // of another process
+		in.sc.in = make([]byte, len(in.part))
+	}
 	in.start, in.end = 0, copy(in.sc.in, in.part)
 	in.part = nil
 }

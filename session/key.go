@@ -29,6 +29,11 @@ func keyOf(m *wire.Msg) key {
 	return key{set: true, draft: m.Draft, bytes: m.Key, node: m.Node, group: m.Group}
 }
 
+// message is the Tsession that shows the key.
+func (k *key) message() *wire.Msg {
+	return &wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: k.bytes, Draft: k.draft, Node: k.node, Group: k.group}
+}
+
 // indexID is where the table has a session: a keyed hash of who may find it and
 // of its key. Looking one up tells nothing of the keys that are there, however
 // exactly the time is taken.

@@ -288,7 +288,7 @@ func tlock(c *conn, m *wire.Msg) error {
 	status := c.srv.locks.set(f.ref.QID().Path, l, op)
 	f.locks = &c.srv.locks
 	if status == p9.LockStatusBlocked && wait {
-		c.awaitLock(m.Tag, f, l)
+		c.awaitLock(m, f, l)
 		return nil
 	}
 	c.lockStatus(m.Tag, status)
@@ -305,12 +305,12 @@ func (c *conn) lockStatus(tag uint16, status p9.LockStatus) {
 // take at most half of what may wait on a connection: whoever has the lock that
 // the others wait for must still be able to write. The rest ask again, as Linux
 // does after 30 s, and so do those for whom there is no room at the file.
-func (c *conn) awaitLock(tag uint16, f *fid, l lock) {
+func (c *conn) awaitLock(m *wire.Msg, f *fid, l lock) {
 	if len(c.waiting) >= c.srv.cfg.Limits.Waiting/2 {
-		c.lockStatus(tag, p9.LockStatusBlocked)
+		c.lockStatus(m.Tag, p9.LockStatusBlocked)
 		return
 	}
-	r := &request{tag: tag, fid: f}
+	r := &request{tag: m.Tag, fid: f, msg: &wire.Msg{Type: wire.Tlock, Tag: m.Tag, Fid: m.Fid, L: m.L}}
 	r.again = func(r *request) { r.lockAgain(&l) }
 	c.enter(r)
 	r.watchLock(&l)

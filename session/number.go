@@ -38,8 +38,13 @@ func (c *conn) countRequest(m *wire.Msg) {
 		return
 	}
 	n := &c.sess.numbers
-	n.count++
-	c.now, c.nowTag = asked{number: n.count, once: !m.Type.Again()}, m.Tag
+	number := n.count + 1
+	if len(c.counted) > 0 {
+		number, c.counted = c.counted[0], c.counted[1:]
+	} else {
+		n.count = number
+	}
+	c.now, c.nowTag = asked{number: number, once: !m.Type.Again()}, m.Tag
 }
 
 // askedUnder is the request that a reply under tag is for: one that waits, or the

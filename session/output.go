@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 	"time"
 
@@ -129,13 +130,14 @@ type writes struct {
 // long as to make it. Less goes out, whoever has no turn.
 const large = 16 << 10
 
-// write writes b. It holds a place only while it need not wait.
-func (c *conn) write(b []byte, p *cpu.Place, share *cpu.Share) error {
+// write writes b. It holds a place only while it need not wait. rest is what was not
+// written.
+func (c *conn) write(b []byte, p *cpu.Place, share *cpu.Share) (rest []byte, err error) {
 	w := &c.writes
 	if c.in.raw == nil {
 		p.Give()
-		_, err := c.nc.Write(b)
-		return err
+		n, err := c.nc.Write(b)
+		return b[n:], err
 	}
 	if w.try == nil {
 		w.try = w.tryWrite
@@ -144,10 +146,10 @@ func (c *conn) write(b []byte, p *cpu.Place, share *cpu.Share) error {
 	defer func() { *w = writes{try: w.try} }()
 	for {
 		if err := c.in.raw.Write(w.try); err != nil {
-			return err
+			return w.b, err
 		}
 		if !w.crowded {
-			return w.err
+			return w.b, w.err
 		}
 		w.crowded = false
 		w.late = !p.Take(share)
@@ -190,15 +192,19 @@ func (c *conn) send(p *cpu.Place) {
 		return
 	}
 	c.writing = true
-	for len(c.out) > 0 && !c.closed {
+	for len(c.out) > 0 && !c.closed && !c.leaving {
 		b := c.out
 		c.out, c.sending, c.buffer = nil, len(b), cap(b)
 		if cost(cap(b)) > 0 {
 			c.since = time.Now()
 		}
 		c.mu.Unlock()
-		err := c.write(b, p, c.share.Load())
+		rest, err := c.write(b, p, c.share.Load())
 		c.mu.Lock()
+		if err != nil && c.leaving {
+			c.out = slices.Concat(rest, c.out)
+			rest, err = nil, nil
+		}
 		c.sending, c.buffer = 0, 0
 		if c.out == nil && !c.closed {
 			c.out = b[:0]
@@ -264,7 +270,7 @@ func (c *conn) overloaded() bool {
 func (c *conn) relieve() {
 	c.flush()
 	c.place.Give()
-	for c.overloaded() && !c.closed {
+	for c.overloaded() && !c.closed && !c.leaving {
 		c.moved.Wait()
 	}
 }

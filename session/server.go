@@ -62,6 +62,8 @@ type Server struct {
 	nextID   uint64
 	closing  bool
 	frozen   bool           // closing, and sessions are kept
+	handing  atomic.Bool    // frozen, and connections are kept, too; written with mu held
+	handed   []*conn        // those that stand still
 	running  sync.WaitGroup // of conns
 	table
 }
@@ -103,7 +105,9 @@ func (s *Server) Serve(nc net.Conn, p Peer) {
 //go:noinline
 func (s *Server) begin(nc net.Conn, p Peer) *conn {
 	c := s.welcome(nc, p)
-	if err := s.admit(c); err != nil {
+	if err := s.admit(c); err == errHanded {
+		return nil
+	} else if err != nil {
 		s.stats.Refused.Add(1)
 		s.warn(p, p.Who.String(), "connection refused", err)
 		_ = nc.Close()
@@ -167,6 +171,9 @@ func (s *Server) admit(c *conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch l := &s.cfg.Limits; {
+	case s.handing.Load() && c.in.raw != nil:
+		s.hand(c)
+		return errHanded
 	case s.closing:
 		return errs.New(errs.Busy, "the server is stopping")
 	case len(s.conns) >= l.Conns:
@@ -309,7 +316,7 @@ func (s *Server) kill(which func(c *conn) bool) {
 // sessions end. When ctx ends first, the rest is closed at once, and the error is
 // ctx's. It returns when every Serve is done.
 func (s *Server) Drain(ctx context.Context) error {
-	return s.stop(ctx, false)
+	return s.stop(ctx, drain)
 }
 
 // Freeze stops the server as Drain does, but keeps the sessions that have a key, so that
@@ -317,14 +324,23 @@ func (s *Server) Drain(ctx context.Context) error {
 // are parked when what they have begun is done. Blocking reads end without an answer;
 // clients ask anew. Nothing of what States tells changes any more then.
 func (s *Server) Freeze(ctx context.Context) error {
-	err := s.stop(ctx, true)
+	err := s.stop(ctx, freeze)
 	s.settleParked()
 	return err
 }
 
+// ending is how a server stops.
+type ending int
+
+const (
+	drain    ending = iota // sessions end
+	freeze                 // they are kept
+	handOver               // and connections as well
+)
+
 // stop closes the door and wakes every loop, and waits for the ends of all.
-func (s *Server) stop(ctx context.Context, freeze bool) error {
-	s.shutDoor(freeze)
+func (s *Server) stop(ctx context.Context, how ending) error {
+	s.shutDoor(how)
 	done := make(chan struct{})
 	go func() {
 		s.running.Wait()
@@ -336,7 +352,7 @@ func (s *Server) stop(ctx context.Context, freeze bool) error {
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
-	s.kill(func(*conn) bool { return true })
+	s.kill(func(c *conn) bool { return !c.handed })
 	s.mu.Unlock()
 	<-done
 	return ctx.Err()
@@ -344,23 +360,32 @@ func (s *Server) stop(ctx context.Context, freeze bool) error {
 
 // shutDoor lets no one in any more, ends the parked sessions unless they are to be
 // kept, and wakes every loop.
-func (s *Server) shutDoor(freeze bool) {
+func (s *Server) shutDoor(how ending) {
 	var gone []*session
+	var leave []*conn
 	s.mu.Lock()
 	if !s.closing {
 		s.closing = true
 		close(s.quit)
 	}
-	s.frozen = freeze
-	for !freeze && s.parked.Len() > 0 {
+	s.frozen = how != drain
+	s.handing.Store(how == handOver)
+	for how == drain && s.parked.Len() > 0 {
 		gone = append(gone, s.release(s.oldest())...)
 	}
 	s.arm()
 	for c := range s.conns {
-		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+		if how == handOver && c.in.raw != nil {
+			leave = append(leave, c)
+		} else {
+			_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+		}
 	}
 	s.mu.Unlock()
 	closeAll(gone)
+	for _, c := range leave {
+		c.leave()
+	}
 }
 
 // settleParked awaits what parked sessions carry: in another process nobody could

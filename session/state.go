@@ -144,22 +144,37 @@ func (s *Server) Restore(st State) error {
 
 // restored is the session that st tells of, as far as it is still there.
 func (s *Server) restored(st *State) (*session, error) {
+	if (fs.Principal{Admin: st.Admin, VM: st.VM}).Nobody() || !slices.ContainsFunc(st.Key, func(b byte) bool { return b != 0 }) {
+		return nil, errNoState
+	}
+	return s.rebuilt(st, true)
+}
+
+var errNoState = errs.New(errs.Invalid, "not a session of version %d", StateVersion)
+
+// rebuilt is restored for a session that need not have a key. attached: it has a View.
+func (s *Server) rebuilt(st *State, attached bool) (*session, error) {
 	n := &session{
 		who: fs.Principal{Admin: st.Admin, VM: st.VM}, dialect: wire.Negotiate(st.Dialect), foreign: st.Foreign,
-		key: key{set: true, draft: st.Draft, node: string(st.Node), group: string(st.Group)},
+		key: key{draft: st.Draft, node: string(st.Node), group: string(st.Group)},
 	}
 	copy(n.key.bytes[:], st.Key)
-	switch {
-	case st.Version != StateVersion, n.dialect.String() != st.Dialect, n.who.Nobody(),
-		len(st.Key) != wire.KeyLen, n.key.bytes == [wire.KeyLen]byte{}, len(st.Fids) > s.cfg.Limits.Fids:
-		return nil, errs.New(errs.Invalid, "not a session of version %d", StateVersion)
+	n.key.set = n.key.bytes != [wire.KeyLen]byte{}
+	if !attached && st.Dialect == wire.None.String() {
+		n.dialect = wire.None // no Tversion has come
+	}
+	if st.Version != StateVersion || n.dialect.String() != st.Dialect || attached && n.who.Nobody() ||
+		len(st.Key) != wire.KeyLen || len(st.Fids) > s.cfg.Limits.Fids {
+		return nil, errNoState
 	}
 	n.numbers.count = st.Count
 	if err := n.restoreKept(st.Kept); err != nil {
 		return nil, err
 	}
 	n.bill.account = s.account(n.who)
-	n.view = s.cfg.Tree.View(n.who)
+	if attached {
+		n.view = s.cfg.Tree.View(n.who)
+	}
 	for i := range st.Fids {
 		f, err := restoreFid(n.view, &st.Fids[i])
 		if err == nil {
@@ -180,7 +195,7 @@ func restoreFid(v *fs.View, st *FidState) (*fid, error) {
 	if f.auth {
 		return f, nil
 	}
-	if st.Node == nil {
+	if st.Node == nil || v == nil {
 		return nil, errs.New(errs.Invalid, "fid %d is nowhere", st.Fid)
 	}
 	ref, err := v.Restore(*st.Node)

@@ -67,6 +67,9 @@ func (c *conn) lookUp(k key) error {
 	n, err := c.srv.claim(c, id, d)
 	c.mu.Lock()
 	switch {
+	case err == errClosed && c.leaving:
+		c.back.put(asked{}, k.message())
+		return nil
 	case err == errClosed:
 		c.shut()
 		return nil
@@ -121,12 +124,13 @@ func (c *conn) announce(k key) error {
 // client does as well, it has given the session up.
 func (c *conn) lookUpLater(k key, wait time.Duration) {
 	seq := c.seq
-	c.answerAfter(wire.NoTag, wait, func() error {
+	r := c.answerAfter(wire.NoTag, wait, func() error {
 		if c.seq != seq {
 			return errs.CannotResume
 		}
 		return c.lookUp(k)
 	})
+	r.msg = k.message()
 }
 
 // answerAfter answers a request after wait: step answers it, or returns the error for

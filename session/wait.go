@@ -41,7 +41,8 @@ type request struct {
 	off    uint64
 	count  int
 
-	// What is done again once somebody else was asked, or there is room for its reply.
+	// What is done again: once somebody else was asked, or there is room for its reply,
+	// or in another process. nil: a Tread of a stream.
 	msg     *wire.Msg
 	answers []*fs.Pending
 	room    *budget.Wait // nil: that is not what it waits for

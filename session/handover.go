@@ -1,0 +1,237 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"iter"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/session/wire"
+)
+
+// A live update (docs/architecture.md) hands connections to another process: their
+// transports as they are, and beside each what this one knows of it, as a Handed. Its
+// client notices a pause, whatever its dialect and whether or not its session has a key.
+
+// Handed is a connection in a plain form, without its transport.
+type Handed struct {
+	// The Peer.
+	Admin   bool   `json:"admin,omitempty"`
+	VM      string `json:"vm,omitempty"`
+	Via     string `json:"via"`
+	Addr    string `json:"addr,omitempty"`
+	Resumes bool   `json:"resumes,omitempty"`
+
+	Msize    uint32 `json:"msize"`
+	Seq      uint64 `json:"seq,omitempty"`      // frames that came
+	First    uint64 `json:"first,omitempty"`    // the one after Rversion
+	Resuming bool   `json:"resuming,omitempty"` // Tresume is to come
+	Missed   int    `json:"missed,omitempty"`   // keys and MUMBLE messages that were wrong
+	Proved   string `json:"proved,omitempty"`   // the VM that MUMBLE proved here
+
+	Attached bool  `json:"attached,omitempty"` // the session has had an attach
+	Session  State `json:"session"`            // also of one without a key
+
+	// Input is what was read and is not done: first the requests that waited for
+	// something (events, a lock), in whole frames, and then what follows. Counted are the
+	// numbers of the former, where they have some. Skip bytes to come belong to a frame
+	// that nobody wants.
+	Input   []byte   `json:"input,omitempty"`
+	Counted []uint64 `json:"counted,omitempty"`
+	Skip    int      `json:"skip,omitempty"`
+	Output  []byte   `json:"output,omitempty"` // replies, of which nothing was sent
+}
+
+// backs are requests that are handled once more, by another process.
+type backs []backed
+
+type backed struct {
+	asked
+	msg *wire.Msg
+}
+
+func (b *backs) put(a asked, m *wire.Msg) { *b = append(*b, backed{a, m}) }
+
+// errHanded says that a connection that came when others had gone goes after them.
+var errHanded = errors.New("handed over")
+
+// HandOver stops the server as Freeze does, but keeps connections that have a file
+// descriptor: they are neither read nor written any more, and not closed; the rest
+// (tls, links of packets) are closed as by Freeze. What was begun is done, and its reply
+// is among the Output that was not sent; what blocks is among the Input.
+func (s *Server) HandOver(ctx context.Context) error {
+	err := s.stop(ctx, handOver)
+	s.settleParked()
+	return err
+}
+
+// Handed gives the connections that HandOver has kept. Nothing changes any more: the
+// store was stopped.
+func (s *Server) Handed() iter.Seq2[net.Conn, Handed] {
+	return func(yield func(net.Conn, Handed) bool) {
+		s.mu.Lock()
+		all := slices.Clone(s.handed)
+		s.mu.Unlock()
+		slices.SortFunc(all, func(a, b *conn) int { return cmp.Compare(a.id, b.id) })
+		for _, c := range all {
+			if c.dead.Load() {
+				continue
+			}
+			if !yield(c.nc, c.state()) {
+				return
+			}
+		}
+	}
+}
+
+// leave makes the loop, and whoever writes, stop where they are.
+func (c *conn) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leaving = true
+	_ = c.nc.SetDeadline(time.Unix(1, 0))
+	c.moved.Broadcast()
+}
+
+// standsStill is the end of a connection that is handed over; false: it is not. What
+// can be cancelled is put back, what was begun is awaited.
+func (c *conn) standsStill(err error) bool {
+	if !c.srv.handing.Load() || !errors.Is(err, os.ErrDeadlineExceeded) || c.in.raw == nil || c.dead.Load() {
+		return false
+	}
+	c.known()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leaving = true
+	c.place.Give()
+	for c.writing && !c.closed {
+		c.moved.Wait()
+	}
+	for _, r := range c.waiting {
+		if r.cancel != nil {
+			c.putBack(r)
+		}
+	}
+	c.settle()
+	if c.closed {
+		return false
+	}
+	if c.resuming && c.sess.carried != nil {
+		c.sess.carried.settle(c.sess)
+	}
+	c.srv.mu.Lock()
+	defer c.srv.mu.Unlock()
+	c.srv.hand(c)
+	return true
+}
+
+// hand enters a connection that stands still. Server.mu is held.
+func (s *Server) hand(c *conn) {
+	c.handed = true
+	s.handed = append(s.handed, c)
+}
+
+// putBack cancels a request that waits, so that it is handled once more.
+func (c *conn) putBack(r *request) {
+	r.cancel()
+	delete(c.waiting, r.tag)
+	m := r.msg
+	if m == nil {
+		m = &wire.Msg{Type: wire.Tread, Tag: r.tag, Fid: r.fid.num, Offset: r.off, Count: uint32(r.count)}
+	}
+	c.back.put(r.asked, m)
+}
+
+// state is what the other process has to know.
+func (c *conn) state() Handed {
+	h := Handed{
+		Admin: c.peer.Who.Admin, VM: c.peer.Who.VM, Via: c.peer.Via, Addr: c.peer.Addr, Resumes: c.peer.Resumes,
+		Msize: c.msize, Seq: c.seq - uint64(len(c.back)), First: c.first, Resuming: c.resuming, Missed: c.missed, Proved: c.proved.VM,
+		Attached: c.sess.view != nil, Session: c.sess.state(), Output: slices.Clone(c.out),
+	}
+	slices.SortFunc(c.back, func(a, b backed) int {
+		return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.msg.Tag, b.msg.Tag))
+	})
+	for _, b := range c.back {
+		if c.dialect.Numbered() && b.msg.Type.Counted() {
+			h.Counted = append(h.Counted, b.number)
+		}
+		h.Input, _ = wire.Append(h.Input, b.msg, c.dialect) // it came in a frame
+	}
+	unread := c.in.part
+	if c.in.sc != nil {
+		unread = c.in.sc.in[c.in.start:c.in.end]
+	}
+	skipped := min(c.in.skip, len(unread))
+	h.Input, h.Skip = append(h.Input, unread[skipped:]...), c.in.skip-skipped
+	return h
+}
+
+// Adopt takes up a connection that another process has handed over. serve goes on with
+// it as Serve does, and is to be called; adopt all before the first is served, as with
+// Restore. An error has closed it.
+func (s *Server) Adopt(nc net.Conn, h Handed) (serve func(), err error) {
+	_ = nc.SetDeadline(time.Time{})
+	c := s.begin(nc, Peer{Who: fs.Principal{Admin: h.Admin, VM: h.VM}, Via: h.Via, Addr: h.Addr, Resumes: h.Resumes})
+	if c == nil {
+		return nil, errs.New(errs.Quota, "one connection too many")
+	}
+	if err := c.takeUp(&h); err != nil {
+		c.end(err)
+		s.running.Done()
+		return nil, err
+	}
+	return func() {
+		defer s.running.Done()
+		c.end(c.goOn(h.Skip))
+	}, nil
+}
+
+// takeUp makes the connection what h says.
+func (c *conn) takeUp(h *Handed) error {
+	n, err := c.srv.rebuilt(&h.Session, h.Attached)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sess.close()
+	c.begins(n)
+	c.rebill(n.who)
+	n.paysKept()
+	c.dialect, c.msize, c.seq, c.first = n.dialect, min(h.Msize, max(firstMsize, c.srv.cfg.Limits.Msize)), h.Seq, h.First
+	c.resuming, c.missed, c.proved = h.Resuming, h.Missed, fs.Principal{VM: h.Proved}
+	c.counted, c.in.part = h.Counted, h.Input
+	if len(h.Output) > 0 {
+		c.out = h.Output
+		c.settleOut()
+	}
+	if !n.who.Nobody() {
+		c.known()
+		if !c.srv.countFor(c, n.who.VM) {
+			return errs.New(errs.Quota, "the VM has %d connections already", c.srv.cfg.Limits.VMConns)
+		}
+	}
+	if h.Attached {
+		c.srv.enroll(c, n)
+	}
+	return nil
+}
+
+// goOn is the loop of a connection that was taken up.
+func (c *conn) goOn(skip int) error {
+	if len(c.in.part) > 0 || len(c.out) > 0 {
+		c.in.borrow()
+		if err := c.bursts(); err != nil {
+			return err
+		}
+	}
+	c.in.skip = skip
+	return c.loop()
+}
