@@ -35,7 +35,7 @@ func (w *world) handOver() (next func() *world) {
 		w.store.Stop()
 		w.left = true
 		other := openWorld(w.t, w.disk.Clone(), nil)
-		for st := range w.server.States() {
+		for st := range w.server.Parked() {
 			if err := other.server.Restore(moved(w.t, st)); err != nil {
 				w.t.Error(err)
 			}

@@ -88,10 +88,10 @@ func (f *fid) state() FidState {
 	return st
 }
 
-// States gives the states of all parked sessions, the longest parked first, and one at
+// Parked gives the states of all parked sessions, the longest parked first, and one at
 // a time: there may be many. After Freeze these are all that are kept; else one that is
 // no longer parked when its turn comes is left out.
-func (s *Server) States() iter.Seq[State] {
+func (s *Server) Parked() iter.Seq[State] {
 	return func(yield func(State) bool) {
 		s.mu.Lock()
 		all := make([]*session, 0, s.parked.Len())
@@ -108,6 +108,26 @@ func (s *Server) States() iter.Seq[State] {
 			}
 			s.mu.Unlock()
 			if is && !yield(st) {
+				return
+			}
+		}
+	}
+}
+
+// States gives the states of all sessions that are kept: the parked ones, and after
+// HandOver those of its connections that have a key, as if they were parked.
+func (s *Server) States() iter.Seq[State] {
+	return func(yield func(State) bool) {
+		for st := range s.Parked() {
+			if !yield(st) {
+				return
+			}
+		}
+		s.mu.Lock()
+		all := slices.Clone(s.handed)
+		s.mu.Unlock()
+		for _, c := range all {
+			if c.sess.kept && !c.dead.Load() && !yield(c.sess.state()) {
 				return
 			}
 		}

@@ -29,6 +29,8 @@ const (
 	kindHome    = 'h'
 	kindTail    = 't'
 	kindSession = 's'
+	kindExtra   = 'x'
+	kindConn    = 'c'
 	kindEnd     = 'e'
 )
 
@@ -113,7 +115,24 @@ func (w *writer) tail(t store.Tail) error {
 func (w *writer) session(st session.State) error {
 	kept := st.Kept
 	st.Kept = nil
-	text, err := json.Marshal(st)
+	return w.withKept(kindSession, st, kept)
+}
+
+// conn writes a connection, whose session's kept replies are raw, too.
+func (w *writer) conn(fd int, h session.Handed) error {
+	kept := h.Session.Kept
+	h.Session.Kept = nil
+	return w.withKept(kindConn, connForm{fd, h}, kept)
+}
+
+// connForm is a connection as JSON.
+type connForm struct {
+	FD int `json:"fd"`
+	session.Handed
+}
+
+func (w *writer) withKept(kind byte, form any, kept []session.KeptReply) error {
+	text, err := json.Marshal(form)
 	if err != nil {
 		return err
 	}
@@ -125,7 +144,7 @@ func (w *writer) session(st session.State) error {
 		b = append(b, k.Frame...)
 	}
 	w.body = b
-	return w.record(kindSession, b)
+	return w.record(kind, b)
 }
 
 func (w *writer) end() error {
@@ -235,7 +254,15 @@ func (r *reader) each(take func(rec any) error, lost func(error)) error {
 		case kind == kindTail:
 			rec, err = readTail(body)
 		case kind == kindSession:
-			rec, err = readSession(body)
+			st := new(session.State)
+			st.Kept, err = readKept(body, st)
+			rec = st
+		case kind == kindExtra:
+			rec = body
+		case kind == kindConn:
+			c := new(connForm)
+			c.Session.Kept, err = readKept(body, c)
+			rec = c
 		default:
 			err = fmt.Errorf("a record of the kind %q is not known to this version", kind)
 		}
@@ -277,17 +304,16 @@ func readTail(body []byte) (*store.Tail, error) {
 
 var errSession = errors.New("a session's record is malformed")
 
-func readSession(body []byte) (*session.State, error) {
+// readKept reads what withKept has written: the JSON into form.
+func readKept(body []byte, form any) (kept []session.KeptReply, err error) {
 	size, n := binary.Uvarint(body)
 	if n <= 0 || size > uint64(len(body)-n) {
 		return nil, errSession
 	}
 	text, rest := body[n:n+int(size)], body[n+int(size):]
-	st := new(session.State)
-	if err := json.Unmarshal(text, st); err != nil {
+	if err := json.Unmarshal(text, form); err != nil {
 		return nil, fmt.Errorf("a session: %w", err)
 	}
-	st.Kept = nil
 	for len(rest) > 0 {
 		number, n := binary.Uvarint(rest)
 		if n <= 0 {
@@ -298,8 +324,8 @@ func readSession(body []byte) (*session.State, error) {
 			return nil, errSession
 		}
 		rest = rest[n+m:]
-		st.Kept = append(st.Kept, session.KeptReply{Number: number, Frame: rest[:size]})
+		kept = append(kept, session.KeptReply{Number: number, Frame: rest[:size]})
 		rest = rest[size:]
 	}
-	return st, nil
+	return kept, nil
 }

@@ -30,6 +30,11 @@
 //	   and these: uvarint number, uvarint length, the frame
 //	e  the end: uvarint count of the records before it
 //
+// What is handed over to a new program in the same process (HandOver) has, before the end,
+//
+//	x  bytes of the caller's
+//	c  a connection: as s, with a connForm for the State
+//
 // A Home, a file and a Server belong to one caller at a time.
 package residence
 
@@ -38,13 +43,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
 
 	tree "meta9/fs"
-	"meta9/fs/store"
 	"meta9/session"
 )
 
@@ -80,23 +85,31 @@ func Save(dir string, home Home, srv *session.Server, t *tree.Tree) (kept, lost 
 		return 0, 0, nil
 	}
 	err = writeFile(path, func(w *writer) error {
-		if err := w.home(home); err != nil {
+		if lost, err = w.sessions(home, t, readers, srv.States()); err != nil {
 			return err
-		}
-		if err := t.Tails(readers, w.tail); err != nil {
-			return err
-		}
-		for st := range srv.States() {
-			switch err := w.session(st); {
-			case err == errTooLarge:
-				lost++
-			case err != nil:
-				return err
-			}
 		}
 		return w.end()
 	})
 	return kept - lost, lost, err
+}
+
+// sessions writes all up to the sessions, and tells how many take too much.
+func (w *writer) sessions(home Home, t *tree.Tree, readers map[uint64]uint64, all iter.Seq[session.State]) (lost int, err error) {
+	if err := w.home(home); err != nil {
+		return 0, err
+	}
+	if err := t.Tails(readers, w.tail); err != nil {
+		return 0, err
+	}
+	for st := range all {
+		switch err := w.session(st); {
+		case err == errTooLarge:
+			lost++
+		case err != nil:
+			return lost, err
+		}
+	}
+	return lost, nil
 }
 
 // Load restores what Save has written, and takes the file away. Call it before the first
@@ -125,18 +138,7 @@ func Load(dir string, home Home, srv *session.Server, t *tree.Tree) (r Report, e
 
 // read restores what from gives, and notes what became of it.
 func (r *Report) read(srv *session.Server, t *tree.Tree, from func(take func(rec any) error, lost func(error)) error) {
-	err := from(func(rec any) error {
-		switch rec := rec.(type) {
-		case *store.Tail:
-			return t.Store().RestoreTail(*rec)
-		case *session.State:
-			if err := srv.Restore(*rec); err != nil {
-				return err
-			}
-			r.Sessions++
-		}
-		return nil
-	}, r.lost)
+	err := from(func(rec any) error { return r.restore(rec, srv, t) }, r.lost)
 	if err != nil {
 		r.lost(err)
 	}

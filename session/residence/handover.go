@@ -1,0 +1,101 @@
+package residence
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"os"
+
+	tree "meta9/fs"
+	"meta9/fs/store"
+	"meta9/session"
+)
+
+// HandOver writes into f what Save writes of parked sessions, and all of the connections
+// of a server whose HandOver is done; fd is the descriptor of one, under which the next
+// program has it. extras are the caller's own.
+func HandOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, fd func(net.Conn) (int, error), extras iter.Seq[[]byte]) (lost int, err error) {
+	readers := make(map[uint64]uint64)
+	for st := range srv.Parked() {
+		st.Readers(readers)
+	}
+	for _, h := range srv.Handed() {
+		h.Session.Readers(readers)
+	}
+	w := newWriter(f)
+	if lost, err = w.sessions(home, t, readers, srv.Parked()); err != nil {
+		return lost, err
+	}
+	for b := range extras {
+		if err := w.record(kindExtra, b); err != nil {
+			return lost, err
+		}
+	}
+	for nc, h := range srv.Handed() {
+		n, err := fd(nc)
+		if err == nil {
+			err = w.conn(n, h)
+		}
+		if err == errTooLarge {
+			lost++
+		} else if err != nil {
+			return lost, err
+		}
+	}
+	if err := w.end(); err != nil {
+		return lost, err
+	}
+	return lost, w.out.Flush()
+}
+
+// TakeOver restores what HandOver has written. extra is given the caller's records, and
+// conn makes a connection of a descriptor; each that is taken up is given to serve, with
+// what goes on with it, to be called when all are. An error of conn costs that connection.
+func TakeOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, extra func([]byte) error, conn func(fd int) (net.Conn, error), serve func(nc net.Conn, h *session.Handed, run func())) (r Report, err error) {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return r, err
+	}
+	take := func(rec any) error {
+		switch rec := rec.(type) {
+		case []byte:
+			return extra(rec)
+		case *connForm:
+			nc, err := conn(rec.FD)
+			if err != nil {
+				return fmt.Errorf("a connection: %w", err)
+			}
+			run, err := srv.Adopt(nc, rec.Handed)
+			if err != nil {
+				return fmt.Errorf("a connection: %w", err)
+			}
+			serve(nc, &rec.Handed, run)
+			return nil
+		}
+		return r.restore(rec, srv, t)
+	}
+	if err := read(f, size, home, take, r.lost); err != nil {
+		return r, err
+	}
+	return r, nil
+}
+
+// restore takes up one record that a file may have.
+func (r *Report) restore(rec any, srv *session.Server, t *tree.Tree) error {
+	switch rec := rec.(type) {
+	case *store.Tail:
+		return t.Store().RestoreTail(*rec)
+	case *session.State:
+		if err := srv.Restore(*rec); err != nil {
+			return err
+		}
+		r.Sessions++
+		return nil
+	}
+	return errors.New("a record is not one of a file's")
+}
