@@ -37,6 +37,7 @@ func always(who fs.Principal) prover {
 // Listener accepts connections from one socket.
 type Listener struct {
 	nl     net.Listener
+	asked  string // as the settings have it
 	via    string // in logs and to the Handler
 	admins bool   // only the admin gets in: it may use the last descriptors
 	prove  prover

@@ -60,7 +60,7 @@ func (m *VMs) bind(d Device, v *vm.VM, k *kept) {
 
 // make makes the socket where that is possible now; healBound tries again.
 func (m *VMs) make(b *bound, uuid string, d Device) {
-	s, err := bind(place{path: b.path, foreign: true}, b.perm)
+	s, err := m.cfg.Inherited.unix(place{path: b.path, foreign: true}, "unix:"+b.path, b.perm)
 	if err == nil {
 		if err = descriptors.Check(s); err != nil {
 			_ = s.Close()
@@ -72,8 +72,9 @@ func (m *VMs) make(b *bound, uuid string, d Device) {
 	}
 	b.said = ""
 	b.l = start(&Listener{
-		nl: s, via: "unix:" + b.path, prove: m.proveBound(uuid, b.is.open), handle: d.Handle, rare: m.rare,
+		nl: s, asked: "unix:" + b.path, via: "unix:" + b.path, prove: m.proveBound(uuid, b.is.open), handle: d.Handle, rare: m.rare,
 	})
+	b.l.adopt(m.cfg.Inherited)
 }
 
 // sayBound says once what is wrong; of folders that are not there, whose VMs are switched

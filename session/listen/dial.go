@@ -74,6 +74,11 @@ func (m *VMs) device(d Device, v *vm.VM, k *kept) {
 	now.ctx, now.end = context.WithCancelCause(context.Background())
 	k.devices[d.Property] = now
 	m.devices[now] = true
+	if list := m.cfg.Inherited.adopted(now.via()); len(list) > 0 {
+		now.busy.Store(true)
+		go now.goOn(list[0])
+		return
+	}
 	now.dial()
 }
 
@@ -121,13 +126,24 @@ func (d *dialled) serve() {
 		return
 	}
 	d.away.Store(nil)
+	d.hold(c, func() { d.handle(c, d.who, d.via(), "") })
+}
+
+// goOn is serve of a connection that an earlier program has made.
+func (d *dialled) goOn(a Adopted) {
+	defer d.busy.Store(false)
+	d.hold(a.Conn, a.Run)
+}
+
+// hold runs serve, and closes the connection when the device is hung up.
+func (d *dialled) hold(c net.Conn, serve func()) {
 	stop := context.AfterFunc(d.ctx, func() {
 		if context.Cause(d.ctx) == errHungUp {
 			c.Close()
 		}
 	})
 	defer stop()
-	d.handle(c, d.who, d.via(), "")
+	serve()
 }
 
 func (d *dialled) via() string { return "dial:" + d.path }

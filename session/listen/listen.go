@@ -43,6 +43,8 @@ type Config struct {
 	VM       func(uuid string) *vm.VM
 	ByCID    func(cid uint32) *vm.VM
 	Log      zerolog.Logger
+
+	Inherited *Inherited // what is open already; nil: nothing
 }
 
 // Listen opens the channel that a names and accepts from it until Close. The
@@ -59,7 +61,7 @@ func (cfg Config) Listen(a Addr) (*Listener, error) {
 func (cfg Config) open(a Addr) (net.Listener, error) {
 	switch a.Net {
 	case Unix:
-		s, err := bind(place{path: a.Path}, cfg.perm(a))
+		s, err := cfg.Inherited.unix(place{path: a.Path}, a.String(), cfg.perm(a))
 		if err != nil {
 			return nil, err // a nil *socket would be a listener
 		}
@@ -68,33 +70,52 @@ func (cfg Config) open(a Addr) (net.Listener, error) {
 		if cfg.TLS == nil {
 			return nil, fmt.Errorf("no certificate is configured; tls needs cert, key and ca")
 		}
-		nl, err := net.Listen("tcp", a.Host)
+		nl, err := cfg.tcp(a)
 		if err != nil {
-			return nil, reason(err)
+			return nil, err
 		}
-		return tls.NewListener(nl, cfg.TLS), nil
+		return tlsListener{tls.NewListener(nl, cfg.TLS), nl}, nil
 	case Vsock:
+		if nl, _ := cfg.Inherited.take(a); nl != nil {
+			return nl, nil
+		}
 		return listenVsock(a.Port)
 	}
 	if !a.As.Nobody() && !cfg.Insecure {
 		return nil, fmt.Errorf("tcp proves nobody, and QEMU's user networking lets guests reach the host's loopback: whoever connects would be %s; if that is meant, say --insecure", a.As)
 	}
+	return cfg.tcp(a)
+}
+
+// tcp is the listener of a tcp or tls address.
+func (cfg Config) tcp(a Addr) (net.Listener, error) {
+	if nl, _ := cfg.Inherited.take(a); nl != nil {
+		return nl, nil
+	}
 	nl, err := net.Listen("tcp", a.Host)
 	return nl, reason(err)
+}
+
+// tlsListener is a listener, and the one that has the descriptor.
+type tlsListener struct {
+	net.Listener
+	under net.Listener
 }
 
 // Serve accepts from nl, which is what open would have made of a: the way in for
 // tests and for sockets that somebody else has opened. Closing the Listener
 // closes nl.
 func (cfg Config) Serve(nl net.Listener, a Addr) *Listener {
+	asked := a.String()
 	if a.Net == TCP || a.Net == TLS {
 		a.Host = nl.Addr().String() // port 0 has become a real one
 	}
 	l := start(&Listener{
-		nl: nl, via: a.String(), admins: a.Net == Unix && a.As.VM == "" || a.As.Admin,
+		nl: nl, asked: asked, via: a.String(), admins: a.Net == Unix && a.As.VM == "" || a.As.Admin,
 		prove: cfg.prover(a), again: cfg.again(a), handle: cfg.Handle, rare: &rarelog.Log{Log: cfg.Log},
 	})
-	if s, ok := nl.(*socket); ok {
+	l.adopt(cfg.Inherited)
+	if s, ok := nl.(*socket); ok && !s.foreign {
 		l.running.Add(1)
 		go l.watch(s, cfg.Log)
 	}

@@ -69,6 +69,37 @@ type socket struct {
 	on     *net.UnixListener
 	made   os.FileInfo // the file
 	closed bool
+
+	foreign bool // the file is systemd's
+	stays   bool // the file is to stay when it is closed; mu guards it
+}
+
+// unix is bind, unless the socket was inherited.
+func (in *Inherited) unix(at place, asked string, p Perm) (*socket, error) {
+	nl, systemd := in.Take(asked, &net.UnixAddr{Name: at.path, Net: "unix"})
+	on, ok := nl.(*net.UnixListener)
+	if !ok {
+		return bind(at, p)
+	}
+	s := &socket{on: on, at: at, perm: p, foreign: systemd, stays: systemd}
+	err := at.in(func(path string) (err error) {
+		s.made, err = os.Lstat(path)
+		if err == nil && !systemd {
+			err = p.apply(path)
+		}
+		return err
+	})
+	if err != nil && !missing(err) { // that one heal makes again
+		return nil, errors.Join(err, on.Close())
+	}
+	return s, nil
+}
+
+// keep lets the file stay when the socket is closed.
+func (s *socket) keep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stays = true
 }
 
 // bind makes a unix socket and, where that is the daemon's to do, its folder. A socket
@@ -234,7 +265,7 @@ func (s *socket) Close() error {
 	}
 	s.closed = true
 	_ = s.at.in(func(path string) error {
-		if goneFrom(path, s.made) {
+		if s.stays || goneFrom(path, s.made) {
 			return nil
 		}
 		return os.Remove(path)

@@ -38,6 +38,8 @@ type VMConfig struct {
 	Perm    Perm     // of sockets; the group is the folder's too
 	VM      func(uuid string) *vm.VM
 	Log     zerolog.Logger
+
+	Inherited *Inherited // what is open already; nil: nothing
 }
 
 // Socket is a socket that every VM has under its name.
@@ -65,6 +67,11 @@ type VMs struct {
 	changed map[string]bool // VMs to look at again
 	idle    []func()
 	closed  bool
+	handing bool // sockets are handed over, and not closed
+
+	// work's, until it has ended: what is handed over, and why not more.
+	passed   []Passed
+	unpassed error
 }
 
 // kept is what one VM has.
@@ -202,7 +209,14 @@ func (m *VMs) catchUp() bool {
 
 // leave is the end of work: Close's promise.
 func (m *VMs) leave() {
+	m.mu.Lock()
+	handing := m.handing
+	m.mu.Unlock()
 	for _, k := range m.kept {
+		if handing {
+			m.pass(k)
+			continue
+		}
 		k.closeSockets()
 		for _, b := range k.bound {
 			b.close()
@@ -285,7 +299,7 @@ func (m *VMs) open(v *vm.VM, k *kept) {
 // its folder let only the VM's QEMU reach it is all the proof there is.
 func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
 	path := filepath.Join(m.cfg.Run, uuid, s.Name)
-	nl, err := bind(place{path: path}, perm)
+	nl, err := m.cfg.Inherited.unix(place{path: path}, "unix:"+path, perm)
 	if err == nil {
 		if err = descriptors.Check(nl); err != nil {
 			_ = nl.Close()
@@ -294,9 +308,11 @@ func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	k.sockets = append(k.sockets, start(&Listener{
-		nl: nl, via: "unix:" + path, prove: always(tree.Principal{VM: uuid}), handle: s.Handle, rare: m.rare,
-	}))
+	l := start(&Listener{
+		nl: nl, asked: "unix:" + path, via: "unix:" + path, prove: always(tree.Principal{VM: uuid}), handle: s.Handle, rare: m.rare,
+	})
+	l.adopt(m.cfg.Inherited)
+	k.sockets = append(k.sockets, l)
 	return nil
 }
 

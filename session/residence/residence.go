@@ -50,6 +50,7 @@ import (
 	"time"
 
 	tree "meta9/fs"
+	"meta9/fs/store"
 	"meta9/session"
 )
 
