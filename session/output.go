@@ -203,7 +203,7 @@ func (c *conn) send(p *cpu.Place) {
 		c.mu.Lock()
 		if err != nil && c.leaving {
 			c.out = slices.Concat(rest, c.out)
-			rest, err = nil, nil
+			err = nil
 		}
 		c.sending, c.buffer = 0, 0
 		if c.out == nil && !c.closed {

@@ -46,6 +46,9 @@ func (l *Lines) Limit(limit int) {
 // Pending is how many bytes were read and not returned yet.
 func (l *Lines) Pending() int { return len(l.buf) - l.at }
 
+// Rest is what Pending counts; false: the line is being dropped, and its end is to come.
+func (l *Lines) Rest() ([]byte, bool) { return l.buf[l.at:], l.skip == nil }
+
 // Skip drops the line that has begun, up to its LF, which need not have come yet. to
 // takes the line's bytes without the LF, and must take them all.
 func (l *Lines) Skip(to io.Writer) {

@@ -32,6 +32,8 @@ type conn struct {
 	value  []byte          // of the request at hand
 	long   mdata.LongFrame // the line that is being dropped
 	err    error           // of the first write that failed; the loop then ends
+	ahead  []byte          // what another process has read
+	ended  bool            // the peer has
 }
 
 // newConn makes a connection with a View of the tree of its own, as each 9P client has
@@ -67,6 +69,8 @@ func (c *conn) loop() {
 			c.giveWide()
 		}
 		switch line, err := c.lines.Next(); {
+		case c.leaves(err):
+			return
 		case err == nil:
 			if !c.place.Held() || c.place.Over() {
 				c.place.Give()
@@ -83,6 +87,7 @@ func (c *conn) loop() {
 			c.drop(io.Discard)
 		default:
 			c.flush()
+			c.ended = true
 			return
 		}
 	}
@@ -107,11 +112,24 @@ func (c *conn) drop(to io.Writer) {
 // line takes minutes for the largest value, but a peer that sends nothing may not keep
 // the slot.
 func (c *conn) Read(p []byte) (int, error) {
+	if len(c.ahead) > 0 {
+		n := copy(p, c.ahead)
+		c.ahead = c.ahead[n:]
+		return n, nil
+	}
 	c.place.Give()
 	if c.wide {
-		c.SetReadDeadline(time.Now().Add(c.server.limits.WideTime))
+		c.limit(c.SetReadDeadline, time.Now().Add(c.server.limits.WideTime))
 	}
 	return c.Conn.Read(p)
+}
+
+// limit sets a deadline, but for a connection that is handed over: that has one.
+func (c *conn) limit(set func(time.Time) error, t time.Time) {
+	_ = set(t)
+	if c.server.handing.Load() {
+		_ = c.SetDeadline(longAgo)
+	}
 }
 
 // takeWide waits for a wide slot, which allows long lines and replies. It writes the
@@ -139,15 +157,15 @@ func (c *conn) giveWide() {
 		return
 	}
 	c.lines.Limit(narrowSize)
-	c.SetDeadline(time.Time{})
+	c.limit(c.SetDeadline, time.Time{})
 	c.wide = false
 	<-c.guest.wide
 }
 
-// dropBuffers frees buffers that have grown. It is called when they are empty:
-// thousands of connections are idle most of their time.
+// dropBuffers frees buffers that have grown and are empty: thousands of connections are
+// idle most of their time.
 func (c *conn) dropBuffers() {
-	if cap(c.out)+cap(c.value) > idleBuffers {
+	if len(c.out) == 0 && cap(c.out)+cap(c.value) > idleBuffers {
 		c.out, c.value = nil, nil
 	}
 }
@@ -159,9 +177,13 @@ func (c *conn) flush() {
 		return
 	}
 	if c.wide {
-		c.SetWriteDeadline(time.Now().Add(c.server.limits.WideTime))
+		c.limit(c.SetWriteDeadline, time.Now().Add(c.server.limits.WideTime))
 	}
 	c.place.Give()
-	_, c.err = c.Write(c.out)
+	var n int
+	if n, c.err = c.Write(c.out); c.leaves(c.err) {
+		c.out = c.out[n:]
+		return
+	}
 	c.out = c.out[:0]
 }

@@ -61,10 +61,13 @@ type Server struct {
 
 	requests, refused, damaged, dropped atomic.Uint64
 
+	handing atomic.Bool // closing, and connections are kept
+
 	mu      sync.Mutex
 	guests  map[string]*guest // VMs that have a connection
 	conns   int
 	closing bool
+	handed  []Handed
 	idle    chan struct{} // closed when closing and the last connection has ended
 }
 
@@ -102,18 +105,32 @@ func New(cfg Config) *Server {
 
 // Serve answers the requests that come on nc, as the VM who, until nc ends, and closes
 // nc. A connection over a limit, or without a VM, is closed at once.
-func (s *Server) Serve(nc net.Conn, who fs.Principal) {
-	defer nc.Close()
+func (s *Server) Serve(nc net.Conn, who fs.Principal) { s.serve(Handed{Conn: nc, Who: who}) }
+
+// serve serves a connection that may have been another process's.
+func (s *Server) serve(h Handed) {
+	if !s.late(h) && !s.work(h) {
+		_ = h.Conn.Close()
+	}
+}
+
+// work serves h until it ends; true: it is handed over.
+func (s *Server) work(h Handed) bool {
+	nc, who := h.Conn, h.Who
 	g := s.addConn(nc, who)
 	if g == nil {
 		s.refused.Add(1)
-		return
+		return false
 	}
 	defer s.removeConn(nc, who)
-	if c := s.newConn(nc, who, g); c != nil {
-		c.loop()
-		c.end()
+	c := s.newConn(nc, who, g)
+	if c == nil {
+		return false
 	}
+	c.ahead, c.out = h.Input, h.Output
+	c.loop()
+	c.end()
+	return c.stays(who)
 }
 
 // addConn counts a connection; nil: there are too many, or it has no VM.
@@ -167,6 +184,11 @@ func (s *Server) DropVM(uuid string) {
 // returns ctx's error.
 func (s *Server) Drain(ctx context.Context) error {
 	s.endAll(stopReading)
+	return s.await(ctx)
+}
+
+// await waits until all connections have ended, or closes them.
+func (s *Server) await(ctx context.Context) error {
 	select {
 	case <-s.idle:
 		return nil
