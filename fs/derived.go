@@ -102,7 +102,7 @@ func (d *derivedDir) file(name, key string) *derivedFile {
 	value := d.of.value
 	return &derivedFile{
 		dir: d.dir, path: DerivedPath(d.dir.cell.ID(), d.of.folder, key), name: name, mode: 0o444,
-		derive: &deriver{text: func(m *vm.VM) (string, bool) { return value(m, key) }},
+		derive: &deriver{text: func(m *vm.VM, _ int) (string, bool) { return value(m, key) }},
 	}
 }
 
@@ -110,32 +110,46 @@ func (d *derivedDir) file(name, key string) *derivedFile {
 // and goes.
 func (d *derivedDir) List(after uint64, fn func(uint64, *Stat) bool) error {
 	m, err := d.dir.vm()
-	if err != nil {
-		return err
+	if err == nil {
+		d.of.list(m, after, fn)
 	}
+	return err
+}
+
+func (d *derivedDir) inVM() (*vmDir, uint64) { return d.dir, d.of.slot }
+
+func (d *derivedDir) atLeast(*vm.VM) int { return 0 }
+
+func (d *derivedDir) entries() func(m *vm.VM, after uint64, fn func(uint64, *Stat) bool) {
+	return d.of.list
+}
+
+// list is List of the VM m.
+func (d *derivation) list(m *vm.VM, after uint64, fn func(uint64, *Stat) bool) {
 	type entry struct {
 		path uint64
 		key  string
 	}
 	var entries []entry
-	for _, key := range d.of.names(m) {
-		if path := DerivedPath(d.dir.cell.ID(), d.of.folder, key); path > after {
+	for _, key := range d.names(m) {
+		if path := DerivedPath(m.ID, d.folder, key); path > after {
 			entries = append(entries, entry{path, key})
 		}
 	}
 	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.path, b.path) })
-	st := Stat{Mode: 0o444, Mtime: m.Mtime}
 	for _, e := range entries {
-		value, ok := d.of.value(m, e.key)
+		value, ok := d.value(m, e.key)
 		if !ok {
 			continue
 		}
-		st.QID, st.Length, st.Name = fileQID(e.path, m.Rev), uint64(len(value)), vm.FileName(e.key)
+		st := Stat{
+			QID: fileQID(e.path, m.Rev), Mode: 0o444, Length: uint64(len(value)),
+			Mtime: m.Mtime, Name: vm.FileName(e.key),
+		}
 		if !fn(e.path, &st) {
 			break
 		}
 	}
-	return nil
 }
 
 // derivedFile is a file whose content is computed from the VM. Its qid.version is
@@ -159,9 +173,9 @@ func newVMJSON(d *vmDir) *derivedFile {
 		return lengths.get(k, m.Rev, func() int { return m.JSONSize(k.guest) })
 	}
 	add := func(b []byte, m *vm.VM) []byte { return m.AppendJSON(b, k.guest) }
-	text := func(m *vm.VM) (string, bool) {
+	text := func(m *vm.VM, size int) (string, bool) {
 		var b strings.Builder
-		b.Grow(size(m))
+		b.Grow(size)
 		p := ordjson.NewPieces(nil, smallDerived, func(piece []byte) error {
 			b.Write(piece)
 			return nil
@@ -204,7 +218,7 @@ func (n *derivedFile) length(m *vm.VM) (bytes int, ok bool) {
 	if n.derive.size != nil {
 		return n.derive.size(m), true
 	}
-	text, ok := n.derive.text(m)
+	text, ok := n.derive.text(m, 0)
 	return len(text), ok
 }
 
@@ -220,7 +234,7 @@ func (n *derivedFile) AppendValue(b []byte, max int) ([]byte, error) {
 		}
 		return n.append(b, m), nil
 	}
-	text, ok := n.derive.text(m)
+	text, ok := n.derive.text(m, 0)
 	return appendText(b, text, ok, max)
 }
 
@@ -231,7 +245,7 @@ func (n *derivedFile) Open(f Flags) (Handle, error) {
 	}
 	h := &derivedHandle{plain: plain{node: n, flags: f}}
 	v := n.dir.v
-	file := v.tree.opens.open(n.dir.cell, fileKey{n.path, v.guest()}, 0, n.derive)
+	file := v.tree.opens.open(n.dir.cell, fileKey{path: n.path, guest: v.guest()}, 0, n.derive)
 	if h.reader.open(v, file) == nil {
 		err := h.reader.err
 		h.reader.close()

@@ -35,7 +35,7 @@ type keyHandle struct {
 // open makes the Handle readable; nil when the key is not there any more.
 func (h *keyHandle) open() *vm.Entry {
 	n := h.node
-	key := fileKey{n.id, n.view().guest()}
+	key := fileKey{path: n.id, guest: n.view().guest()}
 	f := n.view().tree.opens.open(n.dir.dir.cell, key, n.dir.space, nil)
 	return h.reader.open(n.view(), f)
 }

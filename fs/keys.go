@@ -101,17 +101,34 @@ func (d *spaceDir) List(after uint64, fn func(uint64, *Stat) bool) error {
 	if err != nil {
 		return err
 	}
-	var st Stat
-	for e := range m.EntriesAfter(d.space, after) {
-		if !d.sees(m, e.Name) {
-			continue
+	v := d.dir.v
+	d.entries()(m, after, func(id uint64, st *Stat) bool {
+		if v.Empties(id) {
+			st.Length = 0
 		}
-		statKey(&st, e, vm.FileName(e.Name), d.dir.v.held(e.ID))
-		if !fn(e.ID, &st) {
-			break
+		return fn(id, st)
+	})
+	return nil
+}
+
+func (d *spaceDir) inVM() (*vmDir, uint64) { return d.dir, d.slot() }
+
+func (d *spaceDir) atLeast(m *vm.VM) int { return m.CountOf(d.space) }
+
+func (d *spaceDir) entries() func(m *vm.VM, after uint64, fn func(uint64, *Stat) bool) {
+	space, guest := d.space, d.dir.v.guest()
+	return func(m *vm.VM, after uint64, fn func(uint64, *Stat) bool) {
+		var st Stat
+		for e := range m.EntriesAfter(space, after) {
+			if guest && !m.GuestSees(space, e.Name) {
+				continue
+			}
+			statKey(&st, e, vm.FileName(e.Name), false)
+			if !fn(e.ID, &st) {
+				break
+			}
 		}
 	}
-	return nil
 }
 
 // newMode is the mode of a key that nobody has changed. modeSet stands in the mode of

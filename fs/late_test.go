@@ -25,14 +25,14 @@ func openFileOf(t *testing.T) (*openFile, *vm.Entry, *store.Store) {
 	}
 	e := r.Cell.VM().Get(vm.Keys, "k")
 	o := opens{tables: make(map[*store.Cell]*openTable)}
-	return o.open(r.Cell, fileKey{e.ID, false}, vm.Keys, nil), e, st
+	return o.open(r.Cell, fileKey{path: e.ID}, vm.Keys, nil), e, st
 }
 
 // TestLateReaderOfARemovedKey: who read the VM before the removal, and publishes
 // after it was observed, does not bring the value back.
 func TestLateReaderOfARemovedKey(t *testing.T) {
 	f, e, _ := openFileOf(t)
-	if p, _ := f.newest(); p == nil || p.content() != e {
+	if p, _ := f.newest(nil); p == nil || p.content() != e {
 		t.Fatal("not the key's entry")
 	}
 	f.table.mu.Lock()
@@ -47,7 +47,7 @@ func TestLateReaderOfARemovedKey(t *testing.T) {
 // made, and nobody begins to read what is retired.
 func TestLateReaderOfAnOldValue(t *testing.T) {
 	f, e, _ := openFileOf(t)
-	old, _ := f.newest()
+	old, _ := f.newest(nil)
 	if !old.acquire() {
 		t.Fatal("the newest value is not to be had")
 	}

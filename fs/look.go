@@ -68,18 +68,24 @@ func (r *Ref) Show(st *Stat) {
 	if !ok {
 		p.UID, p.GID = st.UID, st.GID // an entry of vms/ has its VM's
 	}
-	if l := r.look; l != nil {
-		if l.UID != nil {
-			p.UID = *l.UID
-		}
-		if l.GID != nil {
-			p.GID = *l.GID
-		}
-		if l.Mode != nil {
-			p.Mode, p.HasMode = *l.Mode&0o777, true // a State may say anything
-		}
+	show(st, r.look.over(p))
+}
+
+// over is p with what the Look says, which may be nil.
+func (l *Look) over(p vm.Perm) vm.Perm {
+	if l == nil {
+		return p
 	}
-	show(st, p)
+	if l.UID != nil {
+		p.UID = *l.UID
+	}
+	if l.GID != nil {
+		p.GID = *l.GID
+	}
+	if l.Mode != nil {
+		p.Mode, p.HasMode = *l.Mode&0o777, true // a State may say anything
+	}
+	return p
 }
 
 // show gives st an owner, and a mode that fits what it is.

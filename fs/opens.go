@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -17,8 +19,9 @@ type opens struct {
 	limit  int64 // vm.Limits.Bytes; 0: none
 	budget *budget.Budget
 
-	mu     sync.Mutex // guards tables and every table's opens
+	mu     sync.Mutex // guards tables, paid and every table's opens
 	tables map[*store.Cell]*openTable
+	paid   map[*budget.Account]*openTable // by their account
 }
 
 // openTable is the open files of one VM.
@@ -32,8 +35,9 @@ type openTable struct {
 	files map[fileKey]*openFile
 	old   []*version // oldest first; some may be unused by now
 
-	oldBytes atomic.Int64 // what the old versions that are used cost
-	oldCount atomic.Int64
+	oldBytes  atomic.Int64 // what the old versions that are used cost, without listings
+	listBytes atomic.Int64 // what those of listings do
+	oldCount  atomic.Int64
 }
 
 // fileKey tells open files apart. Guest and admin have separate ones, since they
@@ -41,6 +45,7 @@ type openTable struct {
 type fileKey struct {
 	path  uint64 // qid.path
 	guest bool
+	form  formKey // of a folder: its listing
 }
 
 // openFile is one file that somebody has open for reading.
@@ -58,7 +63,8 @@ type openFile struct {
 
 // deriver computes the content of a derived file.
 type deriver struct {
-	text func(m *vm.VM) (content string, ok bool) // ok is false when there is none
+	// text makes it, of size bytes; ok is false when there is none.
+	text func(m *vm.VM, size int) (content string, ok bool)
 	// size is how long it is, without making it; nil: it is never long.
 	size func(m *vm.VM) int
 }
@@ -70,6 +76,9 @@ func (o *opens) open(c *store.Cell, k fileKey, s vm.Space, d *deriver) *openFile
 	if t == nil {
 		t = &openTable{cell: c, account: o.budget.Account(c.UUID()), admin: o.budget.Admin(), files: make(map[fileKey]*openFile)}
 		o.tables[c] = t
+		if t.account != nil {
+			o.paid[t.account] = t
+		}
 	}
 	t.opens++
 	o.mu.Unlock()
@@ -101,6 +110,7 @@ func (o *opens) close(f *openFile) {
 	t.opens--
 	if t.opens == 0 {
 		delete(o.tables, t.cell)
+		delete(o.paid, t.account)
 		t.account.Close()
 	}
 }
@@ -127,6 +137,9 @@ func (o *opens) committed(c store.Committed) {
 	if over := t.account.Over(); over > 0 {
 		t.trim(max(0, t.oldBytes.Load()-over))
 	}
+	if t.account.Over() > 0 {
+		t.trimLists()
+	}
 }
 
 // giveBack drops the old values of a VM, whose account is wanted for others.
@@ -138,6 +151,33 @@ func (o *opens) giveBack(c *store.Cell) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.trim(0)
+		t.trimLists()
+	}
+}
+
+// evict drops what was derived and nobody reads, as far as that account (nil: any) has
+// paid for it.
+func (o *opens) evict(a *budget.Account) {
+	var tables []*openTable
+	o.mu.Lock()
+	if t := o.paid[a]; t != nil {
+		tables = append(tables, t)
+	} else if a == nil || a == o.budget.Admin() {
+		tables = slices.AppendSeq(tables, maps.Values(o.tables))
+	}
+	o.mu.Unlock()
+	for _, t := range tables {
+		t.evict(a)
+	}
+}
+
+func (t *openTable) evict(a *budget.Account) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.files {
+		if p := f.cur.Load(); p != nil && f.derive != nil && p.paid && (a == nil || p.bill == a) && p.state.Load() == 0 {
+			f.set(nil)
+		}
 	}
 }
 
@@ -160,7 +200,7 @@ func (t *openTable) refresh(c store.Committed) {
 			continue
 		}
 		for _, guest := range [...]bool{false, true} {
-			if f := t.files[fileKey{was.ID, guest}]; f != nil {
+			if f := t.files[fileKey{path: was.ID, guest: guest}]; f != nil {
 				f.update(c.After)
 			}
 		}
@@ -174,6 +214,7 @@ func (t *openTable) close() {
 		f.set(nil)
 	}
 	t.trim(-1)
+	t.trimLists()
 }
 
 // update makes what m has of the key the newest version. An ID never comes back, so
@@ -221,7 +262,10 @@ func (f *openFile) hides(m *vm.VM, e *vm.Entry) bool {
 // takes a lock only where a commit made a new value that nobody has read yet. The
 // VM decides, not cur: a commit is acknowledged before it is observed, and who was
 // told of it must read it. errs.Again: there is no memory for a new one.
-func (f *openFile) newest() (*version, error) {
+//
+// room is how many bytes the caller has taken already from the account of what is made
+// for him; nil: none. What is used of them is taken off.
+func (f *openFile) newest(room *int64) (*version, error) {
 	m := f.table.cell.VM()
 	if m == nil {
 		return nil, nil
@@ -237,12 +281,12 @@ func (f *openFile) newest() (*version, error) {
 	if p := f.cur.Load(); p != nil && p.rev >= rev {
 		return p, nil
 	}
-	return f.renew()
+	return f.renew(room)
 }
 
 // renew looks at the VM anew and publishes what it has of the file. What it has
 // looked at may be old by then; publish decides by the revision.
-func (f *openFile) renew() (*version, error) {
+func (f *openFile) renew(room *int64) (*version, error) {
 	f.renewing.Lock()
 	defer f.renewing.Unlock()
 	m := f.table.cell.VM()
@@ -252,7 +296,7 @@ func (f *openFile) renew() (*version, error) {
 	if p := f.cur.Load(); f.derive != nil && p != nil && p.rev >= m.Rev {
 		return p, nil // somebody else computed it meanwhile
 	}
-	p, err := f.version(m)
+	p, err := f.version(m, room)
 	if p == nil {
 		return nil, err
 	}
@@ -271,7 +315,7 @@ const smallDerived = 16 << 10
 // version is what m has of the file: a key's entry, or for a derived file an Entry
 // that no VM has, at the VM's revision; nil: nothing. A long one is taken from its
 // reader's account before it is made, in which the old ones make room.
-func (f *openFile) version(m *vm.VM) (*version, error) {
+func (f *openFile) version(m *vm.VM, room *int64) (*version, error) {
 	if f.derive == nil {
 		e := m.GetID(f.space, f.key.path)
 		if e == nil || f.hides(m, e) {
@@ -283,31 +327,50 @@ func (f *openFile) version(m *vm.VM) (*version, error) {
 	if !f.key.guest {
 		account = f.table.admin
 	}
+	var size int
 	var cost int64
 	if f.derive.size != nil {
-		if size := f.derive.size(m); size > smallDerived {
-			cost = int64(size) + pinCost
-			err := account.Try(cost)
-			if err != nil {
-				f.table.mu.Lock()
-				f.table.trim(0)
-				f.table.mu.Unlock()
-				err = account.Try(cost)
-			}
-			if err != nil {
-				return nil, err
-			}
+		size = f.derive.size(m)
+	}
+	if size > smallDerived {
+		cost = int64(size) + pinCost
+		if err := f.pays(account, cost, room); err != nil {
+			return nil, err
 		}
 	}
-	text, ok := f.derive.text(m)
+	text, ok := f.derive.text(m, size)
 	if !ok {
 		account.Release(cost)
 		return nil, nil
 	}
 	p := newVersion(f.table, &vm.Entry{ID: f.key.path, Rev: m.Rev, Mtime: m.Mtime, Value: text})
-	p.bill = account
+	p.bill, p.listing = account, f.lists()
 	if cost > 0 {
 		p.cost, p.paid = cost, true
 	}
 	return p, nil
 }
+
+// pays takes n bytes of the account, the caller's room first.
+func (f *openFile) pays(account *budget.Account, n int64, room *int64) error {
+	if room != nil {
+		if *room >= n {
+			*room -= n
+			return nil
+		}
+	}
+	err := account.Try(n)
+	if err != nil {
+		f.table.mu.Lock()
+		f.table.trim(0)
+		f.table.mu.Unlock()
+		err = account.Try(n)
+	}
+	if err != nil {
+		return &ShortError{n, err}
+	}
+	return nil
+}
+
+// lists tells whether it is a folder, whose listing it has.
+func (f *openFile) lists() bool { return f.key.form.id != 0 }

@@ -21,13 +21,14 @@ import (
 // since until then the store has it anyhow, and the reader's as soon as a large derived
 // one is made.
 type version struct {
-	table *openTable
-	bill  *budget.Account
-	paid  bool                     // cost is taken; guarded by table.mu until it is retired
-	entry atomic.Pointer[vm.Entry] // nil: dropped
-	rev   uint64
-	cost  int64
-	state atomic.Int64 // how many readers, and the bits below
+	table   *openTable
+	bill    *budget.Account
+	paid    bool                     // cost is taken; guarded by table.mu until it is retired
+	listing bool                     // of a folder: only the account bounds it
+	entry   atomic.Pointer[vm.Entry] // nil: dropped
+	rev     uint64
+	cost    int64
+	state   atomic.Int64 // how many readers, and the bits below
 }
 
 const (
@@ -93,7 +94,7 @@ func (t *openTable) retire(p *version) {
 }
 
 func (t *openTable) count(p *version) {
-	t.oldBytes.Add(p.cost)
+	t.bytesOf(p).Add(p.cost)
 	t.oldCount.Add(1)
 	if !p.paid {
 		p.paid = true
@@ -102,20 +103,54 @@ func (t *openTable) count(p *version) {
 }
 
 func (t *openTable) uncount(p *version) {
-	t.oldBytes.Add(-p.cost)
+	t.bytesOf(p).Add(-p.cost)
 	t.oldCount.Add(-1)
 	p.bill.Release(p.cost)
 }
 
-// trim drops the oldest versions until those that are left fit the room. t.mu is
-// held.
-func (t *openTable) trim(room int64) {
-	for len(t.old) > 0 && t.oldBytes.Load() > room {
-		p := t.old[0]
-		t.old[0] = nil
-		t.old = t.old[1:]
-		t.drop(p)
+// bytesOf is the sum that p is in.
+func (t *openTable) bytesOf(p *version) *atomic.Int64 {
+	if p.listing {
+		return &t.listBytes
 	}
+	return &t.oldBytes
+}
+
+// trim drops the oldest versions until those that are left fit the room, listings not
+// counted. t.mu is held.
+func (t *openTable) trim(room int64) {
+	if t.oldBytes.Load() <= room {
+		return
+	}
+	kept := t.old[:0]
+	for i, p := range t.old {
+		switch {
+		case t.oldBytes.Load() <= room:
+			kept = append(kept, t.old[i:]...)
+			clear(t.old[len(kept):])
+			t.old = kept
+			return
+		case p.listing:
+			kept = append(kept, p)
+		default:
+			t.drop(p)
+		}
+	}
+	clear(t.old[len(kept):])
+	t.old = kept
+}
+
+// trimLists drops the old listings. t.mu is held.
+func (t *openTable) trimLists() {
+	if t.listBytes.Load() == 0 {
+		return
+	}
+	t.old = slices.DeleteFunc(t.old, func(p *version) bool {
+		if p.listing {
+			t.drop(p)
+		}
+		return p.listing
+	})
 }
 
 // drop gives a retired version up; its readers find the newest.

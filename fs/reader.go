@@ -34,7 +34,7 @@ func (r *reader) value(off uint64) *vm.Entry {
 	e := r.pin.content()
 	switch {
 	case off == 0 || e == nil:
-		return r.retake()
+		return r.retake(nil)
 	case off >= uint64(len(e.Value)) && r.file.derive == nil:
 		return r.extend(e)
 	}
@@ -42,10 +42,10 @@ func (r *reader) value(off uint64) *vm.Entry {
 }
 
 // retake pins the newest version. Where there is none any more the reader keeps
-// what it had.
-func (r *reader) retake() *vm.Entry {
+// what it had. room is newest's.
+func (r *reader) retake(room *int64) *vm.Entry {
 	for {
-		p, err := r.file.newest()
+		p, err := r.file.newest(room)
 		if r.err = err; err != nil {
 			return nil
 		}
@@ -75,7 +75,7 @@ func (r *reader) pinned() int {
 
 // extend pins the newest version if it begins with e's value.
 func (r *reader) extend(e *vm.Entry) *vm.Entry {
-	p, _ := r.file.newest()
+	p, _ := r.file.newest(nil)
 	if p == nil || p == r.pin {
 		return e
 	}
@@ -101,13 +101,18 @@ func (r *reader) unpin() {
 // open enters the reader into the tree's table and the View's list, and pins what
 // is there; nil when nothing is.
 func (r *reader) open(v *View, f *openFile) *vm.Entry {
+	r.enter(v, f)
+	return r.retake(nil)
+}
+
+// enter is open without a look at what is there.
+func (r *reader) enter(v *View, f *openFile) {
 	r.view, r.file = v, f
 	r.next = v.readers
 	if r.next != nil {
 		r.next.prev = r
 	}
 	v.readers = r
-	return r.retake()
 }
 
 // close undoes open; closing twice is harmless.

@@ -185,7 +185,11 @@ func (r *Ref) Open(f Flags) (Handle, error) {
 	if _, ok := r.node.(Folder); !ok || f&(Write|Trunc) != 0 {
 		return nil, Missing(r.node, OpWrite)
 	}
-	return &dirHandle{plain{node: r.node, flags: f}}, nil
+	h := dirHandle{plain{node: r.node, flags: f}}
+	if _, ok := r.node.(rowFolder); ok {
+		return &listHandle{dirHandle: h, look: r.look}, nil
+	}
+	return &h, nil
 }
 
 // RestoreHandle opens the file as hs says that it was. It never truncates and

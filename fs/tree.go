@@ -55,7 +55,10 @@ func New(st *store.Store, cfg Config) *Tree {
 	t := &Tree{
 		store: st, cfg: cfg, started: cfg.Now(),
 		vmVerbs: verbs{"update": updateVM, "delete": deleteVM},
-		opens:   opens{tables: make(map[*store.Cell]*openTable), limit: st.Limits().Bytes, budget: cfg.Budget},
+		opens:   opens{tables: make(map[*store.Cell]*openTable), paid: make(map[*budget.Account]*openTable), limit: st.Limits().Bytes, budget: cfg.Budget},
+	}
+	if cfg.Budget != nil {
+		cfg.Budget.OnFull(t.opens.evict)
 	}
 	t.mtime.Store(t.started.UnixNano())
 	st.Observe(t.committed)

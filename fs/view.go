@@ -176,7 +176,7 @@ func (v *View) Settle() {
 func (v *View) retake(c commit) {
 	for r := v.readers; r != nil; r = r.next {
 		if c.matches(r.file) {
-			r.retake()
+			r.retake(nil)
 		}
 	}
 }
@@ -193,6 +193,12 @@ func (c commit) matches(f *openFile) bool {
 	return c.id == f.key.path
 }
 
+// Truncates tells whether this View may hold a truncation of any key.
+func (v *View) Truncates() bool { return len(v.holds) > 0 }
+
+// Empties tells whether this View sees the key as empty (held).
+func (v *View) Empties(id uint64) bool { return v.Truncates() && v.held(id) }
+
 // held tells whether this View sees the key as empty, since it holds a truncation
 // of it. When the hold has ended by a commit, open files read what that made.
 func (v *View) held(id uint64) bool {
@@ -208,7 +214,7 @@ func (v *View) held(id uint64) bool {
 	delete(v.holds, id)
 	for r := v.readers; r != nil; r = r.next {
 		if r.file.derive == nil && r.file.key.path == id {
-			r.retake()
+			r.retake(nil)
 		}
 	}
 	return false
@@ -234,11 +240,14 @@ func (v *View) hold(c *store.Cell, s vm.Space, id uint64) (*store.Hold, error) {
 }
 
 // Park lets go of the old values that open files pin; they read the newest when
-// they are read again. Everything else stays, held truncations too: a parked
-// session may be resumed at any time, and costs its VM no bytes until then.
+// they are read again. Everything else stays, held truncations too, and listings that
+// are being read: a parked
+// session may be resumed at any time, and costs its VM no other bytes until then.
 func (v *View) Park() {
 	for r := v.readers; r != nil; r = r.next {
-		r.unpin()
+		if !r.file.lists() {
+			r.unpin()
+		}
 	}
 }
 

@@ -15,34 +15,33 @@ func treaddir(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	b, err := c.reserve(int(min(m.Count, c.msize-wire.ReadLen, listSize)))
-	if err != nil {
-		return err
-	}
-	used, more, err := dirents(f.ref, m.Offset, b)
+	from := f.listing.after(m.Offset)
+	p, err := c.list(f, from, int(min(m.Count, c.msize-wire.ReadLen, listSize)))
 	switch {
 	case err != nil:
 		return err
-	case used == 0 && more:
+	case p.used == 0 && p.more:
 		return errs.New(errs.Invalid, "count %d is too small for the next entry", m.Count)
 	}
-	c.answerRead(wire.Rreaddir, m.Tag, used, f.num, nil)
+	f.listed(from, p)
+	c.answerRead(wire.Rreaddir, m.Tag, p.used, f.num, nil)
 	return nil
 }
 
-// dirents fills b with the entries of a folder after a cookie and tells how many
-// bytes they take, and whether there are more.
-func dirents(ref *fs.Ref, after uint64, b []byte) (used int, more bool, err error) {
+// dirents fills b with the entries of a folder after a cookie.
+func dirents(ref *fs.Ref, after uint64, b []byte) (p page, err error) {
+	p.cookie = after
 	err = ref.List(after, func(cookie uint64, st *fs.Stat) bool {
 		d := posix.Dirent(cookie, st)
-		if used+wire.DirentSize(&d) > len(b) {
-			more = true
+		if p.used+wire.DirentSize(&d) > len(b) {
+			p.more = true
 			return false
 		}
-		used = len(wire.AppendDirent(b[:used], &d))
+		p.used = len(wire.AppendDirent(b[:p.used], &d))
+		p.cookie = cookie
 		return true
 	})
-	return used, more, err
+	return p, err
 }
 
 // tunlinkat removes an entry of a folder by its name.

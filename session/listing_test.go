@@ -20,6 +20,7 @@ type folderReader struct {
 	msize uint32
 	place uint64 // the offset, or in .L the cookie
 	names []string
+	seen  []string // all that the entries say
 	ended bool
 }
 
@@ -42,12 +43,28 @@ func (r *folderReader) more() {
 		list := r.c.readdir(r.fid, r.place, r.msize-24)
 		for _, d := range list {
 			r.names, r.place = append(r.names, d.Name), d.Offset
+			r.seen = append(r.seen, fmt.Sprint(d))
 		}
 		r.ended = len(list) == 0
 		return
 	}
+	r.fill(false)
+}
+
+// once is more, but for one message.
+func (r *folderReader) once() {
+	r.c.t.Helper()
+	if r.c.dialect == wire.L {
+		r.more()
+		return
+	}
+	r.fill(true)
+}
+
+func (r *folderReader) fill(once bool) {
+	r.c.t.Helper()
 	var buf []byte
-	for len(buf) < int(r.msize-24) {
+	for len(buf) < int(r.msize-24) && !(once && len(buf) > 0) {
 		m := &wire.Msg{Type: wire.Tread, Tag: 1, Fid: r.fid, Offset: r.place, Count: r.msize - 24 - uint32(len(buf))}
 		got := r.c.do(m, wire.Rread).Data
 		if len(got) == 0 {
@@ -63,6 +80,7 @@ func (r *folderReader) more() {
 			r.c.t.Fatal(err)
 		}
 		r.names, buf = append(r.names, d.Name), rest
+		r.seen = append(r.seen, fmt.Sprintf("%s length %d %+v", d.Name, d.Length, d))
 	}
 }
 

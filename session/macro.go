@@ -79,14 +79,14 @@ func (c *conn) readWholeFolder(m *wire.Msg, f *fid, room int) error {
 	if err != nil {
 		return err
 	}
-	used, _, more, err := c.records(ref, 0, b)
+	p, err := c.records(ref, 0, b)
 	switch {
 	case err != nil:
 		return err
-	case more: // files came meanwhile
+	case p.more: // files came meanwhile
 		return c.readWholeFolder(m, f, room)
 	}
-	c.answerRead(wire.Rsread, m.Tag, used, m.Fid, m.Names)
+	c.answerRead(wire.Rsread, m.Tag, p.used, m.Fid, m.Names)
 	return nil
 }
 

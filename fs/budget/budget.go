@@ -64,6 +64,7 @@ type Budget struct {
 	asking   bool       // a goroutine asks the VM that holds most to give back
 	isShort  bool       // when serve was last called, the total was too small for a waiting request
 	givers   []func(vm string)
+	evictors []func(a *Account)
 }
 
 // Account is what one VM, or the admin, has in flight.
@@ -95,6 +96,18 @@ func New(l Limits) *Budget {
 // for the total. It releases what it can of that VM's bytes, and may wait. Call
 // OnShortage before the first Account.
 func (b *Budget) OnShortage(give func(vm string)) { b.givers = append(b.givers, give) }
+
+// OnFull adds what drops the bytes that an account has only so that they need not be made
+// again; nil: all accounts'. It is called before a request is refused, by whoever asks, so
+// it must not wait. Call it before the first Account.
+func (b *Budget) OnFull(evict func(a *Account)) { b.evictors = append(b.evictors, evict) }
+
+// evict calls them.
+func (b *Budget) evict(a *Account) {
+	for _, evict := range b.evictors {
+		evict(a)
+	}
+}
 
 // Admin is the admin's account, which no VM can touch. A nil Budget has none.
 func (b *Budget) Admin() *Account {
@@ -154,13 +167,21 @@ func (a *Account) Try(n int64) error {
 	if a == nil || n <= 0 || a.fits(n) {
 		return nil
 	}
-	b := a.b
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(a.queue) > 0 || b.grant(a, n) != given {
-		return a.refusal(n)
+	if a.tries(n) {
+		return nil
 	}
-	return nil
+	a.b.evict(a)
+	if a.tries(n) {
+		return nil
+	}
+	return a.refusal(n)
+}
+
+// tries takes n bytes, if they are to be had behind those who wait.
+func (a *Account) tries(n int64) bool {
+	a.b.mu.Lock()
+	defer a.b.mu.Unlock()
+	return len(a.queue) == 0 && a.b.grant(a, n) == given
 }
 
 // fits takes n bytes of what has been lent already.
@@ -363,8 +384,8 @@ func (b *Budget) most() (vm string, ok bool) {
 // askEvery is the pause between two requests to give back, while others wait.
 const askEvery = time.Second / 5
 
-// askGivers starts a goroutine that asks the VM which holds most to give back, as long as
-// requests wait for the total. b.mu is held.
+// askGivers starts a goroutine that drops what can be made again (OnFull), and asks the VM
+// which holds most to give back, as long as requests wait for the total. b.mu is held.
 func (b *Budget) askGivers() {
 	if b.asking || len(b.givers) == 0 {
 		return
@@ -372,6 +393,7 @@ func (b *Budget) askGivers() {
 	b.asking = true
 	go func() {
 		for {
+			b.evict(nil)
 			b.mu.Lock()
 			vm, ok := b.most()
 			if !ok || !b.isShort || len(b.turns) == 0 {

@@ -269,6 +269,58 @@ func TestGiveBack(t *testing.T) {
 
 // Whatever is asked and given back by many at once: no account passes its share, and
 // nothing is left at the end.
+// TestOnFull: before a request is refused, what an account has only for later goes; and
+// what all have, while others wait for the total.
+func TestOnFull(t *testing.T) {
+	b := small(time.Minute)
+	var mu sync.Mutex
+	cached := map[*budget.Account]int64{}
+	b.OnFull(func(of *budget.Account) {
+		mu.Lock()
+		defer mu.Unlock()
+		for a, n := range cached {
+			if of == nil || of == a {
+				a.Release(n)
+				delete(cached, a)
+			}
+		}
+	})
+	b.OnShortage(func(string) {})
+	var all []*budget.Account
+	for _, vm := range []string{"a", "b", "c", "d"} {
+		a := b.Account(vm)
+		defer a.Close()
+		all = append(all, a)
+	}
+	keep := func(a *budget.Account, n int64) {
+		t.Helper()
+		take(t, a, n)
+		mu.Lock()
+		defer mu.Unlock()
+		cached[a] += n
+	}
+	keep(all[0], 2*mib)
+	keep(all[1], mib)
+	take(t, all[0], 4*mib)
+	if used := all[1].Used(); used != mib {
+		t.Errorf("another's: %d", used)
+	}
+	all[0].Release(4 * mib)
+	keep(all[0], 4*mib)
+	keep(all[1], 3*mib)
+	keep(all[2], 4*mib)
+	ready := make(chan struct{})
+	w := all[3].Wait(3*mib, func() { close(ready) })
+	<-ready
+	if err := w.Take(); err != nil {
+		t.Error(err)
+	}
+	all[3].Release(3 * mib)
+	if st := b.Stats(); st.Used != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestRandom(t *testing.T) {
 	b := small(5 * time.Millisecond)
 	var wg sync.WaitGroup

@@ -96,6 +96,9 @@ func (v *VM) EntriesAfter(s Space, id uint64) iter.Seq[*Entry] {
 	return ids.from(at)
 }
 
+// CountOf is how many entries the space has.
+func (v *VM) CountOf(s Space) int { return v.spaces[s].count }
+
 // Count is how many entries both spaces have.
 func (v *VM) Count() int {
 	n := 0

@@ -19,6 +19,9 @@ package p9fs
 
 import (
 	"io"
+	"math"
+	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -96,8 +99,9 @@ type file struct {
 	p9.DefaultWalkGetAttr
 
 	view   *view
-	ref    *fs.Ref   // guarded by view.mu
-	handle fs.Handle // nil: not opened; set once, and nothing that needs it comes before Open has returned
+	ref    *fs.Ref    // guarded by view.mu
+	handle fs.Handle  // nil: not opened; set once, and nothing that needs it comes before Open has returned
+	listed p9.Dirents // of a VM's folder, as Readdir has begun to give it; guarded by view.mu
 }
 
 // Walk gives the File that the names lead to, or another one of this place. ENOENT,
@@ -340,22 +344,42 @@ func (f *file) UnlinkAt(name string, flags uint32) error {
 }
 
 // Readdir gives at most count entries whose cookie is greater than offset; there are
-// none for "." and "..".
+// none for "." and "..". What follows a Readdir at 0 is of the same moment, where the
+// folder is a VM's (fs.Lister).
 func (f *file) Readdir(offset uint64, count uint32) (p9.Dirents, error) {
 	if f.handle == nil {
 		return nil, linux.EBADF
 	}
+	_, whole := f.handle.(fs.Lister)
+	most := int(min(count, math.MaxInt32))
 	var list p9.Dirents
 	err := f.view.look(func() error {
-		return f.ref.List(offset, func(cookie uint64, st *fs.Stat) bool {
-			if uint32(len(list)) >= count {
+		list = nil
+		if whole && f.listed != nil && offset > 0 {
+			return nil
+		}
+		from := offset
+		if whole {
+			from = 0
+		}
+		return f.ref.List(from, func(cookie uint64, st *fs.Stat) bool {
+			if !whole && len(list) >= most {
 				return false
 			}
 			list = append(list, posix.Dirent(cookie, st))
 			return true
 		})
 	})
-	return list, err
+	if !whole || err != nil {
+		return list, err
+	}
+	f.view.mu.Lock()
+	defer f.view.mu.Unlock()
+	if list != nil || offset == 0 {
+		f.listed = list
+	}
+	rest := f.listed[sort.Search(len(f.listed), func(i int) bool { return f.listed[i].Offset > offset }):]
+	return slices.Clone(rest[:min(most, len(rest))]), nil
 }
 
 // Symlink, Link, Mknod and Readlink are refused: no file here is a link or a device.

@@ -115,6 +115,37 @@ func (w *world) list(from p9.File, names ...string) (list []string) {
 	}
 }
 
+// TestReaddirIsOfOneMoment: what comes after the first Readdir is as it was then.
+func TestReaddirIsOfOneMoment(t *testing.T) {
+	w := newWorld(t)
+	root, err := p9fs.New(w.tree, fs.Principal{VM: uuid}).Attach() // p9's Client counts bytes, and a File entries
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	before := w.list(root, "keys")
+	f := w.open(root, p9.ReadOnly, "keys")
+	defer f.Close()
+	first, err := f.Readdir(0, 1)
+	if err != nil || len(first) != 1 {
+		t.Fatal(first, err)
+	}
+	keys := w.walk(root, "keys")
+	defer keys.Close()
+	made, _, _, err := keys.Create("later", p9.ReadWrite, 0o600, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made.Close()
+	rest, err := f.Readdir(first[0].Offset, 100)
+	if err != nil || len(rest)+1 != len(before) {
+		t.Errorf("%v after %v, want what was there: %q (%v)", rest, first, before, err)
+	}
+	if again, err := f.Readdir(0, 100); err != nil || len(again) != len(before)+1 {
+		t.Errorf("from the start: %v (%v)", again, err)
+	}
+}
+
 func (w *world) want(what string, err error, errno linux.Errno) {
 	w.Helper()
 	if !errors.Is(err, errno) {

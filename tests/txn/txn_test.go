@@ -4,6 +4,7 @@
 package txn
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -140,8 +141,14 @@ func TestWhole(t *testing.T) {
 	if err := write(0); err != nil {
 		t.Fatal(err)
 	}
+	fill(t, writer)
+	if err := write(0); err != nil {
+		t.Fatal(err)
+	}
 	var readers sync.WaitGroup
 	for name, read := range map[string]reader{
+		"a long listing":       pages(longGuest(t, s, "9P2000.e")),
+		"a long listing in .L": pages(longGuest(t, s, "9P2000.L")),
 		"files":      files(guest(t, s), "keys"),
 		"a listing":  listing(guest(t, s)),
 		"vm.json":    object(guest(t, s)),
@@ -197,6 +204,120 @@ func files(c *raw.Conn, folder string) reader {
 			if last, err = after(key, string(b), last); err != nil {
 				return err
 			}
+		}
+		return nil
+	}
+}
+
+// fillers are so many that the folder takes many messages to list.
+const fillers = 400
+
+// fill puts them between the first of the keys and the last.
+func fill(t *testing.T, c *raw.Conn) {
+	t.Helper()
+	line := []byte(`{"do":[{"remove":"z"}]}`)
+	for i := range fillers {
+		if i%100 == 0 {
+			if err := c.Swrite(0, line, "txn"); err != nil {
+				t.Fatal(err)
+			}
+			line = []byte(`{"do":[`)
+		} else {
+			line = append(line, ',')
+		}
+		line = fmt.Appendf(line, `{"put":"filler%d%s","value":""}`, i, strings.Repeat("x", 180))
+		if i%100 == 99 {
+			line = append(line, "]}"...)
+		}
+	}
+	if err := c.Swrite(0, line, "txn"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// longGuest is a connection of the VM's with keys/ open as fid 1.
+func longGuest(t *testing.T, s *testenv.Server, dialect string) (*raw.Conn, string) {
+	t.Helper()
+	c, err := raw.Dial("unix", s.VM(uuid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, _, err = c.Version(wire.MaxMsize, dialect); err != nil {
+		t.Fatal(err)
+	}
+	if dialect == "9P2000.L" {
+		_, err = c.RPC(wire.Tattach, 1, uint32(0), raw.NoFid, "", "", uint32(0))
+	} else {
+		err = c.Attach(0, "")
+	}
+	if err == nil {
+		err = c.Walk(0, 1, "keys")
+	}
+	if err == nil && dialect == "9P2000.L" {
+		_, err = c.RPC(wire.Tlopen, 1, uint32(1), uint32(0))
+	} else if err == nil {
+		err = c.Open(1, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, dialect
+}
+
+// pages lists keys/ in many messages. A transaction gives its keys consecutive revisions,
+// which are their files' qid.version: so the listing shows each key at the same distance
+// from the first.
+func pages(c *raw.Conn, dialect string) reader {
+	return func() error {
+		versions := map[string]uint32{}
+		messages := 0
+		for at := uint64(0); ; messages++ {
+			var b []byte
+			var err error
+			if dialect == "9P2000.L" {
+				var r raw.Reply
+				if r, err = c.RPC(wire.Treaddir, 1, uint32(1), at, uint32(8<<10)); err == nil {
+					b = r.Data()
+				}
+			} else {
+				b, err = c.Read(1, at, 8<<10)
+			}
+			if err != nil {
+				return err
+			}
+			if len(b) == 0 {
+				break
+			}
+			for len(b) > 0 {
+				if dialect == "9P2000.L" { // qid[13] offset[8] type[1] name[s]
+					n := 24 + int(binary.LittleEndian.Uint16(b[22:]))
+					versions[string(b[24:n])] = binary.LittleEndian.Uint32(b[1:])
+					at, b = binary.LittleEndian.Uint64(b[13:]), b[n:]
+					continue
+				}
+				var d wire.Dir
+				was := len(b)
+				if d, b, err = wire.DecodeDir(b, wire.E); err != nil {
+					return err
+				}
+				versions[d.Name] = d.QID.Version
+				at += uint64(was - len(b))
+			}
+		}
+		if len(versions) < fillers+len(keys) || messages < 10 {
+			return fmt.Errorf("%d keys in %d messages", len(versions), messages)
+		}
+		first := versions[keys[0]]
+		for i, key := range append(keys[:len(keys):len(keys)], "one", "two") {
+			if v, ok := versions[key]; ok && v != first+uint32(i) {
+				return fmt.Errorf("%s has version %d, %d after that of %s: they are of two moments", key, v, v-first, keys[0])
+			}
+		}
+		_, one := versions["one"]
+		_, two := versions["two"]
+		if one != two {
+			return both(1)
 		}
 		return nil
 	}
