@@ -13,17 +13,18 @@ import (
 	"meta9/fs/errs"
 )
 
-// keepAlive notices a server that is gone without a word in about 20 s. By default a
-// server keeps this client's session parked for longer than that (30 s).
+// keepAlive detects in about 20 s a server that is gone without closing the connection. By
+// default a server keeps the session parked for longer than that (30 s).
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 8 * time.Second, Interval: 4 * time.Second, Count: 3}
 
-// dialTime is how long a connection may take to be made.
+// dialTime is how long dialling may take.
 const dialTime = 10 * time.Second
 
 // dialer makes a transport.
 type dialer = func(ctx context.Context) (net.Conn, error)
 
-// Dialer gives what makes a transport to addr, again and again:
+// Dialer returns a function that makes a transport to addr, which may be called any number
+// of times. addr is one of
 //
 //	unix:PATH
 //	tcp:HOST:PORT
@@ -36,7 +37,7 @@ type dialer = func(ctx context.Context) (net.Conn, error)
 //
 // A device carries marked packets (session/packet), and can be open once at a time.
 // The transport is as Dial of this package and session/keep want it: it has
-// deadlines. An address that is none is errs.Invalid.
+// deadlines. errs.Invalid: addr is none of these.
 func Dialer(addr string, conf *tls.Config) (func(ctx context.Context) (net.Conn, error), error) {
 	kind, rest := splitAddr(addr)
 	switch {

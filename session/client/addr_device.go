@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	// hostTime is how long a device's other end may take to be there, and then to
-	// answer. Both together are less than what a greeting may take.
+	// hostTime is how long the host may take to open its end of a device, and then to
+	// answer. Both together are less than redial's time for a greeting.
 	hostTime = 4 * time.Second
 
-	// comeTime is how long a port is waited for that is not there, as ports turn up
-	// some time after their driver at boot; or that somebody has open, as who has just
-	// unmounted may mount again, while the session of before is still saying its end.
+	// comeTime is how long to wait for a port that is not there: at boot ports appear some
+	// time after their driver. And for a port that another process has open: it may be a
+	// mount that was just unmounted and is still ending its session.
 	comeTime = 2 * time.Second
 	comeStep = 50 * time.Millisecond
 )
@@ -68,8 +68,8 @@ func openDevice(ctx context.Context, guest *packet.Guest, find func() (string, e
 	return nc, err
 }
 
-// Why a device is of no use. A port that the host has closed takes nothing, and
-// reads as at its end.
+// Why a device cannot be used. A port that the host has closed takes no bytes, and reads
+// as at its end.
 var (
 	errNoPort    = errors.New("no virtio-serial port")
 	errNobody    = errors.New("nobody has the host's end of the port open")

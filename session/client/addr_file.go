@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// file is a device or a socket that package net does not know, as a net.Conn. The
-// poller waits for it, so that it has deadlines and Close ends what waits.
+// file is a net.Conn of a device or a socket that package net does not support. Go's poller
+// waits for it, so that it has deadlines, and Close ends reads and writes that wait.
 type file struct {
 	*os.File
 	addr fileAddr
@@ -38,8 +38,8 @@ func newFile(fd int, addr fileAddr) (*file, error) {
 	return f, nil
 }
 
-// await waits until done says so of what poll(2) tells, which is asked whenever
-// something has changed; or until ctx ends.
+// await calls done with the events of poll(2), each time that they may have changed, until
+// done returns true or ctx ends.
 func (f *file) await(ctx context.Context, done func(revents int16) bool) error {
 	raw, err := f.SyscallConn()
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"runtime"
 )
 
-// dialDevice needs files that have deadlines.
+// dialDevice fails: this system has no deadlines for devices.
 func dialDevice(string) dialer {
 	return func(context.Context) (net.Conn, error) {
 		return nil, errors.New("devices cannot be dialled on " + runtime.GOOS)

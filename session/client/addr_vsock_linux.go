@@ -47,8 +47,8 @@ func dialVsock(cid, port uint32) dialer {
 	}
 }
 
-// bindLow gives a socket a port of root's, where that can be had: any other is
-// good for VMs that allow it.
+// bindLow binds a socket to one of root's ports. An error is ignored: some VMs allow any
+// port.
 func bindLow(fd int) {
 	for range portTries {
 		err := unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: 1 + rand.Uint32N(rootPorts-1)})
@@ -58,7 +58,7 @@ func bindLow(fd int) {
 	}
 }
 
-// connected waits until a connect that goes on is done.
+// connected waits for the end of a connect that is under way.
 func (f *file) connected(ctx context.Context) error {
 	if err := f.await(ctx, func(revents int16) bool { return revents != 0 }); err != nil {
 		return err

@@ -12,15 +12,15 @@ import (
 	"meta9/session/wire"
 )
 
-// Options are what Dial may be told; the zero Options will do.
+// Options are for Dial; all may be zero.
 type Options struct {
-	// User is the name to attach as. It gives no rights; the server notes it as who
-	// changed a file last.
+	// User is the name to attach as. It gives no rights; the server shows it as the user
+	// who changed a file last.
 	User string
 	// Aname names the sub-tree to attach to; "" is the root.
 	Aname string
-	// Mumble is a ready-made message, "MUMBLE:...:", for a channel that does not
-	// prove who is there (9P2000.e, as `meta9 mumble` makes it).
+	// Mumble is a message "MUMBLE:...:" as `meta9 mumble` makes it, to authenticate on a
+	// channel that does not prove who the client is (9P2000.e).
 	Mumble string
 	// TLS is for tls: addresses: the client's certificate and whom to trust.
 	TLS *tls.Config
@@ -29,21 +29,21 @@ type Options struct {
 	// Msize is the largest frame in bytes to ask for; 0: wire.MaxMsize, in which the
 	// largest value fits one message. At least wire.MinMsize.
 	Msize uint32
-	// Patience is how long after the transport was lost requests wait for another
-	// one before they fail with ErrUnavailable, and those that changed something and
-	// were sent with ErrUnknown too; 0: 30 s, less than 0: for as long as their
-	// contexts. The Client goes on trying until it is closed.
+	// Patience is how long requests wait for a new transport after one was lost. Then they
+	// fail with ErrUnavailable, and changes that were sent with ErrUnknown too. 0: 30 s;
+	// less than 0: requests wait as long as their contexts. The Client tries to connect
+	// until it is closed.
 	Patience time.Duration
-	// Notify is told when the transport is lost, and when there is one again. It
-	// must return soon, and not use the Client.
+	// Notify is called when the transport is lost, and when there is one again. It must
+	// return soon, and not use the Client.
 	Notify func(State)
 }
 
-// State is what Options.Notify is told.
+// State is the state of the connection, for Options.Notify.
 type State struct {
 	Up      bool  // there is a transport again
-	Resumed bool  // Up: with the session, so that no event is lost
-	Err     error // not Up: why it was lost, or why the last try failed
+	Resumed bool  // Up: in the same session, so that no event is lost
+	Err     error // not Up: why it was lost, or why the last attempt failed
 }
 
 const defaultPatience = 30 * time.Second
@@ -61,7 +61,7 @@ func (o *Options) notify(s State) {
 	}
 }
 
-// Client is a connection to a server that comes back by itself. Close it.
+// Client is a connection to a server, which it makes again when it is lost. Close it.
 type Client struct {
 	opt  Options
 	fids fids
@@ -71,18 +71,18 @@ type Client struct {
 	// conn guards the rest.
 	session  *session      // the newest; its requests may wait for a transport
 	up       bool          // there is a transport
-	since    time.Time     // not up: since when there has been none of use
-	why      error         // not up: why, or why the last try failed
+	since    time.Time     // not up: when the outage began
+	why      error         // not up: why, or why the last attempt failed
 	closed   bool          // Close was called
-	change   chan struct{} // closed, and made anew, when up, why or closed have changed
-	patience *time.Timer   // looks whether Patience has ended; nil: nobody needs to
+	change   chan struct{} // closed and replaced when up, why or closed changes
+	patience *time.Timer   // calls checkPatience; nil: not needed yet
 }
 
 // offers are the dialects to ask for, the best first.
 var offers = []wire.Dialect{wire.EN, wire.E, wire.Plain}
 
-// Dial connects to the server at addr (see Dialer) and attaches. It tries once; ctx
-// bounds that and nothing later.
+// Dial connects to the server at addr (see Dialer) and attaches. It tries once; ctx bounds
+// only this.
 func Dial(ctx context.Context, addr string, opt Options) (*Client, error) {
 	c := &Client{opt: opt, done: make(chan struct{}), change: make(chan struct{})}
 	if c.opt.Patience == 0 {
@@ -121,8 +121,8 @@ func (c *Client) config(addr string) (conf redial.Config, err error) {
 	return conf, err
 }
 
-// Dialect names what is spoken with the server: "9P2000.e.n", "9P2000.e" or
-// "9P2000". It is "" while there is no connection.
+// Dialect is the dialect of the connection: "9P2000.e.n", "9P2000.e" or "9P2000"; ""
+// while there is none.
 func (c *Client) Dialect() string {
 	c.conn.Lock()
 	defer c.conn.Unlock()
@@ -132,8 +132,8 @@ func (c *Client) Dialect() string {
 	return c.session.dialect.String()
 }
 
-// Close ends the session and the connection. Requests that wait fail, and so do
-// the Files. The server is given a moment to hear of it, so that it keeps nothing.
+// Close ends the session and the connection. Waiting requests and the Files fail. It waits
+// a moment for the server to end the session, so that the server does not keep it parked.
 func (c *Client) Close() error {
 	c.conn.Lock()
 	if c.closed {

@@ -19,11 +19,11 @@ var (
 	// Options.Patience has passed since there was one.
 	ErrUnavailable = errors.New("no connection")
 
-	// ErrClosed is what a closed Client or File answers.
+	// ErrClosed is the error of a closed Client or File.
 	ErrClosed = errors.New("closed")
 )
 
-// Error is what every operation of this package fails with.
+// Error is the error of every operation of this package.
 type Error struct {
 	// Op is what was tried: "read", "write", "stat", "list", "remove", "rename",
 	// "open", "create", "close" or "connect".
@@ -34,18 +34,18 @@ type Error struct {
 	// Kind is the kind of error that the server named; errors.Is finds it. It is 0
 	// when the server did not answer, or with a text that no kind has.
 	Kind errs.Kind
-	// Err is what happened: a server's answer as it stands, the error of the
-	// transport or of the context, ErrUnknown.
+	// Err is what happened: a server's error, the error of the transport or of the
+	// context, ErrUnknown.
 	Err error
 }
 
-// Error is the path and what happened; Op is left out, for the caller knows it.
+// Error is the path and what happened. Op is left out: the caller knows it.
 func (e *Error) Error() string { return e.Path + ": " + e.Err.Error() }
 
-// Unwrap gives what happened, which has the kind in its chain.
+// Unwrap is Err, which has the kind in its chain.
 func (e *Error) Unwrap() error { return e.Err }
 
-// wrap makes err, if it is one, the Error of op on path.
+// wrap makes err the Error of op on path; nil stays nil.
 func wrap(op, path string, err error) error {
 	if err == nil {
 		return nil
@@ -55,25 +55,25 @@ func wrap(op, path string, err error) error {
 	return e
 }
 
-// lost is what a request ends with whose reply will not come: its session has ended, or
+// lostError is what a request ends with whose reply will not come: its session has ended, or
 // had no transport for too long.
-type lost struct {
-	sent  bool  // its frame may have left
+type lostError struct {
+	sent  bool  // its frame may have been sent
 	cause error // why
 }
 
-func (l *lost) Error() string { return "connection lost: " + l.cause.Error() }
-func (l *lost) Unwrap() error { return l.cause }
+func (l *lostError) Error() string { return "connection lost: " + l.cause.Error() }
+func (l *lostError) Unwrap() error { return l.cause }
 
 // isLost tells whether the request may be sent again in the next session.
 func isLost(err error) bool {
-	var l *lost
+	var l *lostError
 	return errors.As(err, &l) && !errors.Is(err, ErrUnknown)
 }
 
-// errFlushed is what a request ends with that the server has forgotten for us: by
-// flush(5) it is as if it had never been sent.
+// errFlushed is the error of a request after Rflush: by flush(5) it is as if it had never
+// been sent.
 var errFlushed = errors.New("flushed")
 
-// unknown makes err say that the change may have happened.
+// unknown adds ErrUnknown to err.
 func unknown(err error) error { return fmt.Errorf("%w: %w", ErrUnknown, err) }

@@ -5,9 +5,9 @@ import "sync"
 // rootFid is the fid of the attach, on every connection.
 const rootFid uint32 = 0
 
-// fids hands out the numbers of fids. A number comes back when the server is
-// known not to use it: after a clunk, or with a new attach. Until then it is a
-// stray, which the next transport takes care of.
+// fids allocates numbers of fids. A number is free again when the server surely does not
+// use it: after a clunk, or with a new attach. Until then it is a stray, which is clunked
+// on the next transport.
 type fids struct {
 	mu     sync.Mutex
 	next   uint32
@@ -15,14 +15,14 @@ type fids struct {
 	strays []stray
 }
 
-// stray is a fid that a lost server may still hold, in the session of an epoch.
+// stray is a fid that the server may still have, in the session of an epoch.
 type stray struct {
 	num   uint32
 	epoch uint64
 }
 
-// get gives an unused number; never rootFid.
-func (f *fids) get() uint32 {
+// alloc returns an unused number; never rootFid.
+func (f *fids) alloc() uint32 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if n := len(f.free); n > 0 {
@@ -40,14 +40,14 @@ func (f *fids) put(num uint32) {
 	f.free = append(f.free, num)
 }
 
-func (f *fids) lose(s stray) {
+func (f *fids) addStray(s stray) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.strays = append(f.strays, s)
 }
 
-// takeStrays gives the strays that the server of epoch may still hold, and frees
-// the numbers of all others, whose fids went with an earlier attach.
+// takeStrays removes all strays. It returns those that the server may still have in the
+// session of epoch, and frees the others: their fids went with an earlier attach.
 func (f *fids) takeStrays(epoch uint64) (held []uint32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -19,23 +19,22 @@ const closeTime = 5 * time.Second
 
 // File is an open file. Any number of goroutines may use it.
 //
-// It outlives the transport. When the server has kept the session it is as it
-// was. Otherwise it is opened again by its path, without truncation or creation
-// and only if the same file (qid.path) is there; it fails with errs.Stale for good
-// when that cannot be: the file is gone, it is a stream whose bytes are nobody's
-// twice (qid.version 0, as events and ctl have), or a truncation is lost that
-// nothing was written after.
+// It outlives the transport. When the server has kept the session the File is as it was.
+// Otherwise it is opened again by its path, without truncation or creation and only if the
+// same file (qid.path) is there. It fails with errs.Stale for good when that is not
+// possible: the file is gone; it is a stream whose bytes come only once (qid.version 0, as
+// events and ctl have); or it was truncated and nothing was written since.
 type File struct {
 	c    *Client
 	path string
 
-	lock chan struct{} // held while what follows is used; a mutex that a context can leave
-	file redial.File   // how it is restored
-	open opening
-	over error // why it can be used no more
+	lock   chan struct{} // guards what follows: a mutex whose wait ends with a context
+	file   redial.File   // how it is restored
+	open   opening
+	failed error // why it cannot be used any more
 }
 
-// opening is a fid that is open, in the sessions of one epoch.
+// opening is an open fid in the sessions of one epoch.
 type opening struct {
 	fid   uint32
 	epoch uint64
@@ -48,8 +47,8 @@ func (c *Client) Open(ctx context.Context, path string) (*File, error) {
 	return c.OpenFile(ctx, path, os.O_RDONLY)
 }
 
-// OpenFile opens a file: os.O_RDONLY, O_WRONLY or O_RDWR, with O_TRUNC, and with
-// O_CREATE if it may be created (0600). Others are errs.Invalid.
+// OpenFile opens a file with os.O_RDONLY, O_WRONLY or O_RDWR, and O_TRUNC and O_CREATE
+// (mode 0600). Other flags are errs.Invalid.
 func (c *Client) OpenFile(ctx context.Context, path string, flag int) (*File, error) {
 	f := &File{c: c, path: path, file: redial.File{Path: splitPath(path)}, lock: make(chan struct{}, 1)}
 	mode, err := openMode(flag)
@@ -95,7 +94,7 @@ func (f *File) start(ctx context.Context, s *session, mode uint8, create bool) e
 	return err
 }
 
-// use gives what is open in s, after opening it again if it must.
+// use is the open fid in s. It opens the file again if s has another epoch.
 func (f *File) use(ctx context.Context, s *session) (opening, error) {
 	select {
 	case f.lock <- struct{}{}:
@@ -103,32 +102,32 @@ func (f *File) use(ctx context.Context, s *session) (opening, error) {
 	case <-ctx.Done():
 		return opening{}, context.Cause(ctx)
 	}
-	if f.over == nil && f.open.epoch != s.epoch {
+	if f.failed == nil && f.open.epoch != s.epoch {
 		err := f.restore(ctx, s)
 		switch {
 		case errors.Is(err, errs.Stale):
-			f.over = err
+			f.failed = err
 		case err != nil:
 			return opening{}, err
 		}
 	}
-	return f.open, f.over
+	return f.open, f.failed
 }
 
-// restore opens f again in s; errs.Stale: for good, it cannot be.
+// restore opens f again in s; errs.Stale: it never can.
 func (f *File) restore(ctx context.Context, s *session) error {
 	if err := f.file.Lost(s.dialect); err != nil {
 		return err
 	}
-	fid := s.fids.get()
+	fid := s.fids.alloc()
 	reply, made, err := f.file.Restore(s.ask(ctx), s.dialect, s.root, fid)
 	if err != nil {
-		if made { // otherwise rpc has seen to fid
+		if made { // otherwise rpc has released fid
 			s.release(fid)
 		}
 		return err
 	}
-	s.fids.put(f.open.fid) // it went with its epoch
+	s.fids.put(f.open.fid) // its fid went with its epoch
 	f.open = s.opening(fid, reply)
 	return nil
 }
@@ -187,14 +186,13 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (n int, err err
 	return n, wrap("write", f.path, err)
 }
 
-// Close ends the File. Only after an open with O_TRUNC that nothing was written
-// after, whose truncation is sure by the server's answer, does it wait for that, at
-// most 5 s.
+// Close ends the File. It waits for the server's answer, at most 5 s, only where that
+// makes a truncation durable: the File was opened with O_TRUNC, and nothing was written.
 func (f *File) Close() error {
 	f.lock <- struct{}{}
 	defer func() { <-f.lock }()
-	over := f.over
-	f.over = ErrClosed
+	over := f.failed
+	f.failed = ErrClosed
 	switch {
 	case errors.Is(over, ErrClosed):
 		return wrap("close", f.path, ErrClosed)
@@ -205,7 +203,7 @@ func (f *File) Close() error {
 	return nil
 }
 
-// clunk ends a File that holds a truncation; lock is held.
+// clunk ends a File with a held truncation; lock is held.
 func (f *File) clunk() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
@@ -214,7 +212,7 @@ func (f *File) clunk() error {
 			return errs.New(errs.Stale, "the session was lost, and with it the truncation")
 		}
 		_, err := s.change(ctx, &wire.Msg{Type: wire.Tclunk, Fid: f.open.fid})
-		s.spent(f.open.fid, err)
+		s.endFid(f.open.fid, err)
 		return err
 	})
 }

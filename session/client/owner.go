@@ -23,7 +23,7 @@ func (o owner) Lost(w *redial.Window) []byte {
 	return nil
 }
 
-// Begin attaches. A server that wants no authentication has refused it, and is tried
+// Begin attaches. A server that needs no authentication refuses it; then Begin attaches
 // without.
 func (o owner) Begin(t *redial.Talk, unproven error) error {
 	reply, err := t.Ask(&wire.Msg{Type: wire.Tattach, Fid: rootFid, Afid: wire.NoFid, Uname: o.opt.User, Aname: o.opt.Aname})
@@ -55,7 +55,7 @@ func (c *Client) resumeCalls() {
 	c.conn.Lock()
 	defer c.conn.Unlock()
 	s := c.session
-	if s.ended { // the fids are there, but not the requests: nobody numbers them
+	if s.ended { // resumed without numbers: the fids are there, the requests are lost
 		s = c.newSession(s.dialect, s.msize, s.epoch, s.root.QID)
 		c.session = s
 	}
@@ -98,7 +98,7 @@ func (o owner) Down(why error, fresh bool) {
 	o.opt.notify(State{Err: why})
 }
 
-// Failed tells whoever waits: a server that refuses will not be waited for.
+// Failed wakes waiting requests: when the server has refused, they fail at once.
 func (o owner) Failed(why error) {
 	why = unavailable(why)
 	o.conn.Lock()
@@ -108,8 +108,7 @@ func (o owner) Failed(why error) {
 	o.opt.notify(State{Err: why})
 }
 
-// unavailable makes err, if it is one, say that there is no connection, unless the
-// server has refused.
+// unavailable adds ErrUnavailable to err, unless err is nil or the server's refusal.
 func unavailable(err error) error {
 	if err == nil || refused(err) {
 		return err
@@ -117,8 +116,8 @@ func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// refused tells whether the server will not have us. One that is still busy with
-// the session, or in trouble, may have us later.
+// refused tells whether the server refuses this client for good. A server that is busy
+// with the session, or has failed, may accept it later.
 func refused(err error) bool {
 	return redial.IsRefusal(err) && !errors.Is(err, errs.Busy) && !errors.Is(err, errs.IO)
 }
@@ -126,8 +125,8 @@ func refused(err error) bool {
 // left is how much of Patience is left in this outage; conn is held.
 func (c *Client) left() time.Duration { return c.opt.Patience - time.Since(c.since) }
 
-// checkPatience is called when Patience may have ended. There is one timer for all outages,
-// so that it may be that of an earlier one.
+// checkPatience is called when Patience may have ended. The timer may be that of an
+// earlier outage.
 func (c *Client) checkPatience() {
 	c.conn.Lock()
 	defer c.conn.Unlock()
@@ -197,7 +196,7 @@ func closed(ch <-chan struct{}) bool {
 	}
 }
 
-// release clunks a fid in the session that there is, or leaves it to the next.
+// release clunks a fid if its session is the current one, or else makes it a stray.
 func (c *Client) release(f stray) {
 	c.conn.Lock()
 	s, up := c.session, c.up
@@ -205,7 +204,7 @@ func (c *Client) release(f stray) {
 	if up && s.epoch == f.epoch {
 		s.release(f.num)
 	} else {
-		c.fids.lose(f)
+		c.fids.addStray(f)
 	}
 }
 

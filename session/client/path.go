@@ -19,8 +19,8 @@ const maxWhole = 64 << 20
 // newMode are the permissions of a file that WriteFile creates.
 const newMode = 0o600
 
-// splitPath gives the names of a path in this tree: slashes between them, one in
-// front or not; ".." goes up, and at the root nowhere.
+// splitPath is the names in a path, which may begin with a slash; ".." goes up, but not
+// above the root.
 func splitPath(p string) []string {
 	p = path.Clean("/" + p)
 	if p == "/" {
@@ -91,15 +91,15 @@ func (c *Client) Rename(ctx context.Context, path, to string) error {
 
 // walk makes a fid for names, to be released.
 func (s *session) walk(ctx context.Context, names []string) (fid uint32, qid p9.QID, err error) {
-	fid = s.fids.get()
+	fid = s.fids.alloc()
 	qid, made, err := redial.Walk(s.ask(ctx), s.root, fid, names)
-	if err != nil && made { // otherwise rpc has seen to fid
+	if err != nil && made { // otherwise rpc has released fid
 		s.release(fid)
 	}
 	return fid, qid, err
 }
 
-// macro tells whether names can be told a macro, beside n bytes.
+// macro tells whether names and n bytes fit in a Tsread or Tswrite.
 func (s *session) macro(names []string, n int) bool {
 	size := wire.HeaderLen + 4 + 2 + 4 + n
 	for _, name := range names {
@@ -108,8 +108,7 @@ func (s *session) macro(names []string, n int) bool {
 	return s.dialect.Sessions() && len(names) <= wire.MaxWalk && size <= int(s.msize)
 }
 
-// noMacro tells whether the server could not do as a macro what it may do
-// otherwise.
+// noMacro tells whether a Tsread or Tswrite failed in a way that single requests may not.
 func noMacro(err error) bool {
 	return redial.IsRefusal(err) && (errors.Is(err, errs.TooBig) || errors.Is(err, errs.Unsupported))
 }
@@ -135,8 +134,8 @@ func (s *session) readFile(ctx context.Context, names []string) ([]byte, error) 
 	return s.readAll(ctx, fid)
 }
 
-// checkFile refuses data that are a folder's stat records: Tsread does not say
-// which it was. Only data that could be are worth a question.
+// checkFile refuses data that are a folder's stat records: Tsread's reply does not say
+// whether names are a file. It asks the server only where data could be records.
 func (s *session) checkFile(ctx context.Context, names []string, data []byte) error {
 	if _, err := parseDirs(data, s.dialect); err != nil {
 		return nil
@@ -203,17 +202,17 @@ func (s *session) remove(ctx context.Context, names []string) error {
 		return err
 	}
 	_, err = s.change(ctx, &wire.Msg{Type: wire.Tremove, Fid: fid})
-	s.spent(fid, err)
+	s.endFid(fid, err)
 	return err
 }
 
-// spent sees to the number of fid after a request that ends it whatever the
+// endFid sees to the number of fid after a request that ends it whatever the
 // answer, and that got err.
-func (s *session) spent(fid uint32, err error) {
+func (s *session) endFid(fid uint32, err error) {
 	if err == nil || redial.IsRefusal(err) {
 		s.fids.put(fid)
 	} else {
-		s.fids.lose(stray{fid, s.epoch})
+		s.fids.addStray(stray{fid, s.epoch})
 	}
 }
 

@@ -21,14 +21,12 @@ const (
 	// for a tag.
 	flushBit uint16 = 0x8000
 
-	// flushGrace is how long a change whose context has ended waits for the server
-	// to say what became of it.
+	// flushGrace is how long a change whose context has ended still waits for its outcome.
 	flushGrace = time.Second
 )
 
-// session is an attach, and the requests that wait below it. Where both sides number
-// them it outlives its transport. Elsewhere it ends with it, and what was not answered is
-// lost.
+// session is an attach and its requests. Where both sides number requests it outlives its
+// transport. Elsewhere it ends with it, and its unanswered requests are lost.
 type session struct {
 	conn    *redial.Conn
 	fids    *fids
@@ -41,28 +39,28 @@ type session struct {
 	dead chan struct{} // closed when it has ended
 
 	// conn guards the rest.
-	calls  map[uint16]*call // by tag, until nothing more can come for it
+	calls  map[uint16]*call // by tag, until no more reply can come for it
 	down   chan struct{}    // closed while there is no transport
-	gaveUp chan struct{}    // closed while there has been none for longer than Patience
+	gaveUp chan struct{}    // closed while there was no transport for longer than Patience
 	why    error            // why the last transport ended
 	ended  bool
 }
 
-// call is a request that waits for its reply. Where it is in the Background nobody waits
-// for it, or nobody any more, and settle sees to its fid.
+// call is a request that waits for its reply. In the Background it has no caller, or its
+// caller has given up; then settleFid clunks or frees its fid.
 type call struct {
 	redial.Request
 	fid     uint32          // that Twalk makes or Tclunk ends; rootFid: none
 	done    chan struct{}   // closed when it is over
-	over    bool            // who waits has been told how it ended
+	ended   bool            // who waits has been told how it ended
 	pending bool            // the server has yet to answer
 	flush   *redial.Request // its Tflush, while that is unanswered
 	reply   wire.Msg
 	err     error
 }
 
-// newSession is an attach that was made, or, where nobody numbers requests, found again.
-// conn is held.
+// newSession is a session for an attach that was made, or, in a dialect without numbers,
+// resumed. conn is held.
 func (c *Client) newSession(d wire.Dialect, msize uint32, epoch uint64, root p9.QID) *session {
 	s := &session{
 		conn: c.conn, fids: &c.fids, dialect: d, msize: msize, epoch: epoch, root: redial.Root{Fid: rootFid, QID: root},
@@ -75,9 +73,8 @@ func (c *Client) newSession(d wire.Dialect, msize uint32, epoch uint64, root p9.
 	return s
 }
 
-// rpc sends m, which changes nothing, and waits for its reply. When ctx ends it
-// returns at once, and the server's answer is dealt with when it comes. On error
-// the fid that a Twalk would have made is seen to.
+// rpc sends m, which changes nothing, and waits for its reply. When ctx ends it returns at
+// once, and flushes m. After an error the fid that a Twalk may have made is released.
 func (s *session) rpc(ctx context.Context, m *wire.Msg) (*wire.Msg, error) {
 	c, err := s.send(ctx, m)
 	if err != nil {
@@ -98,7 +95,7 @@ func (s *session) rpc(ctx context.Context, m *wire.Msg) (*wire.Msg, error) {
 	}
 }
 
-// ask is rpc for a caller's ctx.
+// ask is rpc with ctx, as a redial.Ask.
 func (s *session) ask(ctx context.Context) redial.Ask {
 	return func(m *wire.Msg) (*wire.Msg, error) { return s.rpc(ctx, m) }
 }
@@ -118,7 +115,7 @@ func (s *session) change(ctx context.Context, m *wire.Msg) (*wire.Msg, error) {
 		}
 	}
 	reply, err := c.result()
-	var gone *lost
+	var gone *lostError
 	switch {
 	case errors.As(err, &gone) && gone.sent:
 		return nil, unknown(err)
@@ -128,8 +125,7 @@ func (s *session) change(ctx context.Context, m *wire.Msg) (*wire.Msg, error) {
 	return reply, err
 }
 
-// outcome flushes c and waits a little for what became of it; false: the server
-// did not say.
+// outcome flushes c and waits for at most flushGrace; false: no answer came.
 func (s *session) outcome(c *call) bool {
 	s.conn.Lock()
 	s.flush(c)
@@ -144,8 +140,8 @@ func (s *session) outcome(c *call) bool {
 	}
 }
 
-// release tells the server to forget fid, and waits for nothing but a tag; while
-// there is no transport, not for that either.
+// release clunks fid. It waits only for a tag, and not even for that while there is no
+// transport.
 func (s *session) release(fid uint32) {
 	s.conn.Lock()
 	down := s.down
@@ -156,18 +152,18 @@ func (s *session) release(fid uint32) {
 		defer s.conn.Unlock()
 		s.clunkAs(tag, fid)
 	case <-down:
-		s.lose(fid)
+		s.addStray(fid)
 	}
 }
 
-// clunk is release that waits for nothing: without a tag the fid stays with the
-// server until the next transport. conn is held.
+// clunk clunks fid and does not wait: without a free tag the fid becomes a stray. conn is
+// held.
 func (s *session) clunk(fid uint32) {
 	select {
 	case tag := <-s.tags:
 		s.clunkAs(tag, fid)
 	default:
-		s.lose(fid)
+		s.addStray(fid)
 	}
 }
 
@@ -176,15 +172,15 @@ func (s *session) clunkAs(tag uint16, fid uint32) {
 	m := wire.Msg{Type: wire.Tclunk, Tag: tag, Fid: fid}
 	frame, _ := s.frame(&m) // which always has one
 	if c, err := s.enqueue(&m, frame); err != nil {
-		s.lose(fid)
+		s.addStray(fid)
 	} else {
 		c.Background = true
 	}
 }
 
-func (s *session) lose(fid uint32) { s.fids.lose(stray{fid, s.epoch}) }
+func (s *session) addStray(fid uint32) { s.fids.addStray(stray{fid, s.epoch}) }
 
-// send queues m under a free tag. It waits for nothing but a tag.
+// send queues m under a free tag. It waits only for a tag.
 func (s *session) send(ctx context.Context, m *wire.Msg) (*call, error) {
 	select {
 	case m.Tag = <-s.tags:
@@ -218,14 +214,14 @@ func (s *session) await(ctx context.Context, tag *uint16) error {
 	}
 	s.conn.Lock()
 	defer s.conn.Unlock()
-	return &lost{cause: s.why}
+	return &lostError{cause: s.why}
 }
 
-// enqueue makes m, which has a tag and a frame, a call; conn is held.
+// enqueue makes a call of m, which has a tag and a frame; conn is held.
 func (s *session) enqueue(m *wire.Msg, frame []byte) (*call, error) {
 	if s.ended || closed(s.gaveUp) {
 		s.tags <- m.Tag
-		return nil, &lost{cause: s.why}
+		return nil, &lostError{cause: s.why}
 	}
 	c := &call{fid: fidOf(m), pending: true, done: make(chan struct{})}
 	c.Request = redial.Request{Tag: m.Tag, Type: m.Type, Frame: frame}
@@ -245,7 +241,7 @@ func fidOf(m *wire.Msg) uint32 {
 	return rootFid
 }
 
-// frame is m's, in storage of its own, since it may have to be sent again.
+// frame is m's frame, in storage of its own, since it may be sent again.
 func (s *session) frame(m *wire.Msg) ([]byte, error) {
 	const most = 64 // bytes of most frames, but for their data
 	frame, err := wire.Append(make([]byte, 0, most+len(m.Data)), m, s.dialect)
@@ -258,8 +254,7 @@ func (s *session) frame(m *wire.Msg) ([]byte, error) {
 	return frame, nil
 }
 
-// flush asks the server to forget c, or does so itself while c has not left; conn is
-// held.
+// flush sends a Tflush of c, or, if c was not sent yet, removes it; conn is held.
 func (s *session) flush(c *call) {
 	if !c.pending || c.flush != nil {
 		return
@@ -280,22 +275,22 @@ func (s *session) abandon(c *call) {
 	defer s.conn.Unlock()
 	s.flush(c)
 	c.Background = true
-	if c.over {
-		s.settle(c)
+	if c.ended {
+		s.settleFid(c)
 	}
 }
 
-// giveUp ends the requests of a session that has no transport, and refuses others
-// until it has one: why is why there is none. Nobody wants their answers any more,
-// so that they are flushed if the session is resumed after all. conn is held.
+// giveUp ends the requests of a session without a transport because of why, and refuses
+// others until it has one. The requests are flushed if the session is resumed after all.
+// conn is held.
 func (s *session) giveUp(why error) {
 	if s.ended || closed(s.gaveUp) {
 		return
 	}
 	close(s.gaveUp)
 	for _, c := range s.calls {
-		if !c.Background && !c.over {
-			s.finish(c, &lost{sent: c.Number != 0, cause: unavailable(why)})
+		if !c.Background && !c.ended {
+			s.finish(c, &lostError{sent: c.Number != 0, cause: unavailable(why)})
 			s.flush(c)
 		}
 	}
@@ -310,12 +305,12 @@ func (s *session) fail(err error) {
 	close(s.dead)
 	for _, c := range s.calls {
 		c.pending, c.flush = false, nil
-		s.finish(c, &lost{sent: c.Number != 0, cause: err})
+		s.finish(c, &lostError{sent: c.Number != 0, cause: err})
 	}
 	clear(s.calls)
 }
 
-// reply takes the reply to a call, or to its Tflush. An error ends the transport. conn is
+// reply handles the reply to a call, or to its Tflush. An error ends the transport. conn is
 // held.
 func (s *session) reply(r *redial.Request, frame []byte) error {
 	c := s.calls[r.Tag&^flushBit]
@@ -334,51 +329,51 @@ func (s *session) reply(r *redial.Request, frame []byte) error {
 	return nil
 }
 
-// flushed takes the answer to c's Tflush. After Rflush nothing more comes for c. A server
-// that knows no Tflush refuses it (LING does) and answers c in its own time.
+// flushed handles the answer to c's Tflush. After Rflush no reply comes for c. A server
+// that does not know Tflush (LING) refuses it and answers c when it is done.
 func (s *session) flushed(c *call, frame []byte) {
 	c.flush = nil
 	if _, typ, _, _ := wire.Split(frame); typ == wire.Rflush {
 		s.settled(c, errFlushed)
 	} else {
-		s.retire(c)
+		s.freeTag(c)
 	}
 }
 
-// settled ends c, for which nothing more comes but the answer to its Tflush; conn is held.
+// settled ends c: no reply comes for it, except to its Tflush; conn is held.
 func (s *session) settled(c *call, err error) {
 	c.pending = false
 	s.finish(c, err)
-	s.retire(c)
+	s.freeTag(c)
 }
 
-// finish ends c with err, or with the reply that it has; conn is held.
+// finish ends c with err, or with its reply; conn is held.
 func (s *session) finish(c *call, err error) {
-	if c.over {
+	if c.ended {
 		return
 	}
-	c.over, c.err = true, err
+	c.ended, c.err = true, err
 	if c.Background {
-		s.settle(c)
+		s.settleFid(c)
 	}
 	close(c.done)
 }
 
-// retire frees c's tag when no more can come for it; conn is held.
-func (s *session) retire(c *call) {
+// freeTag frees c's tag when no reply can come for it any more; conn is held.
+func (s *session) freeTag(c *call) {
 	if !c.pending && c.flush == nil {
 		delete(s.calls, c.Tag)
 		s.tags <- c.Tag
 	}
 }
 
-// settle sees to the fid of c, which is over and nobody waits for; conn is held. The
-// runner may be here, who must not wait for a tag.
-func (s *session) settle(c *call) {
+// settleFid clunks or frees the fid of c, which has ended and has no caller; conn is held.
+// The runner may call it, which must not wait for a tag.
+func (s *session) settleFid(c *call) {
 	switch {
 	case c.fid == rootFid:
 	case isLost(c.err):
-		s.lose(c.fid)
+		s.addStray(c.fid)
 	case c.Type == wire.Tclunk || c.err != nil:
 		s.fids.put(c.fid)
 	default:

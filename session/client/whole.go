@@ -56,7 +56,7 @@ func (s *session) readPart(ctx context.Context, fid uint32, off uint64, count in
 }
 
 func (s *session) writeFile(ctx context.Context, names []string, data []byte) error {
-	if s.dialect.Numbered() && s.macro(names, len(data)) { // LING's Tswrite of 9P2000.e neither truncates nor creates
+	if s.dialect.Numbered() && s.macro(names, len(data)) { // in 9P2000.e, LING's Tswrite neither truncates nor creates
 		reply, err := s.change(ctx, &wire.Msg{Type: wire.Tswrite, Fid: rootFid, Names: names, Data: data})
 		switch {
 		case err == nil:
@@ -73,9 +73,9 @@ func (s *session) writeFile(ctx context.Context, names []string, data []byte) er
 		s.release(o.fid)
 	} else {
 		_, err = s.change(ctx, &wire.Msg{Type: wire.Tclunk, Fid: o.fid})
-		s.spent(o.fid, err)
+		s.endFid(o.fid, err)
 	}
-	if isLost(err) { // the truncation has happened: the whole may not be done again
+	if isLost(err) { // the truncation has happened, so all of it may not be done again
 		err = unknown(err)
 	}
 	return err
@@ -114,7 +114,7 @@ func (s *session) create(ctx context.Context, names []string, mode uint8) (openi
 	return s.opened(fid, reply, err)
 }
 
-// opened is what Ropen or Rcreate say of fid; with an error fid is released.
+// opened is the opening by an Ropen or Rcreate; after an error fid is released.
 func (s *session) opened(fid uint32, reply *wire.Msg, err error) (opening, error) {
 	if err != nil {
 		s.release(fid)
@@ -123,7 +123,7 @@ func (s *session) opened(fid uint32, reply *wire.Msg, err error) (opening, error
 	return s.opening(fid, reply), nil
 }
 
-// opening is what a reply to an open or a create says of fid.
+// opening is the opening by a reply to an open or a create.
 func (s *session) opening(fid uint32, reply *wire.Msg) opening {
 	return opening{fid: fid, epoch: s.epoch, qid: reply.QID, most: s.chunk(reply.Iounit)}
 }

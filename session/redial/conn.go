@@ -11,29 +11,27 @@ import (
 )
 
 const (
-	// greetTime is how long a server may take to be dialled, and for each answer of the
-	// greeting.
+	// greetTime is how long dialling may take, and each answer of the greeting.
 	greetTime = 10 * time.Second
 
-	// probeTime is how long a server may say nothing while an answer is due, before it
-	// is asked whether it is there. Blocking reads are due for ever, and a server may be
-	// slow.
+	// probeTime is how long a server may send nothing while an answer is due, before it
+	// is probed. The answer may be that of a blocking read, or the server may be slow.
 	probeTime = 15 * time.Second
 
-	// silenceTime is how long a server may say nothing while an answer is due, leave a
-	// frame half sent, or not take what is written to it, before the transport counts as
+	// silenceTime is how long a server may send nothing while an answer is due, leave a
+	// frame half sent, or not read what is written to it, before the transport counts as
 	// lost.
 	silenceTime = 45 * time.Second
 
-	// endTime is how long the end of a session is waited for.
+	// endTime is how long Close waits for the server to end the session.
 	endTime = time.Second
 
-	// goodLife is how long a transport must live to be worth a quick return if nobody
-	// got an answer on it.
-	goodLife = 10 * time.Second
+	// usefulAfter is how long a transport must live to count as useful without an answer
+	// to a request.
+	usefulAfter = 10 * time.Second
 )
 
-// dialAgain makes the pauses between two tries.
+// dialAgain makes the pauses between two attempts.
 var dialAgain = backoff.Backoff{First: 20 * time.Millisecond, Last: 2 * time.Second}
 
 // Terms are what a server is asked for.
@@ -42,22 +40,22 @@ type Terms struct {
 	Msize  uint32         // the largest frame in bytes
 }
 
-// Config is what a Conn is told.
+// Config is what New needs.
 type Config struct {
 	// Dial makes a transport; it is called again whenever one is lost. The transport
 	// has deadlines.
 	Dial func(ctx context.Context) (net.Conn, error)
 	Terms
-	// FixedMsize says that once a server has agreed to an msize, another one is an
-	// error: whoever stands behind the Owner relies on it.
+	// FixedMsize says that once a server has agreed to an msize, another one later is an
+	// error: the Owner has passed the first one on to its own client.
 	FixedMsize bool
-	// NumberedOnly says that a session is asked for only where its requests are
-	// numbered: its fids alone are of no use.
+	// NumberedOnly says that a session is asked for only in dialects with numbered
+	// requests: the Owner has no use for a session that keeps only fids.
 	NumberedOnly bool
 	// FreshFrames gives each reply storage of its own; otherwise it lives until the
 	// next.
 	FreshFrames bool
-	// Key is the session's, the secret of who may resume it; all zero: none.
+	// Key is the session's key: who knows it may resume the session; all zero: none.
 	Key [wire.KeyLen]byte
 	// Mumble is a ready-made message to authenticate with, which has the session's key;
 	// "": none. User is the uname that it is shown under.
@@ -65,42 +63,42 @@ type Config struct {
 	Owner        Owner
 }
 
-// Owner is who uses a Conn. All methods are called by the runner, one at a time; the
-// lock is Conn's.
+// Owner is the user of a Conn. The runner calls all methods, one at a time. "The lock" is
+// Conn's.
 type Owner interface {
-	// Lost tells that the session is lost, and with it the answers to what was sent. It
-	// takes what is sent out of the window, or queues it again (Window.Requeue). The lock
-	// is held. What it returns goes to Pass.
+	// Lost: the session is lost, and with it the answers to the requests that were sent.
+	// It removes these from the window, or queues them again (Window.Requeue). The lock
+	// is held. Pass gets what it returns.
 	Lost(w *Window) (pass []byte)
 
-	// Begin makes a session anew: it attaches, and restores what was open (File). Nobody
-	// else uses the transport. unproven is the server's refusal of Config.Mumble, or nil.
-	// After an error another transport is tried.
+	// Begin makes a new session: it attaches, and restores open files (File). Nobody else
+	// uses the transport. unproven is the server's refusal of Config.Mumble, or nil. After
+	// an error the Conn tries another transport.
 	Begin(t *Talk, unproven error) error
 
-	// Up tells that there is a transport, on which requests are sent from now on;
-	// resumed: with the session.
+	// Up: there is a transport, and requests are sent on it from now on; resumed: in the
+	// same session as before.
 	Up(resumed bool)
 
-	// Reply takes the reply to r, which leaves the window then. Its tag, and that its
-	// type answers r or is an error, are as they must be. After Rflush what was flushed
-	// leaves the window too. The lock is held. An error ends the transport, and the
-	// reply counts as not received. What it returns goes to Pass.
+	// Reply gets the reply to r, which then leaves the window. The Conn has checked the
+	// tag, and that the type answers r or is an error. After Rflush the request that was
+	// flushed leaves the window too. The lock is held. An error ends the transport, and
+	// the reply counts as not received. Pass gets what it returns.
 	Reply(r *Request, frame []byte) (pass []byte, err error)
 
-	// Pass takes what Lost and Reply have returned, without the lock.
+	// Pass gets what Lost and Reply have returned, without the lock.
 	Pass(frames []byte)
 
-	// Down tells that the transport has ended, and why. fresh: it was of use, so that
-	// the outage begins now; otherwise it is the same one as before.
+	// Down: the transport has ended because of why. fresh: it was useful, so that a new
+	// outage begins; otherwise the outage before goes on.
 	Down(why error, fresh bool)
 
-	// Failed tells that a try to connect has failed.
+	// Failed: an attempt to connect has failed.
 	Failed(why error)
 }
 
 // Conn is a session with a server over transports that come and go, and the lock that
-// guards it. Its Window is the Owner's to read; requests are entered by Send and Flush.
+// guards it. The Owner may read its Window, and adds requests by Send and Flush.
 type Conn struct {
 	sync.Mutex // guards what follows but for cfg and what is the runner's
 	Window
@@ -110,8 +108,8 @@ type Conn struct {
 	kept    bool         // the server keeps it
 	up      *transport   // nil: there is none
 	ending  bool         // Close was called
-	renew   *Terms       // of the next session, which is wanted in place of this one; nil: none is
-	more    sync.Cond    // for the writer: there is something to do
+	renew   *Terms       // of the session that shall replace this one; nil: none
+	work    sync.Cond    // wakes the writer
 
 	cfg  Config
 	ctx  context.Context // ends with Close
@@ -119,37 +117,37 @@ type Conn struct {
 	done chan struct{} // closed when Run has ended
 
 	// The runner's; Dial's before.
-	first  *transport // that Dial has made
-	agreed bool       // there was a session under these terms, and so an msize
-	known  bool       // the server may have the session: it is worth asking for
-	whole  bool       // the server's session is what the Owner knows: it was not lost half made
+	first    *transport // that Dial has made
+	agreed   bool       // there was a session under these terms, and so an msize
+	known    bool       // the server may have the session, so it is asked for
+	complete bool       // Begin has ended without an error: the server's fids are those that the Owner knows
 }
 
-// New gives a Conn, to be dialled.
+// New makes a Conn. Dial comes next.
 func New(cfg Config) *Conn {
 	c := &Conn{cfg: cfg, done: make(chan struct{})}
-	c.more.L = c
+	c.work.L = c
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c
 }
 
-// Dial makes the first transport and a session, once; ctx bounds that and nothing
-// later. Up is not called for it.
+// Dial makes the first transport and a session. It tries once; ctx bounds only this. Up is
+// not called.
 func (c *Conn) Dial(ctx context.Context) error {
 	t, _, err := c.connect(ctx)
 	if err == nil {
 		c.first = t
-		c.use(t)
+		c.setTransport(t)
 	}
 	return err
 }
 
-// Run carries one transport after the other until Close, or until ctx ends.
+// Run serves one transport after the other until Close, or until ctx ends.
 func (c *Conn) Run(ctx context.Context) {
 	defer close(c.done)
 	defer context.AfterFunc(ctx, c.stop)()
 	tries := 0
-	for t := c.first; t != nil; t, tries = c.again(tries) {
+	for t := c.first; t != nil; t, tries = c.reconnect(tries) {
 		ofUse, why := c.carry(t)
 		if c.ctx.Err() != nil || c.closed() {
 			return
@@ -163,13 +161,13 @@ func (c *Conn) Run(ctx context.Context) {
 	}
 }
 
-// again connects, after a pause that grows with tries; nil: the Conn is closed.
-func (c *Conn) again(tries int) (*transport, int) {
+// reconnect pauses, longer with each attempt, and connects; nil: the Conn is closed.
+func (c *Conn) reconnect(tries int) (*transport, int) {
 	for ; ; tries++ {
 		if !dialAgain.Wait(c.ctx, tries) {
 			return nil, tries
 		}
-		c.renewed()
+		c.applyRenew()
 		t, resumed, err := c.connect(c.ctx)
 		switch {
 		case c.ctx.Err() != nil:
@@ -181,14 +179,14 @@ func (c *Conn) again(tries int) (*transport, int) {
 			c.cfg.Owner.Failed(err)
 			continue
 		}
-		c.use(t)
+		c.setTransport(t)
 		c.cfg.Owner.Up(resumed)
 		return t, tries + 1
 	}
 }
 
-// use makes t the transport. Close or Renew may have been called while there was none.
-func (c *Conn) use(t *transport) {
+// setTransport makes t the transport. Close or Renew may have been called before it.
+func (c *Conn) setTransport(t *transport) {
 	c.Lock()
 	defer c.Unlock()
 	c.up = t
@@ -197,8 +195,8 @@ func (c *Conn) use(t *transport) {
 	}
 }
 
-// Close ends the session and the transport. The server is given a moment to hear of
-// it, so that it keeps nothing that nobody resumes. Close once.
+// Close ends the session and the transport. It waits up to endTime for the server to end
+// the session, so that the server does not keep it parked. Call Close once.
 func (c *Conn) Close() {
 	c.Lock()
 	c.ending = true
@@ -206,13 +204,13 @@ func (c *Conn) Close() {
 	c.endSession()
 	c.Unlock()
 	if t != nil {
-		<-t.over
+		<-t.ended
 	}
 	c.stop()
 	<-c.done
 }
 
-// Abandon closes the transport of a Conn that is not going to Run.
+// Abandon closes the transport of a Conn for which Run is not called.
 func (c *Conn) Abandon() { c.first.nc.Close() }
 
 func (c *Conn) closed() bool {
@@ -228,34 +226,34 @@ func (c *Conn) Renew(terms Terms) {
 	c.endSession()
 }
 
-// Renewing tells whether the session that is there, or that Begin is about, is not yet
-// the one that Renew asked for. The lock is held.
+// Renewing tells whether Renew was called and its session is not there yet. The lock is
+// held.
 func (c *Conn) Renewing() bool { return c.renew != nil }
 
-// renewed takes over the terms of Renew, if there are any.
-func (c *Conn) renewed() {
+// applyRenew sets the terms of Renew, if it was called.
+func (c *Conn) applyRenew() {
 	c.Lock()
 	defer c.Unlock()
 	if c.renew != nil {
 		c.cfg.Terms, c.renew = *c.renew, nil
 		c.Clear()
-		c.agreed, c.known, c.whole = false, false, false
+		c.agreed, c.known, c.complete = false, false, false
 	}
 }
 
-// Session tells what the session speaks, and whether its requests outlive a transport:
-// the server keeps it, and both sides number them. The lock is held.
+// Session is the session's dialect and msize. lasting: its requests outlive a transport,
+// since the server keeps the session and both sides number requests. The lock is held.
 func (c *Conn) Session() (d wire.Dialect, msize uint32, lasting bool) {
 	return c.dialect, c.msize, c.kept && c.dialect.Numbered()
 }
 
-// Send enters a request, whose tag is free. The lock is held.
+// Send queues a request, whose tag is free. The lock is held.
 func (c *Conn) Send(r *Request) {
 	c.Add(r)
-	c.more.Signal()
+	c.work.Signal()
 }
 
-// Flush enters r, a Tflush of r.Old; done: that had not left, and both are forgotten.
+// Flush queues r, a Tflush of r.Old. done: r.Old was not sent yet, and both are forgotten.
 // The lock is held.
 func (c *Conn) Flush(r *Request) (done bool) {
 	switch {

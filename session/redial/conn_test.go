@@ -219,7 +219,7 @@ func TestStoodStill(t *testing.T) {
 		w.ask(3, wire.Tread)
 		p.Want(wire.Tread)
 		w.conn.Lock()
-		w.conn.up.heard = time.Now().Add(-time.Hour)
+		w.conn.up.lastHeard = time.Now().Add(-time.Hour)
 		w.conn.Unlock()
 		p.Reply(p.Want(wire.Tflush))
 		time.Sleep(probeTime - time.Second)
@@ -399,7 +399,7 @@ func TestPauses(t *testing.T) {
 		w.told("up true", "reply to 2")
 		check(outage(time.Second), false) // nobody waited for that answer
 		resume()
-		time.Sleep(goodLife + time.Second)
+		time.Sleep(usefulAfter + time.Second)
 		w.told("up true")
 		check(outage(time.Second), true)
 		resume()

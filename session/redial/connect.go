@@ -16,8 +16,8 @@ var (
 	errEnded  = errors.New("the session has ended")
 )
 
-// plain says in words what the end of a stream and a deadline mean here.
-func plain(err error) error {
+// inWords is err with a clear text for the end of a stream and for a deadline.
+func inWords(err error) error {
 	var ne net.Error
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
@@ -45,7 +45,7 @@ func (c *Conn) connect(ctx context.Context) (t *transport, resumed bool, err err
 	if resumed, err = c.greet(t); err == nil {
 		err = nc.SetDeadline(time.Time{})
 	}
-	err = plain(err)
+	err = inWords(err)
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -57,7 +57,7 @@ func (c *Conn) connect(ctx context.Context) (t *transport, resumed bool, err err
 	return t, resumed, nil
 }
 
-// timed gives a server greetTime for its answer whenever something is asked.
+// timed sets a deadline of greetTime for the answer with each write.
 type timed struct{ net.Conn }
 
 func (c timed) Write(p []byte) (int, error) {
@@ -73,8 +73,8 @@ func (c *Conn) greet(t *transport) (resumed bool, err error) {
 	has, err := c.ask(talk)
 	if err == nil && has == found {
 		if resumed, err = c.resume(talk); err == nil && !resumed {
-			// The session is of no use: its fids were lost half made, or the server counts
-			// otherwise. A second Tversion ends it.
+			// The session cannot be used: Begin failed half-way, or the server's count of
+			// requests is another. A second Tversion ends it.
 			_, err = c.ask(talk)
 		}
 	}
@@ -91,9 +91,9 @@ func (c *Conn) greet(t *transport) (resumed bool, err error) {
 	return resumed, nil
 }
 
-// ask agrees on a version, and asks for the session. With a new key that announces it.
-// A key from MUMBLE is only asked for when the server may know it: Tauth sets it, and a
-// key in vain is what a guesser sends.
+// ask agrees on a version and asks for the session; a new key is announced so. A key from
+// MUMBLE is asked for only when the server may know it: Tauth sets it, and the server
+// counts unknown keys as guesses.
 func (c *Conn) ask(t *Talk) (standing, error) {
 	msize := c.cfg.Msize
 	if c.cfg.FixedMsize && c.agreed {
@@ -115,10 +115,10 @@ func (c *Conn) ask(t *Talk) (standing, error) {
 	return has, err
 }
 
-// resume goes on with the session that the server has; false: that cannot be.
+// resume resumes the session that the server has; false: it cannot.
 func (c *Conn) resume(t *Talk) (bool, error) {
 	switch {
-	case !c.whole:
+	case !c.complete:
 		return false, nil
 	case !t.Dialect.Numbered():
 		c.lost()
@@ -127,7 +127,7 @@ func (c *Conn) resume(t *Talk) (bool, error) {
 		return false, nil
 	}
 	c.Lock()
-	numbers := c.numbers()
+	numbers := c.unanswered()
 	c.Unlock()
 	states, err := t.resume(numbers)
 	switch {
@@ -138,11 +138,11 @@ func (c *Conn) resume(t *Talk) (bool, error) {
 	}
 	c.Lock()
 	defer c.Unlock()
-	c.resumed(states)
+	c.applyStates(states)
 	return true, nil
 }
 
-// lost has the Owner judge what was sent and will have no answer.
+// lost calls Owner.Lost for the requests that were sent and will get no answer.
 func (c *Conn) lost() {
 	c.Lock()
 	pass := c.cfg.Owner.Lost(&c.Window)
@@ -154,7 +154,7 @@ func (c *Conn) lost() {
 
 // begin makes a new session.
 func (c *Conn) begin(t *Talk) error {
-	c.whole = false
+	c.complete = false
 	c.lost()
 	var unproven error
 	if c.cfg.Mumble != "" {
@@ -167,7 +167,7 @@ func (c *Conn) begin(t *Talk) error {
 	if err := c.cfg.Owner.Begin(t, unproven); err != nil {
 		return err
 	}
-	c.whole = true
+	c.complete = true
 	c.Lock()
 	defer c.Unlock()
 	c.Count = t.Count

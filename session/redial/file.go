@@ -9,18 +9,17 @@ import (
 	"meta9/session/wire"
 )
 
-// Ask sends a request and gives its reply; a server's error is a *Refusal.
+// Ask sends a request and returns its reply; a server's error is a *Refusal.
 type Ask func(m *wire.Msg) (*wire.Msg, error)
 
-// Root is where an attach has come to.
+// Root is the fid of an attach.
 type Root struct {
 	Fid uint32
 	QID p9.QID
 }
 
-// Walk makes fid, which is another than the root's, what names lead to; there may be
-// more than one Twalk takes. made: fid may be there, also after an error. errs.NotFound:
-// the server knows no more than the first of the names.
+// Walk walks from root to a new fid, with as many Twalks as names needs. made: fid may
+// exist now, also after an error. errs.NotFound: a walk ended before its last name.
 func Walk(ask Ask, root Root, fid uint32, names []string) (qid p9.QID, made bool, err error) {
 	qid = root.QID
 	for from := root.Fid; !made || len(names) > 0; from = fid {
@@ -29,7 +28,7 @@ func Walk(ask Ask, root Root, fid uint32, names []string) (qid p9.QID, made bool
 		if err != nil {
 			return qid, made, err
 		}
-		made = true // LING's server makes it even where the walk has ended early
+		made = true // LING's server makes the fid even where the walk ended early
 		switch n := len(reply.QIDs); {
 		case n < len(some):
 			return qid, made, errs.NotFound
@@ -54,11 +53,10 @@ type File struct {
 	Held   bool   // it has truncated its file, and nothing was written since
 }
 
-// Lost tells, as errs.Stale, why an open file cannot be restored in a new session of a
-// dialect. It is a stream (qid.version 0 where there are sessions, as events and ctl
-// have), whose place is gone with the session. Or it held a lock, which others may have
-// had since, or a truncation, which was promised and not committed, and must not be done
-// by halves.
+// Lost is errs.Stale when an open file cannot be restored in a new session of a dialect;
+// its text says why. The file is a stream (qid.version 0 in dialects with sessions, as
+// events and ctl have), whose place is lost with the session; or it had a lock, which
+// another client may have had since; or a truncation that was held and not committed.
 func (f *File) Lost(d wire.Dialect) error {
 	switch {
 	case !f.Open:
@@ -73,18 +71,18 @@ func (f *File) Lost(d wire.Dialect) error {
 	return nil
 }
 
-// Restore makes fid the file again in a new session of a dialect: below root, if the same
-// file (qid.path) is there, and open as it was, without truncation or creation. opened is
-// the reply to that. made: fid may be there, also after an error. The error is errs.Stale
-// for good where it cannot be had: Lost, gone, or another file has its name. A *Refusal
-// of another kind is the server's own word; any other error is of the transport.
+// Restore walks fid to the file in a new session of a dialect, below root, and opens it
+// again as it was, without truncation or creation, if it is the same file (qid.path).
+// opened is the reply to the open. made: fid may exist now, also after an error. The error
+// is errs.Stale, for good, where the file is Lost, is gone, or another file has its name. A
+// *Refusal of another kind is the server's error; any other error is the transport's.
 func (f *File) Restore(ask Ask, d wire.Dialect, root Root, fid uint32) (opened *wire.Msg, made bool, err error) {
 	if err := f.Lost(d); err != nil {
 		return nil, false, err
 	}
 	qid, made, err := Walk(ask, root, fid, f.Path)
 	if err == nil && qid.Path == f.QID.Path && f.Open {
-		if opened, err = ask(f.open(fid)); err == nil {
+		if opened, err = ask(f.openRequest(fid)); err == nil {
 			qid = opened.QID
 		}
 	}
@@ -97,8 +95,8 @@ func (f *File) Restore(ask Ask, d wire.Dialect, root Root, fid uint32) (opened *
 	return opened, made, err
 }
 
-// open is the request that opens fid as the file was open.
-func (f *File) open(fid uint32) *wire.Msg {
+// openRequest is the request that opens fid as the file was openRequest.
+func (f *File) openRequest(fid uint32) *wire.Msg {
 	if !f.Linux {
 		return &wire.Msg{Type: wire.Topen, Fid: fid, Mode: uint8(f.Flags)}
 	}

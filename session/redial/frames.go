@@ -17,22 +17,20 @@ const readAhead = 32 << 10
 // Frames reads the frames of a byte stream.
 type Frames struct {
 	rd    *bufio.Reader
-	nc    net.Conn // nil: a frame may take as long as it likes
+	nc    net.Conn // for deadlines; nil: there are none
 	fresh bool     // each frame has storage of its own
 	buf   []byte   // not fresh: the last frame's
 }
 
-// NewFrames reads frames from r. Each has storage of its own, and is waited for as long
-// as it takes.
+// NewFrames reads frames from r, each with storage of its own, and without deadlines.
 func NewFrames(r io.Reader) *Frames {
 	return &Frames{rd: bufio.NewReaderSize(r, readAhead), fresh: true}
 }
 
-// Next reads one frame of at most limit bytes. It waits as long as it takes for the
-// frame to begin; on a transport its end must come within silenceTime. io.EOF is the
-// end of the stream between two frames, within one it is io.ErrUnexpectedEOF. A size
-// that no frame may have is errs.Protocol. A frame in shared storage lives until the
-// next.
+// Next reads one frame of at most limit bytes. It waits without limit for the frame to
+// begin; on a transport its end must then come within silenceTime. Errors: io.EOF for the
+// end of the stream between two frames, io.ErrUnexpectedEOF within one, errs.Protocol for
+// a size that no frame may have. A frame in shared storage is valid until the next call.
 func (f *Frames) Next(limit uint32) ([]byte, error) {
 	header, err := f.rd.Peek(wire.HeaderLen)
 	if err != nil {
@@ -54,7 +52,7 @@ func (f *Frames) Next(limit uint32) ([]byte, error) {
 	return frame, err
 }
 
-// storage is room for a frame.
+// storage is a buffer for a frame of that size.
 func (f *Frames) storage(size int) []byte {
 	if f.fresh {
 		return make([]byte, size)

@@ -60,7 +60,7 @@ func TestFramesStall(t *testing.T) {
 			t.Fatalf("%q, %v", frame, err)
 		}
 		begin := time.Now()
-		if _, err := f.Next(8); !errors.Is(err, os.ErrDeadlineExceeded) || plain(err) != errSilent {
+		if _, err := f.Next(8); !errors.Is(err, os.ErrDeadlineExceeded) || inWords(err) != errSilent {
 			t.Errorf("half a frame: %v", err)
 		}
 		if waited := time.Since(begin) - time.Hour; waited != silenceTime {

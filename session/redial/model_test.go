@@ -119,11 +119,11 @@ func (m *model) Deliver(t *rapid.T) {
 
 // Cut makes another transport.
 func (m *model) Cut(t *rapid.T) {
-	states := m.peer.resume(m.w.numbers())
+	states := m.peer.resume(m.w.unanswered())
 	if i := slices.Index(states, wire.Unseen); i >= 0 && m.w.Sent[i].Number != m.peer.count+1 {
 		t.Fatalf("%d is the first unseen, %d have come", m.w.Sent[i].Number, m.peer.count)
 	}
-	m.w.resumed(states)
+	m.w.applyStates(states)
 	if m.w.Count != m.peer.count {
 		t.Fatalf("counted %d, %d have come", m.w.Count, m.peer.count)
 	}

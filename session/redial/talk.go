@@ -21,7 +21,7 @@ type Refusal struct {
 // Error is the server's text.
 func (r *Refusal) Error() string { return r.Text }
 
-// Unwrap gives the kind, so that errors.Is finds it.
+// Unwrap is the kind, so that errors.Is finds it.
 func (r *Refusal) Unwrap() error {
 	if r.Kind == 0 {
 		return nil
@@ -29,7 +29,7 @@ func (r *Refusal) Unwrap() error {
 	return r.Kind
 }
 
-// Refused is the Refusal that m is; nil if it is none.
+// Refused is m as a Refusal; nil if m is no error.
 func Refused(m *wire.Msg) *Refusal {
 	switch m.Type {
 	case wire.Rerror:
@@ -52,8 +52,7 @@ func IsRefusal(err error) bool {
 type Talk struct {
 	Dialect wire.Dialect // agreed on by version
 	Msize   uint32       // the same
-	// Count is how many requests were sent that both sides of a numbered session
-	// count.
+	// Count is how many requests were sent that get a number in a numbered session.
 	Count uint64
 
 	w      io.Writer
@@ -62,8 +61,8 @@ type Talk struct {
 	reply  wire.Msg
 }
 
-// Ask sends m and waits for the reply, which lives until the next Ask. An error
-// that the server answers is a *Refusal.
+// Ask sends m and waits for the reply, which is valid until the next Ask. A server's
+// error is a *Refusal.
 func (t *Talk) Ask(m *wire.Msg) (*wire.Msg, error) {
 	out, err := wire.Append(t.out[:0], m, t.Dialect)
 	if err != nil {
@@ -122,17 +121,17 @@ func (t *Talk) version(msize uint32, offers ...wire.Dialect) error {
 	return errs.New(errs.Unsupported, "the server speaks none of %v", offers)
 }
 
-// standing is what a server has of a session.
+// standing is what a server knows of a session.
 type standing uint8
 
 const (
-	sessionless standing = iota // it keeps none
-	announced                   // it had none; where it knows who is there, the key is good from now on
-	found                       // it has it: the fids are as they were
+	sessionless standing = iota // the server keeps no sessions
+	announced                   // it did not know the key; once the client is authenticated, the key is the session's
+	found                       // it has the session: the fids are as they were
 )
 
-// session asks for the session of key, right after version. The error is for the
-// next transport to try again: the session may still be there.
+// session asks for the session of key, right after version. After an error the next
+// transport asks again: the session may still be there.
 func (t *Talk) session(key [wire.KeyLen]byte) (standing, error) {
 	if !t.Dialect.Sessions() || key == [wire.KeyLen]byte{} {
 		return sessionless, nil
@@ -152,8 +151,8 @@ func (t *Talk) session(key [wire.KeyLen]byte) (standing, error) {
 	return sessionless, nil
 }
 
-// resume asks what became of the requests of a session that have no answer, numbers
-// ascending, and gives a state for each: those that are wire.Unseen come last. Kept
+// resume asks what became of the requests of a session without an answer, given by their
+// numbers, ascending. It returns a state for each; those with wire.Unseen come last. Kept
 // replies come next on the transport.
 func (t *Talk) resume(numbers []uint64) (states []uint8, err error) {
 	reply, err := t.Ask(&wire.Msg{Type: wire.Tresume, Tag: wire.NoTag, Numbers: numbers})
@@ -172,12 +171,12 @@ func (t *Talk) resume(numbers []uint64) (states []uint8, err error) {
 	return slices.Clone(states), nil
 }
 
-// authFid is free whenever a server is greeted: users of a Conn count up from 0.
+// authFid is free during a greeting: users of a Conn count up from 0.
 const authFid uint32 = wire.NoFid - 2
 
-// authenticate writes a MUMBLE message to an auth fid, which it lets go: the
-// authentication belongs to the connection, whatever is attached later. Tauth names
-// the root as "/": LING's server refuses "" ("invalid aname").
+// authenticate writes a MUMBLE message to an auth fid and clunks it: the connection stays
+// authenticated, for any attach later. Tauth names the root as "/": LING's server refuses
+// "" ("invalid aname").
 func (t *Talk) authenticate(message, uname string) error {
 	auth := wire.Msg{Type: wire.Tauth, Afid: authFid, Uname: uname, Aname: "/", NUname: wire.NoUID}
 	if _, err := t.Ask(&auth); err != nil {

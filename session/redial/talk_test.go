@@ -372,7 +372,7 @@ func FuzzTalk(f *testing.F) {
 		numbers := []uint64{1, 2, 5}
 		if states, err := talk.resume(numbers); err == nil {
 			w, _ := filled(wire.Tread, wire.Tread, wire.Tread)
-			w.resumed(states)
+			w.applyStates(states)
 			if w.Len() != len(numbers) || len(w.Sent)+len(w.Queued) != len(numbers) {
 				t.Fatalf("%v lost a request", states)
 			}

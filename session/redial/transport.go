@@ -16,35 +16,36 @@ const batchSize = 64 << 10
 // probeTag is the tag of the Conn's own Tflush.
 const probeTag = wire.NoTag - 1
 
-// transport is one transport that was greeted. Conn guards all but nc, frames and over.
+// transport is one transport after its greeting. Conn's lock guards all but nc, frames and
+// ended.
 type transport struct {
 	nc     net.Conn
 	frames *Frames
-	over   chan struct{} // closed when it has ended
+	ended  chan struct{} // closed when it has ended
 
-	why    error       // it has ended; nil: not yet
-	heard  time.Time   // when something came last
-	watch  *time.Timer // looks whether the server is silent; nil: no answer is due
-	ending bool        // the session is to end
-	ofUse  bool        // somebody got an answer
+	why       error       // why it has ended; nil: it has not
+	lastHeard time.Time   // when the last byte came
+	watch     *time.Timer // calls checkSilence; nil: no answer is due
+	ending    bool        // the session is to end
+	useful    bool        // a request that is not in the Background got an answer
 }
 
 func newTransport(nc net.Conn, fresh bool) *transport {
 	f := NewFrames(nc)
 	f.fresh = fresh
-	return &transport{nc: nc, frames: f, over: make(chan struct{})}
+	return &transport{nc: nc, frames: f, ended: make(chan struct{})}
 }
 
-// fail closes the transport because of err. The lock is held.
+// fail ends the transport because of err. The lock is held.
 func (t *transport) fail(err error) {
 	if t.why == nil {
-		t.why = plain(err)
+		t.why = inWords(err)
 		t.nc.Close()
 	}
 }
 
-// carry reads and writes t until it ends, and says why. ofUse: it is worth a quick
-// return.
+// carry reads and writes t until it ends, and returns why. useful: it was worth a new
+// attempt without a pause.
 func (c *Conn) carry(t *transport) (ofUse bool, why error) {
 	defer context.AfterFunc(c.ctx, func() { t.nc.Close() })()
 	start := time.Now()
@@ -60,15 +61,15 @@ func (c *Conn) carry(t *transport) (ofUse bool, why error) {
 	if t.watch != nil {
 		t.watch.Stop()
 	}
-	c.more.Broadcast()
+	c.work.Broadcast()
 	c.Unlock()
 	<-written
-	close(t.over)
-	return t.ofUse || time.Since(start) > goodLife, t.why
+	close(t.ended)
+	return t.useful || time.Since(start) > usefulAfter, t.why
 }
 
-// endSession lets the session end, and the transport with it: by a second Tversion if
-// the server keeps the session, since it need not. The lock is held.
+// endSession ends the session, and the transport with it. If the server keeps the session,
+// a second Tversion ends it there. The lock is held.
 func (c *Conn) endSession() {
 	t := c.up
 	switch {
@@ -76,14 +77,14 @@ func (c *Conn) endSession() {
 		return
 	case c.kept:
 		time.AfterFunc(endTime, func() { t.nc.Close() })
-		c.more.Broadcast()
+		c.work.Broadcast()
 	default:
 		t.nc.Close()
 	}
 	t.ending = true
 }
 
-// read takes replies until t ends.
+// read reads replies until t ends.
 func (c *Conn) read(t *transport) error {
 	for {
 		frame, err := t.frames.Next(c.msize)
@@ -100,13 +101,13 @@ func (c *Conn) read(t *transport) error {
 	}
 }
 
-// reply gives a reply to the Owner. An error ends the transport: a server that breaks
-// the protocol cannot be understood from there on.
+// reply passes a reply to the Owner. An error ends the transport: after a violation of
+// the protocol nothing that follows can be trusted.
 func (c *Conn) reply(t *transport, frame []byte) (pass []byte, err error) {
 	_, typ, tag, _ := wire.Split(frame)
 	c.Lock()
 	defer c.Unlock()
-	t.heard = time.Now()
+	t.lastHeard = time.Now()
 	r := c.Get(tag)
 	switch {
 	case t.ending && tag == wire.NoTag:
@@ -121,24 +122,24 @@ func (c *Conn) reply(t *transport, frame []byte) (pass []byte, err error) {
 			return nil, err
 		}
 	}
-	t.ofUse = t.ofUse || !r.Background
+	t.useful = t.useful || !r.Background
 	c.Remove(r)
 	switch {
 	case r.Old == nil:
 	case typ == wire.Rflush:
 		c.Remove(r.Old)
-	default: // a server that knows no Tflush (LING): what was to be flushed gets its answer
+	default: // a server that does not know Tflush (LING): the other request gets its answer
 		r.Old.Flushed = false
 	}
 	return pass, nil
 }
 
-// write sends what is queued until t ends, all that has gathered in one write.
+// write sends queued requests until t ends, all that have gathered in one write.
 func (c *Conn) write(t *transport) {
 	var buf []byte
 	for last := false; !last; {
 		var from uint64
-		if buf, from, last = c.batch(t, small(buf)); len(buf) == 0 {
+		if buf, from, last = c.batch(t, reusable(buf)); len(buf) == 0 {
 			return
 		}
 		_ = t.nc.SetWriteDeadline(time.Now().Add(silenceTime))
@@ -154,24 +155,24 @@ func (c *Conn) write(t *transport) {
 	}
 }
 
-// small is b's storage for the next frames, unless it is large: an idle transport
-// holds no large buffer.
-func small(b []byte) []byte {
+// reusable is b's storage for the next frames, or nil if it is large: an idle transport
+// keeps no large buffer.
+func reusable(b []byte) []byte {
 	if cap(b) > batchSize {
 		return nil
 	}
 	return b[:0]
 }
 
-// batch waits for requests and gives their frames, of which from is the first's number;
-// none when t has ended. They are in buf's storage, but for a large one, which is not
-// copied. The last batch of a session that is to end is the Tversion that ends it, before
-// whatever is queued.
+// batch waits for requests and returns their frames, and the number of the first; none
+// when t has ended. The frames are in buf's storage; a large one is returned by itself and
+// not copied. The last batch of a session that ends is a Tversion, before all that is
+// queued.
 func (c *Conn) batch(t *transport, buf []byte) (frames []byte, from uint64, last bool) {
 	c.Lock()
 	defer c.Unlock()
 	for c.up == t && t.why == nil && !t.ending && len(c.Queued) == 0 {
-		c.more.Wait()
+		c.work.Wait()
 	}
 	from = c.Count + 1
 	switch {
@@ -179,34 +180,34 @@ func (c *Conn) batch(t *transport, buf []byte) (frames []byte, from uint64, last
 		return nil, 0, true
 	case t.ending:
 		m := wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: c.msize, Version: c.dialect.String()}
-		frames, _ = wire.Append(buf, &m, c.dialect) // which always has a frame
+		frames, _ = wire.Append(buf, &m, c.dialect) // a Tversion always fits
 		return frames, from, true
 	case len(c.Queued[0].Frame) > batchSize:
-		frames = c.next().Frame // which is not copied
+		frames = c.next().Frame // large: not copied
 	default:
 		for frames = buf; len(c.Queued) > 0 && len(frames)+len(c.Queued[0].Frame) <= batchSize; {
 			frames = append(frames, c.next().Frame...)
 		}
 	}
-	c.guard(t)
+	c.watchSilence(t)
 	return frames, from, false
 }
 
-// guard sees to it that somebody looks whether the server is still there while an
-// answer is due. The lock is held.
-func (c *Conn) guard(t *transport) {
+// watchSilence starts the timer for checkSilence if an answer is due. The lock is held.
+func (c *Conn) watchSilence(t *transport) {
 	if t.watch == nil {
-		t.heard = time.Now()
-		t.watch = time.AfterFunc(probeTime, func() { c.look(t) })
+		t.lastHeard = time.Now()
+		t.watch = time.AfterFunc(probeTime, func() { c.checkSilence(t) })
 	}
 }
 
-// look probes a server that is silent, and gives it up in the end; not before it has had
-// a while to answer a probe: we may have been the ones who stood still.
-func (c *Conn) look(t *transport) {
+// checkSilence probes a silent server, and ends the transport when the probe is not answered
+// either. It always leaves time for an answer after the probe: if this machine was
+// suspended, the silence is ours.
+func (c *Conn) checkSilence(t *transport) {
 	c.Lock()
 	defer c.Unlock()
-	silent := time.Since(t.heard)
+	silent := time.Since(t.lastHeard)
 	switch {
 	case c.up != t:
 	case len(c.Sent) == 0:
@@ -223,8 +224,8 @@ func (c *Conn) look(t *transport) {
 	}
 }
 
-// probe asks the server to forget a request that there is not, which it answers at
-// once. It names NOTAG, not itself: there are servers that wait for themselves then.
+// probe sends a Tflush of a request that does not exist, which a server answers at once.
+// It names NOTAG and not its own tag: some servers would wait for themselves.
 func (c *Conn) probe() {
 	frame, _ := wire.Append(nil, &wire.Msg{Type: wire.Tflush, Tag: probeTag, Oldtag: wire.NoTag}, c.dialect)
 	c.Send(&Request{Tag: probeTag, Type: wire.Tflush, Frame: frame, Background: true, probe: true})

@@ -10,26 +10,25 @@ import (
 // Tresume may name, less the Conn's own probe.
 const MaxRequests = wire.MaxNumbers - 1
 
-// Request is a T-message that was given to a session, until it is answered.
+// Request is a T-message of a session, until it is answered.
 type Request struct {
 	Tag    uint16
 	Type   wire.Type
 	Frame  []byte
-	Number uint64   // of the session; 0: it is queued
-	Old    *Request // Tflush: what it is about; nil: nothing that is known
-	// Flushed says that a Tflush of it is under way, after which it needs no answer.
+	Number uint64   // its number in the session; 0: it is queued
+	Old    *Request // Tflush: the request to be flushed; nil: an unknown one
+	// Flushed says that a Tflush of it was sent: it needs no answer any more.
 	Flushed bool
-	// Background says that nobody waits for the answer, so that it does not show that
-	// the transport is of use.
+	// Background says that nobody waits for the answer, so that an answer does not make
+	// the transport useful.
 	Background bool
 
 	probe bool // it is the Conn's own
 }
 
-// Window is the requests of a session that have no answer, as its client counts
-// them. A queued one has never left, or is to leave again as if it never had; one
-// that is sent may have been executed. The zero Window is empty. It has no lock of its
-// own.
+// Window is the requests of a session without an answer. A queued request was never sent,
+// or shall be sent again as if it never was; a sent one may have been executed. The zero
+// Window is empty. It has no lock of its own.
 type Window struct {
 	Queued []*Request // in the order in which they will be sent
 	Sent   []*Request // by number
@@ -50,7 +49,7 @@ func (w *Window) Len() int {
 // Get is the request under a tag; nil: there is none.
 func (w *Window) Get(tag uint16) *Request { return w.byTag[tag] }
 
-// Add enters a request, whose tag is free, at the end of the queue.
+// Add adds a request, whose tag is free, at the end of the queue.
 func (w *Window) Add(r *Request) {
 	if w.byTag == nil {
 		w.byTag = make(map[uint16]*Request)
@@ -60,7 +59,7 @@ func (w *Window) Add(r *Request) {
 	w.Queued = append(w.Queued, r)
 }
 
-// next takes the next request off the queue and gives it its number.
+// next moves the first request of the queue to Sent and gives it its number.
 func (w *Window) next() *Request {
 	r := w.Queued[0]
 	w.Queued = slices.Delete(w.Queued, 0, 1)
@@ -70,7 +69,7 @@ func (w *Window) next() *Request {
 	return r
 }
 
-// unsend takes the requests from a number on back to the queue.
+// unsend moves the requests from a number on back to the queue.
 func (w *Window) unsend(from uint64) {
 	i := slices.IndexFunc(w.Sent, func(r *Request) bool { return r.Number >= from })
 	if i < 0 {
@@ -107,8 +106,8 @@ func (w *Window) Clear() {
 	*w = Window{Count: w.Count}
 }
 
-// Requeue ends the numbering of a session that is lost: of what was sent, again tells
-// what is sent once more, before what is queued; the rest is forgotten.
+// Requeue ends the numbering of a session that is lost. Of the sent requests it queues
+// those for which again is true, before the queued ones, and forgets the others.
 func (w *Window) Requeue(again func(r *Request) bool) {
 	var kept []*Request
 	for _, r := range w.Sent {
@@ -122,8 +121,8 @@ func (w *Window) Requeue(again func(r *Request) bool) {
 	w.Queued = slices.Concat(unnumber(kept), w.Queued)
 }
 
-// numbers are those of the requests that may have been executed, for Talk.resume.
-func (w *Window) numbers() []uint64 {
+// unanswered are the numbers of the requests that may have been executed, for Talk.resume.
+func (w *Window) unanswered() []uint64 {
 	list := make([]uint64, len(w.Sent))
 	for i, r := range w.Sent {
 		list[i] = r.Number
@@ -131,11 +130,12 @@ func (w *Window) numbers() []uint64 {
 	return list
 }
 
-// resumed sorts out the requests that numbers told of: what the server never saw
-// is sent again, with the number that it has; what was answered and can be asked
-// again is asked anew. Of both, what was flushed is dropped: nobody wants it. All
-// else is answered by the server in a moment, or when it is done.
-func (w *Window) resumed(states []uint8) {
+// applyStates handles the server's states of the requests that unanswered named. Requests
+// that the server never saw are sent again under the same numbers; requests that it
+// answered without keeping the reply, and that may be asked twice, are queued as new ones.
+// Of both, those that were flushed are dropped. The others are answered by the server now,
+// or when they are done.
+func (w *Window) applyStates(states []uint8) {
 	var unseen, again, kept []*Request
 	if i := slices.Index(states, wire.Unseen); i >= 0 {
 		w.Count = w.Sent[i].Number - 1
@@ -158,7 +158,7 @@ func (w *Window) resumed(states []uint8) {
 	w.Queued = slices.Concat(unnumber(unseen), unnumber(again), w.Queued)
 }
 
-// unnumber makes the requests of a list ones that never left, and gives the list.
+// unnumber makes the requests of a list ones that were never sent, and returns the list.
 func unnumber(list []*Request) []*Request {
 	for _, r := range list {
 		r.Number = 0
