@@ -214,10 +214,15 @@ var atOnce = [256]bool{
 // has had for long while others wait. It gives the monitor up to wait. The error is
 // for the frame.
 func (c *conn) turn(frame []byte) error {
-	if c.place.Held() && !c.place.Over() || atOnce[frame[4]] {
+	switch {
+	case c.place.Held() && !c.place.Over():
 		return nil
-	}
-	if !c.place.Held() && c.place.Try(c.share.Load()) {
+	case atOnce[frame[4]]:
+		if !c.place.Held() {
+			c.place.Force(c.share.Load())
+		}
+		return nil
+	case !c.place.Held() && c.place.Try(c.share.Load()):
 		return nil
 	}
 	c.flush()

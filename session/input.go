@@ -128,6 +128,7 @@ func (in *input) tryRead(fd uintptr) bool {
 }
 
 func (in *input) fillPlain() error {
+	in.place.Give()
 	if in.sc != nil && in.start < in.end {
 		n, err := in.nc.Read(in.space())
 		in.took(n, err)

@@ -96,6 +96,7 @@ func New(cfg Config) *Server {
 func (s *Server) Serve(nc net.Conn, p Peer) {
 	if c := s.begin(nc, p); c != nil {
 		defer s.running.Done()
+		c.place.Take(c.share.Load()) // in vain or not: each request needs one
 		c.end(c.loop())
 	}
 }
@@ -105,7 +106,9 @@ func (s *Server) Serve(nc net.Conn, p Peer) {
 //go:noinline
 func (s *Server) begin(nc net.Conn, p Peer) *conn {
 	c := s.welcome(nc, p)
+	c.place.Force(c.share.Load())
 	if err := s.admit(c); err == errHanded {
+		c.place.Give()
 		return nil
 	} else if err != nil {
 		s.stats.Refused.Add(1)
@@ -113,11 +116,13 @@ func (s *Server) begin(nc net.Conn, p Peer) *conn {
 		_ = nc.Close()
 		c.sess.close()
 		c.account.Load().Close()
+		c.place.Give()
 		return nil
 	}
 	if p.Who.Nobody() {
 		c.expectIdentity()
 	}
+	c.place.Give()
 	return c
 }
 

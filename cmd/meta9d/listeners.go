@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	tree "meta9/fs"
+	"meta9/fs/cpu"
 	"meta9/fs/store"
 	"meta9/fs/vm"
 	"meta9/session"
@@ -104,10 +105,18 @@ func (d *daemon) serveLink(c net.Conn, who tree.Principal, via, addr string) {
 	packet.Serve(c, func(link net.Conn) { d.serve(link, who, via, addr) })
 }
 
+// cpu is the share of the CPUs that a VM works with; nil: it is gone.
+func (d *daemon) cpu(uuid string) *cpu.Share {
+	if c := d.store.Cell(uuid); c != nil {
+		return c.CPU()
+	}
+	return nil
+}
+
 // vms follows what becomes of the VMs, for their own channels.
 func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 	cfg := listen.VMConfig{
-		Run: d.cfg.Run, Perm: perm, VM: d.vm, Log: d.log,
+		Run: d.cfg.Run, Perm: perm, VM: d.vm, CPU: d.cpu, Log: d.log,
 		Devices: []listen.Device{
 			{Property: vm.Prop9PChardev, Handle: d.serve, Link: d.serveLink},
 			{Property: vm.PropMdataChardev, Handle: d.serveMdata},

@@ -17,6 +17,7 @@ func (d *daemon) newMdata(t *fs.Tree) *mdata.Server {
 	return mdata.New(mdata.Config{
 		Tree:   t,
 		Limits: mdata.Limits{Conns: int(l.Conns), VMConns: int(l.VMConns)},
+		Budget: d.budget,
 	})
 }
 

@@ -10,7 +10,13 @@
 //     measured, so that a request's cost counts and not its number.
 //   - Who has run for Slice while others wait is asked to let them (Over). A request
 //     is not cut: a long one is counted, and its VM is behind the others then.
-//   - The admin never waits.
+//   - While more than one VM is at work, a VM has no more than its part of the CPUs' time:
+//     a quarter, or half a CPU where that is more. Whoever is past it by more than burst
+//     rests until it is not, and at most for longestRest. Places alone would let one VM keep
+//     all CPUs but one busy, and its guest the other: the kernel would have none for the
+//     thread that a request of another VM wakes.
+//   - Meanwhile Go runs some threads more than there are CPUs (LendThreads).
+//   - The admin never waits. What must not wait is counted all the same (Force).
 //
 // A Place costs some atomic operations as long as nobody waits, and two looks at the
 // clock where several VMs are at work; the lock is taken only by who waits, and by who
@@ -21,7 +27,7 @@
 // Then nobody holds a place for long, and a VM waits for the others' slices only.
 //
 // All of it may be used from any goroutine, but a Place is one goroutine's at a time.
-// Scheduler.mu is held for moments and over nothing else.
+// Scheduler.mu is held for moments and over nothing but threads.mu.
 package cpu
 
 import (
@@ -42,25 +48,33 @@ const (
 	sharedFor = 100 * time.Millisecond
 	// debt is how much of what a VM has used counts against it at most.
 	debt = 50 * time.Millisecond
+
+	// burst is how far beyond its part of the CPUs a VM may be before it rests, rest for
+	// how long it does so at least, and longestRest at most.
+	burst       = 10 * time.Millisecond
+	rest        = time.Millisecond
+	longestRest = 500 * time.Millisecond
 )
 
 // Scheduler has the places of one daemon.
 type Scheduler struct {
 	places int32
+	part   float64 // of a CPU's time that a VM has while it is not alone
 	free   atomic.Int32
-	queued atomic.Int32 // Places that wait
+	queued atomic.Int32 // len(ready)
 	waits  atomic.Int64 // Takes that waited
 	late   atomic.Int64 // those that did so in vain
 	newest atomic.Pointer[Share]
 	last   atomic.Int64 // when it came, nearly
 	shared atomic.Int64 // when another came soon after
 
-	mu    sync.Mutex
-	ready byTime // Shares that wait and may have a place
-	used  int64  // what the Share had used that got the last place
-	admin Share
-	other Share
-	clock func() int64 // nanoseconds
+	mu      sync.Mutex
+	threads threads
+	ready   byTime // Shares of which a Place waits, and which may have one more
+	used    int64  // what the Share had used that got the last place
+	admin   Share
+	other   Share
+	clock   func() int64 // nanoseconds
 }
 
 // Share is what one VM has: it is made by Scheduler.Share, once.
@@ -68,19 +82,25 @@ type Share struct {
 	sched   *Scheduler
 	exempt  bool
 	running atomic.Int32 // places that it has
+	waiting atomic.Int32 // Places that wait
 	time    atomic.Int64 // that it has used
+	even    atomic.Int64 // when it will have had no more than its part, by the clock
 
 	// Scheduler.mu guards these.
 	first, last *Place // that wait
 	key         int64  // time, as the heap has it
 	at          int    // where in the heap; -1: not in it
+	rests       bool   // until its timer ends that
 }
 
-// New makes a Scheduler with a place for each CPU that Go uses.
-func New() *Scheduler { return newScheduler(runtime.GOMAXPROCS(0), monotonic()) }
+// cpus is how many CPUs Go uses at first.
+var cpus = runtime.GOMAXPROCS(0)
+
+// New makes a Scheduler with a place for each CPU.
+func New() *Scheduler { return newScheduler(cpus, monotonic()) }
 
 func newScheduler(places int, clock func() int64) *Scheduler {
-	t := &Scheduler{places: int32(places), clock: clock}
+	t := &Scheduler{places: int32(places), part: max(float64(places)/4, 0.5), clock: clock}
 	t.free.Store(t.places)
 	t.admin = Share{sched: t, exempt: true, at: -1}
 	t.other = Share{sched: t, at: -1}
@@ -116,6 +136,7 @@ func (t *Scheduler) Stats() Stats { return Stats{Waits: t.waits.Load(), Late: t.
 type Place struct {
 	share   *Share // whose place it holds; nil: none
 	since   int64  // when it got it; 0: nobody else was at work
+	forced  bool   // it is none of the places
 	next    *Place
 	granted chan struct{} // made at the first wait
 }
@@ -126,17 +147,27 @@ func (p *Place) Held() bool { return p.share != nil }
 // Try takes a place of s if one is free at once. p holds none.
 func (p *Place) Try(s *Share) bool {
 	t := s.sched
-	if t.newest.Load() == s && t.queued.Load() == 0 && s.running.Load() < max(1, t.places-1) && !s.exempt && t.grab() {
+	if t.newest.Load() == s && t.shared.Load() == 0 && s.waiting.Load() == 0 && !s.exempt && t.grab() {
 		p.hold(s, 0) // the clock matters to nobody
 		return true
 	}
 	now := t.clock()
 	t.saw(s, now)
-	if !s.exempt && (t.queued.Load() > 0 || s.running.Load() >= t.most(now) || !t.grab()) {
+	if !s.exempt && (t.queued.Load() > 0 || s.waiting.Load() > 0 || s.running.Load() >= t.most(now) || s.past(now) > 0 || !t.grab()) {
 		return false
 	}
 	p.hold(s, now)
 	return true
+}
+
+// Force takes a place that is none of the others, for what must not wait: it counts as
+// one that s has, and so does its time. p holds none.
+func (p *Place) Force(s *Share) {
+	if p.Try(s) {
+		return
+	}
+	p.forced = true
+	p.hold(s, s.sched.clock())
 }
 
 // Take takes a place of s, and waits for it, but no longer than Longest; false: it
@@ -189,11 +220,14 @@ func (p *Place) Give() {
 	}
 	t := s.sched
 	if p.since != 0 {
-		s.time.Add(t.clock() - p.since)
+		s.spent(p.since, t.clock())
 	}
 	s.running.Add(-1)
-	t.free.Add(1)
-	if t.queued.Load() > 0 {
+	if !p.forced {
+		t.free.Add(1)
+	}
+	p.forced = false
+	if t.queued.Load() > 0 || s.waiting.Load() > 0 {
 		t.mu.Lock()
 		s.fix()
 		t.dispatch()
@@ -201,17 +235,67 @@ func (p *Place) Give() {
 	}
 }
 
-// Over says whether p is to be given back, as others wait and it was held for Slice.
+// Over says whether p is to be given back: it was held for Slice, and others wait, or
+// its VM is to rest.
 func (p *Place) Over() bool {
 	s := p.share
-	if s == nil || s.sched.queued.Load() == 0 || s.exempt {
+	if s == nil || s.exempt {
+		return false
+	}
+	waited := s.sched.queued.Load() > 0 || s.waiting.Load() > 0
+	if !waited && p.since == 0 {
 		return false
 	}
 	now := s.sched.clock()
 	if p.since == 0 {
 		p.since = now
 	}
-	return now-p.since >= int64(Slice)
+	return now-p.since >= int64(Slice) && (waited || s.past(now) > 0)
+}
+
+// spent counts the time from since to now.
+func (s *Share) spent(since, now int64) {
+	s.time.Add(now - since)
+	s.owe(since, now, s.sched.part)
+}
+
+// owe counts the time from since to now of something of which s has that part.
+func (s *Share) owe(since, now int64, part float64) {
+	for {
+		old := s.even.Load()
+		even := max(old, since) + int64(float64(now-since)/part)
+		if s.even.CompareAndSwap(old, min(even, now+int64(burst+longestRest))) {
+			return
+		}
+	}
+}
+
+// Charge counts something else that took time for s while others were at work, of which
+// a VM has that part.
+func (s *Share) Charge(took time.Duration, part float64) {
+	if s.exempt {
+		return
+	}
+	if now := s.sched.clock(); !s.sched.alone(now) {
+		s.owe(now-int64(took), now, part)
+	}
+}
+
+// Rest is for how long nothing more is to be done for s; 0: it need not wait.
+func (s *Share) Rest() time.Duration {
+	if s.exempt {
+		return 0
+	}
+	return time.Duration(s.past(s.sched.clock()))
+}
+
+// past is how long s is to rest, if it is not alone; 0: it need not.
+func (s *Share) past(now int64) int64 {
+	long := s.even.Load() - now - int64(burst)
+	if long <= 0 || s.sched.alone(now) {
+		return 0
+	}
+	return long + int64(rest)
 }
 
 func (p *Place) hold(s *Share, now int64) {
@@ -235,10 +319,20 @@ func (t *Scheduler) saw(s *Share, now int64) {
 
 // most is how many places one VM may have.
 func (t *Scheduler) most(now int64) int32 {
-	if last := t.shared.Load(); last == 0 || now-last > int64(sharedFor) {
+	if t.alone(now) {
 		return t.places
 	}
 	return max(1, t.places-1)
+}
+
+// alone says whether no more than one VM is at work.
+func (t *Scheduler) alone(now int64) bool {
+	last := t.shared.Load()
+	if last != 0 && now-last > int64(sharedFor) {
+		t.shared.CompareAndSwap(last, 0)
+		return true
+	}
+	return last == 0
 }
 
 // grab takes one of the free places.
@@ -264,6 +358,13 @@ func (t *Scheduler) dispatch() {
 			heap.Pop(&t.ready) // it comes back when it gives a place back
 			continue
 		}
+		if long := s.past(now); long > 0 {
+			heap.Pop(&t.ready)
+			s.rests = true
+			t.threads.lend()
+			time.AfterFunc(time.Duration(long), s.rested)
+			continue
+		}
 		if !t.grab() {
 			return
 		}
@@ -274,10 +375,20 @@ func (t *Scheduler) dispatch() {
 	}
 }
 
+// rested ends the rest of s.
+func (s *Share) rested() {
+	t := s.sched
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.rests = false
+	s.fix()
+	t.dispatch()
+}
+
 // push lets p wait for a place of s. t.mu is held.
 func (s *Share) push(p *Place) {
 	t := s.sched
-	t.queued.Add(1)
+	s.waiting.Add(1)
 	p.next = nil
 	if s.first == nil {
 		s.first = p
@@ -294,7 +405,7 @@ func (s *Share) push(p *Place) {
 func (s *Share) pop() *Place {
 	p := s.first
 	s.first, p.next = p.next, nil
-	s.sched.queued.Add(-1)
+	s.waiting.Add(-1)
 	if s.first == nil {
 		heap.Remove(&s.sched.ready, s.at)
 	}
@@ -311,7 +422,7 @@ func (s *Share) drop(p *Place) bool {
 		if s.last == p {
 			s.last = before
 		}
-		s.sched.queued.Add(-1)
+		s.waiting.Add(-1)
 		if s.first == nil && s.at >= 0 {
 			heap.Remove(&s.sched.ready, s.at)
 		}
@@ -322,7 +433,7 @@ func (s *Share) drop(p *Place) bool {
 
 // fix puts s where it belongs in the heap, if it waits. t.mu is held.
 func (s *Share) fix() {
-	if s.first == nil {
+	if s.first == nil || s.rests {
 		return
 	}
 	// It does not pay for ever for what it did, nor for having been kept from the CPU
@@ -354,6 +465,7 @@ func (h *byTime) Push(x any) {
 	s := x.(*Share)
 	s.at = len(*h)
 	*h = append(*h, s)
+	s.sched.queued.Store(int32(len(*h)))
 }
 
 // Pop is heap.Interface's.
@@ -363,5 +475,6 @@ func (h *byTime) Pop() any {
 	(*h)[last] = nil
 	*h = (*h)[:last]
 	s.at = -1
+	s.sched.queued.Store(int32(last))
 	return s
 }

@@ -76,6 +76,7 @@ func TestOneOfMany(t *testing.T) {
 func TestCost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScheduler(1, monotonic())
+		s.part = 1
 		dear, cheap := many(s.Share(), 8, 20*time.Millisecond), many(s.Share(), 8, time.Millisecond)
 		have(20*time.Second, append(dear, cheap...)...)
 		if d, c := 20*sum(dear), sum(cheap); d < c*9/10 || d > c*11/10 {
@@ -123,6 +124,115 @@ func TestAlone(t *testing.T) {
 		}
 		if before != s.Stats() {
 			t.Errorf("of one VM with as many at work as there are places, some waited: %+v, %+v", before, s.Stats())
+		}
+	})
+}
+
+// TestPart: a VM that floods has its part of the CPUs and no more while another one comes
+// now and then, who never waits for longer than a slice; and all of them once it is alone.
+func TestPart(t *testing.T) {
+	for _, cpus := range []int{1, 2, 8} {
+		synctest.Test(t, func(t *testing.T) {
+			const long = 10 * time.Second
+			s := newScheduler(cpus, monotonic())
+			flood := many(s.Share(), 64, 100*time.Microsecond)
+			honest := &worker{share: s.Share(), work: 50 * time.Microsecond, pause: 20 * time.Millisecond}
+			have(sharedFor, append(flood, honest)...) // until it is seen that there are two
+			before := sum(flood)
+			honest.waited = 0
+			have(long, append(flood, honest)...)
+			used := time.Duration(sum(flood)-before) * 100 * time.Microsecond
+			part := time.Duration(s.part * float64(long))
+			if used < part*9/10 || used > part*11/10 {
+				t.Errorf("%d CPUs: it had %v of %v, its part is %v", cpus, used, long, part)
+			}
+			if honest.waited > Slice {
+				t.Errorf("%d CPUs: the other one waited %v", cpus, honest.waited)
+			}
+			time.Sleep(2 * sharedFor)
+			before = sum(flood)
+			have(time.Second, flood...)
+			used = time.Duration(sum(flood)-before) * 100 * time.Microsecond
+			if most := time.Duration(cpus) * time.Second; used < most*9/10 {
+				t.Errorf("%d CPUs: alone it had %v in a second", cpus, used)
+			}
+		})
+	}
+}
+
+// TestForce: what must not wait does not, and counts.
+func TestForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(2, monotonic())
+		share, other := s.Share(), s.Share()
+		var places [4]Place
+		time.Sleep(time.Millisecond) // the clock begins with 0
+		other.seen()
+		for i := range places {
+			places[i].Force(share)
+		}
+		if share.running.Load() != 4 || s.free.Load() != 1 {
+			t.Errorf("%d at work, %d places are free", share.running.Load(), s.free.Load())
+		}
+		var p Place
+		if p.Try(share) {
+			t.Error("it has more than all places but one, and got another")
+		}
+		if !p.Try(other) {
+			t.Error("what was forced has taken the place of another VM")
+		}
+		p.Give()
+		time.Sleep(20 * time.Millisecond)
+		for i := range places {
+			places[i].Give()
+		}
+		other.seen()
+		if share.running.Load() != 0 || s.free.Load() != 2 || share.Rest() == 0 {
+			t.Errorf("%d at work, %d places are free, it rests %v", share.running.Load(), s.free.Load(), share.Rest())
+		}
+	})
+}
+
+// seen makes s one of those that are at work.
+func (s *Share) seen() {
+	var p Place
+	p.Try(s)
+	p.Give()
+}
+
+// TestCharge: what else a VM is charged for makes it rest, if others are at work.
+func TestCharge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(2, monotonic())
+		share, other := s.Share(), s.Share()
+		time.Sleep(time.Millisecond) // the clock begins with 0
+		share.seen()
+		share.Charge(time.Second, 0.25)
+		other.seen()
+		share.seen()
+		if share.Rest() != 0 {
+			t.Error("it pays for what it did while it was alone")
+		}
+		share.Charge(10*time.Millisecond, 0.25)
+		if d := share.Rest(); d < 20*time.Millisecond || d > 32*time.Millisecond {
+			t.Errorf("40 ms are to pass, and it rests %v", d)
+		}
+		var p Place
+		if p.Try(share) {
+			t.Error("it got a place")
+		}
+		from := time.Now()
+		if !p.Take(share) || time.Since(from) < 20*time.Millisecond {
+			t.Errorf("it got a place after %v", time.Since(from))
+		}
+		p.Give()
+		share.Charge(time.Hour, 0.25)
+		other.seen()
+		if d := share.Rest(); d > longestRest+rest {
+			t.Errorf("it rests %v", d)
+		}
+		if s.Admin().Charge(time.Hour, 0.25); s.Admin().Rest() != 0 {
+			t.Error("the admin rests")
 		}
 	})
 }

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"time"
+
 	"meta9/fs/errs"
 	"meta9/fs/ring"
 	"meta9/fs/vm"
@@ -95,17 +97,34 @@ func emptied[T any](s []T) []T {
 }
 
 // fill computes intents, of each VM in turn as many as its share allows, until the
-// batch is full.
-func (b *batch) fill(t *turns) {
+// batch is full. Guests of VMs that are to rest are left out, unless hurry says that
+// nobody is; rest is how long the first of them does so, if there is one.
+func (b *batch) fill(t *turns, hurry bool) (rest time.Duration) {
 	b.stamp.Now, b.first, b.bytes = b.store.cfg.Now().UnixNano(), b.store.numbers.next.rev, b.store.Bytes()
 	s := t.share(b.store.cfg.BatchBytes)
 	t.each(func(l *line) bool {
 		if len(b.intents) >= maxBatchIntents || b.cost >= maxBatchBytes {
 			return false
 		}
+		if long := l.rest(); long > 0 && !hurry {
+			if rest == 0 || long < rest {
+				rest = long
+			}
+			return true
+		}
 		b.take(l, s)
 		return true
 	})
+	return rest
+}
+
+// charge has the guests pay for what they have made a batch longer that took so long.
+func (b *batch) charge(took time.Duration) {
+	for _, w := range b.works {
+		if w.cost > 0 {
+			w.cell.cpu.Charge(time.Duration(float64(took)*float64(w.cost)/float64(batchCost+b.cost)), commitPart)
+		}
+	}
 }
 
 // take computes the intents of one line that fit its share.
@@ -124,6 +143,9 @@ func (b *batch) take(l *line, s share) {
 		}
 		room -= cost
 		b.cost += cost
+		if w != nil && in.Guest {
+			w.cost += cost
+		}
 		l.pop()
 		b.stamp.By, b.limits = in.By, b.store.limitsOf(in)
 		r := b.run(w, in)

@@ -18,6 +18,7 @@ type Cell struct {
 	vm    atomic.Pointer[vm.VM]
 	work  *work // what the batch under way makes of the VM; the committer's
 	line  line  // its intents that wait; the committer's
+	host  line  // those of them that are the host's own
 	cpu   *cpu.Share
 
 	mu    sync.Mutex

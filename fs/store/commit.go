@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"meta9/fs/errs"
 )
@@ -21,8 +22,14 @@ func (s *Store) run() {
 			s.turns.refuse(err)
 			continue
 		}
-		b.fill(&s.turns)
+		from := time.Now()
+		rest := b.fill(&s.turns, s.queue.ended())
+		if len(b.intents) == 0 && rest > 0 {
+			s.queue.wait(rest)
+			continue
+		}
 		s.commit(b)
+		b.charge(time.Since(from))
 		b.reset()
 	}
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"meta9/fs/errs"
 )
@@ -15,6 +16,7 @@ type queue struct {
 	fresh  chain
 	refuse error // why nothing more is taken; nil: open
 	closed bool
+	rested bool // wait is over
 
 	seq atomic.Uint64 // of the newest intent; written under mu
 }
@@ -69,6 +71,30 @@ func (q *queue) take(busy bool) chain {
 	fresh := q.fresh
 	q.fresh = chain{}
 	return fresh
+}
+
+// ended says whether nothing more comes.
+func (q *queue) ended() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.closed
+}
+
+// wait waits until there is something, or the queue is closed, but no longer than long.
+func (q *queue) wait(long time.Duration) {
+	timer := time.AfterFunc(long, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.rested = true
+		q.some.Signal()
+	})
+	defer timer.Stop()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.fresh.first == nil && !q.closed && !q.rested {
+		q.some.Wait()
+	}
+	q.rested = false
 }
 
 // fail refuses what comes from now on.

@@ -124,8 +124,8 @@ const (
 	look     // Looker.Look
 )
 
-// Intent is one change that somebody wants. Intents of one Cell are computed in
-// the order of Submit on the value that the batch has so far. The store owns an
+// Intent is one change that somebody wants. A guest's Intents of one Cell are computed in
+// the order of Submit, and so are the host's; each on the value that the batch has so far. The store owns an
 // Intent from Submit to Done.
 type Intent struct {
 	Kind      OpKind

@@ -1,6 +1,8 @@
 package store
 
-import "time"
+import (
+	"time"
+)
 
 // The share of a batch that one VM gets while intents of other VMs wait, or did within
 // sharedFor. So many intents cost less time than the disk does: the next intent waits
@@ -11,7 +13,18 @@ const (
 	sharedFor   = time.Second
 )
 
-// line is where the intents of one VM wait, in the order of Submit.
+// A VM has a part of the committer's time while it is not alone, as it has of the CPUs
+// (cpu.Share), so that most batches are short whatever it writes. What it adds to a
+// batch counts, and not the writing and syncing that all need: little changes cost
+// nothing, and batchCost is what a batch without any costs, in the measure of costOf.
+const (
+	commitPart = 0.25
+	batchCost  = fairIntents * intentCost
+)
+
+// line is where the intents of one VM wait, in the order of Submit. Those of the host
+// have another one than those of the guest: an operator does not wait behind all that a
+// guest has sent.
 type line struct {
 	chain
 	listed bool  // it is in turns.order
@@ -24,8 +37,16 @@ type turns struct {
 	order    []*line
 	oldOrder []*line // the slice of the previous order, used again
 	root     line    // intents of no VM: those that create one, and the root's notes
-	newest   *line   // the VM that the last intent came for
+	newest   *Cell   // the VM that the last intent came for
 	shared   time.Time
+}
+
+// rest is how long the guest of the line's VM is to wait; 0: it need not.
+func (l *line) rest() time.Duration {
+	if in := l.first; in.Cell != nil && l == &in.Cell.line {
+		return in.Cell.cpu.Rest()
+	}
+	return 0
 }
 
 // add puts fresh intents into their lines. A line that was empty is the last to
@@ -36,17 +57,20 @@ func (t *turns) add(fresh chain) {
 		l := &t.root
 		if in.Cell != nil {
 			l = &in.Cell.line
+			if !in.Guest && in.Kind.changes() {
+				l = &in.Cell.host
+			}
 		}
 		l.push(in)
 		if !l.listed {
 			l.listed = true
 			t.order = append(t.order, l)
 		}
-		if l != &t.root && l != t.newest {
+		if in.Cell != nil && in.Cell != t.newest {
 			if t.newest != nil {
 				t.shared = time.Now()
 			}
-			t.newest = l
+			t.newest = in.Cell
 		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // TestTurns has one VM with many writes waiting: the few of others, which come
-// later, are in the first batch all the same, and the VM's own keep their order.
+// later, are in the first batch all the same, and so is the host's own to that VM. The
+// VM's own keep their order.
 func TestTurns(t *testing.T) {
 	e := &counting{Engine: storetest.NewDisk()}
 	s := open(t, e, store.Config{})
@@ -37,9 +38,11 @@ func TestTurns(t *testing.T) {
 	s.Submit(&store.Intent{Kind: store.Put, Done: func(store.Result) { close(entered); <-busy }})
 	wait(t, entered)
 	for n := range many {
-		intents = append(intents, store.Intent{Kind: store.Append, Cell: hostile, Name: "k", Data: string(rune('a' + n%26)), Done: note(n)})
+		intents = append(intents, store.Intent{Kind: store.Append, Cell: hostile, Guest: true, Name: "k", Data: string(rune('a' + n%26)), Done: note(n)})
 	}
-	intents = append(intents, store.Intent{Kind: store.Put, Cell: honest, Name: "k", Data: "v", Done: note(many)})
+	intents = append(intents,
+		store.Intent{Kind: store.Put, Cell: honest, Guest: true, Name: "k", Data: "v", Done: note(many)},
+		store.Intent{Kind: store.Put, Cell: hostile, Name: "host", Data: "v", Done: note(many + 1)})
 	for i := range intents {
 		s.Submit(&intents[i])
 	}
@@ -47,6 +50,9 @@ func TestTurns(t *testing.T) {
 	do(t, s, store.Intent{Kind: store.Note, Cell: hostile, Event: store.QMP}) // after all of the hostile
 	if batchOf[many] != 1 {
 		t.Errorf("the honest write is in batch %d", batchOf[many])
+	}
+	if batchOf[many+1] != 1 {
+		t.Errorf("the host's write to the hostile VM is in batch %d", batchOf[many+1])
 	}
 	if n := batchOf[200]; n < 2 {
 		t.Errorf("200 writes of one VM are in %d batches, though another waits", n)

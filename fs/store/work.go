@@ -16,6 +16,7 @@ type work struct {
 	edit    *vm.Edit
 	seen    int    // how many of edit's changes are events
 	by      string // who made the last of them
+	cost    int64  // of its guest's intents
 	deleted bool
 	after   *vm.VM // after seal; nil: deleted
 	group   int    // its place in the batch's groups; -1: nothing to make durable

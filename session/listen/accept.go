@@ -13,6 +13,7 @@ import (
 	"meta9/backoff"
 	"meta9/descriptors"
 	"meta9/fs"
+	"meta9/fs/cpu"
 	"meta9/rarelog"
 )
 
@@ -43,6 +44,7 @@ type Listener struct {
 	prove  prover
 	again  func(net.Conn) (fs.Principal, error) // see Recheck; nil: a proof is for ever
 	handle Handler
+	cpu    *cpu.Share // whose turn it is to be when one is accepted; nil: nobody waits for that
 	rare   *rarelog.Log
 
 	ctx     context.Context
@@ -76,8 +78,13 @@ func (l *Listener) Close() error {
 func (l *Listener) loop() {
 	defer l.running.Done()
 	tries := 0 // that have failed
+	var place cpu.Place
 	for {
 		c, err := l.accept()
+		if err == nil && l.cpu != nil {
+			place.Take(l.cpu) // in vain or not
+			place.Give()
+		}
 		if err == nil {
 			tries = 0
 			l.running.Add(1)

@@ -16,6 +16,7 @@ import (
 
 	"meta9/descriptors"
 	tree "meta9/fs"
+	"meta9/fs/cpu"
 	"meta9/fs/vm"
 	"meta9/rarelog"
 )
@@ -37,6 +38,7 @@ type VMConfig struct {
 	Nobody  bool     // nobody is handed over, too: he may prove by MUMBLE who he is
 	Perm    Perm     // of sockets; the group is the folder's too
 	VM      func(uuid string) *vm.VM
+	CPU     func(uuid string) *cpu.Share // of the VM: it dials no faster than its turns come; nil: as it likes
 	Log     zerolog.Logger
 
 	Inherited *Inherited // what is open already; nil: nothing
@@ -309,11 +311,20 @@ func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	l := start(&Listener{
-		nl: nl, asked: "unix:" + path, via: "unix:" + path, prove: always(tree.Principal{VM: uuid}), handle: s.Handle, rare: m.rare,
+		nl: nl, asked: "unix:" + path, via: "unix:" + path, prove: always(tree.Principal{VM: uuid}), handle: s.Handle,
+		cpu: m.cpu(uuid), rare: m.rare,
 	})
 	l.adopt(m.cfg.Inherited)
 	k.sockets = append(k.sockets, l)
 	return nil
+}
+
+// cpu is whose turn it is to be when a connection of the VM is accepted.
+func (m *VMs) cpu(uuid string) *cpu.Share {
+	if m.cfg.CPU == nil {
+		return nil
+	}
+	return m.cfg.CPU(uuid)
 }
 
 // folder makes RUN/UUID as it should be, also where one was left.

@@ -35,7 +35,10 @@ func (c *conn) refuseLong() {
 		return
 	}
 	err := errs.New(errs.TooLarge, "%d bytes is the limit of a request", c.server.maxLine)
-	if string(f.Code) == mdata.Put {
+	switch {
+	case c.full != nil:
+		err, c.full = c.full, nil
+	case string(f.Code) == mdata.Put:
 		err = errs.New(errs.TooLarge, "%d bytes is the limit of a value", c.server.maxValue)
 	}
 	c.out = mdata.AppendFrame(c.out, f.ID, mdata.Failure, []byte(guestText(err)))
@@ -135,8 +138,9 @@ func (c *conn) request(f mdata.Frame) ([]byte, error) {
 func (c *conn) get(key string) ([]byte, error) {
 	value, err := c.keys.get(c.value[:0], key, narrowSize)
 	if errors.Is(err, errs.TooBig) {
-		c.takeWide()
-		value, err = c.keys.get(value[:0], key, math.MaxInt)
+		if err = c.takeWide(); err == nil {
+			value, err = c.keys.get(value[:0], key, math.MaxInt)
+		}
 	}
 	c.value = value
 	return value, err
@@ -149,7 +153,9 @@ const manyNames = 128
 // names is the list of all keys.
 func (c *conn) names() ([]byte, error) {
 	if c.keys.count() > manyNames {
-		c.takeWide()
+		if err := c.takeWide(); err != nil {
+			return nil, err
+		}
 	}
 	var err error
 	c.value, err = c.keys.names(c.value[:0])

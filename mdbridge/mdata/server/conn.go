@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"meta9/fs"
+	"meta9/fs/budget"
 	"meta9/fs/cpu"
 	"meta9/mdbridge/mdata"
 )
@@ -25,12 +26,15 @@ type conn struct {
 	server *Server
 	guest  *guest
 	place  cpu.Place // held while a line is answered, but for waits
+	bytes  *budget.Account
+	paid   int64 // what was taken of bytes
 	keys   keys
 	lines  *mdata.Lines
 	wide   bool            // this connection has one of the VM's wide slots
 	out    []byte          // replies to be written
 	value  []byte          // of the request at hand
 	long   mdata.LongFrame // the line that is being dropped
+	full   error           // why it is; nil: it is too long
 	err    error           // of the first write that failed; the loop then ends
 	ahead  []byte          // what another process has read
 	ended  bool            // the peer has
@@ -39,8 +43,9 @@ type conn struct {
 // newConn makes a connection with a View of the tree of its own, as each 9P client has
 // one. nil: the VM is not there.
 func (s *Server) newConn(nc net.Conn, who fs.Principal, g *guest) *conn {
-	c := &conn{Conn: nc, server: s, guest: g}
+	c := &conn{Conn: nc, server: s, guest: g, bytes: s.budget.Account(who.VM)}
 	if !c.keys.open(s.tree, who) {
+		c.bytes.Close()
 		return nil
 	}
 	c.lines = mdata.NewLines(c, narrowSize)
@@ -50,10 +55,13 @@ func (s *Server) newConn(nc net.Conn, who fs.Principal, g *guest) *conn {
 // end gives back what the connection holds. The slot is last: it stands for memory that
 // is in use until then.
 func (c *conn) end() {
+	c.place.Give()
 	c.keys.view.Close()
 	if c.wide {
 		<-c.guest.wide
 	}
+	c.release(c.paid)
+	c.bytes.Close()
 }
 
 // loop answers one line after the other. Replies gather while whole lines have been
@@ -67,6 +75,9 @@ func (c *conn) loop() {
 			c.flush()
 			c.dropBuffers()
 			c.giveWide()
+			if !c.wide {
+				c.release(c.paid)
+			}
 		}
 		switch line, err := c.lines.Next(); {
 		case c.leaves(err):
@@ -76,11 +87,17 @@ func (c *conn) loop() {
 				c.place.Give()
 				c.takePlace()
 			}
+			if c.paid == 0 {
+				c.bytes.Force(busyBytes)
+				c.paid = busyBytes
+			}
 			c.answer(line)
 		case errors.Is(err, mdata.ErrSkipped):
 			c.refuseLong()
 		case errors.Is(err, mdata.ErrLong) && !c.wide:
-			c.takeWide()
+			if c.full = c.takeWide(); c.full != nil {
+				c.drop(&c.long)
+			}
 		case errors.Is(err, mdata.ErrLong):
 			c.drop(&c.long)
 		case c.wide && errors.Is(err, os.ErrDeadlineExceeded):
@@ -132,22 +149,60 @@ func (c *conn) limit(set func(time.Time) error, t time.Time) {
 	}
 }
 
-// takeWide waits for a wide slot, which allows long lines and replies. It writes the
-// replies that have gathered first: the client may be waiting for them, and the slot
-// may take long.
-func (c *conn) takeWide() {
+// What a connection takes of the VM's account: with a line to answer, and more while it
+// is wide, which is a line, what is decoded of it, the value and the reply. Where values
+// have no limit, wideMost is no bound.
+const (
+	busyBytes = 2 * narrowSize
+	wideMost  = 16 << 20
+)
+
+func (s *Server) wideBytes() int64 { return min(4*int64(s.maxLine), wideMost) }
+
+// takeWide waits for a wide slot, which allows long lines and replies, and for what
+// those take of the VM's account. It writes the replies that have gathered first: the
+// client may be waiting for them, and both may take long. The error is the account's,
+// whose wait is bounded.
+func (c *conn) takeWide() error {
 	if c.wide {
-		return
+		return nil
 	}
 	held := c.place.Held()
 	c.flush()
 	c.place.Give()
 	c.guest.wide <- struct{}{}
+	err := c.pay(c.server.wideBytes())
 	if held {
 		c.takePlace()
 	}
+	if err != nil {
+		<-c.guest.wide
+		return err
+	}
 	c.wide = true
 	c.lines.Limit(c.server.maxLine)
+	return nil
+}
+
+// pay takes n bytes of the VM's account, and waits for them where it must.
+func (c *conn) pay(n int64) error {
+	err := c.bytes.Try(n)
+	if err != nil {
+		ready := make(chan struct{})
+		w := c.bytes.Wait(n, func() { close(ready) })
+		<-ready
+		err = w.Take()
+	}
+	if err == nil {
+		c.paid += n
+	}
+	return err
+}
+
+// release gives n bytes back to the VM's account.
+func (c *conn) release(n int64) {
+	c.bytes.Release(n)
+	c.paid -= n
 }
 
 // giveWide shrinks the buffer and gives the slot back, unless more than narrowSize
@@ -160,6 +215,7 @@ func (c *conn) giveWide() {
 	c.limit(c.SetDeadline, time.Time{})
 	c.wide = false
 	<-c.guest.wide
+	c.release(c.server.wideBytes())
 }
 
 // dropBuffers frees buffers that have grown and are empty: thousands of connections are

@@ -34,13 +34,20 @@ type world struct {
 
 func newWorld(t testing.TB, cfg store.Config, limits server.Limits) *world {
 	t.Helper()
+	return newWorldOf(t, cfg, server.Config{Limits: limits})
+}
+
+// newWorldOf is newWorld with more to say about the server.
+func newWorldOf(t testing.TB, cfg store.Config, of server.Config) *world {
+	t.Helper()
 	cfg.Log = zerolog.Nop()
 	st, err := store.Open(store.NewMemory(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{t: t, st: st, tree: fs.New(st, fs.Config{Log: zerolog.Nop()})}
-	w.Server = server.New(server.Config{Tree: w.tree, Limits: limits})
+	of.Tree = w.tree
+	w.Server = server.New(of)
 	t.Cleanup(func() {
 		w.Drain(t.Context()) // which is over, so connections that the test has open are closed
 		st.Close()

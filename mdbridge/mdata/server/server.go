@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"meta9/fs"
+	"meta9/fs/budget"
 	"meta9/mdbridge/mdata"
 )
 
@@ -41,6 +42,7 @@ var DefaultLimits = Limits{Conns: 20_000, VMConns: 64, VMWide: 4, WideTime: 30 *
 type Config struct {
 	Tree   *fs.Tree
 	Limits Limits
+	Budget *budget.Budget // of the bytes that lines and replies hold; nil: none
 }
 
 // Stats count from the start on, but for Conns, the connections that are open now.
@@ -55,6 +57,7 @@ type Stats struct {
 // Server serves any number of connections.
 type Server struct {
 	tree     *fs.Tree
+	budget   *budget.Budget
 	limits   Limits
 	maxValue int
 	maxLine  int
@@ -82,7 +85,7 @@ const unlimitedValue = 64 << 20
 
 // New makes a Server of the tree's VMs.
 func New(cfg Config) *Server {
-	s := &Server{tree: cfg.Tree, limits: cfg.Limits, guests: map[string]*guest{}, idle: make(chan struct{})}
+	s := &Server{tree: cfg.Tree, budget: cfg.Budget, limits: cfg.Limits, guests: map[string]*guest{}, idle: make(chan struct{})}
 	d := DefaultLimits
 	for _, l := range []struct{ is, or *int }{
 		{&s.limits.Conns, &d.Conns},
