@@ -86,8 +86,8 @@ func (v *View) checked(r *Ref, id uint64) *Ref {
 
 // Tails gives fn what open event files have not read yet, one Tail for each ring that
 // they read. readers are the positions that the States of open files had (their Rev),
-// by the qid.path: the smallest of each; what is no event file is passed over. The
-// store must have been stopped. An error of fn ends it, and is returned.
+// by the qid.path: the smallest of each; what is no event file is passed over. Unless the
+// store was stopped, a Tail may lack events that are published meanwhile. An error of fn ends it, and is returned.
 func (t *Tree) Tails(readers map[uint64]uint64, fn func(store.Tail) error) error {
 	for _, path := range slices.Sorted(maps.Keys(readers)) {
 		ring, uuid := t.ringAt(path)
@@ -101,6 +101,13 @@ func (t *Tree) Tails(readers map[uint64]uint64, fn func(store.Tail) error) error
 		}
 	}
 	return nil
+}
+
+// EventsOf is the VM whose events the file of that qid.path has, "" for the root's; false:
+// it is no event file.
+func (t *Tree) EventsOf(path uint64) (uuid string, is bool) {
+	ring, uuid := t.ringAt(path)
+	return uuid, ring != nil
 }
 
 // ringAt is the ring that the event file of that qid.path reads, and its VM; nil: no

@@ -121,7 +121,9 @@ func (c *conn) dispatch(m *wire.Msg) error {
 	if h == nil {
 		return errs.New(errs.Unsupported, "%s is no request", m.Type)
 	}
-	return h(c, m)
+	err := h(c, m)
+	c.sess.asked(m)
+	return err
 }
 
 // tversion begins a session: the old one's changes are awaited, its fids and key

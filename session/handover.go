@@ -153,7 +153,7 @@ func (c *conn) state() Handed {
 	h := Handed{
 		Admin: c.peer.Who.Admin, VM: c.peer.Who.VM, Via: c.peer.Via, Addr: c.peer.Addr, Resumes: c.peer.Resumes,
 		Msize: c.msize, Seq: c.seq - uint64(len(c.back)), First: c.first, Resuming: c.resuming, Missed: c.missed, Proved: c.proved.VM,
-		Attached: c.sess.view != nil, Session: c.sess.state(), Output: slices.Clone(c.out),
+		Attached: c.sess.view != nil, Session: c.sess.state(c.nowWaiting()), Output: slices.Clone(c.out),
 	}
 	slices.SortFunc(c.back, func(a, b backed) int {
 		return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.msg.Tag, b.msg.Tag))

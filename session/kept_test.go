@@ -63,7 +63,7 @@ func TestNumbersRoundTrip(t *testing.T) {
 			wire.Answered, wire.Answered, wire.Answered, wire.Answered, wire.Unseen)
 		b.expect(b.refusal(), 5)
 		for _, tag := range []uint16{7, 9} {
-			if m := b.expect(b.refusal(), tag); m.Ename != errs.IO.Text() && m.Errno != uint32(syscall.EIO) {
+			if m := b.expect(b.refusal(), tag); !strings.HasPrefix(m.Ename, errs.IO.Text()) && m.Errno != uint32(syscall.EIO) {
 				t.Errorf("under way: %s", m)
 			}
 		}

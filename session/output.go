@@ -193,6 +193,7 @@ func (c *conn) send(p *cpu.Place) {
 	}
 	c.writing = true
 	for len(c.out) > 0 && !c.closed && !c.leaving {
+		c.note(nil)
 		b := c.out
 		c.out, c.sending, c.buffer = nil, len(b), cap(b)
 		if cost(cap(b)) > 0 {

@@ -25,6 +25,7 @@ type Config struct {
 	Budget   *budget.Budget    // of the bytes that requests hold; nil: none
 	Lifetime time.Duration     // of a parked session; 30 s
 	Auth     *auth.Ring        // nil: no MUMBLE
+	Journal  Journal           // nil: none
 	Trace    func(line string) // nil: off. One line a message, masked (wire.Mask)
 	Log      zerolog.Logger
 	Now      func() time.Time // time.Now

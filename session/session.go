@@ -21,12 +21,14 @@ type session struct {
 	key     key      // zero: none
 	view    *fs.View // nil before the first attach
 	fids    map[uint32]*fid
-	nfids   atomic.Int32 // len(fids), for sessions/
-	streams int          // of its fids, those that are open streams
-	locks   int          // held by its fids; written under lockTable.mu too
-	numbers numbers      // of a numbered dialect
-	carried *carried     // nil: the owner has what waits
-	bill    bill         // for its fids and kept replies
+	nfids   atomic.Int32  // len(fids), for sessions/
+	streams int           // of its fids, those that are open streams
+	locks   int           // held by its fids; written under lockTable.mu too
+	numbers numbers       // of a numbered dialect
+	carried *carried      // nil: the owner has what waits
+	bill    bill          // for its fids and kept replies
+	noted   noted         // in the journal
+	epoch   atomic.Uint64 // of the journal when the session was noted whole; 0: it is not there
 
 	// Server.mu guards the rest.
 	id         uint64  // its name in sessions/; 0: not enrolled

@@ -47,12 +47,14 @@ func (s *session) stat(f *fid, st *fs.Stat) error {
 	if f.running == 0 { // a change that waits means what the fid was when it came
 		if other := s.foundBy(f); other != nil {
 			f.ref = other.ref
+			s.touch(f.num)
 		}
 	}
 	if other := s.openOn(f); other != nil && other.handle.Stat(st) == nil {
 		f.ref.Show(st)
 		return nil
 	}
+	s.touch(f.num)
 	return f.lookAt(func(at *fs.Ref) error { return at.Stat(st) })
 }
 

@@ -44,15 +44,18 @@ type FidState struct {
 	Locks   []LockState     `json:"locks,omitempty"`  // an open file or folder of 9P2000.L.e
 }
 
-// state is what must be kept of a session that is parked.
-func (s *session) state() State {
+// state is what must be kept of a session; waiting are its requests that wait.
+func (s *session) state(waiting map[uint16]*request) State {
 	st := State{
 		Version: StateVersion, Admin: s.who.Admin, VM: s.who.VM, Foreign: s.foreign, Dialect: s.dialect.String(),
 		Key: s.key.bytes[:], Draft: s.key.draft, Node: []byte(s.key.node), Group: []byte(s.key.group),
-		Count: s.numbers.count, Kept: s.keptState(),
+		Count: s.numbers.count, Kept: s.keptState(waiting),
 	}
 	for _, f := range s.fids {
 		st.Fids = append(st.Fids, f.state())
+	}
+	for _, num := range s.leaving(waiting) {
+		st.Fids = append(st.Fids, s.there(num, waiting).state())
 	}
 	slices.SortFunc(st.Fids, func(a, b FidState) int { return cmp.Compare(a.Fid, b.Fid) })
 	return st
@@ -104,7 +107,7 @@ func (s *Server) Parked() iter.Seq[State] {
 			is := n.inParked != nil
 			var st State
 			if is {
-				st = n.state()
+				st = n.state(n.nowCarried())
 			}
 			s.mu.Unlock()
 			if is && !yield(st) {
@@ -127,7 +130,7 @@ func (s *Server) States() iter.Seq[State] {
 		all := slices.Clone(s.handed)
 		s.mu.Unlock()
 		for _, c := range all {
-			if c.sess.kept && !c.dead.Load() && !yield(c.sess.state()) {
+			if c.sess.kept && !c.dead.Load() && !yield(c.sess.state(c.nowWaiting())) {
 				return
 			}
 		}

@@ -34,6 +34,7 @@ type vmUse struct {
 	kept       int       // sessions with a key, parked ones included
 	parked     list.List // of *session, the longest parked first
 	bytes      int64     // the sizes of the parked ones
+	noted      int64     // bytes of the journal that its sessions take
 	admin      bool
 	parkedPart float64 // its part of what may be parked; see parkedHeap
 	heapAt     int     // its index in parkedVMs; -1: it is not there
@@ -111,6 +112,7 @@ func (s *Server) forget(n *session) {
 		return
 	}
 	n.kept = false
+	s.forgetNoted(n)
 	delete(s.byKey, n.index)
 	if n.who.VM != "" {
 		s.use(n.who.VM).kept--

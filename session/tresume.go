@@ -181,7 +181,7 @@ type KeptReply struct {
 // keptState are the kept replies, the oldest first. A change that is under way has
 // none: whether it will have happened cannot be told elsewhere, so that it is
 // answered errs.IO there.
-func (s *session) keptState() []KeptReply {
+func (s *session) keptState(waiting map[uint16]*request) []KeptReply {
 	list := make([]*kept, 0, len(s.numbers.kept))
 	for _, k := range s.numbers.kept {
 		list = append(list, k)
@@ -191,18 +191,23 @@ func (s *session) keptState() []KeptReply {
 	for _, k := range list {
 		st = append(st, KeptReply{k.number, slices.Clone(k.frame)})
 	}
-	if s.carried == nil {
-		return st
-	}
 	begun := len(st)
-	for tag, r := range s.carried.waiting {
-		if r.once {
-			st = append(st, KeptReply{r.number, wire.AppendError(nil, tag, errs.IO, s.dialect)})
+	for _, r := range waiting {
+		if r.once && r.cancel == nil {
+			st = append(st, s.inDoubt(r))
 		}
 	}
 	slices.SortFunc(st[begun:], func(a, b KeptReply) int { return cmp.Compare(a.Number, b.Number) })
 	return st
 }
+
+// inDoubt is the reply that a change gets of which nobody can tell, in another process,
+// whether it was done.
+func (s *session) inDoubt(r *request) KeptReply {
+	return KeptReply{r.number, wire.AppendError(nil, r.tag, errInDoubt, s.dialect)}
+}
+
+var errInDoubt = errs.New(errs.IO, "this may or may not have been done")
 
 // restoreKept undoes keptState.
 func (s *session) restoreKept(st []KeptReply) error {

@@ -155,6 +155,7 @@ func (c *conn) finish(r *request) {
 	} else if c.waiting[r.tag] == r {
 		r.again(r)
 	}
+	c.sess.ended(r)
 }
 
 // mayWait refuses a request that would wait when too many do already. Tclunk,
@@ -202,6 +203,9 @@ func (c *conn) begin(r *request, alone bool, run func()) {
 	c.enter(r)
 	c.changes++
 	c.held += r.size
+	if r.once {
+		c.note(r)
+	}
 	if f := r.fid; f == nil || f.free(alone) {
 		start(f, run)
 	} else {

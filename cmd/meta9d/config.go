@@ -49,6 +49,7 @@ type sockets struct {
 // sessions is about sessions whose transport was lost.
 type sessions struct {
 	Lifetime span `toml:"lifetime"`
+	Journal  bool `toml:"journal"` // they outlive a kill
 }
 
 // mumble is who may authenticate by MUMBLE. At most one of the secrets is set.
@@ -107,7 +108,7 @@ func defaults() config {
 	return config{
 		Data: "./meta9-data", Run: "./meta9-run", LogLevel: "info",
 		Sockets: sockets{Enabled: true, Mode: 0o660},
-		Session: sessions{Lifetime: span(30 * time.Second)},
+		Session: sessions{Lifetime: span(30 * time.Second), Journal: true},
 		QMP:     defaultQMP(),
 		Limits: limits{
 			Value: size(v.Value), VMKeys: size(v.Keys), VMBytes: size(v.Bytes),

@@ -58,7 +58,10 @@ type daemon struct {
 	folder        *bolt.Engine // nil: no session outlives the process
 	folderID      [16]byte
 	restored      residence.Report
-	keepsSessions bool // at the end they are left in the data folder
+	journal       *residence.Journal // nil: none
+	boot          string             // the kernel's boot id
+	keepsSessions bool               // at the end they are left in the data folder
+	left          bool               // and were
 
 	mu     sync.Mutex
 	shared []*listen.Listener // the configured ones, for Recheck
@@ -95,6 +98,7 @@ func (d *daemon) start(salvage bool) error {
 	if err := d.newMirror(); err != nil {
 		return err
 	}
+	d.openJournal()
 	if err := d.openStore(salvage); err != nil {
 		return err
 	}
@@ -112,7 +116,7 @@ func (d *daemon) start(salvage bool) error {
 	d.mdata = d.newMdata(tree)
 	d.graftUpstream(tree)
 	d.newQMP(tree)
-	d.server = session.New(session.Config{
+	cfg := session.Config{
 		Tree:     tree,
 		Limits:   d.cfg.Limits.session(),
 		Budget:   d.budget,
@@ -120,7 +124,11 @@ func (d *daemon) start(salvage bool) error {
 		Auth:     ring,
 		Trace:    d.trace(d.cfg.Trace),
 		Log:      d.log,
-	})
+	}
+	if d.journal != nil {
+		cfg.Journal = d.journal
+	}
+	d.server = session.New(cfg)
 	d.budget.OnShortage(tree.GiveBack)
 	d.budget.OnShortage(d.server.GiveBack)
 	if err := d.restore(tree); err != nil {
@@ -189,13 +197,17 @@ func (d *daemon) openStore(salvage bool) error {
 	// What is loaded stays, nearly all of it: collections would look through it again
 	// and again and find nothing. GOMEMLIMIT holds all the same.
 	collects := debug.SetGCPercent(-1)
-	d.store, err = store.Open(e, store.Config{
+	cfg := store.Config{
 		Limits: l.vm(), TotalBytes: int64(l.Bytes), BatchBytes: int64(l.VMBatch),
 		Reserve:  store.Reserve{Keys: 256, Bytes: 1 << 20, Total: 16 << 20},
 		VMEvents: int(l.VMEvents), RootEvents: int(l.Events),
 		FirstRev: uint64(time.Now().UnixMicro()), // no store has commits faster
 		Salvage:  salvage, ReadOnly: d.readOnly(), Log: d.log,
-	})
+	}
+	if d.journal != nil {
+		cfg.Journal = d.journal
+	}
+	d.store, err = store.Open(e, cfg)
 	debug.SetGCPercent(collects)
 	if err != nil {
 		return errors.Join(fmt.Errorf("data folder %s: %w", d.cfg.Data, err), e.Close())

@@ -27,10 +27,12 @@ func (d *daemon) serveMdata(c net.Conn, who fs.Principal, _, _ string) { d.mdata
 // status is what /ctl shows after the tree's own figures.
 func (d *daemon) status() string {
 	s, m, b := d.server.Stats(), d.mdata.Stats(), d.budget.Stats()
+	sessions, bytes := d.journal.Stats()
 	return d.mirrorStatus() + fmt.Sprintf("memory_in_flight %d\nmemory_waits %d\nmemory_refused %d\n", b.Used, b.Waits, b.Refused) +
 		fmt.Sprintf("session_key_misses %d\nmumble_refused %d\n", s.Misses, s.AuthFailures) +
 		fmt.Sprintf("guests_set_back %d\n", s.Past) +
 		fmt.Sprintf("sessions_restored %d\nsessions_not_restored %d\n", d.restored.Sessions, d.restored.Lost) +
+		fmt.Sprintf("journal_sessions %d\njournal_bytes %d\n", sessions, bytes) +
 		fmt.Sprintf("mdata_connections %d\nmdata_refused %d\nmdata_requests %d\nmdata_damaged %d\nmdata_dropped %d\n",
 			m.Conns, m.Refused, m.Requests, m.Damaged, m.Dropped)
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 
 	"meta9/fs"
 	"meta9/session/residence"
@@ -10,6 +13,27 @@ import (
 // home is what the data folder's residence must belong to, as it is now.
 func (d *daemon) home() residence.Home {
 	return residence.Home{Folder: d.folderID, Number: d.folder.Number("")}
+}
+
+// openJournal takes the place of the journal in the run folder. Where there is none, a
+// kill ends the sessions, and that is all.
+func (d *daemon) openJournal() {
+	j, err := residence.OpenJournal(d.cfg.Run, d.log)
+	if err == nil {
+		d.boot, err = residence.Boot()
+	}
+	if err != nil {
+		if !errors.Is(err, unix.EWOULDBLOCK) { // the start will fail, and say so
+			d.log.Warn().Err(err).Msg("no session will outlive a kill: there is no journal")
+		}
+		return
+	}
+	d.journal = j
+	d.atEnd(func() {
+		if err := j.End(d.left); err != nil {
+			d.log.Error().Err(err).Msg("ending the journal")
+		}
+	})
 }
 
 // identify learns the data folder's identity, before its first change.
@@ -24,13 +48,17 @@ func (d *daemon) identify() {
 	}
 }
 
-// restore takes up the sessions that the last meta9d has left in the data folder, before
-// anybody is served. What it cannot take up is told, and set aside.
+// restore takes up the sessions that the last meta9d has left, before anybody is served:
+// in the data folder, if it was stopped, or else in the journal. What it cannot take up is
+// told, and set aside.
 func (d *daemon) restore(tree *fs.Tree) (err error) {
 	if d.folder == nil {
+		d.dropJournal("nothing is kept in a data folder")
 		return nil
 	}
-	d.restored, err = residence.Load(d.cfg.Data, d.home(), d.server, tree)
+	d.restored, err = residence.Load(d.cfg.Data, d.home(), d.server, tree, func(r *residence.Report) error {
+		return d.beginJournal(r, tree)
+	})
 	if err != nil {
 		return fmt.Errorf("data folder %s: the sessions that were kept: %w", d.cfg.Data, err)
 	}
@@ -45,6 +73,42 @@ func (d *daemon) restore(tree *fs.Tree) (err error) {
 	return nil
 }
 
+// beginJournal restores what a killed meta9d has left, unless the data folder had it, and
+// begins a journal of what there is now.
+func (d *daemon) beginJournal(r *residence.Report, tree *fs.Tree) (err error) {
+	place := residence.Place{Home: d.home(), Boot: d.boot, Rev: d.store.Rev()}
+	switch {
+	case d.journal == nil:
+		return nil
+	case !d.cfg.Session.Journal:
+		d.dropJournal("session.journal is off")
+		return nil
+	case !r.Found:
+		if *r, err = d.journal.Restore(place, d.server, tree); err != nil {
+			return err
+		}
+	}
+	if err := d.journal.Begin(place, d.server, tree); err != nil {
+		d.log.Warn().Err(err).Msg("no session will outlive a kill: the journal cannot be begun")
+		d.dropJournal("it cannot be gone on with")
+	}
+	return nil
+}
+
+// dropJournal sets a journal aside that this meta9d will not go on with: the next must not
+// take up the sessions as they were before.
+func (d *daemon) dropJournal(why string) {
+	if d.journal == nil {
+		return
+	}
+	aside, err := d.journal.SetAside()
+	if err != nil {
+		d.log.Error().Err(err).Msg("a journal of sessions is in the run folder and must be removed")
+	} else if aside != "" {
+		d.log.Warn().Str("why", why).Str("aside", aside).Msg("the sessions in the journal were not restored")
+	}
+}
+
 // leave leaves the sessions for the next meta9d, when nothing changes any more.
 func (d *daemon) leave(tree *fs.Tree) {
 	if !d.keepsSessions {
@@ -53,10 +117,15 @@ func (d *daemon) leave(tree *fs.Tree) {
 	d.store.Stop()
 	kept, lost, err := residence.Save(d.cfg.Data, d.home(), d.server, tree)
 	switch {
+	case err != nil && d.journal != nil && d.journal.Epoch() != 0:
+		d.log.Error().Int("sessions", kept+lost).Err(err).Msg("the sessions are left in the journal: they could not be kept in the data folder, and are lost with this boot of the host")
 	case err != nil:
 		d.log.Error().Int("sessions", kept+lost).Err(err).Msg("the sessions are lost: they could not be kept for the next start")
-	case kept > 0:
-		d.log.Info().Int("sessions", kept).Msg("kept for the next start")
+	default:
+		d.left = true
+		if kept > 0 {
+			d.log.Info().Int("sessions", kept).Msg("kept for the next start")
+		}
 	}
 	if lost > 0 && err == nil {
 		d.log.Error().Int("sessions", lost).Msg("sessions are lost: they take too much to be kept for the next start")

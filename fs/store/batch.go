@@ -37,6 +37,7 @@ type batch struct {
 	results     []Result
 	owners      []*work // the VM that an intent is about; nil: none that is there
 	events      []told
+	told        []Event // for the journal
 	groups      []Group
 	ops         []Op
 	arena       []byte // what the ops' keys and values are made in
@@ -82,6 +83,7 @@ func (b *batch) reset() {
 		}
 	}
 	b.works, b.intents, b.results, b.owners = emptied(b.works), emptied(b.intents), emptied(b.results), emptied(b.owners)
+	b.told = emptied(b.told)
 	b.events, b.groups, b.ops, b.keys = emptied(b.events), emptied(b.groups), emptied(b.ops), emptied(b.keys)
 	b.committed, b.woken, b.crowds, b.rootWaiters = emptied(b.committed), emptied(b.woken), emptied(b.crowds), emptied(b.rootWaiters)
 	if b.arena = b.arena[:0]; cap(b.arena) > maxKept {

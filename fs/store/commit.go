@@ -40,6 +40,7 @@ func (s *Store) run() {
 // another.
 func (s *Store) commit(b *batch) {
 	b.seal()
+	b.announce()
 	err := s.apply(b)
 	for _, w := range b.works {
 		w.cell.work = nil
@@ -109,6 +110,9 @@ func (s *Store) apply(b *batch) error {
 	}
 	s.noRoom(worst)
 	if durable == 0 {
+		if s.cfg.Journal != nil {
+			s.cfg.Journal.Failed(b.groups[0].Number)
+		}
 		return worst
 	}
 	s.numbers.durable()
@@ -118,6 +122,23 @@ func (s *Store) apply(b *batch) error {
 		}
 	}
 	return b.claimAnew()
+}
+
+// announce tells the journal of the batch, if it changes or tells anything.
+func (b *batch) announce() {
+	j := b.store.cfg.Journal
+	if j == nil || len(b.events) == 0 && len(b.groups) == 0 {
+		return
+	}
+	number := uint64(0)
+	if len(b.groups) > 0 {
+		number = b.groups[0].Number
+	}
+	b.told = b.told[:0]
+	for i := range b.events {
+		b.told = append(b.told, b.events[i].Event)
+	}
+	j.Begun(number, b.told)
 }
 
 // claimAnew makes the names anew without the VMs that failed. That one of those had

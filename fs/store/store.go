@@ -89,6 +89,17 @@ type Config struct {
 	ReadOnly   string           // why only intents of the mirror change VMs; "": all may
 	Now        func() time.Time // time.Now
 	Log        zerolog.Logger
+	Journal    Journal // nil: none
+}
+
+// Journal is told of each batch before it is made durable, so that who starts after a
+// kill knows what was under way. The committer calls it.
+type Journal interface {
+	// Begun: a batch with these events is about to be made durable, under that number; 0:
+	// it only tells events. The one before it is published, or has failed.
+	Begun(number uint64, events []Event)
+	// Failed: the batch is not durable, and nobody was told so yet.
+	Failed(number uint64)
 }
 
 // Reserve is what a guest cannot take from those who run the host, so that a VM that

@@ -9,6 +9,7 @@ import (
 
 // Image restores what the bytes of a file say.
 func Image(b []byte, home Home, srv *session.Server, t *tree.Tree) (r Report) {
+	r.Found = true
 	r.read(srv, t, func(take func(any) error, lost func(error)) error {
 		return read(bytes.NewReader(b), int64(len(b)), home, take, lost)
 	})
@@ -32,3 +33,46 @@ func Body(st session.State) []byte {
 	_ = w.session(st) // into memory
 	return w.body
 }
+
+// SmallSegments makes the segments of journals small, until undone.
+func SmallSegments() (undo func()) {
+	was := segmentSize
+	segmentSize = 16 << 10
+	return func() { segmentSize = was }
+}
+
+// JournalImage restores what the bytes of a journal's only segment say.
+func JournalImage(b []byte, p Place, srv *session.Server, t *tree.Tree) (r Report) {
+	f := newFolded()
+	err := f.segment(b, p, true)
+	if err == nil {
+		err = f.settle(p.Number)
+	}
+	if err != nil {
+		r.lost(err)
+		return r
+	}
+	f.restore(&r, srv, t)
+	return r
+}
+
+// Used is how many bytes of a segment say something.
+func Used(b []byte) int {
+	records, _ := segmentRecords(b)
+	return recordsAt + len(records)
+}
+
+// SealedSegment is a segment of that place that has one record.
+func SealedSegment(p Place, kind byte, body []byte) []byte {
+	s := &segment{mem: make([]byte, segmentSize), used: recordsAt}
+	copy(s.mem, journalMagic)
+	home, _ := p.form() // into memory
+	s.append(kindHome, home)
+	if s.fits(len(body)) {
+		s.append(kind, body)
+	}
+	return s.mem
+}
+
+// ChangeJSON is a Change without its kept replies.
+func ChangeJSON(ch *session.Change) []byte { return appendChangeJSON(nil, ch) }

@@ -76,17 +76,20 @@ func (w *writer) record(kind byte, body []byte) error {
 	if len(body) > maxRecord {
 		return errTooLarge
 	}
-	var head [headLen]byte
-	binary.LittleEndian.PutUint32(head[:], uint32(len(body)))
-	head[4] = kind
-	binary.LittleEndian.PutUint32(head[5:], crc32.Checksum(body, castagnoli))
-	binary.LittleEndian.PutUint32(head[9:], crc32.Checksum(head[:9], castagnoli))
 	w.records++
-	if _, err := w.out.Write(head[:]); err != nil {
+	if _, err := w.out.Write(appendHead(nil, kind, body)); err != nil {
 		return err
 	}
 	_, err := w.out.Write(body)
 	return err
+}
+
+// appendHead appends what stands before a record's body.
+func appendHead(b []byte, kind byte, body []byte) []byte {
+	from := len(b)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
+	b = binary.LittleEndian.AppendUint32(append(b, kind), crc32.Checksum(body, castagnoli))
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[from:], castagnoli))
 }
 
 func (w *writer) home(h Home) error {
@@ -98,18 +101,30 @@ func (w *writer) home(h Home) error {
 }
 
 func (w *writer) tail(t store.Tail) error {
-	form := tailForm{VM: t.VM, After: t.After, Last: t.Last}
-	for i := range t.Events {
-		ev := &t.Events[i]
-		form.Events = append(form.Events, eventForm{
-			ev.Rev, ev.Date, string(ev.Type), ev.VM, []byte(ev.Key), uint8(ev.Space), ev.By, []byte(ev.As),
-		})
-	}
-	body, err := json.Marshal(form)
+	body, err := tailBody(&t)
 	if err != nil {
 		return err
 	}
 	return w.record(kindTail, body)
+}
+
+func tailBody(t *store.Tail) ([]byte, error) {
+	form := tailForm{VM: t.VM, After: t.After, Last: t.Last}
+	for i := range t.Events {
+		form.Events = append(form.Events, formOf(&t.Events[i]))
+	}
+	return json.Marshal(form)
+}
+
+func formOf(ev *store.Event) eventForm {
+	return eventForm{ev.Rev, ev.Date, string(ev.Type), ev.VM, []byte(ev.Key), uint8(ev.Space), ev.By, []byte(ev.As)}
+}
+
+func (ev *eventForm) event() store.Event {
+	return store.Event{
+		Rev: ev.Rev, Date: ev.Date, Type: store.EventType(ev.Type), VM: ev.VM, Key: string(ev.Key),
+		Space: vm.Space(ev.Space), By: ev.By, As: string(ev.As),
+	}
 }
 
 func (w *writer) session(st session.State) error {
@@ -132,16 +147,9 @@ type connForm struct {
 }
 
 func (w *writer) withKept(kind byte, form any, kept []session.KeptReply) error {
-	text, err := json.Marshal(form)
+	b, err := appendWithKept(w.body[:0], form, kept)
 	if err != nil {
 		return err
-	}
-	b := binary.AppendUvarint(w.body[:0], uint64(len(text)))
-	b = append(b, text...)
-	for _, k := range kept {
-		b = binary.AppendUvarint(b, k.Number)
-		b = binary.AppendUvarint(b, uint64(len(k.Frame)))
-		b = append(b, k.Frame...)
 	}
 	w.body = b
 	return w.record(kind, b)
@@ -293,11 +301,7 @@ func readTail(body []byte) (*store.Tail, error) {
 	}
 	t := &store.Tail{VM: form.VM, After: form.After, Last: form.Last}
 	for i := range form.Events {
-		ev := &form.Events[i]
-		t.Events = append(t.Events, store.Event{
-			Rev: ev.Rev, Date: ev.Date, Type: store.EventType(ev.Type), VM: ev.VM, Key: string(ev.Key),
-			Space: vm.Space(ev.Space), By: ev.By, As: string(ev.As),
-		})
+		t.Events = append(t.Events, form.Events[i].event())
 	}
 	return t, nil
 }

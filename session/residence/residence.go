@@ -65,6 +65,7 @@ type Home struct {
 
 // Report is what became of a file.
 type Report struct {
+	Found    bool   // there was one
 	Sessions int    // that were restored
 	Lost     int    // sessions and tails of rings that could not be; what a damaged head has hidden counts as one
 	Why      string // of the first that was lost, or of the whole file; "" if all is well
@@ -113,20 +114,25 @@ func (w *writer) sessions(home Home, t *tree.Tree, readers map[uint64]uint64, al
 	return lost, nil
 }
 
-// Load restores what Save has written, and takes the file away. Call it before the first
-// connection is served. An error means that the file is still there: nobody must be
-// served then, as the next start would restore the sessions once more.
-func Load(dir string, home Home, srv *session.Server, t *tree.Tree) (r Report, err error) {
+// Load restores what Save has written, and takes the file away once restored, which is
+// called in any case, has returned. Call it before the first connection is served. An
+// error means that the file is still there: nobody must be served then, as the next start
+// would restore the sessions once more.
+func Load(dir string, home Home, srv *session.Server, t *tree.Tree, restored func(*Report) error) (r Report, err error) {
 	path := filepath.Join(dir, FileName)
 	switch _, err := os.Lstat(path); {
 	case errors.Is(err, os.ErrNotExist):
-		return r, nil
+		return r, restored(&r)
 	case err != nil:
 		return r, err
 	}
+	r.Found = true
 	r.read(srv, t, func(take func(any) error, lost func(error)) error {
 		return readFile(path, home, take, lost)
 	})
+	if err := restored(&r); err != nil {
+		return r, err
+	}
 	if r.Why != "" {
 		r.Aside, err = setAside(path)
 		return r, err

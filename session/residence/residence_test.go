@@ -36,6 +36,11 @@ const (
 	patient = 10 * time.Second
 )
 
+// load is residence.Load where there is no journal.
+func load(dir string, home residence.Home, srv *session.Server, t *fs.Tree) (residence.Report, error) {
+	return residence.Load(dir, home, srv, t, func(*residence.Report) error { return nil })
+}
+
 var home = residence.Home{Folder: [16]byte{1, 2, 3}, Number: 7}
 
 // world is a server over a VM that has a few keys.
@@ -48,8 +53,10 @@ type world struct {
 	served sync.WaitGroup
 }
 
-func newWorld(t testing.TB) *world {
-	w := openWorld(t, storetest.NewDisk())
+func newWorld(t testing.TB) *world { return newWorldWith(t, nil) }
+
+func newWorldWith(t testing.TB, j *residence.Journal) *world {
+	w := openWorldWith(t, storetest.NewDisk(), j)
 	w.do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + vmUUID + `","alias":"web"}`})
 	for _, name := range []string{"color", "size", "temp"} {
 		w.put(name, "of "+name)
@@ -57,15 +64,23 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-func openWorld(t testing.TB, disk *storetest.Disk) *world {
+func openWorld(t testing.TB, disk *storetest.Disk) *world { return openWorldWith(t, disk, nil) }
+
+// openWorldWith is openWorld with a journal, if it is not nil.
+func openWorldWith(t testing.TB, disk *storetest.Disk, j *residence.Journal) *world {
 	w := &world{TB: t, disk: disk}
+	stores, sessions := store.Config{Log: zerolog.Nop(), Now: func() time.Time { return time.Unix(1e9, 0) }}, session.Config{Log: zerolog.Nop(), Lifetime: time.Hour}
+	if j != nil {
+		stores.Journal, sessions.Journal = j, j
+	}
 	var err error
 	// Files of earlier versions name revisions and ids: these are always the same.
-	if w.store, err = store.Open(disk, store.Config{Log: zerolog.Nop(), Now: func() time.Time { return time.Unix(1e9, 0) }}); err != nil {
+	if w.store, err = store.Open(disk, stores); err != nil {
 		t.Fatal(err)
 	}
 	w.tree = fs.New(w.store, fs.Config{Log: zerolog.Nop()})
-	w.server = session.New(session.Config{Tree: w.tree, Log: zerolog.Nop(), Lifetime: time.Hour})
+	sessions.Tree = w.tree
+	w.server = session.New(sessions)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patient)
 		defer cancel()
@@ -169,6 +184,18 @@ func (c *client) open(fid uint32, mode uint8, names ...string) {
 // locks, half read folders and events, replies that are kept, a name that is no UTF-8.
 func (w *world) live() []session.State {
 	w.Helper()
+	w.work()
+	w.freeze()
+	st := w.states()
+	if len(st) != 3 {
+		w.Fatalf("%d sessions", len(st))
+	}
+	return st
+}
+
+// work is what the clients of live do.
+func (w *world) work() {
+	w.Helper()
 	e := w.dial(wire.E, 1, "glenda")
 	e.open(1, wire.OWrite|wire.OTrunc, "keys", "color")
 	e.open(2, wire.ORead, "keys")
@@ -184,12 +211,6 @@ func (w *world) live() []session.State {
 	lock.L.LockType, lock.L.Length, lock.L.ProcID, lock.L.ClientID = p9.WriteLock, 5, 7, "guest\xff"
 	l.do(lock)
 	w.put("size", "larger")
-	w.freeze()
-	st := w.states()
-	if len(st) != 3 {
-		w.Fatalf("%d sessions", len(st))
-	}
-	return st
 }
 
 func (w *world) freeze() {
@@ -224,8 +245,8 @@ func TestRoundTrip(t *testing.T) {
 		t.Fatalf("%v, %v", info.Mode(), err)
 	}
 	w := openWorld(t, disk.Clone())
-	r, err := residence.Load(dir, home, w.server, w.tree)
-	if err != nil || r != (residence.Report{Sessions: len(want)}) {
+	r, err := load(dir, home, w.server, w.tree)
+	if err != nil || r != (residence.Report{Found: true, Sessions: len(want)}) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if d := diff(want, w.states()); d != "" {
@@ -238,7 +259,7 @@ func TestRoundTrip(t *testing.T) {
 	if left, _ := os.ReadDir(dir); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
-	if r, err = residence.Load(dir, home, w.server, w.tree); err != nil || r != (residence.Report{}) {
+	if r, err = load(dir, home, w.server, w.tree); err != nil || r != (residence.Report{}) {
 		t.Errorf("without a file: %+v, %v", r, err)
 	}
 }
@@ -294,7 +315,7 @@ func TestAside(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := residence.Load(dir, home, w.server, w.tree)
+		r, err := load(dir, home, w.server, w.tree)
 		if err != nil || r.Sessions != 0 || !strings.Contains(r.Why, why) {
 			t.Errorf("%s: %+v, %v", why, r, err)
 		}
@@ -319,7 +340,7 @@ func TestAsideTwice(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, residence.FileName), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r, err := residence.Load(dir, home, w.server, w.tree)
+		r, err := load(dir, home, w.server, w.tree)
 		if err != nil || r.Aside == "" || seen[r.Aside] {
 			t.Fatalf("%+v, %v", r, err)
 		}
@@ -415,7 +436,7 @@ func TestOneBad(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := openWorld(t, disk.Clone())
-	r, err := residence.Load(dir, home, w.server, w.tree)
+	r, err := load(dir, home, w.server, w.tree)
 	if err != nil || r.Sessions != 2 || r.Lost != 1 || r.Aside == "" {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -465,7 +486,7 @@ func TestFormats(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := openWorld(t, disk.Clone())
-		if r := residence.Image(b, home, w.server, w.tree); r != (residence.Report{Sessions: len(want)}) {
+		if r := residence.Image(b, home, w.server, w.tree); r != (residence.Report{Found: true, Sessions: len(want)}) {
 			t.Errorf("%s: %+v", format, r)
 		}
 		if d := diff(want, w.states()); d != "" {

@@ -395,11 +395,7 @@ func TestForeign(t *testing.T) {
 	if err := os.Rename(filepath.Join(other.Data(), "residence"), file); err != nil {
 		t.Fatal(err)
 	}
-	d, err := daemon.Start(w.Options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Daemon = d
+	w.start()
 	w.dial("9P2000.e", 1, false)
 	if log := w.Log(); !strings.Contains(log, "it belongs to another data folder") || !strings.Contains(log, `"level":"warn"`) {
 		t.Errorf("the log says\n%s", log)
@@ -413,25 +409,50 @@ func TestForeign(t *testing.T) {
 }
 
 // TestNoRoom: where the sessions find no room at the end, the stop ends in time and one
-// line says that they are lost.
+// line says what becomes of them: they are lost, unless there is a journal.
 func TestNoRoom(t *testing.T) {
-	w := newWorld(t)
-	if err := w.dial("9P2000.e", 1, false).Attach(0, ""); err != nil {
-		t.Fatal(err)
+	for config, want := range map[string]struct {
+		line  string
+		known bool
+	}{
+		"[session]\njournal = false\n": {"the sessions are lost", false},
+		"":                             {"the sessions are left in the journal", true},
+	} {
+		w := newWorld(t)
+		if err := w.Stop(patient); err != nil {
+			t.Fatal(err)
+		}
+		w.Config = config
+		w.start()
+		if err := w.dial("9P2000.e", 1, false).Attach(0, ""); err != nil {
+			t.Fatal(err)
+		}
+		// A folder that has something in it, in the place of the file that is to be written,
+		// fails it as a full disk does.
+		full := filepath.Join(w.Data(), "residence.new")
+		if err := os.MkdirAll(filepath.Join(full, "full"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if err := w.Stop(patient); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took > 10*time.Second {
+			t.Errorf("the stop took %v", took)
+		}
+		if log := w.Log(); strings.Count(log, want.line) != 1 {
+			t.Errorf("the log says\n%s", log)
+		}
+		w.start()
+		w.dial("9P2000.e", 1, want.known)
 	}
-	// A folder that has something in it, in the place of the file that is to be written,
-	// fails it as a full disk does.
-	if err := os.MkdirAll(filepath.Join(w.Data(), "residence.new", "full"), 0o700); err != nil {
-		t.Fatal(err)
+}
+
+func (w *world) start() {
+	w.t.Helper()
+	d, err := daemon.Start(w.Options)
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	begin := time.Now()
-	if err := w.Stop(patient); err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("the stop took %v", took)
-	}
-	if log := w.Log(); strings.Count(log, "the sessions are lost") != 1 {
-		t.Errorf("the log says\n%s", log)
-	}
+	w.Daemon = d
 }

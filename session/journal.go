@@ -1,0 +1,301 @@
+package session
+
+import (
+	"slices"
+
+	"meta9/fs"
+	"meta9/session/wire"
+)
+
+// Journal keeps what the sessions are that have a key, for the case that the process is
+// killed: whole, and then what changes of them. It is told before a reply leaves that
+// shows the change, and, in a numbered dialect, before a change of the store is begun
+// whose request must not be done twice. So what it has is each session as of the last
+// reply that its client may have got.
+//
+// It has epochs: what was told in an earlier one is on its way to be dropped, so that the
+// next that is told of a session is the whole. Its methods are called from any goroutine,
+// with locks of this package held; they call nothing of it.
+type Journal interface {
+	// Epoch is at least 1; 0: it keeps nothing any more.
+	Epoch() uint64
+	// Whole keeps what a session is, in place of all that it has of it, in at most room
+	// bytes, and tells how many it took and the epoch. 0 bytes: it is not kept.
+	Whole(id uint64, st *State, room int) (size int, epoch uint64)
+	// Change keeps what has changed since.
+	Change(id uint64, ch *Change)
+	// Gone forgets it.
+	Gone(id uint64)
+}
+
+// Change is what has changed of a session.
+type Change struct {
+	Count uint64      `json:"count,omitempty"` // as State's
+	Fids  []FidState  `json:"fids,omitempty"`  // those that are new or different
+	Gone  []uint32    `json:"gone,omitempty"`  // those that are no more
+	Kept  []KeptReply `json:"kept,omitempty"`  // those that were kept since
+}
+
+// noted is what the journal knows of a session. Its epoch, and whether it is kept there,
+// change under Server.mu; the rest belongs to the monitor.
+type noted struct {
+	size  int      // bytes of the session as it was noted last; 0: it is not kept
+	count uint64   // that was noted
+	dirty []uint32 // the numbers of the fids that may be other than they were noted
+	fresh []uint16 // the tags of the replies that were kept since
+}
+
+// maxNotedOfVM is how many bytes of the journal the sessions of one VM may take, and
+// maxNoted those of one session.
+const (
+	maxNotedOfVM = 4 << 20
+	maxNoted     = 1 << 20
+)
+
+// journalled tells whether the session is one for the journal. Those of the numbered
+// dialects are not: their clients make a new one after a kill, and judge by themselves what
+// is in doubt.
+func (s *session) journalled() bool { return s.key.set && !s.dialect.Numbered() }
+
+// touch notes that the fid of that number may be other than the journal says.
+func (s *session) touch(num uint32) {
+	if s.epoch.Load() == 0 {
+		return
+	}
+	if d := s.noted.dirty; len(d) == 0 || d[len(d)-1] != num {
+		s.noted.dirty = append(d, num)
+	}
+}
+
+// touchLocks is touch for all fids that may have locks: one that is taken by a process
+// takes what the process has locked by others.
+func (s *session) touchLocks() {
+	if s.epoch.Load() == 0 {
+		return
+	}
+	for num, f := range s.fids {
+		if f.locks != nil {
+			s.touch(num)
+		}
+	}
+}
+
+// asked touches the fids that a request may have changed.
+func (s *session) asked(m *wire.Msg) {
+	if s.epoch.Load() == 0 {
+		return
+	}
+	switch m.Type {
+	case wire.Tauth:
+		s.touch(m.Afid)
+	case wire.Twalk:
+		s.touch(m.Newfid)
+	case wire.Tlock:
+		s.touch(m.Fid)
+		s.touchLocks()
+	case wire.Tread, wire.Twrite:
+		if f := s.fids[m.Fid]; f != nil && !f.steady() {
+			s.touch(m.Fid)
+		}
+	case wire.Tattach, wire.Topen, wire.Tcreate, wire.Tlopen, wire.Tlcreate, wire.Tclunk, wire.Tremove, wire.Twstat, wire.Tsetattr:
+		s.touch(m.Fid)
+	}
+}
+
+// steady tells that reading and writing the fid does not change what its State says.
+func (f *fid) steady() bool {
+	_, is := f.handle.(fs.Sized)
+	return is
+}
+
+// ended touches what a request that has waited may have changed.
+func (s *session) ended(r *request) {
+	switch f := r.fid; {
+	case s == nil || f == nil || s.epoch.Load() == 0:
+	case r.n > 0 && r.err == nil && f.steady(): // a write
+	default:
+		s.touch(f.num)
+		if f.locks != nil {
+			s.touchLocks()
+		}
+	}
+}
+
+// note brings the journal to what the session is now: what follows may leave. begun is a
+// change that is about to be submitted; nil: none.
+func (c *conn) note(begun *request) {
+	j, s := c.srv.cfg.Journal, c.sess
+	if j == nil || s == nil || s.view == nil || !s.journalled() {
+		return
+	}
+	switch epoch := j.Epoch(); {
+	case epoch == 0:
+		return
+	case s.epoch.Load() < epoch:
+		c.srv.mu.Lock()
+		defer c.srv.mu.Unlock()
+		c.srv.noteWhole(s, c.nowWaiting())
+		return
+	}
+	n := &s.noted
+	if n.size == 0 || len(n.dirty) == 0 && len(n.fresh) == 0 && begun == nil && n.count == s.numbers.count {
+		return
+	}
+	ch := Change{Count: s.numbers.count}
+	slices.Sort(n.dirty)
+	for _, num := range slices.Compact(n.dirty) {
+		if f := s.there(num, c.nowWaiting()); f != nil {
+			ch.Fids = append(ch.Fids, f.state())
+		} else {
+			ch.Gone = append(ch.Gone, num)
+		}
+	}
+	for _, tag := range n.fresh {
+		if k := s.numbers.kept[tag]; k != nil {
+			ch.Kept = append(ch.Kept, KeptReply{k.number, k.frame})
+		}
+	}
+	if begun != nil {
+		ch.Kept = append(ch.Kept, s.inDoubt(begun))
+	}
+	n.clear(s.numbers.count)
+	j.Change(s.id, &ch)
+}
+
+func (n *noted) clear(count uint64) {
+	n.count, n.dirty, n.fresh = count, n.dirty[:0], n.fresh[:0]
+	if cap(n.dirty) > maxIdle {
+		n.dirty = nil
+	}
+	if cap(n.fresh) > maxIdle {
+		n.fresh = nil
+	}
+}
+
+// maxIdle is how long a list may be that is kept for the next time.
+const maxIdle = 16
+
+// nowWaiting are the session's requests that wait.
+func (c *conn) nowWaiting() map[uint16]*request {
+	if c.sess.carried != nil {
+		return c.sess.nowCarried()
+	}
+	return c.waiting
+}
+
+// nowCarried are those that wait without a connection.
+func (s *session) nowCarried() map[uint16]*request {
+	if s.carried == nil {
+		return nil
+	}
+	return s.carried.waiting
+}
+
+// there is the fid that the client knows by the number. One whose clunk has no reply yet is
+// there still, as the clunk comes again if the reply does not; but in a numbered dialect it
+// is answered errInDoubt.
+func (s *session) there(num uint32, waiting map[uint16]*request) *fid {
+	f := s.fids[num]
+	if f != nil || s.dialect.Numbered() {
+		return f
+	}
+	for _, r := range waiting {
+		if r.fid != nil && r.fid.num == num && r.cancel == nil {
+			return r.fid
+		}
+	}
+	return nil
+}
+
+// leaving are the numbers of the fids that are there still though they have no number any
+// more.
+func (s *session) leaving(waiting map[uint16]*request) (list []uint32) {
+	for _, r := range waiting {
+		if f := r.fid; f != nil && s.fids[f.num] == nil && s.there(f.num, waiting) != nil {
+			list = append(list, f.num)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// noteWhole keeps all of a session. Server.mu is held, and the session's monitor where it
+// has one.
+func (s *Server) noteWhole(n *session, waiting map[uint16]*request) {
+	if !n.kept || !n.journalled() {
+		return
+	}
+	st := n.state(waiting)
+	room := maxNoted
+	if n.who.VM != "" {
+		room = min(room, maxNotedOfVM-int(s.use(n.who.VM).noted)+n.noted.size)
+	}
+	size, epoch := s.cfg.Journal.Whole(n.id, &st, room)
+	s.countNoted(n, size)
+	n.noted.clear(st.Count)
+	n.epoch.Store(epoch)
+}
+
+// countNoted notes how many bytes of the journal n takes.
+func (s *Server) countNoted(n *session, size int) {
+	if n.who.VM != "" {
+		s.use(n.who.VM).noted += int64(size - n.noted.size)
+	}
+	n.noted.size = size
+}
+
+// forgetNoted has the journal forget a session. Server.mu is held.
+func (s *Server) forgetNoted(n *session) {
+	if n.epoch.Load() == 0 {
+		return
+	}
+	s.cfg.Journal.Gone(n.id)
+	n.epoch.Store(0)
+	s.countNoted(n, 0)
+}
+
+// Note has the journal keep all sessions that were not told of in its epoch. It tells how
+// many are left, which are just on their way from or to a connection.
+func (s *Server) Note() (left int) {
+	epoch := s.cfg.Journal.Epoch()
+	s.mu.Lock()
+	var due []*session
+	for _, n := range s.byKey {
+		if n.epoch.Load() < epoch {
+			due = append(due, n)
+		}
+	}
+	s.mu.Unlock()
+	for _, n := range due {
+		if !s.noteDue(n, epoch) {
+			left++
+		}
+	}
+	return left
+}
+
+// noteDue notes a session if it is where its owner has it.
+func (s *Server) noteDue(n *session, epoch uint64) bool {
+	s.mu.Lock()
+	c := n.owner
+	if c == nil {
+		defer s.mu.Unlock()
+		if n.kept && n.inParked == nil {
+			return false
+		}
+		s.noteWhole(n, n.nowCarried())
+		return true
+	}
+	s.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sess != n {
+		return false
+	}
+	if n.epoch.Load() < epoch {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.noteWhole(n, c.nowWaiting())
+	}
+	return true
+}

@@ -1,0 +1,333 @@
+package residence
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	tree "meta9/fs"
+	"meta9/fs/store"
+	"meta9/session"
+)
+
+// folded is what a journal comes to.
+type folded struct {
+	place    Place // of the oldest segment
+	sessions map[uint64]*foldedSession
+	records  int
+	tails    map[string]*store.Tail // by VM
+	batches  []batchForm            // in their order
+	failed   map[uint64]bool
+}
+
+type foldedSession struct {
+	state session.State // without its fids and kept replies
+	fids  map[uint32]session.FidState
+	kept  map[uint16]foldedReply // by tag
+	last  int                    // the record that told of it last
+}
+
+type foldedReply struct {
+	session.KeptReply
+	at int
+}
+
+func newFolded() *folded {
+	return &folded{sessions: make(map[uint64]*foldedSession), tails: make(map[string]*store.Tail), failed: make(map[uint64]bool)}
+}
+
+// Restore restores what a journal has that a killed meta9d has left, in the same boot and
+// on the same folder as it is now. It does not touch the journal, but for one that cannot
+// be used, which is set aside: that one sessions of which it tells cannot be had is not a
+// reason. Call it before the first connection is served, and then Begin.
+func (j *Journal) Restore(p Place, srv *session.Server, t *tree.Tree) (r Report, err error) {
+	switch _, err := os.Lstat(j.dir); {
+	case errors.Is(err, os.ErrNotExist):
+		return r, nil
+	case err != nil:
+		return r, err
+	}
+	f, err := readJournal(j.dir, p)
+	if err == nil {
+		f.restore(&r, srv, t)
+		return r, nil
+	}
+	r.lost(err)
+	r.Aside, err = j.SetAside()
+	return r, err
+}
+
+// SetAside gives a journal that is there another name. There is one such: they are large.
+func (j *Journal) SetAside() (string, error) {
+	to := j.dir + ".aside"
+	if err := os.RemoveAll(to); err != nil {
+		return "", err
+	}
+	err := os.Rename(j.dir, to)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	return to, err
+}
+
+// readJournal reads the segments in a folder. An error means that none of it can be used.
+func readJournal(dir string, p Place) (*folded, error) {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if st := info.Sys().(*syscall.Stat_t); !info.IsDir() || info.Mode().Perm()&0o077 != 0 || int(st.Uid) != os.Geteuid() {
+		return nil, errors.New("it is no folder of meta9d's alone")
+	}
+	numbers, err := segmentNumbers(dir)
+	if err != nil {
+		return nil, err
+	}
+	f := newFolded()
+	for i, n := range numbers {
+		b, err := readSegment(filepath.Join(dir, segmentName(n)))
+		if err == nil {
+			err = f.segment(b, p, i == 0)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("file %s: %w", segmentName(n), err)
+		}
+	}
+	return f, f.settle(p.Number)
+}
+
+func readSegment(path string) (b []byte, err error) {
+	f, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() != int64(segmentSize) {
+		return nil, fmt.Errorf("it has %d bytes, not %d", info.Size(), segmentSize)
+	}
+	b = make([]byte, segmentSize)
+	_, err = f.ReadAt(b, 0)
+	return b, err
+}
+
+// segment takes in the bytes of one segment.
+func (f *folded) segment(b []byte, p Place, first bool) error {
+	b, err := segmentRecords(b)
+	if err != nil {
+		return err
+	}
+	r := &reader{in: bufio.NewReader(bytes.NewReader(b)), left: int64(len(b))}
+	kind, body, err := r.next()
+	if err != nil {
+		return err
+	}
+	if kind != kindHome {
+		return errors.New("it does not say what it belongs to")
+	}
+	var place placeForm
+	if err := json.Unmarshal(body, &place); err != nil {
+		return err
+	}
+	switch {
+	case string(place.Folder) != string(p.Folder[:]):
+		return errors.New("it belongs to another data folder")
+	case place.Boot != p.Boot:
+		return errors.New("it is of another boot of the host")
+	}
+	if first {
+		f.place = Place{Home{p.Folder, place.Number}, p.Boot, place.Rev}
+	}
+	for r.left > 0 {
+		kind, body, err := r.next()
+		if err == nil {
+			f.records++
+			err = f.record(kind, body)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *folded) record(kind byte, body []byte) error {
+	switch kind {
+	case kindBatch:
+		var b batchForm
+		if err := json.Unmarshal(body, &b); err != nil {
+			return err
+		}
+		f.batches = append(f.batches, b)
+		return nil
+	case kindTail:
+		t, err := readTail(body)
+		if err == nil {
+			f.tails[t.VM] = t
+		}
+		return err
+	}
+	id, n := binary.Uvarint(body)
+	if n <= 0 {
+		return errSession
+	}
+	switch body = body[n:]; kind {
+	case kindFailed:
+		f.failed[id] = true
+	case kindGone:
+		delete(f.sessions, id)
+	case kindWhole:
+		return f.whole(id, body)
+	case kindChange:
+		return f.change(id, body)
+	default:
+		return fmt.Errorf("a record of the kind %q is not known to this version", kind)
+	}
+	return nil
+}
+
+func (f *folded) whole(id uint64, body []byte) error {
+	var st session.State
+	kept, err := readKept(body, &st)
+	if err != nil {
+		return err
+	}
+	s := &foldedSession{state: st, fids: make(map[uint32]session.FidState), kept: make(map[uint16]foldedReply)}
+	s.state.Fids, s.state.Kept = nil, nil
+	f.sessions[id] = s
+	s.apply(&session.Change{Count: st.Count, Fids: st.Fids, Kept: kept}, f.records)
+	return nil
+}
+
+func (f *folded) change(id uint64, body []byte) error {
+	s := f.sessions[id]
+	if s == nil {
+		return nil // its whole was dropped, and another one follows, or it is gone
+	}
+	var ch session.Change
+	kept, err := readKept(body, &ch)
+	if err == nil {
+		ch.Kept = kept
+		s.apply(&ch, f.records)
+	}
+	return err
+}
+
+func (s *foldedSession) apply(ch *session.Change, at int) {
+	s.last = at
+	s.state.Count = max(s.state.Count, ch.Count)
+	for _, num := range ch.Gone {
+		delete(s.fids, num)
+	}
+	for _, fid := range ch.Fids {
+		s.fids[fid.Fid] = fid
+	}
+	for _, k := range ch.Kept {
+		if len(k.Frame) >= 7 {
+			s.kept[binary.LittleEndian.Uint16(k.Frame[5:])] = foldedReply{k, at}
+		}
+	}
+}
+
+// settle finds out which batches the engine has, whose newest is number, and drops the
+// events of those that it has not.
+func (f *folded) settle(number uint64) error {
+	done, newest, last := f.place.Number, uint64(0), uint64(0)
+	for _, b := range f.batches {
+		if b.Number == last && last > 0 {
+			continue // a segment has begun with it once more
+		}
+		if newest > 0 && !f.failed[newest] {
+			done = newest
+		}
+		newest, last = b.Number, max(last, b.Number)
+	}
+	if f.failed[newest] {
+		newest = 0
+	}
+	switch {
+	case newest == 0 && number == done, newest > 0 && number == newest:
+	case newest > 0 && number == done:
+		f.failed[newest] = true
+	case number < done:
+		return fmt.Errorf("the data folder is at change %d, the journal at %d: an older folder was put back", number, max(done, newest))
+	default:
+		return fmt.Errorf("the data folder is at change %d, the journal at %d: it was served since", number, max(done, newest))
+	}
+	f.batches = slices.DeleteFunc(f.batches, func(b batchForm) bool { return b.Number > 0 && f.failed[b.Number] })
+	return nil
+}
+
+// restore restores the events and then the sessions.
+func (f *folded) restore(r *Report, srv *session.Server, t *tree.Tree) {
+	sessions := slices.SortedFunc(maps.Values(f.sessions), func(a, b *foldedSession) int { return cmp.Compare(b.last, a.last) })
+	states := make([]session.State, len(sessions))
+	readers := make(map[uint64]uint64)
+	for i, s := range sessions {
+		states[i] = s.whole()
+		states[i].Readers(readers)
+	}
+	for path := range readers {
+		if vm, is := t.EventsOf(path); is {
+			if err := t.Store().RestoreTail(f.tail(vm)); err != nil {
+				r.lost(err)
+			}
+		}
+	}
+	// The last that was told of is the first: of two that have the same lock it has it, as
+	// the other has given it up without having been told of again.
+	for _, st := range states {
+		if err := srv.Restore(st); err != nil {
+			r.lost(err)
+		} else {
+			r.Sessions++
+		}
+	}
+}
+
+// whole is the session's State.
+func (s *foldedSession) whole() session.State {
+	st := s.state
+	st.Fids = slices.SortedFunc(maps.Values(s.fids), func(a, b session.FidState) int { return cmp.Compare(a.Fid, b.Fid) })
+	kept := slices.SortedFunc(maps.Values(s.kept), func(a, b foldedReply) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.Number, b.Number))
+	})
+	for _, k := range kept {
+		st.Kept = append(st.Kept, k.KeptReply)
+	}
+	return st
+}
+
+// tail is what the ring of a VM has, or the root's.
+func (f *folded) tail(vm string) store.Tail {
+	t := store.Tail{VM: vm, After: f.place.Rev, Last: f.place.Rev}
+	if had := f.tails[vm]; had != nil {
+		t = *had
+	}
+	seen := uint64(0)
+	if n := len(t.Events); n > 0 {
+		seen = t.Events[n-1].Rev
+	}
+	for _, b := range f.batches {
+		for i := range b.Events {
+			ev := b.Events[i].event()
+			t.Last = max(t.Last, ev.Rev)
+			if (vm == "" || ev.VM == vm) && ev.Rev > max(t.After, seen) {
+				t.Events, seen = append(t.Events, ev), ev.Rev
+			}
+		}
+	}
+	return t
+}

@@ -1,0 +1,485 @@
+package residence
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	tree "meta9/fs"
+	"meta9/fs/store"
+	"meta9/session"
+)
+
+// JournalName is the journal's name in the run folder. It is a folder of segments.
+const JournalName = "journal"
+
+// The kinds of a journal's records, beside those of a residence.
+const (
+	kindWhole  = 'w' // uvarint id, and what a session's record has
+	kindChange = 'c' // uvarint id, and a session.Change in the same form
+	kindGone   = 'x' // uvarint id
+	kindBatch  = 'b' // batchForm as JSON: the store is about to make it durable
+	kindFailed = 'f' // uvarint number: it is not durable, and never will be
+)
+
+// The bounds of a journal: the bytes of the sessions in it, and of one change; with what
+// is on its way to be dropped it has at most maxSegments.
+const (
+	maxLive     = 48 << 20
+	maxChange   = 1 << 20
+	maxSegments = 32
+)
+
+// Place is what a journal belongs to, and where it was begun.
+type Place struct {
+	Home        // the number of the newest batch that was told of when it was begun
+	Boot string // of the kernel: what was not synced is lost with it
+	Rev  uint64 // up to which events are known otherwise
+}
+
+type placeForm struct {
+	homeForm
+	Boot string `json:"boot"`
+	Rev  uint64 `json:"rev"`
+}
+
+type batchForm struct {
+	Number uint64      `json:"number,omitempty"` // 0: it makes nothing durable
+	Events []eventForm `json:"events"`
+}
+
+// Boot is the kernel's boot id.
+func Boot() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b)), err
+}
+
+// Journal keeps sessions for the case that the process is killed (session.Journal), and
+// the events that their readers have not read (store.Journal), in files that are mapped
+// and never synced: they outlive the process, and not the host, with which the guests go.
+// The zero-epoch Journal, before Begin and after End, keeps nothing. Its methods may be
+// called from any goroutine, and call nothing with its mutex held.
+//
+// What has changed since the beginning of an epoch is appended; when that is twice what
+// the sessions take, the next epoch begins: each session is told of whole, and the
+// segments of the epoch before go.
+type Journal struct {
+	log   zerolog.Logger
+	lock  *os.File
+	epoch atomic.Uint64
+	swept chan struct{} // closed when the goroutine has ended; nil: there is none
+	wake  chan struct{} // an epoch has begun, or the end
+
+	mu       sync.Mutex
+	dir      string
+	place    Place
+	segments []*segment // the oldest first
+	from     uint64     // the number of the epoch's first segment
+	sweeping bool       // the segments before that are there still
+	since    int        // bytes since the epoch began
+	live     int        // of the sessions, as they were told of
+	sizes    map[uint64]int
+	readers  map[uint64]uint64 // how far streams were read, of those told of in this epoch
+	scratch  []byte
+	batch    []byte // the newest batch's record, which may not be published yet
+	number   uint64 // and its number
+	rev      uint64 // and revision
+	failed   bool   // and it has failed
+}
+
+// OpenJournal takes the journal's place in the run folder, which nobody else has. The
+// Journal keeps nothing before Begin.
+func OpenJournal(run string, log zerolog.Logger) (*Journal, error) {
+	if err := os.MkdirAll(run, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(run, JournalName+".lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is another meta9d's: %w", filepath.Join(run, JournalName), err), f.Close())
+	}
+	return &Journal{log: log, lock: f, dir: filepath.Join(run, JournalName)}, nil
+}
+
+// Begin begins a journal of the sessions that are there, in place of one that is there.
+// Nobody is served yet.
+func (j *Journal) Begin(p Place, srv *session.Server, t *tree.Tree) error {
+	draft := j.dir + ".new"
+	if err := os.RemoveAll(draft); err != nil {
+		return err
+	}
+	if err := os.Mkdir(draft, 0o700); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	dir := j.dir
+	j.dir, j.place, j.number, j.rev = draft, p, 0, p.Rev
+	j.sizes, j.readers = make(map[uint64]int), make(map[uint64]uint64)
+	err := j.next()
+	if err == nil {
+		j.from = 1
+		j.epoch.Store(1)
+	}
+	j.mu.Unlock()
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(draft))
+	}
+	srv.Note()
+	j.tails(t)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.epoch.Load() == 0 {
+		return errors.New("it could not be begun")
+	}
+	if err := exchange(draft, dir); err != nil {
+		j.fail(err)
+		return err
+	}
+	j.dir = dir
+	for _, s := range j.segments {
+		s.path = filepath.Join(dir, segmentName(s.number))
+	}
+	j.wake, j.swept = make(chan struct{}, 1), make(chan struct{})
+	go j.sweep(srv, t)
+	return os.RemoveAll(draft) // what was in its place
+}
+
+// exchange gives a folder the name of another, which is there or not.
+func exchange(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+	if err == unix.ENOENT {
+		return os.Rename(from, to)
+	}
+	return err
+}
+
+// End ends the journal. remove: it is not needed any more, since nobody is left in it or
+// they are kept elsewhere.
+func (j *Journal) End(remove bool) error {
+	j.mu.Lock()
+	wake, swept := j.wake, j.swept
+	j.epoch.Store(0)
+	j.mu.Unlock()
+	if swept != nil {
+		poke(wake)
+		<-swept
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var errs []error
+	for _, s := range j.segments {
+		errs = append(errs, s.unmap())
+	}
+	j.segments, j.swept = nil, nil
+	if remove {
+		errs = append(errs, os.RemoveAll(j.dir))
+	}
+	if j.lock != nil {
+		errs = append(errs, j.lock.Close())
+		j.lock = nil
+	}
+	return errors.Join(errs...)
+}
+
+func poke(wake chan struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+// Stats are how many sessions the journal has, and how many bytes of files.
+func (j *Journal) Stats() (sessions int, bytes int64) {
+	if j == nil {
+		return 0, 0
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.sizes), int64(len(j.segments) * segmentSize)
+}
+
+// Epoch is session.Journal's.
+func (j *Journal) Epoch() uint64 { return j.epoch.Load() }
+
+// Whole is session.Journal's.
+func (j *Journal) Whole(id uint64, st *session.State, room int) (size int, epoch uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if epoch = j.epoch.Load(); epoch == 0 {
+		return 0, 0
+	}
+	b, err := appendSession(binary.AppendUvarint(j.scratch[:0], id), st)
+	j.reuse(b)
+	size = len(b)
+	if err != nil || size > room || j.live-j.sizes[id]+size > maxLive {
+		j.gone(id)
+		return 0, epoch
+	}
+	j.live += size - j.sizes[id]
+	j.sizes[id] = size
+	st.Readers(j.readers)
+	j.append(kindWhole, b)
+	return size, epoch
+}
+
+// Change is session.Journal's.
+func (j *Journal) Change(id uint64, ch *session.Change) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.epoch.Load() == 0 {
+		return
+	}
+	b := appendChange(binary.AppendUvarint(j.scratch[:0], id), ch)
+	j.reuse(b)
+	if len(b) > maxChange {
+		j.gone(id)
+		return
+	}
+	j.append(kindChange, b)
+}
+
+// reuse keeps the memory of a record for the next one.
+func (j *Journal) reuse(b []byte) {
+	if cap(b) <= 64<<10 {
+		j.scratch = b[:0]
+	}
+}
+
+// Gone is session.Journal's.
+func (j *Journal) Gone(id uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.epoch.Load() != 0 {
+		j.gone(id)
+	}
+}
+
+func (j *Journal) gone(id uint64) {
+	j.live -= j.sizes[id]
+	delete(j.sizes, id)
+	j.append(kindGone, binary.AppendUvarint(nil, id))
+}
+
+// Begun is store.Journal's.
+func (j *Journal) Begun(number uint64, events []store.Event) {
+	form := batchForm{Number: number, Events: make([]eventForm, len(events))}
+	for i := range events {
+		form.Events[i] = formOf(&events[i])
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.epoch.Load() == 0 {
+		return
+	}
+	b, err := json.Marshal(form)
+	if err != nil {
+		j.fail(err)
+		return
+	}
+	j.published()
+	j.batch, j.number, j.rev, j.failed = b, number, j.place.Rev, false
+	if n := len(events); n > 0 {
+		j.rev = events[n-1].Rev
+	}
+	if fresh, ok := j.room(len(b)); !fresh && ok { // a segment begins with it
+		j.current().append(kindBatch, b)
+	}
+	if j.epoch.Load() != 0 {
+		j.grown(len(b))
+	}
+}
+
+// published takes in that the store has published the newest batch, or has given it up:
+// it begins the next.
+func (j *Journal) published() {
+	if j.batch == nil || j.failed {
+		return
+	}
+	j.place.Rev = j.rev
+	if j.number > 0 {
+		j.place.Number = j.number
+	}
+}
+
+// Failed is store.Journal's.
+func (j *Journal) Failed(number uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.epoch.Load() != 0 && number == j.number {
+		j.append(kindFailed, binary.AppendUvarint(nil, number))
+		j.failed = true
+	}
+}
+
+func (j *Journal) current() *segment { return j.segments[len(j.segments)-1] }
+
+// append adds a record, unless the journal fails by that.
+func (j *Journal) append(kind byte, body []byte) {
+	if _, ok := j.room(len(body)); ok {
+		j.current().append(kind, body)
+		j.grown(len(body))
+	}
+}
+
+// room sees to it that a record has room; fresh: in a segment that has just begun.
+func (j *Journal) room(n int) (fresh, ok bool) {
+	if j.current().fits(n) {
+		return false, true
+	}
+	return true, j.nextOrFail() && j.current().fits(n)
+}
+
+// grown begins the next epoch where it is time.
+func (j *Journal) grown(n int) {
+	j.since += headLen + n
+	if j.since > max(segmentSize, 2*j.live) && !j.sweeping && j.wake != nil && j.nextOrFail() {
+		j.sweeping, j.since, j.from = true, 0, j.current().number
+		j.readers = make(map[uint64]uint64)
+		j.epoch.Add(1)
+		poke(j.wake)
+	}
+}
+
+func (j *Journal) nextOrFail() bool {
+	err := j.next()
+	if err != nil {
+		j.fail(err)
+	}
+	return err == nil
+}
+
+// next begins the next segment, with the newest batch.
+func (j *Journal) next() error {
+	if len(j.segments) == maxSegments {
+		return fmt.Errorf("it has %d MiB", maxSegments*segmentSize>>20)
+	}
+	number := uint64(1)
+	if len(j.segments) > 0 {
+		number += j.current().number
+	}
+	home, err := j.place.form()
+	if err != nil {
+		return err
+	}
+	s, err := newSegment(j.dir, number, home)
+	if err != nil {
+		return err
+	}
+	j.segments = append(j.segments, s)
+	if j.batch == nil {
+		return nil
+	}
+	if !s.fits(headLen + len(j.batch)) {
+		return fmt.Errorf("a batch has %d bytes of events", len(j.batch))
+	}
+	s.append(kindBatch, j.batch)
+	if j.failed {
+		s.append(kindFailed, binary.AppendUvarint(nil, j.number))
+	}
+	return nil
+}
+
+// fail ends the journal for good: what it has is no longer true as soon as a reply leaves
+// of which it has not heard.
+func (j *Journal) fail(err error) {
+	j.epoch.Store(0)
+	j.log.Error().Err(err).Str("journal", j.dir).Msg("no session will outlive a kill: the journal has failed")
+	if err := os.RemoveAll(j.dir); err != nil {
+		j.log.Error().Err(err).Msg("removing the journal")
+	}
+	for _, s := range j.segments {
+		_ = s.unmap() // it was mapped
+	}
+	j.segments, j.sizes = nil, nil
+	if j.wake != nil {
+		poke(j.wake)
+	}
+}
+
+// sweep sees to it that each epoch gets to know all sessions, and then drops the segments
+// before it.
+func (j *Journal) sweep(srv *session.Server, t *tree.Tree) {
+	defer close(j.swept)
+	for range j.wake {
+		for j.Epoch() != 0 && srv.Note() > 0 {
+			time.Sleep(sweepPause)
+		}
+		if j.Epoch() == 0 {
+			return
+		}
+		j.tails(t)
+		j.mu.Lock()
+		for len(j.segments) > 0 && j.segments[0].number < j.from && j.epoch.Load() != 0 {
+			old := j.segments[0]
+			j.segments = j.segments[1:]
+			if err := old.remove(); err != nil {
+				j.fail(err)
+			}
+		}
+		j.sweeping = false
+		j.mu.Unlock()
+	}
+}
+
+// sweepPause is how long sweep waits for sessions that are on their way from or to a
+// connection.
+const sweepPause = 20 * time.Millisecond
+
+// tails keeps what readers of events have not read of what came before this epoch.
+func (j *Journal) tails(t *tree.Tree) {
+	j.mu.Lock()
+	readers := maps.Clone(j.readers)
+	j.mu.Unlock()
+	_ = t.Tails(readers, func(tail store.Tail) error {
+		b, err := tailBody(&tail)
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if err == nil && len(b) <= maxChange && j.epoch.Load() != 0 { // without it the reader is told that events are lost
+			j.append(kindTail, b)
+		}
+		return nil
+	})
+}
+
+func (p *Place) form() ([]byte, error) {
+	return json.Marshal(placeForm{homeForm{p.Folder[:], p.Number, time.Now().UTC().Format(time.RFC3339)}, p.Boot, p.Rev})
+}
+
+// segmentNumbers are the segments in the folder, in their order.
+func segmentNumbers(dir string) (list []uint64, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		var n uint64
+		if _, err := fmt.Sscanf(e.Name(), "%d", &n); err != nil || e.Name() != segmentName(n) {
+			if e.Name() == "draft" {
+				continue
+			}
+			return nil, fmt.Errorf("%q is none of its files", e.Name())
+		}
+		list = append(list, n)
+	}
+	slices.Sort(list)
+	for i, n := range list {
+		if i > 0 && n != list[i-1]+1 {
+			return nil, fmt.Errorf("file %s is missing", segmentName(list[i-1]+1))
+		}
+	}
+	return list, nil
+}

@@ -1,0 +1,382 @@
+package residence_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/rs/zerolog"
+
+	"meta9/fs"
+	"meta9/session"
+	"meta9/session/residence"
+	"meta9/session/wire"
+)
+
+// journal is a journal in a run folder of its own, of a world that it was begun for.
+type journal struct {
+	*world
+	*residence.Journal
+	run string
+}
+
+func openJournal(t testing.TB, run string) *residence.Journal {
+	j, err := residence.OpenJournal(run, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+func newJournal(t testing.TB) *journal {
+	run := t.TempDir()
+	j := &journal{run: run, Journal: openJournal(t, run)}
+	t.Cleanup(func() {
+		if err := j.End(true); err != nil {
+			t.Error(err)
+		}
+	})
+	j.world = newWorldWith(t, j.Journal)
+	if err := j.Begin(j.place(), j.server, j.tree); err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// place is where the world's journal would be begun now.
+func (w *world) place() residence.Place {
+	return residence.Place{
+		Home: residence.Home{Folder: home.Folder, Number: w.disk.Number("")}, Boot: "boot", Rev: w.store.Rev(),
+	}
+}
+
+// killed is what a kill would leave now: the run folder, and a world on the disk.
+func (j *journal) killed() (run string, w *world) {
+	j.TB.Helper()
+	run = j.TB.TempDir()
+	if err := os.CopyFS(filepath.Join(run, residence.JournalName), os.DirFS(filepath.Join(j.run, residence.JournalName))); err != nil {
+		j.TB.Fatal(err)
+	}
+	modes(j.TB, run)
+	return run, openWorld(j.TB, j.disk.Clone())
+}
+
+// modes makes the copy of a journal its owner's alone.
+func modes(t testing.TB, run string) {
+	if err := filepath.WalkDir(filepath.Join(run, residence.JournalName), func(path string, e os.DirEntry, err error) error {
+		mode := os.FileMode(0o600)
+		if e.IsDir() {
+			mode = 0o700
+		}
+		if err == nil {
+			err = os.Chmod(path, mode)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func restoreJournal(t testing.TB, run string, w *world, p residence.Place) residence.Report {
+	t.Helper()
+	j := openJournal(t, run)
+	defer j.End(false)
+	r, err := j.Restore(p, w.server, w.tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestJournal: what a kill leaves is what the clients left, and what a stop leaves.
+func TestJournal(t *testing.T) {
+	j := newJournal(t)
+	j.work()
+	run, w := j.killed()
+	if r := restoreJournal(t, run, w, w.place()); r != (residence.Report{Sessions: 1}) {
+		t.Fatalf("%+v", r)
+	}
+	got := w.states()
+	j.freeze()
+	want := slices.DeleteFunc(j.states(), func(st session.State) bool { return st.Dialect != "9P2000.e" })
+	if d := diff(want, got); d != "" {
+		t.Error(d)
+	}
+	for _, fid := range got[0].Fids {
+		if fid.Fid == 3 && fid.Handle.Rev == 0 {
+			t.Errorf("the reader of events: %+v", fid.Handle)
+		}
+	}
+}
+
+// TestJournalAnew: a journal that was begun on what was restored has it.
+func TestJournalAnew(t *testing.T) {
+	j := newJournal(t)
+	j.work()
+	run, w := j.killed()
+	next := openJournal(t, run)
+	second := openWorldWith(t, w.disk.Clone(), next)
+	if r, err := next.Restore(second.place(), second.server, second.tree); r.Sessions != 1 || err != nil {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if err := next.Begin(second.place(), second.server, second.tree); err != nil {
+		t.Fatal(err)
+	}
+	want := second.states()
+	if err := next.End(false); err != nil {
+		t.Fatal(err)
+	}
+	if r := restoreJournal(t, run, w, w.place()); r != (residence.Report{Sessions: 1}) {
+		t.Fatalf("%+v", r)
+	}
+	if d := diff(want, w.states()); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestJournalForeign: a journal of another boot, folder or time is set aside, and says why.
+func TestJournalForeign(t *testing.T) {
+	j := newJournal(t)
+	j.work()
+	for _, c := range []struct {
+		why  string
+		spot func(p *residence.Place, dir string)
+	}{
+		{"another boot", func(p *residence.Place, _ string) { p.Boot = "other" }},
+		{"another data folder", func(p *residence.Place, _ string) { p.Folder[0]++ }},
+		{"served since", func(p *residence.Place, _ string) { p.Number++ }},
+		{"an older folder was put back", func(p *residence.Place, _ string) { p.Number -= 2 }},
+		{"is none of its files", func(_ *residence.Place, dir string) { _ = os.WriteFile(filepath.Join(dir, "x"), nil, 0o600) }},
+		{"is missing", func(_ *residence.Place, dir string) {
+			_ = os.WriteFile(filepath.Join(dir, "000000000003"), nil, 0o600)
+		}},
+		{"others may have read", func(_ *residence.Place, dir string) { _ = os.Chmod(filepath.Join(dir, "000000000001"), 0o640) }},
+		{"meta9d's alone", func(_ *residence.Place, dir string) { _ = os.Chmod(dir, 0o755) }},
+		{"bytes, not", func(_ *residence.Place, dir string) { _ = os.Truncate(filepath.Join(dir, "000000000001"), 4096) }},
+	} {
+		run, w := j.killed()
+		p, dir := w.place(), filepath.Join(run, residence.JournalName)
+		c.spot(&p, dir)
+		r := restoreJournal(t, run, w, p)
+		if r.Sessions != 0 || !strings.Contains(r.Why, c.why) || r.Aside != dir+".aside" {
+			t.Errorf("%s: %+v", c.why, r)
+		}
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s: it is there still", c.why)
+		}
+	}
+}
+
+// TestJournalUndone: the batch that was under way at a kill is not in the engine. Its
+// events are not told.
+func TestJournalUndone(t *testing.T) {
+	j := newJournal(t)
+	j.work()
+	before := j.disk.Clone()
+	j.put("temp", "high")
+	run, _ := j.killed()
+	w := openWorld(t, before)
+	if r := restoreJournal(t, run, w, w.place()); r != (residence.Report{Sessions: 1}) {
+		t.Fatalf("%+v", r)
+	}
+	tail := w.store.Cell(vmUUID).Ring()
+	if events, _ := tail.After(0, 0, nil); len(events) == 0 || events[len(events)-1].Key != "size" {
+		t.Errorf("the newest event is of %q, want size", events[len(events)-1].Key)
+	}
+}
+
+// TestJournalEpochs: under load a journal stays within its bound, and has at any moment
+// what the client was told.
+func TestJournalEpochs(t *testing.T) {
+	defer residence.SmallSegments()()
+	j := newJournal(t)
+	c := j.dial(wire.E, 1, "glenda")
+	reader := j.dial(wire.E, 2, "glenda")
+	reader.open(1, wire.ORead, "events")
+	open := make(map[uint32]bool)
+	most := int64(0)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range 6000 {
+		if fid := 1 + rng.Uint32N(20); open[fid] {
+			c.do(&wire.Msg{Type: wire.Tclunk, Fid: fid})
+			delete(open, fid)
+		} else {
+			c.open(fid, wire.ORead, "keys", []string{"color", "size", "temp"}[fid%3])
+			open[fid] = true
+		}
+		if i%100 == 0 {
+			j.put("temp", fmt.Sprint(i))
+		}
+		_, bytes := j.Stats()
+		most = max(most, bytes)
+		if i%500 != 499 {
+			continue
+		}
+		run, w := j.killed()
+		if r := restoreJournal(t, run, w, w.place()); r != (residence.Report{Sessions: 2}) {
+			t.Fatalf("%d: %+v", i, r)
+		}
+		st := w.states()[0]
+		if len(st.Fids) != len(open)+1 {
+			t.Fatalf("%d: %d fids, want %d", i, len(st.Fids), len(open)+1)
+		}
+		for _, fid := range st.Fids[1:] {
+			if want := []string{"color", "size", "temp"}[fid.Fid%3]; !open[fid.Fid] || fid.Node.Path[1] != want || fid.Handle == nil {
+				t.Fatalf("%d: fid %d is %+v, want %s", i, fid.Fid, fid.Node, want)
+			}
+		}
+		// The reader of events, which has read nothing, would be told of all.
+		if events, lost := w.store.Cell(vmUUID).Ring().After(w.states()[1].Fids[1].Handle.Rev, 0, nil); lost != 0 || len(events) != i/100+1 {
+			t.Fatalf("%d: %d events, lost up to %d", i, len(events), lost)
+		}
+	}
+	if e := j.Epoch(); e < 5 || most > 16*16<<10 {
+		t.Errorf("epoch %d, at most %d bytes", e, most)
+	}
+	t.Logf("epoch %d, at most %d bytes", j.Epoch(), most)
+}
+
+// image is the only segment of a journal that clients have worked with.
+func image(t testing.TB) ([]byte, *journal) {
+	defer residence.SmallSegments()()
+	j := newJournal(t)
+	j.work()
+	b, err := os.ReadFile(filepath.Join(j.run, residence.JournalName, "000000000001"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, j
+}
+
+// TestJournalDamage: of a journal with any bit changed, or with nothing from any place on,
+// no session is restored.
+func TestJournalDamage(t *testing.T) {
+	defer residence.SmallSegments()()
+	b, j := image(t)
+	_, w := j.killed()
+	p := w.place()
+	if r := residence.JournalImage(b, p, w.server, w.tree); r != (residence.Report{Sessions: 1}) {
+		t.Fatalf("%+v", r)
+	}
+	w.server.DropVM(vmUUID)
+	images := 0
+	try := func(what string, at int, b []byte) {
+		images++
+		if r := residence.JournalImage(b, p, w.server, w.tree); r.Sessions != 0 || r.Why == "" {
+			t.Fatalf("%s at %d: %+v", what, at, r)
+		}
+	}
+	used := residence.Used(b)
+	for at := range used {
+		for bit := range 8 {
+			b[at] ^= 1 << bit
+			try("a bit", at, b)
+			b[at] ^= 1 << bit
+		}
+		zeros := make([]byte, len(b))
+		copy(zeros, b[:at])
+		if bytes.Equal(zeros, b) {
+			continue // these were zeros
+		}
+		try("nothing", at, zeros)
+		try("the end", at, b[:at])
+	}
+	t.Logf("%d images", images)
+}
+
+// FuzzJournalRecord: a record whose checksums are right may have anything in it.
+func FuzzJournalRecord(f *testing.F) {
+	defer residence.SmallSegments()()
+	_, states, disk := save(f)
+	for _, st := range states {
+		f.Add(byte('w'), append(binary.AppendUvarint(nil, 1), residence.Body(st)...))
+	}
+	f.Add(byte('c'), []byte("\x01\x02{}"))
+	f.Add(byte('b'), []byte(`{"number":9,"events":[{"rev":4,"type":"key-set","vm":"`+vmUUID+`"}]}`))
+	f.Add(byte('t'), []byte(`{"vm":"`+vmUUID+`","after":3,"last":5}`))
+	f.Add(byte('f'), []byte{9})
+	w := openWorld(f, disk.Clone())
+	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
+		residence.JournalImage(residence.SealedSegment(w.place(), kind, body), w.place(), w.server, w.tree)
+		w.server.DropVM(vmUUID)
+	})
+}
+
+// TestChangeJSON: a Change is written as encoding/json would.
+func TestChangeJSON(t *testing.T) {
+	texts := []string{"", "color", "a\"b\\c", "é<&>", "\u2028"}
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 2000 {
+		ch := session.Change{Count: rng.Uint64()}
+		for range rng.IntN(4) {
+			f := session.FidState{Fid: rng.Uint32(), Node: &fs.NodeState{ID: rng.Uint64(), Top: rng.IntN(3)}}
+			for range rng.IntN(4) {
+				f.Node.Path = append(f.Node.Path, texts[rng.IntN(len(texts))])
+			}
+			if rng.IntN(2) == 0 {
+				f.Node.As = []byte("\xff\xfeab"[:rng.IntN(5)])
+			}
+			if rng.IntN(2) == 0 {
+				f.Handle = &fs.HandleState{Flags: fs.Flags(rng.Uint32()), Rev: rng.Uint64(), Held: rng.IntN(2) == 0, Refused: rng.IntN(5) == 0}
+			}
+			f.Rclose = rng.IntN(9) == 0
+			if rng.IntN(9) == 0 {
+				f.Listing.Most = 3
+			}
+			if rng.IntN(9) == 0 {
+				f = session.FidState{Fid: 7, Auth: true}
+			}
+			ch.Fids = append(ch.Fids, f)
+		}
+		for range rng.IntN(3) {
+			ch.Gone = append(ch.Gone, rng.Uint32())
+		}
+		var got, want session.Change
+		text, err := json.Marshal(ch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(residence.ChangeJSON(&ch), &got); err != nil {
+			t.Fatalf("%v: %s", err, residence.ChangeJSON(&ch))
+		}
+		if err := json.Unmarshal(text, &want); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
+			t.Fatalf("%s: %s", text, d)
+		}
+	}
+}
+
+// TestJournalShares: sessions that would take too much of the journal are not in it, and
+// cost nobody else his place.
+func TestJournalShares(t *testing.T) {
+	j := newJournal(t)
+	j.work()
+	for k := range 25 {
+		c := j.dial(wire.E, byte(10+k), strings.Repeat("x", 200))
+		for fid := range uint32(1500) {
+			c.do(&wire.Msg{Type: wire.Twalk, Newfid: fid + 1, Names: []string{"keys", "color"}})
+		}
+	}
+	for sessions, _ := j.Stats(); sessions > 1+10; sessions, _ = j.Stats() { // the epoch began with the last few
+		time.Sleep(time.Millisecond)
+	}
+	run, w := j.killed()
+	if r := restoreJournal(t, run, w, w.place()); r.Lost != 0 || r.Sessions < 1+4 || r.Sessions > 1+10 {
+		t.Fatalf("%+v", r)
+	}
+	if !slices.ContainsFunc(w.states(), func(st session.State) bool { return st.Key[0] == 1 }) {
+		t.Error("the first session is not there")
+	}
+}
