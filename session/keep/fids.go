@@ -9,26 +9,26 @@ import (
 	"meta9/session/wire"
 )
 
-// attach is how a client attached, and may attach again.
+// attach is how a client attached, so that the keeper can attach again.
 type attach struct {
 	uname, aname string
 	nuname       uint32
 }
 
-// fid is what is known of a fid of the client's: how to get it again. Whether it is Held
-// is known by fids until it is restored.
+// fid is what is needed to restore a fid of the client's. File.Held is only set when it is
+// restored; until then fids.held has it.
 type fid struct {
 	redial.File
 	attach attach
 	stale  bool // it could not be restored
 }
 
-// fids are those that the client has, as the server's answers say. A fid that is
-// not there is not known to the server either, or only for its error.
+// fids are the client's fids, as the server's answers say. A fid that is not in it does not
+// exist in the server either, or its request failed.
 type fids struct {
 	byNum map[uint32]*fid
-	// held are the files that an open fid has truncated to 0, by qid path, and
-	// those fids: until the next write nothing of that may have been committed.
+	// held are the files that open fids have truncated to 0, by qid path, and those
+	// fids: until the next write the truncation may not be committed.
 	held map[uint64]map[uint32]bool
 }
 
@@ -44,7 +44,7 @@ func (t *fids) hold(num uint32, f *fid) {
 	set[num] = true
 }
 
-// holds tells whether a truncation by the fid may not be committed yet.
+// holds tells whether the fid has a truncation that may not be committed yet.
 func (t *fids) holds(num uint32, f *fid) bool { return t.held[f.QID.Path][num] }
 
 // drop forgets a fid.
@@ -61,8 +61,8 @@ func (t *fids) drop(num uint32) {
 	}
 }
 
-// learners take what a request and the answer that it succeeded say of fids. All
-// other types say nothing.
+// learners are functions that learn about fids from a request that succeeded and its
+// reply. Other types say nothing about fids.
 var learners = map[wire.Type]func(t *fids, m, r *wire.Msg){
 	wire.Tattach:   (*fids).attached,
 	wire.Twalk:     (*fids).walked,
@@ -74,13 +74,13 @@ var learners = map[wire.Type]func(t *fids, m, r *wire.Msg){
 	wire.Tsetattr:  (*fids).set,
 	wire.Twstat:    (*fids).set,
 	wire.Tfsync:    (*fids).synced,
-	wire.Tlock:     (*fids).locks,
+	wire.Tlock:     (*fids).locked,
 	wire.Trename:   (*fids).renamed,
 	wire.Trenameat: (*fids).renamedAt,
 }
 
-// learn takes in the answer to a request. Tclunk and Tremove end their fid also
-// where they fail.
+// learn learns about fids from a request and its reply. Tclunk and Tremove end their fid
+// also when they fail.
 func (t *fids) learn(m, r *wire.Msg) {
 	switch {
 	case m.Type == wire.Tclunk, m.Type == wire.Tremove:
@@ -107,7 +107,7 @@ func (t *fids) walked(m, r *wire.Msg) {
 	t.byNum[m.Newfid] = f
 }
 
-// step is the path that names lead to from one.
+// step is the path after a walk of names from path.
 func step(path, names []string) []string {
 	path = slices.Clone(path)
 	for _, name := range names {
@@ -121,7 +121,7 @@ func step(path, names []string) []string {
 	return path
 }
 
-// The flags of open(2) that must not be given twice.
+// The flags of open(2) that must not be used when a fid is restored.
 const (
 	linuxCreat = 0o100
 	linuxExcl  = 0o200
@@ -147,7 +147,7 @@ func (t *fids) opened(m, r *wire.Msg) {
 	}
 }
 
-// created makes the fid the new file. Who made it with nothing in it holds nothing.
+// created makes the fid the new file. A new file is committed empty: no truncation is held.
 func (t *fids) created(m, r *wire.Msg) {
 	f := t.byNum[m.Fid]
 	if f == nil {
@@ -161,19 +161,19 @@ func (t *fids) created(m, r *wire.Msg) {
 		m.Type = wire.Tlopen
 	}
 	t.opened(m, r)
-	if trunc != 0 { // the file may have been there
+	if trunc != 0 { // the file may have existed before
 		t.hold(m.Fid, f)
 	}
 }
 
-// wrote ends what is held of the file: a commit takes the truncation along.
+// wrote ends a held truncation of the file: it was committed with the write.
 func (t *fids) wrote(m, r *wire.Msg) {
 	if f := t.byNum[m.Fid]; f != nil && r.Count > 0 {
 		delete(t.held, f.QID.Path)
 	}
 }
 
-// set notes a truncation of an open file, and another name.
+// set notes a truncation of an open file, and a new name.
 func (t *fids) set(m, _ *wire.Msg) {
 	f := t.byNum[m.Fid]
 	if f == nil {
@@ -189,15 +189,15 @@ func (t *fids) set(m, _ *wire.Msg) {
 
 func (f *fid) writable() bool { return f.Open && f.Flags&linuxWrite != 0 }
 
-// synced: what was held is durable.
+// synced ends a held truncation of the file: it is durable.
 func (t *fids) synced(m, _ *wire.Msg) {
 	if f := t.byNum[m.Fid]; f != nil {
 		delete(t.held, f.QID.Path)
 	}
 }
 
-// locks notes who may hold a lock: until one is taken from the whole file.
-func (t *fids) locks(m, r *wire.Msg) {
+// locked notes that the fid may hold a lock, until an unlock of the whole file.
+func (t *fids) locked(m, r *wire.Msg) {
 	f := t.byNum[m.Fid]
 	switch {
 	case f == nil || r.L.Status != p9.LockStatusOK:
@@ -222,8 +222,8 @@ func (t *fids) renamedAt(m, _ *wire.Msg) {
 	}
 }
 
-// move gives all fids at or below a path another one. Those that had it before are
-// of a file that was replaced: their qid will tell.
+// move changes the path of all fids at or below from. Fids that had the path to before are
+// of a file that was replaced; a restore will see it by their qids.
 func (t *fids) move(aname string, from, to []string) {
 	for _, f := range t.byNum {
 		n := len(from)

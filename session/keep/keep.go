@@ -16,19 +16,19 @@ import (
 	"meta9/session/wire"
 )
 
-// Options are what a Keeper is told.
+// Options are for Dial.
 type Options struct {
 	// Dial makes a transport; it is called again whenever one is lost.
 	Dial func(ctx context.Context) (net.Conn, error)
-	// Version is what the client is going to ask for, as far as is known:
-	// "9P2000.L", which is the default, "9P2000.u", "9P2000" or "9P2000.e". The
-	// server is asked for the private dialect above it.
+	// Version is what the client will probably ask for: "9P2000.L", which is the default,
+	// "9P2000.u", "9P2000" or "9P2000.e". The keeper asks the server for meta9d's own
+	// dialect on top of it.
 	Version string
 	// Msize is the largest frame in bytes that the client will ask for; 0:
 	// wire.MaxMsize.
 	Msize uint32
-	// Mumble is a ready-made message, "MUMBLE:...:", for a channel that does not
-	// prove who is there.
+	// Mumble is a message "MUMBLE:...:" to authenticate on a channel that does not prove
+	// who the client is.
 	Mumble string
 	Log    zerolog.Logger // of transports and sessions that are lost and resumed
 }
@@ -39,30 +39,30 @@ type Keeper struct {
 	conn *redial.Conn
 
 	// The runner's: redial.Owner's methods.
-	fresh  bool   // nothing was ever lost: there is nothing to tell
-	failed int    // requests of a lost session that have failed, and were not told of
-	told   string // why the last try to connect failed
+	fresh       bool   // no transport was lost yet
+	failed      int    // requests that failed with the session, not logged yet
+	lastFailure string // why the last attempt to connect failed
 
 	// conn guards what follows.
-	moved sync.Cond // what the client's side may wait for: room, a new session
+	changed sync.Cond // signalled when there is room, or a new session
 	fids
-	base  wire.Dialect // what the client speaks
-	stale bool         // at least one fid could not be restored; requests on it are refused
-	begun bool         // the client has sent Tversion
-	asked *version     // a Tversion that waits for a session of its own; nil: none
-	gone  bool         // the client is
-	m, r  wire.Msg     // scratch
+	base       wire.Dialect // what the client speaks
+	stale      bool         // at least one fid could not be restored; requests on it are refused
+	begun      bool         // the client has sent Tversion
+	asked      *version     // a Tversion that waits for a session of its own; nil: none
+	clientGone bool         // the client has closed its end
+	m, r       wire.Msg     // scratch
 
 	answering sync.Mutex // held over a write to the client
 	down      net.Conn
 }
 
-// Dial makes the first transport and begins a session on it, once; ctx bounds that
-// and nothing later. The error says what is wrong with the server, or the way to it.
+// Dial makes the first transport and begins a session on it. It tries once; ctx bounds only
+// this.
 func Dial(ctx context.Context, opt Options) (*Keeper, error) {
 	k := &Keeper{opt: opt, fresh: true}
 	k.fids.reset()
-	if k.base = spoken(cmp.Or(opt.Version, wire.L.String())); k.base == wire.Unknown {
+	if k.base = clientDialect(cmp.Or(opt.Version, wire.L.String())); k.base == wire.Unknown {
 		return nil, errors.New("no client asks for " + opt.Version)
 	}
 	conf := redial.Config{
@@ -74,15 +74,15 @@ func Dial(ctx context.Context, opt Options) (*Keeper, error) {
 		return nil, err
 	}
 	k.conn = redial.New(conf)
-	k.moved.L = k.conn
+	k.changed.L = k.conn
 	if err := k.conn.Dial(ctx); err != nil {
 		return nil, err
 	}
 	return k, nil
 }
 
-// makeKey makes the session's key, which is the secret of who may resume it. A
-// MUMBLE message has one.
+// makeKey makes the session's key: who knows it may resume the session. A MUMBLE message
+// has one.
 func makeKey(message string) (key [wire.KeyLen]byte, err error) {
 	if message != "" {
 		m, _, err := mumble.Parse([]byte(message))
@@ -92,9 +92,9 @@ func makeKey(message string) (key [wire.KeyLen]byte, err error) {
 	return key, err
 }
 
-// spoken is the dialect that a client which asks for a version speaks with us: the
-// private ones are between the server and the keeper.
-func spoken(version string) wire.Dialect {
+// clientDialect is the dialect between the keeper and a client that asks for a version;
+// meta9d's own dialects are only between the keeper and the server.
+func clientDialect(version string) wire.Dialect {
 	switch d := wire.Negotiate(version); d {
 	case wire.LE:
 		return wire.L
@@ -105,7 +105,7 @@ func spoken(version string) wire.Dialect {
 	}
 }
 
-// terms are what a server is asked for, for a client that speaks base.
+// terms are what the keeper asks a server for, for a client that speaks base.
 func terms(base wire.Dialect, msize uint32) redial.Terms {
 	offers := map[wire.Dialect][]wire.Dialect{
 		wire.L: {wire.LE, wire.L},
@@ -118,17 +118,17 @@ func terms(base wire.Dialect, msize uint32) redial.Terms {
 	return redial.Terms{Offers: offers, Msize: msize}
 }
 
-// Serve carries the client at down until it closes its end, or ctx ends; then the
-// session ends too. It closes down. The error says what the client did wrong.
+// Serve serves the client at down until it closes its end, or ctx ends; then the session
+// ends too, and Serve closes down. The error says how the client broke the protocol.
 func (k *Keeper) Serve(ctx context.Context, down net.Conn) error {
 	k.down = down
 	defer context.AfterFunc(ctx, func() { down.Close() })()
 	go k.conn.Run(ctx)
-	err := k.listen()
-	down.Close() // or a client that reads nothing would hold up the end
+	err := k.readClient()
+	down.Close() // so that a write to a client that reads nothing ends
 	k.conn.Lock()
-	k.gone = true
-	k.moved.Broadcast()
+	k.clientGone = true
+	k.changed.Broadcast()
 	k.conn.Unlock()
 	k.conn.Close()
 	if errors.Is(err, io.EOF) || ctx.Err() != nil {
@@ -137,7 +137,7 @@ func (k *Keeper) Serve(ctx context.Context, down net.Conn) error {
 	return err
 }
 
-// Close drops the transport of a Keeper that is not going to serve.
+// Close closes the transport of a Keeper for which Serve is not called.
 func (k *Keeper) Close() error {
 	k.conn.Abandon()
 	return nil

@@ -10,8 +10,8 @@ const (
 	// maxFirst is how many bytes the first frame, a Tversion, may have.
 	maxFirst = 512
 
-	// maxBytes is how many bytes of requests a client may have without an answer. Past
-	// it, or past redial.MaxRequests, no more is read from it.
+	// maxBytes is how many bytes of requests without an answer a client may have. With
+	// more, or with redial.MaxRequests, the keeper stops reading from it.
 	maxBytes = 8 << 20
 )
 
@@ -22,20 +22,20 @@ type version struct {
 	msize   uint32
 }
 
-// listen takes requests from the client until it is gone.
-func (k *Keeper) listen() error {
+// readClient reads requests from the client until it is gone.
+func (k *Keeper) readClient() error {
 	frames := redial.NewFrames(k.down)
 	for {
-		frame, err := frames.Next(k.longest())
+		frame, err := frames.Next(k.maxFrame())
 		if err != nil {
 			return err
 		}
 		_, typ, tag, _ := wire.Split(frame)
 		var answer []byte
 		if typ == wire.Tversion {
-			answer, err = k.greeted(frame)
+			answer, err = k.answerVersion(frame)
 		} else {
-			answer, err = k.enter(&redial.Request{Tag: tag, Type: typ, Frame: frame})
+			answer, err = k.addRequest(&redial.Request{Tag: tag, Type: typ, Frame: frame})
 		}
 		k.answer(answer)
 		if err != nil {
@@ -44,8 +44,8 @@ func (k *Keeper) listen() error {
 	}
 }
 
-// longest is the longest frame in bytes that the client may send.
-func (k *Keeper) longest() uint32 {
+// maxFrame is the maxFrame frame in bytes that the client may send.
+func (k *Keeper) maxFrame() uint32 {
 	k.conn.Lock()
 	defer k.conn.Unlock()
 	if !k.begun {
@@ -55,12 +55,12 @@ func (k *Keeper) longest() uint32 {
 	return max(msize, maxFirst)
 }
 
-// enter enters a request, when there is room for it; an answer is for the client at once.
-func (k *Keeper) enter(r *redial.Request) (answer []byte, err error) {
+// addRequest queues a request when there is room for it. answer is for the client, at once.
+func (k *Keeper) addRequest(r *redial.Request) (answer []byte, err error) {
 	k.conn.Lock()
 	defer k.conn.Unlock()
-	for (k.conn.Len() >= redial.MaxRequests || k.conn.Bytes >= maxBytes) && !k.gone {
-		k.moved.Wait()
+	for (k.conn.Len() >= redial.MaxRequests || k.conn.Bytes >= maxBytes) && !k.clientGone {
+		k.changed.Wait()
 	}
 	switch {
 	case !k.begun:
@@ -78,19 +78,19 @@ func (k *Keeper) enter(r *redial.Request) (answer []byte, err error) {
 	return answer, nil
 }
 
-// flush enters a Tflush. It is answered at once for a request that has not left: a
-// program that was killed while there is no server need not wait for one. conn is held.
+// flush queues a Tflush. If its request was not sent yet it is answered at once, so that a
+// program can be killed while there is no server. conn is held.
 func (k *Keeper) flush(r *redial.Request) (answer []byte) {
 	if wire.Decode(&k.m, r.Frame, k.base) == nil {
 		r.Old = k.conn.Get(k.m.Oldtag)
 	}
 	if k.conn.Flush(r) {
-		answer, _ = wire.Append(nil, &wire.Msg{Type: wire.Rflush, Tag: r.Tag}, k.base) // which always has a frame
+		answer, _ = wire.Append(nil, &wire.Msg{Type: wire.Rflush, Tag: r.Tag}, k.base) // it always fits
 	}
 	return answer
 }
 
-// answer writes frames to the client. That it is gone is seen by reading.
+// answer writes frames to the client. An error is ignored: the reading side sees it too.
 func (k *Keeper) answer(frames []byte) {
 	if len(frames) == 0 {
 		return
@@ -100,16 +100,16 @@ func (k *Keeper) answer(frames []byte) {
 	_, _ = k.down.Write(frames)
 }
 
-// greeted answers a Tversion. The first is answered at once if Dial has foreseen
-// it; any other begins everything anew, on another transport, and the client is
-// not listened to until then.
-func (k *Keeper) greeted(frame []byte) (answer []byte, err error) {
+// answerVersion answers a Tversion. The first is answered at once if its version is the one
+// that Dial has used. Any other needs a new session, on another transport, and nothing is
+// read from the client until then.
+func (k *Keeper) answerVersion(frame []byte) (answer []byte, err error) {
 	k.conn.Lock()
 	defer k.conn.Unlock()
 	if err := wire.Decode(&k.m, frame, wire.None); err != nil {
 		return nil, err
 	}
-	v := &version{tag: k.m.Tag, dialect: spoken(k.m.Version), msize: min(k.m.Msize, wire.MaxMsize)}
+	v := &version{tag: k.m.Tag, dialect: clientDialect(k.m.Version), msize: min(k.m.Msize, wire.MaxMsize)}
 	_, msize, _ := k.conn.Session()
 	switch {
 	case v.msize < wire.MinMsize:
@@ -122,8 +122,8 @@ func (k *Keeper) greeted(frame []byte) (answer []byte, err error) {
 	}
 	k.asked = v
 	k.conn.Renew(terms(v.dialect, v.msize))
-	for k.asked != nil && !k.gone {
-		k.moved.Wait()
+	for k.asked != nil && !k.clientGone {
+		k.changed.Wait()
 	}
 	return nil, nil
 }
@@ -131,6 +131,6 @@ func (k *Keeper) greeted(frame []byte) (answer []byte, err error) {
 // answer is the Rversion, where the session has an msize.
 func (v *version) answer(msize uint32) []byte {
 	m := wire.Msg{Type: wire.Rversion, Tag: v.tag, Msize: min(msize, v.msize), Version: v.dialect.String()}
-	frame, _ := wire.Append(nil, &m, wire.None) // which always has a frame
+	frame, _ := wire.Append(nil, &m, wire.None) // it always fits
 	return frame
 }

@@ -8,9 +8,9 @@ import (
 	"meta9/session/wire"
 )
 
-// Lost settles what was sent and not answered when the session is lost. What changes
-// nothing, or only fids that are not there any more, is asked again. A change may or may
-// not have happened: it fails, and is never sent again.
+// Lost decides about requests that were sent and not answered when the session is lost.
+// Requests that change nothing but fids are sent again in the new session. A change may
+// or may not have happened: it fails, and is never sent again.
 func (o owner) Lost(w *redial.Window) []byte {
 	var answers, last []byte
 	w.Requeue(func(r *redial.Request) bool {
@@ -19,7 +19,7 @@ func (o owner) Lost(w *redial.Window) []byte {
 		}
 		answer := o.outcome(r)
 		switch _, typ, _, _ := wire.Split(answer); typ {
-		case wire.Rflush: // comes after the answer to what it flushed
+		case wire.Rflush: // it must follow the answer to the request that it flushed
 			last = append(last, answer...)
 			return false
 		case wire.Rerror, wire.Rlerror:
@@ -28,12 +28,12 @@ func (o owner) Lost(w *redial.Window) []byte {
 		answers = append(answers, answer...)
 		return false
 	})
-	o.moved.Broadcast()
+	o.changed.Broadcast()
 	return append(answers, last...)
 }
 
-// askAgain tells whether a request is sent in the new session. A Tclunk is not: its
-// fid will not be there. conn is held.
+// askAgain tells whether a request is sent again in the new session. A Tclunk is not: its
+// fid is not restored. conn is held.
 func (k *Keeper) askAgain(r *redial.Request) bool {
 	if r.Flushed || r.Type == wire.Tflush {
 		return false
@@ -50,8 +50,8 @@ func (k *Keeper) askAgain(r *redial.Request) bool {
 	return r.Type.Again()
 }
 
-// outcome is what the client gets for a request that is not sent again; nil: nothing,
-// since it was flushed. conn is held.
+// outcome is the client's answer to a request that is not sent again; nil: none, since it
+// was flushed. conn is held.
 func (k *Keeper) outcome(r *redial.Request) (frame []byte) {
 	lost := wire.AppendError(nil, r.Tag, errs.IO, k.base)
 	known := wire.Decode(&k.m, r.Frame, k.base) == nil
@@ -63,7 +63,7 @@ func (k *Keeper) outcome(r *redial.Request) (frame []byte) {
 		return frame
 	case known && r.Type == wire.Tclunk:
 		f := k.byNum[k.m.Fid]
-		kept := f != nil && (k.holds(k.m.Fid, f) || f.rclose())
+		kept := f != nil && (k.holds(k.m.Fid, f) || f.removesOnClunk())
 		k.drop(k.m.Fid)
 		if kept {
 			return lost
@@ -85,11 +85,11 @@ func changes(t wire.Type) bool {
 	return !t.Again()
 }
 
-// rclose tells whether the fid's file goes with its clunk.
-func (f *fid) rclose() bool { return f.Open && !f.Linux && f.Flags&uint32(wire.ORclose) != 0 }
+// removesOnClunk tells whether the fid's file is removed by its clunk (ORCLOSE).
+func (f *fid) removesOnClunk() bool { return f.Open && !f.Linux && f.Flags&uint32(wire.ORclose) != 0 }
 
-// refuseQueued answers the queued requests on fids that could not be restored, and lets
-// enter do so from now on.
+// refuseQueued answers queued requests on fids that could not be restored. With stale,
+// addRequest does so from now on.
 func (k *Keeper) refuseQueued(stale bool) (answers []byte) {
 	k.conn.Lock()
 	defer k.conn.Unlock()
@@ -100,12 +100,12 @@ func (k *Keeper) refuseQueued(stale bool) (answers []byte) {
 			answers = append(answers, answer...)
 		}
 	}
-	k.moved.Broadcast()
+	k.changed.Broadcast()
 	return answers
 }
 
-// refuse answers a request on a fid that could not be restored; nil: it is on none.
-// conn is held.
+// refuse is the answer to a request on a fid that could not be restored; nil: it is on
+// another fid. conn is held.
 func (k *Keeper) refuse(r *redial.Request) (answer []byte) {
 	if !k.stale || wire.Decode(&k.m, r.Frame, k.base) != nil || !k.onStale(&k.m) {
 		return nil
@@ -121,7 +121,7 @@ func (k *Keeper) refuse(r *redial.Request) (answer []byte) {
 	return wire.AppendError(nil, r.Tag, errs.Stale, k.base)
 }
 
-// onStale tells whether a request is on such a fid.
+// onStale tells whether a request is on a fid that could not be restored.
 func (k *Keeper) onStale(m *wire.Msg) bool {
 	switch m.Type {
 	case wire.Tattach, wire.Tauth, wire.Tflush:

@@ -11,14 +11,14 @@ import (
 // owner is the Keeper as its redial.Conn sees it.
 type owner struct{ *Keeper }
 
-// Begin makes a new session, as like to the old one as it can be, or the one that a
-// Tversion of the client's asks for, in which there is nothing.
+// Begin makes a new session: with the fids of the old one restored, or an empty one for a
+// Tversion of the client's.
 func (o owner) Begin(t *redial.Talk, unproven error) error {
 	if unproven != nil {
 		return fmt.Errorf("MUMBLE: %w", unproven)
 	}
 	o.conn.Lock()
-	o.stale = false // so that nobody else looks at fids meanwhile
+	o.stale = false // so that addRequest does not read fids meanwhile
 	if v := o.asked; v != nil && !o.conn.Renewing() {
 		o.fids.reset()
 		o.base, o.fresh = v.dialect, true
@@ -41,7 +41,7 @@ func (o owner) Begin(t *redial.Talk, unproven error) error {
 
 // Up answers the Tversion that this session was made for.
 func (o owner) Up(resumed bool) {
-	o.told = ""
+	o.lastFailure = ""
 	o.conn.Lock()
 	waiting := o.conn.Len()
 	var answer []byte
@@ -49,7 +49,7 @@ func (o owner) Up(resumed bool) {
 		_, msize, _ := o.conn.Session()
 		answer = v.answer(msize)
 		o.asked, o.begun = nil, true
-		o.moved.Broadcast()
+		o.changed.Broadcast()
 	}
 	o.conn.Unlock()
 	o.answer(answer)
@@ -58,49 +58,48 @@ func (o owner) Up(resumed bool) {
 	}
 }
 
-// Reply learns what a request and its reply say of fids, and passes the reply on.
+// Reply learns about fids from a request and its reply, and passes the reply on.
 func (o owner) Reply(r *redial.Request, frame []byte) ([]byte, error) {
-	if err := o.takeIn(r, frame); err != nil {
+	if err := o.learnReply(r, frame); err != nil {
 		return nil, err
 	}
-	o.moved.Broadcast()
+	o.changed.Broadcast()
 	d, _, _ := o.conn.Session()
 	return o.translate(frame, d), nil
 }
 
-// Pass gives replies and answers to the client.
+// Pass writes replies and answers to the client.
 func (o owner) Pass(frames []byte) { o.answer(frames) }
 
-// Down tells that requests wait.
+// Down logs that the transport is lost and requests wait.
 func (o owner) Down(why error, _ bool) {
 	o.opt.Log.Info().Err(why).Msg("the connection is lost; requests wait")
 }
 
-// Failed tells why, once for each reason.
+// Failed logs why an attempt failed, unless the one before failed for the same reason.
 func (o owner) Failed(why error) {
-	if text := why.Error(); text != o.told {
-		o.told = text
+	if text := why.Error(); text != o.lastFailure {
+		o.lastFailure = text
 		o.opt.Log.Warn().Err(why).Msg("no connection; trying on")
 	}
 }
 
-// takeIn learns what a request and its reply say of fids. conn is held.
-func (k *Keeper) takeIn(r *redial.Request, frame []byte) error {
+// learnReply learns about fids from a request and its reply. conn is held.
+func (k *Keeper) learnReply(r *redial.Request, frame []byte) error {
 	if learners[r.Type] == nil && r.Type != wire.Tclunk && r.Type != wire.Tremove {
 		return nil
 	}
 	if err := wire.Decode(&k.r, frame, k.base); err != nil {
 		return err
 	}
-	if wire.Decode(&k.m, r.Frame, k.base) == nil { // or the server has refused it
+	if wire.Decode(&k.m, r.Frame, k.base) == nil { // else the server has refused the request
 		k.learn(&k.m, &k.r)
 	}
 	return nil
 }
 
-// translate makes a reply one of the client's dialect. Of all replies only an
-// error can differ, in its text: plain 9P2000 has no detail in it, which Linux
-// would not understand. conn is held.
+// translate makes a reply one of the client's dialect. Only an Rerror's text differs: for
+// plain 9P2000 it has no detail, which Linux would not understand. conn is held.
 func (k *Keeper) translate(frame []byte, from wire.Dialect) []byte {
 	if _, typ, _, _ := wire.Split(frame); typ != wire.Rerror || k.base.Detail() || !from.Detail() {
 		return frame

@@ -10,14 +10,14 @@ import (
 	"meta9/session/wire"
 )
 
-// lastRoot is the highest fid that the keeper needs for a moment in a new session, one
-// for each way the client has attached; Linux counts up from 0.
+// lastRoot is the highest of the fids that the keeper uses during a restore, one for each
+// attach of the client's. Linux counts its own up from 0.
 const lastRoot uint32 = wire.NoFid - 3
 
-// restore gets the client's fids again in a new session, and tells how many could
-// not be had. The error is for another try: the transport was lost, or the server
-// has a trouble that may pass. While it runs, nothing is sent and nothing comes, so
-// that nobody else uses the fids.
+// restore restores the client's fids in a new session. stale is how many could not be
+// restored. After an error the Conn tries again: the transport was lost, or the server has
+// failed in a way that may pass. While it runs no other request is sent, so that nothing
+// else uses the fids.
 func (k *Keeper) restore(t *redial.Talk) (stale int, err error) {
 	r := restorer{Talk: t, roots: make(map[attach]redial.Root)}
 	for _, num := range slices.Sorted(maps.Keys(k.byNum)) {
@@ -33,16 +33,17 @@ func (k *Keeper) restore(t *redial.Talk) (stale int, err error) {
 		}
 	}
 	k.answer(k.refuseQueued(stale > 0))
-	return stale, r.done()
+	return stale, r.clunkRoots()
 }
 
-// restorer makes fids. Each attach is made once more, to walk from.
+// restorer restores fids. It attaches once for each attach of the client's, to walk from
+// there.
 type restorer struct {
 	*redial.Talk
 	roots map[attach]redial.Root
 }
 
-// restore makes one fid what it was, or stale.
+// restore restores one fid, or marks it as stale.
 func (r *restorer) restore(num uint32, f *fid) error {
 	root, err := r.root(f.attach)
 	made := false
@@ -58,12 +59,12 @@ func (r *restorer) restore(num uint32, f *fid) error {
 	}
 	f.stale = true
 	if made {
-		err = r.clunk(num) // whatever it is by now, it is not that file
+		err = r.clunk(num) // it may be another file by now
 	}
 	return err
 }
 
-// clunk frees a fid, if it is there at all.
+// clunk clunks a fid, which need not exist.
 func (r *restorer) clunk(num uint32) error {
 	_, err := r.Ask(&wire.Msg{Type: wire.Tclunk, Fid: num})
 	if redial.IsRefusal(err) {
@@ -72,7 +73,7 @@ func (r *restorer) clunk(num uint32) error {
 	return err
 }
 
-// root is a fid of an attach.
+// root is a fid for an attach.
 func (r *restorer) root(a attach) (redial.Root, error) {
 	if root, ok := r.roots[a]; ok {
 		return root, nil
@@ -89,8 +90,8 @@ func (r *restorer) root(a attach) (redial.Root, error) {
 	return root, nil
 }
 
-// done gives the fids back that were only to walk from.
-func (r *restorer) done() error {
+// clunkRoots clunks the fids of the attaches.
+func (r *restorer) clunkRoots() error {
 	for _, root := range r.roots {
 		if err := r.clunk(root.Fid); err != nil {
 			return err
