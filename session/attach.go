@@ -86,7 +86,7 @@ func (c *conn) authenticates() bool {
 // nothing needs that, and it would be a right that outlives its session.
 func (c *conn) stays() fs.Principal {
 	if c.peer.Who.Nobody() {
-		return c.proved
+		return fs.Principal{VM: c.proved}
 	}
 	return c.peer.Who
 }
@@ -157,7 +157,7 @@ func (c *conn) become(who fs.Principal) error {
 	c.rebill(who)
 	c.sess.rebill(c.srv, who)
 	if who.VM != "" {
-		c.proved = who
+		c.proved = who.VM
 	}
 	c.known()
 	return nil

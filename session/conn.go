@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"meta9/fs"
 	"meta9/fs/budget"
 	"meta9/fs/cpu"
 	"meta9/fs/errs"
@@ -36,30 +35,30 @@ type conn struct {
 	dead    atomic.Bool                    // the transport was closed from here
 	waker   atomic.Pointer[chan struct{}]  // wakes the loop out of await
 
-	mu      sync.Mutex // the monitor of everything below, the session included
-	moved   sync.Cond  // on mu: something went out, ended or was closed
-	dialect wire.Dialect
-	msize   uint32
-	seq     uint64 // frames that came
-	first   uint64 // the seq of the first frame after Rversion, which may be Tsession
-	sess    *session
+	mu       sync.Mutex // the monitor of everything below, the session included
+	moved    sync.Cond  // on mu: something went out, ended or was closed
+	dialect  wire.Dialect
+	resuming bool // Tresume is to come; what the session carries lies until then
+	leaving  bool // the transport goes to another process: nothing more is handled or sent here
+	handed   bool // it is one of Server.handed; Server.mu guards it
+	nobody   bool // it is one of Server.nobodies; Server.mu guards it
+	msize    uint32
+	seq      uint64 // frames that came
+	first    uint64 // the seq of the first frame after Rversion, which may be Tsession
+	sess     *session
 	output
 	waits
-	done     *doneList
-	resuming bool     // Tresume is to come; what the session carries lies until then
-	leaving  bool     // the transport goes to another process: nothing more is handled or sent here
-	back     backs    // then: requests that are to be handled there
-	counted  []uint64 // numbers of the requests that come next, which came before: see Handed.Counted
-	now      asked    // the request that is handled, and its tag
-	nowTag   uint16
-	work     *work // the loop's scratch has it, or askAgain
+	done    *doneList
+	back    backs    // where leaving: requests that are to be handled there
+	counted []uint64 // numbers of the requests that come next, which came before: see Handed.Counted
+	now     asked    // the request that is handled
+	nowTag  uint16   // its tag
+	missed  int32    // keys and MUMBLE messages that were wrong
+	work    *work    // the loop's scratch has it, or askAgain
 
-	missed int          // keys and MUMBLE messages that were wrong
-	try    *request     // the MUMBLE message that was delayed last
-	proved fs.Principal // the VM that MUMBLE proved on this connection; zero: none
-	vm     string       // the VM that this connection counts for; Server.mu guards it
-	handed bool         // it is one of Server.handed; Server.mu guards it
-	nobody bool         // it is one of Server.nobodies; Server.mu guards it
+	try    *request // the MUMBLE message that was delayed last
+	proved string   // the VM that MUMBLE proved on this connection; "": none
+	vm     string   // the VM that this connection counts for; Server.mu guards it
 }
 
 // begins makes s the connection's session.
@@ -71,7 +70,7 @@ func (c *conn) begins(s *session) {
 // loop reads and handles until the transport ends. The error says why.
 func (c *conn) loop() error {
 	for {
-		if err := c.in.fill(); err != nil {
+		if err := c.in.fill(c.nc); err != nil {
 			return err
 		}
 		if err := c.bursts(); err != nil {
@@ -83,7 +82,7 @@ func (c *conn) loop() error {
 // bursts handles what was read, and waits for the room that it takes.
 func (c *conn) bursts() error {
 	err := c.burst()
-	for err == nil && c.in.wants.more > 0 {
+	for err == nil && c.in.sc.wants.more > 0 {
 		if err = c.awaitRoom(); err == nil {
 			err = c.burst()
 		}
@@ -103,9 +102,9 @@ func (c *conn) awaitRoom() error {
 	}
 	c.waker.Store(&ready)
 	defer c.waker.Store(nil)
-	want := c.in.wants
-	c.in.wants = frameCost{}
-	w := c.in.bill.account.Wait(want.more, wake)
+	want := c.in.sc.wants
+	c.in.sc.wants = frameCost{}
+	w := c.in.sc.bill.account.Wait(want.more, wake)
 	defer w.End()
 	if !c.dead.Load() {
 		select {
@@ -117,7 +116,7 @@ func (c *conn) awaitRoom() error {
 	if c.dead.Load() {
 		return errClosed
 	}
-	if c.in.refusal = w.Take(); c.in.refusal == nil {
+	if c.in.sc.refusal = w.Take(); c.in.sc.refusal == nil {
 		c.in.paid(want)
 	}
 	return nil
@@ -184,7 +183,7 @@ func (c *conn) frames() (n int64, err error) {
 			return n, err
 		case frame != nil:
 			err = c.handle(frame, c.turn(frame))
-		case c.in.refusal != nil:
+		case c.in.sc.refusal != nil:
 			err = c.refuseFrame()
 		default:
 			return n, nil

@@ -95,7 +95,7 @@ func (c *conn) handle(frame []byte, refuse error) error {
 
 // refuseFrame does one frame that the VM's account has no room for. It counts like any.
 func (c *conn) refuseFrame() error {
-	err := c.in.refusal
+	err := c.in.sc.refusal
 	var m wire.Msg
 	m.Type, m.Tag = c.in.skipFrame()
 	if c.waiting[m.Tag] != nil {

@@ -20,7 +20,7 @@ type fid struct {
 	walked  *fs.Ref    // what ref was before the open found another object; see foundBy
 	handle  fs.Handle  // nil: not open
 	listing Listing    // an open folder
-	pause   Pause      // an open stream
+	pause   *Pause     // an open stream; nil: nothing is known
 	locks   *lockTable // nil: it has never locked anything
 	running int        // changes that are submitted and not answered
 	queue   []queued   // changes that wait for earlier ones

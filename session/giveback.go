@@ -41,5 +41,5 @@ func (c *conn) stuck(now time.Time) bool {
 		return false
 	}
 	defer c.mu.Unlock()
-	return cost(c.buffer) > 0 && now.Sub(c.since) > stuckTime
+	return cost(c.buffer) > 0 && now.Sub(time.Unix(0, c.since)) > stuckTime
 }

@@ -152,7 +152,7 @@ func (c *conn) putBack(r *request) {
 func (c *conn) state() Handed {
 	h := Handed{
 		Admin: c.peer.Who.Admin, VM: c.peer.Who.VM, Via: c.peer.Via, Addr: c.peer.Addr, Resumes: c.peer.Resumes,
-		Msize: c.msize, Seq: c.seq - uint64(len(c.back)), First: c.first, Resuming: c.resuming, Missed: c.missed, Proved: c.proved.VM,
+		Msize: c.msize, Seq: c.seq - uint64(len(c.back)), First: c.first, Resuming: c.resuming, Missed: int(c.missed), Proved: c.proved,
 		Attached: c.sess.view != nil, Session: c.sess.state(c.nowWaiting()), Output: slices.Clone(c.out),
 	}
 	slices.SortFunc(c.back, func(a, b backed) int {
@@ -166,7 +166,7 @@ func (c *conn) state() Handed {
 	}
 	unread := c.in.part
 	if c.in.sc != nil {
-		unread = c.in.sc.in[c.in.start:c.in.end]
+		unread = c.in.sc.in[c.in.sc.start:c.in.sc.end]
 	}
 	skipped := min(c.in.skip, len(unread))
 	h.Input, h.Skip = append(h.Input, unread[skipped:]...), c.in.skip-skipped
@@ -206,7 +206,7 @@ func (c *conn) takeUp(h *Handed) error {
 	c.rebill(n.who)
 	n.paysKept()
 	c.dialect, c.msize, c.seq, c.first = n.dialect, min(h.Msize, max(firstMsize, c.srv.cfg.Limits.Msize)), h.Seq, h.First
-	c.resuming, c.missed, c.proved = h.Resuming, h.Missed, fs.Principal{VM: h.Proved}
+	c.resuming, c.missed, c.proved = h.Resuming, int32(h.Missed), h.Proved
 	c.counted, c.in.part = h.Counted, h.Input
 	if len(h.Output) > 0 {
 		c.out = h.Output

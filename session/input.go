@@ -32,6 +32,17 @@ type scratch struct {
 	msg  wire.Msg
 	read wire.Msg // only ever a Tread: see wire.DecodeRead
 	work
+	unread
+}
+
+// unread is what an input knows of what it has borrowed a scratch for.
+type unread struct {
+	start, end int       // the unread bytes of in
+	need       int       // how many of them the frame at hand will be
+	bill       bill      // for the scratch
+	ahead      bill      // for the request of the frame at hand
+	wants      frameCost //  what awaitRoom is to wait for; zero: nothing
+	refusal    error     // why the frame at hand is not to be read
 }
 
 // work is what handlers work in, so that it costs no allocation.
@@ -56,30 +67,23 @@ var scratches = sync.Pool{New: func() any {
 // own bytes and once for what its request may hold of them (ahead). Where the account
 // does not have that, next stops there, and awaitRoom waits for it.
 type input struct {
-	owner      *atomic.Pointer[budget.Account]
-	bill       bill         // for the scratch
-	ahead      bill         // for the request of the frame at hand
-	wants      frameCost    // what awaitRoom is to wait for; zero: nothing
-	refusal    error        // why the frame at hand is not to be read
-	moving     atomic.Int64 // when something of a large frame came last, in Unix nanoseconds
-	nc         net.Conn
-	raw        syscall.RawConn // nil: there is none
-	try        func(fd uintptr) bool
-	sc         *scratch // nil: nothing is unread
-	start, end int      // the unread bytes of sc.in
-	need       int      // how many of them the frame at hand will be
-	part       []byte   // the unread bytes while sc is given back
-	peek       []byte
-	skip       int // bytes to come that no one wants: the rest of a frame
-	err        error
-	place      *cpu.Place                 // the loop's
-	share      *atomic.Pointer[cpu.Share] // whose place it is
-	crowded    bool                       // tryRead found no place
-	late       bool                       // it is to go on without one
+	owner   *atomic.Pointer[budget.Account]
+	moving  atomic.Int64    // when something of a large frame came last, in Unix nanoseconds
+	raw     syscall.RawConn // nil: there is none
+	try     func(fd uintptr) bool
+	sc      *scratch // nil: nothing is unread, but for part
+	part    []byte   // the unread bytes while sc is given back
+	peek    []byte
+	skip    int // bytes to come that no one wants: the rest of a frame
+	err     error
+	place   *cpu.Place                 // the loop's
+	share   *atomic.Pointer[cpu.Share] // whose place it is
+	crowded bool                       // tryRead found no place
+	late    bool                       // it is to go on without one
 }
 
 func (in *input) init(nc net.Conn, owner *atomic.Pointer[budget.Account], place *cpu.Place, share *atomic.Pointer[cpu.Share]) {
-	in.nc, in.owner, in.place, in.share = nc, owner, place, share
+	in.owner, in.place, in.share = owner, place, share
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			in.raw, in.try = raw, in.tryRead
@@ -88,9 +92,9 @@ func (in *input) init(nc net.Conn, owner *atomic.Pointer[budget.Account], place 
 }
 
 // fill waits until there is more input than before. Then sc is there.
-func (in *input) fill() error {
+func (in *input) fill(nc net.Conn) error {
 	if in.raw == nil {
-		return in.fillPlain()
+		return in.fillPlain(nc)
 	}
 	for in.late = false; ; {
 		if err := in.raw.Read(in.try); err != nil {
@@ -110,7 +114,7 @@ func (in *input) fill() error {
 // waited for here: whoever closes the connection waits until tryRead has returned.
 func (in *input) tryRead(fd uintptr) bool {
 	in.borrow()
-	if in.end-in.start > keepPart && !in.place.Held() && !in.late && !in.place.Try(in.share.Load()) {
+	if in.sc.end-in.sc.start > keepPart && !in.place.Held() && !in.late && !in.place.Try(in.share.Load()) {
 		in.crowded = true
 		return true
 	}
@@ -127,10 +131,10 @@ func (in *input) tryRead(fd uintptr) bool {
 	return true
 }
 
-func (in *input) fillPlain() error {
+func (in *input) fillPlain(nc net.Conn) error {
 	in.place.Give()
-	if in.sc != nil && in.start < in.end {
-		n, err := in.nc.Read(in.space())
+	if in.sc != nil && in.sc.start < in.sc.end {
+		n, err := nc.Read(in.space())
 		in.took(n, err)
 		return in.err
 	}
@@ -138,7 +142,7 @@ func (in *input) fillPlain() error {
 	if in.peek == nil {
 		in.peek = make([]byte, peekSize)
 	}
-	n, err := in.nc.Read(in.peek)
+	n, err := nc.Read(in.peek)
 	in.borrow()
 	copy(in.sc.in, in.peek[:n])
 	in.took(n, err)
@@ -151,8 +155,8 @@ func (in *input) took(n int, err error) {
 	in.err = nil
 	switch {
 	case n > 0:
-		in.end += n
-		if in.ahead.paid > 0 {
+		in.sc.end += n
+		if in.sc.ahead.paid > 0 {
 			in.moving.Store(time.Now().UnixNano())
 		}
 	case err == nil:
@@ -167,37 +171,38 @@ func (in *input) borrow() {
 		return
 	}
 	in.sc = scratches.Get().(*scratch)
-	in.bill.account = in.owner.Load()
-	in.ahead.account = in.bill.account
-	in.bill.force(scratchBytes)
+	in.sc.bill.account = in.owner.Load()
+	in.sc.ahead.account = in.sc.bill.account
+	in.sc.bill.force(scratchBytes)
 	if len(in.part) > len(in.sc.in) { // of another process
 		in.sc.in = make([]byte, len(in.part))
 	}
-	in.start, in.end = 0, copy(in.sc.in, in.part)
+	in.sc.start, in.sc.end = 0, copy(in.sc.in, in.part)
 	in.part = nil
 }
 
 // giveBack returns the scratch before a wait. It stays where a large frame is
 // under way, since its sender has paid for it by then.
 func (in *input) giveBack() {
-	sc, unread := in.sc, in.end-in.start
-	if sc == nil || unread > keepPart {
+	sc := in.sc
+	if sc == nil || sc.end-sc.start > keepPart {
 		return
 	}
-	if unread > 0 {
-		in.part = append([]byte(nil), sc.in[in.start:in.end]...)
+	if sc.start < sc.end {
+		in.part = append([]byte(nil), sc.in[sc.start:sc.end]...)
 	}
-	in.sc, in.start, in.end = nil, 0, 0
+	in.sc = nil
 	if len(sc.in) > inSize {
 		sc.in = make([]byte, inSize)
 	}
 	if sc.out == nil {
 		sc.out = make([]byte, 0, outSize)
 	}
-	scratches.Put(sc)
-	in.ahead.keep(0)
 	in.moving.Store(0)
-	in.bill.keep(0)
+	sc.ahead.keep(0)
+	sc.bill.keep(0)
+	sc.unread = unread{}
+	scratches.Put(sc)
 }
 
 // framingError closes a connection: where the next frame begins is not known.
@@ -213,11 +218,11 @@ func (e framingError) Error() string {
 // kept: Decode ignores the rest, as other servers do.
 func (in *input) next(d wire.Dialect, msize uint32) ([]byte, error) {
 	if in.skip > 0 {
-		n := min(in.skip, in.end-in.start)
+		n := min(in.skip, in.sc.end-in.sc.start)
 		in.skip -= n
-		in.start += n
+		in.sc.start += n
 	}
-	b := in.sc.in[in.start:in.end]
+	b := in.sc.in[in.sc.start:in.sc.end]
 	size, t, _, ok := wire.Split(b)
 	if !ok {
 		in.room(wire.HeaderLen)
@@ -237,7 +242,7 @@ func (in *input) next(d wire.Dialect, msize uint32) ([]byte, error) {
 		}
 	}
 	in.skip = int(size) - min(int(size), len(b))
-	in.start += int(size) - in.skip
+	in.sc.start += int(size) - in.skip
 	return b[:need], nil
 }
 
@@ -250,7 +255,7 @@ type frameCost struct {
 // asks is what a frame of that size needs beyond what the input has.
 func (in *input) asks(size int64) frameCost {
 	a := frameCost{buffer: scratchBytes + max(0, size-inSize, int64(len(in.sc.in))-inSize), request: size}
-	a.more = max(0, a.buffer-in.bill.paid) + max(0, a.request-in.ahead.paid)
+	a.more = max(0, a.buffer-in.sc.bill.paid) + max(0, a.request-in.sc.ahead.paid)
 	return a
 }
 
@@ -262,12 +267,12 @@ func (in *input) pays(t wire.Type, size int64) bool {
 	case a.more == 0:
 		return true
 	case t == wire.Tversion:
-		in.bill.account.Force(a.more)
-	case in.refusal != nil:
+		in.sc.bill.account.Force(a.more)
+	case in.sc.refusal != nil:
 		return false
-	case in.bill.account.Try(a.more) != nil:
+	case in.sc.bill.account.Try(a.more) != nil:
 		in.shrink()
-		in.wants = in.asks(size)
+		in.sc.wants = in.asks(size)
 		return false
 	}
 	in.paid(a)
@@ -277,13 +282,13 @@ func (in *input) pays(t wire.Type, size int64) bool {
 // shrink gives up what an earlier frame has needed. What is unread fits the rest, since
 // no more than a frame that is paid was read at a time (space).
 func (in *input) shrink() {
-	in.ahead.keep(0)
+	in.sc.ahead.keep(0)
 	in.moving.Store(0)
-	if unread := in.end - in.start; len(in.sc.in) > inSize && unread <= inSize {
+	if unread := in.sc.end - in.sc.start; len(in.sc.in) > inSize && unread <= inSize {
 		b := make([]byte, inSize)
-		copy(b, in.sc.in[in.start:in.end])
-		in.sc.in, in.start, in.end = b, 0, unread
-		in.bill.keep(scratchBytes)
+		copy(b, in.sc.in[in.sc.start:in.sc.end])
+		in.sc.in, in.sc.start, in.sc.end = b, 0, unread
+		in.sc.bill.keep(scratchBytes)
 	}
 }
 
@@ -292,24 +297,24 @@ func (in *input) shrink() {
 func (in *input) space() []byte {
 	end := len(in.sc.in)
 	if end > inSize {
-		end = min(end, in.start+max(in.need, inSize))
+		end = min(end, in.sc.start+max(in.sc.need, inSize))
 	}
-	return in.sc.in[in.end:end]
+	return in.sc.in[in.sc.end:end]
 }
 
 // paid notes what was taken.
 func (in *input) paid(a frameCost) {
-	in.bill.paid = max(in.bill.paid, a.buffer)
-	in.ahead.paid = max(in.ahead.paid, a.request)
+	in.sc.bill.paid = max(in.sc.bill.paid, a.buffer)
+	in.sc.ahead.paid = max(in.sc.ahead.paid, a.request)
 }
 
 // skipFrame drops the frame at hand, of which the header is there.
 func (in *input) skipFrame() (t wire.Type, tag uint16) {
-	in.refusal = nil
-	b := in.sc.in[in.start:in.end]
+	in.sc.refusal = nil
+	b := in.sc.in[in.sc.start:in.sc.end]
 	size, t, tag, _ := wire.Split(b)
 	in.skip = int(size) - min(int(size), len(b))
-	in.start += int(size) - in.skip
+	in.sc.start += int(size) - in.skip
 	return t, tag
 }
 
@@ -317,25 +322,28 @@ func (in *input) skipFrame() (t wire.Type, tag uint16) {
 // frame of need bytes is the first. The buffer grows once it is full, so that a size
 // alone costs its sender's victim nothing.
 func (in *input) room(need int) {
-	in.need = need
-	unread := in.end - in.start
+	in.sc.need = need
+	unread := in.sc.end - in.sc.start
 	if unread == 0 {
-		in.start, in.end = 0, 0
+		in.sc.start, in.sc.end = 0, 0
 		return
 	}
-	if in.start+need <= len(in.sc.in) {
+	if in.sc.start+need <= len(in.sc.in) {
 		return
 	}
 	b := in.sc.in
 	if unread == len(b) {
 		b = make([]byte, need)
 	}
-	copy(b, in.sc.in[in.start:in.end])
-	in.sc.in, in.start, in.end = b, 0, unread
+	copy(b, in.sc.in[in.sc.start:in.sc.end])
+	in.sc.in, in.sc.start, in.sc.end = b, 0, unread
 }
 
 // drop gives back what was borrowed, unread or not: the transport has ended.
 func (in *input) drop() {
-	in.start, in.end, in.part, in.peek = 0, 0, nil, nil
+	if in.sc != nil {
+		in.sc.start, in.sc.end = 0, 0
+	}
+	in.part, in.peek = nil, nil
 	in.giveBack()
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -100,23 +101,22 @@ var errClosed = errors.New("connection closed")
 // is one buffer, whoever appends to it, since an Rflush must not overtake the reply
 // that it speaks of (flush(5)). The monitor guards it.
 type output struct {
-	out     []byte    // not sent yet
-	sending int       // bytes that some goroutine writes just now
-	buffer  int       // the size of the buffer that they are in
-	writing bool      // one is
-	since   time.Time // when it began, where the buffer counts
-	bill    bill      // for the buffers
-	need    int64     // what errShort was for
-	granted int64     // bytes that a request has waited for, paid and not used yet
-	lent    bool      // out is the loop's scratch buffer
-	closed  bool      // nothing goes out any more
-	writes  writes    // of whoever writes
+	out     []byte // not sent yet
+	sending int    // bytes that some goroutine writes just now
+	buffer  int    // the size of the buffer that they are in
+	writing bool   // one is
+	since   int64  // when it began, in Unix nanoseconds, where the buffer counts
+	bill    bill   // for the buffers
+	need    int64  // what errShort was for
+	granted int64  // bytes that a request has waited for, paid and not used yet
+	lent    bool   // out is the loop's scratch buffer
+	closed  bool   // nothing goes out any more
 }
 
-// writes is what is written at one time where the transport has a file descriptor. It
-// is whoever's set output.writing.
+// writes is what is written at one time where the transport has a file descriptor.
+// Whoever set output.writing borrows one.
 type writes struct {
-	try   func(fd uintptr) bool
+	try   func(fd uintptr) bool // tryWrite
 	b     []byte
 	place *cpu.Place
 	share *cpu.Share
@@ -126,6 +126,12 @@ type writes struct {
 	late    bool // it is to go on without one
 }
 
+var writers = sync.Pool{New: func() any {
+	w := new(writes)
+	w.try = w.tryWrite
+	return w
+}}
+
 // large is how much is not written without a place: to copy it into a socket takes as
 // long as to make it. Less goes out, whoever has no turn.
 const large = 16 << 10
@@ -133,17 +139,17 @@ const large = 16 << 10
 // write writes b. It holds a place only while it need not wait. rest is what was not
 // written.
 func (c *conn) write(b []byte, p *cpu.Place, share *cpu.Share) (rest []byte, err error) {
-	w := &c.writes
 	if c.in.raw == nil {
 		p.Give()
 		n, err := c.nc.Write(b)
 		return b[n:], err
 	}
-	if w.try == nil {
-		w.try = w.tryWrite
-	}
+	w := writers.Get().(*writes)
 	*w = writes{try: w.try, b: b, place: p, share: share}
-	defer func() { *w = writes{try: w.try} }()
+	defer func() {
+		*w = writes{try: w.try}
+		writers.Put(w)
+	}()
 	for {
 		if err := c.in.raw.Write(w.try); err != nil {
 			return w.b, err
@@ -197,7 +203,7 @@ func (c *conn) send(p *cpu.Place) {
 		b := c.out
 		c.out, c.sending, c.buffer = nil, len(b), cap(b)
 		if cost(cap(b)) > 0 {
-			c.since = time.Now()
+			c.since = time.Now().UnixNano()
 		}
 		c.mu.Unlock()
 		rest, err := c.write(b, p, c.share.Load())

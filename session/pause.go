@@ -21,7 +21,8 @@ import "slices"
 // the end, and the dialect does not tell which one asks (Plan 9 and Go's bufio.Scanner
 // go on reading like that).
 
-// Pause is what a fid of a stream knows of the read(2) of which it answered a Tread.
+// Pause is what a fid of a stream knows of the read(2) of which it answered a Tread. A
+// FidState has it too, so that it does not change: the fid gets another one.
 //
 // The answer of 0 bytes is given once, so that in a numbered dialect a Tread which
 // changes nothing, and therefore runs again when its reply was lost, would wait: the
@@ -41,28 +42,31 @@ type Pause struct {
 
 // gave notes that a Tread of a stream at off got n bytes of count.
 func (c *conn) gave(f *fid, off uint64, n, count int) {
-	f.pause = Pause{}
+	f.pause = nil
 	if !c.dialect.IsL() && !c.dialect.IsU() {
 		return
 	}
 	full := count >= int(c.iounit())
 	if n < count || full {
-		f.pause = Pause{Due: true, Offset: off + uint64(n), Count: count - n, Full: full}
+		f.pause = &Pause{Due: true, Offset: off + uint64(n), Count: count - n, Full: full}
 	}
 }
 
 // pauses tells whether a Tread under tag that finds nothing is to get 0 bytes, and
 // notes that it does.
 func (c *conn) pauses(f *fid, tag uint16, off uint64, count int) bool {
-	p := &f.pause
+	p := f.pause
+	if p == nil {
+		return false
+	}
 	again := p.Lost && p.Tag == tag
 	goesOn := p.Due && off == p.Offset && (count == p.Count || p.Full && count > p.Count)
 	if !again && !goesOn {
 		return false
 	}
-	*p = Pause{}
+	f.pause = nil
 	if c.dialect.Numbered() {
-		*p = Pause{Number: c.askedUnder(tag).number, Tag: tag}
+		f.pause = &Pause{Number: c.askedUnder(tag).number, Tag: tag}
 	}
 	return true
 }
@@ -70,11 +74,12 @@ func (c *conn) pauses(f *fid, tag uint16, off uint64, count int) bool {
 // losePauses takes in which requests have no answer; numbers ascend.
 func (s *session) losePauses(numbers []uint64) {
 	for _, f := range s.fids {
-		if f.pause.Number == 0 {
-			continue
-		}
-		if _, named := slices.BinarySearch(numbers, f.pause.Number); named {
-			f.pause.Lost = true
+		if p := f.pause; p != nil && p.Number != 0 {
+			if _, named := slices.BinarySearch(numbers, p.Number); named {
+				lost := *p
+				lost.Lost = true
+				f.pause = &lost
+			}
 		}
 	}
 }
@@ -82,8 +87,8 @@ func (s *session) losePauses(numbers []uint64) {
 // endPauses is for the Tflush of a Tread that was answered.
 func (s *session) endPauses(oldtag uint16) {
 	for _, f := range s.fids {
-		if f.pause.Number != 0 && f.pause.Tag == oldtag {
-			f.pause = Pause{}
+		if p := f.pause; p != nil && p.Number != 0 && p.Tag == oldtag {
+			f.pause = nil
 		}
 	}
 }

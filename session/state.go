@@ -40,7 +40,7 @@ type FidState struct {
 	Stale   bool            `json:"stale,omitempty"`  // it was open and could not be restored: of Handle only Flags count
 	Rclose  bool            `json:"rclose,omitempty"` // removed when it is clunked
 	Listing Listing         `json:"listing,omitzero"` // an open folder
-	Pause   Pause           `json:"pause,omitzero"`   // an open stream
+	Pause   *Pause          `json:"pause,omitempty"`  // an open stream
 	Locks   []LockState     `json:"locks,omitempty"`  // an open file or folder of 9P2000.L.e
 }
 

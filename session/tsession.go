@@ -40,7 +40,7 @@ func tsession(c *conn, m *wire.Msg) error {
 // tryDelay is how long a key or a MUMBLE message of this connection waits before it is
 // judged.
 func (c *conn) tryDelay() time.Duration {
-	wait := delay(c.missed)
+	wait := delay(int(c.missed))
 	if c.peer.Addr != "" { // else the channel has proved who is there
 		wait = max(wait, c.srv.misses.delay(c.peer.Addr, c.srv.cfg.Now()))
 	}

@@ -197,8 +197,8 @@ func (c *conn) rest() {
 // begin enters a change of f, which may be nil, and runs it as soon as the
 // earlier changes of f let it. alone: it waits for all of them.
 func (c *conn) begin(r *request, alone bool, run func()) {
-	if n := int64(r.size); c.in.ahead.paid > 0 && n > smallFrame {
-		c.in.ahead.give(&c.waits.bill, n)
+	if n := int64(r.size); c.in.sc != nil && c.in.sc.ahead.paid > 0 && n > smallFrame {
+		c.in.sc.ahead.give(&c.waits.bill, n)
 	}
 	c.enter(r)
 	c.changes++

@@ -73,7 +73,7 @@ func appendChangeJSON(b []byte, ch *session.Change) []byte {
 
 func appendFid(b []byte, f *session.FidState) []byte {
 	n, h := f.Node, f.Handle
-	if f.Auth || f.Stale || f.Rclose || f.Listing != (session.Listing{}) || f.Pause != (session.Pause{}) || len(f.Locks) > 0 ||
+	if f.Auth || f.Stale || f.Rclose || f.Listing != (session.Listing{}) || f.Pause != nil || len(f.Locks) > 0 ||
 		n == nil || n.Look != nil || h != nil && (h.Refused || h.Skips || h.Offset != 0 || h.Last != nil || h.Rest != nil) {
 		text, _ := json.Marshal(f) // it has nothing that could not be written
 		return append(b, text...)
