@@ -1,0 +1,581 @@
+// Package web tests the page of `meta9 web` in Debian's chromium, led over its DevTools
+// protocol, against the real meta9d: 10,000 VMs, a conflict of two writers, hostile
+// names and values, the keyboard, and who gets in.
+package web
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/performance"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"meta9/tests/daemon"
+	"meta9/tests/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// many is how many VMs the table has.
+const many = 10_000
+
+var uuid = testenv.UUID(1)
+
+// page is a running `meta9 web`.
+type page struct {
+	host  string // HOST:PORT
+	token chan string
+}
+
+// start starts `meta9 web` beside the daemon.
+func start(t *testing.T, s *testenv.Server, args ...string) *page {
+	t.Helper()
+	cmd := exec.Command(testenv.Plain(t, "meta9"), append([]string{"--addr", s.Admin(), "web"}, args...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &page{token: make(chan string, 64)}
+	hosts := make(chan string, 1)
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		defer close(p.token)
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			if at, token, ok := strings.Cut(lines.Text(), "/#open/"); ok {
+				select {
+				case hosts <- strings.TrimPrefix(strings.TrimSpace(at), "http://"):
+				default:
+				}
+				p.token <- token
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		reader.Wait()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("meta9 web ended with %v", err)
+		}
+	})
+	select {
+	case p.host = <-hosts:
+	case <-time.After(30 * time.Second):
+		t.Fatal("meta9 web says no address")
+	}
+	return p
+}
+
+// browser starts a chromium of the test's own. What the page logs as an error, breaks of
+// its policy among it, and what it throws fails the test.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	testenv.NeedDebian(t, "chromium", "chromium")
+	opts := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.NoSandbox, chromedp.ExecPath("chromium"), chromedp.WindowSize(1280, 800))
+	ctx, stop := chromedp.NewExecAllocator(t.Context(), opts...)
+	t.Cleanup(stop)
+	ctx, stop = chromedp.NewContext(ctx)
+	t.Cleanup(stop)
+	said := chromedp.Console(ctx)
+	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
+		t.Fatal(err)
+	}
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for m, err := range said {
+			// Chromium logs each answer of 400 and more, which is not the page's fault.
+			if err == nil && (m.IsException() || m.Type == "error" && m.Source != "network") {
+				t.Errorf("the page: %s (%s:%d)", m.Text, m.URL, m.Line)
+			}
+		}
+	})
+	t.Cleanup(func() { stop(); reader.Wait() })
+	return ctx
+}
+
+// must takes steps; what says what they are for.
+func must(t *testing.T, ctx context.Context, what string, steps ...chromedp.Action[chromedp.Void]) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(ctx, 30*time.Second)
+	defer stop()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// do runs JavaScript in the page.
+func do(t *testing.T, ctx context.Context, js string) {
+	t.Helper()
+	must(t, ctx, js, chromedp.Evaluate[chromedp.Void](js))
+}
+
+// eval is the value of an expression in the page.
+func eval[T any](t *testing.T, ctx context.Context, js string) T {
+	t.Helper()
+	ctx, stop := context.WithTimeout(ctx, time.Minute)
+	defer stop()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](js, chromedp.EvalAwaitPromise))
+	if err != nil {
+		t.Fatalf("%s: %v", js, err)
+	}
+	return v
+}
+
+// until waits until the expression is true in the page.
+func until(t *testing.T, ctx context.Context, what, js string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !eval[bool](t, ctx, js); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 30 s: %s; the page says:\n%s", what, eval[string](t, ctx, "document.body.innerText"))
+		}
+	}
+}
+
+// fill makes many VMs, some of them with hostile names.
+func fill(t *testing.T, s *testenv.Server) {
+	t.Helper()
+	s.NewVM(uuid, `{"uuid":"`+uuid+`","alias":"first","customer_metadata":{"motd":"hello","color":"blue"},"internal_metadata":{"root_pw":"change-me"}}`)
+	const clients = 32
+	var all sync.WaitGroup
+	for first := range clients {
+		admin := s.Conn("")
+		all.Go(func() {
+			for i := 2 + first; i <= many; i += clients {
+				line := fmt.Sprintf("create {\"uuid\":%q,\"alias\":\"vm-%05d\",\"customer_metadata\":{\"n\":\"%d\"}}\n", testenv.UUID(i), i, i)
+				if err := admin.Swrite(0, []byte(line), "ctl"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// shot keeps a picture of the page in bin/screenshots.
+func shot(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	root, err := daemon.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, "bin", "screenshots")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPage(t *testing.T) {
+	s := testenv.Start(t, daemon.Options{})
+	began := time.Now()
+	fill(t, s)
+	t.Logf("%d VMs were made in %v", many, time.Since(began))
+	p := start(t, s)
+	ctx := browser(t)
+	address := "http://" + p.host + "/#open/" + <-p.token
+	must(t, ctx, "open", chromedp.Navigate(address))
+
+	t.Run("open", func(t *testing.T) {
+		until(t, ctx, "the table", fmt.Sprintf(`document.querySelector(".count")?.textContent === "%d VMs"`, many))
+		if at := eval[string](t, ctx, "location.href"); strings.Contains(at, "open") {
+			t.Errorf("the token stays in the address: %s", at)
+		}
+		if paint := eval[float64](t, ctx, `performance.getEntriesByName("first-contentful-paint")[0].startTime`); paint > 1000 {
+			t.Errorf("first paint after %.0f ms", paint)
+		} else {
+			t.Logf("first paint after %.0f ms", paint)
+		}
+		must(t, ctx, "load again", chromedp.Reload())
+		until(t, ctx, "the table after a reload", fmt.Sprintf(`document.querySelector(".count")?.textContent === "%d VMs"`, many))
+	})
+	t.Run("smooth", func(t *testing.T) { smooth(t, ctx) })
+	t.Run("keyboard", func(t *testing.T) { keyboard(t, ctx) })
+	t.Run("conflict", func(t *testing.T) { conflict(t, ctx, s) })
+	t.Run("events", func(t *testing.T) { events(t, ctx, s) })
+	t.Run("hostile", func(t *testing.T) { hostile(t, ctx, s) })
+	t.Run("looks", func(t *testing.T) { looks(t, ctx) })
+}
+
+// smooth: the table of all VMs is filtered, sorted and scrolled, and no step and its frame
+// takes 100 ms. What counts is the time of the page's own thread on a CPU: other programs
+// of this machine cannot make that longer. The longest way from frame to frame is printed.
+func smooth(t *testing.T, ctx context.Context) {
+	const begin = `(() => {
+		window.longest = 0;
+		let last = performance.now();
+		const frame = (now) => { longest = Math.max(longest, now - last); last = now; if (longest >= 0) requestAnimationFrame(frame); };
+		requestAnimationFrame(frame);
+	})()`
+	const drawn = `; new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))`
+	var steps []string
+	for _, text := range []string{"v", "vm", "vm-", "vm-0", "vm-01", "vm-0", "v", ""} {
+		steps = append(steps, fmt.Sprintf(`document.getElementById("filter").value = %q; document.getElementById("filter").dispatchEvent(new Event("input"))`, text))
+	}
+	for i := range 7 {
+		click := fmt.Sprintf(`document.querySelectorAll(".grid .head button")[%d].click()`, i)
+		steps = append(steps, click, click)
+	}
+	steps = append(steps, `document.querySelector(".grid .head button").click()`)
+	for i := range 20 {
+		steps = append(steps, fmt.Sprintf(`document.querySelector(".grid .body").scrollTop = document.querySelector(".grid .body").scrollHeight * %d / 20`, i))
+	}
+	steps = append(steps, `document.querySelector(".grid .body").scrollTop = 0`)
+
+	if _, err := chromedp.Call(ctx, performance.Enable, performance.EnableParams{TimeDomain: performance.EnableTimeDomainThreadTicks}); err != nil {
+		t.Fatal(err)
+	}
+	do(t, ctx, begin)
+	var most time.Duration
+	for _, step := range steps {
+		before := busy(t, ctx)
+		eval[bool](t, ctx, step+drawn)
+		took := busy(t, ctx) - before
+		if most = max(most, took); took > 100*time.Millisecond {
+			t.Errorf("%v of CPU time: %s", took, step)
+		}
+	}
+	t.Logf("the page was busy for %v at most; the longest way between two frames was %.0f ms", most, eval[float64](t, ctx, `(() => { const l = longest; longest = -1; return l; })()`))
+	if n := eval[int](t, ctx, `document.querySelectorAll(".grid .body .line").length`); n > 100 {
+		t.Errorf("%d elements for the rows", n)
+	}
+}
+
+// busy is the CPU time that the page's main thread has taken.
+func busy(t *testing.T, ctx context.Context) time.Duration {
+	t.Helper()
+	r, err := chromedp.Call(ctx, performance.GetMetrics, cdp.Empty{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range r.Metrics {
+		if m.Name == "TaskDuration" {
+			return time.Duration(m.Value * float64(time.Second))
+		}
+	}
+	t.Fatal("the browser does not say how long its tasks took")
+	return 0
+}
+
+// keyboard: to a key of a VM and back, without a mouse.
+func keyboard(t *testing.T, ctx context.Context) {
+	// As a keyboard does it, one event that both presses and types: what the page makes of
+	// the press keeps the letter out of the field.
+	slash := input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyDown, Key: "/", Code: "Slash", Text: "/"}
+	if _, err := chromedp.Call(ctx, input.DispatchKeyEvent, slash); err != nil {
+		t.Fatal(err)
+	}
+	must(t, ctx, "filter", chromedp.KeyEvent("first"))
+	until(t, ctx, "the filter", fmt.Sprintf(`document.querySelector(".count").textContent === "1 of %d VMs"`, many))
+	must(t, ctx, "into the table", chromedp.KeyEvent(kb.ArrowDown))
+	until(t, ctx, "a current row", `document.querySelector(".line.current") !== null`)
+	must(t, ctx, "open the VM", chromedp.KeyEvent(kb.Enter))
+	until(t, ctx, "the VM", `document.querySelector("h2")?.textContent === "first" && document.activeElement.tagName === "H2"`)
+	for range 10 { // through the links to the key motd
+		must(t, ctx, "tab", chromedp.KeyEvent(kb.Tab))
+		if eval[string](t, ctx, `document.activeElement.textContent`) == "motd" {
+			break
+		}
+	}
+	must(t, ctx, "open the key", chromedp.KeyEvent(kb.Enter))
+	until(t, ctx, "the value", `document.activeElement.tagName === "TEXTAREA" && document.activeElement.value === "hello"`)
+	do(t, ctx, `document.activeElement.blur()`)
+	must(t, ctx, "leave", chromedp.KeyEvent(kb.Escape))
+	until(t, ctx, "the table", `document.querySelector(".grid") !== null`)
+	if at := eval[string](t, ctx, `document.getElementById("filter").value`); at != "first" {
+		t.Errorf("the filter is %q after the way back", at)
+	}
+	do(t, ctx, `document.getElementById("filter").value = ""; document.getElementById("filter").dispatchEvent(new Event("input"))`)
+}
+
+// open shows a VM.
+func open(t *testing.T, ctx context.Context, uuid string) {
+	t.Helper()
+	do(t, ctx, `location.hash = "#vms"`)
+	until(t, ctx, "the table", `document.querySelector(".grid") !== null`)
+	do(t, ctx, `location.hash = "#vm/`+uuid+`"`)
+	until(t, ctx, "the VM's keys", `document.querySelectorAll("button.name").length > 0`)
+}
+
+// pick opens a key of the VM that is shown.
+func pick(t *testing.T, ctx context.Context, key string) {
+	t.Helper()
+	name, _ := json.Marshal(key)
+	do(t, ctx, `[...document.querySelectorAll("button.name")].find((b) => b.dataset.key === `+string(name)+`).click()`)
+}
+
+// press clicks the button of that text.
+func press(t *testing.T, ctx context.Context, text string) {
+	t.Helper()
+	find := fmt.Sprintf(`[...document.querySelectorAll("button")].find((b) => b.textContent === %q)`, text)
+	until(t, ctx, "the button "+text, find+` !== undefined`)
+	do(t, ctx, find+`.click()`)
+}
+
+// conflict: what somebody else wrote meanwhile is shown, and nothing of it is lost.
+func conflict(t *testing.T, ctx context.Context, s *testenv.Server) {
+	admin := s.Conn("")
+	value := func(key string) string {
+		b, err := admin.Sread(0, "vms", uuid, "keys", key)
+		if err != nil {
+			return err.Error()
+		}
+		return string(b)
+	}
+	edit := func(text string) {
+		do(t, ctx, fmt.Sprintf(`document.querySelector("textarea").value = %q`, text))
+	}
+	open(t, ctx, uuid)
+	pick(t, ctx, "keys/color")
+	until(t, ctx, "the value", `document.querySelector("textarea")?.value === "blue"`)
+	edit("green")
+	press(t, ctx, "Save")
+	until(t, ctx, "saved", `document.body.innerText.includes("Saved.")`)
+	if v := value("color"); v != "green" {
+		t.Fatalf("color is %q", v)
+	}
+	edit("mine")
+	if err := admin.Swrite(0, []byte("theirs"), "vms", uuid, "keys", "color"); err != nil {
+		t.Fatal(err)
+	}
+	press(t, ctx, "Save")
+	until(t, ctx, "the conflict", `document.querySelector("#conflict pre")?.textContent === "theirs"`)
+	if v := value("color"); v != "theirs" {
+		t.Fatalf("color is %q after a conflict", v)
+	}
+	if v := eval[string](t, ctx, `document.querySelector("textarea").value`); v != "mine" {
+		t.Errorf("the reader's own value became %q", v)
+	}
+	press(t, ctx, "Write mine over it")
+	until(t, ctx, "saved", `document.body.innerText.includes("Saved.")`)
+	if v := value("color"); v != "mine" {
+		t.Errorf("color is %q", v)
+	}
+	press(t, ctx, "New key")
+	do(t, ctx, `document.getElementById("new-name").value = "a/new%key"`)
+	edit("x")
+	press(t, ctx, "Create")
+	until(t, ctx, "the new key", `document.querySelector("h3[tabindex]")?.textContent === "a/new%key"`)
+	if v := value("a%2Fnew%25key"); v != "x" {
+		t.Errorf("the new key is %q", v)
+	}
+	press(t, ctx, "Remove the key")
+	until(t, ctx, "removed", `document.body.innerText.includes("a/new%key is removed.")`)
+	if v := value("a%2Fnew%25key"); !strings.Contains(v, "does not exist") {
+		t.Errorf("the removed key is %q", v)
+	}
+	pick(t, ctx, "internal/root_pw")
+	until(t, ctx, "a secret", `document.body.innerText.includes("It is a secret.")`)
+	if eval[bool](t, ctx, `document.body.innerText.includes("change-me") || document.querySelector("textarea").offsetParent !== null`) {
+		t.Error("a secret is shown unasked")
+	}
+}
+
+// events: what changes is shown within a second.
+func events(t *testing.T, ctx context.Context, s *testenv.Server) {
+	do(t, ctx, `location.hash = "#events"`)
+	until(t, ctx, "the list", `document.querySelector(".log") !== null`)
+	admin := s.Conn("")
+	began := time.Now()
+	if err := admin.Swrite(0, []byte("1"), "vms", uuid, "keys", "ping"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, ctx, "the event", `document.querySelector(".log li")?.textContent.includes("set keys/ping")`)
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("the event was shown after %v", took)
+	} else {
+		t.Logf("the event was shown after %v", took)
+	}
+	press(t, ctx, "Pause")
+	if err := admin.Swrite(0, []byte("2"), "vms", uuid, "keys", "pong"); err != nil {
+		t.Fatal(err)
+	}
+	press(t, ctx, "Go on")
+	until(t, ctx, "the event of the pause", `document.querySelector(".log li")?.textContent.includes("set keys/pong")`)
+}
+
+// hostile: markup, control characters and a value of 1 MiB are text.
+func hostile(t *testing.T, ctx context.Context, s *testenv.Server) {
+	admin := s.Conn("")
+	markup := `<img src=x onerror=document.title='taken'>`
+	large := strings.Repeat("x", 1<<20)
+	for name, value := range map[string]string{
+		markup:      `</textarea><script>document.title='taken'</script>`,
+		"controls":  "a\x1b[2Jb\u202ec\r\nd",
+		"binary":    "\xff\xfe\x00",
+		"large":     large,
+		"__proto__": "constructor",
+	} {
+		if err := admin.Swrite(0, []byte(value), "vms", testenv.UUID(2), "keys", name); err != nil {
+			t.Fatalf("%q: %v", name, err)
+		}
+	}
+	if err := s.Ctl(`update ` + testenv.UUID(2) + ` {"alias":"<b>bold</b>"}`); err != nil {
+		t.Fatal(err)
+	}
+	open(t, ctx, testenv.UUID(2))
+	until(t, ctx, "its alias", `document.querySelector("h2").textContent === "<b>bold</b>"`)
+	pick(t, ctx, "keys/"+markup)
+	until(t, ctx, "markup", `document.querySelector("textarea")?.value.startsWith("</textarea><script>") === true`)
+	pick(t, ctx, "keys/controls")
+	until(t, ctx, "controls", `document.querySelector("section pre")?.textContent === "a\\u001b[2Jb\\u202ec\\u000d\nd"`)
+	pick(t, ctx, "keys/binary")
+	until(t, ctx, "bytes", `document.querySelector("section pre")?.textContent === "ff fe 00"`)
+	pick(t, ctx, "keys/large")
+	until(t, ctx, "a large value", `document.querySelector("textarea")?.value.length === 1048576`)
+	pick(t, ctx, "keys/__proto__")
+	until(t, ctx, "a name of JavaScript's own", `document.querySelector("textarea")?.value === "constructor"`)
+	if n := eval[int](t, ctx, `document.querySelectorAll("main img, main script, main b:not(.bar b)").length`); n != 0 {
+		t.Errorf("%d elements were made of text", n)
+	}
+	if title := eval[string](t, ctx, "document.title"); title != "meta9" {
+		t.Errorf("the title is %q", title)
+	}
+}
+
+// looks takes pictures: light, dark, and as narrow as a telephone, where nothing may be
+// wider than the window.
+func looks(t *testing.T, ctx context.Context) {
+	colours := func(scheme string) {
+		t.Helper()
+		media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}
+		if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, media); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, view := range []string{"vms", "vm/" + uuid, "events", "health"} {
+		do(t, ctx, `location.hash = "#`+view+`"`)
+		until(t, ctx, "the view", map[string]string{
+			"vms": `document.querySelector(".grid .body .line") !== null`, "events": `document.querySelector(".log") !== null`, "health": `document.querySelector(".plot") !== null`,
+			"vm/" + uuid: `document.querySelectorAll("button.name").length > 0`,
+		}[view])
+		name, _, _ := strings.Cut(view, "/")
+		for _, scheme := range []string{"light", "dark"} {
+			colours(scheme)
+			shot(t, ctx, name+"-"+scheme)
+		}
+		must(t, ctx, "narrow", chromedp.EmulateViewport(360, 740))
+		shot(t, ctx, name+"-narrow")
+		if wide := eval[int](t, ctx, `document.documentElement.scrollWidth`); wide > 360 {
+			t.Errorf("%s is %d px wide in a window of 360", view, wide)
+		}
+		must(t, ctx, "wide", chromedp.EmulateViewport(1280, 800))
+		colours("light")
+	}
+}
+
+// TestAway: the page goes on when meta9d has been away.
+func TestAway(t *testing.T) {
+	s := testenv.Start(t, daemon.Options{})
+	s.NewVM(uuid, `{"uuid":"`+uuid+`","alias":"first","customer_metadata":{"motd":"hello"}}`)
+	p := start(t, s)
+	ctx := browser(t)
+	must(t, ctx, "open", chromedp.Navigate("http://"+p.host+"/#open/"+<-p.token))
+	until(t, ctx, "the table", `document.querySelector(".grid") !== null`)
+	open(t, ctx, uuid)
+	s.PlannedRestart()
+	if err := s.Conn("").Swrite(0, []byte("again"), "vms", uuid, "keys", "back"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, ctx, "a key of after the restart", `[...document.querySelectorAll("button.name")].some((b) => b.textContent === "back")`)
+}
+
+// TestWhoGetsIn: the page's own files are everybody's, and nothing else.
+func TestWhoGetsIn(t *testing.T) {
+	s := testenv.Start(t, daemon.Options{})
+	s.NewVM(uuid, `{"uuid":"`+uuid+`","alias":"first","customer_metadata":{"motd":"hello"}}`)
+	p := start(t, s, "--read-only")
+	ask := func(method, path, body string, header ...string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequest(method, "http://"+p.host+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(header); i += 2 {
+			if header[i] == "Host" {
+				r.Host = header[i+1]
+			}
+			r.Header.Set(header[i], header[i+1])
+		}
+		a, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Body.Close()
+		b, err := io.ReadAll(a.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.StatusCode, string(bytes.TrimSpace(b))
+	}
+	token := <-p.token
+	if code, text := ask("POST", "/api/open", `{"token":"`+token+`"}`, "Origin", "http://evil.example"); code != http.StatusForbidden {
+		t.Errorf("another origin opens the page: %d %s", code, text)
+	}
+	code, text := ask("POST", "/api/open", `{"token":"`+token+`"}`)
+	var opened struct{ Key string }
+	if err := json.Unmarshal([]byte(text), &opened); err != nil || code != http.StatusOK {
+		t.Fatalf("%d %s: %v", code, text, err)
+	}
+	key := "Bearer " + opened.Key
+	value := "/api/vms/" + uuid + "/value?space=keys&name=motd"
+	for _, c := range []struct {
+		what, method, path, body string
+		header                   []string
+		code                     int
+		want                     string
+	}{
+		{"the page itself", "GET", "/", "", nil, 200, "<!doctype html>"},
+		{"a token used twice", "POST", "/api/open", `{"token":"` + token + `"}`, nil, 403, "used before"},
+		{"a token that is wrong", "POST", "/api/open", `{"token":"A"}`, nil, 403, "not of this"},
+		{"no token", "POST", "/api/open", `{}`, nil, 403, "not of this"},
+		{"no JSON", "POST", "/api/open", `token`, nil, 400, "no token"},
+		{"no key", "GET", value, "", nil, 401, "not open"},
+		{"another key", "GET", value, "", []string{"Authorization", "Bearer " + token}, 401, "not open"},
+		{"the key", "GET", value, "", []string{"Authorization", key}, 200, "hello"},
+		{"the key by localhost", "GET", value, "", []string{"Authorization", key, "Host", "localhost:" + port(p.host)}, 200, "hello"},
+		{"a name that was pointed here", "GET", value, "", []string{"Authorization", key, "Host", "evil.example"}, 421, "not evil.example"},
+		{"another origin", "GET", value, "", []string{"Authorization", key, "Origin", "http://evil.example"}, 403, "another origin"},
+		{"another port's page", "GET", value, "", []string{"Authorization", key, "Origin", "http://127.0.0.1:1"}, 403, "another origin"},
+		{"another site", "GET", value, "", []string{"Authorization", key, "Sec-Fetch-Site", "cross-site"}, 403, "another origin"},
+		{"read-only", "POST", "/api/vms/" + uuid + "/txn", `{"do":[{"put":"a","value":"1"}]}`, []string{"Authorization", key}, 403, "--read-only"},
+		{"a VM that is not there", "GET", "/api/vms/" + testenv.UUID(9), "", []string{"Authorization", key}, 404, "does not exist"},
+		{"a way out", "GET", "/api/vms/" + uuid + "/value?space=..&name=ctl", "", []string{"Authorization", key}, 400, "no space"},
+		{"a way out by the name", "GET", "/api/vms/" + uuid + "/value?space=keys&name=../vm.json", "", []string{"Authorization", key}, 404, "does not exist"},
+		{"a way out by the UUID", "GET", "/api/vms/..%2fsessions", "", []string{"Authorization", key}, 404, "does not exist"},
+		{"nothing", "GET", "/api/nothing", "", []string{"Authorization", key}, 404, ""},
+	} {
+		code, text := ask(c.method, c.path, c.body, c.header...)
+		if code != c.code || !strings.Contains(text, c.want) {
+			t.Errorf("%s: %d %s, want %d ... %s", c.what, code, text, c.code, c.want)
+		}
+	}
+}
+
+func port(host string) string { return host[strings.LastIndexByte(host, ':')+1:] }
