@@ -43,7 +43,7 @@ func newVM(a *app) *cobra.Command {
 	}
 	for _, add := range []func(*app) *cobra.Command{
 		newVMList, newVMLookup, newVMGet, newVMInfo, newVMEvents, newVMCreate, newVMUpdate, newVMValidate, newVMDelete,
-		newVMStart, newVMStop, newVMReboot, newVMHelp,
+		newVMStart, newVMStop, newVMReboot, newVMAttach, newVMHelp,
 	} {
 		cmd.AddCommand(add(a))
 	}
