@@ -81,6 +81,7 @@ type Hosts struct {
 	earlier map[string][]string
 	made    map[string]string // the VM that the QEMU at a socket has made, by path
 	making  *rate.Limiter
+	refused int // monitors of others, ever
 }
 
 // New makes Hosts, which add to the tree: call it before the tree's first View and

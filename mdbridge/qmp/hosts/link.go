@@ -45,6 +45,8 @@ type refusal struct {
 	until <-chan struct{}
 }
 
+func (r refusal) Unwrap() error { return r.error }
+
 // run connects, again and again, until the socket is gone.
 func (l *link) run() {
 	for tries := 1; ; tries++ {
@@ -102,6 +104,14 @@ func (l *link) wait(pause time.Duration, err error) bool {
 // as the socket is there.
 func (l *link) logRarely(err error) {
 	text := printable(err.Error())
+	if errors.Is(err, errLibvirt) || errors.Is(err, errProxmox) {
+		// A pattern that finds one finds all of the host's: that is one line.
+		l.hosts.mu.Lock()
+		l.hosts.refused++
+		l.hosts.mu.Unlock()
+		l.hosts.rare.Warn("monitors").Str("socket", l.path).Str("error", text).Msg("no QEMU here")
+		return
+	}
 	if text != l.said && l.complaints.Allow() {
 		l.said = text
 		l.hosts.cfg.Log.Warn().Str("socket", l.path).Str("error", text).Msg("no QEMU here")

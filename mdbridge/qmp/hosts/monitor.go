@@ -11,10 +11,10 @@ import (
 // The monitors that a manager of QEMUs keeps for itself. It does not expect another
 // client: it would find its monitor taken when it is restarted, and hang.
 var (
-	errLibvirt = errors.New("this is libvirt's own monitor of the domain, which libvirtd would lose to meta9d at its next restart: " +
-		`give the domain a socket for meta9d, by <qemu:arg value="-qmp"/> and <qemu:arg value="unix:PATH,server=on,wait=off"/> in its <qemu:commandline>`)
-	errProxmox = errors.New("this is Proxmox's own monitor of the VM, without which qm and the web interface hang: " +
-		`give the VM a socket for meta9d, by "args: -qmp unix:PATH,server=on,wait=off" in its configuration`)
+	errLibvirt = errors.New("this is libvirt's own monitor, which libvirtd would lose at its next restart; " +
+		"give the domain a socket for meta9d (-qmp by <qemu:commandline>, docs/libvirt.md)")
+	errProxmox = errors.New("this is Proxmox's own monitor, without which qm hangs; " +
+		"give the VM a socket for meta9d (-qmp by args:, docs/proxmox.md)")
 )
 
 // othersMonitor says whose monitor is at a path, where that or what it leads to shows it.

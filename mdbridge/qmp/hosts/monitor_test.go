@@ -45,7 +45,9 @@ func TestMonitorsAreRefused(t *testing.T) {
 	w.hosts.Start()
 	w.state(uuid(3), "running")
 	w.eventually("both are refused", func() bool {
-		return w.log.count("libvirtd would lose to meta9d") == 2
+		w.hosts.mu.Lock()
+		defer w.hosts.mu.Unlock()
+		return w.hosts.refused == 2
 	})
 	for _, id := range []string{uuid(1), uuid(2)} {
 		if w.store.Cell(id) != nil {
@@ -54,6 +56,9 @@ func TestMonitorsAreRefused(t *testing.T) {
 	}
 	if q.Served() {
 		t.Error("connected to")
+	}
+	if n := w.log.count("libvirtd would lose at its next restart"); n != 1 {
+		t.Errorf("said %d times", n)
 	}
 }
 
