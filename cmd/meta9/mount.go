@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -18,8 +19,11 @@ const defaultPort = "virtio:meta9"
 
 const mountHelp = `Mount the metadata that meta9d serves at ADDR on the folder DIR, and keep the mount
 over lost connections: requests of programs wait until there is another one, and
-each is executed exactly once. Only Linux has it, and only root may; the kernel needs
-the modules 9p and 9pnet_fd.
+each is executed exactly once. Only Linux has it.
+
+The kernel's own 9P client is used, by root, where there is one (the modules 9p and
+9pnet_fd). Where there is none, for other users than root, or with --fuse, it is FUSE:
+that needs /dev/fuse, and fusermount3 for who is not root.
 
 ADDR is virtio:NAME (a virtio-serial port), vsock:CID:PORT (CID may be host),
 unix:PATH, tcp:HOST:PORT, tls:HOST:PORT, or dev:PATH (a port or a terminal). Without
@@ -35,6 +39,7 @@ fstab have it as a file system of the type meta9; the exit codes are mount(8)'s 
 Examples:
 meta9 mount /metadata
 meta9 mount -o ro,aname=keys vsock:host:564 /metadata
+meta9 mount --fuse -o umask=077 virtio:meta9 ~/metadata
 mount -t meta9 virtio:meta9 /metadata
 virtio:meta9 /metadata meta9 nosuid,nodev,noexec,nofail 0 0   (in /etc/fstab)
 
@@ -48,7 +53,8 @@ type mounting struct {
 	dir    string // absolute, without symbolic links
 	list   string // the options, as they were given
 	opt    mountOptions
-	ready  int // the file descriptor to tell that it is mounted; -1: none
+	fuse   bool // by FUSE
+	ready  int  // the file descriptor to tell that it is mounted; -1: none
 	sloppy bool
 }
 
@@ -58,7 +64,7 @@ func newMount(a *app) *cobra.Command {
 	var options []string
 	foreground := false
 	cmd := &cobra.Command{
-		Use:               "mount [-o OPTION,...] [--foreground] [ADDR] DIR",
+		Use:               "mount [-o OPTION,...] [--fuse] [--foreground] [ADDR] DIR",
 		Short:             "mount a VM's metadata, in the guest",
 		Long:              mountHelp,
 		Args:              cobra.RangeArgs(1, 2),
@@ -69,7 +75,7 @@ func newMount(a *app) *cobra.Command {
 				m.source = args[0]
 			}
 			m.list = strings.Join(options, ",")
-			if err := m.prepare(args[len(args)-1]); err != nil {
+			if err := m.prepare(cmd.Context(), args[len(args)-1]); err != nil {
 				return err
 			}
 			if foreground || m.ready >= 0 {
@@ -80,6 +86,7 @@ func newMount(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringArrayVarP(&options, "options", "o", nil, "mount with `OPTIONS`, which commas separate")
+	f.BoolVar(&m.fuse, "fuse", false, "mount by FUSE, not by the kernel's 9P client")
 	f.BoolVar(&foreground, "foreground", false, "keep the mount here, until it is unmounted or a signal comes")
 	f.IntVar(&m.ready, "ready-fd", -1, "write a line to `FD` when it is mounted, and be a daemon from then on")
 	f.BoolVar(&m.sloppy, "sloppy", false, "leave out options that nobody knows")
@@ -89,7 +96,7 @@ func newMount(a *app) *cobra.Command {
 }
 
 // prepare checks all that can be checked before somebody is asked.
-func (m *mounting) prepare(dir string) (err error) {
+func (m *mounting) prepare(ctx context.Context, dir string) (err error) {
 	if m.opt, err = parseMountOptions(m.list, m.sloppy); err != nil {
 		return err
 	}
@@ -97,15 +104,15 @@ func (m *mounting) prepare(dir string) (err error) {
 	m.cert = cmp.Or(m.cert, m.opt.cert)
 	m.key = cmp.Or(m.key, m.opt.key)
 	m.ca = cmp.Or(m.ca, m.opt.ca)
-	if !mayMount() {
-		return errNotRoot
+	if err := m.chooseKind(ctx); err != nil {
+		return err
 	}
 	m.dir, err = mountPoint(dir)
 	return err
 }
 
-// errNotRoot is why nobody else can mount; it is os.ErrPermission.
-var errNotRoot = fmt.Errorf("only root may mount and unmount: %w", os.ErrPermission)
+// errNotRoot is why nobody else can unmount; it is os.ErrPermission.
+var errNotRoot = fmt.Errorf("only root may unmount that: %w", os.ErrPermission)
 
 // mountPoint is dir as /proc/mounts is going to show it. It touches no file below a
 // mount of ours: that may be one whose server is away, and would not answer.

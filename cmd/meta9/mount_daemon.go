@@ -58,6 +58,9 @@ func (m *mounting) daemon() (*exec.Cmd, error) {
 			args = append(args, "--"+f.name+"="+f.value)
 		}
 	}
+	if m.fuse {
+		args = append(args, "--fuse")
+	}
 	if m.sloppy {
 		args = append(args, "--sloppy")
 	}

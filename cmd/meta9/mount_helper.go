@@ -25,7 +25,7 @@ func newMountHelper(a *app) *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m.source, m.list = args[0], strings.Join(options, ",")
-			err := m.prepare(args[1])
+			err := m.prepare(cmd.Context(), args[1])
 			if err == nil && !fake {
 				err = m.detach(cmd.Context())
 			}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +21,7 @@ import (
 
 	"meta9/session/client"
 	"meta9/session/keep"
+	"meta9/session/keep/fusefs"
 )
 
 const (
@@ -72,6 +74,9 @@ func (m *mounting) serve(ctx context.Context) error {
 // anything is mounted.
 func (m *mounting) dial(ctx context.Context, links *transports) (*keep.Keeper, error) {
 	opt := keep.Options{Version: m.opt.dialect(), Msize: m.opt.msize, Log: m.keeperLog()}
+	if m.fuse {
+		opt.Msize = m.opt.msize + minMsize // so that what the kernel gives at once is one message
+	}
 	var err error
 	if opt.Mumble, err = m.message(); err != nil {
 		return nil, err
@@ -110,21 +115,17 @@ type mounted struct {
 
 // mount mounts, in the time of --timeout; k carries what the kernel asks meanwhile.
 func (m *mounting) mount(ctx context.Context, k *keep.Keeper) (*mounted, error) {
-	near, far, err := socketPair()
-	if err != nil {
-		k.Close()
-		return nil, err
-	}
-	defer far.Close() // the kernel has its own then
-	m.loadModules(ctx)
 	run, stop := context.WithCancel(context.Background())
 	end := &mounted{stop: stop, served: make(chan error, 1)}
-	go func() { end.served <- k.Serve(run, near) }()
 	limited, cancel := m.withTimeout(ctx)
 	defer cancel()
 	defer context.AfterFunc(limited, stop)()
 	m.progress.say("waiting for the server")
-	err = unix.Mount(m.source, m.dir, "9p", m.opt.flags, m.opt.kernelData(int(far.Fd())))
+	by := m.mountV9fs
+	if m.fuse {
+		by = m.mountFUSE
+	}
+	err := by(run, k, end.served)
 	if err == nil {
 		var e mountEntry
 		e, err = findMount(m.dir)
@@ -141,6 +142,43 @@ func (m *mounting) mount(ctx context.Context, k *keep.Keeper) (*mounted, error) 
 		return nil, m.explain(err)
 	}
 	return end, nil
+}
+
+// mountV9fs mounts by the kernel's 9P client. served hears of the end of the mount, or of
+// what did not become one.
+func (m *mounting) mountV9fs(run context.Context, k *keep.Keeper, served chan<- error) error {
+	near, far, err := socketPair()
+	if err != nil {
+		served <- k.Close()
+		return err
+	}
+	defer far.Close() // the kernel has its own then
+	go func() { served <- k.Serve(run, near) }()
+	return unix.Mount(m.source, m.dir, "9p", m.opt.flags, m.opt.kernelData(int(far.Fd())))
+}
+
+// mountFUSE mounts by FUSE: as root by mount(2), as anybody else by fusermount3.
+func (m *mounting) mountFUSE(run context.Context, k *keep.Keeper, served chan<- error) error {
+	calls := k.Calls(run)
+	context.AfterFunc(run, calls.Close)
+	umask, _ := strconv.ParseUint(m.opt.umask, 8, 9) // which was looked at
+	fsys, err := fusefs.New(calls, os.Getenv("USER"), m.opt.fullAname(), uint32(umask))
+	var done <-chan struct{}
+	if err == nil {
+		done, err = fsys.Mount(fusefs.Options{
+			Source: m.source, Dir: m.dir, Direct: mayMount(), Flags: m.opt.flags | unix.MS_NOSUID | unix.MS_NODEV, Words: m.fuseWords(),
+			AllowOther: mayMount() || m.opt.allowOther, Data: int(m.opt.msize), Log: m.keeperLog(),
+		})
+	}
+	go func() {
+		select {
+		case <-done:
+		case <-run.Done():
+		}
+		calls.Close()
+		served <- nil
+	}()
+	return err
 }
 
 // socketPair is the way between keeper and kernel; the kernel's end is far.
@@ -181,8 +219,8 @@ func (m *mounting) beDaemon() {
 func (m *mounting) leave(end *mounted) error {
 	if e, err := findMount(m.dir); err == nil && e.id == end.id {
 		go func() { // it waits until the keeper has carried the last of it
-			if err := unix.Unmount(m.dir, unix.UMOUNT_NOFOLLOW); errors.Is(err, unix.EBUSY) {
-				_ = unix.Unmount(m.dir, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+			if err := detachMount(m.dir, false); errors.Is(err, unix.EBUSY) {
+				_ = detachMount(m.dir, true)
 				end.stop()
 			}
 		}()

@@ -20,20 +20,30 @@ func (o *mountOptions) kernelData(fd int) string {
 		fd, fd, o.version, o.msize, strings.Join(slices.Concat(o.data, o.look()), ","))
 }
 
-// loadModules loads what the kernel would not load by itself in a guest that has
-// no udev, or a modprobe elsewhere than the kernel thinks. Where it is built in, or
-// cannot be loaded, mounting says so.
-func (m *mounting) loadModules(ctx context.Context) {
-	known, _ := os.ReadFile("/proc/filesystems")
-	_, err := os.Stat("/sys/module/9pnet_fd")
-	if strings.Contains(string(known), "\t9p\n") && err == nil {
-		return
+const noV9fs = "this kernel has no 9P client: that is the modules 9p and 9pnet_fd, which Debian's linux-image-amd64 has and its cloud kernel has not"
+
+// hasV9fs tells whether the kernel has a 9P client, after loading what the kernel would
+// not load by itself in a guest that has no udev, or a modprobe elsewhere than the kernel
+// thinks.
+func hasV9fs(ctx context.Context) bool {
+	has := func() bool {
+		known, _ := os.ReadFile("/proc/filesystems")
+		return strings.Contains(string(known), "\t9p\n")
 	}
+	if _, err := os.Stat("/sys/module/9pnet_fd"); err != nil || !has() {
+		loadModules(ctx, "9p", "9pnet_fd")
+	}
+	return has()
+}
+
+// loadModules loads modules; where they are built in, or cannot be loaded, mounting says
+// so.
+func loadModules(ctx context.Context, names ...string) {
 	modprobe, err := exec.LookPath("modprobe")
 	if err != nil {
 		modprobe = "/sbin/modprobe"
 	}
-	_ = exec.CommandContext(ctx, modprobe, "-a", "9p", "9pnet_fd").Run()
+	_ = exec.CommandContext(ctx, modprobe, append([]string{"-a"}, names...)...).Run()
 }
 
 // mayMount tells whether the kernel is going to let us, as far as can be known.
@@ -49,7 +59,7 @@ func (m *mounting) explain(err error) error {
 	text := "mounting " + m.source + " on " + m.dir
 	switch {
 	case errors.Is(err, unix.ENODEV):
-		return errors.New("this kernel has no 9p: it needs the modules 9p and 9pnet_fd, which Debian's linux-image-amd64 has and its cloud kernel has not")
+		return errors.New(noV9fs + "; --fuse does without")
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%s: %w: a container that may not mount?", text, err)
 	case errors.Is(err, unix.ECONNREFUSED):

@@ -12,12 +12,14 @@ import (
 	"meta9/fs/vm"
 )
 
-const mountOptionsHelp = `version=9p2000.L, 9p2000.u or 9p2000   the dialect (9p2000.L)
-cache=none, mmap, loose, fscache, ...  what the kernel may keep (none)
+const mountOptionsHelp = `version=9p2000.L, 9p2000.u or 9p2000   the dialect (9p2000.L; by FUSE no other)
+cache=none, mmap, loose, fscache, ...  what the kernel may keep (none; by FUSE nothing else)
 msize=BYTES                            the largest message, 4096 to 1048576 (131072)
 aname=PATH                             mount that part of the tree
 uid=N, gid=N, mode=OCTAL               who owns the files, and their mode (folders get x for r);
                                        without them what the VM's 9p_uid, 9p_gid, 9p_mode say
+umask=OCTAL, allow_other               bits that no mode has; other users may in (root's mounts let
+                                       them in by themselves): by FUSE only
 access=, uname=, dfltuid=, dfltgid=, posixacl, context=, ...   as v9fs has them
 ro, noexec, nosuid, nodev, noatime, sync, dirsync, ...         as everywhere
 mumble=FILE, cert=FILE, key=FILE, ca=FILE   as the options of all commands
@@ -34,6 +36,10 @@ type mountOptions struct {
 
 	aname          string
 	uid, gid, mode string // how files look; "": as the host says
+
+	words      []string // the general options, as they were given
+	umask      string   // octal; "": 0
+	allowOther bool
 }
 
 const (
@@ -106,6 +112,29 @@ func (o *mountOptions) checkLook() error {
 	if _, ok := vm.ParseMode(o.mode); o.mode != "" && !ok {
 		return misused("-o mode=%s: three or four octal digits, up to 0777", o.mode)
 	}
+	if _, err := strconv.ParseUint(o.umask, 8, 9); o.umask != "" && err != nil {
+		return misused("-o umask=%s: octal digits, up to 0777", o.umask)
+	}
+	return nil
+}
+
+// fuse refuses what goes with a mount by v9fs alone; v9fs what goes with FUSE alone.
+func (o *mountOptions) fuse() error {
+	for _, word := range o.data {
+		if word != "cache=none" {
+			return misused("-o %s: an option of the kernel's 9P client, and this mount is by FUSE", word)
+		}
+	}
+	if o.version != "9p2000.L" {
+		return misused("-o version=%s: a mount by FUSE speaks 9p2000.L", o.version)
+	}
+	return nil
+}
+
+func (o *mountOptions) v9fs() error {
+	if o.umask != "" || o.allowOther {
+		return misused("-o umask= and allow_other go with --fuse; for the kernel's 9P client there are mode= and access=")
+	}
 	return nil
 }
 
@@ -113,22 +142,25 @@ func (o *mountOptions) checkLook() error {
 // aname is all that reaches the host from a mount; plain 9P2000 has no numbers, so
 // that there the kernel itself must be told.
 func (o *mountOptions) look() (data []string) {
-	aname := ""
-	for _, word := range []struct{ name, value, plain string }{
-		{"uid", o.uid, "dfltuid"}, {"gid", o.gid, "dfltgid"}, {"mode", o.mode, ""},
-	} {
-		if word.value == "" {
-			continue
-		}
-		aname += word.name + "=" + word.value + "/"
-		if o.version == "9p2000" && word.plain != "" {
+	for _, word := range []struct{ value, plain string }{{o.uid, "dfltuid"}, {o.gid, "dfltgid"}} {
+		if word.value != "" && o.version == "9p2000" {
 			data = append(data, word.plain+"="+word.value)
 		}
 	}
-	if aname += strings.TrimPrefix(o.aname, "/"); aname != "" {
+	if aname := o.fullAname(); aname != "" {
 		data = append(data, "aname="+aname)
 	}
 	return data
+}
+
+// fullAname is what the host is told, and how files are to look.
+func (o *mountOptions) fullAname() (aname string) {
+	for _, word := range []struct{ name, value string }{{"uid", o.uid}, {"gid", o.gid}, {"mode", o.mode}} {
+		if word.value != "" {
+			aname += word.name + "=" + word.value + "/"
+		}
+	}
+	return aname + strings.TrimPrefix(o.aname, "/")
 }
 
 // parse reads one option.
@@ -139,8 +171,12 @@ func (o *mountOptions) parse(word string, sloppy bool) error {
 	case word == "", slices.Contains(otherPrograms, name), strings.HasPrefix(name, "x-"), strings.HasPrefix(name, "X-"):
 	case ok && general.clear:
 		o.flags &^= general.flag
+		o.words = append(o.words, word)
 	case ok:
 		o.flags |= general.flag
+		o.words = append(o.words, word)
+	case word == "allow_other":
+		o.allowOther = true
 	case name == "version":
 		return o.setVersion(value)
 	case name == "msize":
@@ -178,6 +214,8 @@ func (o *mountOptions) own(name string) *string {
 		return &o.gid
 	case "mode":
 		return &o.mode
+	case "umask":
+		return &o.umask
 	}
 	return nil
 }

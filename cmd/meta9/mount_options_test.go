@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,6 +64,8 @@ func TestMountOptionsRefused(t *testing.T) {
 		"gid=4294967295":  "-o gid=4294967295: a number from 0 to 4294967294",
 		"mode=0999":       "-o mode=0999: three or four octal digits",
 		"mode=40":         "-o mode=40: three or four octal digits",
+		"umask=1000":      "-o umask=1000: octal digits, up to 0777",
+		"umask=077":       "",
 	} {
 		_, err := parseMountOptions(list, false)
 		switch {
@@ -121,6 +124,54 @@ func TestMountHelperCodes(t *testing.T) {
 	} {
 		if got := exitCode(helperError{tt.err}); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
+
+// TestKinds: what goes with one kind of mount alone is refused by the other.
+func TestKinds(t *testing.T) {
+	for list, want := range map[string]struct{ fuse, v9fs string }{
+		"ro,aname=keys,uid=1": {},
+		"cache=none":          {},
+		"cache=mmap":          {fuse: "-o cache=mmap: an option of the kernel's 9P client"},
+		"access=any":          {fuse: "-o access=any: "},
+		"version=9p2000":      {fuse: "a mount by FUSE speaks 9p2000.L"},
+		"allow_other":         {v9fs: "go with --fuse"},
+		"umask=022":           {v9fs: "go with --fuse"},
+	} {
+		o, err := parseMountOptions(list, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for kind, tt := range map[string]struct {
+			err  error
+			want string
+		}{"fuse": {o.fuse(), want.fuse}, "v9fs": {o.v9fs(), want.v9fs}} {
+			if (tt.err == nil) != (tt.want == "") || tt.err != nil && !strings.Contains(tt.err.Error(), tt.want) {
+				t.Errorf("-o %s by %s: %v, want %q", list, kind, tt.err, tt.want)
+			}
+		}
+	}
+}
+
+// TestHowToGetFUSE: who lacks something is told by his distribution's words.
+func TestHowToGetFUSE(t *testing.T) {
+	defer func(was string) { osRelease = was }(osRelease)
+	for text, want := range map[string]string{
+		"ID=debian\n": "apt-get install fuse3",
+		"NAME=\"Ubuntu\"\nID=ubuntu\nID_LIKE=debian\n":   "apt-get install fuse3",
+		"ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n": "dnf install fuse3",
+		"ID=alpine\n": "apk add fuse3",
+		"ID=opensuse-leap\nID_LIKE='suse opensuse'\n": "zypper install fuse3",
+		"ID=else\n": "install the package fuse3",
+		"":          "install the package fuse3",
+	} {
+		osRelease = filepath.Join(t.TempDir(), "os-release")
+		if err := os.WriteFile(osRelease, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := installFUSE(); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
 		}
 	}
 }

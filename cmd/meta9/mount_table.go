@@ -78,8 +78,11 @@ func findMount(dir string) (found mountEntry, err error) {
 	return found, err
 }
 
-// ours tells whether a keeper made the mount: its source is an address, which the
-// kernel does not look at where it is given open files.
+// fuseType is the type of our mounts by FUSE.
+const fuseType = "fuse.meta9"
+
+// ours tells whether a keeper made the mount: by FUSE, or its source is an address, which
+// the kernel does not look at where it is given open files.
 func (e *mountEntry) ours() bool {
-	return e.fstype == "9p" && slices.Contains(strings.Split(e.options, ","), "trans=fd")
+	return e.fstype == fuseType || e.fstype == "9p" && slices.Contains(strings.Split(e.options, ","), "trans=fd")
 }

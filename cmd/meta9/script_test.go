@@ -36,8 +36,8 @@ func TestMain(m *testing.M) {
 //	daemon stop|kill|pause|resume   SIGTERM, SIGKILL (both are waited for), SIGSTOP, SIGCONT
 //	exits N PROGRAM ARG...          run it, with the exit code N
 //
-// and the conditions [mount] and [port]: who runs them may mount, and this machine
-// has virtio-serial ports.
+// and the conditions [mount], [fuse] and [port]: who runs them may mount, and by FUSE,
+// and this machine has virtio-serial ports.
 func TestScripts(t *testing.T) {
 	meta9d := buildDaemon(t)
 	testscript.Run(t, testscript.Params{
@@ -55,6 +55,8 @@ func TestScripts(t *testing.T) {
 			switch cond {
 			case "mount":
 				return mayMount(), nil
+			case "fuse":
+				return missingFUSE(t.Context()) == nil, nil
 			case "port":
 				found, err := filepath.Glob("/sys/class/virtio-ports/*")
 				return found != nil, err

@@ -5,7 +5,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -44,11 +46,7 @@ func unmount(dir string, lazy bool) error {
 	case !e.ours():
 		return fmt.Errorf("%s: not a mount of meta9's: %s of the type %s; umount(8) unmounts it", dir, e.source, e.fstype)
 	}
-	flags := unix.UMOUNT_NOFOLLOW
-	if lazy {
-		flags |= unix.MNT_DETACH
-	}
-	switch err := unix.Unmount(e.dir, flags); {
+	switch err := detachMount(e.dir, lazy); {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EPERM):
@@ -58,6 +56,26 @@ func unmount(dir string, lazy bool) error {
 	default:
 		return fmt.Errorf("%s: %w", dir, err)
 	}
+}
+
+// detachMount unmounts dir. What a user has mounted by fusermount3, the same unmounts.
+func detachMount(dir string, lazy bool) error {
+	flags, word := unix.UMOUNT_NOFOLLOW, "-u"
+	if lazy {
+		flags, word = flags|unix.MNT_DETACH, "-uz"
+	}
+	err := unix.Unmount(dir, flags)
+	if !errors.Is(err, unix.EPERM) || fusermount() == "" {
+		return err
+	}
+	said, late := exec.Command(fusermount(), word, "--", dir).CombinedOutput()
+	switch {
+	case late == nil:
+		return nil
+	case strings.Contains(string(said), "busy"):
+		return unix.EBUSY
+	}
+	return err
 }
 
 // mountAt finds the mount at dir, which may be a way there over symbolic links.

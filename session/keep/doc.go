@@ -10,10 +10,15 @@
 // qid.path. A fid that cannot be restored answers ESTALE from then on, and a change that
 // may or may not have happened answers EIO.
 //
+// The client is at a socket (Serve), as v9fs is, or in this process (Calls), as
+// session/keep/fusefs is. To the Keeper both are a client that speaks 9P: what it
+// promises, it promises once.
+//
 // # Concurrency
 //
 // Serve has three goroutines: one takes requests from the client, and the redial.Conn has
-// two. Keeper.conn guards all that they share: the requests and what is known of fids. It
-// is never held during a wait. Replies and the keeper's own answers are written to the
-// client under Keeper.answering, which is taken last.
+// two. With Calls each request is entered by its caller. Keeper.conn guards all that they
+// share: the requests and what is known of fids. It is never held during a wait. Replies
+// and the keeper's own answers are written to the client under Keeper.answering, which is
+// taken last, but for Calls.mu.
 package keep

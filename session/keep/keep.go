@@ -53,8 +53,8 @@ type Keeper struct {
 	clientGone bool         // the client has closed its end
 	m, r       wire.Msg     // scratch
 
-	answering sync.Mutex // held over a write to the client
-	down      net.Conn
+	answering sync.Mutex          // held over deliver
+	deliver   func(frames []byte) // gives frames to the client, which are the Keeper's again afterwards
 }
 
 // Dial makes the first transport and begins a session on it. It tries once; ctx bounds only
@@ -121,20 +121,25 @@ func terms(base wire.Dialect, msize uint32) redial.Terms {
 // Serve serves the client at down until it closes its end, or ctx ends; then the session
 // ends too, and Serve closes down. The error says how the client broke the protocol.
 func (k *Keeper) Serve(ctx context.Context, down net.Conn) error {
-	k.down = down
+	k.deliver = func(frames []byte) { _, _ = down.Write(frames) } // that it is gone is seen by reading
 	defer context.AfterFunc(ctx, func() { down.Close() })()
 	go k.conn.Run(ctx)
-	err := k.readClient()
+	err := k.readClient(down)
 	down.Close() // so that a write to a client that reads nothing ends
+	k.end()
+	if errors.Is(err, io.EOF) || ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// end ends the session of a client that is gone.
+func (k *Keeper) end() {
 	k.conn.Lock()
 	k.clientGone = true
 	k.changed.Broadcast()
 	k.conn.Unlock()
 	k.conn.Close()
-	if errors.Is(err, io.EOF) || ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 // Close closes the transport of a Keeper for which Serve is not called.

@@ -1,6 +1,8 @@
 package keep
 
 import (
+	"io"
+
 	"meta9/fs/errs"
 	"meta9/session/redial"
 	"meta9/session/wire"
@@ -22,9 +24,9 @@ type version struct {
 	msize   uint32
 }
 
-// readClient reads requests from the client until it is gone.
-func (k *Keeper) readClient() error {
-	frames := redial.NewFrames(k.down)
+// readClient reads requests from the client at down until it is gone.
+func (k *Keeper) readClient(down io.Reader) error {
+	frames := redial.NewFrames(down)
 	for {
 		frame, err := frames.Next(k.maxFrame())
 		if err != nil {
@@ -90,14 +92,14 @@ func (k *Keeper) flush(r *redial.Request) (answer []byte) {
 	return answer
 }
 
-// answer writes frames to the client. An error is ignored: the reading side sees it too.
+// answer gives frames to the client.
 func (k *Keeper) answer(frames []byte) {
 	if len(frames) == 0 {
 		return
 	}
 	k.answering.Lock()
 	defer k.answering.Unlock()
-	_, _ = k.down.Write(frames)
+	k.deliver(frames)
 }
 
 // answerVersion answers a Tversion. The first is answered at once if its version is the one

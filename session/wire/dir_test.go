@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hugelgupf/p9/p9"
 	"pgregory.net/rapid"
 
 	"meta9/fs/errs"
@@ -75,5 +76,20 @@ func TestDirTooLong(t *testing.T) {
 	dir.Muid = dir.Muid[:wire.MaxDir-49]
 	if b := wire.AppendDir(nil, &dir, wire.Plain); len(b) != wire.MaxDir {
 		t.Errorf("%d bytes appended, want %d", len(b), wire.MaxDir)
+	}
+}
+
+// TestDirent: an entry of a folder is read as it was written, and nothing past its end.
+func TestDirent(t *testing.T) {
+	want := p9.Dirent{QID: p9.QID{Type: p9.TypeDir, Version: 2, Path: 3}, Offset: 4, Type: 5, Name: "näme"}
+	b := wire.AppendDirent(nil, &want)
+	got, rest, err := wire.DecodeDirent(append(b, "rest"...))
+	if err != nil || got != want || string(rest) != "rest" || len(b) != wire.DirentSize(&want) {
+		t.Errorf("%+v, %q, %v", got, rest, err)
+	}
+	for n := range len(b) {
+		if _, _, err := wire.DecodeDirent(b[:n]); err == nil {
+			t.Errorf("%d bytes of %d are an entry", n, len(b))
+		}
 	}
 }

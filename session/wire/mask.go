@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
 )
 
 // p9 keeps its masks as words and the conversion to bits to itself. An array of
@@ -74,4 +76,14 @@ func AppendDirent(b []byte, e *p9.Dirent) []byte {
 	b = binary.LittleEndian.AppendUint64(b, e.Offset)
 	b = append(b, byte(e.Type))
 	return appendStr(b, e.Name)
+}
+
+// DecodeDirent takes the first entry of an Rreaddir's data off. The name is its own.
+func DecodeDirent(b []byte) (e p9.Dirent, rest []byte, err error) {
+	r := reader{b: b}
+	e.QID, e.Offset, e.Type, e.Name = r.qid(), r.u64(), p9.QIDType(r.u8()), r.str()
+	if r.bad != "" {
+		return e, nil, errs.New(errs.Protocol, "an entry of a folder: %s", r.bad)
+	}
+	return e, r.b, nil
 }

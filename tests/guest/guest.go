@@ -49,12 +49,23 @@ func Boot(t testing.TB, o machine.Options) *Guest {
 	if o.Kernel == "" {
 		o.Kernel = *Kernel
 	}
+	return begin(t, o, machine.Start)
+}
+
+// Contain is Boot for a container on this machine's kernel (machine.Contain).
+func Contain(t testing.TB, o machine.Options) *Guest {
+	t.Helper()
+	return begin(t, o, machine.Contain)
+}
+
+func begin(t testing.TB, o machine.Options, start func(machine.Options) (*machine.Machine, error)) *Guest {
+	t.Helper()
 	files := map[string]string{"/bin/guesttool": Static(t, "tests/guest/guesttool")}
 	for to, from := range o.Files {
 		files[to] = from
 	}
 	o.Files, o.Script, o.Input = files, "exec /bin/guesttool\n", true
-	m, err := machine.Start(o)
+	m, err := start(o)
 	if errors.Is(err, kernel.ErrGone) && o.Kernel != "" && o.Kernel != kernel.Default {
 		t.Skipf("kernel %s: %v", o.Kernel, err)
 	}

@@ -36,6 +36,7 @@ type cutter struct {
 	shut     bool // nobody may connect
 	rng      *rand.Rand
 	tears    bool // a reply of tornOf is torn
+	spares   int  // and of so many only one of those; 0: each
 	lines    map[*line]bool
 	torn     int // replies
 	lost     int // bytes of requests
@@ -247,7 +248,7 @@ func (ln *line) pass(size int) (n int, torn bool) {
 	switch {
 	case ln.mute:
 		return 0, false
-	case !ln.tears || ln.rng.IntN(of) > 0:
+	case !ln.tears || ln.rng.IntN(of*max(ln.spares, 1)) > 0:
 		return size, false
 	}
 	ln.torn++

@@ -17,6 +17,10 @@
 // another host, and it is the hardest case, which only the packets' marks can tell.
 // A few chardevs are cut for real in between.
 //
+// A third way, fuse, is tcp for a mount by FUSE: what is tested there is not a guest's
+// kernel but the file system in meta9, so that the guest is a container on this machine's
+// kernel, which is much faster (package machine).
+//
 // In either way a third of the cuts closes at once; in a third no more replies pass
 // for a moment before that, so that requests are executed and nobody hears of it; in
 // a third no more requests do. Beside these cuts, one frame or packet of 40 that

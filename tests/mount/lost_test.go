@@ -12,7 +12,7 @@ import (
 	"meta9/tests/testenv"
 )
 
-var ways = []string{"tcp", "virtio"}
+var ways = []string{"tcp", "virtio", "fuse"}
 
 // byWay runs a test by each way to meta9d, both at once: most of it is waiting.
 func byWay(t *testing.T, do func(t *testing.T, via string)) {

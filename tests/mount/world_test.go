@@ -41,7 +41,7 @@ const (
 type world struct {
 	*testenv.Server
 	*guest.Guest
-	via  string // tcp or virtio
+	via  string // tcp or virtio; fuse is tcp, by FUSE on this machine's kernel
 	cut  *cutter
 	addr string // for meta9 mount
 
@@ -59,7 +59,7 @@ func newWorld(t *testing.T, via string, o daemon.Options) *world {
 	w.tcp = w.TCPAddrs[0]
 	boot := machine.Options{Files: map[string]string{"/bin/meta9": guest.Static(t, "cmd/meta9")}}
 	var err error
-	if via == "tcp" {
+	if via != "virtio" {
 		free := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
 		w.cut, err = newCutter(free, *seed, frames, false, func() (net.Conn, error) { return net.Dial("tcp", w.listener()) })
 		if err != nil {
@@ -68,6 +68,9 @@ func newWorld(t *testing.T, via string, o daemon.Options) *world {
 		_, p, _ := net.SplitHostPort(w.cut.addr.String())
 		w.addr = "tcp:10.0.2.2:" + p
 		boot.Connect, boot.Via = "tcp:"+w.cut.addr.String(), machine.User
+		if w.fuse() {
+			w.addr = "tcp:127.0.0.1:" + p
+		}
 	} else {
 		path := &net.UnixAddr{Net: "unix", Name: filepath.Join(w.Dir, "cutter.sock")}
 		w.cut, err = newCutter(path, *seed, packets, true, func() (net.Conn, error) { return net.Dial("unix", w.link()) })
@@ -78,10 +81,17 @@ func newWorld(t *testing.T, via string, o daemon.Options) *world {
 		boot.Connect, boot.Via, boot.Ports = "unix:"+path.Name, machine.Serial, 1
 	}
 	t.Cleanup(w.cut.close)
-	w.Guest = guest.Boot(t, boot)
+	if w.fuse() {
+		w.Guest = guest.Contain(t, boot)
+	} else {
+		w.Guest = guest.Boot(t, boot)
+	}
 	w.Sh(t, "mkdir -p "+dir)
 	return w
 }
+
+// fuse tells whether the guest mounts by FUSE.
+func (w *world) fuse() bool { return w.via == "fuse" }
 
 // link is the socket for virtio-serial ports. (Guest has a Run, too.)
 func (w *world) link() string { return filepath.Join(w.Daemon.Run(), uuid, "link.sock") }
@@ -109,7 +119,15 @@ func (w *world) moved() {
 // mount runs meta9 mount in the guest.
 func (w *world) mount(t *testing.T, options string) {
 	t.Helper()
-	w.Sh(t, strings.Join([]string{"meta9 mount", options, w.addr, dir}, " "))
+	w.Sh(t, strings.Join([]string{w.mountCommand(), options, w.addr, dir}, " "))
+}
+
+// mountCommand is meta9 mount, by what the guest mounts.
+func (w *world) mountCommand() string {
+	if w.fuse() {
+		return "meta9 mount --fuse"
+	}
+	return "meta9 mount"
 }
 
 // values are the VM's keys, as everyone else sees them.

@@ -226,7 +226,7 @@ func (w *worker) remove() {
 	if !ok {
 		return
 	}
-	w.make(change{name: name, do: func() error { return os.Remove(w.path(name)) }})
+	w.make(change{name: name, do: func() error { return syscall.Unlink(w.path(name)) }}) // os.Remove would go on to rmdir(2)
 	if _, there := w.keys[name]; there {
 		return
 	}

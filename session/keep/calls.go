@@ -1,0 +1,203 @@
+package keep
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"meta9/fs/errs"
+	"meta9/session/redial"
+	"meta9/session/wire"
+)
+
+const (
+	// maxCalls is how many requests Calls may have without an answer: each may have its
+	// Tflush.
+	maxCalls = redial.MaxRequests / 2
+
+	// flushBit makes a request's tag that of its Tflush, so that this never waits for one.
+	flushBit uint16 = 0x8000
+
+	// askAgainTime is how often an interrupted caller is asked whether it gives up.
+	askAgainTime = 200 * time.Millisecond
+)
+
+// ErrInterrupted is what a request ends with whose caller has given up, and that the
+// server has forgotten or never had.
+var ErrInterrupted = errors.New("interrupted")
+
+// Calls is a client of a Keeper in this process, which speaks 9P2000.L. Its methods may
+// be called from any goroutine.
+type Calls struct {
+	k    *Keeper
+	tags chan uint16   // those that are free
+	dead chan struct{} // closed by Close
+	end  sync.Once
+
+	mu      sync.Mutex                    // guards waiting; nothing is waited for with it held
+	waiting map[uint16]func(frame []byte) // who gets the reply under a tag, which is his for the call
+}
+
+// Interrupt is how the caller of a request is interrupted.
+type Interrupt struct {
+	// C is closed, or something can be received from it, when the caller was interrupted;
+	// nil: never.
+	C <-chan struct{}
+	// Final tells whether it has given up then; it is asked again and again. nil: it has.
+	Final func() bool
+}
+
+// Calls begins to carry requests of this process's, in place of Serve, until Close or
+// until ctx ends.
+func (k *Keeper) Calls(ctx context.Context) *Calls {
+	c := &Calls{k: k, tags: make(chan uint16, maxCalls), dead: make(chan struct{}), waiting: make(map[uint16]func([]byte))}
+	for tag := range uint16(maxCalls) {
+		c.tags <- tag
+	}
+	k.deliver, k.begun = c.deliver, true
+	go k.conn.Run(ctx)
+	return c
+}
+
+// Close ends the session, and what waits with errs.IO.
+func (c *Calls) Close() {
+	c.end.Do(func() {
+		close(c.dead)
+		c.k.end()
+	})
+}
+
+// Msize is the largest frame in bytes.
+func (c *Calls) Msize() uint32 {
+	c.k.conn.Lock()
+	defer c.k.conn.Unlock()
+	_, msize, _ := c.k.conn.Session()
+	return msize
+}
+
+// Call sends m and waits for its reply, whatever becomes of transports. An error that
+// the server or the Keeper answers is a *redial.Refusal.
+func (c *Calls) Call(in Interrupt, m *wire.Msg) (*wire.Msg, error) {
+	select {
+	case m.Tag = <-c.tags:
+	case <-c.dead:
+		return nil, errs.IO
+	}
+	reply := make(chan []byte, 1)
+	if err := c.enter(m, func(frame []byte) { reply <- bytes.Clone(frame) }); err != nil {
+		c.tags <- m.Tag
+		return nil, err
+	}
+	select {
+	case frame := <-reply:
+		c.tags <- m.Tag
+		return decode(frame)
+	case <-c.dead:
+		return nil, errs.IO
+	case <-in.C:
+	}
+	return c.interrupted(in, m.Tag, reply)
+}
+
+// interrupted goes on with the request under a tag after an interrupt: it is flushed
+// once its caller has given up.
+func (c *Calls) interrupted(in Interrupt, tag uint16, reply <-chan []byte) (*wire.Msg, error) {
+	for in.Final != nil && !in.Final() {
+		select {
+		case frame := <-reply:
+			c.tags <- tag
+			return decode(frame)
+		case <-c.dead:
+			return nil, errs.IO
+		case <-time.After(askAgainTime):
+		}
+	}
+	flushed := make(chan struct{})
+	flush := &wire.Msg{Type: wire.Tflush, Tag: tag | flushBit, Oldtag: tag}
+	if err := c.enter(flush, func([]byte) { close(flushed) }); err != nil {
+		return nil, err
+	}
+	select {
+	case <-flushed: // nothing more comes under either tag
+	case <-c.dead:
+		return nil, errs.IO
+	}
+	c.mu.Lock()
+	delete(c.waiting, tag)
+	c.mu.Unlock()
+	c.tags <- tag
+	select {
+	case frame := <-reply:
+		return decode(frame)
+	default:
+		return nil, ErrInterrupted
+	}
+}
+
+// Start sends m, whose reply nobody needs; done is called when it has come. It waits for
+// nothing but a tag.
+func (c *Calls) Start(m *wire.Msg, done func()) {
+	select {
+	case m.Tag = <-c.tags:
+	case <-c.dead:
+		return
+	}
+	err := c.enter(m, func([]byte) {
+		c.tags <- m.Tag
+		done()
+	})
+	if err != nil {
+		c.tags <- m.Tag
+	}
+}
+
+// enter sends m, which has a tag; take gets the reply, and must not wait.
+func (c *Calls) enter(m *wire.Msg, take func(frame []byte)) error {
+	const most = 64 // bytes of most frames, but for their data
+	frame, err := wire.Append(make([]byte, 0, most+len(m.Data)), m, wire.L)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.waiting[m.Tag] = take
+	c.mu.Unlock()
+	answer, err := c.k.addRequest(&redial.Request{Tag: m.Tag, Type: m.Type, Frame: frame})
+	if err != nil {
+		c.mu.Lock()
+		delete(c.waiting, m.Tag)
+		c.mu.Unlock()
+		return err
+	}
+	c.k.answer(answer)
+	return nil
+}
+
+// deliver gives each frame to who waits for it.
+func (c *Calls) deliver(frames []byte) {
+	for len(frames) >= wire.HeaderLen {
+		size, _, tag, _ := wire.Split(frames)
+		frame := frames[:size]
+		frames = frames[size:]
+		c.mu.Lock()
+		take := c.waiting[tag]
+		delete(c.waiting, tag)
+		c.mu.Unlock()
+		if take != nil {
+			take(frame)
+		}
+	}
+}
+
+// decode is the reply in a frame, which it keeps.
+func decode(frame []byte) (*wire.Msg, error) {
+	m := new(wire.Msg)
+	if err := wire.Decode(m, frame, wire.L); err != nil {
+		return nil, err
+	}
+	if r := redial.Refused(m); r != nil {
+		return nil, r
+	}
+	return m, nil
+}
