@@ -93,20 +93,23 @@ func asNotFound(err error) error {
 
 // names appends the names of all keys that the guest sees, separated by LF: first
 // customer metadata, then internal metadata.
+//
+// They are all of one row, so that KEYS shows no part of a transaction.
 func (k *keys) names(b []byte) ([]byte, error) {
+	m, err := k.vm()
+	if err != nil {
+		return b, err
+	}
 	begun := len(b)
 	for s := range vm.NumSpaces {
-		err := macro.List(k.root, []string{s.String()}, func(st *fs.Stat) bool {
-			if key, err := vm.KeyName(st.Name); err == nil {
-				if len(b) > begun {
-					b = append(b, '\n')
-				}
-				b = append(b, key...)
+		for e := range m.Entries(s) {
+			if !m.GuestSees(s, e.Name) {
+				continue
 			}
-			return true
-		})
-		if err != nil {
-			return b, err
+			if len(b) > begun {
+				b = append(b, '\n')
+			}
+			b = append(b, e.Name...)
 		}
 	}
 	return b, nil
