@@ -222,15 +222,26 @@ func (n *derivedFile) length(m *vm.VM) (bytes int, ok bool) {
 	return len(text), ok
 }
 
-// AppendValue computes the content anew, and leaves nothing behind.
+// AppendValue computes the content anew and leaves nothing behind, but for a large one,
+// which whoever asks next gets as long as the VM does not change.
 func (n *derivedFile) AppendValue(b []byte, max int) ([]byte, error) {
 	m, err := n.dir.vm()
 	if err != nil {
 		return b, err
 	}
 	if n.derive.size != nil {
-		if size := n.derive.size(m); size > max {
+		size := n.derive.size(m)
+		if size > max {
 			return b, errs.Big(size, max)
+		}
+		if size > smallDerived {
+			used, err := n.dir.v.withDerived(n.dir.cell, fileKey{path: n.path, guest: n.dir.v.guest()}, func() *deriver { return n.derive }, func(e *vm.Entry) (err error) {
+				b, err = appendText(b, e.Value, true, max)
+				return err
+			})
+			if used {
+				return b, err
+			}
 		}
 		return n.append(b, m), nil
 	}

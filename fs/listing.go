@@ -144,6 +144,25 @@ func (h *listHandle) Listed(f *Form, rev uint64, room *int64) (string, error) {
 	return "", errs.New(errs.Again, "the folder has changed since this listing began, and that is no longer kept: list it anew")
 }
 
+// WithListing calls use with the listing of this folder as it is now, and the VM's
+// revision. false: it is no folder of a VM, or a small one, or there is no memory for
+// it; then List does as well.
+func (r *Ref) WithListing(f *Form, use func(text string, rev uint64) error) (used bool, err error) {
+	n, ok := r.node.(rowFolder)
+	if !ok {
+		return false, nil
+	}
+	d, slot := n.inVM()
+	m, err := d.vm()
+	if err != nil || n.atLeast(m)*f.Size(new(Stat)) < smallDerived {
+		return false, err
+	}
+	k := fileKey{d.cell.ID() + slot, d.v.guest(), f.key(r.look)}
+	return d.v.withDerived(d.cell, k, func() *deriver { return packed(n.entries(), f, r.look) }, func(e *vm.Entry) error {
+		return use(e.Value, e.Rev)
+	})
+}
+
 // Unlist is Lister's.
 func (h *listHandle) Unlist() {
 	if h.reader != nil && h.reader.file != nil {

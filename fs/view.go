@@ -22,6 +22,8 @@ type View struct {
 	closed  bool
 	turn    uint32     // of the last Meter
 	answers []*Pending // to what the step that is taken now has asked before
+	kept    [4]*reader // derived files that were asked for last, nothing pinned
+	oldest  int        // of kept
 	perms   struct {   // of the VM that was asked for last, by numbers: a row would keep its values
 		id, rev uint64
 		perm    vm.Perm
@@ -239,11 +241,49 @@ func (v *View) hold(c *store.Cell, s vm.Space, id uint64) (*store.Hold, error) {
 	return h, nil
 }
 
+// withDerived calls use with what a file derives from the VM as it is now, made by
+// whoever asks first at its revision. The file stays open for the next who asks, here
+// or by another View, so that what was made stays too as long as the VM does not change
+// and there is memory. false: there is nothing, or no memory for it.
+func (v *View) withDerived(c *store.Cell, k fileKey, derive func() *deriver, use func(e *vm.Entry) error) (used bool, err error) {
+	r := v.keptFor(c, k)
+	if r == nil {
+		r = new(reader)
+		r.enter(v, v.tree.opens.open(c, k, 0, derive()))
+		if old := v.kept[v.oldest]; old != nil {
+			old.close()
+		}
+		v.kept[v.oldest] = r
+		v.oldest = (v.oldest + 1) % len(v.kept)
+	}
+	defer r.unpin()
+	e := r.retake(nil)
+	if e == nil || r.err != nil {
+		return false, nil
+	}
+	return true, use(e)
+}
+
+func (v *View) keptFor(c *store.Cell, k fileKey) *reader {
+	for _, r := range v.kept {
+		if r != nil && r.file != nil && r.file.key == k && r.file.table.cell == c {
+			return r
+		}
+	}
+	return nil
+}
+
 // Park lets go of the old values that open files pin; they read the newest when
 // they are read again. Everything else stays, held truncations too, and listings that
 // are being read: a parked
 // session may be resumed at any time, and costs its VM no other bytes until then.
 func (v *View) Park() {
+	for i, r := range v.kept {
+		if r != nil {
+			r.close()
+			v.kept[i] = nil
+		}
+	}
 	for r := v.readers; r != nil; r = r.next {
 		if !r.file.lists() {
 			r.unpin()

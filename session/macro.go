@@ -71,23 +71,38 @@ func (c *conn) readWholeFolder(m *wire.Msg, f *fid, room int) error {
 	if err != nil {
 		return err
 	}
-	size, err := c.recordsSize(ref, room)
-	if err != nil {
+	form := c.form()
+	var p page
+	used, err := ref.WithListing(&form.Form, func(text string, rev uint64) (err error) {
+		if len(text) > room {
+			return errs.Big(len(text), room)
+		}
+		p, err = c.cut(text, form, Place{}, rev, len(text))
 		return err
+	})
+	if err == nil && !used {
+		p, err = c.allRecords(ref, room)
 	}
-	b, err := c.reserve(size)
-	if err != nil {
-		return err
+	if err == nil {
+		c.answerRead(wire.Rsread, m.Tag, p.used, m.Fid, m.Names)
 	}
-	p, err := c.records(ref, 0, b)
-	switch {
-	case err != nil:
-		return err
-	case p.more: // files came meanwhile
-		return c.readWholeFolder(m, f, room)
+	return err
+}
+
+// allRecords puts the stat records of a folder where the data of an Rsread stands.
+// errs.TooBig: they are over max bytes.
+func (c *conn) allRecords(ref *fs.Ref, max int) (page, error) {
+	for {
+		size, err := c.recordsSize(ref, max)
+		if err != nil {
+			return page{}, err
+		}
+		p, err := c.entries(ref, 0, size)
+		if err != nil || !p.more {
+			return p, err
+		}
+		// Files came meanwhile.
 	}
-	c.answerRead(wire.Rsread, m.Tag, p.used, m.Fid, m.Names)
-	return nil
 }
 
 // tswrite creates or replaces a whole file (9P2000.e). The reply waits until it

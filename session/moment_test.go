@@ -219,10 +219,12 @@ func TestListingIsPaid(t *testing.T) {
 	a := w.budget.Account(vmOne)
 	defer a.Close()
 	const one = 800 << 10 // bytes of the listing, at least; one and a half of it are less than two
-	between := func(what string, from, to int64) {
+	between := func(what string, from, to int64) { // a commit is observed after its reply
 		t.Helper()
-		if used := a.Used(); used < from || used > to {
-			t.Errorf("%s: %d bytes in flight, want %d to %d", what, used, from, to)
+		for end := time.Now().Add(patient); a.Used() < from || a.Used() > to; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: %d bytes in flight, want %d to %d", what, a.Used(), from, to)
+			}
 		}
 	}
 	c, other := w.wide("vm", "9P2000.L"), w.wide("vm", "9P2000.L")
@@ -304,5 +306,88 @@ func TestListingWaitsForMemory(t *testing.T) {
 	}
 	if st := w.budget.Stats(); st.Waits != 2 || st.Refused != 1 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestLargeAnswersAreShared: a listing and a vm.json that are asked for whole are made
+// once at each revision, for all connections of the VM; are in its account, and go
+// before anybody is refused; and never are those of another revision.
+func TestLargeAnswersAreShared(t *testing.T) {
+	w := newWorld(t, nil)
+	w.manyKeys()
+	a := w.budget.Account(vmOne)
+	defer a.Close()
+	var clients []*client
+	for range 6 {
+		clients = append(clients, w.wide("vm", "9P2000.e"))
+	}
+	for i, name := range []string{"keys", "vm.json"} {
+		var size int
+		for step := range 3 {
+			w.shift(10*i + step)
+			var first []byte
+			for _, c := range clients {
+				data := c.do(sread(1, name), wire.Rsread).Data
+				if first == nil {
+					first = data
+				}
+				if !slices.Equal(data, first) {
+					t.Fatalf("%s, step %d: not the same", name, step)
+				}
+			}
+			size = len(first)
+			if want := fmt.Sprintf("new%d", 10*i+step); !strings.Contains(string(first), want) {
+				t.Errorf("%s: no %s in it", name, want)
+			}
+			if strings.Contains(string(first), longKey(10*i+step)) {
+				t.Errorf("%s: %d is in it still", name, 10*i+step)
+			}
+		}
+		w.until("an account of one answer", func() bool { return int(a.Used()) < size+size/2 })
+		if used := int(a.Used()); used < size {
+			t.Errorf("%s: %d bytes in flight for one of %d", name, used, size)
+		}
+		if err := a.Try(budget.Default.VM); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, c := range clients { // there is no memory to keep it, only for the reply
+			a.Release(3 << 20)
+			c.do(sread(1, name), wire.Rsread)
+			w.until("the end of the reply's buffer", func() bool { return a.Try(3<<20) == nil })
+		}
+		a.Release(budget.Default.VM)
+	}
+	c := clients[0]
+	c.do(&wire.Msg{Type: wire.Twalk, Tag: 1, Newfid: 1, Names: []string{"keys", longKey(3000)}}, wire.Rwalk)
+	c.do(&wire.Msg{Type: wire.Topen, Tag: 1, Fid: 1, Mode: wire.OWrite | wire.OTrunc}, wire.Ropen)
+	for i, c := range clients[:2] {
+		b := c.do(sread(1, "keys"), wire.Rsread).Data
+		for len(b) > 0 {
+			d, rest, err := wire.DecodeDir(b, wire.E)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b = rest; d.Name == longKey(3000) && (d.Length == 0) != (i == 0) {
+				t.Errorf("client %d sees length %d", i, d.Length)
+			}
+		}
+	}
+}
+
+// BenchmarkListing reads 4,090 keys from the start, again and again, and all at once.
+func BenchmarkListing(b *testing.B) {
+	w := newWorld(b, nil)
+	w.manyKeys()
+	c := w.wide("vm", "9P2000.e")
+	c.do(&wire.Msg{Type: wire.Twalk, Tag: 1, Newfid: 1, Names: []string{"keys"}}, wire.Rwalk)
+	c.do(&wire.Msg{Type: wire.Topen, Tag: 1, Fid: 1}, wire.Ropen)
+	for name, m := range map[string]*wire.Msg{
+		"Tread": {Type: wire.Tread, Tag: 1, Fid: 1, Count: 64 << 10}, "Tsread": sread(1, "keys"), "vm.json": sread(1, "vm.json"),
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				c.do(m, m.Type+1)
+			}
+		})
 	}
 }
