@@ -39,6 +39,7 @@ type Tree struct {
 	rootGrafts []rootGraft
 	vmGrafts   []vmGraft
 	vmVerbs    verbs
+	rootVerbs  verbs
 
 	opens   opens
 	lengths lengths
@@ -54,8 +55,9 @@ func New(st *store.Store, cfg Config) *Tree {
 	}
 	t := &Tree{
 		store: st, cfg: cfg, started: cfg.Now(),
-		vmVerbs: verbs{"update": updateVM, "delete": deleteVM},
-		opens:   opens{tables: make(map[*store.Cell]*openTable), paid: make(map[*budget.Account]*openTable), limit: st.Limits().Bytes, budget: cfg.Budget},
+		vmVerbs:   verbs{"update": updateVM, "delete": deleteVM},
+		rootVerbs: verbs{"create": createVM, "update": updateUUID, "delete": deleteUUID},
+		opens:     opens{tables: make(map[*store.Cell]*openTable), paid: make(map[*budget.Account]*openTable), limit: st.Limits().Bytes, budget: cfg.Budget},
 	}
 	if cfg.Budget != nil {
 		cfg.Budget.OnFull(t.opens.evict)

@@ -31,8 +31,8 @@ type Call struct {
 
 type verbs map[string]Verb
 
-// rootVerbs are those of the root's ctl.
-var rootVerbs = verbs{"create": createVM, "update": updateUUID, "delete": deleteUUID}
+// RootVerb adds a verb to the root's ctl, which has create, update and delete.
+func (t *Tree) RootVerb(name string, v Verb) { t.rootVerbs[name] = v }
 
 // VMVerb adds a verb to every VM's ctl, which has update and delete.
 func (t *Tree) VMVerb(name string, v Verb) { t.vmVerbs[name] = v }
@@ -40,7 +40,7 @@ func (t *Tree) VMVerb(name string, v Verb) { t.vmVerbs[name] = v }
 // run runs one line.
 func (n *ctlFile) run(line []byte, by Author, answer func([]byte), done func(error)) {
 	t := n.v.tree
-	known, call := rootVerbs, Call{View: n.v, By: by, Answer: answer}
+	known, call := t.rootVerbs, Call{View: n.v, By: by, Answer: answer}
 	if n.dir != nil {
 		known, call.Cell = t.vmVerbs, n.dir.cell
 	}

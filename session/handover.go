@@ -226,6 +226,9 @@ func (c *conn) takeUp(h *Handed) error {
 
 // goOn is the loop of a connection that was taken up.
 func (c *conn) goOn(skip int) error {
+	c.mu.Lock()
+	c.note(nil)
+	c.mu.Unlock()
 	if len(c.in.part) > 0 || len(c.out) > 0 {
 		c.in.borrow()
 		if err := c.bursts(); err != nil {

@@ -63,6 +63,11 @@ type daemon struct {
 	keepsSessions bool               // at the end they are left in the data folder
 	left          bool               // and were
 
+	from      *handover // nil: the process has begun with this program
+	upgrades  *upgrades
+	inherited *listen.Inherited
+	opened    chan struct{} // closed when all is there; nothing is served before
+
 	mu     sync.Mutex
 	shared []*listen.Listener // the configured ones, for Recheck
 }
@@ -72,21 +77,41 @@ func serve(c command, stdout, stderr io.Writer) error {
 	ctx, quit := context.WithCancel(untilSignal())
 	defer quit()
 	zerolog.SetGlobalLevel(levels[c.config.LogLevel])
-	d := &daemon{cfg: c.config, command: c, log: newLog(stderr), quit: quit}
+	d := &daemon{
+		cfg: c.config, command: c, log: newLog(stderr), quit: quit,
+		from: c.from, inherited: new(listen.Inherited), opened: make(chan struct{}), upgrades: newUpgrades(),
+	}
 	defer d.stop()
 	hangups := c.hangups()
+	d.upgradesAt(ctx)
+	if err := d.inheritSystemd(); err != nil {
+		return err
+	}
+	if d.from != nil {
+		watch := time.AfterFunc(readyTime, func() { _ = d.from.back(fmt.Errorf("it did not serve within %v", readyTime)) })
+		defer watch.Stop()
+	}
 	if err := d.start(c.salvage); err != nil {
+		d.giveUp()
 		return err
 	}
 	go d.reloads(ctx, hangups)
-	if _, err := fmt.Fprintln(stdout, "ready"); err != nil {
+	if _, err := fmt.Fprintln(stdout, "ready"); err != nil && c.from == nil {
 		return fmt.Errorf("standard output: %w", err)
 	}
 	notify("READY=1")
 	go freeMemory(ctx)
 	d.wait(ctx)
-	notify("STOPPING=1")
-	return nil
+	if !d.leaves() || ctx.Err() != nil {
+		notify("STOPPING=1")
+		return nil
+	}
+	notifyReloading()
+	d.stop()
+	if ctx.Err() != nil {
+		return nil // as at a planned stop: DATA/residence is there
+	}
+	return d.execute()
 }
 
 // start brings up each part on those below it.
@@ -112,6 +137,7 @@ func (d *daemon) start(salvage bool) error {
 	})
 	d.atEnd(func() { d.leave(tree) })
 	noHypervisor(tree)
+	tree.RootVerb("upgrade", d.upgradeVerb)
 	d.newVminfo()
 	d.mdata = d.newMdata(tree)
 	d.graftUpstream(tree)
@@ -140,9 +166,16 @@ func (d *daemon) start(salvage bool) error {
 	if err := d.serveHTTP(); err != nil {
 		return err
 	}
-	d.runMirror()
 	if err := d.startQMP(); err != nil {
 		return err
+	}
+	if err := d.openDoors(); err != nil {
+		return err
+	}
+	// Only now, as what they learn makes commits.
+	d.runMirror()
+	if d.hosts != nil {
+		d.hosts.Start()
 	}
 	d.warnDescriptors()
 	return nil
@@ -153,8 +186,11 @@ func (d *daemon) atEnd(f func()) { d.undo = append(d.undo, f) }
 
 // stop undoes what start did, also where start got only half the way.
 func (d *daemon) stop() {
-	for i := len(d.undo) - 1; i >= 0; i-- {
-		d.undo[i]()
+	for len(d.undo) > 0 {
+		last := len(d.undo) - 1
+		undo := d.undo[last]
+		d.undo = d.undo[:last]
+		undo()
 	}
 }
 
@@ -162,6 +198,8 @@ func (d *daemon) stop() {
 func (d *daemon) wait(ctx context.Context) {
 	select {
 	case <-ctx.Done():
+	case <-d.upgrades.ready:
+		return
 	case <-d.store.Failed():
 		err := d.store.Err()
 		d.log.Error().Err(err).Msg("the store failed; writes are refused, reads go on; restart when the cause is mended")
@@ -176,15 +214,24 @@ func (d *daemon) wait(ctx context.Context) {
 func (d *daemon) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
+	end := d.endConns
+	if d.leaves() {
+		end = d.handConns
+	}
+	if err := end(ctx); err != nil {
+		d.log.Warn().Err(err).Msg("not all connections ended by themselves")
+	}
+}
+
+// endConns ends all connections.
+func (d *daemon) endConns(ctx context.Context) error {
 	other := make(chan error, 1)
 	go func() { other <- d.mdata.Drain(ctx) }()
 	end := d.server.Drain
 	if d.keepsSessions {
 		end = d.server.Freeze
 	}
-	if err := errors.Join(end(ctx), <-other); err != nil {
-		d.log.Warn().Err(err).Msg("not all connections ended by themselves")
-	}
+	return errors.Join(end(ctx), <-other)
 }
 
 // openStore opens the data folder, or memory, and loads what is there.

@@ -31,7 +31,7 @@ func TestStoreFails(t *testing.T) {
 	}
 	defer st.Close()
 	log := &logs{}
-	d := &daemon{store: st, log: zerolog.New(log)}
+	d := &daemon{store: st, log: zerolog.New(log), upgrades: newUpgrades()}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

@@ -15,7 +15,9 @@ end it after what has begun is done, and keep the sessions that have a key for
 the next start (DATA/residence); a second one ends it at once. SIGHUP reads the
 settings again (--config FILE): the level of the log, the trace, the
 certificates and the list of denied ones (tls) change at once; the log names
-what wants a restart. Settings that cannot be used change nothing.
+what wants a restart. Settings that cannot be used change nothing. SIGUSR2 puts
+the program that is now where this one was started in its place, without a
+restart (meta9 upgrade).
 
 Exit status:
 0  done, no damage
@@ -25,9 +27,11 @@ Exit status:
 // command is what the command line asks for.
 type command struct {
 	version, check, checkConfig, salvage bool
+	checkUpgrade                         bool
 	args                                 []string // as they were given
 	file                                 string   // the settings file, if any
 	config                               config
+	from                                 *handover // nil: the process has begun with this program
 }
 
 // newRoot is the command meta9d, which does what args and the settings file ask
@@ -121,6 +125,7 @@ func (c *command) bind(f *pflag.FlagSet) {
 	f.BoolVar(&c.checkConfig, "check-config", c.checkConfig, "look whether the settings and the files and groups that they name can be used, say what is wrong, and exit")
 	f.BoolVar(&c.check, "check", c.check, "look for damage in the data folder, report it, and exit")
 	f.BoolVar(&c.salvage, "salvage", c.salvage, "start in spite of damage, and list what is skipped")
+	f.BoolVar(&c.checkUpgrade, "check-upgrade", c.checkUpgrade, "say whether this program can take over; meta9d asks it")
 	f.BoolVar(&c.version, "version", c.version, "print the version and exit")
 	f.BoolP("help", "h", false, "print this and exit")
 }

@@ -69,7 +69,7 @@ func (d *daemon) openHTTP(text string, internal bool) error {
 	if err != nil {
 		return fmt.Errorf("http listener %q: %w", text, err)
 	}
-	l = &bounded{Listener: l, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns))}
+	l = &bounded{Listener: l, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns)), opened: d.opened}
 	srv := &http.Server{
 		Handler:           d.vminfo.Handler(vminfo.Access{Internal: internal, Addr: l.Addr()}),
 		ReadHeaderTimeout: httpHeadTime, WriteTimeout: httpWriteTime, IdleTimeout: httpIdleTime,
@@ -101,23 +101,56 @@ func (d *daemon) listenHTTP(text string) (net.Listener, error) {
 		if strings.HasPrefix(text, ":") {
 			text = "127.0.0.1" + text
 		}
-		return net.Listen("tcp", text)
+		return d.listenTCP(text)
 	}
 	a, err := adminOnly(text)
 	if err != nil {
 		return nil, err
 	}
 	h := &handedOver{conns: make(chan net.Conn), ended: make(chan struct{}), addr: &net.UnixAddr{Name: a.Path, Net: "unix"}}
-	cfg := listen.Config{Handle: h.take, Admins: d.admins, Log: d.log}
+	cfg := listen.Config{Handle: h.take, Admins: d.admins, Log: d.log, Inherited: d.inherited}
 	l, err := cfg.Listen(a)
-	h.from = l
+	h.close = func() { d.closeListener(l) }
 	return h, err
+}
+
+// listenTCP opens HOST:PORT, unless it is inherited.
+func (d *daemon) listenTCP(text string) (net.Listener, error) {
+	addr, err := net.ResolveTCPAddr("tcp", text)
+	if err != nil {
+		return nil, err
+	}
+	l := &tcpListener{d: d, asked: "http:" + text}
+	if l.Listener, _ = d.inherited.Take(l.asked, addr); l.Listener == nil {
+		l.Listener, err = net.Listen("tcp", text)
+	}
+	return l, err
+}
+
+// tcpListener is handed over at a live update.
+type tcpListener struct {
+	net.Listener
+	d     *daemon
+	asked string // by the settings
+	once  sync.Once
+}
+
+// Close may be called again.
+func (l *tcpListener) Close() (err error) {
+	l.once.Do(func() {
+		if l.d.leaves() {
+			p, err := listen.Pass(l.asked, l.Listener)
+			l.d.pass(err, p)
+		}
+		err = l.Listener.Close()
+	})
+	return err
 }
 
 // handedOver is a net.Listener of the connections that a listen.Listener has accepted and
 // authenticated.
 type handedOver struct {
-	from  io.Closer
+	close func()
 	conns chan net.Conn
 	ended chan struct{}
 	once  sync.Once
@@ -141,12 +174,12 @@ func (h *handedOver) Accept() (net.Conn, error) {
 	}
 }
 
-func (h *handedOver) Close() (err error) {
+func (h *handedOver) Close() error {
 	h.once.Do(func() {
 		close(h.ended)
-		err = h.from.Close()
+		h.close()
 	})
-	return err
+	return nil
 }
 
 func (h *handedOver) Addr() net.Addr { return h.addr }
@@ -156,9 +189,11 @@ type bounded struct {
 	net.Listener
 	admins bool          // it may use the last descriptors
 	free   chan struct{} // holds one for each connection
+	opened chan struct{} // nothing is accepted before it is closed
 }
 
 func (b *bounded) Accept() (net.Conn, error) {
+	<-b.opened
 	for {
 		c, err := b.Listener.Accept()
 		if err != nil {

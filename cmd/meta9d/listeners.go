@@ -79,11 +79,12 @@ func (d *daemon) open(cfg listen.Config, text string) error {
 	if err != nil {
 		return err
 	}
+	cfg.Inherited = d.inherited
 	l, err := cfg.Listen(a)
 	if err != nil {
 		return err
 	}
-	d.atEnd(func() { l.Close() })
+	d.atEnd(func() { d.closeListener(l) })
 	d.mu.Lock()
 	d.shared = append(d.shared, l)
 	d.mu.Unlock()
@@ -97,6 +98,7 @@ func (d *daemon) open(cfg listen.Config, text string) error {
 // serve hands a connection to the sessions. What proves nobody cannot resume by
 // a key alone.
 func (d *daemon) serve(c net.Conn, who tree.Principal, via, addr string) {
+	<-d.opened
 	d.server.Serve(c, session.Peer{Who: who, Via: via, Addr: addr, Resumes: !who.Nobody()})
 }
 
@@ -116,7 +118,7 @@ func (d *daemon) cpu(uuid string) *cpu.Share {
 // vms follows what becomes of the VMs, for their own channels.
 func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 	cfg := listen.VMConfig{
-		Run: d.cfg.Run, Perm: perm, VM: d.vm, CPU: d.cpu, Log: d.log,
+		Run: d.cfg.Run, Perm: perm, VM: d.vm, CPU: d.cpu, Log: d.log, Inherited: d.inherited,
 		Devices: []listen.Device{
 			{Property: vm.Prop9PChardev, Handle: d.serve, Link: d.serveLink},
 			{Property: vm.PropMdataChardev, Handle: d.serveMdata},
@@ -128,7 +130,7 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 		cfg.Sockets = d.vmSockets()
 	}
 	m := listen.NewVMs(cfg)
-	d.atEnd(m.Close)
+	d.atEnd(func() { d.closeVMs(m) })
 	d.store.Observe(func(c store.Committed) {
 		if c.After == nil {
 			// It closes connections, which must not hold up the committer.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"meta9/cmd/version"
@@ -30,14 +31,36 @@ func main() {
 
 // run is main. An error is printed as one line on stderr.
 func run(args []string, stdout, stderr io.Writer) int {
-	root := newRoot(args, func(c command) error { return c.do(stdout, stderr) })
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.Execute()
+	from, err := inheritedHandover()
+	if err == nil {
+		err = execute(from, args, stdout, stderr)
+	}
 	if err != nil {
 		fmt.Fprintln(stderr, "meta9d:", oneLine(err))
 	}
 	return exitCode(err)
+}
+
+// execute does what args ask for. Where this program was to take over from another one,
+// and cannot, that goes on.
+func execute(from *handover, args []string, stdout, stderr io.Writer) (err error) {
+	if from != nil {
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+			}
+			if err != nil {
+				err = from.back(err)
+			}
+		}()
+	}
+	root := newRoot(args, func(c command) error {
+		c.from = from
+		return c.do(stdout, stderr)
+	})
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return root.Execute()
 }
 
 // do does what the command line asks for, and returns when it is done.
@@ -52,6 +75,8 @@ func (c command) do(stdout, stderr io.Writer) error {
 		}
 		_, err := fmt.Fprintln(stdout, "the settings can be used")
 		return err
+	case c.checkUpgrade:
+		return c.answerCheck(os.Stdin, stdout)
 	case c.check:
 		return check(c.config.Data, stdout)
 	}

@@ -22,13 +22,16 @@ func (d *daemon) newMdata(t *fs.Tree) *mdata.Server {
 }
 
 // serveMdata hands a VM's connection to it.
-func (d *daemon) serveMdata(c net.Conn, who fs.Principal, _, _ string) { d.mdata.Serve(c, who) }
+func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, _ string) {
+	<-d.opened
+	d.serveLines(c, via, func() { d.mdata.Serve(c, who) })
+}
 
 // status is what /ctl shows after the tree's own figures.
 func (d *daemon) status() string {
 	s, m, b := d.server.Stats(), d.mdata.Stats(), d.budget.Stats()
 	sessions, bytes := d.journal.Stats()
-	return d.mirrorStatus() + fmt.Sprintf("memory_in_flight %d\nmemory_waits %d\nmemory_refused %d\n", b.Used, b.Waits, b.Refused) +
+	return d.mirrorStatus() + d.upgradeStatus() + fmt.Sprintf("memory_in_flight %d\nmemory_waits %d\nmemory_refused %d\n", b.Used, b.Waits, b.Refused) +
 		fmt.Sprintf("session_key_misses %d\nmumble_refused %d\n", s.Misses, s.AuthFailures) +
 		fmt.Sprintf("guests_set_back %d\n", s.Past) +
 		fmt.Sprintf("sessions_restored %d\nsessions_not_restored %d\n", d.restored.Sessions, d.restored.Lost) +

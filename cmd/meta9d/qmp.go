@@ -86,22 +86,21 @@ func (d *daemon) newQMP(t *tree.Tree) {
 	d.atEnd(d.hosts.Close)
 }
 
-// startQMP opens the daemon's own QMP sockets and begins to look for QEMUs. It comes
-// last, as what QEMUs tell makes commits; so its clients are told first that the
-// daemon ends.
+// startQMP opens the daemon's own QMP sockets. It comes last, so that its clients are told
+// first that the daemon ends.
 func (d *daemon) startQMP() error {
 	d.atEnd(d.qmp.Shutdown)
 	cfg := listen.Config{
-		Handle: func(c net.Conn, _ tree.Principal, _, _ string) { d.qmp.Serve(c) },
+		Handle: func(c net.Conn, _ tree.Principal, _, _ string) {
+			<-d.opened
+			d.qmp.Serve(c)
+		},
 		Admins: d.admins, Log: d.log,
 	}
 	for _, text := range d.cfg.QMP.Listen {
 		if err := d.open(cfg, text); err != nil {
 			return usageError{fmt.Errorf("qmp.%w", err)}
 		}
-	}
-	if d.hosts != nil {
-		d.hosts.Start()
 	}
 	return nil
 }

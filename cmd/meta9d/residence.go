@@ -56,6 +56,9 @@ func (d *daemon) restore(tree *fs.Tree) (err error) {
 		d.dropJournal("nothing is kept in a data folder")
 		return nil
 	}
+	if d.from != nil {
+		return d.takeOver(tree)
+	}
 	d.restored, err = residence.Load(d.cfg.Data, d.home(), d.server, tree, func(r *residence.Report) error {
 		return d.beginJournal(r, tree)
 	})
@@ -129,5 +132,8 @@ func (d *daemon) leave(tree *fs.Tree) {
 	}
 	if lost > 0 && err == nil {
 		d.log.Error().Int("sessions", lost).Msg("sessions are lost: they take too much to be kept for the next start")
+	}
+	if d.leaves() {
+		d.handState(tree)
 	}
 }

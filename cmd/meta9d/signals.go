@@ -25,7 +25,9 @@ func (d *daemon) reloads(ctx context.Context, hangups <-chan os.Signal) {
 	for {
 		select {
 		case <-hangups:
+			notifyReloading()
 			d.reload()
+			notify("READY=1")
 		case <-ctx.Done():
 			return
 		}

@@ -64,7 +64,8 @@ func TestAskForAuthByVsock(t *testing.T) {
 			if made.Err != nil {
 				t.Fatal(made.Err)
 			}
-			d := &daemon{store: st, server: session.New(session.Config{Tree: tree, Auth: ring, Log: zerolog.Nop()})}
+			d := &daemon{store: st, server: session.New(session.Config{Tree: tree, Auth: ring, Log: zerolog.Nop()}), opened: make(chan struct{})}
+			close(d.opened)
 			h := &handed{make(chan net.Conn), make(chan struct{})}
 			l := listen.Config{Handle: d.serve, VM: d.vm, ByCID: d.byCID}.Serve(h, listen.Addr{Net: listen.Vsock, Port: 564})
 			defer l.Close()

@@ -202,20 +202,28 @@ func (l *Listener) goOn(a Adopted) {
 // HandOver is Close for a socket that goes to the next program: it is not closed, and
 // its file stays. Who connects meanwhile waits in its queue.
 func (l *Listener) HandOver() (Passed, error) {
-	p := Passed{Asked: l.asked}
+	systemd := false
 	if s, ok := l.nl.(*socket); ok {
-		p.Systemd = s.foreign
+		systemd = s.foreign
 		s.keep()
 	}
 	nl := l.nl
 	if t, ok := nl.(tlsListener); ok {
 		nl = t.under
 	}
-	fd, err := Descriptor(nl)
-	if err == nil {
-		p.FD, err = unix.Dup(fd)
-	}
+	p, err := Pass(l.asked, nl)
+	p.Systemd = systemd
 	return p, errors.Join(err, l.Close())
+}
+
+// Pass makes a Passed of a listener, which may be closed then.
+func Pass(asked string, nl net.Listener) (Passed, error) {
+	fd, err := Descriptor(nl)
+	if err != nil {
+		return Passed{}, err
+	}
+	fd, err = unix.Dup(fd)
+	return Passed{Asked: asked, FD: fd}, err
 }
 
 // Descriptor is the number of the descriptor of a connection or a listener. Its owner

@@ -35,12 +35,13 @@ func HandOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, fd func(
 	}
 	for nc, h := range srv.Handed() {
 		n, err := fd(nc)
-		if err == nil {
-			err = w.conn(n, h)
+		if err != nil {
+			continue // it was closed
 		}
-		if err == errTooLarge {
+		switch err := w.conn(n, h); {
+		case err == errTooLarge:
 			lost++
-		} else if err != nil {
+		case err != nil:
 			return lost, err
 		}
 	}

@@ -45,10 +45,13 @@ type world struct {
 	running sync.WaitGroup
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldWith(t, daemon.Options{}) }
+
+func newWorldWith(t *testing.T, o daemon.Options) *world {
 	// A reader that waits up to 2 s before it tries to connect again is behind by what
 	// the writers, who were faster, have done meanwhile.
-	w := &world{t: t, Server: testenv.Start(t, daemon.Options{Config: "[limits]\nvm_events = 100000\nconnections = 1000\n"})}
+	o.Config = "[limits]\nvm_events = 100000\nconnections = 1000\n"
+	w := &world{t: t, Server: testenv.Start(t, o)}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	w.ctx = ctx
@@ -293,44 +296,51 @@ func TestPlanned(t *testing.T) {
 	w.settle(*restarts, &did)
 	close(stop)
 	w.running.Wait()
-	w.put("end", "")
-	total, seen := 0, events()
-	puts := make(map[string]int)
-	last := uint64(0)
-	for _, ev := range seen {
-		if ev.Rev <= last {
-			t.Errorf("event %d after %d", ev.Rev, last)
-		}
-		last = ev.Rev
-		if ev.Type == "key-set" {
-			puts[ev.Key]++
-		}
-	}
-	admin = w.Conn("vms/" + uuid)
-	for id := range did {
-		var want strings.Builder
-		lines := int(did[id].lines.Load())
-		for i := range lines {
-			fmt.Fprintln(&want, i)
-		}
-		total += 5 * lines
-		if got, err := admin.Sread(0, "keys", fmt.Sprintf("log%d", id)); err != nil || string(got) != want.String() {
-			t.Errorf("log %d is %q, want %q, %v", id, got, want.String(), err)
-		}
-		// The file was created, and each line and value is an event of its own.
-		for name, n := range map[string]int{"log": 1 + lines, "put": lines} {
-			if key := fmt.Sprint(name, id); puts[key] != n {
-				t.Errorf("%d events of %s, want %d", puts[key], key, n)
-			}
-		}
-	}
+	changes, seen := w.verify(events, &did)
 	if n := w.renewed.Load(); n != 0 {
 		t.Errorf("%d sessions were not resumed", n)
 	}
 	if n := w.resumed.Load(); n != int64(*restarts*(writers+1)) {
 		t.Errorf("%d sessions were resumed at %d restarts", n, *restarts)
 	}
-	t.Logf("%d restarts, the longest %v: %d changes, %d events, %d sessions resumed", *restarts, longest, total, len(seen), w.resumed.Load())
+	t.Logf("%d restarts, the longest %v: %d changes, %d events, %d sessions resumed", *restarts, longest, changes, seen, w.resumed.Load())
+}
+
+// verify holds the keys and the events against what the writers, who have ended, did.
+func (w *world) verify(events func() []event, did *[writers]writer) (changes, seenEvents int) {
+	w.t.Helper()
+	w.put("end", "")
+	seen := events()
+	puts := make(map[string]int)
+	last := uint64(0)
+	for _, ev := range seen {
+		if ev.Rev <= last {
+			w.t.Errorf("event %d after %d", ev.Rev, last)
+		}
+		last = ev.Rev
+		if ev.Type == "key-set" {
+			puts[ev.Key]++
+		}
+	}
+	admin := w.Conn("vms/" + uuid)
+	for id := range did {
+		var want strings.Builder
+		lines := int(did[id].lines.Load())
+		for i := range lines {
+			fmt.Fprintln(&want, i)
+		}
+		changes += 5 * lines
+		if got, err := admin.Sread(0, "keys", fmt.Sprintf("log%d", id)); err != nil || string(got) != want.String() {
+			w.t.Errorf("log %d is %q, want %q, %v", id, got, want.String(), err)
+		}
+		// The file was created, and each line and value is an event of its own.
+		for name, n := range map[string]int{"log": 1 + lines, "put": lines} {
+			if key := fmt.Sprint(name, id); puts[key] != n {
+				w.t.Errorf("%d events of %s, want %d", puts[key], key, n)
+			}
+		}
+	}
+	return changes, len(seen)
 }
 
 // settle waits until all are back after so many restarts, and every writer has gone on.

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"meta9/fs/errs"
+	"meta9/session/client"
+)
+
+// newUpgrade is `meta9 upgrade`.
+func newUpgrade(a *app) *cobra.Command {
+	var binary string
+	cmd := &cobra.Command{
+		Use:   "upgrade [--binary PATH]",
+		Short: "put a new meta9d in the place of the one that runs",
+		Long: `Let the meta9d that serves here execute another program of its kind, without a
+restart: connections stay, and their clients see a pause. That is the program which is
+now where the running one was started (after the package was upgraded), or PATH, which
+must be root's or meta9d's own user's, and nobody else's to change.
+
+The program checks itself first; where it cannot be used, this says why, and nothing has
+changed. Where it fails later, before it serves, the running one goes on. Connections by
+tls, HTTP and QMP are closed; sessions go on after that. A change of the settings counts,
+as at a restart.
+
+SIGUSR2 does the same. What is printed are the version that serves now, and the pause.`,
+		Example: `meta9 upgrade
+meta9 upgrade --binary /root/meta9d-new`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if binary != "" {
+				path, err := filepath.Abs(binary)
+				if err != nil {
+					return err
+				}
+				binary = path
+			}
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error { return a.upgrade(ctx, c, binary) })
+		},
+	}
+	cmd.Flags().StringVar(&binary, "binary", "", "execute the program at `PATH`, on meta9d's host")
+	_ = cmd.MarkFlagFilename("binary")
+	return cmd
+}
+
+// upgradePoll is how often meta9d is asked whether the update is done: a request that
+// comes meanwhile waits there.
+const upgradePoll = 20 * time.Millisecond
+
+func (a *app) upgrade(ctx context.Context, c *client.Client, binary string) error {
+	before, err := ctlStatus(ctx, c)
+	if err != nil {
+		return err
+	}
+	if before["upgrades"] == "" {
+		return errors.New("meta9d " + before["version"] + " knows no live update: restart it")
+	}
+	if err := verb(ctx, c, "ctl", "upgrade", []byte(binary)); err != nil {
+		return err
+	}
+	for {
+		now, err := ctlStatus(ctx, c)
+		switch {
+		case err != nil && !errors.Is(err, errs.Busy):
+			return fmt.Errorf("meta9d was to be upgraded, and what became of it is not known: %w", err)
+		case err != nil:
+		case now["upgrades_failed"] != before["upgrades_failed"]:
+			return fmt.Errorf("not upgraded, meta9d %s goes on: %s", printable(now["version"]), printable(now["upgrade_error"]))
+		case now["upgrades"] != before["upgrades"]:
+			pause, err := strconv.Atoi(now["upgrade_pause_ms"])
+			if err != nil {
+				return fmt.Errorf("ctl: upgrade_pause_ms: %w", err)
+			}
+			_, err = fmt.Fprintf(a.out, "meta9d %s serves, in place of %s; the pause was %d ms\n", printable(now["version"]), printable(before["version"]), pause)
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(upgradePoll):
+		}
+	}
+}
+
+// ctlStatus are the lines of the root's ctl: a name and a value each.
+func ctlStatus(ctx context.Context, c *client.Client) (map[string]string, error) {
+	b, err := c.ReadFile(ctx, "ctl")
+	if err != nil {
+		return nil, err
+	}
+	status := make(map[string]string)
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		status[name] = value
+	}
+	return status, nil
+}

@@ -1,0 +1,26 @@
+// Command next is a program that meta9d is told to be upgraded to, and that fails only
+// when it is executed: it lets the real one, NEXT_REAL, answer the check.
+package main
+
+import (
+	"os"
+	"slices"
+	"syscall"
+)
+
+func main() {
+	args := os.Args
+	if !slices.Contains(args, "--check-upgrade") {
+		switch os.Getenv("NEXT_MODE") {
+		case "dies":
+			os.Exit(3)
+		case "refuses": // its own arguments
+			args = append(args, "--log-level=loud")
+		case "fails": // when much is done
+			args = append(args, "--listen=unix:/proc/nowhere/x.sock")
+		}
+	}
+	if err := syscall.Exec(os.Getenv("NEXT_REAL"), args, os.Environ()); err != nil {
+		os.Exit(4)
+	}
+}
