@@ -52,9 +52,19 @@ func Boot(t testing.TB, o machine.Options) *Guest {
 	return begin(t, o, machine.Start)
 }
 
-// Contain is Boot for a container on this machine's kernel (machine.Contain).
+// Contain is Boot for a container on this machine's kernel (machine.Contain), to mount by
+// FUSE. Where that cannot be the test is skipped.
 func Contain(t testing.TB, o machine.Options) *Guest {
 	t.Helper()
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		_ = exec.Command("modprobe", "fuse").Run()
+		f, err = os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	}
+	if err != nil || os.Geteuid() != 0 {
+		t.Skipf("a mount by FUSE on this machine needs root and /dev/fuse (%v)", err)
+	}
+	f.Close()
 	return begin(t, o, machine.Contain)
 }
 

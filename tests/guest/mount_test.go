@@ -77,6 +77,7 @@ type mount struct {
 	version string // 9p2000.L, 9p2000.u, 9p2000
 	cache   string // none, mmap, loose
 	port    int    // of virtio-serial
+	fuse    string // the address for meta9 mount --fuse; "": it is v9fs
 }
 
 // mount mounts the VM's folder; more are further mount options.
@@ -91,6 +92,10 @@ func (g *Guest) mount(t *testing.T, h *host, version, cache string, more ...stri
 
 func (m *mount) remount(t *testing.T, more ...string) {
 	t.Helper()
+	if m.fuse != "" {
+		m.Sh(t, fmt.Sprintf("mkdir -p %s; meta9 mount --fuse %s %[1]s", m.dir, m.fuse))
+		return
+	}
 	options := append([]string{"version=" + m.version, "cache=" + m.cache}, more...)
 	m.Sh(t, fmt.Sprintf("mount9p -p %d %s %s", m.port, m.dir, strings.Join(options, ",")))
 }
@@ -125,12 +130,23 @@ func (m *mount) fails(t *testing.T, shell, want string) {
 	}
 }
 
+// either is what differs between v9fs and FUSE; docs/guests.md says why.
+func (m *mount) either(v9fs, fuse string) string {
+	if m.fuse != "" {
+		return fuse
+	}
+	return v9fs
+}
+
 // stored wants a value as the host sees it; under cache=loose, once the guest has
-// written back what it holds.
+// written back what it holds. By FUSE close(2) does not wait for an empty one.
 func (m *mount) stored(t *testing.T, key, want string) {
 	t.Helper()
 	if m.cache == "loose" {
 		m.ok(t, "sync")
+	}
+	if m.fuse != "" && want == "" {
+		testenv.Eventually(t, key+" is empty", func() bool { got, ok := m.host.value(t, key); return ok && got == "" })
 	}
 	if got, ok := m.host.value(t, key); !ok || got != want {
 		t.Errorf("on the host %s is %.100q (there: %v), want %.100q", key, got, ok, want)
@@ -181,4 +197,17 @@ func TestMounts(t *testing.T) {
 type step struct {
 	name string
 	do   func(t *testing.T, m *mount)
+}
+
+// TestFUSE goes through the same list on a mount by FUSE, on this machine's kernel.
+func TestFUSE(t *testing.T) {
+	t.Parallel()
+	h := serve(t, daemon.Options{Memory: true, TCP: []string{"as=vm:" + uuid}})
+	g := Contain(t, machine.Options{Files: map[string]string{"/bin/meta9": Static(t, "cmd/meta9")}})
+	m := &mount{Guest: g, host: h, version: "9p2000.L", cache: "none", dir: "/mnt/fuse", fuse: "tcp:" + h.TCPAddrs[0]}
+	m.remount(t)
+	for _, s := range slices.Concat(short, long) {
+		t.Run(s.name, func(t *testing.T) { s.do(t, m) })
+	}
+	m.Sh(t, "umount "+m.dir)
 }
