@@ -3,6 +3,9 @@ package mount
 import (
 	"testing"
 	"time"
+
+	"meta9/tests/daemon"
+	"meta9/tests/guest/kernel"
 )
 
 // effort is how often the way is cut; the soak cuts more.
@@ -16,7 +19,10 @@ func cuts(t *testing.T, w *world) {
 	const apart = 200 * time.Millisecond
 	times := effort.cuts
 	if w.fuse() {
-		times, w.cut.spares = effort.fuseCuts, 10
+		times = effort.fuseCuts
+	}
+	if w.via == "fuse" {
+		w.cut.spares = 10
 	}
 	guests := map[string]int{"virtio": 5}
 	w.mount(t, "")
@@ -31,4 +37,25 @@ func cuts(t *testing.T, w *world) {
 	t.Logf("%d cuts and %d torn replies in %v, by %d connections so far", times, w.cut.torn, took, w.cut.conns)
 	w.modest(t)
 	w.unmount(t)
+}
+
+// TestCloud: in guests whose kernel has no 9P, meta9 mount takes FUSE by itself, and what
+// holds for it on this machine's kernel holds there, by each way to meta9d.
+func TestCloud(t *testing.T) {
+	for _, via := range []string{"tcp", "virtio"} {
+		t.Run(via, func(t *testing.T) {
+			t.Parallel()
+			w := newWorldOn(t, via, kernel.Cloud, daemon.Options{})
+			w.Sh(t, "! grep -qw 9p /proc/filesystems")
+			w.mount(t, "")
+			w.Sh(t, "grep ' fuse.meta9 ' /proc/mounts && uname -r")
+			w.unmount(t)
+			bigValues(t, w)
+			killed(t, w)
+			for name := range w.values(t) {
+				w.remove(t, name)
+			}
+			cuts(t, w)
+		})
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"meta9/tests/daemon"
 	"meta9/tests/guest"
 	"meta9/tests/guest/agent"
+	"meta9/tests/guest/kernel"
 	"meta9/tests/guest/machine"
 	"meta9/tests/mount/work"
 	"meta9/tests/testenv"
@@ -41,9 +42,10 @@ const (
 type world struct {
 	*testenv.Server
 	*guest.Guest
-	via  string // tcp or virtio; fuse is tcp, by FUSE on this machine's kernel
-	cut  *cutter
-	addr string // for meta9 mount
+	via   string // tcp or virtio; fuse is tcp, by FUSE on this machine's kernel
+	cloud bool   // the guest's kernel has no 9P
+	cut   *cutter
+	addr  string // for meta9 mount
 
 	mu  sync.Mutex
 	tcp string // meta9d's listener
@@ -52,12 +54,18 @@ type world struct {
 // newWorld starts all.
 func newWorld(t *testing.T, via string, o daemon.Options) *world {
 	t.Helper()
+	return newWorldOn(t, via, "", o)
+}
+
+// newWorldOn is newWorld with a kernel for the guest; "": the one that tests boot.
+func newWorldOn(t *testing.T, via, boots string, o daemon.Options) *world {
+	t.Helper()
 	t.Logf("-seed %d", *seed)
 	o.TCP = []string{"as=vm:" + uuid}
-	w := &world{Server: testenv.Start(t, o), via: via}
+	w := &world{Server: testenv.Start(t, o), via: via, cloud: boots == kernel.Cloud}
 	w.NewVM(uuid, `{"uuid":"`+uuid+`","alias":"guest","customer_metadata":{"motd":"hello"}}`)
 	w.tcp = w.TCPAddrs[0]
-	boot := machine.Options{Files: map[string]string{"/bin/meta9": guest.Static(t, "cmd/meta9")}}
+	boot := machine.Options{Kernel: boots, Files: map[string]string{"/bin/meta9": guest.Static(t, "cmd/meta9")}}
 	var err error
 	if via != "virtio" {
 		free := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
@@ -68,7 +76,7 @@ func newWorld(t *testing.T, via string, o daemon.Options) *world {
 		_, p, _ := net.SplitHostPort(w.cut.addr.String())
 		w.addr = "tcp:10.0.2.2:" + p
 		boot.Connect, boot.Via = "tcp:"+w.cut.addr.String(), machine.User
-		if w.fuse() {
+		if via == "fuse" {
 			w.addr = "tcp:127.0.0.1:" + p
 		}
 	} else {
@@ -81,7 +89,7 @@ func newWorld(t *testing.T, via string, o daemon.Options) *world {
 		boot.Connect, boot.Via, boot.Ports = "unix:"+path.Name, machine.Serial, 1
 	}
 	t.Cleanup(w.cut.close)
-	if w.fuse() {
+	if via == "fuse" {
 		w.Guest = guest.Contain(t, boot)
 	} else {
 		w.Guest = guest.Boot(t, boot)
@@ -91,7 +99,7 @@ func newWorld(t *testing.T, via string, o daemon.Options) *world {
 }
 
 // fuse tells whether the guest mounts by FUSE.
-func (w *world) fuse() bool { return w.via == "fuse" }
+func (w *world) fuse() bool { return w.via == "fuse" || w.cloud }
 
 // link is the socket for virtio-serial ports. (Guest has a Run, too.)
 func (w *world) link() string { return filepath.Join(w.Daemon.Run(), uuid, "link.sock") }
@@ -124,7 +132,7 @@ func (w *world) mount(t *testing.T, options string) {
 
 // mountCommand is meta9 mount, by what the guest mounts.
 func (w *world) mountCommand() string {
-	if w.fuse() {
+	if w.fuse() && !w.cloud { // there it is chosen by itself
 		return "meta9 mount --fuse"
 	}
 	return "meta9 mount"

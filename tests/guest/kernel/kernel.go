@@ -35,6 +35,11 @@ const Default = "bookworm"
 // Suites are those of Debian whose kernels meta9 is tried on, the oldest first.
 var Suites = []string{"bullseye", "bookworm", "trixie", "forky", "sid"}
 
+// Cloud is Debian's cloud kernel of the default suite, which is built without 9P.
+const Cloud = Default + cloudSuffix
+
+const cloudSuffix = "-cloud"
+
 // ErrGone says that Debian's mirror serves that suite no more.
 var ErrGone = apt.ErrGone
 
@@ -45,13 +50,13 @@ type Kernel struct {
 	Version string   // as uname -r says it; "" for a bare image
 }
 
-// Get is the kernel that which names: a suite, or the paths of Debian's packages of
+// Get is the kernel that which names: a suite, or one with "-cloud" after it, or the paths of Debian's packages of
 // one, with commas between, or the path of an image that has 9P and virtio built in.
 func Get(which string) (Kernel, error) {
 	if which == "" {
 		which = Default
 	}
-	if slices.Contains(Suites, which) {
+	if slices.Contains(Suites, strings.TrimSuffix(which, cloudSuffix)) {
 		dir, err := cached("kernel-"+which, func(dir string) error { return fetchKernel(dir, which) })
 		if err != nil {
 			return Kernel{}, err
@@ -140,14 +145,19 @@ func temporary(beside string, do func(dir string) error) error {
 	return do(dir)
 }
 
-// fetchKernel fills dir with the newest kernel of a suite.
+// fetchKernel fills dir with the newest kernel of a suite, or its cloud kernel.
 func fetchKernel(dir, name string) error {
 	return temporary(dir, func(root string) error {
-		a, err := apt.Open(root, name)
+		suite, cloud := strings.CutSuffix(name, cloudSuffix)
+		a, err := apt.Open(root, suite)
 		if err != nil {
 			return err
 		}
-		names, err := kernelPackages(a)
+		image := "linux-image-amd64"
+		if cloud {
+			image = "linux-image-cloud-amd64"
+		}
+		names, err := kernelPackages(a, image)
 		if err != nil {
 			return err
 		}
@@ -159,12 +169,13 @@ func fetchKernel(dir, name string) error {
 	})
 }
 
-// kernelPackages are the packages of the kernel that linux-image-amd64 stands for.
+// kernelPackages are the packages of the kernel that a package such as linux-image-amd64
+// stands for.
 // Since 7.2 the one that is named after the image is empty, and the image and the
 // modules are in others.
-func kernelPackages(a *apt.Suite) ([]string, error) {
+func kernelPackages(a *apt.Suite, image string) ([]string, error) {
 	var names []string
-	for next := []string{"linux-image-amd64"}; len(next) > 0; next = next[1:] {
+	for next := []string{image}; len(next) > 0; next = next[1:] {
 		deps, err := a.Depends(next[0])
 		if err != nil {
 			return nil, err
@@ -176,7 +187,7 @@ func kernelPackages(a *apt.Suite) ([]string, error) {
 		}
 	}
 	if len(names) == 0 {
-		return nil, errors.New("linux-image-amd64 depends on no kernel")
+		return nil, fmt.Errorf("%s depends on no kernel", image)
 	}
 	return names, nil
 }
@@ -185,8 +196,8 @@ var kernelPackage = regexp.MustCompile(`^linux-(image|binary|modules)-[0-9]`)
 
 // needed are the modules that a guest loads; what they depend on comes along. Some
 // are built into some kernels, and 5.10 has no 9pnet_fd, which is in its 9pnet.
-// Debian's cloud kernel is built without 9P.
-var needed = []string{"virtio_pci", "virtio_console", "virtio_net", "9pnet_fd", "9pnet_virtio", "9p"}
+// Debian's cloud kernel is built without 9P, and mounts by FUSE.
+var needed = []string{"virtio_pci", "virtio_console", "virtio_net", "9pnet_fd", "9pnet_virtio", "9p", "fuse"}
 
 // kernelFiles are the image and those folders of modules where the needed ones are.
 // Before trixie modules are in /lib, and until 7.2 the image is in /boot.
@@ -229,7 +240,7 @@ func unpackKernel(dir string, archives []string) error {
 				return err
 			}
 		}
-		return os.WriteFile(filepath.Join(dir, "version"), []byte(version(image, modules["9p"])+"\n"), 0o644)
+		return os.WriteFile(filepath.Join(dir, "version"), []byte(version(image, modules["fuse"])+"\n"), 0o644)
 	})
 }
 
@@ -342,7 +353,7 @@ func bzPayload(b []byte) ([]byte, error) {
 	return payload, nil
 }
 
-// decompress takes apart what is compressed by gzip, xz or zstd; the latter two by
+// decompress takes apart what is compressed by gzip, xz, zstd or lz4; all but the first by
 // the commands, since a kernel's xz has a filter for machine code that the Go
 // packages lack.
 func decompress(b []byte) ([]byte, error) {
@@ -358,10 +369,12 @@ func decompress(b []byte) ([]byte, error) {
 		command = "xz"
 	case bytes.HasPrefix(b, []byte("\x28\xb5\x2f\xfd")):
 		command = "zstd"
+	case bytes.HasPrefix(b, []byte("\x02\x21\x4c\x18")): // the format that lz4(1) calls legacy
+		command = "lz4"
 	default:
 		return b, nil
 	}
-	packages := map[string]string{"xz": "xz-utils", "zstd": "zstd"}
+	packages := map[string]string{"xz": "xz-utils", "zstd": "zstd", "lz4": "lz4"}
 	if err := testenv.Debian(logf, command, packages[command]); err != nil {
 		return nil, err
 	}
