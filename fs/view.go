@@ -224,7 +224,7 @@ func (v *View) held(id uint64) bool {
 
 // hold registers a truncation of the key. errs.Gone: the key is no longer there.
 func (v *View) hold(c *store.Cell, s vm.Space, id uint64) (*store.Hold, error) {
-	h := v.tree.store.Hold(c, s, id)
+	h := v.tree.store.Hold(c, s, id, v.guest())
 	if !h.Active() {
 		return nil, errs.Gone
 	}

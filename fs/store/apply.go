@@ -201,7 +201,7 @@ func (b *batch) remove(w *work, in *Intent) (Result, error) {
 // flush applies the Hold if it still waits, which makes it end with the key's
 // other Holds.
 func (b *batch) flush(w *work, in *Intent) (Result, error) {
-	if in.Hold == nil || !in.Cell.waits(in.Hold) {
+	if in.Hold == nil || !in.Cell.waits(in.Hold, in.seq) {
 		return Result{}, nil
 	}
 	e := w.edit.GetID(in.Hold.key.space, in.Hold.key.id)

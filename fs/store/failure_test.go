@@ -32,7 +32,7 @@ func TestFinalFailure(t *testing.T) {
 			s := open(t, rec, store.Config{})
 			cell := create(t, s, `{"uuid":"`+uuidA+`"}`)
 			entry := put(t, s, cell, "k", "v")
-			hold := s.Hold(cell, vm.Keys, entry.ID)
+			hold := s.Hold(cell, vm.Keys, entry.ID, false)
 			entered, release := rec.Block()
 			first := submit(s, store.Intent{Kind: store.Put, Cell: cell, Name: "k", Data: "lost"})
 			wait(t, entered)

@@ -16,6 +16,8 @@ type Hold struct {
 	seq     uint64        // intents submitted up to here come before it
 	active  atomic.Bool   // neither committed nor dropped
 	elem    *list.Element // its place in the cell's list; nil: a batch under way applies it
+	dropSeq atomic.Uint64 // of the intent of its Drop; 0: not dropped. Later intents do not find it
+	guest   bool          // its fid is a guest's: in whose line its Drop waits
 	dropped bool          // the committer has seen Drop; the committer's
 	next    *Hold         // the one that is dropped with it
 }
@@ -26,10 +28,10 @@ type holdKey struct {
 	id    uint64
 }
 
-// Hold registers one at once, for intents that are submitted from now on. On a
-// key that is not there it is not active.
-func (s *Store) Hold(c *Cell, sp vm.Space, id uint64) *Hold {
-	h := &Hold{cell: c, key: holdKey{sp, id}}
+// Hold registers one at once, for intents that are submitted from now on; guest: for a
+// guest. On a key that is not there it is not active.
+func (s *Store) Hold(c *Cell, sp vm.Space, id uint64, guest bool) *Hold {
+	h := &Hold{cell: c, key: holdKey{sp, id}, guest: guest}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// Under the lock, so that the list is in the order of seq.
@@ -60,7 +62,7 @@ func (h *Hold) Active() bool { return h.active.Load() }
 // Drop ends the Hold without a commit, at once for whoever holds it. The intents
 // that were submitted before still find it: what was written over a truncated key
 // must not be mixed with what was in it when the writer's connection is lost. So
-// Drop is an intent itself.
+// Drop is an intent itself, in the line of the guest's intents or of the host's.
 func (h *Hold) Drop() {
 	if h.active.Swap(false) {
 		h.cell.store.Submit(&Intent{Kind: dropHold, Cell: h.cell, Hold: h})
@@ -84,7 +86,7 @@ func DropAll(holds []*Hold) {
 		if !h.active.Swap(false) {
 			continue
 		}
-		if n == dropMost || first != nil && first.cell != h.cell {
+		if n == dropMost || first != nil && (first.cell != h.cell || first.guest != h.guest) {
 			submit()
 		}
 		first, h.next = h, first
@@ -113,20 +115,41 @@ func (h *Hold) count() (n int64) {
 	return n
 }
 
-// waits says whether h is still to be applied.
-func (c *Cell) waits(h *Hold) bool {
+// waits says whether h is still to be applied, for an intent of that seq.
+func (c *Cell) waits(h *Hold, seq uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return h.cell == c && h.elem != nil
+	return h.cell == c && h.elem != nil && !h.droppedBefore(seq)
 }
 
-// held says whether an intent of that seq finds the key held. It looks at the
-// oldest Hold alone, however many there are.
+// setDropped notes the intent that drops h and those together with it.
+func (h *Hold) setDropped(seq uint64) {
+	for ; h != nil; h = h.next {
+		h.dropSeq.Store(seq)
+	}
+}
+
+// droppedBefore says whether an intent of that seq comes after the Hold's Drop. The
+// host's intents have a line of their own, so that they may be computed before a Drop
+// that was submitted earlier.
+func (h *Hold) droppedBefore(seq uint64) bool {
+	d := h.dropSeq.Load()
+	return d != 0 && d < seq
+}
+
+// held says whether an intent of that seq finds the key held.
 func (c *Cell) held(k holdKey, seq uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.holds[k]
-	return l != nil && l.Front().Value.(*Hold).seq < seq
+	if l == nil {
+		return false
+	}
+	e := l.Front()
+	for e != nil && e.Value.(*Hold).droppedBefore(seq) {
+		e = e.Next()
+	}
+	return e != nil && e.Value.(*Hold).seq < seq
 }
 
 // takeHolds takes the key's Holds that come before seq out of the cell and
@@ -134,13 +157,20 @@ func (c *Cell) held(k holdKey, seq uint64) bool {
 func (c *Cell) takeHolds(k holdKey, seq uint64, taken []*Hold) []*Hold {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for l := c.holds[k]; l != nil && l.Len() > 0; {
-		h := l.Front().Value.(*Hold)
-		if h.seq >= seq {
-			break
+	l := c.holds[k]
+	if l == nil {
+		return taken
+	}
+	for e := l.Front(); e != nil; {
+		h := e.Value.(*Hold)
+		e = e.Next()
+		switch {
+		case h.seq >= seq:
+			return taken
+		case !h.droppedBefore(seq):
+			c.unlist(h)
+			taken = append(taken, h)
 		}
-		c.unlist(h)
-		taken = append(taken, h)
 	}
 	return taken
 }
@@ -169,7 +199,15 @@ func (c *Cell) returnHolds(taken []*Hold) {
 			l = list.New()
 			c.holds[h.key] = l
 		}
-		h.elem = l.PushFront(h)
+		at := l.Front()
+		for at != nil && at.Value.(*Hold).seq < h.seq {
+			at = at.Next()
+		}
+		if at == nil {
+			h.elem = l.PushBack(h)
+		} else {
+			h.elem = l.InsertBefore(h, at)
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 func held(t *testing.T) (*store.Store, *store.Cell, *vm.Entry, *store.Hold) {
 	s, c := withVM(t, store.Config{})
 	e := put(t, s, c, "k", "old")
-	h := s.Hold(c, vm.Keys, e.ID)
+	h := s.Hold(c, vm.Keys, e.ID, false)
 	if !h.Active() {
 		t.Fatal("not active")
 	}
@@ -38,7 +38,7 @@ func TestHoldEndsWithTheNextCommit(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, cell, e, h := held(t)
-			other := s.Hold(cell, vm.Keys, e.ID)
+			other := s.Hold(cell, vm.Keys, e.ID, false)
 			c.in.Cell = cell
 			do(t, s, c.in)
 			wantValue(t, cell, "k", c.want)
@@ -59,7 +59,7 @@ func TestHoldRename(t *testing.T) {
 		t.Errorf("%+v, active %v", r.Entry, h.Active())
 	}
 	// Another key takes its place: the hold on it ends with the entry.
-	h = s.Hold(c, vm.Keys, e.ID)
+	h = s.Hold(c, vm.Keys, e.ID, false)
 	put(t, s, c, "other", "v")
 	do(t, s, store.Intent{Kind: store.Set, Cell: c, Name: "other", NewName: "n"})
 	if h.Active() {
@@ -77,7 +77,7 @@ func TestHoldEndsWithTheKey(t *testing.T) {
 		s, c, e, h := held(t)
 		in.Cell = c
 		do(t, s, in)
-		if h.Active() || s.Hold(c, vm.Keys, e.ID).Active() {
+		if h.Active() || s.Hold(c, vm.Keys, e.ID, false).Active() {
 			t.Errorf("kind %d: still active", in.Kind)
 		}
 		h.Drop()
@@ -100,7 +100,7 @@ func TestHoldFlush(t *testing.T) {
 
 func TestHoldDrop(t *testing.T) {
 	s, c, e, h := held(t)
-	other := s.Hold(c, vm.Keys, e.ID)
+	other := s.Hold(c, vm.Keys, e.ID, false)
 	h.Drop()
 	h.Drop()
 	if h.Active() || !other.Active() {
@@ -122,7 +122,7 @@ func TestHoldDropOrder(t *testing.T) {
 		s := open(t, rec, store.Config{})
 		c := create(t, s, `{"uuid":"`+uuidA+`"}`)
 		e := put(t, s, c, "k", "old value")
-		h := s.Hold(c, vm.Keys, e.ID)
+		h := s.Hold(c, vm.Keys, e.ID, false)
 		entered, release := rec.Block()
 		first := submit(s, store.Intent{Kind: store.Put, Cell: c, Name: "other"})
 		wait(t, entered)
@@ -173,7 +173,7 @@ func TestHoldStays(t *testing.T) {
 
 func TestHoldOfNothing(t *testing.T) {
 	s, c := withVM(t, store.Config{})
-	for _, h := range []*store.Hold{s.Hold(c, vm.Keys, 0), s.Hold(c, vm.Keys, 99), s.Hold(c, 7, 1)} {
+	for _, h := range []*store.Hold{s.Hold(c, vm.Keys, 0, false), s.Hold(c, vm.Keys, 99, false), s.Hold(c, 7, 1, false)} {
 		if h.Active() {
 			t.Error("active")
 		}
@@ -193,7 +193,7 @@ func TestHoldOrder(t *testing.T) {
 	first := submit(s, store.Intent{Kind: store.Put, Cell: c, Name: "other"})
 	wait(t, entered)
 	before := submit(s, store.Intent{Kind: store.Append, Cell: c, Name: "k", Data: "+"})
-	h := s.Hold(c, vm.Keys, e.ID)
+	h := s.Hold(c, vm.Keys, e.ID, false)
 	after := submit(s, store.Intent{Kind: store.Append, Cell: c, Name: "k", Data: "a"})
 	last := submit(s, store.Intent{Kind: store.Append, Cell: c, Name: "k", Data: "b"})
 	release()
@@ -218,11 +218,11 @@ func TestHoldDuringCommit(t *testing.T) {
 	s := open(t, rec, store.Config{})
 	c := create(t, s, `{"uuid":"`+uuidA+`"}`)
 	e := put(t, s, c, "k", "old")
-	early := s.Hold(c, vm.Keys, e.ID)
+	early := s.Hold(c, vm.Keys, e.ID, false)
 	entered, release := rec.Block()
 	write := submit(s, store.Intent{Kind: store.Append, Cell: c, Name: "k", Data: "new"})
 	wait(t, entered)
-	late := s.Hold(c, vm.Keys, e.ID)
+	late := s.Hold(c, vm.Keys, e.ID, false)
 	if !early.Active() {
 		t.Error("ended before it was durable")
 	}
@@ -242,7 +242,7 @@ func TestHoldSurvivesNoSpace(t *testing.T) {
 	s := open(t, disk, store.Config{})
 	c := create(t, s, `{"uuid":"`+uuidA+`"}`)
 	e := put(t, s, c, "k", "old")
-	holds := []*store.Hold{s.Hold(c, vm.Keys, e.ID), s.Hold(c, vm.Keys, e.ID), s.Hold(c, vm.Keys, e.ID)}
+	holds := []*store.Hold{s.Hold(c, vm.Keys, e.ID, false), s.Hold(c, vm.Keys, e.ID, false), s.Hold(c, vm.Keys, e.ID, false)}
 	disk.Limit(disk.Size())
 	refused(t, s, store.Intent{Kind: store.Append, Cell: c, Name: "k", Data: "a longer value than before"}, errs.NoSpace)
 	holds[1].Drop()
@@ -268,7 +268,7 @@ func TestDropAll(t *testing.T) {
 		cells = append(cells, c)
 		for i := range 1500 {
 			e := put(t, s, c, fmt.Sprint(i), "old")
-			all = append(all, s.Hold(c, 0, e.ID))
+			all = append(all, s.Hold(c, 0, e.ID, false))
 		}
 	}
 	all[7].Drop()
@@ -284,4 +284,35 @@ func TestDropAll(t *testing.T) {
 		wantValue(t, c, "4", "oldnew")
 	}
 	wantValue(t, cells[1], "3", "new")
+}
+
+// TestDropKeepsOrder: the host's changes have a line of their own, and its Drops wait in
+// that, so that what the host submitted before a Drop finds the truncation. What is
+// submitted after a Drop does not find it, also where the Drop waits in a guest's line,
+// which comes later.
+func TestDropKeepsOrder(t *testing.T) {
+	for _, guest := range []bool{false, true} {
+		s, c := withVM(t, store.Config{})
+		e := put(t, s, c, "k", "old value")
+		put(t, s, c, "other", "")
+		entered, busy := make(chan struct{}), make(chan struct{})
+		s.Submit(&store.Intent{Kind: store.Put, Done: func(store.Result) { close(entered); <-busy }})
+		wait(t, entered)
+		h := s.Hold(c, vm.Keys, e.ID, guest)
+		// The line that the Drop is not in has its turn first.
+		waits := []<-chan store.Result{submit(s, store.Intent{Kind: store.Append, Cell: c, Name: "other", Guest: !guest, Data: "x"})}
+		want := "old value+"
+		if !guest {
+			waits, want = append(waits, submit(s, store.Intent{Kind: store.Splice, Cell: c, Name: "k", Data: "new"})), "new+"
+		}
+		h.Drop()
+		waits = append(waits, submit(s, store.Intent{Kind: store.Append, Cell: c, Name: "k", Data: "+"}))
+		close(busy)
+		for _, ch := range waits {
+			if r := wait(t, ch); r.Err != nil {
+				t.Error(r.Err)
+			}
+		}
+		wantValue(t, c, "k", want)
+	}
 }

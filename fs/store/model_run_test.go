@@ -228,7 +228,7 @@ func (r *modelRun) drawHold(l *lines) bool {
 		}
 		r.n++
 		hold := r.n
-		r.holds[hold] = knownHold{key, r.s.Hold(r.cells[k.uuid].cell, k.space, k.id)}
+		r.holds[hold] = knownHold{key, r.s.Hold(r.cells[k.uuid].cell, k.space, k.id, false)}
 		l.add(k.uuid, func() { r.noteHold(hold, key) })
 		return true
 	case 2:

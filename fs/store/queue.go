@@ -53,6 +53,9 @@ func (q *queue) put(in *Intent) error {
 		return q.refuse
 	}
 	in.seq = q.seq.Add(1)
+	if in.Kind == dropHold {
+		in.Hold.setDropped(in.seq)
+	}
 	if q.fresh.first == nil {
 		q.some.Signal()
 	}

@@ -105,7 +105,7 @@ func TestReadsMeanwhile(t *testing.T) {
 					if a, b := v.Get(vm.Keys, "a"), v.Get(vm.Keys, "b"); a.Value != b.Value {
 						t.Errorf("half an update: %q, %q", a.Value, b.Value)
 					}
-					h := s.Hold(c, vm.Keys, id)
+					h := s.Hold(c, vm.Keys, id, false)
 					h.Drop()
 					_, _, _ = s.Count(), s.Bytes(), c.Ring().Last()
 				}

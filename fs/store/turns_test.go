@@ -151,7 +151,7 @@ func TestOneVMFails(t *testing.T) {
 	a := create(t, s, `{"uuid":"`+uuidA+`","alias":"a"}`)
 	b := create(t, s, `{"uuid":"`+uuidB+`","alias":"b"}`)
 	entry := put(t, s, a, "k", "old")
-	hold := s.Hold(a, 0, entry.ID)
+	hold := s.Hold(a, 0, entry.ID, false)
 	var told []string
 	before := s.Rev()
 	disk.Full(uuidA)
