@@ -67,7 +67,7 @@ given again at any time. One line is printed for each domain.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&fromLibvirt, "libvirt", false, "adopt the domains of libvirt")
-	f.StringVar(&uri, "connect", "qemu:///system", "ask the libvirt at `URI`")
+	f.StringVar(&uri, "connect", systemLibvirt, "ask the libvirt at `URI`")
 	return cmd
 }
 

@@ -70,7 +70,14 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.cert, "cert", "", "for tls: the certificate in `FILE` (PEM)")
 	f.StringVar(&a.key, "key", "", "for tls: its key in `FILE` (PEM; default: the file of --cert)")
 	f.StringVar(&a.ca, "ca", "", "for tls: trust the authorities in `FILE` (PEM; default: the system's)")
-	for _, add := range []func(*app) *cobra.Command{newLs, newCat, newPut, newTxn, newRm, newMv, newStat, newWatch, newWait, newVM, newVminfo, newMdata, newQMP, newUpgrade, newMumble, newMount, newMountHelper, newUmount, newHost, newWeb, newVersion} {
+	commands := []func(*app) *cobra.Command{
+		newLs, newCat, newPut, newTxn, newRm, newMv, newStat, newWatch, newWait,
+		newVM, newVminfo, newMdata, newQMP, newMumble,
+		newMount, newMountHelper, newUmount,
+		newHost, newUpgrade,
+		newVersion,
+	}
+	for _, add := range append(commands, hostCommands...) {
 		root.AddCommand(add(a))
 	}
 	saySynopsis(root)

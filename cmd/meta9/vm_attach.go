@@ -58,7 +58,7 @@ meta9 vm attach --for firecracker web0`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			print, ok := hypervisors[hypervisor]
+			_, ok := hypervisors[hypervisor]
 			if hypervisor != "" && !ok {
 				return misused("--for %s: there are %s", hypervisor, strings.Join(hypervisorNames, ", "))
 			}
@@ -78,7 +78,6 @@ meta9 vm attach --for firecracker web0`,
 				}
 				if !ok {
 					hypervisor = v.hypervisor(d)
-					print = hypervisors[hypervisor]
 				}
 				if live {
 					if hypervisor != "libvirt" {
@@ -86,10 +85,7 @@ meta9 vm attach --for firecracker web0`,
 					}
 					return v.attachLive(ctx, c, d)
 				}
-				if d != nil {
-					v.file = d.file()
-				}
-				fmt.Fprintf(a.out, "# VM %s (%s), for %s\n%s", v.name, v.uuid, hypervisor, print(v))
+				fmt.Fprint(a.out, v.lines(d, hypervisor))
 				return nil
 			})
 		},
@@ -98,9 +94,30 @@ meta9 vm attach --for firecracker web0`,
 	f.StringVar(&hypervisor, "for", "", "the `HYPERVISOR`: "+strings.Join(hypervisorNames, ", ")+" (default: what is found)")
 	f.BoolVar(&live, "live", false, "do it now, in the running VM, and for its next starts")
 	f.StringVar(&version, "qemu-version", "", "write for QEMU `VERSION` (default: the VM's, or that of the QEMU that is installed)")
-	f.StringVar(&uri, "connect", "qemu:///system", "ask the libvirt at `URI`")
+	f.StringVar(&uri, "connect", systemLibvirt, "ask the libvirt at `URI`")
 	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(hypervisorNames, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// systemLibvirt is the URI of the host's own libvirt.
+const systemLibvirt = "qemu:///system"
+
+// lines are the lines that attach the VM; d is its domain, if it has one.
+func (v *attaching) lines(d *domain, hypervisor string) string {
+	if d != nil {
+		v.file = d.file()
+	}
+	return fmt.Sprintf("# VM %s (%s), for %s\n%s", v.name, v.uuid, hypervisor, hypervisors[hypervisor](v))
+}
+
+// attachLines are those of a VM for the hypervisor that is found here.
+func (a *app) attachLines(ctx context.Context, c *client.Client, uuid string) (string, error) {
+	v := &attaching{app: a, uri: systemLibvirt}
+	if err := v.find(ctx, c, uuid); err != nil {
+		return "", err
+	}
+	d, _ := v.domain(ctx) // without a libvirt there is none
+	return v.lines(d, v.hypervisor(d)), nil
 }
 
 // plainName is what can be part of a path and of a command line as it is.

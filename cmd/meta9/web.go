@@ -1,3 +1,5 @@
+//go:build !guest && !plan9
+
 package main
 
 import (
@@ -64,6 +66,7 @@ meta9 web --read-only --listen 127.0.0.1:8009`,
 func (a *app) web(ctx context.Context, c *client.Client, l net.Listener, opt web.Options, open bool) error {
 	address := func(token string) string { return "http://" + l.Addr().String() + "/#open/" + token }
 	opt.Opened = func(next string) { fmt.Fprintf(a.out, "The page is open. Another opens at\n  %s\n", address(next)) }
+	opt.Attach = func(ctx context.Context, uuid string) (string, error) { return a.attachLines(ctx, c, uuid) }
 	s := web.New(c, opt)
 	fmt.Fprintf(a.out, "The page opens at\n  %s\nCtrl-C ends it.\n", address(s.Token()))
 	if open {

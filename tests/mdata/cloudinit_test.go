@@ -127,6 +127,63 @@ func TestCloudInitSmartOS(t *testing.T) {
 	}
 }
 
+// TestCloudInitImage: `meta9 nocloud-image` writes a disk that libblkid, by which cloud-init
+// looks for its seed, knows as a file system of the name cidata; and what another program
+// reads from it is a seed that cloud-init takes.
+func TestCloudInitImage(t *testing.T) {
+	testenv.NeedDebian(t, "bsdtar", "libarchive-tools")
+	h := cloudHost(t, "")
+	own := t.TempDir()
+	image, seed := filepath.Join(own, "seed.iso"), filepath.Join(own, "seed", "nocloud")
+	if err := os.MkdirAll(seed, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func() {
+		t.Helper()
+		if out := meta9(t, "--addr", "unix:"+h.Admin(), "nocloud-image", recorded, image); out.code != 0 {
+			t.Fatalf("%+v", out)
+		}
+	}
+	write()
+	if err := h.client().Put(within(t), "cloud-init:user-data", []byte("#cloud-config\nhostname: newer\n")); err != nil {
+		t.Fatal(err)
+	}
+	write() // it replaces the image
+	if info, err := os.Stat(image); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the image: %v, %v", info.Mode(), err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(own, ".meta9-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	for field, want := range map[string]string{"LABEL": "cidata", "TYPE": "iso9660"} {
+		out, err := exec.Command("blkid", "-p", "-o", "value", "-s", field, image).Output()
+		if got := strings.TrimSpace(string(out)); got != want || err != nil {
+			t.Errorf("blkid: %s is %q, %v", field, got, err)
+		}
+	}
+	if out, err := exec.Command("bsdtar", "-xf", image, "-C", seed).CombinedOutput(); err != nil {
+		t.Fatalf("bsdtar: %v\n%s", err, out)
+	}
+	seen := python(t, "datasource.py", "nocloud", "", own)
+	delete(seen, "network")
+	want := map[string]any{
+		"found": true, "instance-id": recorded, "hostname": "cust-host",
+		"public-keys": []any{"ssh-rsa AAAA test@x"}, "user-data": "#cloud-config\nhostname: newer\n",
+		"vendor-data": "#cloud-config\n{}\n", "interfaces": []any{wantInterface},
+	}
+	if diff := cmp.Diff(want, seen); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, c := range []struct{ vm, file, want string }{
+		{"nobody", image, "there is no VM nobody"},
+		{recorded, filepath.Join(own, "no", "folder"), "no such file"},
+	} {
+		if out := meta9(t, "--addr", "unix:"+h.Admin(), "nocloud-image", c.vm, c.file); out.code != 1 || !strings.Contains(out.stderr, c.want) {
+			t.Errorf("%+v, want exit code 1 and %q", out, c.want)
+		}
+	}
+}
+
 // The files of nocloud/, copied, are a seed that cloud-init takes, named by
 // seedfrom or in its own folder. This cloud-init reads network-config from its own
 // folder only.

@@ -149,13 +149,13 @@ func TestWhole(t *testing.T) {
 	for name, read := range map[string]reader{
 		"a long listing":       pages(longGuest(t, s, "9P2000.e")),
 		"a long listing in .L": pages(longGuest(t, s, "9P2000.L")),
-		"files":      files(guest(t, s), "keys"),
-		"a listing":  listing(guest(t, s)),
-		"vm.json":    object(guest(t, s)),
-		"nocloud":    files(s.Conn("vms/"+uuid), "nocloud"),
-		"mdata":      protocol(t, filepath.Join(s.Run(), uuid, "mdata.sock")),
-		"HTTP":       api("http://" + addr + "/vms"),
-		"HTTP of it": api("http://" + addr + "/vms/" + uuid),
+		"files":                files(guest(t, s), "keys"),
+		"a listing":            listing(guest(t, s)),
+		"vm.json":              object(guest(t, s)),
+		"nocloud":              files(s.Conn("vms/"+uuid), "nocloud"),
+		"mdata":                protocol(t, filepath.Join(s.Run(), uuid, "mdata.sock")),
+		"HTTP":                 api("http://" + addr + "/vms"),
+		"HTTP of it":           api("http://" + addr + "/vms/" + uuid),
 	} {
 		readers.Go(func() {
 			looks := 0

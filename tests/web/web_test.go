@@ -217,6 +217,7 @@ func TestPage(t *testing.T) {
 	})
 	t.Run("smooth", func(t *testing.T) { smooth(t, ctx) })
 	t.Run("keyboard", func(t *testing.T) { keyboard(t, ctx) })
+	t.Run("attach", func(t *testing.T) { attach(t, ctx) })
 	t.Run("conflict", func(t *testing.T) { conflict(t, ctx, s) })
 	t.Run("events", func(t *testing.T) { events(t, ctx, s) })
 	t.Run("hostile", func(t *testing.T) { hostile(t, ctx, s) })
@@ -281,6 +282,12 @@ func busy(t *testing.T, ctx context.Context) time.Duration {
 	}
 	t.Fatal("the browser does not say how long its tasks took")
 	return 0
+}
+
+// attach: the lines that attach a VM are those of the command.
+func attach(t *testing.T, ctx context.Context) {
+	open(t, ctx, uuid)
+	until(t, ctx, "the lines", `[...document.querySelectorAll("pre")].some((p) => p.textContent.includes("# VM first (`+uuid+`)"))`)
 }
 
 // keyboard: to a key of a VM and back, without a mouse.
