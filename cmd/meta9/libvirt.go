@@ -269,7 +269,7 @@ func (v *attaching) attachDevice(ctx context.Context, text, flag string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	file := filepath.Join(dir, "device.xml") // virsh reads files alone
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
