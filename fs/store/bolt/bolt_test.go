@@ -49,6 +49,9 @@ func TestSuite(t *testing.T) {
 
 // TestFailpoints has every call of the engine fail once.
 func TestFailpoints(t *testing.T) {
+	if testing.Short() {
+		t.Skip("every call of every round: not with -short")
+	}
 	storetest.RunFailpoints(t, func(dir string) store.Engine { return open(t, dir, bolt.Options{}) })
 }
 
@@ -58,6 +61,9 @@ var smallLog = bolt.Options{Segment: 16 << 10}
 // TestSuiteLogged runs the suite with a log that is begun at once and turns over
 // often, and is left as by a kill.
 func TestSuiteLogged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the suite once more: TestSuite is enough with -short")
+	}
 	storetest.Run(t, func(dir string) store.Engine { return openLogged(t, dir) })
 }
 

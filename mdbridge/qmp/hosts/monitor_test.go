@@ -64,6 +64,9 @@ func TestMonitorsAreRefused(t *testing.T) {
 
 // TestLeavesQueue: who does not greet within 5 s is left, and called again.
 func TestLeavesQueue(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits out two queues, 10 s: not with -short")
+	}
 	t.Parallel()
 	w := newWorld(t, Config{})
 	l, err := net.Listen("unix", w.path("a.qmp"))

@@ -97,6 +97,9 @@ func TestUnreadAnswers(t *testing.T) {
 // listener does not read. It falls behind at that VM and nowhere else: when it reads, it
 // gets every event of another VM, and the last state of this one.
 func TestOneVMsChanges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("300 changes of a VM of 15 MiB: not with -short")
+	}
 	const keys, changes, others = 15, 300, 10
 	w := newWorld(t, server.Config{}, true)
 	large := w.create(`{"uuid":"` + uuidA + `"}`)
