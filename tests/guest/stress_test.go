@@ -138,8 +138,9 @@ func twoWriters(t *testing.T, h *host, g *Guest) {
 	count("two mounts", &two, `flock lock sh -c '`+increment+`'`)
 }
 
-// TestKilled: every echo that returned 0 is there after SIGKILL of meta9d, whose
-// mount gives EIO at once, can be unmounted, and mounted anew.
+// TestKilled: a live update of meta9d is a pause to writers on a mount of v9fs alone. Every
+// echo that returned 0 is there after SIGKILL of meta9d, whose mount gives EIO at once, can
+// be unmounted, and mounted anew.
 func TestKilled(t *testing.T) {
 	const writers, rounds = 4, 5
 	h := serve(t, daemon.Options{})
@@ -154,7 +155,17 @@ for w in $(seq %d); do (
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.ok(t, fmt.Sprintf("until [ \"$(cat /tmp/acked1 2>/dev/null || echo 0)\" -gt %d ]; do sleep 0.1; done", 10+17*round))
+		acked := func(more int) {
+			m.ok(t, fmt.Sprintf("until [ \"$(cat /tmp/acked1 2>/dev/null || echo 0)\" -gt %d ]; do sleep 0.1; done", more))
+		}
+		acked(10)
+		h.LiveUpdate()
+		acked(20 + 17*round)
+		select {
+		case r := <-done:
+			t.Fatalf("round %d: a live update has ended the writers: %s", round, r.Output)
+		default:
+		}
 		h.Restart()
 		h.admin = h.Conn("vms/" + uuid)
 		<-done // all have got an error

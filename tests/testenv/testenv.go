@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -142,6 +143,33 @@ func (s *Server) PlannedRestart() (log string) {
 	log = s.Log()
 	s.start()
 	return log
+}
+
+// LiveUpdate lets the server execute its program anew, in the same process, and waits until
+// that serves.
+func (s *Server) LiveUpdate() {
+	s.t.Helper()
+	c, err := s.Dial("")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	updates := func() (n int) {
+		b, err := c.Sread(0, "ctl")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(b), "\nupgrades ")
+		if _, err := fmt.Sscan(rest, &n); err != nil || strings.Contains(rest, "upgrade_error") {
+			s.t.Fatalf("ctl says\n%s", b)
+		}
+		return n
+	}
+	before := updates()
+	if err := s.Ctl("upgrade"); err != nil {
+		s.t.Fatal(err)
+	}
+	Eventually(s.t, "the live update is done", func() bool { return updates() == before+1 })
 }
 
 func (s *Server) start() {
