@@ -29,6 +29,7 @@ type command struct {
 	version, check, checkConfig, salvage bool
 	checkUpgrade                         bool
 	args                                 []string // as they were given
+	restore                              string   // a backup to make the data folder of
 	file                                 string   // the settings file, if any
 	config                               config
 	from                                 *handover // nil: the process has begun with this program
@@ -124,6 +125,7 @@ func (c *command) bind(f *pflag.FlagSet) {
 	f.BoolVar(&o.Trace, "trace", o.Trace, "log every message, without secrets")
 	f.BoolVar(&c.checkConfig, "check-config", c.checkConfig, "look whether the settings and the files and groups that they name can be used, say what is wrong, and exit")
 	f.BoolVar(&c.check, "check", c.check, "look for damage in the data folder, report it, and exit")
+	f.StringVar(&c.restore, "restore", "", "make the data folder of the backup in `FILE` ('meta9 backup'), and exit; the folder must have no data")
 	f.BoolVar(&c.salvage, "salvage", c.salvage, "start in spite of damage, and list what is skipped")
 	f.BoolVar(&c.checkUpgrade, "check-upgrade", c.checkUpgrade, "say whether this program can take over; meta9d asks it")
 	f.BoolVar(&c.version, "version", c.version, "print the version and exit")

@@ -51,8 +51,7 @@ func (d *daemon) newVminfo() {
 // serveHTTP opens the API's listeners: the admin's own socket, which shows all, and
 // those that are configured.
 func (d *daemon) serveHTTP() error {
-	admin := "unix:" + filepath.Join(d.cfg.Run, "vminfo.sock")
-	if err := d.openHTTP(admin, true); err != nil {
+	if err := d.openHTTP(d.adminHTTP(), true); err != nil {
 		return usageError{err}
 	}
 	for _, text := range d.cfg.HTTP.Listen {
@@ -63,6 +62,9 @@ func (d *daemon) serveHTTP() error {
 	return nil
 }
 
+// adminHTTP is the admin's own socket.
+func (d *daemon) adminHTTP() string { return "unix:" + filepath.Join(d.cfg.Run, "vminfo.sock") }
+
 // openHTTP serves the API on one listener until the end.
 func (d *daemon) openHTTP(text string, internal bool) error {
 	l, err := d.listenHTTP(text)
@@ -70,8 +72,12 @@ func (d *daemon) openHTTP(text string, internal bool) error {
 		return fmt.Errorf("http listener %q: %w", text, err)
 	}
 	l = &bounded{Listener: l, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns)), opened: d.opened}
+	handler := d.vminfo.Handler(vminfo.Access{Internal: internal, Addr: l.Addr()})
+	if text == d.adminHTTP() {
+		handler = d.withBackup(handler)
+	}
 	srv := &http.Server{
-		Handler:           d.vminfo.Handler(vminfo.Access{Internal: internal, Addr: l.Addr()}),
+		Handler:           handler,
 		ReadHeaderTimeout: httpHeadTime, WriteTimeout: httpWriteTime, IdleTimeout: httpIdleTime,
 		MaxHeaderBytes: 16 << 10, ErrorLog: log.New(io.Discard, "", 0), // it logs at the peers' pace
 	}

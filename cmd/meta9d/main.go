@@ -77,6 +77,8 @@ func (c command) do(stdout, stderr io.Writer) error {
 		return err
 	case c.checkUpgrade:
 		return c.answerCheck(os.Stdin, stdout)
+	case c.restore != "":
+		return restoreBackup(c.restore, c.config.Data, stdout)
 	case c.check:
 		return check(c.config.Data, stdout)
 	}

@@ -98,8 +98,8 @@ type StatusError struct {
 // Error is the text that vminfod's own client has for it.
 func (e *StatusError) Error() string { return "bad statusCode: " + strconv.Itoa(e.Code) }
 
-// open asks for a path and gives the body of a good answer.
-func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
+// Open asks for a path and gives the body of a good answer, as it comes.
+func (c *Client) Open(ctx context.Context, path string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
 	if err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 
 // Get asks for a path, with its query, and gives the whole body.
 func (c *Client) Get(ctx context.Context, path string) ([]byte, error) {
-	body, err := c.open(ctx, path)
+	body, err := c.Open(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +170,7 @@ func (c *Client) Events(ctx context.Context) (*Stream, error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	s := &Stream{ctx: ctx, stop: stop}
 	s.timer = time.AfterFunc(readyTime, func() { stop(errNotReady) })
-	body, err := c.open(ctx, "/events")
+	body, err := c.Open(ctx, "/events")
 	if err != nil {
 		s.timer.Stop()
 		err = s.endReason(err)

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"meta9/fs/backup"
+)
+
+func newBackup(a *app) *cobra.Command {
+	var check bool
+	cmd := &cobra.Command{
+		Use:   "backup [--check] FILE",
+		Short: "write all VMs to a file, while meta9d runs",
+		Long: `Write all VMs and their keys to FILE, as they are at one moment: every write that was
+answered before is in it. FILE gets its name when all is written, synced and read again;
+one that is there already is left alone. With --check FILE is read, and nothing else
+done: a backup that was cut or altered is refused. 'meta9d --restore FILE --data DIR'
+makes a data folder of it. It has all secrets of all VMs in it, and mode 0600.
+The command wants meta9d's own host, since it asks at RUN/vminfo.sock.`,
+		Example: `meta9 backup /var/backups/meta9-$(date +%F)
+meta9 backup --check /var/backups/meta9-2026-01-31
+meta9d --restore /var/backups/meta9-2026-01-31 --data /var/lib/meta9`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if check {
+				n, err := checkBackup(args[0])
+				if err == nil {
+					fmt.Fprintf(a.out, "%s is whole: %d records\n", args[0], n)
+				}
+				return err
+			}
+			return a.backup(cmd.Context(), args[0])
+		},
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "look whether FILE is whole and unaltered")
+	return cmd
+}
+
+// checkBackup reads a backup, and gives the number of its records.
+func checkBackup(file string) (uint64, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	n, err := backup.Read(f, nil)
+	if errors.Is(err, backup.ErrNone) {
+		err = fmt.Errorf("%s is %w", file, err)
+	}
+	return n, err
+}
+
+// backup writes one beside FILE first. --timeout does not bound it: it takes as long as
+// there is data.
+func (a *app) backup(ctx context.Context, file string) error {
+	socket, err := a.vminfoSocket()
+	if err != nil {
+		return fmt.Errorf("a backup is asked for beside meta9d's admin socket: %w", err)
+	}
+	if _, err := os.Lstat(file); !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s is there already", file)
+	}
+	c, err := a.vminfo("unix:"+socket, "meta9 backup")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	from, err := c.Open(ctx, "/backup")
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(to.Name())
+	defer to.Close()
+	a.progress.say("writing the backup")
+	if _, err := io.Copy(to, from); err != nil {
+		return err
+	}
+	if err := to.Sync(); err != nil {
+		return err
+	}
+	n, err := checkBackup(to.Name())
+	if err != nil {
+		return fmt.Errorf("what was written: %w", err)
+	}
+	if err := os.Link(to.Name(), file); err != nil { // not over one that came meanwhile
+		return err
+	}
+	if dir, err := os.Open(filepath.Dir(file)); err == nil {
+		err = dir.Sync()
+		dir.Close()
+		if err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(a.err, "%s: %d records\n", file, n)
+	return nil
+}
