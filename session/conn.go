@@ -250,6 +250,8 @@ func (c *conn) end(err error) {
 	} else {
 		c.finishAll(err)
 	}
+	c.place.Give()
+	c.place.Force(c.share.Load()) // whoever has a place may wait for the monitor
 	c.shut()
 	s := c.sess
 	c.sess = nil
@@ -258,10 +260,10 @@ func (c *conn) end(err error) {
 	c.srv.dismiss(c)
 	c.place.Take(c.share.Load()) // in vain or not: what was there must go
 	c.srv.parkOrEnd(s, !past)
-	c.place.Give()
 	c.srv.logEnd(c, s.who.String(), err)
 	c.in.drop()
 	c.account.Load().Close()
+	c.place.Give()
 }
 
 // finishAll cancels what blocks and awaits what was begun. A client that only

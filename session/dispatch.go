@@ -90,6 +90,7 @@ func (c *conn) handle(frame []byte, refuse error) error {
 		c.refuse(m.Tag, err)
 	}
 	c.now = asked{}
+	m.Data = nil // it would keep the frame's buffer, for which nobody pays any more
 	return nil
 }
 

@@ -30,6 +30,7 @@ func (d *daemon) metrics() *prometheus.Registry {
 	counter("requests_total", "9P requests.", func() float64 { return float64(d.server.Stats().Requests) })
 	counter("cpu_waits_total", "Times that a VM's requests waited for its turn, since others were at work or it had all CPUs.", func() float64 { return float64(d.store.CPU().Stats().Waits) })
 	counter("cpu_late_total", "Times that they did so for 10 s and got EAGAIN.", func() float64 { return float64(d.store.CPU().Stats().Late) })
+	counter("cpu_rests_total", "Times that a VM had to rest, since it had more than its part of the CPUs or of commits while others were at work.", func() float64 { return float64(d.store.CPU().Stats().Rests) })
 	counter("request_errors_total", "9P requests that got an error.", func() float64 { return float64(d.server.Stats().Errors) })
 	counter("refused_connections_total", "9P connections over a limit.", func() float64 { return float64(d.server.Stats().Refused) })
 	counter("session_key_misses_total", "Session keys that led nowhere, from peers that had proved nothing.", func() float64 { return float64(d.server.Stats().Misses) })

@@ -64,6 +64,7 @@ type Scheduler struct {
 	queued atomic.Int32 // len(ready)
 	waits  atomic.Int64 // Takes that waited
 	late   atomic.Int64 // those that did so in vain
+	rested atomic.Int64 // rests of VMs
 	newest atomic.Pointer[Share]
 	last   atomic.Int64 // when it came, nearly
 	shared atomic.Int64 // when another came soon after
@@ -126,10 +127,13 @@ func (t *Scheduler) Nobody() *Share { return &t.other }
 type Stats struct {
 	Waits int64 // for a place
 	Late  int64 // of them, those that were given up after Longest
+	Rests int64 // how often a VM was made to rest
 }
 
 // Stats is what was counted.
-func (t *Scheduler) Stats() Stats { return Stats{Waits: t.waits.Load(), Late: t.late.Load()} }
+func (t *Scheduler) Stats() Stats {
+	return Stats{Waits: t.waits.Load(), Late: t.late.Load(), Rests: t.rested.Load()}
+}
 
 // Place is the right of one goroutine to work for a Share. The zero Place holds
 // nothing.
@@ -270,6 +274,9 @@ func (s *Share) owe(since, now int64, part float64) {
 	}
 }
 
+// Spend counts time of a CPU that was used for s without a place, if others were at work.
+func (s *Share) Spend(took time.Duration) { s.Charge(took, s.sched.part) }
+
 // Charge counts something else that took time for s while others were at work, of which
 // a VM has that part.
 func (s *Share) Charge(took time.Duration, part float64) {
@@ -361,6 +368,7 @@ func (t *Scheduler) dispatch() {
 		if long := s.past(now); long > 0 {
 			heap.Pop(&t.ready)
 			s.rests = true
+			t.rested.Add(1)
 			t.threads.lend()
 			time.AfterFunc(time.Duration(long), s.rested)
 			continue

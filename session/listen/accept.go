@@ -23,6 +23,10 @@ const (
 	MaxProving = 256              // at once; for the next one, one of them is closed
 )
 
+// acceptTime is about what the kernel does for a connection that begins and ends, and
+// what is done outside of any place.
+const acceptTime = 50 * time.Microsecond
+
 // acceptAgain makes the pauses after an accept that failed, for want of file
 // descriptors or memory.
 var acceptAgain = backoff.Backoff{First: 5 * time.Millisecond, Last: time.Second}
@@ -83,7 +87,7 @@ func (l *Listener) loop() {
 		c, err := l.accept()
 		if err == nil && l.cpu != nil {
 			place.Take(l.cpu) // in vain or not
-			place.Give()
+			l.cpu.Spend(acceptTime)
 		}
 		if err == nil {
 			tries = 0
@@ -92,6 +96,7 @@ func (l *Listener) loop() {
 			p := &candidate{from: source(c), stop: cancel}
 			l.proving.add(p)
 			go l.welcome(ctx, c, p)
+			place.Give()
 			continue
 		}
 		if l.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {

@@ -29,10 +29,11 @@ const attackEnv = "META9_FAIR_ATTACK"
 type attack struct {
 	name    string
 	doc     string
-	conns   int // 0: 64
-	keys    int // that the VM has
-	nameLen int // bytes of a key's name
-	value   int // bytes of a value
+	conns   int   // 0: 64
+	keys    int   // that the VM has
+	nameLen int   // bytes of a key's name
+	value   int   // bytes of a value
+	stores  int64 // bytes that the attack adds to what is stored
 	// do is one connection's work, until the connection fails. ready says that it is
 	// under way.
 	do func(p *peer, ready func()) error
@@ -77,7 +78,7 @@ var attacks = []attack{
 	},
 	{
 		name: "large", doc: "values of 1 MiB, 8 in flight a connection",
-		keys: 1, nameLen: 10, value: 10, do: large,
+		keys: 1, nameLen: 10, value: 10, stores: 8 << 20, do: large,
 	},
 	{
 		name: "locks", doc: "a lock with 256 waiters, taken and given back",
@@ -126,7 +127,7 @@ var attacks = []attack{
 	},
 	{
 		name: "mdataput", doc: "PUT of 1 MiB by the metadata protocol",
-		keys: 1, nameLen: 10, value: 10, do: mdataPut,
+		keys: 1, nameLen: 10, value: 10, stores: 8 << 20, do: mdataPut,
 	},
 	{
 		name: "vmjsonkeys", doc: "Tsread of vm.json with 4,000 keys, 250 KB, 8 in flight",

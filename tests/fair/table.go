@@ -11,9 +11,11 @@ import (
 type bars struct {
 	ratio float64       // times the control's, of the p50
 	p99   time.Duration // or twice the control's p99
+
+	memory int64 // that meta9d grows by at most, beside what the attack stores
 }
 
-var strict = bars{ratio: 2, p99: 10 * time.Millisecond}
+var strict = bars{ratio: 2, p99: 10 * time.Millisecond, memory: 128 << 20}
 
 // misses says which bars the attack is past.
 func (r result) misses(b bars) (list []string) {
@@ -32,6 +34,9 @@ func (r result) misses(b bars) (list []string) {
 		if most := max(b.p99, time.Duration(b.ratio*float64(of.controlP99))); of.p99 > most {
 			list = append(list, fmt.Sprintf("%s p99 %s ms, %s ms is allowed", of.what, ms(of.p99), ms(most)))
 		}
+	}
+	if is, may := r.attacked.memory-r.stores, b.memory; is > may {
+		list = append(list, fmt.Sprintf("%d MiB beside what is stored, %d MiB are allowed", is>>20, may>>20))
 	}
 	return list
 }

@@ -91,7 +91,9 @@ func (g *target) dial(vm int) *raw.Conn {
 // reading and writing.
 func (g *target) serves() {
 	g.t.Helper()
-	for _, c := range []*raw.Conn{g.bystander, g.attached(innocent)} {
+	another := g.attached(innocent)
+	defer another.Close()
+	for _, c := range []*raw.Conn{g.bystander, another} {
 		if b, err := c.Sread(0, "keys", "key"); err != nil || string(b) != value {
 			g.t.Fatalf("the bystander reads %q, %v", b, err)
 		}
@@ -119,9 +121,16 @@ func (g *target) survived() {
 func (g *target) released() {
 	g.t.Helper()
 	g.serves()
+	ok := false
+	defer func() {
+		if !ok {
+			g.t.Logf("%d descriptors at first, now:\n%s", g.fds, g.Open())
+		}
+	}()
 	testenv.Eventually(g.t, "the attacker's descriptors are closed", func() bool {
 		n, err := g.FDs()
-		return err == nil && n <= g.fds+4
+		ok = err == nil && n <= g.fds+4
+		return ok
 	})
 }
 

@@ -97,8 +97,11 @@ func (f *fuzzed) round(seed, n uint64, long time.Duration) {
 }
 
 // goroutines is how many meta9d has.
-func (f *fuzzed) goroutines() (int, error) {
-	c := &http.Client{Transport: f.web(), Timeout: 20 * time.Second}
+func (f *fuzzed) goroutines() (int, error) { return f.metric("go_goroutines") }
+
+// metric is a figure of /metrics.
+func (g *target) metric(name string) (int, error) {
+	c := &http.Client{Transport: g.web(), Timeout: 20 * time.Second}
 	defer c.CloseIdleConnections()
 	r, err := c.Get("http://meta9d/metrics")
 	if err != nil {
@@ -106,17 +109,17 @@ func (f *fuzzed) goroutines() (int, error) {
 	}
 	defer r.Body.Close()
 	for sc := bufio.NewScanner(r.Body); sc.Scan(); {
-		if v, ok := strings.CutPrefix(sc.Text(), "go_goroutines "); ok {
+		if v, ok := strings.CutPrefix(sc.Text(), name+" "); ok {
 			return strconv.Atoi(v)
 		}
 	}
-	return 0, fmt.Errorf("no go_goroutines in /metrics")
+	return 0, fmt.Errorf("no %s in /metrics", name)
 }
 
-func (f *fuzzed) web() *http.Transport {
+func (g *target) web() *http.Transport {
 	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(f.Run(), "vminfo.sock"))
+		return d.DialContext(ctx, "unix", filepath.Join(g.Run(), "vminfo.sock"))
 	}}
 }
 

@@ -39,8 +39,12 @@ func (g *target) watch() (end func()) {
 	if _, _, err := c.Version(8192, "9P2000.e.n"); err != nil {
 		g.t.Fatal(err)
 	}
-	c.RPC(wire.Tsession, raw.NoTag, []byte(secretKey)[:8]) // announced: an error reply
-	if err := c.Attach(0, ""); err != nil {
+	if _, err := c.RPC(wire.Tsession, raw.NoTag, []byte(secretKey)[:8]); err != nil {
+		err = c.Attach(0, "") // the key was announced
+		if err != nil {
+			g.t.Fatal(err)
+		}
+	} else if _, err := c.RPC(wire.Tresume, raw.NoTag, uint16(0)); err != nil { // it is still parked since the last watch
 		g.t.Fatal(err)
 	}
 	if err := c.Swrite(0, []byte(marker), "keys", "marker"); err != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -149,6 +150,21 @@ func (p *Proc) status(field string) (int64, error) {
 func (p *Proc) FDs() (int, error) {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID()))
 	return len(entries), err
+}
+
+// Open is what the process has open, a line each: for the log of a test that finds too
+// much of it.
+func (p *Proc) Open() string {
+	dir := fmt.Sprintf("/proc/%d/fd", p.PID())
+	entries, _ := os.ReadDir(dir)
+	var b strings.Builder
+	for _, e := range entries {
+		to, _ := os.Readlink(filepath.Join(dir, e.Name()))
+		fmt.Fprintln(&b, e.Name(), to)
+	}
+	sockets, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/unix", p.PID()))
+	b.Write(sockets)
+	return b.String()
 }
 
 // tail keeps the last tailMax bytes written to it, cut at lines.

@@ -11,7 +11,7 @@ import (
 // of others. Paces are in bytes a second.
 const (
 	vmShare   = 16 // of the lines, and of the bytes of their texts: one part in so many
-	vmKept    = 2  // the same, of the bytes that its lines keep alive
+	vmKept    = 8  // the same, of the bytes that its lines keep alive
 	vmPace    = 32 << 20
 	vmBurst   = 500 * time.Millisecond // of vmPace, at once
 	vmLongest = time.Minute            // that a change may stay pending
