@@ -97,6 +97,8 @@ var long = []step{
 		m.says(t, "xattr motd", "operation not supported operation not supported operation not supported")
 		m.fails(t, "mmapset raw P", m.either("invalid argument", "no such device")) // what cache=none means
 	}},
+	{"operations", func(t *testing.T, m *mount) { m.ok(t, "fsx fsx -seed 20121217 -steps "+m.either("100", "1000")) }},
+	{"refusals", func(t *testing.T, m *mount) { m.ok(t, "posix .") }},
 	{"names", escapedNames},
 	{"1000 keys", manyKeys},
 	{"100 processes", parallel},

@@ -36,6 +36,8 @@ var tools = map[string]func(args []string) error{
 	"opens":    opens,
 	"worker":   work.Run,
 	"hold":     work.Hold,
+	"fsx":      work.Fsx,
+	"posix":    work.Posix,
 }
 
 func main() {

@@ -119,3 +119,24 @@ func TestRefused(t *testing.T) {
 		t.Error("EIO is right")
 	}
 }
+
+// TestFsx: where files are as they have to be nothing is wrong, and whatever is not is
+// found.
+func TestFsx(t *testing.T) {
+	if err := Fsx([]string{t.TempDir() + "/x", "-steps", "1000"}); err != nil {
+		t.Error(err)
+	}
+	x := &fsx{name: t.TempDir() + "/x", rng: rand.New(rand.NewPCG(1, 1)), model: []byte("another")}
+	if err := os.WriteFile(x.name, []byte("a value"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.reopen(); err != nil {
+		t.Fatal(err)
+	}
+	defer x.f.Close()
+	for name, look := range map[string]func() error{"whole": x.whole, "mapped": x.mapped} {
+		if look() == nil {
+			t.Errorf("%s sees nothing", name)
+		}
+	}
+}
