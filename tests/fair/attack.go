@@ -149,7 +149,7 @@ func (a attack) keyName(i int) string {
 }
 
 // prepare makes the hostile VM.
-func (a attack) prepare(d *daemon.Daemon) error {
+func (a attack) prepare(d *daemon.Daemon, vm string) error {
 	var keys []string
 	value := strings.Repeat("v", a.value)
 	for i := range a.keys {
@@ -157,10 +157,10 @@ func (a attack) prepare(d *daemon.Daemon) error {
 			keys = append(keys, fmt.Sprintf("%q:%q", a.keyName(i), value))
 		}
 	}
-	if err := d.Create(fmt.Appendf(nil, `{"uuid":%q,"customer_metadata":{%s}}`, hostile, strings.Join(keys, ","))); err != nil {
+	if err := d.Create(fmt.Appendf(nil, `{"uuid":%q,"customer_metadata":{%s}}`, vm, strings.Join(keys, ","))); err != nil {
 		return err
 	}
-	c, err := hello(d.VM(hostile), "9P2000.e")
+	c, err := hello(d.VM(vm), "9P2000.e")
 	if err != nil {
 		return err
 	}

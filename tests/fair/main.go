@@ -11,6 +11,9 @@
 // is printed too, since to slow everybody down is no answer, and the largest growth
 // of the attacked meta9d's memory.
 //
+// With -siege all attacks go on at once, each by a VM of its own: meta9d must live with
+// 8 GiB of address space, serve the guests, and grow by no more than siegeMemory.
+//
 // The attack runs in a process of its own (this program again, with -attack), so
 // that it cannot slow down the clock. A new attack is a new value in attacks.
 package main
@@ -34,6 +37,7 @@ type options struct {
 	meta9d  string
 	dir     string
 	config  string
+	siege   time.Duration
 	check   bool
 	verbose bool
 	attack  string // be the attacker
@@ -66,6 +70,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.meta9d, "meta9d", "", "the meta9d to measure (default: built from the tree)")
 	f.StringVar(&o.dir, "dir", "", "where data folders are made (default: the system's temporary folder)")
 	f.StringVar(&o.config, "config", "", "TOML for both meta9d, such as 'limits.vm_batch = \"16KiB\"'")
+	f.DurationVar(&o.siege, "siege", 0, "instead: all attacks at once on one meta9d with 8 GiB of address space, each by a VM of its own, for so long")
 	f.BoolVar(&o.check, "check", false, "exit 1 when a bar is missed")
 	f.BoolVar(&o.verbose, "v", false, "print the figures of each round")
 	f.StringVar(&o.attack, "attack", "", "be the attacker of this name, until standard input ends (fair runs itself so)")
@@ -84,6 +89,9 @@ func run(o options, out io.Writer) error {
 	}
 	if len(chosen) == 0 {
 		return fmt.Errorf("no such attack; there are %s", strings.Join(attackNames(), ", "))
+	}
+	if o.siege > 0 {
+		return o.besiege(chosen, out)
 	}
 	fmt.Fprint(out, tableHead)
 	missed := 0

@@ -62,7 +62,7 @@ func (o options) measure(a attack) (result, error) {
 			return r, err
 		}
 		defer d.Kill()
-		if err := a.prepare(d); err != nil {
+		if err := a.prepare(d, hostile); err != nil {
 			return r, fmt.Errorf("the hostile VM: %w", err)
 		}
 		both[i] = d
