@@ -22,11 +22,11 @@ func (n *ctlFile) QID() p9.QID {
 
 func (n *ctlFile) Stat(st *Stat) error {
 	err := n.v.statStream(st, n.QID(), n.dir, "ctl", 0o600)
-	st.OwnMode = true // whoever mounts it, it is the admin's
+	st.OwnMode = true // it stays the admin's, whatever uid, gid and mode the mount asks for
 	return err
 }
 
-// Open takes the state where it is to be read; truncation is ignored.
+// Open renders the state if the file is opened for reading. It ignores truncation.
 func (n *ctlFile) Open(f Flags) (Handle, error) {
 	h := newLineHandle(n, f, n.status)
 	if f&Read == 0 {

@@ -13,9 +13,9 @@ import (
 	"meta9/fs/vm/render"
 )
 
-// A derived file has the same content for all who read it at one revision of its
-// VM, guests and admins apart. It is computed by the first who looks, and shared
-// while it is open; it pins memory like an old value once the VM has changed.
+// At one revision of its VM a derived file has the same content for all guests, and the
+// same for all admins. The first reader computes it, and it is shared while it is open.
+// Once the VM has changed it counts as a pinned old value.
 
 // derivation is a folder of derived files.
 type derivation struct {
@@ -70,7 +70,7 @@ func (d *derivedDir) Walk(name string) (Node, error) {
 	return n, nil
 }
 
-// AppendFile computes the file from the VM as it is now, and leaves nothing behind.
+// AppendFile computes the file from the VM as it is now, and does not keep it.
 func (d *derivedDir) AppendFile(b []byte, name string, max int) ([]byte, error) {
 	m, err := d.dir.vm()
 	if err != nil {
@@ -84,8 +84,8 @@ func (d *derivedDir) AppendFile(b []byte, name string, max int) ([]byte, error) 
 	return appendText(b, text, ok, max)
 }
 
-// appendText appends what was derived, if anything was. errs.TooBig: it is over max
-// bytes.
+// appendText appends a derived text; ok is false where there is none. errs.TooBig: it has
+// over max bytes.
 func appendText(b []byte, text string, ok bool, max int) ([]byte, error) {
 	switch {
 	case !ok:
@@ -96,8 +96,8 @@ func appendText(b []byte, text string, ok bool, max int) ([]byte, error) {
 	return append(b, text...), nil
 }
 
-// file is the node of one name. What derives it may outlive the View, so it keeps
-// nothing of that.
+// file is the node of one name. Its deriver may outlive the View, so it has no reference to
+// it.
 func (d *derivedDir) file(name, key string) *derivedFile {
 	value := d.of.value
 	return &derivedFile{
@@ -106,8 +106,7 @@ func (d *derivedDir) file(name, key string) *derivedFile {
 	}
 }
 
-// List has the qid paths for cookies: a name keeps its own whatever else comes
-// and goes.
+// List uses the qid paths as cookies: a name keeps its cookie when others come and go.
 func (d *derivedDir) List(after uint64, fn func(uint64, *Stat) bool) error {
 	m, err := d.dir.vm()
 	if err == nil {
@@ -222,8 +221,8 @@ func (n *derivedFile) length(m *vm.VM) (bytes int, ok bool) {
 	return len(text), ok
 }
 
-// AppendValue computes the content anew and leaves nothing behind, but for a large one,
-// which whoever asks next gets as long as the VM does not change.
+// AppendValue computes the content and does not keep it, unless it is large: then it is
+// kept for the next reader until the VM changes.
 func (n *derivedFile) AppendValue(b []byte, max int) ([]byte, error) {
 	m, err := n.dir.vm()
 	if err != nil {
@@ -249,7 +248,7 @@ func (n *derivedFile) AppendValue(b []byte, max int) ([]byte, error) {
 	return appendText(b, text, ok, max)
 }
 
-// Open takes the content, which all who have the file open share.
+// Open pins the content, which all Handles of the file share.
 func (n *derivedFile) Open(f Flags) (Handle, error) {
 	if err := refuseWrite(n, f); err != nil {
 		return nil, err
@@ -274,7 +273,7 @@ type derivedHandle struct {
 	reader reader
 }
 
-// Read gives the content as of the last read at offset 0. errs.Gone: it is not
+// Read returns the content as of the last read at offset 0. errs.Gone: the file is not
 // there any more.
 func (h *derivedHandle) Read(p []byte, off uint64) (int, error) {
 	if !h.readable() || h.reader.file == nil {
@@ -300,11 +299,11 @@ func (h *derivedHandle) Size() uint64 {
 	return n
 }
 
-// Clunk lets the content go.
+// Clunk unpins the content.
 func (h *derivedHandle) Clunk(_ Author, done func(error)) {
 	h.reader.close()
 	done(nil)
 }
 
-// Drop is Clunk with nobody waiting.
+// Drop is Clunk without an answer.
 func (h *derivedHandle) Drop() { h.reader.close() }

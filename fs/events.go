@@ -51,7 +51,7 @@ func (n *eventsFile) Open(f Flags) (Handle, error) {
 		src.cell, src.ring = n.dir.cell, n.dir.cell.Ring()
 	}
 	h := openStream(n, f, src)
-	// Looked at after the ring: a deletion from now on is an event that is read.
+	// The VM is looked up after the ring's position: a deletion after that is an event.
 	if n.dir != nil {
 		if _, err := n.dir.vm(); err != nil {
 			return nil, err
@@ -102,8 +102,8 @@ func (s *ringSource) Wait(after uint64, wake func()) (cancel func(), ready bool)
 	return s.ring.Wait(after, wake)
 }
 
-// shows tells whether the reader may see the event. A guest is told of its own VM
-// and its keys, not of what only an admin has a file for.
+// shows tells whether the reader may see the event. A guest sees events of its own VM and
+// of keys that it sees, not those about files that only an admin has.
 func (s *ringSource) shows(e *store.Event) bool {
 	if !s.guest {
 		return true

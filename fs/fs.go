@@ -1,12 +1,11 @@
 // Package fs is the tree of docs/tree.md: every VM a folder, every metadata key a
 // file, seen by one Principal through a View. It knows no dialect and no wire.
 //
-// A View is what one connection (or one bridge's client) sees and holds open; it
-// and everything reached from it (Ref, Handle) belong to one goroutine at a
-// time: the caller's lock is their lock. Only the done and wake functions that
-// are handed in run elsewhere, in the store's committer, and must follow the
-// store's rules: return soon, write to no peer. They must not touch the View;
-// the caller takes its lock again and calls Settle where that is said.
+// A View is what one connection (or one bridge's client) sees and has open. The View and
+// everything reached from it (Ref, Handle) belong to one goroutine at a time: the caller's
+// lock guards them. Only the caller's done and wake functions run elsewhere, in the store's
+// committer, and must follow its rules: return soon, write to no peer. They must not touch
+// the View; the caller takes its lock again, and calls Settle where that is said.
 //
 // Node and its capability interfaces are how the tree is made, and how others
 // graft files onto it; Ref is how it is used.
@@ -48,9 +47,9 @@ func (p Principal) String() string {
 	return "nobody"
 }
 
-// Author is who makes a change, as muid and events tell of him. By is what the
-// channel proved (Principal.String); As is what he calls himself, which may be
-// anything and must never be shown in By's place. "": nothing.
+// Author is who makes a change, for muid and events. By is what the channel proved
+// (Principal.String). As is the name that the client gives itself, "" for none: it may be
+// anything, and must never be shown in place of By.
 type Author struct{ By, As string }
 
 // Flags say how a file is opened.
@@ -62,7 +61,7 @@ const (
 	Write          // writing is wanted
 	Trunc          // truncate to 0, held (docs/tree.md, "Writing")
 	AppendTo       // every write appends, at commit time
-	NonBlock       // whoever reads does not Wait: ErrWait is the answer
+	NonBlock       // a read never waits: it gets ErrWait
 	Excl           // Create: errs.Exists if the name is taken
 )
 
@@ -75,9 +74,9 @@ type Stat struct {
 	Name   string // as in a folder: escaped
 	Muid   string
 
-	UID, GID uint32 // who owns it, to those who mount it (Look)
+	UID, GID uint32 // the owner that a mount shows (Look)
 	OwnMode  bool   // Mode is this file's own, whatever a Look says: a key's after chmod
-	Gone     bool   // it was removed or replaced: only who has it open sees it still
+	Gone     bool   // it was removed or replaced: only its open Handles still see it
 }
 
 // IsDir tells whether it is a folder.
@@ -96,12 +95,12 @@ func (c *Change) Empty() bool {
 	return c.Length == nil && c.Mode == nil && c.Mtime == nil && c.Name == nil
 }
 
-// Node is a file or folder as one View sees it. What it can do beyond these two
-// methods it says by the capability interfaces below; what it lacks, Ref answers
-// with the error that fits.
+// Node is a file or folder as one View sees it. What else it can do it says by the
+// capability interfaces below; for a capability that it lacks, Ref returns the right
+// error.
 //
-// No method of a Node or a Handle waits for anybody. Changes tell their end by done;
-// what else is not known here is a *Pending error, from any step that is not a change.
+// No method of a Node or a Handle waits. Changes call done at their end. A step that is no
+// change and needs an answer from elsewhere returns a *Pending error.
 type Node interface {
 	QID() p9.QID
 	// Stat fills st, and allocates nothing. errs.NotFound: it is gone.
@@ -124,7 +123,7 @@ type Opener interface {
 	Open(f Flags) (Handle, error)
 }
 
-// Valuer is a file whose whole value is there at once: macros and small reads.
+// Valuer is a file whose whole value can be had in one step, for macros and small reads.
 type Valuer interface {
 	// AppendValue appends the value to b; errs.TooBig when it is over max bytes,
 	// and b is returned as it was.
@@ -143,7 +142,7 @@ type Putter interface {
 	Put(name string, data []byte, by Author, done func(error))
 }
 
-// Writer is a file that takes a whole value at once, as Tswrite gives it.
+// Writer is a file that takes a whole value in one step, for macros.
 type Writer interface {
 	PutValue(data []byte, by Author, done func(error))
 }
@@ -154,7 +153,7 @@ type Creator interface {
 	Create(name string, f Flags, by Author, done func(Node, error))
 }
 
-// Remover is a file that can be removed, whatever its name is by now.
+// Remover is a file that can be removed, also after a rename.
 type Remover interface {
 	Remove(by Author, done func(error))
 }
@@ -202,20 +201,19 @@ type Handle interface {
 
 // Sized is a Handle of a file with a value.
 type Sized interface {
-	// Size is how many bytes a Read can come to at most: of the value that it has begun
-	// to give, or of the newest. Stat tells of the newest alone.
+	// Size is how many bytes reads can return at most: the size of the value that is being
+	// read, or of the newest one. Stat has only the newest one's.
 	Size() uint64
 }
 
-// ErrWait is what a Read gets that has to wait: the caller registers with Wait.
+// ErrWait is the error of a Read that has to wait: the caller registers with Wait.
 const ErrWait = errs.Again
 
 // Waiter is a Handle whose Read may have to wait.
 type Waiter interface {
 	// Wait calls wake once, from another goroutine, when Read at the same offset
-	// would no longer wait; ready means that it is so now, and wake is not called.
-	// Either may be in vain (an event that a guest is not shown): then Read answers
-	// ErrWait again.
+	// would no longer wait. ready: it would not wait now, and wake is not called. After
+	// either Read may still return ErrWait (the event is hidden from a guest).
 	Wait(wake func()) (cancel func(), ready bool)
 }
 
@@ -230,7 +228,7 @@ type NodeState struct {
 	Look *Look    `json:"look,omitempty"`
 }
 
-// HandleState is an open file's state in a plain form.
+// HandleState is an open file's state, to be stored.
 type HandleState struct {
 	Flags   Flags  `json:"flags"`
 	Rev     uint64 `json:"rev,omitempty"`     // held truncation: the entry's revision then; events: the last one given

@@ -34,7 +34,7 @@ func (t *Tree) GraftVM(name string, f func(v *View, c *store.Cell) Node, admin b
 	t.vmGrafts = append(t.vmGrafts, vmGraft{name, f, admin})
 }
 
-// found is what a walk to a graft answers.
+// found is the result of a walk to a graft.
 func found(n Node, name string) (Node, error) {
 	if n == nil {
 		return nil, errs.NotFound
@@ -42,8 +42,8 @@ func found(n Node, name string) (Node, error) {
 	return named(n, name), nil
 }
 
-// named gives the nodes of this file the name under which they stand; a Node of
-// another make knows its own, or leaves it to Ref.
+// named sets the name of a node that was made by NewFile or NewFolder. Other Nodes know
+// their names, or Ref fills them in.
 func named(n Node, name string) Node {
 	switch n := n.(type) {
 	case *file:
@@ -105,13 +105,13 @@ type fileHandle struct {
 	begun   bool // a read at offset 0 has used data
 }
 
-// take asks for the content.
+// take renders the content.
 func (h *fileHandle) take() (err error) {
 	h.data, err = h.content()
 	return err
 }
 
-// Read gives what was taken, and takes it anew where a client starts again.
+// Read returns the content that was taken. A second read at offset 0 takes it again.
 func (h *fileHandle) Read(p []byte, off uint64) (int, error) {
 	if !h.readable() {
 		return 0, errs.BadUse
@@ -136,8 +136,8 @@ type NamedNode struct {
 	Node Node
 }
 
-// NewFolder makes a read-only folder whose entries are what list gives, each time
-// it is asked. The cookies of a listing are the entries' qid paths.
+// NewFolder makes a read-only folder. Each walk and listing calls list for its entries;
+// their cookies are their qid paths.
 func NewFolder(qidPath uint64, list func() []NamedNode) Node {
 	return &folder{path: qidPath, entries: list}
 }
@@ -195,7 +195,7 @@ func (l *lister) addGraft(name string, n Node) {
 	}
 }
 
-// list gives the entries to fn. One that is gone by now is left out.
+// list calls fn with the entries, without those that are gone by now.
 func (l *lister) list(after uint64, fn func(uint64, *Stat) bool) error {
 	slices.SortFunc(l.entries, func(a, b listed) int { return cmp.Compare(a.cookie, b.cookie) })
 	var st Stat

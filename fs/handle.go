@@ -22,9 +22,9 @@ func (h *plain) SetStat(c Change, by Author, done func(error)) {
 	setStat(h.node, c, by, done)
 }
 
-// setStat changes what c says of n. The time of a folder is its newest commit's, and
-// its mode is what it is: a program that sets what it has found elsewhere (touch,
-// cp -a, rsync -t) is told that it is done, and nothing changes.
+// setStat changes n as c says. A folder's time is that of its newest commit, and its mode
+// is fixed: a change of its times, or to the mode that it has, succeeds and does nothing,
+// for touch, cp -a and rsync -t.
 func setStat(n Node, c Change, by Author, done func(error)) {
 	switch s, ok := n.(Setter); {
 	case c.Empty():
@@ -38,8 +38,7 @@ func setStat(n Node, c Change, by Author, done func(error)) {
 	}
 }
 
-// touches tells whether n is a folder and c asks for no more than times and the mode
-// that it has.
+// touches tells whether n is a folder and c sets only times and the mode that n has.
 func touches(n Node, c Change) bool {
 	var st Stat
 	_, folder := n.(Folder)
@@ -61,8 +60,7 @@ func (h *plain) State() HandleState { return HandleState{Flags: h.flags} }
 // readable tells whether the Handle was opened for reading.
 func (h *plain) readable() bool { return h.flags&Read != 0 }
 
-// refuseWrite is the error for opening a file for writing that has nothing to be
-// written to.
+// refuseWrite is the error for opening a read-only file for writing, or nil.
 func refuseWrite(n Node, f Flags) error {
 	if f&(Write|Trunc|AppendTo) != 0 {
 		return Missing(n, OpWrite)

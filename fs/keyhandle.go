@@ -8,16 +8,16 @@ import (
 	"meta9/fs/vm"
 )
 
-// A truncation to 0 is two messages and a moment away from the value that is to
-// take the old one's place (v9fs: Topen OTRUNC or Tsetattr, then Twrite), and
-// nobody else is to see the key empty in between. So it is held:
+// A program replaces a value by a truncation to 0 and then a write, which are two messages
+// (v9fs: Topen OTRUNC or Tsetattr, then Twrite). In between others must not see the key
+// empty. So the truncation is held:
 //
 //	truncate     nothing is committed; this View sees length 0, on every fid
 //	a commit     to the key, by anybody, computes on "" and ends all its holds
 //	Sync, Clunk  commit the truncation by itself
-//	a refusal    of a write leaves it held; the Clunk then drops it, and what was
-//	             there before is there still
-//	Drop, Close  drop it: the writer is lost, and the old value is the better one
+//	a refusal    of a write leaves it held; the Clunk then drops it, and the old
+//	             value stays
+//	Drop, Close  drop it: the writer is lost, and the old value stays
 //
 // The store keeps the holds, since its committer applies them; the View keeps its
 // own by key (View.held), and the Handle the one that it has to end.
@@ -40,15 +40,16 @@ func (h *keyHandle) open() *vm.Entry {
 	return h.reader.open(n.view(), f)
 }
 
-// created is the Handle of a key that a create has made, or found. Settle enters
-// it into the View.
+// created is the Handle of a key that a create has made or found. Settle adds it to the
+// View.
 func (n *keyNode) created(f Flags) *keyHandle {
 	h := &keyHandle{node: n, flags: f}
 	n.view().noteCreated(h)
 	return h
 }
 
-// keepStat keeps the stat of a key that is only written, and so not pinned.
+// keepStat keeps the stat of a key that is open only for writing, whose value is not
+// pinned.
 func (h *keyHandle) keepStat(e *vm.Entry) {
 	h.stat = new(Stat)
 	statKey(h.stat, e, h.node.file, false)
@@ -90,7 +91,7 @@ func (h *keyHandle) Read(p []byte, off uint64) (int, error) {
 	return copyAt(p, e.Value, off), nil
 }
 
-// Size is that of the value that is read, or of the newest.
+// Size is the size of the value that is being read, or of the newest one.
 func (h *keyHandle) Size() uint64 {
 	n := h.reader.pinned()
 	if e := h.node.dir.find(h.node.id); e != nil {
@@ -118,8 +119,8 @@ func (h *keyHandle) Write(p []byte, off uint64, by Author, done func(int, error)
 	})
 }
 
-// Stat is the key's. Of one that is gone it is what this Handle has open still: the
-// length must be that of the value that is read, since kernels read no further.
+// Stat is the key's. For a key that is gone it is that of the open value: kernels do not
+// read past the length.
 func (h *keyHandle) Stat(st *Stat) error {
 	if h.node.Stat(st) == nil {
 		if h.stat != nil {
@@ -183,7 +184,7 @@ func (h *keyHandle) Sync(by Author, done func(error)) {
 	h.flush(by, done)
 }
 
-// flush commits the truncation, unless another commit is faster.
+// flush commits the truncation, unless another commit does so first.
 func (h *keyHandle) flush(by Author, done func(error)) {
 	in := h.node.intent(store.FlushHold, by)
 	in.Hold = h.held
@@ -219,8 +220,8 @@ func (h *keyHandle) Drop() {
 	}
 }
 
-// State tells of a held truncation at which revision of the key it is held: there
-// is no other way to know, in another process, whether a commit has ended it.
+// State has, for a held truncation, the key's revision: by that another process knows
+// whether a commit has ended it since.
 func (h *keyHandle) State() HandleState {
 	hs := HandleState{Flags: h.flags &^ (Trunc | Excl)}
 	if e := h.node.dir.find(h.node.id); e != nil && h.holds() {

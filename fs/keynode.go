@@ -8,8 +8,8 @@ import (
 	"meta9/fs/vm"
 )
 
-// keyNode is one key, whatever it is called by now. It stays that key's when
-// another one takes the name: see Ref.Current for what becomes of a fid then.
+// keyNode is one key, also after a rename. It stays that key's when another key gets the
+// name: Ref.Current says what then happens to a fid.
 type keyNode struct {
 	dir *spaceDir
 	id  uint64
@@ -25,7 +25,7 @@ func newKeyNode(d *spaceDir, e *vm.Entry, file string) *keyNode {
 	return &keyNode{dir: d, id: e.ID, rev: e.Rev, key: e.Name, file: file}
 }
 
-// view is whose node it is.
+// view is the View of the node.
 func (n *keyNode) view() *View { return n.dir.dir.v }
 
 // entry is the key as it is now. errs.NotFound: it was removed or replaced, or is
@@ -39,8 +39,7 @@ func (n *keyNode) entry() (*vm.Entry, error) {
 	return e, nil
 }
 
-// saw notes what the key is by now; only one that was renamed needs a new file
-// name.
+// saw notes the key's revision and name; a new file name is made only after a rename.
 func (n *keyNode) saw(e *vm.Entry) {
 	n.rev = e.Rev
 	if e.Name != n.key {
@@ -51,8 +50,8 @@ func (n *keyNode) saw(e *vm.Entry) {
 // held tells whether the View sees the key as empty.
 func (n *keyNode) held() bool { return n.view().held(n.id) }
 
-// QID is that of the key as it was last seen, so that a reply never says more than
-// what its request has looked at.
+// QID is that of the key as it was last seen: a reply must not have a newer version than
+// the value that its request has read.
 func (n *keyNode) QID() p9.QID { return fileQID(n.id, n.rev) }
 
 func (n *keyNode) Stat(st *Stat) error {
@@ -64,9 +63,8 @@ func (n *keyNode) Stat(st *Stat) error {
 	return nil
 }
 
-// writable is the key as it is now, if this View may change it. It is the early
-// answer, as for an open; the committer asks again, by the name that the key has
-// then.
+// writable is the key as it is now, if this View may change it. An open needs the answer
+// early; the committer checks again, with the name that the key has then.
 func (n *keyNode) writable() (*vm.Entry, error) {
 	e, err := n.entry()
 	if err != nil {
@@ -120,7 +118,7 @@ func (n *keyNode) Open(f Flags) (Handle, error) {
 	return h, nil
 }
 
-// AppendValue gives the newest value, which is that of no open file.
+// AppendValue appends the newest value; it does not use those that open files pin.
 func (n *keyNode) AppendValue(b []byte, max int) ([]byte, error) {
 	e, err := n.entry()
 	if err != nil {

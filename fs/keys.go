@@ -46,8 +46,8 @@ func (d *spaceDir) find(id uint64) *vm.Entry {
 	return e
 }
 
-// named finds a key by its one file name. Whatever else might be meant by a name (a
-// spelling that is not canonical, a key that is hidden) is not there.
+// named finds a key by its file name. errs.NotFound also for a spelling that is not the
+// canonical one, and for a hidden key.
 func (d *spaceDir) named(name string) (*vm.Entry, error) {
 	m, err := d.dir.vm()
 	if err != nil {
@@ -94,8 +94,8 @@ func (d *spaceDir) appendEntry(b []byte, e *vm.Entry, max int) ([]byte, error) {
 	return append(b, e.Value...), nil
 }
 
-// List has the keys' IDs for cookies, which are in the order of creation: whatever
-// comes and goes meanwhile, nothing is listed twice or left out.
+// List uses the keys' IDs as cookies, which are in the order of creation: a key that is
+// there all the time is listed exactly once, whatever keys come and go.
 func (d *spaceDir) List(after uint64, fn func(uint64, *Stat) bool) error {
 	m, err := d.dir.vm()
 	if err != nil {
@@ -131,8 +131,8 @@ func (d *spaceDir) entries() func(m *vm.VM, after uint64, fn func(uint64, *Stat)
 	}
 }
 
-// newMode is the mode of a key that nobody has changed. modeSet stands in the mode of
-// one that somebody has, so that a chmod to newMode counts as well.
+// newMode is the mode of a key without a chmod. modeSet marks a mode that was set by a
+// chmod, also one to newMode.
 const (
 	newMode = 0o600
 	modeSet = 0o1000
@@ -202,8 +202,7 @@ func (d *spaceDir) Create(name string, f Flags, by Author, done func(Node, error
 	})
 }
 
-// Put replaces the value of the key that has the name when it is committed, or
-// creates one: what was removed meanwhile is made anew.
+// Put replaces the value of the key that has the name at commit time, or creates it.
 func (d *spaceDir) Put(name string, data []byte, by Author, done func(error)) {
 	key, err := d.writable(name)
 	if err != nil {
@@ -227,8 +226,8 @@ func (d *spaceDir) Unlink(name string, by Author, done func(error)) {
 	d.submit(in, ending(done))
 }
 
-// Rename is within the folder: an intent is about one space of one VM, and what
-// goes to another would have to be two commits. mv copies when it gets CrossDevice.
+// Rename renames within the folder. An intent is about one space of one VM; a move to
+// another would need two commits, so it is errs.CrossDevice, after which mv copies.
 func (d *spaceDir) Rename(name string, to Node, newName string, by Author, done func(error)) {
 	if err := d.sameFolder(to); err != nil {
 		done(err)

@@ -12,14 +12,13 @@ import (
 // lineFile is a file that runs the lines that are written to it: ctl and txn.
 type lineFile interface {
 	Node
-	// run does what a line asks for, which is its own from now on. It calls answer
-	// with what there is to be read then, if anything, before done, and done once,
-	// from any goroutine; done may be called before run returns.
+	// run executes a line, which the caller does not use any more. It may call answer with
+	// the text that is read from then on, and then calls done once, from any goroutine;
+	// done may be called before run returns.
 	run(line []byte, by Author, answer func(text []byte), done func(error))
-	// longest is how many bytes a line has at most, and the kind of error that a
-	// longer one gets.
+	// longest is how many bytes a line may have, and the kind of error for a longer one.
 	longest() (int, errs.Kind)
-	// refused is what there is to be read after a line that was not taken; nil: nothing.
+	// refused is the answer to a line that was refused before run; nil: none.
 	refused(err error) []byte
 	// reserve counts more bytes, or fewer, of a line that is written in several pieces. An
 	// error: they may not be kept.
@@ -98,7 +97,7 @@ func (h *lineHandle) State() HandleState {
 	return hs
 }
 
-// Clunk forgets a line that was begun.
+// Clunk forgets the unfinished line.
 func (h *lineHandle) Clunk(_ Author, done func(error)) {
 	h.Drop()
 	done(nil)
@@ -126,12 +125,12 @@ func (h *lineHandle) restore(hs HandleState) {
 	h.answer, h.base = bytes.Clone(hs.Rest), hs.Offset
 }
 
-// lines runs the lines that are written to one Handle, one after the other. A line
-// ends in the committer, and the next begins there.
+// lines runs the lines that are written to one Handle, one after the other. The goroutine
+// that ends a line, such as the committer, begins the next.
 //
-// Lines are gathered when their write's turn comes, not when it is written: what a
-// failed line leaves of its write is dropped whole, and the next write, which may
-// have come already, starts a line of its own.
+// A write is cut into lines when its turn comes, not when it arrives: after a line that
+// failed the rest of its write is dropped, and the next write, which may have arrived
+// already, begins a new line.
 type lines struct {
 	file lineFile
 
@@ -139,19 +138,19 @@ type lines struct {
 	running bool
 	closed  bool // nothing is kept any more
 	queue   []*lineWrite
-	line    []byte // begun and not ended; the file has been asked for it
-	refused error  // why the line that was begun is not kept: it is skipped up to its end
-	answer  []byte // of the newest line that gave one; nil: none since takeAnswer
+	line    []byte // the unfinished line; its bytes are counted by reserve
+	refused error  // why the unfinished line is skipped up to its end; nil: it is not
+	answer  []byte // of the newest line with an answer; nil: none since takeAnswer
 }
 
-// setAnswer is what run gets as answer.
+// setAnswer is run's answer function.
 func (l *lines) setAnswer(text []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.answer = append([]byte{}, text...)
 }
 
-// takeAnswer is the newest answer, once.
+// takeAnswer returns the newest answer, and forgets it.
 func (l *lines) takeAnswer() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -180,7 +179,7 @@ func (l *lines) write(data []byte, by Author, done func(int, error)) {
 	}
 }
 
-// run runs what is queued, until a line has to wait; that one runs the rest.
+// run runs queued lines until one has to wait; the end of that one calls run again.
 func (l *lines) run() {
 	for {
 		w, line, err := l.next()
