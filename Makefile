@@ -53,6 +53,7 @@ cross: ## build meta9 and meta9d for every system that they run on, into bin/cro
 
 cross-quick: ## of make cross, the client for two systems: what make test has of it
 	@$(MAKE) --no-print-directory cross CLIENTS="freebsd/amd64 windows/amd64" DAEMONS=
+	GOOS=freebsd $(GO) vet ./session/keep/fusefs
 
 # The commit's tag, or what meta9 version says; a changed tree cannot be released.
 release: $(CYCLONEDX) cross ## archives, checksums and bills of materials of this commit, into dist

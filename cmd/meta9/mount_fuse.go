@@ -35,6 +35,9 @@ func (m *mounting) chooseKind(ctx context.Context) error {
 		}
 		return missing
 	}
+	if !mayMount() {
+		m.opt.ownedBy(os.Getuid(), os.Getgid())
+	}
 	return m.opt.fuse()
 }
 

@@ -118,6 +118,17 @@ func (o *mountOptions) checkLook() error {
 	return nil
 }
 
+// ownedBy makes the files a user's, unless the options say whose they are: the kernel
+// would let nobody else than root in otherwise.
+func (o *mountOptions) ownedBy(uid, gid int) {
+	if o.uid == "" {
+		o.uid = strconv.Itoa(uid)
+	}
+	if o.gid == "" {
+		o.gid = strconv.Itoa(gid)
+	}
+}
+
 // fuse refuses what goes with a mount by v9fs alone; v9fs what goes with FUSE alone.
 func (o *mountOptions) fuse() error {
 	for _, word := range o.data {

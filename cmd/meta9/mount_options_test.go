@@ -154,6 +154,19 @@ func TestKinds(t *testing.T) {
 	}
 }
 
+// TestOwnedBy: what a user mounts is his, as far as he does not say otherwise.
+func TestOwnedBy(t *testing.T) {
+	for list, want := range map[string]string{"": "uid=7/gid=8/", "uid=1": "uid=1/gid=8/", "gid=2,aname=keys": "uid=7/gid=2/keys"} {
+		o, err := parseMountOptions(list, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.ownedBy(7, 8); o.fullAname() != want {
+			t.Errorf("-o %s: %s, want %s", list, o.fullAname(), want)
+		}
+	}
+}
+
 // TestHowToGetFUSE: who lacks something is told by his distribution's words.
 func TestHowToGetFUSE(t *testing.T) {
 	defer func(was string) { osRelease = was }(osRelease)
