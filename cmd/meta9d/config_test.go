@@ -23,6 +23,7 @@ func TestSample(t *testing.T) {
 	}
 	want := defaults()
 	want.Listen, want.Mumble.AdminGroups, want.HTTP.Listen = []string{}, []string{}, []string{}
+	want.HTTP.Metrics = []string{}
 	if d := cmp.Diff(want, c, cmp.AllowUnexported(mumble{})); d != "" {
 		t.Error(d)
 	}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
@@ -41,6 +42,7 @@ type daemon struct {
 	command command // as it was given
 	log     zerolog.Logger
 	store   *store.Store
+	commits prometheus.Histogram // how long they took
 	budget  *budget.Budget
 	server  *session.Server
 	mdata   *mdata.Server
@@ -254,7 +256,8 @@ func (d *daemon) openStore(salvage bool) error {
 	if d.journal != nil {
 		cfg.Journal = d.journal
 	}
-	d.store, err = store.Open(e, cfg)
+	d.commits = newCommits()
+	d.store, err = store.Open(timed{e, d.commits}, cfg)
 	debug.SetGCPercent(collects)
 	if err != nil {
 		return errors.Join(fmt.Errorf("data folder %s: %w", d.cfg.Data, err), e.Close())

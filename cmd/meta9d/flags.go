@@ -119,6 +119,7 @@ func (c *command) bind(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.QMP.Listen, "qmp-listen", o.QMP.Listen, "speak QMP at `ADDR`, unix:PATH, to the admin")
 	f.StringArrayVar(&o.HTTP.Listen, "http", o.HTTP.Listen, "serve vminfod's HTTP API at `ADDR`; may be repeated. ADDR is HOST:PORT, :PORT (on the loopback) or unix:PATH. On RUN/vminfo.sock the admin always has it")
 	f.BoolVar(&o.HTTP.Internal, "http-internal", o.HTTP.Internal, "show internal_metadata there, to whoever can connect")
+	f.StringArrayVar(&o.HTTP.Metrics, "metrics", o.HTTP.Metrics, "serve /metrics, /healthz and /readyz alone, which have nothing of any VM, at `ADDR`, as of --http; may be repeated")
 	f.StringVar(&o.VminfodFrom, "vminfod-from", o.VminfodFrom, "mirror the vminfod, or meta9d, at `URL`, http://HOST:PORT or unix:PATH; everything is read-only then")
 	f.StringVar(&c.file, "config", "", "read settings from `FILE` (TOML); flags win over it")
 	f.StringVar(&o.LogLevel, "log-level", o.LogLevel, "log from `LEVEL` on: debug, info, warn or error")

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ import (
 type web struct {
 	Listen   []string `toml:"listen"`   // HOST:PORT or unix:PATH
 	Internal bool     `toml:"internal"` // internal_metadata, too
+	Metrics  []string `toml:"metrics"`  // HOST:PORT or unix:PATH: figures alone
 }
 
 // The times of HTTP connections; those of event streams are the vminfo server's.
@@ -51,11 +53,16 @@ func (d *daemon) newVminfo() {
 // serveHTTP opens the API's listeners: the admin's own socket, which shows all, and
 // those that are configured.
 func (d *daemon) serveHTTP() error {
-	if err := d.openHTTP(d.adminHTTP(), true); err != nil {
+	if err := d.openHTTP(d.adminHTTP(), true, d.withBackup); err != nil {
 		return usageError{err}
 	}
 	for _, text := range d.cfg.HTTP.Listen {
-		if err := d.openHTTP(text, d.cfg.HTTP.Internal); err != nil {
+		if err := d.openHTTP(text, d.cfg.HTTP.Internal, nil); err != nil {
+			return usageError{err}
+		}
+	}
+	for _, text := range d.cfg.HTTP.Metrics {
+		if err := d.openHTTP(text, false, figuresOnly); err != nil {
 			return usageError{err}
 		}
 	}
@@ -65,16 +72,28 @@ func (d *daemon) serveHTTP() error {
 // adminHTTP is the admin's own socket.
 func (d *daemon) adminHTTP() string { return "unix:" + filepath.Join(d.cfg.Run, "vminfo.sock") }
 
-// openHTTP serves the API on one listener until the end.
-func (d *daemon) openHTTP(text string, internal bool) error {
+// figuresOnly shows of the API what has nothing of any VM.
+func figuresOnly(api http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/metrics", "/healthz", "/readyz":
+			api.ServeHTTP(w, r)
+		default:
+			http.Error(w, "here are /metrics, /healthz and /readyz", http.StatusNotFound)
+		}
+	})
+}
+
+// openHTTP serves the API, or what change makes of it, on one listener until the end.
+func (d *daemon) openHTTP(text string, internal bool, change func(http.Handler) http.Handler) error {
 	l, err := d.listenHTTP(text)
 	if err != nil {
 		return fmt.Errorf("http listener %q: %w", text, err)
 	}
 	l = &bounded{Listener: l, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns)), opened: d.opened}
 	handler := d.vminfo.Handler(vminfo.Access{Internal: internal, Addr: l.Addr()})
-	if text == d.adminHTTP() {
-		handler = d.withBackup(handler)
+	if change != nil {
+		handler = change(handler)
 	}
 	srv := &http.Server{
 		Handler:           handler,
@@ -84,7 +103,7 @@ func (d *daemon) openHTTP(text string, internal bool) error {
 	go func() { _ = srv.Serve(l) }()
 	d.atEnd(func() { endHTTP(srv, d.vminfo) })
 	d.log.Info().Str("via", "http:"+l.Addr().String()).Bool("internal_metadata", internal).Msg("listening")
-	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+	if tcp, ok := l.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && change == nil {
 		d.log.Warn().Str("via", "http:"+l.Addr().String()).Msg("whoever reaches this address can read the metadata of all VMs")
 	}
 	return nil
@@ -233,7 +252,7 @@ func (c *countedConn) Close() error {
 
 // checkHTTP refuses what cannot be a listener.
 func checkHTTP(c *config) error {
-	for _, text := range c.HTTP.Listen {
+	for _, text := range append(slices.Clone(c.HTTP.Listen), c.HTTP.Metrics...) {
 		if strings.HasPrefix(text, "unix:") {
 			if _, err := adminOnly(text); err != nil {
 				return fmt.Errorf("http.listen: %w", err)

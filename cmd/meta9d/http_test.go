@@ -5,7 +5,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,6 +58,55 @@ func TestHTTPOnUnix(t *testing.T) {
 	for _, p := range problems {
 		if strings.HasPrefix(p.Metric, "meta9_") {
 			t.Errorf("/metrics: %s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
+// TestFigures: a listener of figures has nothing of any VM; and each figure that the
+// alerts and the dashboard ask for is there.
+func TestFigures(t *testing.T) {
+	dir := shortDir(t)
+	p := start(t, dir, "--metrics", "unix:figures.sock")
+	p.connect("meta9-run/admin.sock").put("ctl", "create "+payload)
+	web := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", filepath.Join(dir, "figures.sock"))
+	}}}
+	defer web.CloseIdleConnections()
+	get := func(path string) (int, string) {
+		t.Helper()
+		resp, err := web.Get("http://localhost" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	for _, path := range []string{"/vms", "/vms/" + vmUUID, "/status", "/events", "/backup", "/", "/metrics/../vms"} {
+		if code, body := get(path); code != http.StatusNotFound || strings.Contains(body, vmUUID) {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	code, figures := get("/metrics")
+	if code != 200 || strings.Contains(figures, vmUUID) || strings.Contains(figures, "web1") {
+		t.Errorf("/metrics: %d\n%s", code, figures)
+	}
+	if strings.Contains(figures, "\nmeta9_commit_seconds_count 0\n") {
+		t.Error("the commit of a VM took no time")
+	}
+	elsewhere := []string{"meta9_qemus_unresponsive", "meta9_mirror_stale"} // where there are QEMUs, or a mirror
+	for _, file := range []string{"../../docs/alerts.yml", "../../docs/dashboard.json"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`\bmeta9_[a-z0-9_]+`).FindAllString(string(text), -1) {
+			if !strings.Contains(figures, "\n"+name+" ") && !strings.Contains(figures, "\n"+name+"{") && !slices.Contains(elsewhere, name) {
+				t.Errorf("%s: %s is no figure of meta9d's", file, name)
+			}
 		}
 	}
 }

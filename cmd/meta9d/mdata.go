@@ -31,7 +31,10 @@ func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, _ string) {
 func (d *daemon) status() string {
 	s, m, b := d.server.Stats(), d.mdata.Stats(), d.budget.Stats()
 	sessions, bytes := d.journal.Stats()
-	return d.mirrorStatus() + d.upgradeStatus() + fmt.Sprintf("memory_in_flight %d\nmemory_waits %d\nmemory_refused %d\n", b.Used, b.Waits, b.Refused) +
+	return d.mirrorStatus() + d.upgradeStatus() +
+		fmt.Sprintf("connections %d\nconnections_refused %d\nsessions %d\nsessions_parked %d\nrequests %d\nrequest_errors %d\n",
+			s.Conns, s.Refused, s.Sessions, s.Parked, s.Requests, s.Errors) +
+		fmt.Sprintf("memory_in_flight %d\nmemory_waits %d\nmemory_refused %d\n", b.Used, b.Waits, b.Refused) +
 		fmt.Sprintf("session_key_misses %d\nmumble_refused %d\n", s.Misses, s.AuthFailures) +
 		fmt.Sprintf("guests_set_back %d\n", s.Past) +
 		fmt.Sprintf("sessions_restored %d\nsessions_not_restored %d\n", d.restored.Sessions, d.restored.Lost) +

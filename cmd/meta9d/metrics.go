@@ -1,9 +1,46 @@
 package main
 
 import (
+	"runtime"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"meta9/cmd/version"
+	"meta9/fs/store"
 )
+
+// newCommits is a histogram of how long the engine takes to make a batch durable: from a
+// disk with a cache that power does not end to one that is in trouble.
+func newCommits() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "meta9_commit_seconds",
+		Help:    "How long the engine took to make a batch of changes durable.",
+		Buckets: []float64{1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 10},
+	})
+}
+
+// timed is an engine whose commits are measured.
+type timed struct {
+	store.Engine
+	took prometheus.Histogram
+}
+
+func (t timed) Apply(groups []store.Group) []error {
+	began := time.Now()
+	errs := t.Engine.Apply(groups)
+	t.took.Observe(time.Since(began).Seconds())
+	return errs
+}
+
+// Look makes it a store.Looker, as the engine may be one.
+func (t timed) Look() error {
+	if l, ok := t.Engine.(store.Looker); ok {
+		return l.Look()
+	}
+	return nil
+}
 
 // metrics are the daemon's figures for Prometheus, read when it asks for them.
 func (d *daemon) metrics() *prometheus.Registry {
@@ -15,6 +52,15 @@ func (d *daemon) metrics() *prometheus.Registry {
 	counter := func(name, help string, is func() float64) {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "meta9_" + name, Help: help}, is))
 	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "meta9_build_info", Help: "1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": version.String(), "go": runtime.Version()},
+	})
+	build.Set(1)
+	r.MustRegister(build, d.commits)
+	gauge("bytes_limit", "Bytes that all names and values may have; 0: no limit.", func() float64 { return float64(d.cfg.Limits.Bytes) })
+	gauge("connections_limit", "9P connections that there may be.", func() float64 { return float64(d.cfg.Limits.Conns) })
+	gauge("memory_in_flight_limit_bytes", "Bytes that the requests of all VMs may hold.", func() float64 { return float64(d.cfg.Limits.Memory) })
 	gauge("vms", "VMs.", func() float64 { return float64(d.store.Count()) })
 	gauge("bytes", "Bytes of all names and values.", func() float64 { return float64(d.store.Bytes()) })
 	gauge("revision", "The newest revision.", func() float64 { return float64(d.store.Rev()) })
