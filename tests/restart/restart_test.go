@@ -188,7 +188,13 @@ func (w *world) watch() (events func() []event) {
 // dial is a raw connection to the VM that has asked for a session; known: it is there.
 func (w *world) dial(version string, key byte, known bool) *raw.Conn {
 	w.t.Helper()
-	c, err := raw.Dial("unix", w.VM(uuid))
+	return w.dialBy(w.VM(uuid), version, key, known)
+}
+
+// dialBy is dial by a socket.
+func (w *world) dialBy(socket, version string, key byte, known bool) *raw.Conn {
+	w.t.Helper()
+	c, err := raw.Dial("unix", socket)
 	if err != nil {
 		w.t.Fatal(err)
 	}
