@@ -7,11 +7,10 @@ import (
 	"meta9/fs/vm"
 )
 
-// Look is who owns files and what their permission bits are, as those see it who
-// mount them. It gives no rights and takes none, which come from the channel alone:
-// a guest's kernel goes by it, and so tells its own users apart. Of each there is
-// what the attach asks for, or else what the VM's properties say (9p_uid, 9p_gid,
-// 9p_mode), or else 0, 0 and the file's own mode.
+// Look is the owner and the permission bits that a mount shows for files. It changes no
+// rights here, which come from the channel alone; a guest's kernel uses it to tell its own
+// users apart. Each of the three is what the attach asks for, or else the VM's property
+// (9p_uid, 9p_gid, 9p_mode), or else 0, 0 and the file's own mode.
 type Look struct {
 	UID  *uint32 `json:"uid,omitempty"`
 	GID  *uint32 `json:"gid,omitempty"`
@@ -61,8 +60,8 @@ func cutLook(names []string) (look *Look, rest []string, err error) {
 	return look, names, nil
 }
 
-// Show makes st, which a Handle of this place has filled, what whoever attached is
-// to see. Ref.Stat and Ref.List do it by themselves.
+// Show puts the Look's owner and mode into st, which a Handle of this place has filled.
+// Ref.Stat and Ref.List do so themselves.
 func (r *Ref) Show(st *Stat) {
 	p, ok := r.perm()
 	if !ok {

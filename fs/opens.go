@@ -11,10 +11,9 @@ import (
 	"meta9/fs/vm"
 )
 
-// opens knows which files are open for reading, VM by VM, so that the committer
-// can keep account of the old values that they pin. Its mutexes are taken when a
-// file is opened or closed, at a commit, and by the first who reads what a commit
-// made; never two of them at a time.
+// opens has the files that are open for reading, by VM, so that the committer can count
+// the old values that they pin. Its mutexes are taken when a file is opened or closed, at a
+// commit, and by the first reader of a new value; never two of them at a time.
 type opens struct {
 	limit  int64 // vm.Limits.Bytes; 0: none
 	budget *budget.Budget
@@ -48,7 +47,7 @@ type fileKey struct {
 	form  formKey // of a folder: its listing
 }
 
-// openFile is one file that somebody has open for reading.
+// openFile is one file that is open for reading, by one Handle or more.
 type openFile struct {
 	table  *openTable
 	key    fileKey
@@ -58,7 +57,7 @@ type openFile struct {
 	gone   bool     // the key was removed; guarded by table.mu
 
 	renewing sync.Mutex              // lets one at a time compute a derived file
-	cur      atomic.Pointer[version] // the newest known; nil: nobody has looked
+	cur      atomic.Pointer[version] // the newest known; nil: not looked up yet
 }
 
 // deriver computes the content of a derived file.
@@ -142,7 +141,7 @@ func (o *opens) committed(c store.Committed) {
 	}
 }
 
-// giveBack drops the old values of a VM, whose account is wanted for others.
+// giveBack drops the old values of a VM, so that its account has bytes for other VMs.
 func (o *opens) giveBack(c *store.Cell) {
 	o.mu.Lock()
 	t := o.tables[c]
@@ -155,8 +154,8 @@ func (o *opens) giveBack(c *store.Cell) {
 	}
 }
 
-// evict drops what was derived and nobody reads, as far as that account (nil: any) has
-// paid for it.
+// evict drops derived content that nobody reads and that this account (nil: any) has paid
+// for.
 func (o *opens) evict(a *budget.Account) {
 	var tables []*openTable
 	o.mu.Lock()
@@ -258,13 +257,13 @@ func (f *openFile) hides(m *vm.VM, e *vm.Entry) bool {
 	return f.key.guest && f.derive == nil && !m.GuestSees(f.space, e.Name)
 }
 
-// newest is the version that is current now; nil when there is none any more. It
-// takes a lock only where a commit made a new value that nobody has read yet. The
-// VM decides, not cur: a commit is acknowledged before it is observed, and who was
-// told of it must read it. errs.Again: there is no memory for a new one.
+// newest is the version that is current now; nil when there is none any more. It takes a
+// lock only where a commit made a new value that nobody has read yet. It compares with the
+// VM's row, not only cur: a client must read what was acknowledged to it, and a commit is
+// acknowledged before cur is updated. errs.Again: there is no memory for a new version.
 //
-// room is how many bytes the caller has taken already from the account of what is made
-// for him; nil: none. What is used of them is taken off.
+// room is how many bytes the caller has taken from the account already, nil for none; what
+// is used of them is subtracted.
 func (f *openFile) newest(room *int64) (*version, error) {
 	m := f.table.cell.VM()
 	if m == nil {
@@ -294,7 +293,7 @@ func (f *openFile) renew(room *int64) (*version, error) {
 		return nil, nil
 	}
 	if p := f.cur.Load(); f.derive != nil && p != nil && p.rev >= m.Rev {
-		return p, nil // somebody else computed it meanwhile
+		return p, nil // another goroutine computed it meanwhile
 	}
 	p, err := f.version(m, room)
 	if p == nil {

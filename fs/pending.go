@@ -6,12 +6,12 @@ import (
 	"meta9/fs/errs"
 )
 
-// Pending is the error of a step that cannot be answered yet, since somebody else must
-// be asked first: a walk, a list, an open, a read or a stat of what is not kept here.
-// The step has changed nothing. Whoever gets it Starts the question, lets go of the
-// View's lock until there is an answer, and takes the same step again with Answered.
+// Pending is the error of a step that needs an answer from outside first: a walk, a list,
+// an open, a read or a stat of what another service has. The step has changed nothing. The
+// caller calls Start, releases the View's lock until there is an answer, and takes the
+// same step again with Answered.
 //
-// As any error it is errs.Again, for those who do not wait.
+// For callers that do not wait it is an errs.Again.
 type Pending struct {
 	what   any
 	ask    func() (any, error)
@@ -19,7 +19,7 @@ type Pending struct {
 	err    error
 }
 
-// Error is the text for whoever does not wait.
+// Error is the text for clients of callers that do not wait.
 func (p *Pending) Error() string { return "somebody else is asked first: try again" }
 
 // Unwrap makes it errs.Again.

@@ -8,17 +8,18 @@ import (
 	"meta9/fs/vm"
 )
 
-// An open file gives the value that was there when it was last read at offset 0.
-// That value is a version: shared by all who read it, and found again by
-// everybody through openFile.cur as long as it is the newest. A commit retires
-// it; from then on its bytes count against its VM, and when they are too many the
-// committer drops the oldest, whose readers then get the newest.
+// version is the value that an open file reads: the one at the time of its last read at
+// offset 0. All readers of a value share its version, and find it by openFile.cur as long
+// as it is the newest. A commit retires it; from then on its bytes count against its VM,
+// and when they are too many the committer drops the oldest, whose readers then get the
+// newest.
 //
-// Readers count themselves in and out with atomics alone, so that a read takes no
-// lock; the count and the two bits share one word, so that who comes last knows.
+// Readers are counted by atomic operations, so that a read takes no lock. The count and the
+// two bits share one word, so that the last reader of an old version knows that it is the
+// last.
 //
-// What a version costs is taken from an account: the VM's when a key's is retired,
-// since until then the store has it anyhow, and the reader's as soon as a large derived
+// The cost of a version is taken from an account: the VM's when a key's version is retired,
+// since until then the store has the value itself; the reader's as soon as a large derived
 // one is made.
 type version struct {
 	table   *openTable

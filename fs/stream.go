@@ -9,18 +9,18 @@ import (
 	"meta9/fs/errs"
 )
 
-// Source is where the lines of a stream come from. Events have positions, numbers that
-// grow, and that do not come again in the life of the tree's store, also
-// not in another process: a Handle may be restored there. A Source may be used by any number of streams at a time.
+// Source makes the lines of a stream. Events have positions, increasing numbers that are
+// never used again for the same store, also not by another process: a Handle may be
+// restored there. Any number of streams may use a Source at the same time.
 type Source interface {
-	// Last is the position of what happened last.
+	// Last is the position of the newest event.
 	Last() uint64
-	// Lines makes lines of what happened after a position: as many as fit room, and
-	// at least one if there is any. to is how far they go; it may be past after
-	// without a line. ended: no more will ever come. What is no longer known stands
-	// as AppendLost first.
+	// Lines makes lines of the events after a position: as many as fit in room bytes, and
+	// at least one if there is any. to is the position that they reach; it may be greater
+	// than after without a line. ended: no more events will come. For events that the
+	// Source does not have any more there is a line by AppendLost first.
 	Lines(after uint64, room int) (lines []byte, to uint64, ended bool)
-	// Wait asks to be told of what happens after a position, as Waiter.Wait.
+	// Wait calls wake when there are events after a position, as Waiter.Wait does.
 	Wait(after uint64, wake func()) (cancel func(), ready bool)
 }
 
@@ -47,18 +47,18 @@ func (n *streamFile) Open(f Flags) (Handle, error) {
 	return openStream(n, f, n.src), nil
 }
 
-// openStream opens a stream at what happened last.
+// openStream opens a stream that begins after the newest event.
 func openStream(n Node, f Flags, src Source) Handle {
 	return &stream{plain: plain{node: n, flags: f}, src: src, at: src.Last()}
 }
 
-// stream is an open stream: a byte stream of lines, made by the source as it is
-// read. The bytes that the last read gave are kept, and given again to a read at
-// the same offset; a read at any other goes on. So a client that never saw the
-// reply, as its transport was lost, asks again and misses nothing.
+// stream is an open stream: a byte stream of lines, which the source makes as they are
+// read. The bytes of the last read are kept, and returned again to a read at the same
+// offset; a read at any other offset goes on. So a client that lost the reply with its
+// transport reads again and misses nothing.
 //
-// Nothing is kept for it but those bytes and a position: who reads slowly is told
-// what it lost, and holds up nobody.
+// It keeps only those bytes and a position: a slow reader holds up no other, and is told
+// what it lost.
 type stream struct {
 	plain
 	src Source
