@@ -218,7 +218,7 @@ func TestListingIsPaid(t *testing.T) {
 	w.manyKeys()
 	a := w.budget.Account(vmOne)
 	defer a.Close()
-	const one = 800 << 10 // bytes of the listing, at least; one and a half of it are less than two
+	const one = 800 << 10                          // bytes of the listing, at least; one and a half of it are less than two
 	between := func(what string, from, to int64) { // a commit is observed after its reply
 		t.Helper()
 		for end := time.Now().Add(patient); a.Used() < from || a.Used() > to; time.Sleep(time.Millisecond) {
