@@ -70,9 +70,13 @@ func New(st *store.Store, cfg Config) *Tree {
 // Store is the store under the tree.
 func (t *Tree) Store() *store.Store { return t.store }
 
-// CPU is the share of the CPUs that who works with, whatever the channel.
-func (t *Tree) CPU(who Principal) *cpu.Share {
-	if who.Admin {
+// CPU is the share of the CPUs that who works with, whatever the channel; follows: he has
+// a stream of events open.
+func (t *Tree) CPU(who Principal, follows bool) *cpu.Share {
+	switch {
+	case who.Admin && follows:
+		return t.store.CPU().Followers()
+	case who.Admin:
 		return t.store.CPU().Admin()
 	}
 	if c := t.store.Cell(who.VM); c != nil {

@@ -153,7 +153,7 @@ func (c *conn) become(who fs.Principal) error {
 		return errs.New(errs.Quota, "the VM has %d connections already", c.srv.cfg.Limits.VMConns)
 	}
 	c.sess.who = who
-	c.share.Store(c.srv.cfg.Tree.CPU(who))
+	c.works()
 	c.rebill(who)
 	c.sess.rebill(c.srv, who)
 	if who.VM != "" {

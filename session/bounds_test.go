@@ -151,7 +151,7 @@ func TestParkedShare(t *testing.T) {
 		walks = append(walks, &wire.Msg{Type: wire.Twalk, Newfid: 1 + fid, Names: []string{"keys", "color"}})
 	}
 	w.put("color", "blue")
-	for i := range 10 {
+	for i := range 14 {
 		n := w.numbered(wire.LE, 1+i, nil)
 		for _, m := range walks {
 			n.do(m, wire.Rwalk)

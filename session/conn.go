@@ -49,8 +49,7 @@ type conn struct {
 	output
 	waits
 	done    *doneList
-	back    backs    // where leaving: requests that are to be handled there
-	counted []uint64 // numbers of the requests that come next, which came before: see Handed.Counted
+	handing *handing // nil: it does not go from one process to another
 	now     asked    // the request that is handled
 	nowTag  uint16   // its tag
 	missed  int32    // keys and MUMBLE messages that were wrong
@@ -64,13 +63,16 @@ type conn struct {
 // begins makes s the connection's session.
 func (c *conn) begins(s *session) {
 	c.sess = s
-	c.share.Store(c.srv.cfg.Tree.CPU(s.who))
+	c.works()
 }
+
+// works finds whose share of the CPUs the connection has.
+func (c *conn) works() { c.share.Store(c.srv.cfg.Tree.CPU(c.sess.who, c.sess.streams > 0)) }
 
 // loop reads and handles until the transport ends. The error says why.
 func (c *conn) loop() error {
 	for {
-		if err := c.in.fill(c.nc); err != nil {
+		if err := c.in.fill(); err != nil {
 			return err
 		}
 		if err := c.bursts(); err != nil {

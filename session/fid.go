@@ -19,7 +19,7 @@ type fid struct {
 	ref     *fs.Ref    // nil: auth
 	walked  *fs.Ref    // what ref was before the open found another object; see foundBy
 	handle  fs.Handle  // nil: not open
-	listing Listing    // an open folder
+	listing *Listing   // an open folder, once it is read: see progress
 	pause   *Pause     // an open stream; nil: nothing is known
 	locks   *lockTable // nil: it has never locked anything
 	running int        // changes that are submitted and not answered

@@ -48,15 +48,27 @@ type Handed struct {
 	Output  []byte   `json:"output,omitempty"` // replies, of which nothing was sent
 }
 
-// backs are requests that are handled once more, by another process.
-type backs []backed
-
+// backed is a request that is handled once more, by another process.
 type backed struct {
 	asked
 	msg *wire.Msg
 }
 
-func (b *backs) put(a asked, m *wire.Msg) { *b = append(*b, backed{a, m}) }
+// handing is what only a connection has that goes from one process to another.
+type handing struct {
+	back    []backed // where leaving: requests that are to be handled there
+	counted []uint64 // numbers of the requests that come next, which came before: see Handed.Counted
+}
+
+// passes is the connection's handing.
+func (c *conn) passes() *handing {
+	if c.handing == nil {
+		c.handing = new(handing)
+	}
+	return c.handing
+}
+
+func (h *handing) put(a asked, m *wire.Msg) { h.back = append(h.back, backed{a, m}) }
 
 // errHanded says that a connection that came when others had gone goes after them.
 var errHanded = errors.New("handed over")
@@ -145,20 +157,21 @@ func (c *conn) putBack(r *request) {
 	if m == nil {
 		m = &wire.Msg{Type: wire.Tread, Tag: r.tag, Fid: r.fid.num, Offset: r.off, Count: uint32(r.count)}
 	}
-	c.back.put(r.asked, m)
+	c.passes().put(r.asked, m)
 }
 
 // state is what the other process has to know.
 func (c *conn) state() Handed {
+	back := c.passes().back
 	h := Handed{
 		Admin: c.peer.Who.Admin, VM: c.peer.Who.VM, Via: c.peer.Via, Addr: c.peer.Addr, Resumes: c.peer.Resumes,
-		Msize: c.msize, Seq: c.seq - uint64(len(c.back)), First: c.first, Resuming: c.resuming, Missed: int(c.missed), Proved: c.proved,
+		Msize: c.msize, Seq: c.seq - uint64(len(back)), First: c.first, Resuming: c.resuming, Missed: int(c.missed), Proved: c.proved,
 		Attached: c.sess.view != nil, Session: c.sess.state(c.nowWaiting()), Output: slices.Clone(c.out),
 	}
-	slices.SortFunc(c.back, func(a, b backed) int {
+	slices.SortFunc(back, func(a, b backed) int {
 		return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.msg.Tag, b.msg.Tag))
 	})
-	for _, b := range c.back {
+	for _, b := range back {
 		if c.dialect.Numbered() && b.msg.Type.Counted() {
 			h.Counted = append(h.Counted, b.number)
 		}
@@ -207,7 +220,7 @@ func (c *conn) takeUp(h *Handed) error {
 	n.paysKept()
 	c.dialect, c.msize, c.seq, c.first = n.dialect, min(h.Msize, max(firstMsize, c.srv.cfg.Limits.Msize)), h.Seq, h.First
 	c.resuming, c.missed, c.proved = h.Resuming, int32(h.Missed), h.Proved
-	c.counted, c.in.part = h.Counted, h.Input
+	c.passes().counted, c.in.part = h.Counted, h.Input
 	if len(h.Output) > 0 {
 		c.out = h.Output
 		c.settleOut()

@@ -3,15 +3,12 @@ package session
 import (
 	"fmt"
 	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"meta9/fs"
-	"meta9/fs/budget"
-	"meta9/fs/cpu"
 	"meta9/session/wire"
 )
 
@@ -67,7 +64,7 @@ var scratches = sync.Pool{New: func() any {
 // own bytes and once for what its request may hold of them (ahead). Where the account
 // does not have that, next stops there, and awaitRoom waits for it.
 type input struct {
-	owner   *atomic.Pointer[budget.Account]
+	c       *conn           // whose it is: the loop's place, and whose bytes are taken
 	moving  atomic.Int64    // when something of a large frame came last, in Unix nanoseconds
 	raw     syscall.RawConn // nil: there is none
 	try     func(fd uintptr) bool
@@ -76,15 +73,13 @@ type input struct {
 	peek    []byte
 	skip    int // bytes to come that no one wants: the rest of a frame
 	err     error
-	place   *cpu.Place                 // the loop's
-	share   *atomic.Pointer[cpu.Share] // whose place it is
-	crowded bool                       // tryRead found no place
-	late    bool                       // it is to go on without one
+	crowded bool // tryRead found no place
+	late    bool // it is to go on without one
 }
 
-func (in *input) init(nc net.Conn, owner *atomic.Pointer[budget.Account], place *cpu.Place, share *atomic.Pointer[cpu.Share]) {
-	in.owner, in.place, in.share = owner, place, share
-	if sc, ok := nc.(syscall.Conn); ok {
+func (in *input) init(c *conn) {
+	in.c = c
+	if sc, ok := c.nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			in.raw, in.try = raw, in.tryRead
 		}
@@ -92,9 +87,9 @@ func (in *input) init(nc net.Conn, owner *atomic.Pointer[budget.Account], place 
 }
 
 // fill waits until there is more input than before. Then sc is there.
-func (in *input) fill(nc net.Conn) error {
+func (in *input) fill() error {
 	if in.raw == nil {
-		return in.fillPlain(nc)
+		return in.fillPlain()
 	}
 	for in.late = false; ; {
 		if err := in.raw.Read(in.try); err != nil {
@@ -104,7 +99,7 @@ func (in *input) fill(nc net.Conn) error {
 			return in.err
 		}
 		in.crowded = false
-		in.late = !in.place.Take(in.share.Load())
+		in.late = !in.c.place.Take(in.c.share.Load())
 	}
 }
 
@@ -114,7 +109,7 @@ func (in *input) fill(nc net.Conn) error {
 // waited for here: whoever closes the connection waits until tryRead has returned.
 func (in *input) tryRead(fd uintptr) bool {
 	in.borrow()
-	if in.sc.end-in.sc.start > keepPart && !in.place.Held() && !in.late && !in.place.Try(in.share.Load()) {
+	if in.sc.end-in.sc.start > keepPart && !in.c.place.Held() && !in.late && !in.c.place.Try(in.c.share.Load()) {
 		in.crowded = true
 		return true
 	}
@@ -123,7 +118,7 @@ func (in *input) tryRead(fd uintptr) bool {
 		n, err = syscall.Read(int(fd), in.space())
 	}
 	if err == syscall.EAGAIN {
-		in.place.Give()
+		in.c.place.Give()
 		in.giveBack()
 		return false
 	}
@@ -131,10 +126,10 @@ func (in *input) tryRead(fd uintptr) bool {
 	return true
 }
 
-func (in *input) fillPlain(nc net.Conn) error {
-	in.place.Give()
+func (in *input) fillPlain() error {
+	in.c.place.Give()
 	if in.sc != nil && in.sc.start < in.sc.end {
-		n, err := nc.Read(in.space())
+		n, err := in.c.nc.Read(in.space())
 		in.took(n, err)
 		return in.err
 	}
@@ -142,7 +137,7 @@ func (in *input) fillPlain(nc net.Conn) error {
 	if in.peek == nil {
 		in.peek = make([]byte, peekSize)
 	}
-	n, err := nc.Read(in.peek)
+	n, err := in.c.nc.Read(in.peek)
 	in.borrow()
 	copy(in.sc.in, in.peek[:n])
 	in.took(n, err)
@@ -171,7 +166,7 @@ func (in *input) borrow() {
 		return
 	}
 	in.sc = scratches.Get().(*scratch)
-	in.sc.bill.account = in.owner.Load()
+	in.sc.bill.account = in.c.account.Load()
 	in.sc.ahead.account = in.sc.bill.account
 	in.sc.bill.force(scratchBytes)
 	if len(in.part) > len(in.sc.in) { // of another process

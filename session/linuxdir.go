@@ -15,7 +15,7 @@ func treaddir(c *conn, m *wire.Msg) error {
 	if err != nil {
 		return err
 	}
-	from := f.listing.after(m.Offset)
+	from := f.progress().after(m.Offset)
 	p, err := c.list(f, from, int(min(m.Count, c.msize-wire.ReadLen, listSize)))
 	switch {
 	case err != nil:

@@ -144,7 +144,7 @@ func (c *conn) readFolder(tag uint16, f *fid, off uint64, count int) error {
 	if c.dialect.IsL() {
 		return errs.IsDir
 	}
-	from, err := f.listing.at(off)
+	from, err := f.progress().at(off)
 	if err != nil {
 		return err
 	}
@@ -152,9 +152,9 @@ func (c *conn) readFolder(tag uint16, f *fid, off uint64, count int) error {
 	if err != nil {
 		return err
 	}
-	f.listing.Most = max(f.listing.Most, count)
+	f.progress().Most = max(f.progress().Most, count)
 	if p.used == 0 && p.more {
-		if !f.listing.rest(off, count) {
+		if !f.progress().rest(off, count) {
 			return errs.New(errs.Invalid, "count %d is too small for the next stat record", count)
 		}
 	} else {
@@ -172,9 +172,17 @@ type page struct {
 	rev    uint64 // of what is kept
 }
 
+// progress is how far the open folder was read.
+func (f *fid) progress() *Listing {
+	if f.listing == nil {
+		f.listing = new(Listing)
+	}
+	return f.listing
+}
+
 // listed notes that p was given from that place on.
 func (f *fid) listed(from Place, p page) {
-	l := &f.listing
+	l := f.progress()
 	l.Last, l.Next = from, Place{from.Offset + uint64(p.used), p.cookie}
 	l.Rev, l.End = p.rev, !p.more
 	if h, ok := f.handle.(fs.Lister); ok && p.used == 0 {
@@ -189,7 +197,7 @@ func (f *fid) listed(from Place, p page) {
 // not known any more how they were.
 func (c *conn) list(f *fid, from Place, max int) (page, error) {
 	h, ok := f.handle.(fs.Lister)
-	l, form := &f.listing, c.form()
+	l, form := f.progress(), c.form()
 	begun := from != Place{}
 	switch {
 	case !ok: // such as vms/: nothing changes two of its entries together

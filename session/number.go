@@ -39,8 +39,8 @@ func (c *conn) countRequest(m *wire.Msg) {
 	}
 	n := &c.sess.numbers
 	number := n.count + 1
-	if len(c.counted) > 0 {
-		number, c.counted = c.counted[0], c.counted[1:]
+	if h := c.handing; h != nil && len(h.counted) > 0 {
+		number, h.counted = h.counted[0], h.counted[1:]
 	} else {
 		n.count = number
 	}

@@ -73,6 +73,7 @@ func (c *conn) countStream(f *fid) error {
 		return err
 	}
 	c.sess.streams++
+	c.works()
 	return nil
 }
 

@@ -132,7 +132,7 @@ func (s *Server) welcome(nc net.Conn, p Peer) *conn {
 	c.begins(s.newSession(p.Who))
 	c.moved.L = &c.mu
 	c.done = &doneList{to: c}
-	c.in.init(nc, &c.account, &c.place, &c.share)
+	c.in.init(c)
 	a := s.account(p.Who)
 	c.account.Store(a)
 	c.output.bill.account, c.waits.bill.account = a, a

@@ -76,7 +76,10 @@ func (st *State) Readers(positions map[uint64]uint64) {
 }
 
 func (f *fid) state() FidState {
-	st := FidState{Fid: f.num, Auth: f.auth, Rclose: f.rclose, Listing: f.listing, Pause: f.pause, Stale: f.stale(), Locks: f.lockStates()}
+	st := FidState{Fid: f.num, Auth: f.auth, Rclose: f.rclose, Pause: f.pause, Stale: f.stale(), Locks: f.lockStates()}
+	if f.listing != nil {
+		st.Listing = *f.listing
+	}
 	if f.ref != nil {
 		ns := f.ref.State()
 		st.Node = &ns
@@ -214,7 +217,10 @@ func (s *Server) rebuilt(st *State, attached bool) (*session, error) {
 
 // restoreFid is the fid that st tells of; its file is stale where it is not there any more.
 func restoreFid(v *fs.View, st *FidState) (*fid, error) {
-	f := &fid{num: st.Fid, auth: st.Auth, listing: st.Listing, pause: st.Pause}
+	f := &fid{num: st.Fid, auth: st.Auth, pause: st.Pause}
+	if l := st.Listing; l != (Listing{}) {
+		f.listing = &l
+	}
 	if f.auth {
 		return f, nil
 	}

@@ -68,7 +68,7 @@ func (c *conn) lookUp(k key) error {
 	c.mu.Lock()
 	switch {
 	case err == errClosed && c.leaving:
-		c.back.put(asked{}, k.message())
+		c.passes().put(asked{}, k.message())
 		return nil
 	case err == errClosed:
 		c.shut()

@@ -125,6 +125,9 @@ func tremove(c *conn, m *wire.Msg) error {
 // its reply before the clunk does.
 func (c *conn) unlink(f *fid) {
 	c.sess.remove(f)
+	if f.stream {
+		c.works()
+	}
 	for tag, r := range c.waiting {
 		if r.fid == f && r.cancel != nil {
 			r.cancel()

@@ -16,7 +16,8 @@
 //     all CPUs but one busy, and its guest the other: the kernel would have none for the
 //     thread that a request of another VM wakes.
 //   - Meanwhile Go runs some threads more than there are CPUs (LendThreads).
-//   - The admin never waits. What must not wait is counted all the same (Force).
+//   - The admin never waits, but for those of his who follow events: together they are as
+//     one VM. What must not wait is counted all the same (Force).
 //
 // A Place costs some atomic operations as long as nobody waits, and two looks at the
 // clock where several VMs are at work; the lock is taken only by who waits, and by who
@@ -74,6 +75,7 @@ type Scheduler struct {
 	ready   byTime // Shares of which a Place waits, and which may have one more
 	used    int64  // what the Share had used that got the last place
 	admin   Share
+	follow  Share
 	other   Share
 	clock   func() int64 // nanoseconds
 }
@@ -104,6 +106,7 @@ func newScheduler(places int, clock func() int64) *Scheduler {
 	t := &Scheduler{places: int32(places), part: max(float64(places)/4, 0.5), clock: clock}
 	t.free.Store(t.places)
 	t.admin = Share{sched: t, exempt: true, at: -1}
+	t.follow = Share{sched: t, at: -1}
 	t.other = Share{sched: t, at: -1}
 	return t
 }
@@ -119,6 +122,10 @@ func (t *Scheduler) Share() *Share { return &Share{sched: t, at: -1} }
 
 // Admin is the Share of those who never wait.
 func (t *Scheduler) Admin() *Share { return &t.admin }
+
+// Followers is the Share of all together who have the admin's rights and follow events:
+// each change wakes all of them.
+func (t *Scheduler) Followers() *Share { return &t.follow }
 
 // Nobody is the Share of all together who have not said whose they are.
 func (t *Scheduler) Nobody() *Share { return &t.other }

@@ -56,6 +56,7 @@ func rows() []row {
 		large(),
 		many(),
 		beside(),
+		streams(),
 		idle(),
 		parked(),
 		heap(),
