@@ -41,6 +41,7 @@ type bar struct {
 	most  bool
 	bound float64
 	at    func(map[string]figure) (got float64, ok bool)
+	echo  string // the entry of a server that does nothing, which is shown at the same bar; "": none
 }
 
 func rows() []row {
@@ -108,7 +109,7 @@ func linux32() row {
 	}
 	r.bars = []bar{
 		{entry: sMeta9L, text: "of the echo", bound: 0.55, at: ratio(sMeta9L, sEcho)},
-		{entry: sMeta9L, text: "times p9's server", bound: 3.5, at: func(f map[string]figure) (float64, bool) {
+		{entry: sMeta9L, text: "times p9's server", bound: 3.5, echo: sEcho, at: func(f map[string]figure) (float64, bool) {
 			return f[sMeta9L].value / math.Max(f[sStatic].value, f[sLocal].value), true
 		}},
 	}
@@ -129,14 +130,14 @@ func byPath() row {
 		r.entries = append(r.entries, loaded(s+suffix, s, 1, 1, byWalk))
 	}
 	r.bars = []bar{
-		{entry: macro, text: "times the best peer", bound: 5, at: func(f map[string]figure) (float64, bool) {
+		{entry: macro, text: "times the best peer", bound: 5, echo: sEcho, at: func(f map[string]figure) (float64, bool) {
 			best := 0.0
 			for _, s := range foreign {
 				best = math.Max(best, f[s+suffix].value)
 			}
 			return f[macro].value / best, true
 		}},
-		{entry: macro, text: "times net/http", bound: 1.5, at: ratio(macro, sHTTP)},
+		{entry: macro, text: "times net/http", bound: 1.5, echo: sEcho, at: ratio(macro, sHTTP)},
 		{entry: macro, text: "of the echo", bound: 0.95, at: ratio(macro, sEcho)},
 	}
 	return r
@@ -221,7 +222,8 @@ type verdict struct {
 	Got   float64 `json:"got"`
 	Bound float64 `json:"bound"`
 	Most  bool    `json:"at_most,omitempty"`
-	State string  `json:"state"` // "ok", "MISSED", or "not judged"
+	State string  `json:"state"`          // "ok", "MISSED", or "not judged"
+	Echo  float64 `json:"echo,omitempty"` // what a server got that does nothing
 }
 
 func (b bar) judge(f map[string]figure) verdict {
@@ -233,6 +235,9 @@ func (b bar) judge(f map[string]figure) verdict {
 	case b.most && !(got <= b.bound), !b.most && !(got >= b.bound):
 		v.State = "MISSED"
 	}
+	if of := f[b.entry].value; b.echo != "" && of > 0 {
+		v.Echo = got * f[b.echo].value / of
+	}
 	return v
 }
 
@@ -241,7 +246,11 @@ func (v verdict) String() string {
 	if v.Most {
 		sign = "<="
 	}
-	return fmt.Sprintf("%.2f %s, %s %g: %s", v.Got, v.Text, sign, v.Bound, v.State)
+	text := fmt.Sprintf("%.2f %s, %s %g: %s", v.Got, v.Text, sign, v.Bound, v.State)
+	if v.Echo != 0 {
+		text += fmt.Sprintf(" (an echo: %.2f)", v.Echo)
+	}
+	return text
 }
 
 // judge holds a row's figures against its bars, and against those of the commit
