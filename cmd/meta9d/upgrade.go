@@ -174,6 +174,9 @@ func (d *daemon) upgrade(path string) error {
 
 // checkUpgrade opens the program, and asks it.
 func (d *daemon) checkUpgrade(path string) (*os.File, error) {
+	if err := d.store.Err(); err != nil {
+		return nil, fmt.Errorf("the store has failed, a restart is needed: %w", err)
+	}
 	if d.folder == nil {
 		return nil, errors.New("all is kept in memory only, or the data folder has no identity: a restart is needed")
 	}
@@ -268,6 +271,10 @@ func (d *daemon) upgradesAt(ctx context.Context) {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGUSR2)
 	go func() {
+		select {
+		case <-d.opened:
+		case <-ctx.Done():
+		}
 		for {
 			select {
 			case <-c:

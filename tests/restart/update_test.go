@@ -83,6 +83,12 @@ func (w *world) plain(network, addr, version string) *raw.Conn {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return w.speaks(c, version)
+}
+
+// speaks begins on a connection.
+func (w *world) speaks(c *raw.Conn, version string) *raw.Conn {
+	w.t.Helper()
 	w.t.Cleanup(func() { c.Close() })
 	if _, got, err := c.Version(64<<10, version); err != nil || got != version {
 		w.t.Fatalf("%s, %v", got, err)
@@ -97,6 +103,48 @@ func (w *world) plain(network, addr, version string) *raw.Conn {
 
 // pace is how often those beside the writers do something: they are not to hold them up.
 const pace = 2 * time.Millisecond
+
+// device is the VM's character device, which meta9d dials.
+type device struct {
+	t     *testing.T
+	conns chan net.Conn
+}
+
+func (w *world) device() *device {
+	w.t.Helper()
+	path := filepath.Join(w.Dir, "device")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { l.Close() })
+	d := &device{w.t, make(chan net.Conn, 16)}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			d.conns <- c
+		}
+	}()
+	if err := w.Ctl(`update ` + uuid + ` {"9p_chardev":"unix:` + path + `"}`); err != nil {
+		w.t.Fatal(err)
+	}
+	return d
+}
+
+// accept is the connection that meta9d has made.
+func (d *device) accept() net.Conn {
+	d.t.Helper()
+	select {
+	case c := <-d.conns:
+		return c
+	case <-time.After(patient):
+		d.t.Fatal("the device is not dialled")
+		return nil
+	}
+}
 
 // beside runs step again and again until stop is closed; an error ends it.
 func (w *world) beside(what string, stop <-chan struct{}, steps *int, step func(i int) error) {
@@ -132,9 +180,15 @@ func TestLiveUpdate(t *testing.T) {
 	for id := range did {
 		w.running.Go(func() { w.write(id, stop, &did[id]) })
 	}
-	var steps [4]int
-	for i, version := range []string{"9P2000", "9P2000.u", "9P2000.L"} {
-		c := w.plain("tcp", w.TCPAddrs[0], version)
+	var steps [6]int
+	device := w.device()
+	for i, version := range []string{"9P2000", "9P2000.u", "9P2000.L", "9P2000.e", "9P2000.L"} {
+		var c *raw.Conn
+		if i < 4 {
+			c = w.plain("tcp", w.TCPAddrs[0], version)
+		} else {
+			c = w.speaks(raw.New(device.accept()), version)
+		}
 		w.rpc(c, wire.Twalk, uint32(0), uint32(1), []string{"keys", "open"})
 		if version == "9P2000.L" {
 			w.rpc(c, wire.Tlopen, uint32(1), uint32(0))
@@ -150,7 +204,7 @@ func TestLiveUpdate(t *testing.T) {
 		})
 	}
 	mdata := w.lines()
-	w.beside("the Joyent protocol", stop, &steps[3], func(int) error {
+	w.beside("the Joyent protocol", stop, &steps[5], func(int) error {
 		v, err := mdata.get("open")
 		if err == nil && v != "of open" {
 			err = fmt.Errorf("it is told %q", v)
@@ -201,6 +255,9 @@ func TestLiveUpdate(t *testing.T) {
 	}
 	if w.resumed.Load()+w.renewed.Load() != 0 {
 		t.Errorf("%d sessions were resumed and %d were not, though their connections are there", w.resumed.Load(), w.renewed.Load())
+	}
+	if n := len(device.conns); n != 0 {
+		t.Errorf("the device was dialled again, %d times", n)
 	}
 	if w.PID() != pid || w.figure("upgrades_failed") != 0 {
 		t.Errorf("process %d, before %d; %d updates have failed", w.PID(), pid, w.figure("upgrades_failed"))
