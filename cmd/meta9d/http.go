@@ -40,7 +40,7 @@ const (
 // newVminfo makes the server of the API, which follows the store from now on.
 func (d *daemon) newVminfo() {
 	cfg := vminfo.Config{
-		Store: d.store, Limits: vminfo.Limits{Events: int(d.cfg.Limits.Events)},
+		Store: d.store, Budget: d.budget, Limits: vminfo.Limits{Events: int(d.cfg.Limits.Events)},
 		Metrics: promhttp.HandlerFor(d.metrics(), promhttp.HandlerOpts{}),
 	}
 	if d.mirror != nil {

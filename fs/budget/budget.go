@@ -26,6 +26,7 @@ package budget
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -239,6 +240,14 @@ func (b *Budget) returnUnused(a *Account) {
 	for _, w := range ready {
 		w.ready()
 	}
+}
+
+// Share is how many bytes the account may hold; of a nil Account, as many as anybody asks for.
+func (a *Account) Share() int64 {
+	if a == nil {
+		return math.MaxInt64
+	}
+	return a.share
 }
 
 // Used is how many bytes the account holds.

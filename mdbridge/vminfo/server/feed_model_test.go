@@ -90,7 +90,7 @@ func (m *model) change() {
 
 // enter is a new follower, with a snapshot.
 func (m *model) enter(internal bool) *modelled {
-	f := &modelled{m: m, listener: &listener{endpoint: newEndpoint(Access{Internal: internal})}}
+	f := &modelled{m: m, listener: &listener{endpoint: newEndpoint(Access{Internal: internal}, nil)}}
 	m.feed.addListener(f.listener)
 	m.feed.startHere(f.listener)
 	f.has, f.rev = m.all(internal)

@@ -55,7 +55,7 @@ func (s *Server) serveSome(w http.ResponseWriter, r *http.Request, a *endpoint, 
 // filter removes from l the VMs that do not match. Where that takes too long it answers
 // the request with an error, and returns false.
 func (s *Server) filter(w http.ResponseWriter, r *http.Request, a *endpoint, l *list) bool {
-	done, ok := s.turn(w, r, a.queries, 1)
+	done, ok := s.turn(w, r, a, a.queries, 1)
 	if !ok {
 		return false
 	}
@@ -81,7 +81,7 @@ func (s *Server) filter(w http.ResponseWriter, r *http.Request, a *endpoint, l *
 func (s *Server) send(w http.ResponseWriter, r *http.Request, a *endpoint, l *list) {
 	if l.body == nil {
 		sem, n := a.room(max(l.answerBytes(), listBytes))
-		done, ok := s.turn(w, r, sem, n)
+		done, ok := s.turn(w, r, a, sem, n)
 		if !ok {
 			return
 		}
@@ -102,7 +102,7 @@ func (s *Server) serveVM(w http.ResponseWriter, r *http.Request, a *endpoint, na
 		return
 	}
 	sem, n := a.room(answerBytes(m))
-	done, ok := s.turn(w, r, sem, n)
+	done, ok := s.turn(w, r, a, sem, n)
 	if !ok {
 		return
 	}

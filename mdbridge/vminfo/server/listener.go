@@ -150,10 +150,11 @@ func (s *Server) sendReady(ctx context.Context, li *listener) error {
 		sem, n := li.room(l.answerBytes())
 		ctx, cancel := context.WithTimeout(ctx, turnTime)
 		defer cancel()
-		if err := sem.Acquire(ctx, n); err != nil {
+		done, err := li.take(ctx, sem, n)
+		if err != nil {
 			return err
 		}
-		defer sem.Release(n)
+		defer done()
 	}
 	var escaped []byte
 	err := l.each(func(b []byte) error {

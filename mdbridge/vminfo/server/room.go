@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"meta9/fs/budget"
 	"meta9/fs/vm"
 )
 
@@ -28,15 +29,26 @@ const (
 // their requests. Endpoints share no room, so that clients of the network cannot block
 // the admin's socket. Large answers have a room of their own, since a client that does
 // not read its answer holds the bytes for a while.
+//
+// What answers take is counted in the daemon's memory, too: the admin's on a unix socket,
+// elsewhere one account of all networks' clients.
 type endpoint struct {
 	Access
 	small, large, queries *semaphore.Weighted
+	bytes                 *budget.Account
 }
 
-func newEndpoint(a Access) *endpoint {
+// network is the account of the clients of all networks, which no VM's UUID can be.
+const network = "http"
+
+func newEndpoint(a Access, b *budget.Budget) *endpoint {
+	bytes := b.Admin()
+	if a.Addr != nil && a.Addr.Network() != "unix" {
+		bytes = b.Account(network) // held as long as the daemon runs
+	}
 	return &endpoint{
-		Access: a,
-		small:  semaphore.NewWeighted(maxSmallBytes), large: semaphore.NewWeighted(maxLargeBytes),
+		Access: a, bytes: bytes,
+		small: semaphore.NewWeighted(maxSmallBytes), large: semaphore.NewWeighted(maxLargeBytes),
 		queries: semaphore.NewWeighted(maxQueries),
 	}
 }
@@ -49,18 +61,56 @@ func (a *endpoint) room(n int64) (sem *semaphore.Weighted, weight int64) {
 	return a.small, n
 }
 
+// take waits for n of sem, and for as much of the account if sem is that of large answers.
+// The caller calls done when it needs them no more.
+func (a *endpoint) take(ctx context.Context, sem *semaphore.Weighted, n int64) (done func(), err error) {
+	if err := sem.Acquire(ctx, n); err != nil {
+		return nil, err
+	}
+	if sem == a.queries {
+		return func() { sem.Release(n) }, nil
+	}
+	counted := min(n, a.bytes.Share())
+	done = func() {
+		a.bytes.Release(counted)
+		sem.Release(n)
+	}
+	if sem == a.small {
+		a.bytes.Force(counted) // large ones must not hold them up
+		return done, nil
+	}
+	if a.bytes.Try(counted) == nil {
+		return done, nil
+	}
+	ready := make(chan struct{})
+	w := a.bytes.Wait(counted, func() { close(ready) })
+	defer w.End()
+	select {
+	case <-ready:
+		err = w.Take()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		sem.Release(n)
+		return nil, err
+	}
+	return done, nil
+}
+
 // turn waits for n of sem. After turnTime it answers the request with an error, and ok is
 // false. The caller calls done when it needs the n no more.
-func (s *Server) turn(w http.ResponseWriter, r *http.Request, sem *semaphore.Weighted, n int64) (done func(), ok bool) {
+func (s *Server) turn(w http.ResponseWriter, r *http.Request, a *endpoint, sem *semaphore.Weighted, n int64) (done func(), ok bool) {
 	ctx, cancel := context.WithTimeout(r.Context(), turnTime)
 	defer cancel()
-	if err := sem.Acquire(ctx, n); err != nil {
+	done, err := a.take(ctx, sem, n)
+	if err != nil {
 		s.refused.Add(1)
 		w.Header().Set("Retry-After", "1")
 		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("too many requests: this one had no turn within %v", turnTime))
 		return nil, false
 	}
-	return func() { sem.Release(n) }, true
+	return done, true
 }
 
 // answerBytes is about the memory that the JSON of the largest of these VMs takes while

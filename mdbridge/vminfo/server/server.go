@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"meta9/fs/budget"
 	"meta9/fs/store"
 )
 
@@ -43,6 +44,7 @@ var DefaultLimits = Limits{Listeners: 4096, Events: 8192, Bytes: 64 << 20, Patie
 // Config is what New needs. Zero fields take the defaults, or are off.
 type Config struct {
 	Store   *store.Store
+	Budget  *budget.Budget // of the bytes that answers hold; nil: none
 	Limits  Limits
 	Mirror  func() Mirror    // of a store that mirrors another vminfod; nil: it is its own
 	Metrics http.Handler     // answers /metrics
@@ -126,7 +128,7 @@ func (s *Server) Stats() Stats {
 
 // Handler answers the requests that come in by one listener.
 func (s *Server) Handler(access Access) http.Handler {
-	a := newEndpoint(access)
+	a := newEndpoint(access, s.cfg.Budget)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.requests.Add(1)
 		w.Header().Set("Content-Type", "application/json")
