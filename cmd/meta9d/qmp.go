@@ -67,7 +67,7 @@ func checkQMP(c *config) error {
 // server of the daemon's own QMP.
 func (d *daemon) newQMP(t *tree.Tree) {
 	d.qmp = qmp.New(qmp.Config{
-		Tree: t, Version: version.String(), Quit: d.quit, Log: d.log,
+		Tree: t, Budget: d.budget, Version: version.String(), Quit: d.quit, Log: d.log,
 		Sessions: func() []json.RawMessage { return d.server.Sessions() },
 		Trace:    func(on bool) { d.server.SetTrace(d.trace(on)) },
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"meta9/fs"
+	"meta9/fs/errs"
 	"meta9/mdbridge/qmp"
 )
 
@@ -17,6 +18,7 @@ import (
 type conn struct {
 	srv  *Server
 	nc   net.Conn
+	in   *counted
 	dec  *qmp.Decoder
 	root *fs.Ref // only the reading goroutine uses it and view
 	view *fs.View
@@ -30,7 +32,8 @@ type conn struct {
 }
 
 func (s *Server) newConn(nc net.Conn) *conn {
-	return &conn{srv: s, nc: nc, dec: qmp.NewDecoder(nc, s.cfg.Limit), readerDone: make(chan struct{})}
+	in := &counted{Reader: nc, account: s.cfg.Budget.Admin()}
+	return &conn{srv: s, nc: nc, in: in, dec: qmp.NewDecoder(in, s.cfg.Limit), readerDone: make(chan struct{})}
 }
 
 // serve is the reading goroutine.
@@ -61,6 +64,7 @@ func (c *conn) end() {
 
 // next reads one command and answers it. The error ends the connection.
 func (c *conn) next() error {
+	defer c.in.done()
 	text, err := c.dec.Next()
 	var syntax *qmp.SyntaxError
 	switch {
@@ -70,6 +74,8 @@ func (c *conn) next() error {
 		return c.answer(reply{err: generic("%s", syntax.Desc)})
 	case err == qmp.ErrTooLarge:
 		_ = c.answer(reply{err: generic("%v: %d bytes", err, c.srv.cfg.Limit)})
+	case errors.Is(err, errs.Again):
+		_ = c.answer(reply{err: generic("%v", err)})
 	}
 	return err
 }

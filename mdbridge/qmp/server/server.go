@@ -23,11 +23,13 @@ import (
 	"github.com/rs/zerolog"
 
 	"meta9/fs"
+	"meta9/fs/budget"
 )
 
 // Config is what New needs. Zero fields take the defaults, or are off.
 type Config struct {
 	Tree     *fs.Tree
+	Budget   *budget.Budget           // of the bytes that commands hold; nil: none
 	Version  string                   // of the program, such as "v1.2.3"
 	Sessions func() []json.RawMessage // what query-sessions returns: objects
 	Trace    func(on bool)            // turns the tracing of 9P messages on and off

@@ -1,0 +1,54 @@
+package server
+
+import (
+	"io"
+
+	"meta9/fs/budget"
+)
+
+// counted reads commands and counts what they take in the admin's memory: nothing for
+// short ones, and of a longer one a step before it is read. Where there is no room, Read
+// waits as long as any request does, and gives errs.Again then.
+type counted struct {
+	io.Reader
+	account *budget.Account
+	read    int64 // of the command at hand
+	paid    int64
+}
+
+const (
+	shortCommand = 64 << 10
+	countStep    = 1 << 20 // bytes of a command that are paid for at a time
+	perByte      = 3       // bytes for each: its text, and what is made of that
+)
+
+func (r *counted) Read(b []byte) (int, error) {
+	if next := r.read + int64(len(b)); next > shortCommand && next*perByte > r.paid {
+		if err := r.pay(countStep * perByte); err != nil {
+			return 0, err
+		}
+	}
+	n, err := r.Reader.Read(b)
+	r.read += int64(n)
+	return n, err
+}
+
+func (r *counted) pay(n int64) error {
+	err := r.account.Try(n)
+	if err != nil {
+		ready := make(chan struct{})
+		w := r.account.Wait(n, func() { close(ready) })
+		<-ready
+		err = w.Take()
+	}
+	if err == nil {
+		r.paid += n
+	}
+	return err
+}
+
+// done is called when a command was answered.
+func (r *counted) done() {
+	r.account.Release(r.paid)
+	r.read, r.paid = 0, 0
+}
