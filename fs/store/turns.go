@@ -18,7 +18,7 @@ const (
 // batch counts, and not the writing and syncing that all need: little changes cost
 // nothing, and batchCost is what a batch without any costs, in the measure of costOf.
 const (
-	commitPart = 0.25
+	commitPart = 0.125
 	batchCost  = fairIntents * intentCost
 )
 
