@@ -74,7 +74,7 @@ func newRoot(a *app) *cobra.Command {
 		newLs, newCat, newPut, newTxn, newRm, newMv, newStat, newWatch, newWait,
 		newVM, newVminfo, newMdata, newQMP, newMumble,
 		newMount, newMountHelper, newUmount,
-		newHost, newBackup, newUpgrade,
+		newHost, newBackup, newStatus, newUpgrade,
 		newVersion,
 	}
 	for _, add := range append(commands, hostCommands...) {

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"meta9/fs/errs"
 	"meta9/fs/vm"
 	"meta9/session/client"
 )
@@ -23,7 +25,7 @@ func newVM(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                "vm COMMAND [ARG]...",
 		Short:              "list, show, create, update and delete VMs",
-		Long:               "Manage VMs, on the host. What 'create' and 'update' take and 'get' gives has the shape\nof vmadm's payload.",
+		Long:               "Manage VMs, on the host. What 'create' and 'update' take and 'get' gives has the shape\nof vmadm's payload. VM is a UUID or an alias.",
 		Args:               cobra.ArbitraryArgs, // an unknown command, with its flags
 		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -83,14 +85,32 @@ func vmPath(uuid string, file ...string) string {
 	return path.Join(append([]string{"/vms", uuid}, file...)...)
 }
 
-// uuidArg reads the first argument, which names a VM.
-func uuidArg(cmd *cobra.Command, args []string) (string, error) {
-	if len(args) > 0 {
-		if uuid, err := vm.ParseUUID(args[0]); err == nil {
-			return uuid, nil
-		}
+// uuidArg reads the first argument, which names a VM: by its UUID or, but for vmadm's
+// users, who have no such thing, by its alias.
+func (a *app) uuidArg(cmd *cobra.Command, args []string) (uuid string, err error) {
+	none := vmadmError{code: exitUsage, text: "Invalid or missing UUID for " + cmd.Name()}
+	if len(args) == 0 {
+		return "", none
 	}
-	return "", vmadmError{code: exitUsage, text: "Invalid or missing UUID for " + cmd.Name()}
+	if uuid, err := vm.ParseUUID(args[0]); err == nil {
+		return uuid, nil
+	}
+	if args[0] == "" || filepath.Base(os.Args[0]) == vmadmName {
+		return "", none
+	}
+	err = a.with(cmd, func(ctx context.Context, c *client.Client) error {
+		text, err := c.ReadFile(ctx, "/names/"+vm.FileName(args[0])+"/sdc/uuid")
+		if err != nil {
+			return err
+		}
+		uuid, err = vm.ParseUUID(string(text))
+		return err
+	})
+	if errors.Is(err, errs.NotFound) {
+		none.text += fmt.Sprintf("; no VM has the alias %q", args[0])
+		return "", none
+	}
+	return uuid, err
 }
 
 // about replaces the name of the VM's file in an error by the VM's UUID.

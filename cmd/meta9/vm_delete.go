@@ -13,14 +13,14 @@ import (
 // goes with the VM.
 func newVMDelete(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:               "delete [-F] UUID",
+		Use:               "delete [-F] VM",
 		Aliases:           []string{"destroy"},
 		Short:             "delete a VM and its metadata",
 		Long:              "Delete a VM and its metadata. Its hypervisor, if it has one, runs on: stop it before.",
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: a.completeUUID,
+		ValidArgsFunction: a.completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			uuid, err := uuidArg(cmd, args)
+			uuid, err := a.uuidArg(cmd, args)
 			if err != nil {
 				return err
 			}

@@ -15,14 +15,14 @@ import (
 
 func newVMGet(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:               "get UUID",
+		Use:               "get VM",
 		Aliases:           []string{"json"},
 		Short:             "print a VM as JSON",
 		Long:              "Print the whole VM as JSON, its members in their order and its numbers as they were\nwritten.",
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: a.completeUUID,
+		ValidArgsFunction: a.completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			uuid, err := uuidArg(cmd, args)
+			uuid, err := a.uuidArg(cmd, args)
 			if err != nil {
 				return err
 			}

@@ -48,7 +48,7 @@ func infoNames() []string {
 
 func newVMInfo(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "info UUID [TYPE,...]",
+		Use:   "info VM [TYPE,...]",
 		Short: "print what a VM's hypervisor says of it",
 		Long: `Ask the VM's QEMU, and print a JSON object with a member for each type. The types, by
 commas or blanks:
@@ -60,12 +60,12 @@ returns them.`,
 		Example: `meta9 vm info 550e8400-e29b-41d4-a716-446655440000 status,vnc`,
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 0 {
-				return a.completeUUID(cmd, args, typed)
+				return a.completeVM(cmd, args, typed)
 			}
 			return infoNames(), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			uuid, err := uuidArg(cmd, args)
+			uuid, err := a.uuidArg(cmd, args)
 			if err != nil {
 				return err
 			}

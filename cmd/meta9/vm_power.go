@@ -25,7 +25,7 @@ const (
 )
 
 func newVMStart(a *app) *cobra.Command {
-	cmd := a.newPower("start UUID", "Successfully started VM", (*power).start)
+	cmd := a.newPower("start VM", "Successfully started VM", (*power).start)
 	cmd.Aliases = []string{"boot"}
 	cmd.Short = "start a VM, or let a paused one go on"
 	cmd.Long = `Let the VM run: one that was started paused, was paused, or is shut down while its
@@ -37,7 +37,7 @@ func newVMStop(a *app) *cobra.Command {
 	var force bool
 	var wait uint
 	var cmd *cobra.Command
-	cmd = a.newPower("stop [-F] [-t SECONDS] UUID", "Successfully completed stop for VM", func(p *power, ctx context.Context) error {
+	cmd = a.newPower("stop [-F] [-t SECONDS] VM", "Successfully completed stop for VM", func(p *power, ctx context.Context) error {
 		switch state, err := p.state(ctx); {
 		case err != nil:
 			return err
@@ -80,7 +80,7 @@ error. To pause a VM instead, write stop to its ctl.`
 }
 
 func newVMReboot(a *app) *cobra.Command {
-	cmd := a.newPower("reboot [-F] UUID", "Successfully completed reboot for VM", func(p *power, ctx context.Context) error {
+	cmd := a.newPower("reboot [-F] VM", "Successfully completed reboot for VM", func(p *power, ctx context.Context) error {
 		return p.do(ctx, "reset")
 	})
 	cmd.Short = "reset a VM"
@@ -104,9 +104,9 @@ type power struct {
 func (a *app) newPower(use, success string, do func(*power, context.Context) error) *cobra.Command {
 	return &cobra.Command{
 		Use:               use,
-		ValidArgsFunction: a.completeUUID,
+		ValidArgsFunction: a.completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			uuid, err := uuidArg(cmd, args)
+			uuid, err := a.uuidArg(cmd, args)
 			switch {
 			case err != nil:
 				return err

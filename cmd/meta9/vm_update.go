@@ -16,7 +16,7 @@ import (
 func newVMUpdate(a *app) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "update UUID [-f FILE | PROPERTY=VALUE...]",
+		Use:   "update VM [-f FILE | PROPERTY=VALUE...]",
 		Short: "change a VM by properties or a JSON payload",
 		Long: `Change a VM as PROPERTY=VALUE or a JSON object says: its members replace the VM's,
 null removes one, and these change what is in one, as vmadm's do:
@@ -30,9 +30,9 @@ events is told.`,
 meta9 vm update 550e8400-e29b-41d4-a716-446655440000 'set_tags={"role":"web"}'
 echo '{"set_customer_metadata": {"motd": "hi"}}' | meta9 vm update 550e8400-e29b-41d4-a716-446655440000`,
 		Args:              cobra.ArbitraryArgs,
-		ValidArgsFunction: a.completeUUID,
+		ValidArgsFunction: a.completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			uuid, err := uuidArg(cmd, args)
+			uuid, err := a.uuidArg(cmd, args)
 			if err != nil {
 				return err
 			}

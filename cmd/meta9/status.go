@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"meta9/session/client"
+)
+
+func newStatus(a *app) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status [-o json]",
+		Short: "say on one screen how meta9d is",
+		Long: `Say which meta9d runs, since when, how it is, and how much it has of what. It exits
+with 1 where it is not well. With -o json all of the admin's ctl is one object.`,
+		Example:           "meta9 status\nmeta9 status -o json",
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "" && output != "json" {
+				return misused("-o %s: there is json", output)
+			}
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				text, err := c.ReadFile(ctx, "/ctl")
+				if err != nil {
+					return err
+				}
+				is := readStatus(string(text))
+				if output == "json" {
+					if err := a.printJSON(is.json()); err != nil {
+						return err
+					}
+				} else if _, err := fmt.Fprint(a.out, is.screen()); err != nil {
+					return err
+				}
+				if health := is.text("health"); health != "ok" {
+					return fmt.Errorf("meta9d is not well: %s", health)
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "print as `FORMAT`: json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// status is what /ctl says: a name and a value a line, in their order.
+type status [][2]string
+
+func readStatus(text string) (is status) {
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if name != "" {
+			is = append(is, [2]string{name, value})
+		}
+	}
+	return is
+}
+
+// text is a value; "" where this meta9d does not say it.
+func (is status) text(name string) string {
+	for _, line := range is {
+		if line[0] == name {
+			return line[1]
+		}
+	}
+	return ""
+}
+
+// number is a value; 0 where it is none.
+func (is status) number(name string) int64 {
+	n, _ := strconv.ParseInt(is.text(name), 10, 64)
+	return n
+}
+
+// json is one object, with numbers as numbers.
+func (is status) json() []byte {
+	all := make(map[string]any, len(is))
+	for _, line := range is {
+		if n, err := strconv.ParseInt(line[1], 10, 64); err == nil {
+			all[line[0]] = n
+		} else {
+			all[line[0]] = line[1]
+		}
+	}
+	b, _ := json.Marshal(all) // strings and numbers
+	return b
+}
+
+// screen is for people.
+func (is status) screen() string {
+	var b strings.Builder
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-12s "+format+"\n", append([]any{name}, args...)...)
+	}
+	n := is.number
+	row("meta9d", "%s, up %s", is.text("version"), time.Duration(n("uptime"))*time.Second)
+	row("health", "%s", is.text("health"))
+	if from := is.text("upstream"); from != "" {
+		row("mirror", "of %s", from)
+	}
+	of := ""
+	if limit := n("bytes_limit"); limit > 0 {
+		of = fmt.Sprintf(" of %s (%d%%)", size(limit), 100*n("bytes")/limit)
+	}
+	row("VMs", "%d, %d keys, %s%s", n("vms"), n("keys"), size(n("bytes")), of)
+	row("connections", "%d 9P, %d metadata protocol; %d and %d refused", n("connections"), n("mdata_connections"), n("connections_refused"), n("mdata_refused"))
+	row("sessions", "%d, of which %d have lost their connection", n("sessions"), n("sessions_parked"))
+	row("requests", "%d, %d got an error", n("requests"), n("request_errors"))
+	row("memory", "%s held by requests; %d had to wait, %d in vain", size(n("memory_in_flight")), n("memory_waits"), n("memory_refused"))
+	row("refused", "%d MUMBLE messages, %d session keys", n("mumble_refused"), n("session_key_misses"))
+	return b.String()
+}
+
+// size is a number of bytes for people.
+func size(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	f, i := float64(n), 0
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	if i == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", f, units[i])
+}
