@@ -83,7 +83,7 @@ func restoreBackup(file, dir string, out io.Writer) error {
 	if err != nil {
 		return misused("--restore: %w", err)
 	}
-	defer os.RemoveAll(made)
+	defer func() { _ = os.RemoveAll(made) }() // after the rename there is none
 	if err := fill(made, in, want); err != nil {
 		return fmt.Errorf("restoring %s: %w", file, err)
 	}
