@@ -32,6 +32,7 @@ func (d *daemon) status() string {
 	s, m, b := d.server.Stats(), d.mdata.Stats(), d.budget.Stats()
 	sessions, bytes := d.journal.Stats()
 	return d.mirrorStatus() + d.upgradeStatus() +
+		fmt.Sprintf("bytes_limit %d\n", d.cfg.Limits.Bytes) +
 		fmt.Sprintf("connections %d\nconnections_refused %d\nsessions %d\nsessions_parked %d\nrequests %d\nrequest_errors %d\n",
 			s.Conns, s.Refused, s.Sessions, s.Parked, s.Requests, s.Errors) +
 		fmt.Sprintf("memory_in_flight %d\nmemory_waits %d\nmemory_refused %d\n", b.Used, b.Waits, b.Refused) +
