@@ -81,7 +81,7 @@ func (a *app) backup(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(to.Name()) }() // after the rename there is none
+	defer func() { _ = os.Remove(to.Name()) }() // its other name, or what is left of a failure
 	defer to.Close()
 	a.progress.say("writing the backup")
 	if _, err := io.Copy(to, from); err != nil {

@@ -83,7 +83,7 @@ func restoreBackup(file, dir string, out io.Writer) error {
 	if err != nil {
 		return misused("--restore: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(made) }() // after the rename there is none
+	defer func() { _ = os.RemoveAll(made) }() // what is left of it
 	if err := fill(made, in, want); err != nil {
 		return fmt.Errorf("restoring %s: %w", file, err)
 	}
@@ -92,7 +92,7 @@ func restoreBackup(file, dir string, out io.Writer) error {
 	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE); err != nil {
 		return fmt.Errorf("restoring %s: %s: %w", file, to, err)
 	}
-	if err := syncDir(dir); err != nil {
+	if err := store.SyncDir(dir); err != nil {
 		return fmt.Errorf("restoring %s: %w", file, err)
 	}
 	_, err = fmt.Fprintf(out, "restored %d VMs, %d keys, %d bytes\n", want.VMs, want.Keys, want.Bytes)
@@ -117,13 +117,4 @@ func fill(dir string, in io.ReadSeeker, want store.Stats) error {
 		err = fmt.Errorf("%+v was written, and %+v is there", want, got)
 	}
 	return err
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
