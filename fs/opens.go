@@ -137,7 +137,7 @@ func (o *opens) committed(c store.Committed) {
 		t.trim(max(0, t.oldBytes.Load()-over))
 	}
 	if t.account.Over() > 0 {
-		t.trimLists()
+		t.trimLists(t.account)
 	}
 }
 
@@ -150,7 +150,7 @@ func (o *opens) giveBack(c *store.Cell) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.trim(0)
-		t.trimLists()
+		t.trimLists(t.account)
 	}
 }
 
@@ -213,7 +213,7 @@ func (t *openTable) close() {
 		f.set(nil)
 	}
 	t.trim(-1)
-	t.trimLists()
+	t.trimLists(nil)
 }
 
 // update makes what m has of the key the newest version. An ID never comes back, so

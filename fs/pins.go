@@ -141,16 +141,17 @@ func (t *openTable) trim(room int64) {
 	t.old = kept
 }
 
-// trimLists drops the old listings. t.mu is held.
-func (t *openTable) trimLists() {
+// trimLists drops the old listings that the account has paid for; nil: all. t.mu is held.
+func (t *openTable) trimLists(a *budget.Account) {
 	if t.listBytes.Load() == 0 {
 		return
 	}
 	t.old = slices.DeleteFunc(t.old, func(p *version) bool {
-		if p.listing {
+		drops := p.listing && (a == nil || p.bill == a)
+		if drops {
 			t.drop(p)
 		}
-		return p.listing
+		return drops
 	})
 }
 

@@ -276,6 +276,38 @@ func TestListingIsPaid(t *testing.T) {
 	w.until("the end of both", func() bool { return a.Used() < one/4 })
 }
 
+// TestListingIsGivenBack when others need the memory: its reader is told. What the admin
+// reads is not the VM's to give.
+func TestListingIsGivenBack(t *testing.T) {
+	w := newWorld(t, nil)
+	w.manyKeys()
+	a := w.wide("admin", "9P2000")
+	a.do(&wire.Msg{Type: wire.Twalk, Tag: 1, Newfid: 1, Names: []string{"vms", vmOne, "keys"}}, wire.Rwalk)
+	a.do(&wire.Msg{Type: wire.Topen, Tag: 1, Fid: 1}, wire.Ropen)
+	admin := &folderReader{c: a, fid: 1, msize: 64 << 10}
+	guest := w.wide("vm", "9P2000.L").openFolder(1, 64<<10)
+	admin.more()
+	guest.more()
+	w.shift(1)
+	account := w.budget.Account(vmOne)
+	defer account.Close()
+	w.until("an account with nothing", func() bool { // the commit may not have been observed yet
+		w.tree.GiveBack(vmOne)
+		return account.Used() == 0
+	})
+	const eagain = 11
+	if m := guest.c.do(&wire.Msg{Type: wire.Treaddir, Tag: 1, Fid: 1, Offset: guest.place, Count: 8192}, wire.Rlerror); m.Errno != eagain {
+		t.Error(m)
+	}
+	if n := len(admin.entries()); n != 4090 {
+		t.Errorf("the admin's has %d entries", n)
+	}
+	guest.place, guest.seen = 0, nil
+	if n := len(guest.entries()); n != 4089 {
+		t.Errorf("from the start: %d entries", n)
+	}
+}
+
 // TestListingWaitsForMemory as a large reply does, and is refused after a while: it is
 // never of two moments because there is too little.
 func TestListingWaitsForMemory(t *testing.T) {
