@@ -73,3 +73,6 @@ func fileQID(path, rev uint64) p9.QID {
 
 // streamQID is the qid of a file that changes without commits.
 func streamQID(path uint64) p9.QID { return p9.QID{Path: path} }
+
+// KeyQID is the qid of a key.
+func KeyQID(e *vm.Entry) p9.QID { return fileQID(e.ID, e.Rev) }

@@ -250,6 +250,15 @@ func openCreated(n Node, f Flags) (Handle, error) {
 	return nil, Missing(n, OpWrite)
 }
 
+// Keys tells whether the place is a key, or a folder of keys.
+func (r *Ref) Keys() bool {
+	switch r.node.(type) {
+	case *keyNode, *spaceDir:
+		return true
+	}
+	return false
+}
+
 // Remove removes what has this place's name: the object, as it is called now, or
 // what has replaced it.
 func (r *Ref) Remove(done func(error)) {

@@ -15,6 +15,7 @@ import (
 // belongs to one goroutine at a time (see the package comment); only the fields
 // below mu are touched by the committer.
 type View struct {
+	receipt func(number uint64, r store.Result) // of the next intent; nil: none
 	tree    *Tree
 	who     Principal
 	readers *reader                  // all that are open, the newest first
@@ -117,12 +118,17 @@ func (v *View) root(uname string) (*Ref, error) {
 	return r, nil
 }
 
+// Receipt gives the next intent on a key its Receipt (store.Intent): that of the request
+// that is about to ask for one. nil: none.
+func (v *View) Receipt(receipt func(number uint64, r store.Result)) { v.receipt = receipt }
+
 // submit sends an intent on a key, of this View's; done runs in the committer,
 // once the commit is noted for Settle. One that changes nothing (the same name, a
 // create that finds the key) gives an Entry from before.
 func (v *View) submit(in *store.Intent, done func(store.Result)) {
 	cell, rev := in.Cell, v.tree.store.Rev()
 	in.Guest = v.guest()
+	in.Receipt, v.receipt = v.receipt, nil
 	in.Done = func(res store.Result) {
 		if res.Err == nil && res.Entry != nil && res.Entry.Rev > rev {
 			v.note(commit{cell, res.Entry.ID})

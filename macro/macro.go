@@ -91,6 +91,12 @@ func Put(r *fs.Ref, names []string, data []byte, done func(error)) {
 	}
 }
 
+// IsKey tells whether Put is one change of one key.
+func IsKey(r *fs.Ref, names []string) bool {
+	at, err := Find(r, names[:max(0, len(names)-1)])
+	return err == nil && at.Keys()
+}
+
 // putIn is Put in a folder where no file is created.
 func putIn(dir fs.Node, name string, data []byte, by fs.Author, done func(error)) {
 	n, err := fs.Walk(dir, name)

@@ -29,6 +29,7 @@ type fid struct {
 // queued is a change that waits for its turn.
 type queued struct {
 	alone bool
+	r     *request
 	run   func()
 }
 
@@ -46,7 +47,8 @@ func (f *fid) advance() {
 	for len(f.queue) > 0 && f.ready(f.queue[0].alone) {
 		q := f.queue[0]
 		f.queue = f.queue[1:]
-		start(f, q.run)
+		q.r.c.note(nil)
+		start(q.r, q.run)
 	}
 }
 

@@ -157,7 +157,7 @@ func twrite(c *conn, m *wire.Msg) error {
 	if !f.free(false) {
 		data = bytes.Clone(data) // m.Data lives as long as this call
 	}
-	r := &request{tag: m.Tag, fid: f, size: len(data), reply: written}
+	r := &request{tag: m.Tag, fid: f, size: len(data), reply: written, answer: wire.Rwrite}
 	c.begin(r, false, func() { f.write(r, data, off) })
 	return nil
 }

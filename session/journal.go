@@ -2,8 +2,10 @@ package session
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"meta9/fs"
+	"meta9/fs/store"
 	"meta9/session/wire"
 )
 
@@ -24,25 +26,39 @@ type Journal interface {
 	Whole(id uint64, st *State, room int) (size int, epoch uint64)
 	// Change keeps what has changed since.
 	Change(id uint64, ch *Change)
+	// Receipt keeps what changes of the session if the store's batch of that number is
+	// found to be durable, and with it the reply to a request.
+	Receipt(number, id uint64, ch *Change)
 	// Gone forgets it.
 	Gone(id uint64)
 }
 
 // Change is what has changed of a session.
 type Change struct {
-	Count uint64      `json:"count,omitempty"` // as State's
-	Fids  []FidState  `json:"fids,omitempty"`  // those that are new or different
-	Gone  []uint32    `json:"gone,omitempty"`  // those that are no more
-	Kept  []KeptReply `json:"kept,omitempty"`  // those that were kept since
+	Count  uint64      `json:"count,omitempty"`  // as State's
+	Fids   []FidState  `json:"fids,omitempty"`   // those that are new or different
+	Gone   []uint32    `json:"gone,omitempty"`   // those that are no more
+	Tokens *Tokens     `json:"tokens,omitempty"` // if they are others
+	Doubt  []uint64    `json:"doubt,omitempty"`  // of Kept, those that are the replies only if no Receipt says more
+	Kept   []KeptReply `json:"kept,omitempty"`   // those that were kept since
+}
+
+// receipt is what a change that is submitted needs for the journal. All but effect is set
+// before that.
+type receipt struct {
+	keys   bool             // it is one change of one key
+	noted  bool             // the journal hears whether it was done
+	makes  func() *FidState // a create: the fid when it is done, but for what the key is
+	effect atomic.Pointer[Change]
 }
 
 // noted is what the journal knows of a session. Its epoch, and whether it is kept there,
 // change under Server.mu; the rest belongs to the monitor.
 type noted struct {
-	size  int      // bytes of the session as it was noted last; 0: it is not kept
-	count uint64   // that was noted
-	dirty []uint32 // the numbers of the fids that may be other than they were noted
-	fresh []uint16 // the tags of the replies that were kept since
+	size   atomic.Int64 // bytes of the session as it was noted last; 0: it is not kept
+	dirty  []uint32     // the numbers of the fids that may be other than they were noted
+	fresh  []uint16     // the tags of the replies that were kept since
+	tokens bool         // the tokens are other than was noted
 }
 
 // maxNotedOfVM is how many bytes of the journal the sessions of one VM may take, and
@@ -53,9 +69,11 @@ const (
 )
 
 // journalled tells whether the session is one for the journal. Those of the numbered
-// dialects are not: their clients make a new one after a kill, and judge by themselves what
-// is in doubt.
-func (s *session) journalled() bool { return s.key.set && !s.dialect.Numbered() }
+// dialects without tokens are not: a client could not be told that what it asked for was
+// not done. It makes a new session after a kill, and judges by itself what is in doubt.
+func (s *session) journalled() bool {
+	return s.key.set && (!s.dialect.Numbered() || s.dialect.Tokens())
+}
 
 // touch notes that the fid of that number may be other than the journal says.
 func (s *session) touch(num uint32) {
@@ -138,10 +156,13 @@ func (c *conn) note(begun *request) {
 		return
 	}
 	n := &s.noted
-	if n.size == 0 || len(n.dirty) == 0 && len(n.fresh) == 0 && begun == nil && n.count == s.numbers.count {
+	if n.size.Load() == 0 || len(n.dirty) == 0 && len(n.fresh) == 0 && !n.tokens && begun == nil {
 		return
 	}
 	ch := Change{Count: s.numbers.count}
+	if n.tokens {
+		ch.Tokens = new(s.numbers.tokens)
+	}
 	slices.Sort(n.dirty)
 	for _, num := range slices.Compact(n.dirty) {
 		if f := s.there(num, c.nowWaiting()); f != nil {
@@ -157,13 +178,87 @@ func (c *conn) note(begun *request) {
 	}
 	if begun != nil {
 		ch.Kept = append(ch.Kept, s.inDoubt(begun))
+		ch.Doubt = []uint64{begun.number}
 	}
-	n.clear(s.numbers.count)
+	n.clear()
 	j.Change(s.id, &ch)
 }
 
-func (n *noted) clear(count uint64) {
-	n.count, n.dirty, n.fresh = count, n.dirty[:0], n.fresh[:0]
+// noteBegun has the journal know of a change before it may be submitted: of what came
+// before it, and of the change itself where nobody could tell whether it was done.
+func (c *conn) noteBegun(r *request) {
+	if !r.once || c.srv.cfg.Journal == nil || !c.sess.journalled() {
+		r.keys = false
+		return
+	}
+	switch f := r.fid; {
+	case f == nil: // Tswrite, which knows
+	case r.answer == wire.Rwrite:
+		r.keys = f.making || f.steady() && f.ref.Keys()
+	default:
+		r.keys = f.ref != nil && f.ref.Keys()
+	}
+	if r.keys {
+		c.note(nil)
+	} else {
+		c.note(r)
+	}
+}
+
+// submit runs what submits a change, with its receipt. Where the session is not in the
+// journal, it may get there before the change is done: then that is in doubt.
+func (c *conn) submit(r *request, run func()) {
+	s := c.sess
+	if !r.keys || s.view == nil || s.noted.size.Load() == 0 {
+		r.keys = false
+		run()
+		return
+	}
+	var made *FidState
+	if r.makes != nil {
+		made = r.makes()
+	}
+	j, id, iounit := c.srv.cfg.Journal, s.id, c.iounit()
+	s.view.Receipt(func(number uint64, res store.Result) {
+		ch := r.changes(s.dialect, res, made, iounit)
+		r.effect.Store(ch)
+		j.Receipt(number, id, ch)
+	})
+	run()
+	s.view.Receipt(nil)
+}
+
+// changes are those of the session when the change is done. It is called by the committer,
+// and looks at nothing that changes.
+func (r *request) changes(d wire.Dialect, res store.Result, made *FidState, iounit uint32) *Change {
+	m := wire.Msg{Type: r.answer, Tag: r.tag}
+	ch := &Change{Count: r.number}
+	switch r.answer {
+	case wire.Rwrite:
+		m.Count = uint32(res.N)
+	case wire.Rswrite:
+		m.Count = uint32(r.size)
+	case wire.Rcreate, wire.Rlcreate:
+		m.QID, m.Iounit = fs.KeyQID(res.Entry), iounit
+		f := *made
+		f.Node.ID = res.Entry.ID
+		if h := f.Handle; h.Flags&fs.Trunc != 0 && res.Entry.Value != "" {
+			h.Held, h.Rev = true, res.Entry.Rev
+		}
+		f.Handle.Flags &^= fs.Trunc | fs.Excl
+		ch.Fids = []FidState{f}
+	case wire.Rclunk, wire.Rremove:
+		ch.Gone = []uint32{r.fid.num}
+	}
+	frame, err := wire.Append(nil, &m, d)
+	if err == nil {
+		ch.Kept = []KeptReply{{r.number, frame}}
+	}
+	return ch
+}
+
+func (n *noted) clear() {
+	n.tokens, n.dirty, n.fresh = false, n.dirty[:0], n.fresh[:0]
 	if cap(n.dirty) > maxIdle {
 		n.dirty = nil
 	}
@@ -192,11 +287,11 @@ func (s *session) nowCarried() map[uint16]*request {
 }
 
 // there is the fid that the client knows by the number. One whose clunk has no reply yet is
-// there still, as the clunk comes again if the reply does not; but in a numbered dialect it
-// is answered errInDoubt.
+// there still, as the clunk comes again if the reply does not; but in a numbered dialect
+// without tokens it is answered errInDoubt.
 func (s *session) there(num uint32, waiting map[uint16]*request) *fid {
 	f := s.fids[num]
-	if f != nil || s.dialect.Numbered() {
+	if f != nil || s.dialect.Numbered() && !s.dialect.Tokens() {
 		return f
 	}
 	for _, r := range waiting {
@@ -226,22 +321,57 @@ func (s *Server) noteWhole(n *session, waiting map[uint16]*request) {
 		return
 	}
 	st := n.state(waiting)
+	for _, r := range waiting {
+		if r.once && r.cancel == nil && !r.keys {
+			st.Doubt = append(st.Doubt, r.number)
+		}
+	}
+	for _, r := range n.over(waiting) {
+		if ch := r.effect.Load(); ch != nil && r.err == nil {
+			st.apply(ch)
+		}
+	}
 	room := maxNoted
 	if n.who.VM != "" {
-		room = min(room, maxNotedOfVM-int(s.use(n.who.VM).noted)+n.noted.size)
+		room = min(room, maxNotedOfVM-int(s.use(n.who.VM).noted)+int(n.noted.size.Load()))
 	}
 	size, epoch := s.cfg.Journal.Whole(n.id, &st, room)
 	s.countNoted(n, size)
-	n.noted.clear(st.Count)
+	n.noted.clear()
 	n.epoch.Store(epoch)
+}
+
+// over are those of the requests that have ended, and whose replies are not made yet.
+func (s *session) over(waiting map[uint16]*request) (list []*request) {
+	for _, r := range waiting {
+		r.done.mu.Lock()
+		if slices.Contains(r.done.list, r) {
+			list = append(list, r)
+		}
+		r.done.mu.Unlock()
+	}
+	return list
+}
+
+// apply makes it the State after a change that was done.
+func (st *State) apply(ch *Change) {
+	st.Fids = slices.DeleteFunc(st.Fids, func(f FidState) bool {
+		return slices.Contains(ch.Gone, f.Fid) || slices.ContainsFunc(ch.Fids, func(o FidState) bool { return o.Fid == f.Fid })
+	})
+	st.Fids = append(st.Fids, ch.Fids...)
+	for _, k := range ch.Kept {
+		st.Kept = slices.DeleteFunc(st.Kept, func(o KeptReply) bool { return o.Number == k.Number })
+		st.Kept = append(st.Kept, k)
+		st.Doubt = slices.DeleteFunc(st.Doubt, func(n uint64) bool { return n == k.Number })
+	}
 }
 
 // countNoted notes how many bytes of the journal n takes.
 func (s *Server) countNoted(n *session, size int) {
 	if n.who.VM != "" {
-		s.use(n.who.VM).noted += int64(size - n.noted.size)
+		s.use(n.who.VM).noted += int64(size) - n.noted.size.Load()
 	}
-	n.noted.size = size
+	n.noted.size.Store(int64(size))
 }
 
 // forgetNoted has the journal forget a session. Server.mu is held.

@@ -74,7 +74,7 @@ func tsetattr(c *conn, m *wire.Msg) error {
 	if err := c.mayWait(); err != nil {
 		return err
 	}
-	r := &request{tag: m.Tag, fid: f, reply: func(r *request) { r.c.reply(r, wire.Rsetattr) }}
+	r := &request{tag: m.Tag, fid: f, reply: replied, answer: wire.Rsetattr}
 	c.begin(r, true, func() {
 		if change.Empty() {
 			r.ended(nil)
@@ -123,7 +123,7 @@ func tfsync(c *conn, m *wire.Msg) error {
 	if err := c.mayWait(); err != nil {
 		return err
 	}
-	r := &request{tag: m.Tag, fid: f, reply: func(r *request) { r.c.reply(r, wire.Rfsync) }}
+	r := &request{tag: m.Tag, fid: f, reply: replied, answer: wire.Rfsync}
 	c.begin(r, true, func() {
 		if f.handle == nil { // the create failed
 			r.ended(errs.BadUse)

@@ -82,7 +82,7 @@ func (c *conn) alter(m *wire.Msg, t wire.Type, change func(f *fid, done func(err
 	if err := c.mayWait(); err != nil {
 		return err
 	}
-	r := &request{tag: m.Tag, fid: f, size: len(m.Name) + len(m.Ext), reply: func(r *request) { r.c.reply(r, t) }}
+	r := &request{tag: m.Tag, fid: f, size: len(m.Name) + len(m.Ext), reply: replied, answer: t}
 	c.begin(r, true, func() { change(f, r.ended) })
 	return nil
 }

@@ -21,6 +21,21 @@ type numbers struct {
 	count uint64           // requests that came
 	kept  map[uint16]*kept // by tag: at least until it is used again
 	given uint64           // replies that were kept, ever
+
+	// Of the dialects with tokens (wire.Dialect.Tokens).
+	undone uint64 // requests up to that which have no kept reply were not done: the server was killed
+	tokens Tokens
+}
+
+// Tokens tell a client that went back in time, or that runs twice, from the one that the
+// session is now with: each Rresume gives it the next.
+type Tokens struct {
+	Now    uint64 `json:"now"`
+	Before uint64 `json:"before"` // good as long as the Rresume with Now may have been lost
+	Used   bool   `json:"used"`   // a request has come since
+	// Sent is how many requests the client had sent then: those beyond the count never
+	// came, and will not under these numbers.
+	Sent uint64 `json:"sent"`
 }
 
 const maxKept = wire.MaxNumbers
@@ -38,11 +53,15 @@ func (c *conn) countRequest(m *wire.Msg) {
 		return
 	}
 	n := &c.sess.numbers
+	n.count = max(n.count, n.tokens.Sent)
 	number := n.count + 1
 	if h := c.handing; h != nil && len(h.counted) > 0 {
 		number, h.counted = h.counted[0], h.counted[1:]
 	} else {
 		n.count = number
+	}
+	if n.tokens.Now != 0 && !n.tokens.Used {
+		n.tokens.Used, c.sess.noted.tokens = true, true
 	}
 	c.now, c.nowTag = asked{number: number, once: !m.Type.Again()}, m.Tag
 }

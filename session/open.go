@@ -1,6 +1,8 @@
 package session
 
 import (
+	"slices"
+
 	"meta9/fs"
 	"meta9/fs/errs"
 	"meta9/session/wire"
@@ -147,7 +149,13 @@ func (c *conn) create(f *fid, n creation) error {
 	if err := c.mayWait(); err != nil {
 		return err
 	}
-	r := &request{tag: n.tag, fid: f, size: len(n.name), reply: func(r *request) { r.created(&n) }}
+	r := &request{tag: n.tag, fid: f, size: len(n.name), reply: func(r *request) { r.created(&n) }, answer: n.answer}
+	r.makes = func() *FidState {
+		st := f.state()
+		node := *st.Node
+		node.Path = append(slices.Clone(node.Path), n.name)
+		return &FidState{Fid: f.num, Node: &node, Handle: &fs.HandleState{Flags: n.flags}, Rclose: n.rclose}
+	}
 	c.begin(r, true, func() {
 		f.making = true
 		f.ref.Create(n.name, n.flags, n.dir, r.made)

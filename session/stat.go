@@ -111,7 +111,7 @@ func twstat(c *conn, m *wire.Msg) error {
 	if err := c.mayWait(); err != nil {
 		return err
 	}
-	r := &request{tag: m.Tag, fid: f, size: len(m.Dir.Name), reply: func(r *request) { r.c.reply(r, wire.Rwstat) }}
+	r := &request{tag: m.Tag, fid: f, size: len(m.Dir.Name), reply: replied, answer: wire.Rwstat}
 	c.begin(r, true, func() { f.change(r, change) })
 	return nil
 }

@@ -29,6 +29,10 @@ type State struct {
 
 	Count uint64      `json:"count,omitempty"` // of a numbered dialect: requests that came
 	Kept  []KeptReply `json:"kept,omitempty"`  // and replies that may have been lost, the oldest first
+	Doubt []uint64    `json:"doubt,omitempty"` // in a journal: as Change's
+
+	Undone uint64 `json:"undone,omitempty"` // of 9P2000.L.e.2 and .e.n.2: requests up to this one without a kept reply were not done
+	Tokens Tokens `json:"tokens,omitzero"`  // as well
 }
 
 // FidState is one fid of a parked session.
@@ -50,6 +54,7 @@ func (s *session) state(waiting map[uint16]*request) State {
 		Version: StateVersion, Admin: s.who.Admin, VM: s.who.VM, Foreign: s.foreign, Dialect: s.dialect.String(),
 		Key: s.key.bytes[:], Draft: s.key.draft, Node: []byte(s.key.node), Group: []byte(s.key.group),
 		Count: s.numbers.count, Kept: s.keptState(waiting),
+		Undone: s.numbers.undone, Tokens: s.numbers.tokens,
 	}
 	for _, f := range s.fids {
 		st.Fids = append(st.Fids, f.state())
@@ -193,7 +198,7 @@ func (s *Server) rebuilt(st *State, attached bool) (*session, error) {
 		len(st.Key) != wire.KeyLen || len(st.Fids) > s.cfg.Limits.Fids {
 		return nil, errNoState
 	}
-	n.numbers.count = st.Count
+	n.numbers.count, n.numbers.undone, n.numbers.tokens = st.Count, st.Undone, st.Tokens
 	if err := n.restoreKept(st.Kept); err != nil {
 		return nil, err
 	}

@@ -7,7 +7,7 @@ type counters struct {
 	Requests, Errors, Protocol, Refused    atomic.Int64
 	Stuck                                  atomic.Int64
 	Resumed, Expired, Misses, AuthFailures atomic.Int64
-	Past                                   atomic.Int64
+	Past, Undone                           atomic.Int64
 }
 
 // Stats are figures of a Server. Conns, Sessions, Parked and ParkedBytes are as of
@@ -26,6 +26,7 @@ type Stats struct {
 	Resumed        int64 // sessions that were resumed
 	Expired        int64 // parked sessions whose time or room was over
 	Past           int64 // connections of guests that went back in time
+	Undone         int64 // requests of which a client was told that they were not done, since the server was killed
 	Misses         int64 // keys that led nowhere, where no peer is proved
 	AuthFailures   int64 // MUMBLE messages that were refused
 }
@@ -51,7 +52,7 @@ func (s *Server) Stats() Stats {
 	st.Requests, st.Errors, st.ProtocolErrors = n.Requests.Load(), n.Errors.Load(), n.Protocol.Load()
 	st.Stuck = n.Stuck.Load()
 	st.Refused, st.Resumed, st.Expired = n.Refused.Load(), n.Resumed.Load(), n.Expired.Load()
-	st.Past = n.Past.Load()
+	st.Past, st.Undone = n.Past.Load(), n.Undone.Load()
 	st.Misses, st.AuthFailures = n.Misses.Load(), n.AuthFailures.Load()
 	return st
 }

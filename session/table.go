@@ -253,7 +253,7 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	switch {
 	case n == nil:
 		return nil, nil
-	case n.dialect != d:
+	case !d.Follows(n.dialect):
 		return nil, errs.New(errs.CannotResume, "the session speaks %s", n.dialect)
 	}
 	n.claims++
@@ -275,7 +275,7 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	}
 	s.noLongerNobody(c)
 	s.unpark(n)
-	n.owner, n.via, n.since = c, c.peer.Via, s.cfg.Now()
+	n.owner, n.via, n.since, n.dialect = c, c.peer.Via, s.cfg.Now(), d
 	return n, nil
 }
 

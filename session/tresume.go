@@ -1,7 +1,10 @@
 package session
 
 import (
+	"bytes"
 	"cmp"
+	"crypto/rand"
+	"encoding/binary"
 	"slices"
 
 	"meta9/fs/errs"
@@ -112,11 +115,11 @@ func tresume(c *conn, m *wire.Msg) error {
 	if !c.resuming || m.Tag != wire.NoTag {
 		return errs.New(errs.Invalid, "Tresume comes right after Rsession, with the tag ~0")
 	}
-	states, replies, err := c.sess.fates(m.Numbers)
+	states, replies, err := c.fates(m)
 	if err != nil {
 		return err
 	}
-	c.answer(&wire.Msg{Type: wire.Rresume, Tag: wire.NoTag, States: states})
+	c.answer(&wire.Msg{Type: wire.Rresume, Tag: wire.NoTag, Token: c.sess.numbers.tokens.Now, States: states})
 	for _, k := range replies {
 		from := len(c.out)
 		c.out = append(c.out, k.frame...)
@@ -126,6 +129,81 @@ func tresume(c *conn, m *wire.Msg) error {
 	c.adopt()
 	c.unstall()
 	return nil
+}
+
+// fates are what a Tresume asks for. In a dialect with tokens one of a client that is not
+// the session's gives it back: errs.CannotResume, and the connection goes on as a new one.
+func (c *conn) fates(m *wire.Msg) (states []uint8, replies []*kept, err error) {
+	s := c.sess
+	if !c.dialect.Tokens() {
+		return s.fates(m.Numbers)
+	}
+	if err := s.numbers.check(m); err != nil {
+		c.giveBack()
+		return nil, nil, err
+	}
+	if states, replies, err = s.fatesUpTo(m.Numbers, m.Counted); err != nil {
+		return nil, nil, err
+	}
+	c.srv.stats.Undone.Add(int64(bytes.Count(states, []byte{wire.Undone})))
+	n := &s.numbers
+	// The count stays: if the Rresume is lost, the client asks again what never came.
+	n.tokens = Tokens{Now: newToken(), Before: m.Token, Sent: m.Counted}
+	s.noted.tokens = true
+	return states, replies, nil
+}
+
+// check refuses a client that has sent less than came, or that has another token than the
+// last: it went back in time, or another goes on with its session.
+func (n *numbers) check(m *wire.Msg) error {
+	switch t := n.tokens; {
+	case m.Counted < n.count:
+		return errs.New(errs.CannotResume, "%d requests have come, the client knows of %d", n.count, m.Counted)
+	case m.Token == t.Now, m.Token == t.Before && !t.Used:
+		return nil
+	}
+	return errs.New(errs.CannotResume, "another client has resumed the session")
+}
+
+// newToken is none that was before, and not 0.
+func newToken() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return binary.LittleEndian.Uint64(b[:]) | 1
+}
+
+// giveBack parks the session that the connection has just got, and gives it a new one,
+// which has no key.
+func (c *conn) giveBack() {
+	n := c.sess
+	c.resuming = false
+	c.begins(c.srv.newSession(n.who))
+	c.sess.dialect, c.sess.foreign = c.dialect, c.foreign()
+	c.srv.stats.Past.Add(1)
+	c.srv.parkOrEnd(n, true)
+}
+
+// fatesUpTo is fates where the client has sent so many requests. It names all that have
+// no answer; of others that have not come it has the answers, from a server that was killed.
+func (s *session) fatesUpTo(numbers []uint64, sent uint64) (states []uint8, replies []*kept, err error) {
+	running, answered := s.running(), s.answered()
+	for i, number := range numbers {
+		state := wire.Answered
+		switch {
+		case number == 0, number > sent, i > 0 && number <= numbers[i-1]:
+			return nil, nil, errs.New(errs.Invalid, "numbers ascend from 1 to %d", sent)
+		case number > s.numbers.count:
+			state = wire.Unseen
+		case running[number]:
+			state = wire.Running
+		case answered[number] != nil:
+			replies = append(replies, answered[number])
+		case number <= s.numbers.undone:
+			state = wire.Undone
+		}
+		states = append(states, state)
+	}
+	return states, replies, nil
 }
 
 // fates are the states of the requests with these numbers, and the replies that
@@ -193,7 +271,7 @@ func (s *session) keptState(waiting map[uint16]*request) []KeptReply {
 	}
 	begun := len(st)
 	for _, r := range waiting {
-		if r.once && r.cancel == nil {
+		if r.once && r.cancel == nil && !r.keys {
 			st = append(st, s.inDoubt(r))
 		}
 	}

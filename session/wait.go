@@ -29,11 +29,13 @@ type request struct {
 
 	// A change.
 	reply  func(r *request) // writes the reply; the monitor is held
+	answer wire.Type        // of that, when all went well
 	size   int              // bytes of data and names that it holds
 	n      int              // what became of it: set before the request is put
 	err    error
 	ref    *fs.Ref
 	handle fs.Handle
+	receipt
 
 	// What can be cancelled.
 	again  func(r *request) // goes on with it; the monitor is held
@@ -203,21 +205,19 @@ func (c *conn) begin(r *request, alone bool, run func()) {
 	c.enter(r)
 	c.changes++
 	c.held += r.size
-	if r.once {
-		c.note(r)
-	}
+	c.noteBegun(r)
 	if f := r.fid; f == nil || f.free(alone) {
-		start(f, run)
+		start(r, run)
 	} else {
-		f.queue = append(f.queue, queued{alone: alone, run: run})
+		f.queue = append(f.queue, queued{alone: alone, r: r, run: run})
 	}
 }
 
-func start(f *fid, run func()) {
-	if f != nil {
+func start(r *request, run func()) {
+	if f := r.fid; f != nil {
 		f.running++
 	}
-	run()
+	r.c.submit(r, run)
 }
 
 // retire ends a change whose reply was written: what waited for it goes on.

@@ -67,7 +67,7 @@ func tclunk(c *conn, m *wire.Msg) error {
 		c.empty(wire.Rclunk, m.Tag)
 		return nil
 	}
-	r := &request{tag: m.Tag, fid: f, reply: clunked}
+	r := &request{tag: m.Tag, fid: f, reply: clunked, answer: wire.Rclunk}
 	c.begin(r, true, func() { f.clunk(r) })
 	return nil
 }
@@ -90,16 +90,16 @@ func (f *fid) clunk(r *request) {
 // clunked frees the locks only now, when all that was written is durable.
 func clunked(r *request) {
 	r.fid.unlock()
-	r.c.reply(r, wire.Rclunk)
+	replied(r)
 }
 
-// reply answers a change that has nothing to say but how it ended.
-func (c *conn) reply(r *request, t wire.Type) {
+// replied answers a change that has nothing to say but how it ended.
+func replied(r *request) {
 	if r.err != nil {
-		c.refuse(r.tag, r.err)
+		r.c.refuse(r.tag, r.err)
 		return
 	}
-	c.empty(t, r.tag)
+	r.c.empty(r.answer, r.tag)
 }
 
 // tremove removes the file and clunks the fid, even when the file stays
@@ -113,7 +113,7 @@ func tremove(c *conn, m *wire.Msg) error {
 	if f.auth {
 		return errs.BadUse
 	}
-	r := &request{tag: m.Tag, fid: f, reply: func(r *request) { r.c.reply(r, wire.Rremove) }}
+	r := &request{tag: m.Tag, fid: f, reply: replied, answer: wire.Rremove}
 	c.begin(r, true, func() {
 		f.drop()
 		f.ref.Remove(r.ended)
@@ -125,6 +125,7 @@ func tremove(c *conn, m *wire.Msg) error {
 // its reply before the clunk does.
 func (c *conn) unlink(f *fid) {
 	c.sess.remove(f)
+	c.sess.touch(f.num)
 	if f.stream {
 		c.works()
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -177,7 +178,8 @@ func TestWatchFilters(t *testing.T) {
 	}
 }
 
-// A watch outlives the daemon, and says that events may be missing.
+// A watch outlives the daemon: a kill loses nothing, and where the session is lost, as with
+// the host, it says that events may be missing.
 func TestWatchOutlivesTheDaemon(t *testing.T) {
 	w := newWorld(t)
 	motd := "vms/" + testVM + "/keys/motd"
@@ -186,6 +188,19 @@ func TestWatchOutlivesTheDaemon(t *testing.T) {
 	touch()
 	last := v.until("an event", func(e event) bool { return e.Type == "key-set" })
 	w.daemon.end(syscall.SIGKILL)
+	w.start()
+	touch()
+	next := v.until("the event after a kill", func(e event) bool {
+		if e.Type == "lost" {
+			t.Errorf("lost at a kill: %+v", e)
+		}
+		return e.Type == "key-set" && e.Rev > last.Rev
+	})
+	last = next
+	w.daemon.end(syscall.SIGKILL)
+	if err := os.RemoveAll(filepath.Join(w.dir, "meta9-run", "journal")); err != nil {
+		t.Fatal(err)
+	}
 	w.start()
 	lost := v.until("the loss", func(e event) bool {
 		last.Rev = max(last.Rev, e.Rev)

@@ -39,6 +39,7 @@ func (d *daemon) status() string {
 		fmt.Sprintf("session_key_misses %d\nmumble_refused %d\n", s.Misses, s.AuthFailures) +
 		fmt.Sprintf("guests_set_back %d\n", s.Past) +
 		fmt.Sprintf("sessions_restored %d\nsessions_not_restored %d\n", d.restored.Sessions, d.restored.Lost) +
+		fmt.Sprintf("requests_found_done %d\nrequests_in_doubt %d\nrequests_undone %d\n", d.restored.Receipts, d.restored.Doubtful, s.Undone) +
 		fmt.Sprintf("journal_sessions %d\njournal_bytes %d\n", sessions, bytes) +
 		fmt.Sprintf("mdata_connections %d\nmdata_refused %d\nmdata_requests %d\nmdata_damaged %d\nmdata_dropped %d\n",
 			m.Conns, m.Refused, m.Requests, m.Damaged, m.Dropped)

@@ -139,6 +139,14 @@ func (b *batch) announce() {
 		b.told = append(b.told, b.events[i].Event)
 	}
 	j.Begun(number, b.told)
+	if number == 0 {
+		return
+	}
+	for i, in := range b.intents {
+		if in.Receipt != nil && b.results[i].Err == nil {
+			in.Receipt(number, b.results[i])
+		}
+	}
 }
 
 // claimAnew makes the names anew without the VMs that failed. That one of those had

@@ -159,6 +159,11 @@ type Intent struct {
 	Event     EventType
 	Txn       *Transaction
 
+	// Receipt, where there is a Journal, is called from the committer before the batch of
+	// that number is made durable, if the intent is not refused: so that, if the batch is
+	// found to be durable after a kill, the Result can be told. nil: nobody asks.
+	Receipt func(number uint64, r Result)
+
 	// Done is called once, from the committer or, for an intent that is refused
 	// at once (the store is closed or failed), from Submit. nil: nobody asks.
 	Done func(Result)

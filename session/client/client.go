@@ -79,7 +79,7 @@ type Client struct {
 }
 
 // offers are the dialects to ask for, the best first.
-var offers = []wire.Dialect{wire.EN, wire.E, wire.Plain}
+var offers = []wire.Dialect{wire.EN2, wire.EN, wire.E, wire.Plain}
 
 // Dial connects to the server at addr (see Dialer) and attaches. It tries once; ctx bounds
 // only this.

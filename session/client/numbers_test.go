@@ -32,7 +32,7 @@ func newPending(t *testing.T, lifetime time.Duration, opt client.Options) *pendi
 	s := newRealServer(t, lifetime)
 	p := &pending{realServer: s, c: s.dial(opt), change: make(chan error, 1), read: make(chan error, 1)}
 	s.create(p.c)
-	if p.c.Dialect() != "9P2000.e.n" {
+	if p.c.Dialect() != "9P2000.e.n.2" {
 		t.Fatalf("speaks %s", p.c.Dialect())
 	}
 	events := openFile(t, p.c, "vms/"+realVM+"/events", os.O_RDONLY)

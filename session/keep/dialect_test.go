@@ -24,7 +24,7 @@ import (
 // keeps sessions in a dialect above it.
 func TestDialects(t *testing.T) {
 	for version, resumed := range map[string]bool{
-		"9P2000.L": true, "9P2000.L.Google.7": true, "9P2000.L.e": true, "9P2000.e": true, "9P2000.e.n": true, "9P2000": true,
+		"9P2000.L": true, "9P2000.L.Google.7": true, "9P2000.L.e": true, "9P2000.e": true, "9P2000.e.n": true, "9P2000.L.e.2": true, "9P2000.e.n.2": true, "9P2000": true,
 		"9P2000.x": true, "9P2000.u": false,
 	} {
 		t.Run(version, func(t *testing.T) {

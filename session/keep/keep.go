@@ -96,9 +96,9 @@ func makeKey(message string) (key [wire.KeyLen]byte, err error) {
 // meta9d's own dialects are only between the keeper and the server.
 func clientDialect(version string) wire.Dialect {
 	switch d := wire.Negotiate(version); d {
-	case wire.LE:
+	case wire.LE, wire.LE2:
 		return wire.L
-	case wire.EN:
+	case wire.EN, wire.EN2:
 		return wire.E
 	default:
 		return d
@@ -108,12 +108,12 @@ func clientDialect(version string) wire.Dialect {
 // terms are what the keeper asks a server for, for a client that speaks base.
 func terms(base wire.Dialect, msize uint32) redial.Terms {
 	offers := map[wire.Dialect][]wire.Dialect{
-		wire.L: {wire.LE, wire.L},
+		wire.L: {wire.LE2, wire.LE, wire.L},
 		wire.U: {wire.U},
-		wire.E: {wire.EN, wire.E},
+		wire.E: {wire.EN2, wire.EN, wire.E},
 	}[base]
 	if offers == nil {
-		offers = []wire.Dialect{wire.EN, wire.Plain}
+		offers = []wire.Dialect{wire.EN2, wire.EN, wire.Plain}
 	}
 	return redial.Terms{Offers: offers, Msize: msize}
 }

@@ -119,6 +119,7 @@ type Conn struct {
 	// The runner's; Dial's before.
 	first    *transport // that Dial has made
 	agreed   bool       // there was a session under these terms, and so an msize
+	token    uint64     // of the last resume, in a dialect with tokens
 	known    bool       // the server may have the session, so it is asked for
 	complete bool       // Begin has ended without an error: the server's fids are those that the Owner knows
 }

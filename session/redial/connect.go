@@ -2,12 +2,14 @@ package redial
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"net"
 	"time"
 
 	"meta9/fs/errs"
+	"meta9/session/wire"
 )
 
 var (
@@ -123,23 +125,33 @@ func (c *Conn) resume(t *Talk) (bool, error) {
 	case !t.Dialect.Numbered():
 		c.lost()
 		return true, nil
-	case t.Dialect != c.dialect || t.Msize != c.msize:
+	case !t.Dialect.Follows(c.dialect) || t.Msize != c.msize:
 		return false, nil
 	}
 	c.Lock()
-	numbers := c.unanswered()
+	numbers, sent := c.unanswered(), c.Count
 	c.Unlock()
-	states, err := t.resume(numbers)
+	states, token, err := t.resume(numbers, sent, c.token)
 	switch {
 	case IsRefusal(err):
+		c.newKey(t.Dialect)
 		return false, nil
 	case err != nil:
 		return false, err
 	}
+	c.token = token
 	c.Lock()
 	defer c.Unlock()
-	c.applyStates(states)
+	c.applyStates(states, t.Dialect)
 	return true, nil
+}
+
+// newKey leaves the session to whom the server has taken for its client: this one went back
+// in time, or it runs twice. With a key from MUMBLE there is no other.
+func (c *Conn) newKey(d wire.Dialect) {
+	if d.Tokens() && c.cfg.Mumble == "" {
+		_, _ = rand.Read(c.cfg.Key[:]) // never fails (crypto/rand)
+	}
 }
 
 // lost calls Owner.Lost for the requests that were sent and will get no answer.
@@ -167,7 +179,7 @@ func (c *Conn) begin(t *Talk) error {
 	if err := c.cfg.Owner.Begin(t, unproven); err != nil {
 		return err
 	}
-	c.complete = true
+	c.complete, c.token = true, 0
 	c.Lock()
 	defer c.Unlock()
 	c.Count = t.Count

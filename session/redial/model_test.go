@@ -123,7 +123,7 @@ func (m *model) Cut(t *rapid.T) {
 	if i := slices.Index(states, wire.Unseen); i >= 0 && m.w.Sent[i].Number != m.peer.count+1 {
 		t.Fatalf("%d is the first unseen, %d have come", m.w.Sent[i].Number, m.peer.count)
 	}
-	m.w.applyStates(states)
+	m.w.applyStates(states, wire.EN)
 	if m.w.Count != m.peer.count {
 		t.Fatalf("counted %d, %d have come", m.w.Count, m.peer.count)
 	}

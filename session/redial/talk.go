@@ -107,9 +107,9 @@ func (t *Talk) version(msize uint32, offers ...wire.Dialect) error {
 		case err != nil:
 			return err
 		}
-		next := offers[i:min(i+2, len(offers))]
+		next := offers[i:min(i+3, len(offers))]
 		k := slices.IndexFunc(next, func(d wire.Dialect) bool { return reply.Version == d.String() })
-		if k < 0 {
+		if k < 0 || k == 2 && next[k] == wire.Plain { // a meta9d that does not know the first may know the second
 			continue
 		}
 		if reply.Msize < wire.MinMsize || reply.Msize > msize {
@@ -153,22 +153,27 @@ func (t *Talk) session(key [wire.KeyLen]byte) (standing, error) {
 
 // resume asks what became of the requests of a session without an answer, given by their
 // numbers, ascending. It returns a state for each; those with wire.Unseen come last. Kept
-// replies come next on the transport.
-func (t *Talk) resume(numbers []uint64) (states []uint8, err error) {
-	reply, err := t.Ask(&wire.Msg{Type: wire.Tresume, Tag: wire.NoTag, Numbers: numbers})
+// replies come next on the transport. In a dialect with tokens, sent is how many requests
+// the client has sent, and token that of the last resume; next is the next.
+func (t *Talk) resume(numbers []uint64, sent, token uint64) (states []uint8, next uint64, err error) {
+	reply, err := t.Ask(&wire.Msg{Type: wire.Tresume, Tag: wire.NoTag, Counted: sent, Token: token, Numbers: numbers})
 	if err != nil {
-		return nil, err
+		return nil, token, err
 	}
 	states = reply.States
 	if len(states) != len(numbers) {
-		return nil, errs.New(errs.Protocol, "%d states for %d numbers", len(states), len(numbers))
+		return nil, token, errs.New(errs.Protocol, "%d states for %d numbers", len(states), len(numbers))
+	}
+	most := wire.Running
+	if t.Dialect.Tokens() {
+		most = wire.Undone
 	}
 	for i, s := range states {
-		if s > wire.Running || (i > 0 && states[i-1] == wire.Unseen && s != wire.Unseen) {
-			return nil, errs.New(errs.Protocol, "states %v", states)
+		if s > most || (i > 0 && states[i-1] == wire.Unseen && s != wire.Unseen) {
+			return nil, token, errs.New(errs.Protocol, "states %v", states)
 		}
 	}
-	return slices.Clone(states), nil
+	return slices.Clone(states), reply.Token, nil
 }
 
 // authFid is free during a greeting: users of a Conn count up from 0.

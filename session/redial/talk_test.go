@@ -195,7 +195,7 @@ func TestResume(t *testing.T) {
 	} {
 		s, talk := agreed(t, wire.EN)
 		s.say(wire.EN, wire.Msg{Type: wire.Rresume, Tag: wire.NoTag, States: tt.states}, wire.Msg{Type: wire.Rwrite, Tag: 5})
-		got, err := talk.resume([]uint64{4, 7, 8})
+		got, _, err := talk.resume([]uint64{4, 7, 8}, 0, 0)
 		if tt.ok != (err == nil) || !tt.ok && !errors.Is(err, errs.Protocol) {
 			t.Errorf("%v: %v", tt.states, err)
 		}
@@ -217,11 +217,11 @@ func TestResume(t *testing.T) {
 func TestResumeRefused(t *testing.T) {
 	s, talk := agreed(t, wire.EN)
 	s.say(wire.EN, refusal(errs.Invalid.Text()+": request 9 is named"))
-	if _, err := talk.resume([]uint64{9}); !IsRefusal(err) || !errors.Is(err, errs.Invalid) {
+	if _, _, err := talk.resume([]uint64{9}, 0, 0); !IsRefusal(err) || !errors.Is(err, errs.Invalid) {
 		t.Error(err)
 	}
 	many := make([]uint64, wire.MaxNumbers+1)
-	if _, err := talk.resume(many); !errors.Is(err, errs.Invalid) || IsRefusal(err) {
+	if _, _, err := talk.resume(many, 0, 0); !errors.Is(err, errs.Invalid) || IsRefusal(err) {
 		t.Errorf("more numbers than there may be: %v", err)
 	}
 }
@@ -370,9 +370,9 @@ func FuzzTalk(f *testing.F) {
 			return
 		}
 		numbers := []uint64{1, 2, 5}
-		if states, err := talk.resume(numbers); err == nil {
+		if states, _, err := talk.resume(numbers, 0, 0); err == nil {
 			w, _ := filled(wire.Tread, wire.Tread, wire.Tread)
-			w.applyStates(states)
+			w.applyStates(states, talk.Dialect)
 			if w.Len() != len(numbers) || len(w.Sent)+len(w.Queued) != len(numbers) {
 				t.Fatalf("%v lost a request", states)
 			}

@@ -131,22 +131,26 @@ func (w *Window) unanswered() []uint64 {
 }
 
 // applyStates handles the server's states of the requests that unanswered named. Requests
-// that the server never saw are sent again under the same numbers; requests that it
-// answered without keeping the reply, and that may be asked twice, are queued as new ones.
-// Of both, those that were flushed are dropped. The others are answered by the server now,
-// or when they are done.
-func (w *Window) applyStates(states []uint8) {
+// that the server never saw, or was killed before it did them, are sent again; requests
+// that it answered without keeping the reply, and that may be asked twice, are queued as
+// new ones. Of all these, those that were flushed are dropped. The others are answered by
+// the server now, or when they are done.
+//
+// Without tokens what was never seen comes first, under the same numbers; with them all
+// have new numbers, in the old order.
+func (w *Window) applyStates(states []uint8, d wire.Dialect) {
 	var unseen, again, kept []*Request
-	if i := slices.Index(states, wire.Unseen); i >= 0 {
+	if i := slices.Index(states, wire.Unseen); i >= 0 && !d.Tokens() {
 		w.Count = w.Sent[i].Number - 1
 	}
 	for i, r := range w.Sent {
+		undone := states[i] == wire.Unseen || states[i] == wire.Undone
 		anew := states[i] == wire.Answered && r.Type.Again()
 		switch {
-		case r.Flushed && (anew || states[i] == wire.Unseen):
+		case r.Flushed && (anew || undone):
 			w.forget(r)
 			r.Number = 0
-		case states[i] == wire.Unseen:
+		case undone || anew && d.Tokens():
 			unseen = append(unseen, r)
 		case anew:
 			again = append(again, r)

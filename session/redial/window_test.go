@@ -56,7 +56,7 @@ func TestResumed(t *testing.T) {
 			w, all := filled(tt.typ)
 			all[0].Number, w.Count = 7, 7
 			all[0].Flushed = flushed
-			w.applyStates([]uint8{tt.state})
+			w.applyStates([]uint8{tt.state}, wire.EN)
 			want := tt.want
 			if flushed {
 				want = tt.gone
@@ -79,7 +79,7 @@ func TestResumedOrder(t *testing.T) {
 	if got := fmt.Sprint(w.unanswered()); got != "[1 2 3 4 5 6]" {
 		t.Fatal(got)
 	}
-	w.applyStates([]uint8{wire.Answered, wire.Answered, wire.Running, wire.Running, wire.Unseen, wire.Unseen})
+	w.applyStates([]uint8{wire.Answered, wire.Answered, wire.Running, wire.Running, wire.Unseen, wire.Unseen}, wire.EN)
 	if got := text(w); got != "1:1 3:3 4:4 | 5 6 2 9" {
 		t.Fatal(got)
 	}
@@ -95,7 +95,7 @@ func TestResumedOrder(t *testing.T) {
 func TestResumedRenumbers(t *testing.T) {
 	w, all := filled(wire.Twrite, wire.Twrite, wire.Tflush, wire.Twrite)
 	all[1].Flushed = true
-	w.applyStates([]uint8{wire.Running, wire.Unseen, wire.Unseen, wire.Unseen})
+	w.applyStates([]uint8{wire.Running, wire.Unseen, wire.Unseen, wire.Unseen}, wire.EN)
 	for range 2 {
 		w.next()
 	}
@@ -139,7 +139,7 @@ func TestForgotten(t *testing.T) {
 	first := asked(1, wire.Twrite)
 	asked(2, wire.Tread).Flushed = true
 	asked(3, wire.Tread)
-	w.applyStates([]uint8{wire.Answered, wire.Answered, wire.Answered})
+	w.applyStates([]uint8{wire.Answered, wire.Answered, wire.Answered}, wire.EN)
 	left("resumed", 2)
 	w.Remove(first)
 	again := asked(1, wire.Twrite)

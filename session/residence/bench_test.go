@@ -106,7 +106,7 @@ func (c *bencher) do(d wire.Dialect, m *wire.Msg) {
 // BenchmarkJournal does the same with a journal and without, in turns, so that what else
 // the machine does takes from both, and gives the medians: of walk+clunk pairs, reads, durable writes.
 func BenchmarkJournal(b *testing.B) {
-	for _, d := range []wire.Dialect{wire.E, wire.EN} {
+	for _, d := range []wire.Dialect{wire.E, wire.EN2} {
 		for name, do := range map[string]func(c *bencher){
 			"walk": func(c *bencher) {
 				c.do(d, &wire.Msg{Type: wire.Twalk, Newfid: 2, Names: []string{"keys", "color"}})

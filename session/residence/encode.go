@@ -68,6 +68,23 @@ func appendChangeJSON(b []byte, ch *session.Change) []byte {
 	if len(ch.Gone) > 0 {
 		b = append(b, ']')
 	}
+	for i, number := range ch.Doubt {
+		if i == 0 {
+			b = append(b, `,"doubt":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = strconv.AppendUint(b, number, 10)
+	}
+	if len(ch.Doubt) > 0 {
+		b = append(b, ']')
+	}
+	if t := ch.Tokens; t != nil {
+		b = strconv.AppendUint(append(b, `,"tokens":{"now":`...), t.Now, 10)
+		b = strconv.AppendUint(append(b, `,"before":`...), t.Before, 10)
+		b = strconv.AppendUint(append(b, `,"sent":`...), t.Sent, 10)
+		b = append(strconv.AppendBool(append(b, `,"used":`...), t.Used), '}')
+	}
 	return append(b, '}')
 }
 

@@ -17,6 +17,7 @@ import (
 	tree "meta9/fs"
 	"meta9/fs/store"
 	"meta9/session"
+	"meta9/session/wire"
 )
 
 // folded is what a journal comes to.
@@ -26,6 +27,7 @@ type folded struct {
 	records  int
 	tails    map[string]*store.Tail // by VM
 	batches  []batchForm            // in their order
+	made     []made
 	failed   map[uint64]bool
 }
 
@@ -33,7 +35,15 @@ type foldedSession struct {
 	state session.State // without its fids and kept replies
 	fids  map[uint32]session.FidState
 	kept  map[uint16]foldedReply // by tag
+	doubt map[uint16]foldedReply // by tag: what is answered if nothing more is known
 	last  int                    // the record that told of it last
+}
+
+// made is what a batch has changed of a session, if it is done.
+type made struct {
+	number, id uint64
+	change     session.Change
+	at         int
 }
 
 type foldedReply struct {
@@ -184,6 +194,8 @@ func (f *folded) record(kind byte, body []byte) error {
 		return errSession
 	}
 	switch body = body[n:]; kind {
+	case kindMade:
+		return f.receipt(id, body)
 	case kindFailed:
 		f.failed[id] = true
 	case kindGone:
@@ -204,10 +216,13 @@ func (f *folded) whole(id uint64, body []byte) error {
 	if err != nil {
 		return err
 	}
-	s := &foldedSession{state: st, fids: make(map[uint32]session.FidState), kept: make(map[uint16]foldedReply)}
-	s.state.Fids, s.state.Kept = nil, nil
+	s := &foldedSession{
+		state: st, fids: make(map[uint32]session.FidState),
+		kept: make(map[uint16]foldedReply), doubt: make(map[uint16]foldedReply),
+	}
+	s.state.Fids, s.state.Kept, s.state.Doubt = nil, nil, nil
 	f.sessions[id] = s
-	s.apply(&session.Change{Count: st.Count, Fids: st.Fids, Kept: kept}, f.records)
+	s.apply(&session.Change{Count: st.Count, Fids: st.Fids, Kept: kept, Doubt: st.Doubt}, f.records)
 	return nil
 }
 
@@ -228,6 +243,9 @@ func (f *folded) change(id uint64, body []byte) error {
 func (s *foldedSession) apply(ch *session.Change, at int) {
 	s.last = at
 	s.state.Count = max(s.state.Count, ch.Count)
+	if ch.Tokens != nil {
+		s.state.Tokens = *ch.Tokens
+	}
 	for _, num := range ch.Gone {
 		delete(s.fids, num)
 	}
@@ -235,10 +253,63 @@ func (s *foldedSession) apply(ch *session.Change, at int) {
 		s.fids[fid.Fid] = fid
 	}
 	for _, k := range ch.Kept {
-		if len(k.Frame) >= 7 {
-			s.kept[binary.LittleEndian.Uint16(k.Frame[5:])] = foldedReply{k, at}
+		to := s.kept
+		if slices.Contains(ch.Doubt, k.Number) {
+			to = s.doubt
+		}
+		if tag, ok := tagOf(k.Frame); ok {
+			to[tag] = foldedReply{k, at}
 		}
 	}
+}
+
+func tagOf(frame []byte) (tag uint16, ok bool) {
+	_, _, tag, ok = wire.Split(frame)
+	return tag, ok
+}
+
+func (f *folded) receipt(number uint64, body []byte) error {
+	id, n := binary.Uvarint(body)
+	if n <= 0 {
+		return errSession
+	}
+	m := made{number: number, id: id, at: f.records}
+	kept, err := readKept(body[n:], &m.change)
+	if err == nil {
+		m.change.Kept = kept
+		f.made = append(f.made, m)
+	}
+	return err
+}
+
+// judge answers what was under way: by what a batch has made that is done, or else as what
+// is in doubt.
+func (f *folded) judge() (made, doubtful int) {
+	for _, m := range f.made {
+		s := f.sessions[m.id]
+		if s == nil || f.failed[m.number] || len(m.change.Kept) != 1 || s.answered(m.change.Kept[0]) {
+			continue
+		}
+		s.apply(&m.change, s.last)
+		made++
+	}
+	for _, s := range f.sessions {
+		for tag, k := range s.doubt {
+			if !s.answered(k.KeptReply) {
+				s.kept[tag] = k
+				doubtful++
+			}
+		}
+	}
+	return made, doubtful
+}
+
+// answered tells whether the reply to the request is known, or one to a later request
+// under the same tag: then the client has had it.
+func (s *foldedSession) answered(k session.KeptReply) bool {
+	tag, _ := tagOf(k.Frame)
+	has, is := s.kept[tag]
+	return is && has.Number >= k.Number
 }
 
 // settle finds out which batches the engine has, whose newest is number, and drops the
@@ -272,6 +343,7 @@ func (f *folded) settle(number uint64) error {
 
 // restore restores the events and then the sessions.
 func (f *folded) restore(r *Report, srv *session.Server, t *tree.Tree) {
+	r.Receipts, r.Doubtful = f.judge()
 	sessions := slices.SortedFunc(maps.Values(f.sessions), func(a, b *foldedSession) int { return cmp.Compare(b.last, a.last) })
 	states := make([]session.State, len(sessions))
 	readers := make(map[uint64]uint64)
@@ -304,9 +376,10 @@ func (s *foldedSession) whole() session.State {
 	kept := slices.SortedFunc(maps.Values(s.kept), func(a, b foldedReply) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.Number, b.Number))
 	})
-	for _, k := range kept {
+	for _, k := range kept[max(0, len(kept)-wire.MaxNumbers):] { // the client has had the others
 		st.Kept = append(st.Kept, k.KeptReply)
 	}
+	st.Undone = st.Count
 	return st
 }
 

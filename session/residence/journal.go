@@ -30,6 +30,7 @@ const (
 	kindWhole  = 'w' // uvarint id, and what a session's record has
 	kindChange = 'c' // uvarint id, and a session.Change in the same form
 	kindGone   = 'x' // uvarint id
+	kindMade   = 'r' // uvarint number of a batch, and what a change's record has: it is so if the batch is done
 	kindBatch  = 'b' // batchForm as JSON: the store is about to make it durable
 	kindFailed = 'f' // uvarint number: it is not durable, and never will be
 )
@@ -93,10 +94,15 @@ type Journal struct {
 	sizes    map[uint64]int
 	readers  map[uint64]uint64 // how far streams were read, of those told of in this epoch
 	scratch  []byte
-	batch    []byte // the newest batch's record, which may not be published yet
-	number   uint64 // and its number
-	rev      uint64 // and revision
-	failed   bool   // and it has failed
+	newest   []record // the newest batch's, which may not be published yet
+	number   uint64   // its number
+	rev      uint64   // and revision
+	failed   bool     // and it has failed
+}
+
+type record struct {
+	kind byte
+	body []byte
 }
 
 // OpenJournal takes the journal's place in the run folder, which nobody else has. The
@@ -291,12 +297,28 @@ func (j *Journal) Begun(number uint64, events []store.Event) {
 		return
 	}
 	j.published()
-	j.batch, j.number, j.rev, j.failed = b, number, j.place.Rev, false
+	j.newest, j.number, j.rev, j.failed = nil, number, j.place.Rev, false
 	if n := len(events); n > 0 {
 		j.rev = events[n-1].Rev
 	}
-	if fresh, ok := j.room(len(b)); !fresh && ok { // a segment begins with it
-		j.current().append(kindBatch, b)
+	j.ofBatch(kindBatch, b)
+}
+
+// Receipt is session.Journal's.
+func (j *Journal) Receipt(number, id uint64, ch *session.Change) {
+	b := appendChange(binary.AppendUvarint(binary.AppendUvarint(nil, number), id), ch)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.epoch.Load() != 0 && number == j.number {
+		j.ofBatch(kindMade, b)
+	}
+}
+
+// ofBatch adds a record of the newest batch.
+func (j *Journal) ofBatch(kind byte, b []byte) {
+	j.newest = append(j.newest, record{kind, b})
+	if fresh, ok := j.room(len(b)); !fresh && ok { // a segment begins with all of them
+		j.current().append(kind, b)
 	}
 	if j.epoch.Load() != 0 {
 		j.grown(len(b))
@@ -306,7 +328,7 @@ func (j *Journal) Begun(number uint64, events []store.Event) {
 // published takes in that the store has published the newest batch, or has given it up:
 // it begins the next.
 func (j *Journal) published() {
-	if j.batch == nil || j.failed {
+	if j.newest == nil || j.failed {
 		return
 	}
 	j.place.Rev = j.rev
@@ -380,13 +402,12 @@ func (j *Journal) next() error {
 		return err
 	}
 	j.segments = append(j.segments, s)
-	if j.batch == nil {
-		return nil
+	for _, r := range j.newest {
+		if !s.fits(2*headLen + binary.MaxVarintLen64 + len(r.body)) {
+			return errors.New("a batch has more to say than a segment holds")
+		}
+		s.append(r.kind, r.body)
 	}
-	if !s.fits(headLen + len(j.batch)) {
-		return fmt.Errorf("a batch has %d bytes of events", len(j.batch))
-	}
-	s.append(kindBatch, j.batch)
 	if j.failed {
 		s.append(kindFailed, binary.AppendUvarint(nil, j.number))
 	}

@@ -67,6 +67,8 @@ type Home struct {
 type Report struct {
 	Found    bool   // there was one
 	Sessions int    // that were restored
+	Receipts int    // of a journal: requests under way that were done
+	Doubtful int    // of a journal: requests under way that get an error
 	Lost     int    // sessions and tails of rings that could not be; what a damaged head has hidden counts as one
 	Why      string // of the first that was lost, or of the whole file; "" if all is well
 	Aside    string // the name that the file has now, if it could not be used as a whole

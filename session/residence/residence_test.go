@@ -51,6 +51,8 @@ type world struct {
 	tree   *fs.Tree
 	server *session.Server
 	served sync.WaitGroup
+
+	numbered [2]wire.Dialect // what work's clients speak
 }
 
 func newWorld(t testing.TB) *world { return newWorldWith(t, nil) }
@@ -68,7 +70,7 @@ func openWorld(t testing.TB, disk *storetest.Disk) *world { return openWorldWith
 
 // openWorldWith is openWorld with a journal, if it is not nil.
 func openWorldWith(t testing.TB, disk *storetest.Disk, j *residence.Journal) *world {
-	w := &world{TB: t, disk: disk}
+	w := &world{TB: t, disk: disk, numbered: [2]wire.Dialect{wire.EN, wire.LE}}
 	stores, sessions := store.Config{Log: zerolog.Nop(), Now: func() time.Time { return time.Unix(1e9, 0) }}, session.Config{Log: zerolog.Nop(), Lifetime: time.Hour}
 	if j != nil {
 		stores.Journal, sessions.Journal = j, j
@@ -201,11 +203,11 @@ func (w *world) work() {
 	e.open(2, wire.ORead, "keys")
 	e.do(&wire.Msg{Type: wire.Tread, Fid: 2, Count: 70})
 	e.open(3, wire.ORead, "events")
-	n := w.dial(wire.EN, 2, "\xff\xfe")
+	n := w.dial(w.numbered[0], 2, "\xff\xfe")
 	n.open(1, wire.OWrite, "keys", "size")
 	n.do(&wire.Msg{Type: wire.Twrite, Tag: 3, Fid: 1, Data: []byte("LARGE")})
 	n.do(&wire.Msg{Type: wire.Tclunk, Tag: 4, Fid: 99})
-	l := w.dial(wire.LE, 3, "root")
+	l := w.dial(w.numbered[1], 3, "root")
 	l.open(1, 2, "keys", "temp")
 	lock := &wire.Msg{Type: wire.Tlock, Fid: 1}
 	lock.L.LockType, lock.L.Length, lock.L.ProcID, lock.L.ClientID = p9.WriteLock, 5, 7, "guest\xff"

@@ -155,8 +155,14 @@ func (r *reader) rare(m *Msg, d Dialect) {
 	case Tsession:
 		r.session(m)
 	case Tresume:
+		if d.Tokens() {
+			m.Counted, m.Token = r.u64(), r.u64()
+		}
 		r.numbers(m)
 	case Rresume:
+		if d.Tokens() {
+			m.Token = r.u64()
+		}
 		r.states(m)
 	default:
 		r.linux(m)

@@ -3,21 +3,22 @@ package wire
 import "strings"
 
 // dialects is a set of Dialect values, one bit each.
-type dialects uint8
+type dialects uint16
 
 func (s dialects) has(d Dialect) bool { return s>>d&1 != 0 }
 
 // The sets that share a message or a trait.
 const (
-	plainLike  dialects = 1<<Plain | 1<<U | 1<<E | 1<<EN
-	linuxLike  dialects = 1<<L | 1<<LE
+	plainLike  dialects = 1<<Plain | 1<<U | 1<<E | 1<<EN | 1<<EN2
+	linuxLike  dialects = 1<<L | 1<<LE | 1<<LE2
 	negotiated dialects = plainLike | linuxLike
 	beforeAny  dialects = 1<<None | 1<<Unknown
 	everywhere dialects = negotiated | beforeAny
-	withKeys   dialects = 1<<E | 1<<LE | 1<<EN // sessions and macros
-	withNums   dialects = 1<<LE | 1<<EN        // numbered requests
-	withUIDs   dialects = 1<<U | linuxLike     // n_uname beside uname
-	withText   dialects = 1<<U | 1<<E | 1<<EN  // error texts with a detail
+	withKeys   dialects = 1<<E | withNums              // sessions and macros
+	withNums   dialects = 1<<LE | 1<<EN | withTokens   // numbered requests
+	withTokens dialects = 1<<LE2 | 1<<EN2              // a count and a token in Tresume
+	withUIDs   dialects = 1<<U | linuxLike             // n_uname beside uname
+	withText   dialects = 1<<U | 1<<E | 1<<EN | 1<<EN2 // error texts with a detail
 )
 
 // Negotiate chooses the dialect to answer a Tversion with, from version(5): the
@@ -52,6 +53,8 @@ var versions = [...]string{
 	E:       "9P2000.e",
 	LE:      "9P2000.L.e",
 	EN:      "9P2000.e.n",
+	LE2:     "9P2000.L.e.2",
+	EN2:     "9P2000.e.n.2",
 	Unknown: "unknown",
 }
 
@@ -74,6 +77,16 @@ func (d Dialect) Sessions() bool { return withKeys.has(d) }
 
 // Numbered says that Tresume exists and both sides count requests.
 func (d Dialect) Numbered() bool { return withNums.has(d) }
+
+// Tokens says that Tresume has a count and a token, by which a client that has gone back in
+// time, or runs twice, is told.
+func (d Dialect) Tokens() bool { return withTokens.has(d) }
+
+// Follows says that a session that spoke old may be resumed in d, and speaks d from then
+// on.
+func (d Dialect) Follows(old Dialect) bool {
+	return d == old || d == LE2 && old == LE || d == EN2 && old == EN
+}
 
 // Detail says that an error's text may go on after a colon. In plain 9P2000 it
 // may not: Linux maps the text to an errno by exact match.

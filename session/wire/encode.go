@@ -175,8 +175,15 @@ func (w *writer) rare(m *Msg, d Dialect) {
 	case Tsession:
 		w.session(m)
 	case Tresume:
+		if d.Tokens() {
+			w.u64(m.Counted)
+			w.u64(m.Token)
+		}
 		w.numbers(m.Numbers)
 	case Rresume:
+		if d.Tokens() {
+			w.u64(m.Token)
+		}
 		w.states(m.States)
 	default:
 		w.linux(m)

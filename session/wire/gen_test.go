@@ -12,7 +12,7 @@ import (
 	"meta9/session/wire"
 )
 
-var dialects = []wire.Dialect{wire.None, wire.Plain, wire.U, wire.L, wire.E, wire.LE, wire.EN, wire.Unknown}
+var dialects = []wire.Dialect{wire.None, wire.Plain, wire.U, wire.L, wire.E, wire.LE, wire.EN, wire.LE2, wire.EN2, wire.Unknown}
 
 // eachType calls f for every message type that exists in d.
 func eachType(d wire.Dialect, f func(wire.Type)) {
@@ -175,8 +175,14 @@ func (g gen) extended(m *wire.Msg) {
 			m.Count = uint32(len(m.Data))
 		}
 	case wire.Tresume:
+		if g.d.Tokens() {
+			m.Counted, m.Token = g.u64(), g.u64()
+		}
 		g.list(wire.MaxNumbers, func() { m.Numbers = append(m.Numbers, g.u64()) })
 	case wire.Rresume:
+		if g.d.Tokens() {
+			m.Token = g.u64()
+		}
 		g.list(wire.MaxNumbers, func() { m.States = append(m.States, g.u8()) })
 	}
 }

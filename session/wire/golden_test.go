@@ -74,6 +74,8 @@ var golden = []struct {
 	{wire.L, `Tremove tag 1 fid 2`, "0b0000007a010002000000"},
 	{wire.LE, `Tresume tag ~0 numbers 258 3`, "190000009cffff0200" + "0201000000000000" + "0300000000000000"},
 	{wire.EN, `Rresume tag ~0 states 0 2`, "0b0000009dffff02000002"},
+	{wire.LE2, `Tresume tag ~0 counted 260 token 7 numbers 258 3`, "290000009cffff0401000000000000" + "0700000000000000" + "02000201000000000000" + "0300000000000000"},
+	{wire.EN2, `Rresume tag ~0 token 8 states 3 2`, "130000009dffff080000000000000002000302"},
 }
 
 func unhex(tb testing.TB, s string) []byte {

@@ -119,10 +119,19 @@ var wide = [256]span{
 	Twstat:  {11 + dirLen + dirMore, 13 + dirLen + maxStat},
 }
 
+// longer are the frames that are larger in dialects with tokens.
+var longer = [256]span{
+	Tresume: {25, 25 + maxNums},    // counted[8] token[8], and as without
+	Rresume: {17, 17 + MaxNumbers}, // token[8], and as without
+}
+
 // spanOf is the span of a frame of type t in d; false: d has no such type.
 func spanOf(t Type, d Dialect) (span, bool) {
 	if !table[t].in.has(d) {
 		return span{}, false
+	}
+	if d.Tokens() && longer[t].min != 0 {
+		return longer[t], true
 	}
 	if d.numericIDs() && wide[t].min != 0 {
 		return wide[t], true

@@ -85,10 +85,10 @@ func TestMaxSize(t *testing.T) {
 func TestWhoHasWhat(t *testing.T) {
 	type in []wire.Dialect
 	all := in(dialects)
-	negotiated := in{wire.Plain, wire.U, wire.L, wire.E, wire.LE, wire.EN}
-	plain := in{wire.Plain, wire.U, wire.E, wire.EN}
-	linux := in{wire.L, wire.LE}
-	macros := in{wire.E, wire.LE, wire.EN}
+	negotiated := in{wire.Plain, wire.U, wire.L, wire.E, wire.LE, wire.EN, wire.LE2, wire.EN2}
+	plain := in{wire.Plain, wire.U, wire.E, wire.EN, wire.EN2}
+	linux := in{wire.L, wire.LE, wire.LE2}
+	macros := in{wire.E, wire.LE, wire.EN, wire.LE2, wire.EN2}
 	for _, c := range []struct {
 		in    in
 		types []wire.Type
@@ -100,7 +100,7 @@ func TestWhoHasWhat(t *testing.T) {
 		{append(in{wire.None, wire.Unknown}, linux...), []wire.Type{wire.Rlerror}},
 		{linux, []wire.Type{wire.Tlopen, wire.Tgetattr, wire.Rgetattr, wire.Treaddir, wire.Tunlinkat}},
 		{macros, []wire.Type{wire.Tsession, wire.Rsession, wire.Tsread, wire.Rsread, wire.Tswrite, wire.Rswrite}},
-		{in{wire.LE, wire.EN}, []wire.Type{wire.Tresume, wire.Rresume}},
+		{in{wire.LE, wire.EN, wire.LE2, wire.EN2}, []wire.Type{wire.Tresume, wire.Rresume}},
 		{nil, []wire.Type{0, 6, 106, 128, 149, 158, 255}},
 	} {
 		for _, typ := range c.types {

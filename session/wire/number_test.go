@@ -10,7 +10,7 @@ import (
 
 // TestKeptReplies: what a server has to keep is as short as is said.
 func TestKeptReplies(t *testing.T) {
-	for _, d := range []wire.Dialect{wire.LE, wire.EN} {
+	for _, d := range []wire.Dialect{wire.LE, wire.EN, wire.LE2, wire.EN2} {
 		for req := wire.Type(0); req < 255; req++ {
 			_, known := wire.MinSize(req, d)
 			if !known || !strings.HasPrefix(req.String(), "T") || req.Again() || !req.Counted() {

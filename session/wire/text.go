@@ -203,8 +203,15 @@ func (x *text) stat(m *Msg) {
 func (x *text) session(m *Msg) {
 	switch {
 	case m.Type == Tresume:
+		if x.optional("counted", m.Counted != 0 || m.Token != 0) {
+			num(x, "counted", 10, &m.Counted)
+			num(x, "token", 10, &m.Token)
+		}
 		list(x, "numbers", &m.Numbers)
 	case m.Type == Rresume:
+		if x.optional("token", m.Token != 0) {
+			num(x, "token", 10, &m.Token)
+		}
 		list(x, "states", &m.States)
 	case x.optional("node", m.Draft):
 		m.Draft = true

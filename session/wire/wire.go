@@ -141,6 +141,7 @@ const (
 	Unseen   uint8 = 0 // it never came: send it again, under the same number
 	Answered uint8 = 1 // its kept reply follows
 	Running  uint8 = 2 // it waits here and will answer on this connection
+	Undone   uint8 = 3 // the server was killed before it was done (LE2, EN2)
 )
 
 // Dir is a stat record, from stat(5). In a Twstat every field that is ~0 (for a
@@ -201,8 +202,10 @@ type Msg struct {
 	Node  string       // Tsession, draft form
 	Group string       // Tsession, draft form
 
+	Counted uint64   // Tresume in LE2 and EN2: how many requests the client has sent
+	Token   uint64   // Tresume in LE2 and EN2: of the last Rresume, 0 if there was none; Rresume: the next
 	Numbers []uint64 // Tresume: requests whose answer never came
-	States  []uint8  // Rresume: one for each of those, Unseen, Answered or Running
+	States  []uint8  // Rresume: one for each of those: Unseen and so on
 
 	// L holds the fields that only 9P2000.L messages have.
 	L MsgL
@@ -243,5 +246,7 @@ const (
 	E               // 9P2000.e
 	LE              // 9P2000.L.e: L with sessions, macros and numbered requests
 	EN              // 9P2000.e.n: E with numbered requests
+	LE2             // 9P2000.L.e.2: LE, whose Tresume has a count and a token
+	EN2             // 9P2000.e.n.2: EN with the same
 	Unknown         // the answer "unknown"
 )

@@ -96,32 +96,23 @@ func restarted(t *testing.T, w *world) {
 }
 
 // killed: meta9d is killed again and again under work, and comes back on what it
-// left. What it was doing then fails with EIO and was done once, or not; everything
-// else goes on: files that were open, too.
+// left. Nobody gets an error.
 func killed(t *testing.T, w *world) {
 	const kills = 10
 	w.mount(t, "")
-	c := w.work(t, true)
+	c := w.work(t, false)
 	rng := rand.New(rand.NewPCG(*seed, 3))
 	for range kills {
 		time.Sleep(time.Duration(rng.Int64N(int64(time.Second))))
 		w.kill()
 		c.progress(t, 5)
 	}
-	refused := 0
-	for _, r := range c.stop(t) {
-		refused += r.Refused
-	}
-	// A worker does one thing at a time; but it may fail in two pieces.
-	if refused == 0 || refused > kills*workers*2 {
-		t.Errorf("%d changes were refused at %d kills", refused, kills)
-	}
+	c.stop(t)
 	w.unmount(t)
 }
 
 // unanswered: meta9d is killed when it has executed a change and the answer is
-// under way, and when the change itself is. The program gets EIO; the change was
-// executed once, or is not executed, also later; and the file goes on.
+// under way, and when the change itself is. It is executed once, and nobody gets an error.
 func unanswered(t *testing.T, w *world) {
 	w.mount(t, "")
 	for name, k := range map[string]kind{"executed": {mute: true}, "never seen": {deaf: true}} {
@@ -135,32 +126,30 @@ func unanswered(t *testing.T, w *world) {
 			lost := w.cut.swallowed()
 			w.cut.hold(k)
 			w.Sh(t, "touch /tmp/go")
-			want := "two\n"
 			if k.mute {
-				want = "one\ntwo\n"
 				testenv.Eventually(t, "the change is executed", func() bool { return w.values(t)["log"] == "one\n" })
 			} else {
 				testenv.Eventually(t, "the change has left", func() bool { return w.cut.swallowed() > lost })
 			}
 			w.kill()
 			r := <-done
-			if said := string(r.Output); r.Status != 0 || strings.Count(said, "Input/output error") != 1 {
-				t.Errorf("exit %d: %s", r.Status, said)
+			if r.Status != 0 || len(r.Output) > 0 {
+				t.Errorf("exit %d: %s", r.Status, r.Output)
 			}
-			if got := w.values(t)["log"]; got != want {
-				t.Errorf("the log is %q, want %q", got, want)
+			if got := w.values(t)["log"]; got != "one\ntwo\n" {
+				t.Errorf("the log is %q", got)
 			}
 		})
 	}
 	w.unmount(t)
 }
 
-// TestLost: the session is lost, since it has expired or meta9d was killed, while
+// TestLost: the session is lost, since it has expired or meta9d was killed and has no journal, while
 // programs have files open. Those that are what they were go on; those that cannot
 // be restored get ESTALE, and nothing else does.
 func TestLost(t *testing.T) {
 	byWay(t, func(t *testing.T, via string) {
-		w := newWorld(t, via, daemon.Options{Config: "[session]\nlifetime = \"1s\"\n"})
+		w := newWorld(t, via, daemon.Options{Config: "[session]\nlifetime = \"1s\"\njournal = false\n"})
 		w.mount(t, "")
 		for name, lose := range map[string]func(t *testing.T){
 			"expired": func(t *testing.T) {

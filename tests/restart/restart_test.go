@@ -5,6 +5,7 @@ package restart
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -33,7 +34,10 @@ const (
 
 var uuid = testenv.UUID(1)
 
-var restarts = flag.Int("restarts", 4, "how often TestPlanned restarts meta9d")
+var (
+	restarts = flag.Int("restarts", 4, "how often TestPlanned restarts meta9d")
+	kills    = flag.Int("kills", 20, "how often TestKilled does")
+)
 
 // world is a meta9d that is restarted, and who works with it.
 type world struct {
@@ -42,6 +46,11 @@ type world struct {
 	ctx     context.Context
 	resumed atomic.Int64 // sessions of session/client that were resumed
 	renewed atomic.Int64 // that were not
+	done    int          // requests under way at a kill that were done
+	undone  int          // that were not
+
+	linux   string // the numbered dialect of 9P2000.L that the locker speaks
+	token   uint64 // of its last resume
 	running sync.WaitGroup
 }
 
@@ -51,7 +60,7 @@ func newWorldWith(t *testing.T, o daemon.Options) *world {
 	// A reader that waits up to 2 s before it tries to connect again is behind by what
 	// the writers, who were faster, have done meanwhile.
 	o.Config = "[limits]\nvm_events = 100000\nconnections = 1000\n"
-	w := &world{t: t, Server: testenv.Start(t, o)}
+	w := &world{t: t, linux: "9P2000.L.e", Server: testenv.Start(t, o)}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	w.ctx = ctx
@@ -208,14 +217,35 @@ func (w *world) dialBy(socket, version string, key byte, known bool) *raw.Conn {
 	return c
 }
 
-// locker holds a lock on keys/lock by fid 1 of a 9P2000.L.e session.
+// locker holds a lock on keys/lock by fid 1 of a session of 9P2000.L.e or .L.e.2.
 func (w *world) locker() *raw.Conn {
 	w.t.Helper()
-	c := w.dial("9P2000.L.e", 1, false)
+	c := w.dial(w.linux, 1, false)
 	w.rpc(c, wire.Tattach, uint32(0), wire.NoFid, "", "", uint32(wire.NoUID))
 	w.openLock(c)
 	if got := w.lock(c); got != 0 {
 		w.t.Fatalf("the lock's status is %d", got)
+	}
+	return c
+}
+
+// relock is the locker on another connection.
+func (w *world) relock() *raw.Conn {
+	w.t.Helper()
+	c := w.dial(w.linux, 1, true)
+	fields := []any{uint16(0)}
+	if w.linux == "9P2000.L.e.2" {
+		fields = []any{uint64(4), w.token, uint16(0)} // it has sent what locker and openLock do
+	}
+	r, err := c.RPC(wire.Tresume, wire.NoTag, fields...)
+	if err == nil {
+		err = r.Err()
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if w.linux == "9P2000.L.e.2" {
+		w.token = binary.LittleEndian.Uint64(r.Body)
 	}
 	return c
 }
@@ -249,6 +279,33 @@ func (w *world) rpc(c *raw.Conn, t wire.Type, fields ...any) raw.Reply {
 // event is lost, the lock is nobody else's in between, fids are what they were.
 func TestPlanned(t *testing.T) {
 	w := newWorld(t)
+	w.restarts(*restarts, w.PlannedRestart)
+}
+
+// TestKilled: the same with SIGKILL. What was under way was done, and is answered, or was
+// not, and is asked for again: there is some of both.
+func TestKilled(t *testing.T) {
+	w := newWorld(t)
+	w.linux = "9P2000.L.e.2"
+	w.restarts(*kills, func() string {
+		w.undone += w.figure("requests_undone") // since the last kill
+		w.Restart()
+		w.done += w.figure("requests_found_done")
+		if n := w.figure("requests_in_doubt"); n != 0 {
+			t.Errorf("of %d requests it is not known whether they were done", n)
+		}
+		return w.Log()
+	})
+	w.undone += w.figure("requests_undone")
+	if w.done == 0 || w.undone == 0 {
+		t.Errorf("%d requests under way were done, %d were not", w.done, w.undone)
+	}
+	t.Logf("%d requests under way were done, %d were not", w.done, w.undone)
+}
+
+// restarts is what each way of a restart must hold.
+func (w *world) restarts(restarts int, restart func() (log string)) {
+	t := w.t
 	events := w.watch()
 	admin := w.Conn("vms/" + uuid)
 	for _, name := range []string{"lock", "open"} {
@@ -269,10 +326,10 @@ func TestPlanned(t *testing.T) {
 	}
 	sessions := writers + 3
 	var longest time.Duration
-	for i := range *restarts {
+	for i := range restarts {
 		w.settle(i, &did)
 		begin := time.Now()
-		log := w.PlannedRestart()
+		log := restart()
 		longest = max(longest, time.Since(begin))
 		if strings.Contains(log, `"level":"warn"`) || strings.Contains(log, `"level":"error"`) {
 			t.Errorf("restart %d: %s", i, log)
@@ -289,27 +346,24 @@ func TestPlanned(t *testing.T) {
 		w.rpc(other, wire.Tversion, uint32(8192), "9P2000") // ends its session
 		other.Close()
 		locker.Close()
-		locker = w.dial("9P2000.L.e", 1, true)
-		if _, err := locker.RPC(wire.Tresume, wire.NoTag, uint16(0)); err != nil {
-			t.Fatal(err)
-		}
+		locker = w.relock()
 		plain.Close()
 		plain = w.dial("9P2000.e", 2, true)
 		if b, err := plain.Read(1, 3, 100); err != nil || string(b) != "open" {
 			t.Errorf("restart %d: fid 1 reads %q, %v", i, b, err)
 		}
 	}
-	w.settle(*restarts, &did)
+	w.settle(restarts, &did)
 	close(stop)
 	w.running.Wait()
 	changes, seen := w.verify(events, &did)
 	if n := w.renewed.Load(); n != 0 {
 		t.Errorf("%d sessions were not resumed", n)
 	}
-	if n := w.resumed.Load(); n != int64(*restarts*(writers+1)) {
-		t.Errorf("%d sessions were resumed at %d restarts", n, *restarts)
+	if n := w.resumed.Load(); n != int64(restarts*(writers+1)) {
+		t.Errorf("%d sessions were resumed at %d restarts", n, restarts)
 	}
-	t.Logf("%d restarts, the longest %v: %d changes, %d events, %d sessions resumed", *restarts, longest, changes, seen, w.resumed.Load())
+	t.Logf("%d restarts, the longest %v: %d changes, %d events, %d sessions resumed", restarts, longest, changes, seen, w.resumed.Load())
 }
 
 // verify holds the keys and the events against what the writers, who have ended, did.

@@ -111,7 +111,7 @@ func TestSeen(t *testing.T) {
 		{"a live update", func(w *world, _ *relay) { w.LiveUpdate() }, true, true, true, true},
 		{"the transport is lost", func(_ *world, r *relay) { r.cut() }, false, true, true, true},
 		{"a planned restart", func(w *world, _ *relay) { w.PlannedRestart() }, false, true, true, false},
-		{"a kill", func(w *world, _ *relay) { w.Restart() }, false, true, false, false},
+		{"a kill", func(w *world, _ *relay) { w.Restart() }, false, true, true, false},
 		{"the host loses power", func(w *world, _ *relay) {
 			w.Kill()
 			_ = os.RemoveAll(filepath.Join(w.Run(), "journal"))
