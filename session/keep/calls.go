@@ -80,25 +80,46 @@ func (c *Calls) Msize() uint32 {
 // Call sends m and waits for its reply, whatever becomes of transports. An error that
 // the server or the Keeper answers is a *redial.Refusal.
 func (c *Calls) Call(in Interrupt, m *wire.Msg) (*wire.Msg, error) {
-	select {
-	case m.Tag = <-c.tags:
-	case <-c.dead:
-		return nil, errs.IO
+	tag, err := c.tag(in)
+	if err != nil {
+		return nil, err
 	}
+	m.Tag = tag
 	reply := make(chan []byte, 1)
 	if err := c.enter(m, func(frame []byte) { reply <- bytes.Clone(frame) }); err != nil {
-		c.tags <- m.Tag
+		c.tags <- tag
 		return nil, err
 	}
 	select {
 	case frame := <-reply:
-		c.tags <- m.Tag
+		c.tags <- tag
 		return decode(frame)
 	case <-c.dead:
 		return nil, errs.IO
 	case <-in.C:
 	}
-	return c.interrupted(in, m.Tag, reply)
+	return c.interrupted(in, tag, reply)
+}
+
+// tag waits for one that is free.
+func (c *Calls) tag(in Interrupt) (uint16, error) {
+	select {
+	case tag := <-c.tags:
+		return tag, nil
+	case <-c.dead:
+		return 0, errs.IO
+	case <-in.C:
+	}
+	for in.Final != nil && !in.Final() {
+		select {
+		case tag := <-c.tags:
+			return tag, nil
+		case <-c.dead:
+			return 0, errs.IO
+		case <-time.After(askAgainTime):
+		}
+	}
+	return 0, ErrInterrupted
 }
 
 // interrupted goes on with the request under a tag after an interrupt: it is flushed

@@ -161,3 +161,37 @@ func TestCallsInterrupted(t *testing.T) {
 		t.Errorf("who does not give up: %v", err)
 	}
 }
+
+// TestCallsFull: where as many requests wait as may, others wait for one of them, and who
+// gives up meanwhile is told so.
+func TestCallsFull(t *testing.T) {
+	const most = 255 // half of what a session may have without an answer
+	h := newHost(t)
+	h.put("k", "v")
+	c := h.calls()
+	open(t, c, 2, 0, "keys", "k")
+	h.mu.Lock()
+	h.away = true
+	h.mu.Unlock()
+	h.drop()
+	var all sync.WaitGroup
+	for range most + 20 {
+		all.Go(func() {
+			r, err := c.Call(keep.Interrupt{}, &wire.Msg{Type: wire.Tread, Fid: 2, Count: 10})
+			if err != nil || string(r.Data) != "v" {
+				t.Errorf("a read that waited: %v", err)
+			}
+		})
+	}
+	given := make(chan struct{})
+	close(given)
+	h.until("a request too many", func() bool {
+		m := &wire.Msg{Type: wire.Tread, Fid: 2, Count: 10}
+		_, err := c.Call(keep.Interrupt{C: given}, m)
+		return errors.Is(err, keep.ErrInterrupted)
+	})
+	h.mu.Lock()
+	h.away = false
+	h.mu.Unlock()
+	all.Wait()
+}
