@@ -2,12 +2,14 @@ package guest
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"meta9/session/wire"
 	"meta9/tests/daemon"
+	"meta9/tests/guest/kernel"
 	"meta9/tests/guest/machine"
 	"meta9/tests/raw"
 	"meta9/tests/testenv"
@@ -77,7 +79,7 @@ type mount struct {
 	version string // 9p2000.L, 9p2000.u, 9p2000
 	cache   string // none, mmap, loose
 	port    int    // of virtio-serial
-	fuse    string // the address for meta9 mount --fuse; "": it is v9fs
+	fuse    string // the address for meta9 mount, without a port's number; "": it is v9fs
 }
 
 // mount mounts the VM's folder; more are further mount options.
@@ -93,7 +95,11 @@ func (g *Guest) mount(t *testing.T, h *host, version, cache string, more ...stri
 func (m *mount) remount(t *testing.T, more ...string) {
 	t.Helper()
 	if m.fuse != "" {
-		m.Sh(t, fmt.Sprintf("mkdir -p %s; meta9 mount --fuse %s %[1]s", m.dir, m.fuse))
+		addr := m.fuse
+		if strings.HasPrefix(addr, "virtio:") {
+			addr += fmt.Sprint(m.port)
+		}
+		m.Sh(t, fmt.Sprintf("mkdir -p %s; meta9 mount --fuse %s %[1]s", m.dir, addr))
 		return
 	}
 	options := append([]string{"version=" + m.version, "cache=" + m.cache}, more...)
@@ -199,15 +205,34 @@ type step struct {
 	do   func(t *testing.T, m *mount)
 }
 
-// TestFUSE goes through the same list on a mount by FUSE, on this machine's kernel.
+// TestFUSE goes through the same list on mounts by FUSE: on this machine's kernel by tcp,
+// and on Debian's cloud kernel by virtio-serial.
 func TestFUSE(t *testing.T) {
-	t.Parallel()
-	h := serve(t, daemon.Options{Memory: true, TCP: []string{"as=vm:" + uuid}})
-	g := Contain(t, machine.Options{Files: map[string]string{"/bin/meta9": Static(t, "cmd/meta9")}})
-	m := &mount{Guest: g, host: h, version: "9p2000.L", cache: "none", dir: "/mnt/fuse", fuse: "tcp:" + h.TCPAddrs[0]}
-	m.remount(t)
-	for _, s := range slices.Concat(short, long) {
-		t.Run(s.name, func(t *testing.T) { s.do(t, m) })
+	files := map[string]string{"/bin/meta9": Static(t, "cmd/meta9")}
+	for name, boot := range map[string]func(t *testing.T, h *host) (g *Guest, addr string){
+		"here": func(t *testing.T, h *host) (*Guest, string) {
+			return Contain(t, machine.Options{Files: files}), "tcp:" + h.TCPAddrs[0]
+		},
+		"cloud": func(t *testing.T, h *host) (*Guest, string) {
+			link := filepath.Join(filepath.Dir(h.VM(uuid)), "link.sock")
+			return Boot(t, machine.Options{Kernel: kernel.Cloud, Connect: "unix:" + link, Via: machine.Serial, Files: files}), "virtio:9p"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := serve(t, daemon.Options{Memory: true, TCP: []string{"as=vm:" + uuid}})
+			g, addr := boot(t, h)
+			m := &mount{Guest: g, host: h, version: "9p2000.L", cache: "none", dir: "/mnt/fuse", fuse: addr}
+			m.remount(t)
+			list := slices.Concat(short, long)
+			if name == "cloud" { // a port, which has one link, is for one mount; and an emulated processor is slow
+				without := []string{"two mounts", "two users", "1000 keys"}
+				list = slices.DeleteFunc(list, func(s step) bool { return slices.Contains(without, s.name) })
+			}
+			for _, s := range list {
+				t.Run(s.name, func(t *testing.T) { s.do(t, m) })
+			}
+			m.Sh(t, "umount "+m.dir)
+		})
 	}
-	m.Sh(t, "umount "+m.dir)
 }
