@@ -95,12 +95,22 @@ func (l *logs) String() string {
 // listener is the address that is really listened on, from the log's "via".
 func (p *proc) listener(kind string) string {
 	p.t.Helper()
-	_, rest, ok := strings.Cut(p.log.String(), `"via":"`+kind)
+	via := `"via":"` + kind
+	p.logs(0, via)
+	_, rest, _ := strings.Cut(p.log.String(), via)
 	addr, _, _ := strings.Cut(rest, `"`)
-	if !ok {
-		p.t.Fatalf("no listener %s in the log:\n%s", kind, &p.log)
-	}
 	return addr
+}
+
+// logs waits until the log has the text after so many bytes of it: what the program has
+// written comes here by a pipe of its own.
+func (p *proc) logs(from int, text string) {
+	p.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(p.log.String()[from:], text); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			p.t.Fatalf("no %s in the log:\n%s", text, &p.log)
+		}
+	}
 }
 
 // start runs the program until it is ready; the test's end ends it.
