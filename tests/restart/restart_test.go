@@ -282,6 +282,9 @@ func TestPlanned(t *testing.T) {
 	w.restarts(*restarts, w.PlannedRestart)
 }
 
+// foundDone and foundUndone are those of all runs of TestKilled, for the soak.
+var foundDone, foundUndone int
+
 // TestKilled: the same with SIGKILL. What was under way was done, and is answered, or was
 // not, and is asked for again: there is some of both.
 func TestKilled(t *testing.T) {
@@ -300,6 +303,7 @@ func TestKilled(t *testing.T) {
 	if w.done == 0 || w.undone == 0 {
 		t.Errorf("%d requests under way were done, %d were not", w.done, w.undone)
 	}
+	foundDone, foundUndone = foundDone+w.done, foundUndone+w.undone
 	t.Logf("%d requests under way were done, %d were not", w.done, w.undone)
 }
 
