@@ -289,7 +289,8 @@ func (d *daemon) upgradesAt(ctx context.Context) {
 // leaves tells whether the daemon's end is a live update's.
 func (d *daemon) leaves() bool { return d.upgrades.going.Load() }
 
-// pass keeps what a listener has handed over.
+// pass keeps the sockets that a listener has handed over. An err of that, where it is not
+// nil, is joined into the update's fault: with one, no connection is handed over.
 func (d *daemon) pass(err error, passed ...listen.Passed) {
 	u := d.upgrades
 	u.passed = append(u.passed, passed...)

@@ -216,11 +216,12 @@ func (l *Listener) HandOver() (Passed, error) {
 	return p, errors.Join(err, l.Close())
 }
 
-// Pass makes a Passed of a listener, which may be closed then.
+// Pass makes a Passed of a listener, which may be closed then. With an error it has no
+// descriptor: FD is -1.
 func Pass(asked string, nl net.Listener) (Passed, error) {
 	fd, err := Descriptor(nl)
 	if err != nil {
-		return Passed{}, err
+		return Passed{FD: -1}, err
 	}
 	fd, err = unix.Dup(fd)
 	return Passed{Asked: asked, FD: fd}, err

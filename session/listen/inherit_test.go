@@ -221,3 +221,10 @@ func TestVsockConn(t *testing.T) {
 		t.Error("a read of what is closed has no error")
 	}
 }
+
+// TestPassNothing: what has no descriptor is passed as none, and not as the standard input.
+func TestPassNothing(t *testing.T) {
+	if p, err := listen.Pass("x", struct{ net.Listener }{}); err == nil || p.FD != -1 {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
