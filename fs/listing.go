@@ -27,17 +27,18 @@ type Form struct {
 // Lister is the Handle of a folder whose entries are all in its VM's row.
 type Lister interface {
 	// Listing gives the folder as it is now: all entries in the order of their cookies,
-	// as f writes them, and the VM's revision. It is kept until the next call, or Unlist.
-	// *ShortError: there is no memory for it. room is how many bytes the caller has taken
-	// from its account for this; what is used of them is the listing's from then on.
+	// as f writes them, and the VM's revision. It is kept until the next call, or Unlist,
+	// or until memory is short. room is how many bytes the caller has reserved for this in
+	// its account; those that are used are subtracted, and are the listing's from then on.
+	// *ShortError: there is no memory for it.
 	Listing(f *Form, room *int64) (text string, rev uint64, err error)
 	// Listed is the Listing of that revision once more. errs.Again: the VM has changed,
 	// and the listing was not kept (a restart, or memory that others needed).
 	Listed(f *Form, rev uint64, room *int64) (text string, err error)
 	// Unlist lets go of the listing.
 	Unlist()
-	// Large tells that all entries have no room in so many bytes, as far as that is seen
-	// at a glance.
+	// Large tells whether to use Listing: one was asked for on this handle, or the entries do
+	// not all fit into room bytes, by an estimate of their number that is never too high.
 	Large(f *Form, room int) bool
 }
 

@@ -9,14 +9,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const noMountHelp = `Mount the metadata that meta9d serves. Only Linux has it; there the kernel's 9P client
-is kept mounted over lost connections. On this system, use the other commands of
-meta9, or the system's own 9P client, if it has one.`
+const noMountHelp = `Mount the metadata that meta9d serves, and keep the mount over lost connections. Only
+Linux has it, by the kernel's 9P client or by FUSE. On this system, use the other
+commands of meta9, or the system's own 9P client, if it has one.`
 
 // errNoMount is what both commands say.
 var errNoMount = errors.New("only Linux has meta9 mount, and this is " + runtime.GOOS + "; the other commands of meta9 work here, and so does a 9P client of the system's own")
 
-// newMount stands for meta9 mount, so that it is missed with a reason.
+// newMount takes the place of `meta9 mount` where there is none, and only says so.
 func newMount(*app) *cobra.Command {
 	return &cobra.Command{
 		Use:                "mount [-o OPTION,...] [--foreground] [ADDR] DIR",
@@ -27,7 +27,7 @@ func newMount(*app) *cobra.Command {
 	}
 }
 
-// newUmount stands for meta9 umount.
+// newUmount takes the place of `meta9 umount` where there is no mount, and only says so.
 func newUmount(*app) *cobra.Command {
 	return &cobra.Command{
 		Use:                "umount [-l] DIR",

@@ -25,10 +25,10 @@ func newWait(a *app) *cobra.Command {
 		Use:   "wait PATH[=VALUE] | --value VALUE PATH",
 		Short: "wait until a file is there, or has a value",
 		Long: `Wait until the file PATH is there, or until its value is VALUE; one newline at the
-value's end does not count. If it is so already, that is at once. PATH ends at the first
-"="; a PATH with "=" in it goes with --value. --timeout is for all of the waiting: after
-it the exit code is 3. With --timeout 0 there is no end, and lost connections are made
-again, as by watch.`,
+value's end does not count. The command returns at once if it is so already. PATH ends at
+the first "="; a PATH with "=" in it goes with --value. --timeout is for all of the
+waiting: after it the exit code is 3; with --timeout 0 the waiting has no end. A connection
+that is lost meanwhile is made again, as by watch.`,
 		Example: `meta9 wait keys/ready
 meta9 --timeout 10m wait keys/state=done && echo the host says so
 meta9 --timeout 0 wait --value a=b 'keys/with=sign'`,

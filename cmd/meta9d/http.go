@@ -132,7 +132,7 @@ func (d *daemon) listenHTTP(text string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &handedOver{conns: make(chan net.Conn), ended: make(chan struct{}), addr: &net.UnixAddr{Name: a.Path, Net: "unix"}}
+	h := &acceptedListener{conns: make(chan net.Conn), ended: make(chan struct{}), addr: &net.UnixAddr{Name: a.Path, Net: "unix"}}
 	cfg := listen.Config{Handle: h.take, Admins: d.admins, Log: d.log, Inherited: d.inherited}
 	l, err := cfg.Listen(a)
 	h.close = func() { d.closeListener(l) }
@@ -172,9 +172,9 @@ func (l *tcpListener) Close() (err error) {
 	return err
 }
 
-// handedOver is a net.Listener of the connections that a listen.Listener has accepted and
-// authenticated.
-type handedOver struct {
+// acceptedListener is a net.Listener of the connections that a listen.Listener has accepted
+// and authenticated.
+type acceptedListener struct {
 	close func()
 	conns chan net.Conn
 	ended chan struct{}
@@ -182,32 +182,32 @@ type handedOver struct {
 	addr  net.Addr
 }
 
-func (h *handedOver) take(c net.Conn, _ fs.Principal, _, _ string) {
+func (l *acceptedListener) take(c net.Conn, _ fs.Principal, _, _ string) {
 	select {
-	case h.conns <- c:
-	case <-h.ended:
+	case l.conns <- c:
+	case <-l.ended:
 		c.Close()
 	}
 }
 
-func (h *handedOver) Accept() (net.Conn, error) {
+func (l *acceptedListener) Accept() (net.Conn, error) {
 	select {
-	case c := <-h.conns:
+	case c := <-l.conns:
 		return c, nil
-	case <-h.ended:
+	case <-l.ended:
 		return nil, net.ErrClosed
 	}
 }
 
-func (h *handedOver) Close() error {
-	h.once.Do(func() {
-		close(h.ended)
-		h.close()
+func (l *acceptedListener) Close() error {
+	l.once.Do(func() {
+		close(l.ended)
+		l.close()
 	})
 	return nil
 }
 
-func (h *handedOver) Addr() net.Addr { return h.addr }
+func (l *acceptedListener) Addr() net.Addr { return l.addr }
 
 // bounded closes a connection at once when there are too many.
 type bounded struct {

@@ -103,7 +103,7 @@ func (l *loader) part(key, value []byte) {
 	var err error
 	switch {
 	case tag == tagVM && len(name) == 0:
-		err = l.readVM(key, value)
+		err = l.takeVM(key, value)
 	case tag >= tagSpace && tag < tagSpace+byte(vm.NumSpaces):
 		sp := vm.Space(tag - tagSpace)
 		where = sp.String() + "/" + string(name)
@@ -121,7 +121,7 @@ func (l *loader) skip(key []byte) {
 	l.skipped[l.uuid] = append(l.skipped[l.uuid], slices.Clone(key))
 }
 
-func (l *loader) readVM(key, value []byte) error {
+func (l *loader) takeVM(key, value []byte) error {
 	r, err := readVM(key, value)
 	if err != nil {
 		return err

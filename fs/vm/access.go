@@ -12,7 +12,7 @@ import (
 //	a guest's name          is kept in   the guest
 //	NAME_pw                 internal     reads and writes
 //	NS:NAME, NS reserved    internal     reads
-//	operator-script, sdc:*  -            never has it
+//	operator-script, sdc:*  -            reads, but only as derived files (sdc/)
 //	any other               keys         reads and writes
 //
 // Of each space a guest has only the names that are kept there. An admin has all.
@@ -32,16 +32,16 @@ func (v *VM) reserved(name string) (ns string, ok bool) {
 	return ns, ok && v.hasNamespace(ns)
 }
 
-// neverGuests is true for the names that are the operator's in both spaces: a
-// guest asks for them as derived files.
-func neverGuests(name string) bool {
+// onlyDerived is true for the names that a guest has in neither space: it reads them as
+// derived files only.
+func onlyDerived(name string) bool {
 	return name == "operator-script" || strings.HasPrefix(name, "sdc:")
 }
 
 // GuestSees says whether a guest that looks for the name in the space finds what
 // an admin finds there.
 func (v *VM) GuestSees(s Space, name string) bool {
-	return !neverGuests(name) && v.GuestSpace(name) == s
+	return !onlyDerived(name) && v.GuestSpace(name) == s
 }
 
 // GuestMayWrite is nil when a guest may write, create, remove and rename the

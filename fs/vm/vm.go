@@ -96,8 +96,9 @@ type space struct {
 	count      int
 }
 
-// Stamp is what a commit stamps on what it changes. NextID and NextRev hand out
-// numbers that were never handed out before.
+// Stamp is the time, the author and the source of new numbers for one commit. NextID(n)
+// reserves n IDs in a row and returns the first; NextRev returns a revision. Neither gives a
+// number twice.
 type Stamp struct {
 	Now     int64  // Unix nanoseconds
 	By      string // the principal: goes into muid

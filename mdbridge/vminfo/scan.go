@@ -250,7 +250,7 @@ func (in *scanner) value(c byte, b []byte, most int) (_ []byte, over bool, err e
 	}
 }
 
-// errStringEnd is the end of what an unescaper reads.
+// errStringEnd is what unescaper.read returns at the closing quote, as io.EOF for a file.
 var errStringEnd = errors.New("the end of a string")
 
 // unescaper reads the inside of a JSON string, of which the first quote is read already.

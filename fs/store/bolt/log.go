@@ -44,9 +44,9 @@ type logID [16]byte
 //	40  length  of the body
 //
 // The body is the batch's ops: for each the length of the key, the key, the length
-// of the value plus one (0: the key is deleted), the value. Lengths are uvarints.
-// A record without a body whose number is prev says that the data file held that
-// batch already when it was written.
+// of the value plus one (0: the key is deleted), the value. Lengths inside the body are
+// uvarints. If number == prev and there is no body, the record only says that this batch
+// was already in the data file when the record was written.
 const (
 	logMagic = "m9lg"
 	logHead  = 48

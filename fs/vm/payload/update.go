@@ -10,9 +10,10 @@ import (
 	"meta9/fs/vm/ordjson"
 )
 
-// verbs are what may stand before the name of a property in an update, in the
-// order in which they are applied: so that what is removed and given again in
-// one update is there after it.
+// verbs are what may stand before the name of a property in an update, in the order in
+// which they are applied: plain values first, so that remove_ takes out of them, too; and
+// remove_ before set_ and add_, so that what these give again is there. The order is that of
+// properties. A key that an update gives a value in any way is never removed (vm.Draft).
 var verbs = [...]string{"", "remove_", "update_", "set_", "add_"}
 
 // splitVerb is the verb and the property of a member of an update. verb is ""

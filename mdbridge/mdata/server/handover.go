@@ -45,7 +45,7 @@ func (s *Server) HandOver(ctx context.Context) ([]Handed, error) {
 	s.mu.Unlock()
 	s.endAll(func(nc net.Conn) {
 		if _, ok := nc.(syscall.Conn); !ok {
-			stopReading(nc)
+			finishReading(nc)
 			return
 		}
 		_ = nc.SetDeadline(longAgo)

@@ -186,7 +186,7 @@ func (s *Server) DropVM(uuid string) {
 // have come are answered first. When ctx ends before that, it closes the rest and
 // returns ctx's error.
 func (s *Server) Drain(ctx context.Context) error {
-	s.endAll(stopReading)
+	s.endAll(finishReading)
 	return s.await(ctx)
 }
 
@@ -217,9 +217,9 @@ func (s *Server) endAll(f func(net.Conn)) {
 	}
 }
 
-// stopReading ends a connection after all that the peer has sent: what is in the socket
-// already is still read and answered. A connection that has no CloseRead is closed.
-func stopReading(nc net.Conn) {
+// finishReading takes nothing new from the peer: what is in the socket already is still read
+// and answered, and then the connection ends. One that has no CloseRead is closed at once.
+func finishReading(nc net.Conn) {
 	if half, ok := nc.(interface{ CloseRead() error }); ok && half.CloseRead() == nil {
 		return
 	}

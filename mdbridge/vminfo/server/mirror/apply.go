@@ -92,7 +92,7 @@ func (m *Mirror) refuse(uuid string, err error) {
 		return
 	}
 	m.refused[uuid] = struct{}{}
-	m.note("VM " + uuid + " is not taken: " + err.Error())
+	m.addError("VM " + uuid + " is not taken: " + err.Error())
 	m.log.Warn().Err(err).Str("vm", uuid).Msg("the mirror cannot take a VM")
 }
 
@@ -115,7 +115,7 @@ func (m *Mirror) retry() {
 		}
 		if _, said := m.refused[uuid]; !said {
 			m.refused[uuid] = struct{}{}
-			m.note("VM " + uuid + " is without its names: " + errs.Detail(err))
+			m.addError("VM " + uuid + " is without its names: " + errs.Detail(err))
 		}
 	}
 }

@@ -115,12 +115,13 @@ func (m *Mirror) Run(ctx context.Context) {
 	}
 }
 
-// streamEnded notes that there is no stream. Only the end of a stream is logged (had), not
-// a failed attempt to connect: a host that is down would fill the log.
-func (m *Mirror) streamEnded(err error, had bool) {
+// streamEnded notes that there is no stream. wasListed: there was one, and it had given all
+// VMs. Only the end of such a one is logged, not a failed attempt to connect: a host that is
+// down would fill the log.
+func (m *Mirror) streamEnded(err error, wasListed bool) {
 	m.stale("no events: " + err.Error())
-	m.note(err.Error())
-	if had {
+	m.addError(err.Error())
+	if wasListed {
 		m.log.Warn().Err(err).Str("upstream", m.state.From).Msg("the mirror has lost its upstream; what it shows may be old")
 	}
 }
@@ -151,7 +152,7 @@ func (m *Mirror) ping(ctx context.Context) {
 			m.log.Info().Str("upstream", m.state.From).Msg("the mirror's upstream answers again")
 		case err != nil && !silent:
 			m.stale("it does not answer: " + err.Error())
-			m.note("/ping: " + err.Error())
+			m.addError("/ping: " + err.Error())
 			m.log.Warn().Err(err).Str("upstream", m.state.From).Msg("the mirror's upstream does not answer; what it shows may be old")
 		}
 		silent = err != nil
@@ -172,8 +173,8 @@ func (m *Mirror) pingOnce(ctx context.Context) error {
 	return err
 }
 
-// note remembers an error for the status.
-func (m *Mirror) note(text string) {
+// addError keeps an error for the status, which has the newest maxErrors.
+func (m *Mirror) addError(text string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.state.Errors = append(m.state.Errors, server.MirrorError{Text: text, Time: time.Now()})
