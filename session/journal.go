@@ -47,7 +47,6 @@ type Change struct {
 // before that.
 type receipt struct {
 	keys   bool             // it is one change of one key
-	noted  bool             // the journal hears whether it was done
 	makes  func() *FidState // a create: the fid when it is done, but for what the key is
 	effect atomic.Pointer[Change]
 }
