@@ -78,7 +78,7 @@ func TestTurnsAmongMany(t *testing.T) {
 	var intents []store.Intent
 	for range each {
 		for i, c := range cells {
-			intents = append(intents, store.Intent{Kind: store.Put, Cell: c, Name: "k", Done: func(store.Result) {
+			intents = append(intents, store.Intent{Kind: store.Put, Guest: true, Cell: c, Name: "k", Done: func(store.Result) {
 				done[i]++
 				least := each
 				for _, n := range done {
@@ -128,10 +128,10 @@ func TestTurnsBySize(t *testing.T) {
 	wait(t, entered)
 	mode := uint16(0o644)
 	for n := range large {
-		s.Submit(&store.Intent{Kind: store.Set, Cell: hostile, Name: fmt.Sprint(n), Mode: &mode, Done: note("large")})
+		s.Submit(&store.Intent{Kind: store.Set, Guest: true, Cell: hostile, Name: fmt.Sprint(n), Mode: &mode, Done: note("large")})
 	}
 	for range small {
-		s.Submit(&store.Intent{Kind: store.Put, Cell: honest, Name: "k", Data: "v", Done: note("small")})
+		s.Submit(&store.Intent{Kind: store.Put, Guest: true, Cell: honest, Name: "k", Data: "v", Done: note("small")})
 	}
 	close(busy)
 	for _, c := range []*store.Cell{honest, hostile} {
