@@ -19,7 +19,19 @@ import (
 // meta9 runs the command line against the server.
 func (s *server) meta9(args ...string) (out string, code int) {
 	s.Helper()
+	return s.run(exec.Command(testenv.Binary(s, "meta9"), args...))
+}
+
+// vmadm is the same program under the name vmadm, by which it is in all like that one.
+func (s *server) vmadm(args ...string) (out string, code int) {
+	s.Helper()
 	cmd := exec.Command(testenv.Binary(s, "meta9"), args...)
+	cmd.Args[0] = "vmadm"
+	return s.run(cmd)
+}
+
+func (s *server) run(cmd *exec.Cmd) (out string, code int) {
+	s.Helper()
 	cmd.Env = append(os.Environ(), "META9_ADDR="+s.Admin())
 	b, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
@@ -47,8 +59,11 @@ func TestRecordedCommandLines(t *testing.T) {
 	for _, c := range cases {
 		command, want, _ := strings.Cut(strings.TrimRight(c, "\n"), "\n")
 		args := strings.Fields(command)
-		args[0] = map[string]string{"vmadm": "vm", "vminfo": "vminfo"}[args[0]]
-		out, code := s.meta9(args...)
+		run := s.meta9
+		if args[0] == "vmadm" {
+			run, args = s.vmadm, args[1:]
+		}
+		out, code := run(args...)
 		want, rc, _ := strings.Cut(want, "[rc=")
 		if rc != fmt.Sprintf("%d]", code) {
 			t.Errorf("%s: exit code %d, want %s", command, code, rc)
