@@ -153,9 +153,16 @@ func (c call) carries(m wire.Type) bool {
 func (c call) reads() bool  { return c.name == "read" || c.name == "recvfrom" }
 func (c call) writes() bool { return c.name == "write" || c.name == "writev" || c.name == "sendto" }
 
+// notes tells whether the call writes meta9.acked, which says what is durable already, and
+// is itself not synced.
+func (c call) notes() bool {
+	return c.name == "pwrite64" && bytes.HasPrefix(c.data, []byte("m9ak"))
+}
+
 // judge walks through the calls in the order of their ends. Every Rswrite needs
 // an fdatasync that lies between its Tswrite and itself; with strict also no
-// write to the database may have begun or ended after that fdatasync began.
+// write to the database may have begun or ended after that fdatasync began, and no
+// note of what is durable may come before that.
 func judge(calls []call, strict bool) (replies int, unsynced []string) {
 	asked := map[int]int{} // socket: where its last Tswrite had been read
 	var syncs []call       // the good fdatasyncs
@@ -164,6 +171,10 @@ func judge(calls []call, strict bool) (replies int, unsynced []string) {
 		switch {
 		case c.name == "fdatasync" && c.result == 0:
 			syncs = append(syncs, c)
+		case c.notes():
+			if synced := lastBefore(syncs, c.begin); strict && len(asked) > 0 && wrote >= synced.begin {
+				unsynced = append(unsynced, fmt.Sprintf("the note at %d: written to at %d, the last fdatasync is %d to %d", c.begin, wrote, synced.begin, synced.end))
+			}
 		case c.name == "pwrite64":
 			wrote = c.end
 		case c.reads() && c.carries(wire.Tswrite):
