@@ -200,7 +200,8 @@ func (l *Listener) goOn(a Adopted) {
 }
 
 // HandOver is Close for a socket that goes to the next program: it is not closed, and
-// its file stays. Who connects meanwhile waits in its queue.
+// its file stays. Who connects meanwhile waits in its queue. With an error it has no
+// descriptor: FD is -1.
 func (l *Listener) HandOver() (Passed, error) {
 	systemd := false
 	if s, ok := l.nl.(*socket); ok {
@@ -213,7 +214,11 @@ func (l *Listener) HandOver() (Passed, error) {
 	}
 	p, err := Pass(l.asked, nl)
 	p.Systemd = systemd
-	return p, errors.Join(err, l.Close())
+	if err = errors.Join(err, l.Close()); err != nil && p.FD >= 0 {
+		_ = unix.Close(p.FD)
+		p.FD = -1
+	}
+	return p, err
 }
 
 // Pass makes a Passed of a listener, which may be closed then. With an error it has no
@@ -223,7 +228,7 @@ func Pass(asked string, nl net.Listener) (Passed, error) {
 	if err != nil {
 		return Passed{FD: -1}, err
 	}
-	fd, err = unix.Dup(fd)
+	fd, err = unix.Dup(fd) // -1 with an error
 	return Passed{Asked: asked, FD: fd}, err
 }
 

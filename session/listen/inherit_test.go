@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -181,6 +182,41 @@ func TestVMsHandedOver(t *testing.T) {
 	next.change(vm1, device(join(dir, "other")))
 	closed(t, ends["dial:"+path])
 	ends["unix:"+b.sock(vm1)].Close()
+}
+
+// TestOwnersSocketsHandedOver: sockets that were given to a VM's owner are taken over, are
+// still his, and serve.
+func TestOwnersSocketsHandedOver(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to give files away")
+	}
+	b := newBench(t, nil, vmJSON(vm1, `,"9p_owner":1234`))
+	passed, err := b.HandOver()
+	if err != nil || len(passed) != 1 {
+		t.Fatalf("%d sockets, %v", len(passed), err)
+	}
+	dial(t, "unix:"+b.sock(vm1))
+	next := &bench{vms: b.vms, d: newDesk(t), log: &logs{}, run: b.run}
+	next.VMs = listen.NewVMs(listen.VMConfig{
+		Run: b.run, Inherited: inherit(t, passed...), Perm: listen.Perm{Mode: 0o660, UID: -1, GID: -1}, VM: b.vms.get, Log: next.log.logger(),
+		Sockets: []listen.Socket{{Name: "9p.sock", Handle: next.d.handle}},
+	})
+	t.Cleanup(next.Close)
+	next.Changed(vm1)
+	next.Settle()
+	if said := next.log.String(); said != "" {
+		t.Fatal(said)
+	}
+	next.d.next() // who has connected in between
+	dial(t, "unix:"+b.sock(vm1))
+	next.d.next()
+	fi, err := os.Lstat(b.sock(vm1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := fi.Sys().(*syscall.Stat_t); st.Uid != 1234 {
+		t.Errorf("the socket is user %d's", st.Uid)
+	}
 }
 
 // TestVsockConn: a connection that package vsock cannot make of a descriptor reads and

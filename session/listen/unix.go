@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -85,7 +86,7 @@ func (in *Inherited) unix(at place, asked string, p Perm) (*socket, error) {
 	err := at.in(func(path string) (err error) {
 		s.made, err = os.Lstat(path)
 		if err == nil && !systemd {
-			err = p.apply(path)
+			err = p.applyAgain(path)
 		}
 		return err
 	})
@@ -196,7 +197,13 @@ func create(at place, path string, p Perm) (*socket, error) {
 // apply gives the socket or folder at path, which the daemon has made, to its owner, then
 // opens it to the others. What it looks at is what it changes, whatever comes to be at
 // path meanwhile; and what is not the daemon's it leaves alone.
-func (p Perm) apply(path string) error {
+func (p Perm) apply(path string) error { return p.give(path, unix.Geteuid()) }
+
+// applyAgain is apply for what an earlier program has given to its owner already.
+func (p Perm) applyAgain(path string) error { return p.give(path, unix.Geteuid(), p.UID) }
+
+// give is apply for what belongs to one of the users in from.
+func (p Perm) give(path string, from ...int) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
@@ -207,7 +214,7 @@ func (p Perm) apply(path string) error {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	kind := st.Mode & unix.S_IFMT
-	if kind != unix.S_IFDIR && (kind != unix.S_IFSOCK || st.Nlink != 1) || st.Uid != uint32(unix.Geteuid()) {
+	if kind != unix.S_IFDIR && (kind != unix.S_IFSOCK || st.Nlink != 1) || !slices.Contains(from, int(st.Uid)) {
 		return errors.New("somebody else has put something in the place of what was made")
 	}
 	if p.UID >= 0 || p.GID >= 0 {
