@@ -11,8 +11,8 @@ import (
 // of a transaction. So an open folder of a VM can keep its whole listing, as text that a
 // client gets in pieces: made of one row by the first who asks, in the form that its
 // session speaks, and shared by all that list the folder at that revision. It is a
-// version of a derived file (see pins.go), which only the account of the VM bounds, and
-// which parking keeps: one that goes on elsewhere would be of two moments.
+// version of a derived file (see pins.go), which only the account of the VM bounds and
+// maxLists the number of, and which parking keeps: one that goes on elsewhere would be of two moments.
 
 // A Form is how the entries of folders are written for some clients. It is made once,
 // and any number of goroutines may use it.
@@ -30,7 +30,7 @@ type Lister interface {
 	// as f writes them, and the VM's revision. It is kept until the next call, or Unlist,
 	// or until memory is short. room is how many bytes the caller has reserved for this in
 	// its account; those that are used are subtracted, and are the listing's from then on.
-	// *ShortError: there is no memory for it.
+	// *ShortError: there is no memory for it. errs.Again: too many of the VM are open.
 	Listing(f *Form, room *int64) (text string, rev uint64, err error)
 	// Listed is the Listing of that revision once more. errs.Again: the VM has changed,
 	// and the listing was not kept (a restart, or memory that others needed).
@@ -107,11 +107,15 @@ func (h *listHandle) Listing(f *Form, room *int64) (string, uint64, error) {
 	r := h.reader
 	if r == nil {
 		r = new(reader)
-		h.reader = r
 	}
 	if r.file == nil {
 		k := fileKey{d.cell.ID() + slot, d.v.guest(), f.key(h.look)}
-		r.enter(d.v, d.v.tree.opens.open(d.cell, k, 0, packed(h.folder().entries(), f, h.look)))
+		file := d.v.tree.opens.open(d.cell, k, 0, packed(h.folder().entries(), f, h.look))
+		if file == nil {
+			return "", 0, tooMany()
+		}
+		r.enter(d.v, file)
+		h.reader = r
 	}
 	e := r.retake(room)
 	switch {

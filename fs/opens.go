@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"meta9/fs/budget"
+	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/vm"
 )
@@ -30,8 +31,9 @@ type openTable struct {
 	admin   *budget.Account // of what is made for the admin alone
 	opens   int
 
-	mu    sync.Mutex // guards files, what is published in them, and old
+	mu    sync.Mutex // guards files, lists, what is published in them, and old
 	files map[fileKey]*openFile
+	lists [2]int     // how many of the files are listings, those of the guest last
 	old   []*version // oldest first; some may be unused by now
 
 	oldBytes  atomic.Int64 // what the old versions that are used cost, without listings
@@ -68,7 +70,13 @@ type deriver struct {
 	size func(m *vm.VM) int
 }
 
-// open finds or makes the openFile, and counts one more user of it.
+// maxLists is how many listings of one VM are open at a time: of folders, dialects and
+// Looks, which a guest chooses. At each commit the committer looks at all of them. The admin
+// may have as many beside the guest.
+const maxLists = 128
+
+// open finds or makes the openFile, and counts one more user of it; nil: it would be one
+// listing too many (tooMany).
 func (o *opens) open(c *store.Cell, k fileKey, s vm.Space, d *deriver) *openFile {
 	o.mu.Lock()
 	t := o.tables[c]
@@ -82,15 +90,44 @@ func (o *opens) open(c *store.Cell, k fileKey, s vm.Space, d *deriver) *openFile
 	t.opens++
 	o.mu.Unlock()
 
+	f := t.open(k, s, d)
+	if f == nil {
+		o.leave(t)
+	}
+	return f
+}
+
+// tooMany says that a listing is not to be had.
+func tooMany() error {
+	return errs.New(errs.Again, "%d listings of the VM are open, which differ in folder, dialect or owner (aname uid=, gid=, mode=)", maxLists)
+}
+
+// open is opens.open in the table.
+func (t *openTable) open(k fileKey, s vm.Space, d *deriver) *openFile {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.files[k]
 	if f == nil {
 		f = &openFile{table: t, key: k, space: s, derive: d}
+		if f.lists() {
+			n := t.listsOf(f)
+			if *n >= maxLists {
+				return nil
+			}
+			*n++
+		}
 		t.files[k] = f
 	}
 	f.opens++
 	return f
+}
+
+// listsOf is the number of listings that f is one of.
+func (t *openTable) listsOf(f *openFile) *int {
+	if f.key.guest {
+		return &t.lists[1]
+	}
+	return &t.lists[0]
 }
 
 // close undoes one open.
@@ -101,15 +138,24 @@ func (o *opens) close(f *openFile) {
 	if f.opens == 0 {
 		f.set(nil)
 		delete(t.files, f.key)
+		if f.lists() {
+			*t.listsOf(f)--
+		}
 	}
 	t.mu.Unlock()
+	o.leave(t)
+}
 
+// leave counts one out who has opened something in the table.
+func (o *opens) leave(t *openTable) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t.opens--
 	if t.opens == 0 {
 		delete(o.tables, t.cell)
-		delete(o.paid, t.account)
+		if o.paid[t.account] == t { // a VM of the same UUID may have one, too
+			delete(o.paid, t.account)
+		}
 		t.account.Close()
 	}
 }
@@ -308,7 +354,8 @@ func (f *openFile) renew(room *int64) (*version, error) {
 	return now, nil
 }
 
-// smallDerived is up to where the bytes of a derived file are not counted.
+// smallDerived is up to where the bytes of a derived file are not counted. Those of a
+// listing always are: there may be many of one folder.
 const smallDerived = 16 << 10
 
 // version is what m has of the file: a key's entry, or for a derived file an Entry
@@ -331,7 +378,7 @@ func (f *openFile) version(m *vm.VM, room *int64) (*version, error) {
 	if f.derive.size != nil {
 		size = f.derive.size(m)
 	}
-	if size > smallDerived {
+	if size > smallDerived || f.lists() {
 		cost = int64(size) + pinCost
 		if err := f.pays(account, cost, room); err != nil {
 			return nil, err

@@ -250,12 +250,16 @@ func (v *View) hold(c *store.Cell, s vm.Space, id uint64) (*store.Hold, error) {
 // withDerived calls use with what a file derives from the VM as it is now, made by
 // whoever asks first at its revision. The file stays open for the next who asks, here
 // or by another View, so that what was made stays too as long as the VM does not change
-// and there is memory. false: there is nothing, or no memory for it.
+// and there is memory. false: there is nothing, no memory for it, or too many listings.
 func (v *View) withDerived(c *store.Cell, k fileKey, derive func() *deriver, use func(e *vm.Entry) error) (used bool, err error) {
 	r := v.keptFor(c, k)
 	if r == nil {
+		file := v.tree.opens.open(c, k, 0, derive())
+		if file == nil {
+			return false, nil
+		}
 		r = new(reader)
-		r.enter(v, v.tree.opens.open(c, k, 0, derive()))
+		r.enter(v, file)
 		if old := v.kept[v.oldest]; old != nil {
 			old.close()
 		}
