@@ -100,8 +100,9 @@ func emptied[T any](s []T) []T {
 
 // fill computes intents, of each VM in turn as many as its share allows, until the
 // batch is full. Guests of VMs that are to rest are left out, unless hurry says that
-// nobody is; rest is how long the first of them does so, if there is one.
-func (b *batch) fill(t *turns, hurry bool) (rest time.Duration) {
+// nobody is; rest is how long the first of them does so, if there is one. saved says that
+// a line has saved its share for a later batch, which must not wait for who rests.
+func (b *batch) fill(t *turns, hurry bool) (rest time.Duration, saved bool) {
 	b.stamp.Now, b.first, b.bytes = b.store.cfg.Now().UnixNano(), b.store.numbers.next.rev, b.store.Bytes()
 	s := t.share(b.store.cfg.BatchBytes)
 	t.each(func(l *line) bool {
@@ -115,9 +116,10 @@ func (b *batch) fill(t *turns, hurry bool) (rest time.Duration) {
 			return true
 		}
 		b.take(l, s)
+		saved = saved || l.saved > 0
 		return true
 	})
-	return rest
+	return rest, saved
 }
 
 // charge has the guests pay for what they have made a batch longer that took so long.

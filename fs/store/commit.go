@@ -23,8 +23,8 @@ func (s *Store) run() {
 			continue
 		}
 		from := time.Now()
-		rest := b.fill(&s.turns, s.queue.ended())
-		if len(b.intents) == 0 && rest > 0 {
+		rest, saved := b.fill(&s.turns, s.queue.ended())
+		if len(b.intents) == 0 && rest > 0 && !saved {
 			s.queue.wait(rest)
 			continue
 		}

@@ -80,12 +80,17 @@ func (t *turns) waiting() bool { return len(t.order) > 0 }
 
 // share is what one VM gets of the next batch.
 func (t *turns) share(batchBytes int64) share {
-	n := len(t.order)
-	if n == 1 && (t.shared.IsZero() || time.Since(t.shared) > sharedFor) {
+	if len(t.order) == 1 && (t.shared.IsZero() || time.Since(t.shared) > sharedFor) {
 		return share{intents: maxBatchIntents, bytes: batchBytes}
 	}
+	n := 0 // of the lines that are to have their turn
+	for _, l := range t.order {
+		if l.rest() == 0 {
+			n++
+		}
+	}
 	return share{
-		intents: max(1, min(fairIntents, maxBatchIntents/n)),
+		intents: max(1, min(fairIntents, maxBatchIntents/max(1, n))),
 		bytes:   min(batchBytes, fairBytes),
 		saves:   true,
 	}

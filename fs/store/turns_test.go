@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"meta9/fs/cpu"
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/store/storetest"
@@ -140,6 +142,59 @@ func TestTurnsBySize(t *testing.T) {
 	first := slices.Index(order, "large")
 	if len(order) != large+small || first < small {
 		t.Errorf("of %d, the first large one came after %d small ones", len(order), first)
+	}
+}
+
+// TestRestHoldsNobodyUp has one VM rest while another saves its share for a large write:
+// that does not wait for the rests.
+func TestRestHoldsNobodyUp(t *testing.T) {
+	s := open(t, store.NewMemory(), store.Config{})
+	resting, other := create(t, s, `{"uuid":"`+uuidA+`"}`), create(t, s, `{"uuid":"`+uuidB+`"}`)
+	tired := func() { // from now on for half a second, while both are at work
+		for _, c := range []*store.Cell{resting, other, resting} {
+			var p cpu.Place
+			p.Force(c.CPU())
+			p.Give()
+		}
+		resting.CPU().Charge(time.Hour, 1)
+	}
+	tired()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				tired()
+			case <-stop:
+				return
+			}
+		}
+	}()
+	entered, busy := make(chan struct{}), make(chan struct{})
+	s.Submit(&store.Intent{Kind: store.Put, Done: func(store.Result) { close(entered); <-busy }})
+	wait(t, entered)
+	little := submit(s, store.Intent{Kind: store.Put, Guest: true, Cell: resting, Name: "k", Data: "v"})
+	large := submit(s, store.Intent{Kind: store.Put, Guest: true, Cell: other, Name: "k", Data: strings.Repeat("x", 1<<20)})
+	from := time.Now()
+	close(busy)
+	if r := wait(t, large); r.Err != nil {
+		t.Error(r.Err)
+	}
+	if d := time.Since(from); d > 2*time.Second { // with the rests, eight
+		t.Errorf("the large write took %v", d)
+	}
+	select {
+	case <-little:
+		t.Error("nobody rested")
+	default:
+	}
+	close(stop)
+	<-stopped
+	if r := wait(t, little); r.Err != nil {
+		t.Error(r.Err)
 	}
 }
 
