@@ -104,7 +104,7 @@ func serve(c command, stdout, stderr io.Writer) error {
 	notify("READY=1")
 	go freeMemory(ctx)
 	d.wait(ctx)
-	if !d.leaves() || ctx.Err() != nil {
+	if !d.leaves() {
 		notify("STOPPING=1")
 		return nil
 	}
@@ -196,18 +196,24 @@ func (d *daemon) stop() {
 	}
 }
 
-// wait waits for the end, and says so if the store fails before it.
+// wait waits for the end, which may be a live update's (leaves), and says so if the store
+// fails before it: then, as when the daemon is told to end, there is no live update.
 func (d *daemon) wait(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-d.upgrades.ready:
-		return
 	case <-d.store.Failed():
-		err := d.store.Err()
+	}
+	if err := d.store.Err(); err != nil && ctx.Err() == nil {
+		d.upgrades.refuse("the store has failed, a restart is needed: " + oneLine(err))
 		d.log.Error().Err(err).Msg("the store failed; writes are refused, reads go on; restart when the cause is mended")
 		notify("STATUS=storage failed, writes are refused: " + oneLine(err))
 		<-ctx.Done()
 	}
+	if ctx.Err() == nil {
+		return
+	}
+	d.upgrades.refuse("meta9d is ending")
 	d.log.Info().Msg("ending")
 }
 

@@ -9,12 +9,17 @@ import (
 	"golang.org/x/term"
 )
 
-// hangups gives each SIGHUP from now on: one that comes while the daemon starts waits. A
-// daemon that somebody runs in his terminal, and that has no files to read again, ends
-// when that is closed, as any program.
+// takesHangups tells whether SIGHUP is a reload. A daemon that somebody runs in his
+// terminal, and that has no files to read again, ends when that is closed, as any program.
+func (c *command) takesHangups() bool {
+	return c.file != "" || !term.IsTerminal(int(os.Stdin.Fd()))
+}
+
+// hangups gives each SIGHUP from now on, where that is a reload: one that comes while the
+// daemon starts waits.
 func (c *command) hangups() <-chan os.Signal {
 	got := make(chan os.Signal, 1)
-	if c.file != "" || !term.IsTerminal(int(os.Stdin.Fd())) {
+	if c.takesHangups() {
 		signal.Notify(got, syscall.SIGHUP)
 	}
 	return got

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -67,6 +69,8 @@ type handover struct {
 	Began  int64    `json:"began"` // when nothing was answered any more: CLOCK_MONOTONIC, ns
 	From   string   `json:"from"`  // that program's version
 	Tally  tally    `json:"tally"`
+
+	Hangups bool `json:"hangups,omitempty"` // SIGHUP is not to end the process, also not meanwhile
 
 	once  sync.Once // it serves, or goes back
 	file  *os.File  // State
@@ -136,6 +140,8 @@ type upgrades struct {
 	ready chan struct{}
 	going atomic.Bool // next is set
 
+	refused string // why there is no live update any more; mu guards it
+
 	// What the end of this program leaves.
 	began  int64
 	passed []listen.Passed
@@ -157,6 +163,9 @@ func (d *daemon) upgrade(path string) error {
 		return errs.New(errs.Busy, "another live update is under way")
 	}
 	f, err := d.checkUpgrade(path)
+	if err == nil {
+		err = u.begin(f)
+	}
 	if err != nil {
 		d.log.Error().Str("error", oneLine(err)).Msg("no live update; everything is as it was")
 		u.mu.Lock()
@@ -166,10 +175,33 @@ func (d *daemon) upgrade(path string) error {
 		u.mu.Unlock()
 		return errs.New(errs.Invalid, "no live update: %s", oneLine(err))
 	}
-	u.next = f
+	return nil
+}
+
+// begin lets the program take over, unless that was refused. The program is u's.
+func (u *upgrades) begin(program *os.File) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.refused != "" {
+		return errors.Join(errors.New(u.refused), program.Close())
+	}
+	u.next = program
 	u.going.Store(true)
 	close(u.ready)
 	return nil
+}
+
+// refuse lets no program take over, also none that was to: why is the reason. Nothing
+// was done for that yet.
+func (u *upgrades) refuse(why string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.refused = why; u.going.Swap(false) {
+		_ = u.next.Close()
+		u.busy = false
+		u.tally.Failed++
+		u.tally.Error = why
+	}
 }
 
 // checkUpgrade opens the program, and asks it.
@@ -199,12 +231,15 @@ func (d *daemon) checkUpgrade(path string) (*os.File, error) {
 // openProgram opens what is to be executed. An admin need not be root on this host: so
 // only what root, or meta9d's own user, has put there.
 func openProgram(path string) (*os.File, error) {
-	f, err := os.Open(path)
+	// It is opened when it was looked at: a FIFO would wait, and a device may do something.
+	at, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	var st unix.Stat_t
-	err = unix.Fstat(int(f.Fd()), &st)
+	defer unix.Close(at)
+	var st, self unix.Stat_t
+	var mount unix.Statfs_t
+	err = errors.Join(unix.Fstat(at, &st), unix.Stat("/proc/self/exe", &self), unix.Fstatfs(at, &mount))
 	switch {
 	case err != nil:
 	case st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0:
@@ -213,11 +248,13 @@ func openProgram(path string) (*os.File, error) {
 		err = fmt.Errorf("%s is user %d's; it must be root's or meta9d's own user's", path, st.Uid)
 	case st.Mode&0o022 != 0:
 		err = fmt.Errorf("%s: its mode is %#o, so that others may change it", path, st.Mode&0o7777)
+	case mount.Flags&unix.ST_NOSUID != 0 && st.Dev != self.Dev:
+		err = fmt.Errorf("%s is on a file system that is mounted nosuid: who has mounted it may say whose its files are", path)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, err
 	}
-	return f, nil
+	return os.Open(descriptorPath(at))
 }
 
 // ask lets the program check itself, with the arguments that it would get.
@@ -361,6 +398,9 @@ func (d *daemon) handState(t *tree.Tree) {
 
 func (d *daemon) writeState(f *os.File, t *tree.Tree) error {
 	u := d.upgrades
+	u.mu.Lock()
+	vias := maps.Clone(u.vias)
+	u.mu.Unlock()
 	var all []extra
 	for i := range u.passed {
 		all = append(all, extra{Socket: &u.passed[i]})
@@ -370,7 +410,7 @@ func (d *daemon) writeState(f *os.File, t *tree.Tree) error {
 		if err != nil {
 			continue // it was closed
 		}
-		all = append(all, extra{Lines: &lineConn{FD: fd, VM: h.Who.VM, Via: u.vias[h.Conn], Input: h.Input, Output: h.Output}})
+		all = append(all, extra{Lines: &lineConn{FD: fd, VM: h.Who.VM, Via: vias[h.Conn], Input: h.Input, Output: h.Output}})
 	}
 	lost, err := residence.HandOver(f, d.home(), d.server, t, inheritable, func(yield func([]byte) bool) {
 		for _, e := range all {
@@ -407,7 +447,7 @@ func now() int64 {
 func (d *daemon) execute() error {
 	u := d.upgrades
 	defer runtime.KeepAlive(d) // what nobody uses any more would be closed
-	h := &handover{Format: handoverFormat, Next: int(u.next.Fd()), Args: os.Args, Began: u.began, From: version.String(), Tally: u.tally}
+	h := &handover{Format: handoverFormat, Next: int(u.next.Fd()), Args: os.Args, Began: u.began, From: version.String(), Tally: u.tally, Hangups: d.command.takesHangups()}
 	h.Tally.Error = ""
 	var err error
 	if h.Exe, err = unix.Open("/proc/self/exe", unix.O_RDONLY, 0); err != nil {
@@ -420,16 +460,18 @@ func (d *daemon) execute() error {
 			_ = unix.Close(p.FD)
 		}
 		_ = unix.Close(h.Exe)
-		return execProgram(h.Next, os.Args, nil)
+		_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // what was made inheritable; Linux 5.11
+		return execProgram(h.Next, os.Args, h.Hangups, nil)
 	}
 	h.State = int(u.state.Fd())
-	err = execProgram(h.Next, h.Args, h)
+	err = execProgram(h.Next, h.Args, h.Hangups, h)
 	d.log.Error().Err(err).Msg("live update: the program cannot be executed; this one goes on")
 	return h.back(fmt.Errorf("it cannot be executed: %w", err))
 }
 
-// execProgram executes the program that fd is.
-func execProgram(fd int, args []string, h *handover) error {
+// execProgram executes the program that fd is. With hangups it takes SIGHUP as soon as it
+// has begun.
+func execProgram(fd int, args []string, hangups bool, h *handover) error {
 	env := os.Environ()
 	if h != nil {
 		text, err := json.Marshal(h)
@@ -438,8 +480,11 @@ func execProgram(fd int, args []string, h *handover) error {
 		}
 		env = append(env, handoverEnv+"="+string(text))
 	}
-	// It would end a program that has not begun to wait for it.
+	// They would end a program that has not begun to wait for them.
 	signal.Ignore(syscall.SIGUSR2)
+	if hangups {
+		signal.Ignore(syscall.SIGHUP) // it reads the settings in any case
+	}
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
 	if err == nil {
 		err = syscall.Exec(descriptorPath(fd), args, env)
@@ -460,7 +505,7 @@ func (h *handover) back(why error) error {
 	h.once.Do(func() {
 		h.Tally.Failed++
 		h.Tally.Error = oneLine(why)
-		err = errors.Join(why, execProgram(h.Exe, h.Args, h))
+		err = errors.Join(why, execProgram(h.Exe, h.Args, h.Hangups, h))
 	})
 	return err
 }

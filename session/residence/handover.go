@@ -41,6 +41,7 @@ func HandOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, fd func(
 		switch err := w.conn(n, h); {
 		case err == errTooLarge:
 			lost++
+			_ = nc.Close() // nobody will know of it
 		case err != nil:
 			return lost, err
 		}

@@ -340,10 +340,15 @@ func TestUpdateRefused(t *testing.T) {
 	if err := os.Chown(alien, 65534, 65534); err != nil {
 		t.Fatalf("this test is root's: %v", err)
 	}
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	c := w.plain("unix", w.VM(uuid), "9P2000.L")
 	for binary, want := range map[string]string{
 		filepath.Join(dir, "nowhere"): "no such file",
 		dir:                           "is no program",
+		fifo:                          "is no program",
 		file("text", "it cannot be executed", 0o755):           "exec format error",
 		file("data", "", 0o644):                                "is no program",
 		file("open", "#!/bin/sh\n", 0o777):                     "others may change it",
@@ -419,6 +424,17 @@ func TestUpdateFails(t *testing.T) {
 		}
 		c.Close()
 	}
+}
+
+// TestHangupInThePause: SIGHUP, which begins a reload, does not end the process in a live
+// update, nor the update.
+func TestHangupInThePause(t *testing.T) {
+	w := nextWorld(t, "hangup")
+	c := w.plain("unix", w.VM(uuid), "9P2000.L")
+	if out, err := w.upgrade(next(t)); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.rpc(c, wire.Twalk, uint32(0), uint32(1), []string{"keys"})
 }
 
 // TestUpdateDies: a program that is killed before it serves leaves what a planned stop

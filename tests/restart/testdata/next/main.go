@@ -1,9 +1,11 @@
-// Command next is a program that meta9d is told to be upgraded to, and that fails only
-// when it is executed: it lets the real one, NEXT_REAL, answer the check.
+// Command next is a program that meta9d is told to be upgraded to, and to which
+// something happens only when it is executed: it lets the real one, NEXT_REAL, answer the
+// check.
 package main
 
 import (
 	"os"
+	"runtime"
 	"slices"
 	"syscall"
 )
@@ -18,6 +20,11 @@ func main() {
 			args = append(args, "--log-level=loud")
 		case "fails": // when much is done
 			args = append(args, "--listen=unix:/proc/nowhere/x.sock")
+		case "hangup": // before it waits for signals
+			runtime.LockOSThread()
+			if err := syscall.Tgkill(os.Getpid(), syscall.Gettid(), syscall.SIGHUP); err != nil {
+				os.Exit(5)
+			}
 		}
 	}
 	if err := syscall.Exec(os.Getenv("NEXT_REAL"), args, os.Environ()); err != nil {
