@@ -89,6 +89,9 @@ func (d *Decoder) Next() ([]byte, error) {
 	}
 }
 
+// Held is how many bytes of the value that Next is reading it holds by now.
+func (d *Decoder) Held() int { return len(d.buf) }
+
 // next is Next without its handling of the stream's end. It frees a large buffer of the
 // value before, which would else be kept as long as the client sends nothing.
 func (d *Decoder) next() error {

@@ -33,7 +33,9 @@ type conn struct {
 
 func (s *Server) newConn(nc net.Conn) *conn {
 	in := &counted{Reader: nc, account: s.cfg.Budget.Admin()}
-	return &conn{srv: s, nc: nc, in: in, dec: qmp.NewDecoder(in, s.cfg.Limit), readerDone: make(chan struct{})}
+	dec := qmp.NewDecoder(in, s.cfg.Limit)
+	in.held = dec.Held
+	return &conn{srv: s, nc: nc, in: in, dec: dec, readerDone: make(chan struct{})}
 }
 
 // serve is the reading goroutine.

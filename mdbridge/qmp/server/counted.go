@@ -12,7 +12,7 @@ import (
 type counted struct {
 	io.Reader
 	account *budget.Account
-	read    int64 // of the command at hand
+	held    func() int // bytes of the command that is being read: blanks before it are none
 	paid    int64
 }
 
@@ -23,14 +23,12 @@ const (
 )
 
 func (r *counted) Read(b []byte) (int, error) {
-	if next := r.read + int64(len(b)); next > shortCommand && next*perByte > r.paid {
+	if next := int64(r.held()) + int64(len(b)); next > shortCommand && next*perByte > r.paid {
 		if err := r.pay(countStep * perByte); err != nil {
 			return 0, err
 		}
 	}
-	n, err := r.Reader.Read(b)
-	r.read += int64(n)
-	return n, err
+	return r.Reader.Read(b)
 }
 
 func (r *counted) pay(n int64) error {
@@ -50,5 +48,5 @@ func (r *counted) pay(n int64) error {
 // done is called when a command was answered.
 func (r *counted) done() {
 	r.account.Release(r.paid)
-	r.read, r.paid = 0, 0
+	r.paid = 0
 }
