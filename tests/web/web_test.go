@@ -384,6 +384,32 @@ func conflict(t *testing.T, ctx context.Context, s *testenv.Server) {
 	if v := value("color"); v != "mine" {
 		t.Errorf("color is %q", v)
 	}
+	// Somebody writes after the save and before the page reads what it has saved.
+	do(t, ctx, `{
+		const real = window.fetch;
+		window.held = false;
+		window.fetch = async (path, o) => {
+			if (path.includes("/value?")) {
+				window.held = true;
+				await new Promise((go) => { window.release = go; });
+				window.fetch = real;
+			}
+			return real(path, o);
+		};
+	}`)
+	edit("mine again")
+	press(t, ctx, "Save")
+	until(t, ctx, "the page reads it", `window.held`)
+	if err := admin.Swrite(0, []byte("theirs again"), "vms", uuid, "keys", "color"); err != nil {
+		t.Fatal(err)
+	}
+	do(t, ctx, `window.release()`)
+	until(t, ctx, "what was written over it", `document.querySelector("#conflict pre")?.textContent === "theirs again"`)
+	press(t, ctx, "Save")
+	until(t, ctx, "the conflict", `document.querySelector("#conflict p")?.textContent.startsWith("Nothing was changed")`)
+	if v := value("color"); v != "theirs again" {
+		t.Errorf("color is %q: it was written over unseen", v)
+	}
 	press(t, ctx, "New key")
 	do(t, ctx, `document.getElementById("new-name").value = "a/new%key"`)
 	edit("x")
@@ -559,6 +585,8 @@ func TestWhoGetsIn(t *testing.T) {
 		want                     string
 	}{
 		{"the page itself", "GET", "/", "", nil, 200, "<!doctype html>"},
+		{"the page, from another site's link or a file", "GET", "/", "", []string{"Sec-Fetch-Site", "cross-site"}, 200, "<!doctype html>"},
+		{"a part of the page, asked for by another", "GET", "/app.js", "", []string{"Sec-Fetch-Site", "cross-site"}, 200, "import"},
 		{"a token used twice", "POST", "/api/open", `{"token":"` + token + `"}`, nil, 403, "used before"},
 		{"a token that is wrong", "POST", "/api/open", `{"token":"A"}`, nil, 403, "not of this"},
 		{"no token", "POST", "/api/open", `{}`, nil, 403, "not of this"},

@@ -141,6 +141,8 @@ func (s *Server) local(addr *net.TCPAddr) http.Handler {
 		switch {
 		case !hosts[r.Host]:
 			refuse(w, http.StatusMisdirectedRequest, "this is not "+r.Host+": the page is at http://"+addr.String())
+		case !strings.HasPrefix(r.URL.Path, "/api/"): // the page, which tells nothing; a link or a file leads to it
+			s.handler.ServeHTTP(w, r)
 		case origin != "" && origin != "http://"+r.Host, site == "cross-site" || site == "same-site":
 			refuse(w, http.StatusForbidden, "this comes from a page of another origin")
 		default:

@@ -32,7 +32,27 @@ function take(o) {
   });
 }
 
+// load reads all rows; where that is under way already, once more after it.
+let loading = false;
+let again = false;
 async function load() {
+  again = loading;
+  if (loading) return;
+  loading = true;
+  try {
+    do {
+      again = false;
+      await readAll().catch((e) => {
+        if (!again) throw e;
+      });
+    } while (again);
+  } finally {
+    loading = false;
+  }
+}
+
+async function readAll() {
+  const before = [...rows.keys()]; // of a VM that is made meanwhile an event tells
   const seen = new Set();
   let said = performance.now();
   await api.rows(null, (o) => {
@@ -43,7 +63,7 @@ async function load() {
       tell("rows");
     }
   }, (n) => (count = n));
-  for (const uuid of rows.keys()) if (!seen.has(uuid)) rows.delete(uuid);
+  for (const uuid of before) if (!seen.has(uuid)) rows.delete(uuid);
   loaded = true;
   tell("rows");
 }

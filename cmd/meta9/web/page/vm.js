@@ -72,7 +72,7 @@ export function show(main, uuid) {
       const v = await api.value(uuid, space, name);
       if (open?.space === space && open?.name === name) field(space, name, v);
     } catch (e) {
-      panel.replaceChildren(notice(e.message));
+      if (open?.space === space && open?.name === name) panel.replaceChildren(notice(e.message));
     }
   }
 
@@ -97,15 +97,29 @@ export function show(main, uuid) {
     const upload = el("input", { type: "file", "aria-label": "A file to replace the value by" });
     const replace = el("button", { type: "button", onclick: async () => {
       if (!upload.files.length) said.replaceChildren(notice("Choose a file first."));
-      else put({ base64: await base64Of(upload.files[0]) });
+      else await base64Of(upload.files[0]).then((base64) => put({ base64 }), (e) => said.replaceChildren(notice(e.message)));
     } }, "Replace by the file");
     const remove = el("button", { type: "button", className: "danger", onclick: () => change([{ remove: name, space }], true) }, "Remove the key");
 
     async function put(what) {
-      if (await change([{ put: name, space, ...what }], false)) {
-        said.replaceChildren(el("p", {}, "Saved."));
-        v = await api.value(uuid, space, name);
+      const parts = [{ put: name, space, ...what }];
+      if (await change(parts, false)) await saved(parts);
+    }
+    // saved makes what was put what the reader has seen, unless somebody has written since.
+    async function saved(parts) {
+      let now;
+      try {
+        now = await api.value(uuid, space, name);
+      } catch (e) {
+        said.replaceChildren(notice("Saved. " + (e.status === 404 ? "Somebody has removed this key since." : e.message)));
+        return;
       }
+      if (!holds(now, parts[0])) {
+        said.replaceChildren(theirs(now, "Saved. Then " + visible(now.by) + " wrote this key at " + time(now.changed) + ". It is now:", parts, false));
+        return;
+      }
+      v = now;
+      said.replaceChildren(el("p", {}, "Saved."));
     }
     // change does parts if nobody has changed the key since the reader saw it.
     async function change(parts, removes) {
@@ -130,17 +144,18 @@ export function show(main, uuid) {
       } catch (e) {
         return notice(e.status === 404 ? "Somebody has removed this key meanwhile. Your value is still here." : e.message);
       }
-      const theirs = secret(space, name) ? "(a secret)" : now.text === undefined ? hex(now.base64) : visibleLines(now.text);
+      return theirs(now, "Nothing was changed: " + visible(now.by) + " wrote this key at " + time(now.changed) + ", after you had read it. It is now:", parts, removes);
+    }
+    // theirs shows what the key is now, and lets the reader choose.
+    function theirs(now, text, parts, removes) {
+      const value = secret(space, name) ? "(a secret)" : now.text === undefined ? hex(now.base64) : visibleLines(now.text);
       return el("div", { className: "notice", id: "conflict" },
-        el("p", {}, "Nothing was changed: " + visible(now.by) + " wrote this key at " + time(now.changed) + ", after you had read it. It is now:"),
-        el("pre", {}, theirs),
+        el("p", {}, text),
+        el("pre", {}, value),
         el("button", { type: "button", onclick: () => field(space, name, now) }, "Take theirs"), " ",
         el("button", { type: "button", className: "danger", onclick: async () => {
           v = now;
-          if (await change(parts, removes) && !removes) {
-            said.replaceChildren(el("p", {}, "Saved."));
-            v = await api.value(uuid, space, name);
-          }
+          if (await change(parts, removes) && !removes) await saved(parts);
         } }, removes ? "Remove it all the same" : "Write mine over it"));
     }
     const tools = api.readOnly() ? [] : [
@@ -183,6 +198,14 @@ export function show(main, uuid) {
 }
 
 const notice = (text) => el("div", { className: "notice", role: "alert" }, text);
+
+// holds tells whether a value that was read is the one that was put, as text or base64.
+function holds(v, put) {
+  if (put.value !== undefined) return v.text === put.value;
+  if (v.text === undefined) return v.base64 === put.base64;
+  const raw = Uint8Array.from(atob(put.base64), (c) => c.charCodeAt(0));
+  return v.text === new TextDecoder("utf-8", { ignoreBOM: true }).decode(raw);
+}
 
 // hex is the first bytes of a value that is no text.
 function hex(base64) {
