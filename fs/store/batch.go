@@ -47,8 +47,9 @@ type batch struct {
 	crowds      []crowd        // of single VMs
 	rootWaiters []*ring.Waiter // of all VMs
 	cost        int64
-	looks       bool  // at what the engine writes to
-	bytes       int64 // the store's, with all that was done so far
+	disk        time.Duration // that the engine took
+	looks       bool          // at what the engine writes to
+	bytes       int64         // the store's, with all that was done so far
 	limits      limits
 }
 
@@ -89,7 +90,7 @@ func (b *batch) reset() {
 	if b.arena = b.arena[:0]; cap(b.arena) > maxKept {
 		b.arena = nil
 	}
-	b.cost, b.looks = 0, false
+	b.cost, b.disk, b.looks = 0, 0, false
 }
 
 // emptied is the slice without its elements, for new ones.
@@ -122,11 +123,14 @@ func (b *batch) fill(t *turns, hurry bool) (rest time.Duration, saved bool) {
 	return rest, saved
 }
 
-// charge has the guests pay for what they have made a batch longer that took so long.
+// charge has the guests pay for their part of a batch that took so long. Of the disk's time
+// counts what a disk in order takes.
 func (b *batch) charge(took time.Duration) {
+	took -= max(0, b.disk-diskTime-time.Duration(b.cost)*diskByte)
 	for _, w := range b.works {
 		if w.cost > 0 {
-			w.cell.cpu.Charge(time.Duration(float64(took)*float64(w.cost)/float64(batchCost+b.cost)), commitPart)
+			part := time.Duration(float64(took) * float64(w.cost) / float64(batchCost+b.cost))
+			w.cell.cpu.Charge(min(part, maxCharge), commitPart)
 		}
 	}
 }

@@ -88,7 +88,9 @@ func (s *Store) apply(b *batch) error {
 	if len(b.groups) == 0 {
 		return nil
 	}
+	from := time.Now()
 	failed := s.engine.Apply(b.groups)
+	b.disk = time.Since(from)
 	if failed == nil {
 		s.numbers.durable()
 		s.noRoom(nil)

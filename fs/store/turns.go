@@ -14,12 +14,18 @@ const (
 )
 
 // A VM has a part of the committer's time while it is not alone, as it has of the CPUs
-// (cpu.Share), so that most batches are short whatever it writes. What it adds to a
-// batch counts, and not the writing and syncing that all need: little changes cost
-// nothing, and batchCost is what a batch without any costs, in the measure of costOf.
+// (cpu.Share), so that others find the committer free whatever it writes. A batch's time
+// is split among its guests by what each has added, in the measure of costOf; batchCost is
+// what a batch costs that has nothing in it, which nobody pays: little changes cost next to
+// nothing. The writing and syncing counts as well, since others wait for that too, but no
+// more than diskTime, and diskByte for each byte of costOf: guests do not pay, also with
+// rests of their reads, for a disk that is slow or stands still.
 const (
 	commitPart = 0.125
 	batchCost  = fairIntents * intentCost
+	diskTime   = 5 * time.Millisecond
+	diskByte   = 10 * time.Nanosecond
+	maxCharge  = 50 * time.Millisecond // of one batch for one VM
 )
 
 // line is where the intents of one VM wait, in the order of Submit. Those of the host

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"meta9/fs/cpu"
@@ -145,17 +146,60 @@ func TestTurnsBySize(t *testing.T) {
 	}
 }
 
+// slowDisk is an engine that takes long to make something durable.
+type slowDisk struct {
+	store.Engine
+	long time.Duration
+}
+
+func (d *slowDisk) Apply(groups []store.Group) []error {
+	time.Sleep(d.long)
+	return d.Engine.Apply(groups)
+}
+
+// TestSlowDisk: who writes rests for what he has others wait, and not for how slow the
+// disk is.
+func TestSlowDisk(t *testing.T) {
+	for _, tt := range []struct{ disk, least, most time.Duration }{
+		{0, 0, 0},
+		{3 * time.Millisecond, time.Millisecond, 20 * time.Millisecond}, // 0.8 of it, by eight, without a burst of 10 ms
+		{80 * time.Millisecond, time.Millisecond, 40 * time.Millisecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			disk := &slowDisk{Engine: store.NewMemory()}
+			s := open(t, disk, store.Config{})
+			writer, other := create(t, s, `{"uuid":"`+uuidA+`"}`), create(t, s, `{"uuid":"`+uuidB+`"}`)
+			disk.long = tt.disk
+			time.Sleep(time.Second)
+			atWork(writer, other)
+			do(t, s, store.Intent{Kind: store.Put, Guest: true, Cell: writer, Name: "k", Data: strings.Repeat("x", 64<<10-512)})
+			synctest.Wait() // the charge
+			if d := writer.CPU().Rest(); d < tt.least || d > tt.most {
+				t.Errorf("with a disk that takes %v it rests %v", tt.disk, d)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// atWork has it seen that both VMs are at work.
+func atWork(a, b *store.Cell) {
+	for _, c := range []*store.Cell{a, b, a} {
+		var p cpu.Place
+		p.Force(c.CPU())
+		p.Give()
+	}
+}
+
 // TestRestHoldsNobodyUp has one VM rest while another saves its share for a large write:
 // that does not wait for the rests.
 func TestRestHoldsNobodyUp(t *testing.T) {
 	s := open(t, store.NewMemory(), store.Config{})
 	resting, other := create(t, s, `{"uuid":"`+uuidA+`"}`), create(t, s, `{"uuid":"`+uuidB+`"}`)
 	tired := func() { // from now on for half a second, while both are at work
-		for _, c := range []*store.Cell{resting, other, resting} {
-			var p cpu.Place
-			p.Force(c.CPU())
-			p.Give()
-		}
+		atWork(resting, other)
 		resting.CPU().Charge(time.Hour, 1)
 	}
 	tired()
