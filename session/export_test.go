@@ -9,3 +9,14 @@ func (s *Server) Claims() (n int) {
 	}
 	return n
 }
+
+// Noted is the most that any session that has a key has gathered for the journal: numbers
+// of fids, and tags.
+func (s *Server) Noted() (most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.byKey {
+		most = max(most, len(n.noted.dirty), len(n.noted.fresh))
+	}
+	return most
+}

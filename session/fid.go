@@ -23,6 +23,7 @@ type fid struct {
 	pause   *Pause     // an open stream; nil: nothing is known
 	locks   *lockTable // nil: it has never locked anything
 	running int        // changes that are submitted and not answered
+	unsure  int        // of these, those that do not come again from a client that is told that they were not done
 	queue   []queued   // changes that wait for earlier ones
 }
 

@@ -11,7 +11,7 @@ import (
 
 // Journal keeps what the sessions are that have a key, for the case that the process is
 // killed: whole, and then what changes of them. It is told before a reply leaves that
-// shows the change, and, in a numbered dialect, before a change of the store is begun
+// shows the change, and, in a dialect with tokens, before a change of the store is begun
 // whose request must not be done twice. So what it has is each session as of the last
 // reply that its client may have got.
 //
@@ -54,7 +54,7 @@ type receipt struct {
 // noted is what the journal knows of a session. Its epoch, and whether it is kept there,
 // change under Server.mu; the rest belongs to the monitor.
 type noted struct {
-	size   atomic.Int64 // bytes of the session as it was noted last; 0: it is not kept
+	size   atomic.Int64 // bytes of the session as it was noted last; 0: it is not kept, and nothing is gathered here
 	dirty  []uint32     // the numbers of the fids that may be other than they were noted
 	fresh  []uint16     // the tags of the replies that were kept since
 	tokens bool         // the tokens are other than was noted
@@ -67,8 +67,9 @@ const (
 	maxNoted     = 1 << 20
 )
 
-// journalled tells whether the session is one for the journal. Those of the numbered
-// dialects without tokens are not: a client could not be told that what it asked for was
+// journalled tells whether the session is one for the journal: one that has a key, of a
+// dialect that is not numbered, or has tokens. Those of the numbered dialects without
+// tokens are not: a client could not be told that what it asked for was
 // not done. It makes a new session after a kill, and judges by itself what is in doubt.
 func (s *session) journalled() bool {
 	return s.key.set && (!s.dialect.Numbered() || s.dialect.Tokens())
@@ -76,7 +77,7 @@ func (s *session) journalled() bool {
 
 // touch notes that the fid of that number may be other than the journal says.
 func (s *session) touch(num uint32) {
-	if s.epoch.Load() == 0 {
+	if s.noted.size.Load() == 0 {
 		return
 	}
 	if d := s.noted.dirty; len(d) == 0 || d[len(d)-1] != num {
@@ -87,7 +88,7 @@ func (s *session) touch(num uint32) {
 // touchLocks is touch for all fids that may have locks: one that is taken by a process
 // takes what the process has locked by others.
 func (s *session) touchLocks() {
-	if s.epoch.Load() == 0 {
+	if s.noted.size.Load() == 0 {
 		return
 	}
 	for num, f := range s.fids {
@@ -99,7 +100,7 @@ func (s *session) touchLocks() {
 
 // asked touches the fids that a request may have changed.
 func (s *session) asked(m *wire.Msg) {
-	if s.epoch.Load() == 0 {
+	if s.noted.size.Load() == 0 {
 		return
 	}
 	switch m.Type {
@@ -128,7 +129,7 @@ func (f *fid) steady() bool {
 // ended touches what a request that has waited may have changed.
 func (s *session) ended(r *request) {
 	switch f := r.fid; {
-	case s == nil || f == nil || s.epoch.Load() == 0:
+	case s == nil || f == nil || s.noted.size.Load() == 0:
 	case r.n > 0 && r.err == nil && f.steady(): // a write
 	default:
 		s.touch(f.num)
@@ -145,8 +146,10 @@ func (c *conn) note(begun *request) {
 	if j == nil || s == nil || s.view == nil || !s.journalled() {
 		return
 	}
+	n := &s.noted
 	switch epoch := j.Epoch(); {
 	case epoch == 0:
+		n.clear()
 		return
 	case s.epoch.Load() < epoch:
 		c.srv.mu.Lock()
@@ -154,8 +157,11 @@ func (c *conn) note(begun *request) {
 		c.srv.noteWhole(s, c.nowWaiting())
 		return
 	}
-	n := &s.noted
-	if n.size.Load() == 0 || len(n.dirty) == 0 && len(n.fresh) == 0 && !n.tokens && begun == nil {
+	if n.size.Load() == 0 {
+		n.clear()
+		return
+	}
+	if len(n.dirty) == 0 && len(n.fresh) == 0 && !n.tokens && begun == nil {
 		return
 	}
 	ch := Change{Count: s.numbers.count}
@@ -340,11 +346,12 @@ func (s *Server) noteWhole(n *session, waiting map[uint16]*request) {
 	n.epoch.Store(epoch)
 }
 
-// over are those of the requests that have ended, and whose replies are not made yet.
+// over are those of the requests that have ended, and whose replies are not made yet:
+// they wait in the list, or were just taken from it.
 func (s *session) over(waiting map[uint16]*request) (list []*request) {
 	for _, r := range waiting {
 		r.done.mu.Lock()
-		if slices.Contains(r.done.list, r) {
+		if r.over || slices.Contains(r.done.list, r) {
 			list = append(list, r)
 		}
 		r.done.mu.Unlock()
@@ -384,7 +391,8 @@ func (s *Server) forgetNoted(n *session) {
 }
 
 // Note has the journal keep all sessions that were not told of in its epoch. It tells how
-// many are left, which are just on their way from or to a connection.
+// many are left, which are just on their way from or to a connection, or are parked while
+// the server stops.
 func (s *Server) Note() (left int) {
 	epoch := s.cfg.Journal.Epoch()
 	s.mu.Lock()
@@ -409,7 +417,8 @@ func (s *Server) noteDue(n *session, epoch uint64) bool {
 	c := n.owner
 	if c == nil {
 		defer s.mu.Unlock()
-		if n.kept && n.inParked == nil {
+		// settleParked works on parked sessions without this mutex.
+		if s.closing || n.kept && n.inParked == nil {
 			return false
 		}
 		s.noteWhole(n, n.nowCarried())

@@ -87,7 +87,7 @@ func (c *conn) keepReply(tag uint16, from int) {
 	if a := c.askedUnder(tag); a.once {
 		c.sess.numbers.keepReply(tag, a.number, c.out[from:])
 		c.sess.paysKept()
-		if c.sess.epoch.Load() != 0 {
+		if c.sess.noted.size.Load() != 0 {
 			c.sess.noted.fresh = append(c.sess.noted.fresh, tag)
 		}
 	}

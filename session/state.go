@@ -91,9 +91,10 @@ func (f *fid) state() FidState {
 	}
 	if f.handle != nil {
 		hs := f.handle.State()
-		// Elsewhere what is under way fails. A truncation must not be done without the
-		// write that was to follow it: as with one that was refused, the clunk drops it.
-		hs.Refused = hs.Refused || hs.Held && f.running > 0
+		// Elsewhere what is under way fails, unless it comes again. A truncation must not be
+		// done without the write that was to follow it: as with one that was refused, the
+		// clunk drops it.
+		hs.Refused = hs.Refused || hs.Held && f.unsure > 0
 		st.Handle = &hs
 	}
 	return st

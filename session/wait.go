@@ -35,6 +35,7 @@ type request struct {
 	err    error
 	ref    *fs.Ref
 	handle fs.Handle
+	over   bool // it is in no list any more, and its reply is to be made; done.mu guards it
 	receipt
 
 	// What can be cancelled.
@@ -144,6 +145,9 @@ func (c *conn) takeEnded() []*request {
 	defer c.done.mu.Unlock()
 	list := c.done.list
 	c.done.list = nil
+	for _, r := range list {
+		r.over = true
+	}
 	if len(list) == 0 {
 		c.done.served, c.serving = false, false
 	}
@@ -153,8 +157,11 @@ func (c *conn) takeEnded() []*request {
 func (c *conn) finish(r *request) {
 	if r.again == nil {
 		r.reply(r)
+		c.sess.ended(r) // before retire, which may have the journal note the reply
 		c.retire(r)
-	} else if c.waiting[r.tag] == r {
+		return
+	}
+	if c.waiting[r.tag] == r {
 		r.again(r)
 	}
 	c.sess.ended(r)
@@ -218,6 +225,9 @@ func start(r *request, run func()) {
 		f.running++
 	}
 	r.c.submit(r, run)
+	if f := r.fid; f != nil && !r.keys {
+		f.unsure++
+	}
 }
 
 // retire ends a change whose reply was written: what waited for it goes on.
@@ -229,6 +239,9 @@ func (c *conn) retire(r *request) {
 	c.flushed(r)
 	if f := r.fid; f != nil {
 		f.running--
+		if !r.keys {
+			f.unsure--
+		}
 		f.advance()
 	}
 	c.moved.Broadcast()

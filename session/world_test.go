@@ -56,11 +56,7 @@ func newWorld(t testing.TB, change func(*session.Config)) *world {
 // openWorld makes a world over what the disk has.
 func openWorld(t testing.TB, disk *storetest.Disk, change func(*session.Config)) *world {
 	w := &world{t: t, disk: disk, engine: &storetest.Recorder{Engine: disk}, log: new(logBuffer)}
-	st, err := store.Open(w.engine, store.Config{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.store = st
+	var st *store.Store
 	cfg := session.Config{
 		Log: zerolog.New(w.log), Lifetime: time.Hour, Budget: budget.New(budget.Limits{}),
 		Auth: &auth.Ring{
@@ -71,6 +67,12 @@ func openWorld(t testing.TB, disk *storetest.Disk, change func(*session.Config))
 	if change != nil {
 		change(&cfg)
 	}
+	journal, _ := cfg.Journal.(store.Journal)
+	st, err := store.Open(w.engine, store.Config{Log: zerolog.Nop(), Journal: journal})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store = st
 	w.budget = cfg.Budget
 	w.tree = fs.New(st, fs.Config{Log: zerolog.Nop(), Budget: w.budget})
 	cfg.Tree = w.tree
