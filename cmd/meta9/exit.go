@@ -21,6 +21,7 @@ const (
 	exitNoServer = 3   // no connection, or no answer in time
 	exitUnknown  = 4   // a change may or may not have happened
 	exitUnmet    = 5   // a condition of put or txn does not hold: nothing is changed
+	exitRestart  = 6   // upgrade: no live update is possible, but a restart
 	exitSignal   = 130 // interrupted
 )
 
@@ -33,12 +34,19 @@ const exitHelp = `0  done
    answered, or the connection did not come back with its session (meta9d was
    killed or away for too long; a server of another kind keeps none)
 5  a condition of put or txn does not hold; nothing was changed
+6  'meta9 upgrade': no live update is possible here, a restart is needed; the
+   program to be started is good, as far as it could be asked
 130  interrupted; what was interrupted did not happen`
 
 // usageError is an error of the command line.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
+
+// restartError says that meta9d must be restarted, as no live update is possible.
+type restartError struct{ error }
+
+func (e restartError) Unwrap() error { return e.error }
 
 // misused is a usageError; its text is formatted as by fmt.Errorf.
 func misused(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
@@ -52,6 +60,7 @@ func exitCode(err error) int {
 	var v vmadmError
 	var h helperError
 	var said saidError
+	var restart restartError
 	switch connecting := errors.As(err, &e) && e.Op == "connect"; {
 	case err == nil:
 		return exitOK
@@ -59,6 +68,8 @@ func exitCode(err error) int {
 		return h.code()
 	case errors.As(err, &said):
 		return said.code
+	case errors.As(err, &restart):
+		return exitRestart
 	case errors.As(err, &u), connecting && e.Kind == errs.Invalid:
 		return exitUsage
 	case errors.Is(err, client.ErrUnknown):

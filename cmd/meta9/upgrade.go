@@ -29,13 +29,22 @@ must be root's or meta9d's own user's, and nobody else's to change.
 The program checks itself first; where it cannot be used, this says why, and nothing has
 changed. Where it fails later, before it serves, the running one goes on. Connections by
 tls, HTTP and QMP are closed; sessions go on after that. A change of the settings counts,
-as at a restart.
+as at a restart. PATH is what meta9d sees there: by the unit for systemd it sees nothing
+below /root and /home, and a /tmp of its own.
+
+Where no live update is possible, but the program is good (another version of what is
+handed over, data in memory only), the exit code is 6. In a script:
+
+  meta9 upgrade || { [ $? -eq 6 ] && systemctl try-restart meta9d; }
 
 SIGUSR2 does the same. What is printed are the version that serves now, and the pause.`,
 		Example: `meta9 upgrade
-meta9 upgrade --binary /root/meta9d-new`,
+meta9 upgrade --binary /usr/local/sbin/meta9d-new`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("timeout") && a.timeout > 0 {
+				a.timeout = max(a.timeout, upgradeTime)
+			}
 			if binary != "" {
 				path, err := filepath.Abs(binary)
 				if err != nil {
@@ -51,6 +60,10 @@ meta9 upgrade --binary /root/meta9d-new`,
 	return cmd
 }
 
+// upgradeTime is how long an update may take, without --timeout: the check (30 s at most),
+// the end of what has begun (15 s), and the start (60 s).
+const upgradeTime = 2 * time.Minute
+
 // upgradePoll is how often meta9d is asked whether the update is done: a request that
 // comes meanwhile waits there.
 const upgradePoll = 20 * time.Millisecond
@@ -61,9 +74,11 @@ func (a *app) upgrade(ctx context.Context, c *client.Client, binary string) erro
 		return err
 	}
 	if before["upgrades"] == "" {
-		return errors.New("meta9d " + before["version"] + " knows no live update: restart it")
+		return restartError{errors.New("meta9d " + before["version"] + " knows no live update: restart it")}
 	}
-	if err := verb(ctx, c, "ctl", "upgrade", []byte(binary)); err != nil {
+	if err := verb(ctx, c, "ctl", "upgrade", []byte(binary)); errors.Is(err, errs.NotPermitted) {
+		return restartError{err}
+	} else if err != nil {
 		return err
 	}
 	for {

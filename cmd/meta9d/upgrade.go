@@ -97,17 +97,28 @@ var ourHead = head{handoverFormat, session.StateVersion}
 // canTakeOver is the answer, before the version.
 const canTakeOver = "can take over: "
 
+// onlyRestart is the answer of a program that is good, but not for a live update from the
+// one that asks.
+const onlyRestart = "a restart is needed"
+
+// needsRestart is the error of a live update that cannot be, though the other program is
+// good: NotPermitted, by which meta9 upgrade knows it.
+func needsRestart(format string, args ...any) error {
+	return errs.New(errs.NotPermitted, format, args...)
+}
+
 // answerCheck answers for this program.
 func (c command) answerCheck(in *os.File, out interface{ Write([]byte) (int, error) }) error {
 	var h head
 	if err := json.NewDecoder(in).Decode(&h); err != nil {
 		return misused("--check-upgrade is for meta9d itself: %w", err)
 	}
-	if h != ourHead {
-		return fmt.Errorf("meta9d %s takes over %+v, not %+v: restart it", version.String(), ourHead, h)
-	}
 	if err := c.config.checkFiles(); err != nil {
 		return err
+	}
+	if h != ourHead {
+		_, err := fmt.Fprintln(out, onlyRestart)
+		return errors.Join(fmt.Errorf("meta9d %s takes over %+v, not %+v: a restart is needed", version.String(), ourHead, h), err)
 	}
 	_, err := fmt.Fprintf(out, "%s%s\n", canTakeOver, version.String())
 	return err
@@ -173,7 +184,11 @@ func (d *daemon) upgrade(path string) error {
 		u.tally.Failed++
 		u.tally.Error = oneLine(err)
 		u.mu.Unlock()
-		return errs.New(errs.Invalid, "no live update: %s", oneLine(err))
+		kind := errs.Invalid
+		if errors.Is(err, errs.NotPermitted) {
+			kind = errs.NotPermitted
+		}
+		return errs.New(kind, "no live update: %s", oneLine(err))
 	}
 	return nil
 }
@@ -204,14 +219,9 @@ func (u *upgrades) refuse(why string) {
 	}
 }
 
-// checkUpgrade opens the program, and asks it.
+// checkUpgrade opens the program, and asks it. That a restart is needed is said of a good
+// program alone.
 func (d *daemon) checkUpgrade(path string) (*os.File, error) {
-	if err := d.store.Err(); err != nil {
-		return nil, fmt.Errorf("the store has failed, a restart is needed: %w", err)
-	}
-	if d.folder == nil {
-		return nil, errors.New("all is kept in memory only, or the data folder has no identity: a restart is needed")
-	}
 	if path == "" {
 		path = d.upgrades.self
 	}
@@ -222,7 +232,15 @@ func (d *daemon) checkUpgrade(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.ask(f); err != nil {
+	err = d.ask(f)
+	switch failed := d.store.Err(); {
+	case err != nil:
+	case failed != nil:
+		err = needsRestart("the store has failed, a restart is needed: %s", failed)
+	case d.folder == nil:
+		err = needsRestart("all is kept in memory only, or the data folder has no identity: a restart is needed")
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
 	}
 	return f, nil
@@ -274,6 +292,9 @@ func (d *daemon) ask(program *os.File) error {
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &limited{&out}, &limited{&said}
 	if err := cmd.Run(); err != nil {
+		if strings.HasPrefix(out.String(), onlyRestart) {
+			return needsRestart("its check says: %s", oneLine(errors.New(strings.TrimSpace(said.String()))))
+		}
 		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
 		if last := lines[len(lines)-1]; last != "" {
 			return fmt.Errorf("its check says: %s (%w)", last, err)

@@ -2,6 +2,7 @@ package restart
 
 import (
 	"bufio"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -364,6 +365,42 @@ func TestUpdateRefused(t *testing.T) {
 	w.rpc(c, wire.Twalk, uint32(0), uint32(1), []string{"keys"})
 	if n := w.figure("upgrades"); n != 0 {
 		t.Errorf("%d updates", n)
+	}
+}
+
+// TestRestartNeeded: exit code 6 says that a good program cannot take over here; a bad one
+// is refused with another, since nobody should restart into it.
+func TestRestartNeeded(t *testing.T) {
+	program := func(text string) string {
+		path := filepath.Join(t.TempDir(), "program")
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	memory, disk := newWorldWith(t, daemon.Options{Memory: true}), newWorld(t)
+	bad := program("echo no >&2; exit 1")
+	for _, c := range []struct {
+		w      *world
+		binary string
+		code   int
+		want   string
+	}{
+		{memory, "", 6, "in memory only"},
+		{memory, bad, 1, "its check says: no"},
+		{disk, bad, 1, "its check says: no"},
+		{disk, program("cat >/dev/null; echo a restart is needed; echo older >&2; exit 1"), 6, "older"},
+	} {
+		out, err := c.w.upgrade(c.binary)
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("%q: %v, %q; want %d and %q", c.binary, err, out, c.code, c.want)
+		}
+	}
+	cmd := exec.Command(testenv.Binary(t, "meta9d"), "--check-upgrade", "--data", t.TempDir(), "--run", t.TempDir())
+	cmd.Stdin = strings.NewReader(`{"handover":0,"session":0}`)
+	if out, err := cmd.Output(); err == nil || string(out) != "a restart is needed\n" {
+		t.Errorf("the check of another handover: %v, %q", err, out)
 	}
 }
 
