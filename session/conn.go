@@ -204,9 +204,11 @@ func (c *conn) frames() (n int64, err error) {
 	return n, nil
 }
 
-// atOnce are the requests that need no place: a client that is held up ends with them
-// what holds it up (v9fs waits for Rflush whatever happens, and the keeper asks with a
-// Tflush whether the server is there), and begins anew.
+// atOnce are the requests that get a place whoever waits: a client that is held up ends with
+// them what holds it up (v9fs waits for Rflush whatever happens, and the keeper asks with a
+// Tflush whether the server is there), and begins anew. Where a VM has used more than its
+// part they wait for half a second at most, or those who send nothing else would have all
+// CPUs.
 var atOnce = [256]bool{
 	wire.Tversion: true, wire.Tsession: true, wire.Tresume: true, wire.Tflush: true, wire.Tclunk: true,
 }
@@ -218,10 +220,8 @@ func (c *conn) turn(frame []byte) error {
 	switch {
 	case c.place.Held() && !c.place.Over():
 		return nil
-	case atOnce[frame[4]]:
-		if !c.place.Held() {
-			c.place.Force(c.share.Load())
-		}
+	case atOnce[frame[4]] && !c.place.Held() && c.share.Load().Rest() == 0:
+		c.place.Force(c.share.Load())
 		return nil
 	case !c.place.Held() && c.place.Try(c.share.Load()):
 		return nil
@@ -230,6 +230,10 @@ func (c *conn) turn(frame []byte) error {
 	c.place.Give()
 	c.mu.Unlock()
 	defer c.mu.Lock()
+	if atOnce[frame[4]] {
+		c.place.ForceSoon(c.share.Load())
+		return nil
+	}
 	if !c.place.Take(c.share.Load()) {
 		return errs.New(errs.Again, "the VM has not had its turn for %v", cpu.Longest)
 	}

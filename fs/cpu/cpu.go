@@ -17,7 +17,8 @@
 //     thread that a request of another VM wakes.
 //   - Meanwhile Go runs some threads more than there are CPUs (LendThreads).
 //   - The admin never waits, but for those of his who follow events: together they are as
-//     one VM. What must not wait is counted all the same (Force).
+//     one VM. What must not wait is counted all the same (Force), and waits for no longer
+//     than longestRest where there is too much of it (ForceSoon).
 //
 // A Place costs some atomic operations as long as nobody waits, and two looks at the
 // clock where several VMs are at work; the lock is taken only by who waits, and by who
@@ -181,9 +182,27 @@ func (p *Place) Force(s *Share) {
 	p.hold(s, s.sched.clock())
 }
 
+// ForceSoon is Force for who has had a place for long, or who is to rest: it waits for a
+// place of s before, but no longer than longestRest. A place that p holds already is given
+// back first.
+func (p *Place) ForceSoon(s *Share) {
+	if !p.take(s, longestRest) {
+		p.Force(s)
+	}
+}
+
 // Take takes a place of s, and waits for it, but no longer than Longest; false: it
 // has none. A place that p holds already is given back first.
 func (p *Place) Take(s *Share) bool {
+	ok := p.take(s, Longest)
+	if !ok {
+		s.sched.late.Add(1)
+	}
+	return ok
+}
+
+// take is Take for so long.
+func (p *Place) take(s *Share, long time.Duration) bool {
 	p.Give()
 	if p.Try(s) {
 		return true
@@ -202,7 +221,7 @@ func (p *Place) Take(s *Share) bool {
 	default:
 	}
 	t.waits.Add(1)
-	limit := time.NewTimer(Longest)
+	limit := time.NewTimer(long)
 	defer limit.Stop()
 	select {
 	case <-p.granted:
@@ -212,7 +231,6 @@ func (p *Place) Take(s *Share) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s.drop(p) {
-		t.late.Add(1)
 		return false
 	}
 	<-p.granted // it came just now

@@ -193,6 +193,53 @@ func TestForce(t *testing.T) {
 	})
 }
 
+// TestForceSoon: what must not wait for long waits until a rest is over, or for half a
+// second.
+func TestForceSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(2, monotonic())
+		share, other := s.Share(), s.Share()
+		time.Sleep(time.Millisecond) // the clock begins with 0
+		took := func() time.Duration {
+			from := time.Now()
+			var p Place
+			p.ForceSoon(share)
+			if !p.Held() || p.forced != (share.Rest() > 0) {
+				t.Errorf("held %v, forced %v, while it rests %v", p.Held(), p.forced, share.Rest())
+			}
+			p.Give()
+			return time.Since(from)
+		}
+		other.seen()
+		share.seen()
+		if d := took(); d != 0 {
+			t.Errorf("it waited %v without a reason", d)
+		}
+		other.seen()
+		share.Charge(30*time.Millisecond, 1)
+		if d := took(); d < 20*time.Millisecond || d > 22*time.Millisecond {
+			t.Errorf("it waited %v for a rest of 21 ms", d)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for range 20 {
+				other.seen()
+				share.seen()
+				share.Charge(time.Hour, 1)
+				time.Sleep(50 * time.Millisecond)
+			}
+		})
+		time.Sleep(time.Millisecond)
+		if d := took(); d != longestRest {
+			t.Errorf("it waited %v where the rests do not end", d)
+		}
+		if n := s.Stats().Late; n != 0 {
+			t.Errorf("%d count as late", n)
+		}
+		wg.Wait()
+	})
+}
+
 // seen makes s one of those that are at work.
 func (s *Share) seen() {
 	var p Place
