@@ -79,6 +79,7 @@ type Account struct {
 	closed  atomic.Bool  // it has no holders: the last release removes it
 
 	holders int     // guarded by b.mu, as the rest
+	unasked bool    // see Unasked
 	queue   []*Wait // in the order in which they came
 }
 
@@ -134,6 +135,17 @@ func (b *Budget) Account(vm string) *Account {
 	}
 	a.holders++
 	a.closed.Store(false)
+	return a
+}
+
+// Unasked says that nobody can make the account give bytes back, so that OnShortage is
+// never called with it: it must not hide the VM that can. It returns the account.
+func (a *Account) Unasked() *Account {
+	if a != nil {
+		a.b.mu.Lock()
+		defer a.b.mu.Unlock()
+		a.unasked = true
+	}
 	return a
 }
 
@@ -378,12 +390,13 @@ func (b *Budget) Stats() Stats {
 	return st
 }
 
-// most is the VM that holds most, above the floor; ok is false where there is none.
+// most is the VM that holds most, above the floor, of those that can be asked to give back;
+// ok is false where there is none.
 // b.mu is held.
 func (b *Budget) most() (vm string, ok bool) {
 	over := b.limits.Floor
 	for _, a := range b.accounts {
-		if u := a.used.Load(); u > over {
+		if u := a.used.Load(); u > over && !a.unasked {
 			over, vm, ok = u, a.vm, true
 		}
 	}

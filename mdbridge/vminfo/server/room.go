@@ -44,7 +44,7 @@ const network = "http"
 func newEndpoint(a Access, b *budget.Budget) *endpoint {
 	bytes := b.Admin()
 	if a.Addr != nil && a.Addr.Network() != "unix" {
-		bytes = b.Account(network) // held as long as the daemon runs
+		bytes = b.Account(network).Unasked() // held as long as the daemon runs
 	}
 	return &endpoint{
 		Access: a, bytes: bytes,
