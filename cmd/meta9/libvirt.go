@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -131,11 +132,7 @@ func (d *domain) file() string {
 // libvirtSock is the path of the channel's socket: libvirt makes it, in a folder that its
 // QEMUs' user owns.
 func (v *attaching) libvirtSock() string {
-	file := v.file
-	if file == "" {
-		file = v.uuid
-	}
-	return "/var/lib/libvirt/qemu/" + file + ".meta9"
+	return "/var/lib/libvirt/qemu/" + v.file + ".meta9"
 }
 
 // serialXML is the controller of channels.
@@ -143,7 +140,9 @@ const serialXML = "<controller type='virtio-serial'/>\n"
 
 // channelXML is the device that libvirt attaches.
 func channelXML(sock string) string {
-	return "<channel type='unix'><source mode='bind' path='" + sock + "'/><target type='virtio' name='meta9'/></channel>\n"
+	var path strings.Builder
+	_ = xml.EscapeText(&path, []byte(sock)) // a Builder takes all
+	return "<channel type='unix'><source mode='bind' path='" + path.String() + "'/><target type='virtio' name='meta9'/></channel>\n"
 }
 
 func (v *attaching) forLibvirt() string {
@@ -180,7 +179,7 @@ func (v *attaching) attach(ctx context.Context, c *client.Client, d *domain) (do
 	before := props.Text(vm.Prop9PChardev)
 	sock := d.sock
 	if sock == "" {
-		v.file = d.file()
+		v.file = cmp.Or(d.file(), v.uuid)
 		sock = v.libvirtSock()
 	}
 	if before != sock+",link" {

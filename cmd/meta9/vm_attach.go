@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -105,7 +106,7 @@ const systemLibvirt = "qemu:///system"
 // lines are the lines that attach the VM; d is its domain, if it has one.
 func (v *attaching) lines(d *domain, hypervisor string) string {
 	if d != nil {
-		v.file = d.file()
+		v.file = cmp.Or(d.file(), v.uuid)
 	}
 	return fmt.Sprintf("# VM %s (%s), for %s\n%s", v.name, v.uuid, hypervisor, hypervisors[hypervisor](v))
 }
@@ -130,7 +131,7 @@ func (v *attaching) find(ctx context.Context, c *client.Client, name string) err
 		return err
 	}
 	v.uuid, v.name, v.file = uuid, props.Text(vm.PropAlias), uuid
-	if v.name == "" {
+	if v.name == "" || v.name == props.Text(vm.PropUnlinkedAlias) { // that one may be another VM's
 		v.name = uuid
 	}
 	if plainName.MatchString(v.name) {
