@@ -248,6 +248,6 @@ func (c *conn) goOn(skip int) error {
 			return err
 		}
 	}
-	c.in.skip = skip
+	c.in.skip += skip // the last frame of part may be one of which the rest is to be skipped
 	return c.loop()
 }

@@ -49,7 +49,11 @@ func (w *world) handOver() (next func() *world) {
 		}
 		var all []func()
 		for nc, h := range w.server.Handed() {
-			serve, err := other.server.Adopt(nc, sent(w.t, h))
+			h = sent(w.t, h)
+			if w.passing != nil {
+				w.passing(&h)
+			}
+			serve, err := other.server.Adopt(nc, h)
 			if err != nil {
 				w.t.Error(err)
 				continue
@@ -315,4 +319,48 @@ func TestHandOverLate(t *testing.T) {
 	}
 	w.left = true
 	c.hello("9P2000.L")
+}
+
+// TestHandOverLongFrame: of a frame that is longer than its type can use, and that was not
+// handled yet, the rest is skipped by the process that handles it.
+func TestHandOverLongFrame(t *testing.T) {
+	w := newWorld(t, nil)
+	a := w.dial("unix", peers["vm"])
+	a.hello("9P2000")
+	a.do(&wire.Msg{Type: wire.Twalk, Tag: 1, Newfid: 1}, wire.Rwalk)
+	clunk, err := wire.Append(nil, &wire.Msg{Type: wire.Tclunk, Tag: 2, Fid: 1}, wire.Plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clunk[0] += 60
+	w.passing = func(h *session.Handed) { h.Input = append(h.Input, clunk...) }
+	w.handOver()()
+	if m := a.receive(); m == nil || m.Type != wire.Rclunk {
+		t.Fatalf("%v", m)
+	}
+	a.write(make([]byte, 60))
+	a.do(&wire.Msg{Type: wire.Tstat, Tag: 3}, wire.Rstat)
+}
+
+// TestHandOverPutBack: a request that is handled once more is none that came after the
+// last Tresume: what the client is still to name stays unseen, and its token good.
+func TestHandOverPutBack(t *testing.T) {
+	w := newWorld(t, nil)
+	a := w.numbered(wire.EN2, 1, nil)
+	a.walk(1, "events")
+	a.do(&wire.Msg{Type: wire.Topen, Tag: 1, Fid: 1}, wire.Ropen)
+	read := a.ask(&wire.Msg{Type: wire.Tread, Tag: 8, Fid: 1, Count: 1000})
+	a.settled()
+	came := a.count
+	a.nc.Close()
+	b, m := w.back(a, came+3, 0, read, came+1, came+2, came+3) // which never came
+	if m.Type != wire.Rresume || m.States[0] != wire.Running {
+		t.Fatalf("%v", m)
+	}
+	next := w.handOver()()
+	next.put("size", "xl")
+	b.expect(wire.Rread, 8)
+	if st := b.hangUp(next); st.Count != came || st.Tokens.Used {
+		t.Errorf("%d have come, %d are counted: %+v", came, st.Count, st.Tokens)
+	}
 }

@@ -53,15 +53,15 @@ func (c *conn) countRequest(m *wire.Msg) {
 		return
 	}
 	n := &c.sess.numbers
-	n.count = max(n.count, n.tokens.Sent)
-	number := n.count + 1
-	if h := c.handing; h != nil && len(h.counted) > 0 {
+	var number uint64
+	if h := c.handing; h != nil && len(h.counted) > 0 { // it came before, to another process
 		number, h.counted = h.counted[0], h.counted[1:]
 	} else {
-		n.count = number
-	}
-	if n.tokens.Now != 0 && !n.tokens.Used {
-		n.tokens.Used, c.sess.noted.tokens = true, true
+		n.count = max(n.count, n.tokens.Sent) + 1
+		number = n.count
+		if n.tokens.Now != 0 && !n.tokens.Used {
+			n.tokens.Used, c.sess.noted.tokens = true, true
+		}
 	}
 	c.now, c.nowTag = asked{number: number, once: !m.Type.Again()}, m.Tag
 }

@@ -370,12 +370,12 @@ func (s *Server) shutDoor(how ending) {
 	var gone []*session
 	var leave []*conn
 	s.mu.Lock()
+	s.frozen = how != drain
+	s.handing.Store(how == handOver) // before quit: who is woken by that looks here
 	if !s.closing {
 		s.closing = true
 		close(s.quit)
 	}
-	s.frozen = how != drain
-	s.handing.Store(how == handOver)
 	for how == drain && s.parked.Len() > 0 {
 		gone = append(gone, s.release(s.oldest())...)
 	}

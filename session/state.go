@@ -196,7 +196,7 @@ func (s *Server) rebuilt(st *State, attached bool) (*session, error) {
 		n.dialect = wire.None // no Tversion has come
 	}
 	if st.Version != StateVersion || n.dialect.String() != st.Dialect || attached && n.who.Nobody() ||
-		len(st.Key) != wire.KeyLen || len(st.Fids) > s.cfg.Limits.Fids {
+		len(st.Key) != wire.KeyLen || len(st.Fids) > s.cfg.Limits.Fids+2*s.cfg.Limits.Waiting { // with those whose clunk was under way
 		return nil, errNoState
 	}
 	n.numbers.count, n.numbers.undone, n.numbers.tokens = st.Count, st.Undone, st.Tokens

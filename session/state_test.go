@@ -183,3 +183,20 @@ func TestRestoreRefuses(t *testing.T) {
 		t.Errorf("%d are parked", n)
 	}
 }
+
+// TestRestoreLeaving: a session that has as many fids as it may is restored with those whose
+// clunks were under way, too.
+func TestRestoreLeaving(t *testing.T) {
+	w := newWorld(t, nil)
+	st := parkOne(w)
+	limits := session.Limits{Fids: len(st.Fids) - 2, Waiting: 1}
+	other := openWorld(t, w.disk.Clone(), func(cfg *session.Config) { cfg.Limits = limits })
+	if err := other.server.Restore(st); err != nil {
+		t.Error(err)
+	}
+	limits.Fids--
+	other = openWorld(t, w.disk.Clone(), func(cfg *session.Config) { cfg.Limits = limits })
+	if err := other.server.Restore(st); err == nil {
+		t.Error("one with more fids is taken")
+	}
+}

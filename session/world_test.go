@@ -32,16 +32,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is a server over a store in memory that has two VMs.
 type world struct {
-	t      testing.TB
-	disk   *storetest.Disk
-	engine *storetest.Recorder
-	store  *store.Store
-	tree   *fs.Tree
-	server *session.Server
-	log    *logBuffer
-	budget *budget.Budget
-	served sync.WaitGroup
-	left   bool // its connections are another world's: what they hold here goes with the process
+	t       testing.TB
+	disk    *storetest.Disk
+	engine  *storetest.Recorder
+	store   *store.Store
+	tree    *fs.Tree
+	server  *session.Server
+	log     *logBuffer
+	budget  *budget.Budget
+	served  sync.WaitGroup
+	passing func(h *session.Handed) // changes what is handed over; nil: nothing does
+	left    bool                    // its connections are another world's: what they hold here goes with the process
 }
 
 // newWorld makes a world; change, if not nil, changes the server's settings.
