@@ -76,3 +76,10 @@ func SealedSegment(p Place, kind byte, body []byte) []byte {
 
 // ChangeJSON is a Change without its kept replies.
 func ChangeJSON(ch *session.Change) []byte { return appendChangeJSON(nil, ch) }
+
+// HoldSweep makes the journal as it is while the segments of an epoch before are there still.
+func (j *Journal) HoldSweep() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.sweeping = true
+}

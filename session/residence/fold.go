@@ -394,6 +394,9 @@ func (f *folded) tail(vm string) store.Tail {
 		seen = t.Events[n-1].Rev
 	}
 	for _, b := range f.batches {
+		if b.Lost > max(t.After, seen) {
+			t.After, t.Last, t.Events, seen = b.Lost, max(t.Last, b.Lost), nil, 0
+		}
 		for i := range b.Events {
 			ev := b.Events[i].event()
 			t.Last = max(t.Last, ev.Rev)

@@ -59,6 +59,7 @@ type placeForm struct {
 type batchForm struct {
 	Number uint64      `json:"number,omitempty"` // 0: it makes nothing durable
 	Events []eventForm `json:"events"`
+	Lost   uint64      `json:"lost,omitempty"` // the events up to this revision were too long to be kept
 }
 
 // Boot is the kernel's boot id.
@@ -86,12 +87,13 @@ type Journal struct {
 	mu       sync.Mutex
 	dir      string
 	place    Place
-	segments []*segment // the oldest first
-	from     uint64     // the number of the epoch's first segment
-	sweeping bool       // the segments before that are there still
-	since    int        // bytes since the epoch began
-	live     int        // of the sessions, as they were told of
-	sizes    map[uint64]int
+	segments []*segment        // the oldest first
+	from     uint64            // the number of the epoch's first segment
+	sweeping bool              // the segments before that are there still
+	since    int               // bytes since the epoch began
+	live     int               // of the sessions, as they were told of
+	sizes    map[uint64]int    // by session; one that has none is not kept
+	changed  map[uint64]int    // bytes of changes since the session's Whole, those made while sweeping
 	readers  map[uint64]uint64 // how far streams were read, of those told of in this epoch
 	scratch  []byte
 	newest   []record // the newest batch's, which may not be published yet
@@ -134,7 +136,7 @@ func (j *Journal) Begin(p Place, srv *session.Server, t *tree.Tree) error {
 	j.mu.Lock()
 	dir := j.dir
 	j.dir, j.place, j.number, j.rev = draft, p, 0, p.Rev
-	j.sizes, j.readers = make(map[uint64]int), make(map[uint64]uint64)
+	j.sizes, j.changed, j.readers = make(map[uint64]int), make(map[uint64]int), make(map[uint64]uint64)
 	err := j.next()
 	if err == nil {
 		j.from = 1
@@ -237,6 +239,7 @@ func (j *Journal) Whole(id uint64, st *session.State, room int) (size int, epoch
 	}
 	j.live += size - j.sizes[id]
 	j.sizes[id] = size
+	delete(j.changed, id)
 	st.Readers(j.readers)
 	j.append(kindWhole, b)
 	return size, epoch
@@ -246,16 +249,28 @@ func (j *Journal) Whole(id uint64, st *session.State, room int) (size int, epoch
 func (j *Journal) Change(id uint64, ch *session.Change) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.epoch.Load() == 0 {
+	if _, kept := j.sizes[id]; !kept || j.epoch.Load() == 0 {
 		return
 	}
 	b := appendChange(binary.AppendUvarint(j.scratch[:0], id), ch)
 	j.reuse(b)
-	if len(b) > maxChange {
+	if len(b) > maxChange || j.sweeping && j.changesTooMuch(id, len(b)) {
 		j.gone(id)
 		return
 	}
 	j.append(kindChange, b)
+}
+
+// changesTooMuch counts n bytes of a session's changes. While the segments of the epoch
+// before are there still, a session that changes much would fill the journal, which would
+// end it for all.
+func (j *Journal) changesTooMuch(id uint64, n int) bool {
+	j.changed[id] += n
+	most := maxChange
+	if len(j.segments) > maxSegments*3/4 {
+		most /= 16
+	}
+	return j.changed[id] > most
 }
 
 // reuse keeps the memory of a record for the next one.
@@ -277,6 +292,7 @@ func (j *Journal) Gone(id uint64) {
 func (j *Journal) gone(id uint64) {
 	j.live -= j.sizes[id]
 	delete(j.sizes, id)
+	delete(j.changed, id)
 	j.append(kindGone, binary.AppendUvarint(nil, id))
 }
 
@@ -292,6 +308,9 @@ func (j *Journal) Begun(number uint64, events []store.Event) {
 		return
 	}
 	b, err := json.Marshal(form)
+	if n := len(events); err == nil && n > 0 && len(b) > segmentSize/2 { // its receipts are to fit, too
+		b, err = json.Marshal(batchForm{Number: number, Lost: events[n-1].Rev})
+	}
 	if err != nil {
 		j.fail(err)
 		return
@@ -371,6 +390,7 @@ func (j *Journal) grown(n int) {
 	if j.since > max(segmentSize, 2*j.live) && !j.sweeping && j.wake != nil && j.nextOrFail() {
 		j.sweeping, j.since, j.from = true, 0, j.current().number
 		j.readers = make(map[uint64]uint64)
+		clear(j.changed)
 		j.epoch.Add(1)
 		poke(j.wake)
 	}
@@ -425,7 +445,7 @@ func (j *Journal) fail(err error) {
 	for _, s := range j.segments {
 		_ = s.unmap() // it was mapped
 	}
-	j.segments, j.sizes = nil, nil
+	j.segments, j.sizes, j.changed = nil, nil, nil
 	if j.wake != nil {
 		poke(j.wake)
 	}

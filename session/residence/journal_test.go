@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"meta9/fs"
+	"meta9/fs/store"
 	"meta9/session"
 	"meta9/session/residence"
 	"meta9/session/wire"
@@ -396,5 +397,64 @@ func TestJournalShares(t *testing.T) {
 	}
 	if !slices.ContainsFunc(w.states(), func(st session.State) bool { return st.Key[0] == 1 }) {
 		t.Error("the first session is not there")
+	}
+}
+
+// TestJournalLongBatch: a batch whose events are too long for a segment costs its readers
+// these events, of which they are told, and nobody his session.
+func TestJournalLongBatch(t *testing.T) {
+	defer residence.SmallSegments()()
+	j := newJournal(t)
+	c := j.dial(wire.E, 1, "glenda")
+	c.open(1, wire.ORead, "events")
+	j.put("temp", "before")
+	j.do(&store.Intent{Kind: store.Put, Cell: j.store.Cell(vmUUID), Name: "size", Data: "x", By: strings.Repeat("x", 20<<10)})
+	long := j.store.Rev()
+	j.put("temp", "after")
+	if j.Epoch() == 0 {
+		t.Fatal("the journal has ended")
+	}
+	run, w := j.killed()
+	if r := restoreJournal(t, run, w, w.place()); r != (residence.Report{Sessions: 1}) {
+		t.Fatalf("%+v", r)
+	}
+	events, lost := w.store.Cell(vmUUID).Ring().After(w.states()[0].Fids[1].Handle.Rev, 0, nil)
+	if lost != long || len(events) != 1 || events[0].Key != "temp" || events[0].Rev <= long {
+		t.Errorf("lost up to %d, want %d; then %v", lost, long, events)
+	}
+}
+
+// TestJournalFlood: a session whose changes would fill the journal, while the epoch before
+// is there still, loses its own place, until it is told of whole again, and no other's.
+func TestJournalFlood(t *testing.T) {
+	j := newJournal(t)
+	j.work()
+	j.HoldSweep()
+	const id = 1 << 40
+	st := session.State{Version: session.StateVersion, VM: vmUUID, Dialect: "9P2000.e", Key: bytes.Repeat([]byte{9}, 8)}
+	whole := func() {
+		if size, _ := j.Whole(id, &st, 1<<20); size == 0 {
+			t.Fatal("the session is not taken")
+		}
+	}
+	sessions := func() int { n, _ := j.Stats(); return n }
+	ch := &session.Change{Fids: []session.FidState{{Fid: 1, Node: &fs.NodeState{}, Handle: &fs.HandleState{Last: make([]byte, 700<<10)}}}}
+	whole()
+	j.Change(id, ch)
+	if n := sessions(); n != 4 {
+		t.Fatalf("%d sessions, want 4", n)
+	}
+	for range 300 {
+		j.Change(id, ch)
+	}
+	if n := sessions(); n != 3 || j.Epoch() == 0 {
+		t.Fatalf("%d sessions, want 3; epoch %d", n, j.Epoch())
+	}
+	whole()
+	if n := sessions(); n != 4 {
+		t.Errorf("%d sessions, want 4", n)
+	}
+	if _, bytes := j.Stats(); bytes > 16<<20 {
+		t.Errorf("%d bytes", bytes)
 	}
 }
