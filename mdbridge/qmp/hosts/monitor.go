@@ -41,6 +41,24 @@ func othersMonitor(path string) error {
 // libvirtLabel is the name of the character device that libvirt's monitor is in a QEMU.
 const libvirtLabel = "charmonitor"
 
+// isAt tells whether the socket of a character device (unix:PATH,server=on) is the one that
+// is connected to, also where a link leads to it.
+func (l *link) isAt(filename string) bool {
+	if strings.Contains(filename, l.path) {
+		return true
+	}
+	_, path, _ := strings.Cut(filename, "unix:")
+	if i := strings.LastIndex(path, ",server"); i >= 0 {
+		path = path[:i]
+	}
+	theirs, err := filepath.EvalSymlinks(path)
+	if err != nil || path == "" {
+		return false
+	}
+	ours, err := filepath.EvalSymlinks(l.path)
+	return err == nil && ours == theirs
+}
+
 // checkMonitor refuses libvirt's monitor at a path that does not show it. A QEMU says
 // where its sockets are: one that has libvirt's, and none at this path, is seen from
 // another place than its own, and this one may be libvirt's.
@@ -56,7 +74,7 @@ func (l *link) checkMonitor(c *qmp.Client) error {
 	}
 	libvirts, ours := false, false
 	for _, d := range devices {
-		here := strings.Contains(d.Filename, l.path)
+		here := l.isAt(d.Filename)
 		libvirts = libvirts || d.Label == libvirtLabel
 		if here && d.Label == libvirtLabel {
 			return refusal{errLibvirt, nil}

@@ -29,7 +29,8 @@ func TestOthersMonitor(t *testing.T) {
 }
 
 // TestMonitorsAreRefused: libvirt's monitor is not connected to where its path shows it,
-// also by a link, and let go where QEMU says that it is.
+// also by a link, and let go where QEMU says that it is; and a socket beside it is used, also
+// by a link.
 func TestMonitorsAreRefused(t *testing.T) {
 	w := newWorld(t, Config{})
 	dir := w.path("libvirt/qemu/domain-1-web")
@@ -42,8 +43,14 @@ func TestMonitorsAreRefused(t *testing.T) {
 	}
 	qmptest.Start(t, w.path("moved.qmp"), uuid(2), "moved").Label("charmonitor")
 	qmptest.Start(t, w.path("own.qmp"), uuid(3), "own").Label("compat_monitor0")
+	elsewhere := qmptest.Start(t, filepath.Join(t.TempDir(), "q"), uuid(4), "linked")
+	elsewhere.Label("compat_monitor0")
+	if err := os.Symlink(elsewhere.Path, w.path("linked.qmp")); err != nil {
+		t.Fatal(err)
+	}
 	w.hosts.Start()
 	w.state(uuid(3), "running")
+	w.state(uuid(4), "running")
 	w.eventually("both are refused", func() bool {
 		w.hosts.mu.Lock()
 		defer w.hosts.mu.Unlock()

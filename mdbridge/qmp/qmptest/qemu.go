@@ -107,7 +107,8 @@ func (q *QEMU) Served() bool {
 	return q.served > 0
 }
 
-// Label makes it answer query-chardev, with its socket under that label.
+// Label makes it answer query-chardev, with its socket under that label, and with the
+// monitor of libvirt (charmonitor) elsewhere unless that is the label.
 func (q *QEMU) Label(label string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -211,7 +212,11 @@ func (q *QEMU) run(name string) string {
 		if q.device == "" {
 			return ""
 		}
-		return fmt.Sprintf(`[{"label": %q, "filename": "unix:%s,server=on", "frontend-open": true}]`, q.device, q.Path)
+		other := ""
+		if q.device != "charmonitor" {
+			other = `, {"label": "charmonitor", "filename": "unix:/nowhere/monitor.sock,server=on", "frontend-open": true}`
+		}
+		return fmt.Sprintf(`[{"label": %q, "filename": "unix:%s,server=on", "frontend-open": true}%s]`, q.device, q.Path, other)
 	case "query-status":
 		return fmt.Sprintf(`{"status": %s, "singlestep": false, "running": %v}`, qmp.AppendString(nil, q.status), q.status == "running")
 	case "stop":
