@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"testing"
@@ -197,5 +198,26 @@ func TestTruncationComesAgain(t *testing.T) {
 		if got := other.value("color"); got != "" {
 			t.Errorf("%s: color is %q", d, got)
 		}
+	}
+}
+
+// TestNoteWhileStopping: a parked session is not looked at while the server stops, even
+// where it was not told of in the journal's epoch.
+func TestNoteWhileStopping(t *testing.T) {
+	j := &told{epoch: 1, size: 100}
+	w := journalled(t, j)
+	w.numbered(wire.EN2, 1, nil).hangUp(w)
+	j.set(2)
+	if left := w.server.Note(); left != 0 || len(j.wholes) != 2 {
+		t.Fatalf("%d are left, %d wholes", left, len(j.wholes))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	defer cancel()
+	if err := w.server.Freeze(ctx); err != nil {
+		t.Fatal(err)
+	}
+	j.set(3)
+	if left := w.server.Note(); left != 1 || len(j.wholes) != 2 {
+		t.Errorf("%d are left, %d wholes", left, len(j.wholes))
 	}
 }
