@@ -36,8 +36,8 @@ type command struct {
 }
 
 // newRoot is the command meta9d, which does what args and the settings file ask
-// for. Help and completion are cobra's.
-func newRoot(args []string, do func(command) error) *cobra.Command {
+// for; complete is command.complete, or in its place. Help and completion are cobra's.
+func newRoot(args []string, complete func(command) (command, error), do func(command) error) *cobra.Command {
 	c := command{args: args, config: defaults()}
 	root := &cobra.Command{
 		Use:                   "meta9d [OPTION]...",
@@ -55,7 +55,7 @@ func newRoot(args []string, do func(command) error) *cobra.Command {
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			c, err := c.complete()
+			c, err := complete(c)
 			if err != nil {
 				return err
 			}

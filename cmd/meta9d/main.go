@@ -54,7 +54,7 @@ func execute(from *handover, args []string, stdout, stderr io.Writer) (err error
 			}
 		}()
 	}
-	root := newRoot(args, func(c command) error {
+	root := newRoot(args, from.settings, func(c command) error {
 		c.from = from
 		return c.do(stdout, stderr)
 	})

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write the manual page to docs/man")
 const manFile = "../../docs/man/meta9d.8"
 
 func TestManPage(t *testing.T) {
-	want := manPage(newRoot(nil, nil))
+	want := manPage(newRoot(nil, nil, nil))
 	if *update {
 		if err := os.WriteFile(manFile, want, 0o644); err != nil {
 			t.Fatal(err)

@@ -22,7 +22,7 @@ const payload = `{"uuid":"` + vmUUID + `","alias":"web","customer_metadata":{"ho
 
 // parse is what a command line asks for.
 func parse(args []string) (got command, err error) {
-	root := newRoot(args, func(c command) error {
+	root := newRoot(args, command.complete, func(c command) error {
 		got = c
 		return nil
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -69,6 +70,8 @@ type handover struct {
 	Began  int64    `json:"began"` // when nothing was answered any more: CLOCK_MONOTONIC, ns
 	From   string   `json:"from"`  // that program's version
 	Tally  tally    `json:"tally"`
+
+	Settings int `json:"settings,omitempty"` // a descriptor: those of Exe, for when it is executed again; 0: none
 
 	Hangups bool `json:"hangups,omitempty"` // SIGHUP is not to end the process, also not meanwhile
 
@@ -138,7 +141,39 @@ func inheritedHandover() (*handover, error) {
 	}
 	h.file = os.NewFile(uintptr(h.State), "handover")
 	h.fds = []int{h.Exe, h.Next}
+	if h.Settings != 0 {
+		h.fds = append(h.fds, h.Settings)
+	}
 	return h, nil
+}
+
+// settings is command.complete, but for a program that goes on after another one has
+// failed: it keeps the settings that it had, since those that are there now may be why.
+func (h *handover) settings(c command) (command, error) {
+	if h == nil || !h.isBack() || h.Settings == 0 {
+		return c.complete()
+	}
+	f, err := os.Open(descriptorPath(h.Settings))
+	if err != nil {
+		return c, err
+	}
+	defer f.Close()
+	var had config // it must be empty: what is empty is not written
+	if err := gob.NewDecoder(f).Decode(&had); err != nil {
+		return c, fmt.Errorf("the settings before the live update: %w", err)
+	}
+	c.config = had
+	return c, c.config.validate()
+}
+
+// settingsFile has the settings for handover.settings. It stays open.
+func settingsFile(c *config) (*os.File, error) {
+	fd, err := unix.MemfdCreate("meta9d-settings", 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "settings")
+	return f, gob.NewEncoder(f).Encode(c)
 }
 
 // upgrades are the live updates of a daemon.
@@ -485,6 +520,13 @@ func (d *daemon) execute() error {
 		return execProgram(h.Next, os.Args, h.Hangups, nil)
 	}
 	h.State = int(u.state.Fd())
+	settings, err := settingsFile(&d.cfg)
+	if err != nil {
+		d.log.Error().Err(err).Msg("live update: if it fails, the settings are read anew")
+	} else {
+		h.Settings = int(settings.Fd())
+		defer runtime.KeepAlive(settings)
+	}
 	err = execProgram(h.Next, h.Args, h.Hangups, h)
 	d.log.Error().Err(err).Msg("live update: the program cannot be executed; this one goes on")
 	return h.back(fmt.Errorf("it cannot be executed: %w", err))

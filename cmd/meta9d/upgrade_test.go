@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -27,5 +28,31 @@ func TestRefusedUpgrade(t *testing.T) {
 	f := program()
 	if err := u.begin(f); err == nil || d.leaves() || f.Close() == nil {
 		t.Errorf("begun after the end: %v", err)
+	}
+}
+
+// TestSettingsOfBefore: who goes on after a live update that has failed has its own
+// settings, whatever the file says now.
+func TestSettingsOfBefore(t *testing.T) {
+	c := command{config: defaults(), file: "/nowhere.toml"}
+	c.config.Data, c.config.Trace, c.config.Listen = t.TempDir(), true, []string{"tcp:127.0.0.1:0"}
+	c.config.Sockets.Enabled = false // what is false by choice, and true by default
+	c.config.LogLevel = "error"
+	f, err := settingsFile(&c.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := &handover{Settings: int(f.Fd()), Tally: tally{Error: "it failed"}}
+	got, err := h.settings(command{config: defaults(), file: c.file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := differences("", reflect.ValueOf(c.config), reflect.ValueOf(got.config)); len(d) > 0 {
+		t.Errorf("these are others: %v", d)
+	}
+	h.Tally.Error = ""
+	if _, err := h.settings(c); err == nil {
+		t.Error("the next program does not read the file")
 	}
 }

@@ -463,6 +463,34 @@ func TestUpdateFails(t *testing.T) {
 	}
 }
 
+// TestSettingsThatFail: where the new settings pass the check, and then fail, the program
+// before goes on with those that it had.
+func TestSettingsThatFail(t *testing.T) {
+	w := newWorld(t)
+	c := w.plain("unix", w.VM(uuid), "9P2000.L")
+	file := filepath.Join(w.Dir, "meta9d.toml")
+	was, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, append([]byte("listen = [\"unix:/proc/nowhere/x.sock\"]\n"), was...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		out, err := w.upgrade("")
+		if err == nil || !strings.Contains(out, "goes on") || !strings.Contains(out, "/proc/nowhere") {
+			t.Fatalf("%v, %q", err, out)
+		}
+	}
+	if err := os.WriteFile(file, was, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := w.upgrade(""); err != nil {
+		t.Errorf("%v, %q", err, out)
+	}
+	w.rpc(c, wire.Twalk, uint32(0), uint32(1), []string{"keys"})
+}
+
 // TestHangupInThePause: SIGHUP, which begins a reload, does not end the process in a live
 // update, nor the update.
 func TestHangupInThePause(t *testing.T) {
