@@ -7,12 +7,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -21,8 +21,8 @@ import (
 type Proc struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
-	err    error // of Wait; set before exited is closed
-	stderr tail
+	err    error    // of Wait; set before exited is closed
+	log    *os.File // standard error: a file that has no name any more
 }
 
 // Ready is the line on standard output by which a server says that it serves.
@@ -31,9 +31,16 @@ const Ready = "ready"
 // Start runs cmd and waits until it prints Ready, at most for timeout. The
 // process dies with its parent. Standard error is kept, see Log.
 func Start(cmd *exec.Cmd, timeout time.Duration) (*Proc, error) {
-	p := &Proc{cmd: cmd, exited: make(chan struct{})}
+	log, err := os.CreateTemp("", "m9-log-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(log.Name()); err != nil {
+		return nil, err
+	}
+	p := &Proc{cmd: cmd, exited: make(chan struct{}), log: log}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.Stderr = &p.stderr
+	cmd.Stderr = log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -71,8 +78,27 @@ func (p *Proc) await(ready <-chan struct{}, timeout time.Duration) error {
 // PID is the process's id.
 func (p *Proc) PID() int { return p.cmd.Process.Pid }
 
-// Log is the end of what the process wrote to standard error.
-func (p *Proc) Log() string { return p.stderr.String() }
+// logMax is how much of a log is shown.
+const logMax = 256 << 10
+
+// Log is the end of what the process wrote to standard error, in whole lines. All is there
+// that it had written before whatever else is seen of it: a pipe would be behind.
+func (p *Proc) Log() string {
+	info, err := p.log.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	from := max(0, info.Size()-logMax)
+	b := make([]byte, info.Size()-from)
+	n, err := p.log.ReadAt(b, from)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err.Error()
+	}
+	if b = b[:n]; from > 0 {
+		_, b, _ = bytes.Cut(b, []byte("\n"))
+	}
+	return string(b)
+}
 
 // Exited is closed when the process has ended.
 func (p *Proc) Exited() <-chan struct{} { return p.exited }
@@ -165,31 +191,4 @@ func (p *Proc) Open() string {
 	sockets, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/unix", p.PID()))
 	b.Write(sockets)
 	return b.String()
-}
-
-// tail keeps the last tailMax bytes written to it, cut at lines.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-const tailMax = 256 << 10
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, b...)
-	if over := len(t.buf) - tailMax; over > 0 {
-		if nl := bytes.IndexByte(t.buf[over:], '\n'); nl >= 0 {
-			over += nl + 1
-		}
-		t.buf = append(t.buf[:0], t.buf[over:]...)
-	}
-	return len(b), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.buf)
 }
