@@ -72,8 +72,12 @@ func restoreBackup(file, dir string, out io.Writer) error {
 		return fmt.Errorf("backup %s: %w", file, err)
 	}
 	for _, name := range []string{bolt.FileName, bolt.LogName, bolt.AckedName} {
-		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
-			return misused("--restore: %s is there (%v): move the old data away, or name another folder with --data", filepath.Join(dir, name), err)
+		file := filepath.Join(dir, name)
+		switch _, err := os.Lstat(file); {
+		case err == nil:
+			return misused("--restore: %s is there: move the old data away, or name another folder with --data", file)
+		case !errors.Is(err, os.ErrNotExist):
+			return misused("--restore: %w", err)
 		}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -69,6 +69,7 @@ type daemon struct {
 	upgrades  *upgrades
 	inherited *listen.Inherited
 	opened    chan struct{} // closed when all is there; nothing is served before
+	failed    chan struct{} // closed when the start has failed, and this program ends
 
 	mu     sync.Mutex
 	shared []*listen.Listener // the configured ones, for Recheck
@@ -81,7 +82,7 @@ func serve(c command, stdout, stderr io.Writer) error {
 	zerolog.SetGlobalLevel(levels[c.config.LogLevel])
 	d := &daemon{
 		cfg: c.config, command: c, log: newLog(stderr), quit: quit,
-		from: c.from, inherited: new(listen.Inherited), opened: make(chan struct{}), upgrades: newUpgrades(),
+		from: c.from, inherited: new(listen.Inherited), opened: make(chan struct{}), failed: make(chan struct{}), upgrades: newUpgrades(),
 	}
 	defer d.stop()
 	hangups := c.hangups()
@@ -181,6 +182,17 @@ func (d *daemon) start(salvage bool) error {
 	}
 	d.warnDescriptors()
 	return nil
+}
+
+// isOpen waits until all is there. It says false where that will not be: the start has
+// failed.
+func (d *daemon) isOpen() bool {
+	select {
+	case <-d.opened:
+		return true
+	case <-d.failed:
+		return false
+	}
 }
 
 // atEnd adds what is to be done at the end, before all that was added earlier.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -90,7 +89,7 @@ func (d *daemon) openHTTP(text string, internal bool, change func(http.Handler) 
 	if err != nil {
 		return fmt.Errorf("http listener %q: %w", text, err)
 	}
-	l = &bounded{Listener: l, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns)), opened: d.opened}
+	l = &bounded{Listener: l, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns)), isOpen: d.isOpen}
 	handler := d.vminfo.Handler(vminfo.Access{Internal: internal, Addr: l.Addr()})
 	if change != nil {
 		handler = change(handler)
@@ -214,11 +213,13 @@ type bounded struct {
 	net.Listener
 	admins bool          // it may use the last descriptors
 	free   chan struct{} // holds one for each connection
-	opened chan struct{} // nothing is accepted before it is closed
+	isOpen func() bool   // nothing is accepted before
 }
 
 func (b *bounded) Accept() (net.Conn, error) {
-	<-b.opened
+	if !b.isOpen() {
+		return nil, net.ErrClosed
+	}
 	for {
 		c, err := b.Listener.Accept()
 		if err != nil {
@@ -252,16 +253,26 @@ func (c *countedConn) Close() error {
 
 // checkHTTP refuses what cannot be a listener.
 func checkHTTP(c *config) error {
-	for _, text := range append(slices.Clone(c.HTTP.Listen), c.HTTP.Metrics...) {
-		if strings.HasPrefix(text, "unix:") {
-			if _, err := adminOnly(text); err != nil {
-				return fmt.Errorf("http.listen: %w", err)
-			}
-			continue
+	for _, text := range c.HTTP.Listen {
+		if err := checkHTTPAddr(text); err != nil {
+			return fmt.Errorf("http.listen: %w", err)
 		}
-		if _, err := net.ResolveTCPAddr("tcp", text); err != nil {
-			return fmt.Errorf("http.listen: %q is not HOST:PORT or unix:PATH", text)
+	}
+	for _, text := range c.HTTP.Metrics {
+		if err := checkHTTPAddr(text); err != nil {
+			return fmt.Errorf("http.metrics: %w", err)
 		}
+	}
+	return nil
+}
+
+func checkHTTPAddr(text string) error {
+	if strings.HasPrefix(text, "unix:") {
+		_, err := adminOnly(text)
+		return err
+	}
+	if _, err := net.ResolveTCPAddr("tcp", text); err != nil {
+		return fmt.Errorf("%q is not HOST:PORT or unix:PATH", text)
 	}
 	return nil
 }

@@ -98,7 +98,10 @@ func (d *daemon) open(cfg listen.Config, text string) error {
 // serve hands a connection to the sessions. What proves nobody cannot resume by
 // a key alone.
 func (d *daemon) serve(c net.Conn, who tree.Principal, via, addr string) {
-	<-d.opened
+	if !d.isOpen() {
+		c.Close()
+		return
+	}
 	d.server.Serve(c, session.Peer{Who: who, Via: via, Addr: addr, Resumes: !who.Nobody()})
 }
 

@@ -23,7 +23,10 @@ func (d *daemon) newMdata(t *fs.Tree) *mdata.Server {
 
 // serveMdata hands a VM's connection to it.
 func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, _ string) {
-	<-d.opened
+	if !d.isOpen() {
+		c.Close()
+		return
+	}
 	d.serveLines(c, via, func() { d.mdata.Serve(c, who) })
 }
 

@@ -92,7 +92,10 @@ func (d *daemon) startQMP() error {
 	d.atEnd(d.qmp.Shutdown)
 	cfg := listen.Config{
 		Handle: func(c net.Conn, _ tree.Principal, _, _ string) {
-			<-d.opened
+			if !d.isOpen() {
+				c.Close()
+				return
+			}
 			d.qmp.Serve(c)
 		},
 		Admins: d.admins, Log: d.log,

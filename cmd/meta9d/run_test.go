@@ -46,6 +46,23 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// TestLateStartFails: a start that fails when its first listeners are open already ends at
+// once, and says why.
+func TestLateStartFails(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := l.Addr().String()
+	for _, args := range [][]string{{"--metrics", taken}, {"--http", taken}} {
+		code, out, errs := call(t, t.TempDir(), args...)
+		if code <= 0 || out != "" || !strings.Contains(errs, taken) || !strings.Contains(errs, "address already in use") {
+			t.Errorf("%v: exit %d, %q, stderr:\n%s", args, code, out, errs)
+		}
+	}
+}
+
 // TestCompletion: a shell can be told of the flags, and of what some take.
 func TestCompletion(t *testing.T) {
 	code, out, _ := call(t, t.TempDir(), "completion", "bash")

@@ -627,7 +627,7 @@ func (d *daemon) takeExtra(b []byte) error {
 func (d *daemon) adopt(c net.Conn, via string, who tree.Principal, run func()) {
 	d.from.conns++
 	d.inherited.Conn(via, listen.Adopted{Conn: c, Who: who, Run: func() {
-		<-d.opened
+		d.isOpen() // where not: it runs to be ended with the others
 		run()
 	}})
 }
@@ -707,10 +707,12 @@ func newUpgrades() *upgrades {
 	return &upgrades{self: self, ready: make(chan struct{})}
 }
 
-// giveUp is the end of a start that has failed. What was handed over must stay for the
-// program before this one: nothing is closed but the store, which only one may have open.
+// giveUp is the end of a start that has failed. Where there is a program to go back to,
+// what was handed over must stay for it: nothing is closed but the store, which only one
+// may have open.
 func (d *daemon) giveUp() {
 	if d.from == nil || d.from.isBack() {
+		close(d.failed)
 		return
 	}
 	d.undo = nil
