@@ -295,8 +295,10 @@ func openProgram(path string) (*os.File, error) {
 	err = errors.Join(unix.Fstat(at, &st), unix.Stat("/proc/self/exe", &self), unix.Fstatfs(at, &mount))
 	switch {
 	case err != nil:
-	case st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0:
-		err = fmt.Errorf("%s is no program", path)
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		err = fmt.Errorf("%s is no program, but a folder, a device or the like", path)
+	case st.Mode&0o111 == 0:
+		err = fmt.Errorf("%s is no program: its mode is %#o, so that nobody may execute it", path, st.Mode&0o7777)
 	case st.Uid != 0 && st.Uid != uint32(os.Geteuid()):
 		err = fmt.Errorf("%s is user %d's; it must be root's or meta9d's own user's", path, st.Uid)
 	case st.Mode&0o022 != 0:
