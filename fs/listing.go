@@ -48,7 +48,10 @@ type ShortError struct {
 	err  error
 }
 
+// Error is the text of errs.Again, with what is short.
 func (e *ShortError) Error() string { return e.err.Error() }
+
+// Unwrap gives the errs.Again.
 func (e *ShortError) Unwrap() error { return e.err }
 
 // rowFolder is a folder whose entries are all in its VM's row.

@@ -23,25 +23,7 @@ func TestHTTPOnUnix(t *testing.T) {
 	p := start(t, dir, "--run", filepath.Join(dir, "run"), "--data", "", "--http", "unix:"+path)
 	c := p.connect("run/admin.sock")
 	c.put("ctl", `create {"uuid":"`+vmUUID+`","internal_metadata":{"root_pw":"x"}}`)
-	web := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		},
-	}}
-	get := func(path string) (int, string) {
-		t.Helper()
-		resp, err := web.Get("http://a.name" + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(b)
-	}
+	get := getter(t, path)
 	if code, body := get("/vms"); code != 200 || !strings.HasPrefix(body, `[{"uuid":"`+vmUUID+`","zonename":"`+vmUUID+`",`) {
 		t.Errorf("/vms: %d %s", code, body)
 	}
@@ -62,19 +44,17 @@ func TestHTTPOnUnix(t *testing.T) {
 	}
 }
 
-// TestFigures: a listener of figures has nothing of any VM; and each figure that the
-// alerts and the dashboard ask for is there.
-func TestFigures(t *testing.T) {
-	dir := shortDir(t)
-	p := start(t, dir, "--metrics", "unix:figures.sock")
-	p.connect("meta9-run/admin.sock").put("ctl", "create "+payload)
-	web := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return net.Dial("unix", filepath.Join(dir, "figures.sock"))
-	}}}
-	defer web.CloseIdleConnections()
-	get := func(path string) (int, string) {
+// getter gives what is asked of the HTTP server at a unix socket.
+func getter(t *testing.T, socket string) func(path string) (code int, body string) {
+	web := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+	return func(path string) (int, string) {
 		t.Helper()
-		resp, err := web.Get("http://localhost" + path)
+		resp, err := web.Get("http://a.name" + path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,6 +65,15 @@ func TestFigures(t *testing.T) {
 		}
 		return resp.StatusCode, string(b)
 	}
+}
+
+// TestFigures: a listener of figures has nothing of any VM; and each figure that the
+// alerts and the dashboard ask for is there.
+func TestFigures(t *testing.T) {
+	dir := shortDir(t)
+	p := start(t, dir, "--metrics", "unix:figures.sock")
+	p.connect("meta9-run/admin.sock").put("ctl", "create "+payload)
+	get := getter(t, filepath.Join(dir, "figures.sock"))
 	for _, path := range []string{"/vms", "/vms/" + vmUUID, "/status", "/events", "/backup", "/", "/metrics/../vms"} {
 		if code, body := get(path); code != http.StatusNotFound || strings.Contains(body, vmUUID) {
 			t.Errorf("%s: %d %s", path, code, body)

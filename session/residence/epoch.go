@@ -1,0 +1,173 @@
+package residence
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	tree "meta9/fs"
+	"meta9/fs/store"
+	"meta9/session"
+)
+
+// How the journal stays within its bounds: segments follow each other, and an epoch begins
+// that says anew what there is, after which the segments before it go.
+
+func (j *Journal) current() *segment { return j.segments[len(j.segments)-1] }
+
+// append adds a record, unless the journal fails by that.
+func (j *Journal) append(kind byte, body []byte) {
+	if _, ok := j.room(len(body)); ok {
+		j.current().append(kind, body)
+		j.grown(len(body))
+	}
+}
+
+// room sees to it that a record has room; fresh: in a segment that has just begun.
+func (j *Journal) room(n int) (fresh, ok bool) {
+	if j.current().fits(n) {
+		return false, true
+	}
+	return true, j.nextOrFail() && j.current().fits(n)
+}
+
+// grown begins the next epoch where it is time.
+func (j *Journal) grown(n int) {
+	j.since += headLen + n
+	if j.since > max(segmentSize, 2*j.live) && !j.sweeping && j.wake != nil && j.nextOrFail() {
+		j.sweeping, j.since, j.from = true, 0, j.current().number
+		j.readers = make(map[uint64]uint64)
+		clear(j.changed)
+		j.epoch.Add(1)
+		poke(j.wake)
+	}
+}
+
+func (j *Journal) nextOrFail() bool {
+	err := j.next()
+	if err != nil {
+		j.fail(err)
+	}
+	return err == nil
+}
+
+// next begins the next segment, with the newest batch.
+func (j *Journal) next() error {
+	if len(j.segments) == maxSegments {
+		return fmt.Errorf("it has %d MiB", maxSegments*segmentSize>>20)
+	}
+	number := uint64(1)
+	if len(j.segments) > 0 {
+		number += j.current().number
+	}
+	home, err := j.place.form()
+	if err != nil {
+		return err
+	}
+	s, err := newSegment(j.dir, number, home)
+	if err != nil {
+		return err
+	}
+	j.segments = append(j.segments, s)
+	for _, r := range j.newest {
+		if !s.fits(2*headLen + binary.MaxVarintLen64 + len(r.body)) {
+			return errors.New("a batch has more to say than a segment holds")
+		}
+		s.append(r.kind, r.body)
+	}
+	if j.failed {
+		s.append(kindFailed, binary.AppendUvarint(nil, j.number))
+	}
+	return nil
+}
+
+// fail ends the journal for good: what it has is no longer true as soon as a reply leaves
+// of which it has not heard.
+func (j *Journal) fail(err error) {
+	j.epoch.Store(0)
+	j.log.Error().Err(err).Str("journal", j.dir).Msg("no session will outlive a kill: the journal has failed")
+	if err := os.RemoveAll(j.dir); err != nil {
+		j.log.Error().Err(err).Msg("removing the journal")
+	}
+	for _, s := range j.segments {
+		_ = s.unmap() // it was mapped
+	}
+	j.segments, j.sizes, j.changed = nil, nil, nil
+	if j.wake != nil {
+		poke(j.wake)
+	}
+}
+
+// sweep sees to it that each epoch gets to know all sessions, and then drops the segments
+// before it.
+func (j *Journal) sweep(srv *session.Server, t *tree.Tree) {
+	defer close(j.swept)
+	for range j.wake {
+		for j.Epoch() != 0 && srv.Note() > 0 {
+			time.Sleep(sweepPause)
+		}
+		if j.Epoch() == 0 {
+			return
+		}
+		j.tails(t)
+		j.mu.Lock()
+		for len(j.segments) > 0 && j.segments[0].number < j.from && j.epoch.Load() != 0 {
+			old := j.segments[0]
+			j.segments = j.segments[1:]
+			if err := old.remove(); err != nil {
+				j.fail(err)
+			}
+		}
+		j.sweeping = false
+		j.mu.Unlock()
+	}
+}
+
+// sweepPause is how long sweep waits for sessions that are on their way from or to a
+// connection.
+const sweepPause = 20 * time.Millisecond
+
+// tails keeps what readers of events have not read of what came before this epoch.
+func (j *Journal) tails(t *tree.Tree) {
+	j.mu.Lock()
+	readers := maps.Clone(j.readers)
+	j.mu.Unlock()
+	_ = t.Tails(readers, func(tail store.Tail) error {
+		b, err := tailBody(&tail)
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if err == nil && len(b) <= maxChange && j.epoch.Load() != 0 { // without it the reader is told that events are lost
+			j.append(kindTail, b)
+		}
+		return nil
+	})
+}
+
+// segmentNumbers are the segments in the folder, in their order.
+func segmentNumbers(dir string) (list []uint64, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		var n uint64
+		if _, err := fmt.Sscanf(e.Name(), "%d", &n); err != nil || e.Name() != segmentName(n) {
+			if e.Name() == "draft" {
+				continue
+			}
+			return nil, fmt.Errorf("%q is none of its files", e.Name())
+		}
+		list = append(list, n)
+	}
+	slices.Sort(list)
+	for i, n := range list {
+		if i > 0 && n != list[i-1]+1 {
+			return nil, fmt.Errorf("file %s is missing", segmentName(list[i-1]+1))
+		}
+	}
+	return list, nil
+}
