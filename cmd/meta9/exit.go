@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"unicode"
 
@@ -119,7 +118,7 @@ func (a *app) fail(err error) {
 	fmt.Fprintln(a.err, "meta9:", printable(err.Error()))
 	var u usageError
 	if errors.As(err, &u) {
-		io.WriteString(a.err, "Try 'meta9 --help'.\n")
+		fmt.Fprintf(a.err, "Try '%s --help'.\n", a.path)
 	}
 }
 

@@ -44,7 +44,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) i
 	root.SetIn(in)
 	root.SetOut(a.out)
 	root.SetErr(err)
-	e := a.asUsageError(root.ExecuteContext(ctx))
+	cmd, e := root.ExecuteContextC(ctx)
+	a.path = cmd.CommandPath()
+	e = a.asUsageError(e)
 	if e == nil {
 		e = written.err
 	}

@@ -17,7 +17,8 @@ type app struct {
 	term     io.Writer // out without the escapes of terminal: for printable words and colours
 	tty      bool      // out is a terminal
 	code     int
-	ran      bool // the command line had no error, and the command began
+	ran      bool   // the command line had no error, and the command began
+	path     string // of the command that ran, or was to: "meta9 vm list"
 	progress progress
 
 	checkServer bool // address chose a socket that any user may serve
