@@ -11,8 +11,9 @@ import (
 // of a transaction. So an open folder of a VM can keep its whole listing, as text that a
 // client gets in pieces: made of one row by the first who asks, in the form that its
 // session speaks, and shared by all that list the folder at that revision. It is a
-// version of a derived file (see pins.go), which only the account of the VM bounds and
-// maxLists the number of, and which parking keeps: one that goes on elsewhere would be of two moments.
+// version of a derived file (see pins.go). Its bytes are bounded by the VM's account, and
+// the number of listings by maxLists. Parking keeps it: one that went on in another row
+// would be of two moments.
 
 // A Form is how the entries of folders are written for some clients. It is made once,
 // and any number of goroutines may use it.
@@ -32,13 +33,13 @@ type Lister interface {
 	// its account; those that are used are subtracted, and are the listing's from then on.
 	// *ShortError: there is no memory for it. errs.Again: too many of the VM are open.
 	Listing(f *Form, room *int64) (text string, rev uint64, err error)
-	// Listed is the Listing of that revision once more. errs.Again: the VM has changed,
+	// Listed gives the Listing of revision rev again. errs.Again: the VM has changed,
 	// and the listing was not kept (a restart, or memory that others needed).
 	Listed(f *Form, rev uint64, room *int64) (text string, err error)
 	// Unlist lets go of the listing.
 	Unlist()
-	// Large tells whether to use Listing: one was asked for on this handle, or the entries do
-	// not all fit into room bytes, by an estimate of their number that is never too high.
+	// Large tells whether to use Listing: it was called on this handle already, or even a
+	// low estimate of the entries exceeds room bytes.
 	Large(f *Form, room int) bool
 }
 

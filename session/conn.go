@@ -231,7 +231,7 @@ func (c *conn) turn(frame []byte) error {
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	if atOnce[frame[4]] {
-		c.place.ForceSoon(c.share.Load())
+		c.place.TakeOrForce(c.share.Load())
 		return nil
 	}
 	if !c.place.Take(c.share.Load()) {

@@ -9,17 +9,17 @@ import (
 	"meta9/session/wire"
 )
 
-// Journal keeps what the sessions are that have a key, for the case that the process is
-// killed: whole, and then what changes of them. It is told before a reply leaves that
-// shows the change, and, in a dialect with tokens, before a change of the store is begun
-// whose request must not be done twice. So what it has is each session as of the last
-// reply that its client may have got.
+// Journal records the sessions that outlive a kill of the process (see journalled): each
+// whole, and then its changes. A change is recorded before the reply that shows it is
+// sent; in a dialect with tokens also before a request that must not be done twice is
+// submitted to the store. So the journal has each session as of the last reply that its
+// client may have got.
 //
-// It has epochs: what was told in an earlier one is on its way to be dropped, so that the
-// next that is told of a session is the whole. Its methods are called from any goroutine,
-// with locks of this package held; they call nothing of it.
+// It has epochs. Records of earlier epochs will be dropped, so after a new one has begun
+// the next record of a session must be the whole. The methods are called from any
+// goroutine, with locks of package session held, and must not call back into it.
 type Journal interface {
-	// Epoch is at least 1; 0: it keeps nothing any more.
+	// Epoch is the current epoch, from 1 on; 0: the journal has ended.
 	Epoch() uint64
 	// Whole keeps what a session is, in place of all that it has of it, in at most room
 	// bytes, and tells how many it took and the epoch. 0 bytes: it is not kept.
@@ -29,7 +29,7 @@ type Journal interface {
 	// Receipt keeps what changes of the session if the store's batch of that number is
 	// found to be durable, and with it the reply to a request.
 	Receipt(number, id uint64, ch *Change)
-	// Gone forgets it.
+	// Gone forgets the session.
 	Gone(id uint64)
 }
 
@@ -189,9 +189,9 @@ func (c *conn) note(begun *request) {
 	j.Change(s.id, &ch)
 }
 
-// noteBegun has the journal know of a change before it may be submitted: of what came
+// noteBefore has the journal know of a change before it may be submitted: of what came
 // before it, and of the change itself where nobody could tell whether it was done.
-func (c *conn) noteBegun(r *request) {
+func (c *conn) noteBefore(r *request) {
 	if !r.once || c.srv.cfg.Journal == nil || !c.sess.journalled() {
 		r.keys = false
 		return

@@ -212,7 +212,7 @@ func (c *conn) begin(r *request, alone bool, run func()) {
 	c.enter(r)
 	c.changes++
 	c.held += r.size
-	c.noteBegun(r)
+	c.noteBefore(r)
 	if f := r.fid; f == nil || f.free(alone) {
 		start(r, run)
 	} else {

@@ -95,7 +95,7 @@ func serve(c command, stdout, stderr io.Writer) error {
 		defer watch.Stop()
 	}
 	if err := d.start(c.salvage); err != nil {
-		d.giveUp()
+		d.startFailed()
 		return err
 	}
 	go d.reloads(ctx, hangups)
@@ -172,7 +172,7 @@ func (d *daemon) start(salvage bool) error {
 	if err := d.startQMP(); err != nil {
 		return err
 	}
-	if err := d.openDoors(); err != nil {
+	if err := d.beginServing(); err != nil {
 		return err
 	}
 	// Only now, as what they learn makes commits.
@@ -184,9 +184,9 @@ func (d *daemon) start(salvage bool) error {
 	return nil
 }
 
-// isOpen waits until all is there. It says false where that will not be: the start has
+// waitOpen waits until all is there. It says false where that will not be: the start has
 // failed.
-func (d *daemon) isOpen() bool {
+func (d *daemon) waitOpen() bool {
 	select {
 	case <-d.opened:
 		return true

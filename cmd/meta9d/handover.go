@@ -48,10 +48,11 @@ type handover struct {
 
 	Hangups bool `json:"hangups,omitempty"` // SIGHUP is not to end the process, also not meanwhile
 
-	once  sync.Once // it serves, or goes back
-	file  *os.File  // State
-	conns int       // that were handed over
-	fds   []int     // the rest of what was inherited, to be closed when this program has its own
+	mu    sync.Mutex
+	over  bool     // it serves, or goes back; mu guards this
+	file  *os.File // State
+	conns int      // that were handed over
+	fds   []int    // the rest of what was inherited, to be closed when this program has its own
 }
 
 // settingsFile has the settings for handover.settings. It stays open.

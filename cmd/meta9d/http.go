@@ -89,7 +89,7 @@ func (d *daemon) openHTTP(text string, internal bool, change func(http.Handler) 
 	if err != nil {
 		return fmt.Errorf("http listener %q: %w", text, err)
 	}
-	l = &bounded{Listener: l, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns)), isOpen: d.isOpen}
+	l = &bounded{Listener: l, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns)), waitOpen: d.waitOpen}
 	handler := d.vminfo.Handler(vminfo.Access{Internal: internal, Addr: l.Addr()})
 	if change != nil {
 		handler = change(handler)
@@ -211,13 +211,13 @@ func (l *acceptedListener) Addr() net.Addr { return l.addr }
 // bounded closes a connection at once when there are too many.
 type bounded struct {
 	net.Listener
-	admins bool          // it may use the last descriptors
-	free   chan struct{} // holds one for each connection
-	isOpen func() bool   // nothing is accepted before
+	admins   bool          // it may use the last descriptors
+	free     chan struct{} // holds one for each connection
+	waitOpen func() bool   // nothing is accepted before
 }
 
 func (b *bounded) Accept() (net.Conn, error) {
-	if !b.isOpen() {
+	if !b.waitOpen() {
 		return nil, net.ErrClosed
 	}
 	for {

@@ -98,7 +98,7 @@ func (d *daemon) open(cfg listen.Config, text string) error {
 // serve hands a connection to the sessions. What proves nobody cannot resume by
 // a key alone.
 func (d *daemon) serve(c net.Conn, who tree.Principal, via, addr string) {
-	if !d.isOpen() {
+	if !d.waitOpen() {
 		c.Close()
 		return
 	}

@@ -23,7 +23,7 @@ func (d *daemon) newMdata(t *fs.Tree) *mdata.Server {
 
 // serveMdata hands a VM's connection to it.
 func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, _ string) {
-	if !d.isOpen() {
+	if !d.waitOpen() {
 		c.Close()
 		return
 	}

@@ -92,7 +92,7 @@ func (d *daemon) startQMP() error {
 	d.atEnd(d.qmp.Shutdown)
 	cfg := listen.Config{
 		Handle: func(c net.Conn, _ tree.Principal, _, _ string) {
-			if !d.isOpen() {
+			if !d.waitOpen() {
 				c.Close()
 				return
 			}

@@ -65,6 +65,22 @@ func (h *handover) settings(c command) (command, error) {
 // isBack tells that another program has failed, and executed this one again.
 func (h *handover) isBack() bool { return h.Tally.Error != "" }
 
+// serves removes the residence in the folder, and says that there is no way back from now
+// on. Where it cannot be removed there still is one.
+func (h *handover) serves(data string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over {
+		return errors.New("it took too long")
+	}
+	err := os.Remove(filepath.Join(data, residence.FileName))
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		err = store.SyncDir(data)
+	}
+	h.over = err == nil
+	return err
+}
+
 // back executes the program before this one, which goes on with what it has handed over.
 // It returns where that cannot be.
 func (h *handover) back(why error) error {
@@ -72,11 +88,14 @@ func (h *handover) back(why error) error {
 	if h.isBack() {
 		return err // it is this one
 	}
-	h.once.Do(func() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.over {
+		h.over = true
 		h.Tally.Failed++
 		h.Tally.Error = oneLine(why)
 		err = errors.Join(why, execProgram(h.Exe, h.Args, h.Hangups, h))
-	})
+	}
 	return err
 }
 
@@ -134,14 +153,14 @@ func (d *daemon) takeExtra(b []byte) error {
 func (d *daemon) adopt(c net.Conn, via string, who tree.Principal, run func()) {
 	d.from.conns++
 	d.inherited.Conn(via, listen.Adopted{Conn: c, Who: who, Run: func() {
-		d.isOpen() // where not: it runs to be ended with the others
+		d.waitOpen() // where not: it runs to be ended with the others
 		run()
 	}})
 }
 
-// openDoors lets all be served that waits for it: everything is there. After that there is no
+// beginServing lets all be served that waits for it: everything is there. After that there is no
 // way back.
-func (d *daemon) openDoors() error {
+func (d *daemon) beginServing() error {
 	for _, left := range d.inherited.Rest() {
 		d.log.Warn().Str("what", left).Msg("inherited, and not in the settings: closed")
 	}
@@ -150,15 +169,8 @@ func (d *daemon) openDoors() error {
 		close(d.opened)
 		return nil
 	}
-	gone := errors.New("it took too long")
-	h.once.Do(func() {
-		gone = os.Remove(filepath.Join(d.cfg.Data, residence.FileName))
-		if gone == nil || errors.Is(gone, os.ErrNotExist) {
-			gone = store.SyncDir(d.cfg.Data)
-		}
-	})
-	if gone != nil {
-		return gone
+	if err := h.serves(d.cfg.Data); err != nil {
+		return err
 	}
 	u := d.upgrades
 	u.tally = h.Tally
@@ -178,10 +190,10 @@ func (d *daemon) openDoors() error {
 	return h.file.Close()
 }
 
-// giveUp is the end of a start that has failed. Where there is a program to go back to,
+// startFailed is the end of a start that has failed. Where there is a program to go back to,
 // what was handed over must stay for it: nothing is closed but the store, which only one
 // may have open.
-func (d *daemon) giveUp() {
+func (d *daemon) startFailed() {
 	if d.from == nil || d.from.isBack() {
 		close(d.failed)
 		return

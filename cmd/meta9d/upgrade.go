@@ -30,16 +30,16 @@ import (
 // A live update replaces the program of this process: the process, its sockets and its
 // clients' connections stay (docs/architecture.md, "The life of the daemon, and of a VM").
 //
-//	this program     checks the other one, in a process of its own: its settings, and
-//	                 whether it reads what would be handed over
+//	the old program  lets the new one check itself, in a process of its own: its settings,
+//	                 and whether it reads what would be handed over
 //	                 ends as at a planned stop, but closes no connection (stop), writes
-//	                 what the other one needs to a file in memory, and executes it
-//	the other one    starts, with what is there already; nothing is served before all is
-//	                 open (daemon.opened). Until then it can execute this one again, which
-//	                 goes on in the same way
+//	                 what the new one needs to a file in memory, and executes it
+//	the new program  starts, with what is there already; nothing is served before all is
+//	                 open (daemon.opened). Until it serves it can execute the old one again,
+//	                 which goes on from the same file
 //
-// DATA/residence is written as well, and removed when the other one serves: where it is
-// killed before, the next start resumes the sessions as after a planned stop.
+// DATA/residence is written, too, and removed just before the new program begins to serve.
+// If the process is killed earlier, the next start resumes the sessions from it.
 
 // Bounds of a live update.
 const (

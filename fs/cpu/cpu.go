@@ -18,7 +18,7 @@
 //   - Meanwhile Go runs some threads more than there are CPUs (LendThreads).
 //   - The admin never waits, but for those of his who follow events: together they are as
 //     one VM. What must not wait is counted all the same (Force), and waits for no longer
-//     than longestRest where there is too much of it (ForceSoon).
+//     than longestRest where there is too much of it (TakeOrForce).
 //
 // A Place costs some atomic operations as long as nobody waits, and two looks at the
 // clock where several VMs are at work; the lock is taken only by who waits, and by who
@@ -182,10 +182,10 @@ func (p *Place) Force(s *Share) {
 	p.hold(s, s.sched.clock())
 }
 
-// ForceSoon is Force for who has had a place for long, or who is to rest: it waits for a
+// TakeOrForce is Force for who has had a place for long, or who is to rest: it waits for a
 // place of s before, but no longer than longestRest. A place that p holds already is given
 // back first.
-func (p *Place) ForceSoon(s *Share) {
+func (p *Place) TakeOrForce(s *Share) {
 	if !p.take(s, longestRest) {
 		p.Force(s)
 	}

@@ -203,7 +203,7 @@ func TestForceSoon(t *testing.T) {
 		took := func() time.Duration {
 			from := time.Now()
 			var p Place
-			p.ForceSoon(share)
+			p.TakeOrForce(share)
 			if !p.Held() || p.forced != (share.Rest() > 0) {
 				t.Errorf("held %v, forced %v, while it rests %v", p.Held(), p.forced, share.Rest())
 			}

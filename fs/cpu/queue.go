@@ -2,8 +2,9 @@ package cpu
 
 import "container/heap"
 
-// Who waits: the places of each Share in their order, and the Shares in the order of what
-// they have had. All of it is under Scheduler.mu.
+// Who waits: the Places of each Share, first in, first out; and a heap of the Shares that
+// have some, least CPU time first. A Share that rests is not in the heap until rested. The
+// lists and the heap are guarded by Scheduler.mu.
 
 // rested ends the rest of s.
 func (s *Share) rested() {

@@ -110,7 +110,7 @@ func (b *batch) fill(t *turns, hurry bool) (rest time.Duration, saved bool) {
 		if len(b.intents) >= maxBatchIntents || b.cost >= maxBatchBytes {
 			return false
 		}
-		if long := l.rest(); long > 0 && !hurry {
+		if long := l.pause(); long > 0 && !hurry {
 			if rest == 0 || long < rest {
 				rest = long
 			}

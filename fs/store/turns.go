@@ -47,8 +47,8 @@ type turns struct {
 	shared   time.Time
 }
 
-// rest is how long the guest of the line's VM is to wait; 0: it need not.
-func (l *line) rest() time.Duration {
+// pause is how long the guest of the line's VM is to wait; 0: it need not.
+func (l *line) pause() time.Duration {
 	if in := l.first; in.Cell != nil && l == &in.Cell.line {
 		return in.Cell.cpu.Rest()
 	}
@@ -91,7 +91,7 @@ func (t *turns) share(batchBytes int64) share {
 	}
 	n := 0 // of the lines that are to have their turn
 	for _, l := range t.order {
-		if l.rest() == 0 {
+		if l.pause() == 0 {
 			n++
 		}
 	}

@@ -14,8 +14,9 @@ import (
 	"meta9/session"
 )
 
-// How the journal stays within its bounds: segments follow each other, and an epoch begins
-// that says anew what there is, after which the segments before it go.
+// How the journal stays within its bounds: when it has grown enough, a new epoch begins in
+// a new segment. Every session is written whole again, and then the segments from before
+// the epoch are deleted.
 
 func (j *Journal) current() *segment { return j.segments[len(j.segments)-1] }
 
@@ -23,7 +24,7 @@ func (j *Journal) current() *segment { return j.segments[len(j.segments)-1] }
 func (j *Journal) append(kind byte, body []byte) {
 	if _, ok := j.room(len(body)); ok {
 		j.current().append(kind, body)
-		j.grown(len(body))
+		j.countAppended(len(body))
 	}
 }
 
@@ -35,8 +36,8 @@ func (j *Journal) room(n int) (fresh, ok bool) {
 	return true, j.nextOrFail() && j.current().fits(n)
 }
 
-// grown begins the next epoch where it is time.
-func (j *Journal) grown(n int) {
+// countAppended counts n bytes that were appended, and begins the next epoch where it is time.
+func (j *Journal) countAppended(n int) {
 	j.since += headLen + n
 	if j.since > max(segmentSize, 2*j.live) && !j.sweeping && j.wake != nil && j.nextOrFail() {
 		j.sweeping, j.since, j.from = true, 0, j.current().number

@@ -252,17 +252,17 @@ func (j *Journal) Change(id uint64, ch *session.Change) {
 	}
 	b := appendChange(binary.AppendUvarint(j.scratch[:0], id), ch)
 	j.reuse(b)
-	if len(b) > maxChange || j.sweeping && j.changesTooMuch(id, len(b)) {
+	if len(b) > maxChange || j.sweeping && j.countChange(id, len(b)) {
 		j.gone(id)
 		return
 	}
 	j.append(kindChange, b)
 }
 
-// changesTooMuch counts n bytes of a session's changes. While the segments of the epoch
+// countChange counts n bytes of a session's changes. While the segments of the epoch
 // before are there still, a session that changes much would fill the journal, which would
 // end it for all.
-func (j *Journal) changesTooMuch(id uint64, n int) bool {
+func (j *Journal) countChange(id uint64, n int) bool {
 	j.changed[id] += n
 	most := maxChange
 	if len(j.segments) > maxSegments*3/4 {
@@ -338,7 +338,7 @@ func (j *Journal) ofBatch(kind byte, b []byte) {
 		j.current().append(kind, b)
 	}
 	if j.epoch.Load() != 0 {
-		j.grown(len(b))
+		j.countAppended(len(b))
 	}
 }
 

@@ -220,10 +220,11 @@ func (s *Server) vm(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, &all)
 }
 
-// value answers the value of ?space=&name=, with the version from which on it is no other.
+// value answers the value of ?space=&name=, with its version.
 //
-// The version is asked for before the value: where somebody writes in between it is too
-// old, and a change that wants it is refused in vain, but never done on what nobody saw.
+// The version is read first. If somebody writes in between it is too old: a change on the
+// condition of that version fails without need, but never replaces a value that the user
+// has not seen.
 func (s *Server) value(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := withTimeout(r)
 	defer cancel()

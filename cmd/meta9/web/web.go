@@ -7,11 +7,12 @@
 //
 // Trust. Every user of the machine, and every page in a browser on it, can connect to the
 // loopback, while the connection to meta9d may be the admin's. So only the page's own
-// files are given to anybody. All else wants a key, which is given once for a token that
-// only the command's terminal shows. The key is no cookie: browsers send cookies to all
-// ports of a host. A request for another host (DNS that was pointed here) or from another
-// origin is refused before anything is looked at. Of names and values the page makes
-// text only, and its policy (CSP) lets no script in.
+// files are given to anybody. Everything else needs a key. The page gets it in exchange
+// for a one-time token, which only the command's terminal shows. The key comes in a
+// header, not in a cookie, since browsers send a host's cookies to all of its ports.
+// Requests with another Host (DNS rebinding), and requests below /api/ from another
+// origin, are refused first. Of names and values the page makes text only, and its policy
+// (CSP) lets no script in.
 //
 // Concurrency: a Server may be used by any number of goroutines; mu guards its token and
 // its keys, and is not held while anything is waited for.
@@ -95,7 +96,7 @@ func New(c *client.Client, opt Options) *Server {
 	mux := http.NewServeMux()
 	mux.Handle("/", http.FileServerFS(page))
 	mux.Handle("POST /api/open", handler(s.open))
-	mux.Handle("/api/", s.keyed(api))
+	mux.Handle("/api/", s.requireKey(api))
 	s.handler = mux
 	return s
 }
@@ -110,7 +111,7 @@ func (s *Server) Token() string {
 // Serve serves connections of l, which is on the loopback, until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
-		Handler:           s.local(l.Addr().(*net.TCPAddr)),
+		Handler:           s.guard(l.Addr().(*net.TCPAddr)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       patience,
 		IdleTimeout:       time.Minute,
@@ -125,8 +126,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// local lets through what the page of this address asks for. addr is where it is served.
-func (s *Server) local(addr *net.TCPAddr) http.Handler {
+// guard lets through what the page of this address asks for. addr is where it is served.
+func (s *Server) guard(addr *net.TCPAddr) http.Handler {
 	_, port, _ := net.SplitHostPort(addr.String())
 	hosts := map[string]bool{addr.String(): true, net.JoinHostPort("localhost", port): true}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -179,8 +180,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) error {
 	}{key, s.opt.ReadOnly})
 }
 
-// keyed lets through who has a key.
-func (s *Server) keyed(h http.Handler) http.Handler {
+// requireKey lets through who has a key.
+func (s *Server) requireKey(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		key, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		if !s.isOpen(key) {
