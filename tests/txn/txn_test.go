@@ -113,6 +113,46 @@ func add(c *raw.Conn) (tries int64, err error) {
 	}
 }
 
+// TestRoundTrip: by Tswrite ten keys are changed by one request, as meta9d counts them, and
+// a transaction whose condition does not hold is one, too.
+func TestRoundTrip(t *testing.T) {
+	s := serve(t, daemon.Options{})
+	c, counter := guest(t, s), s.Conn("")
+	requests := func() (n int) {
+		t.Helper()
+		ctl, err := counter.Sread(0, "ctl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(ctl), "\nrequests ")
+		if _, err := fmt.Sscan(rest, &n); err != nil {
+			t.Fatalf("ctl has no requests: %v\n%s", err, ctl)
+		}
+		return n
+	}
+	before := requests()
+	reading := requests() - before // what it takes to ask
+	var puts []string
+	for i := range 10 {
+		puts = append(puts, fmt.Sprintf(`{"put":"k%d","value":"v"}`, i))
+	}
+	for _, line := range []string{
+		`{"do":[` + strings.Join(puts, ",") + `]}`,
+		`{"if":[{"key":"k0","absent":true}],"do":[{"put":"k0","value":"w"}]}`,
+	} {
+		before := requests()
+		if err := c.Swrite(0, []byte(line), "txn"); err != nil && !canceled(err) {
+			t.Fatal(err)
+		}
+		if n := requests() - before - reading; n != 1 {
+			t.Errorf("%d requests: %.60s", n, line)
+		}
+	}
+	if b, err := c.Sread(0, "keys", "k9"); string(b) != "v" {
+		t.Errorf("k9 is %q, %v", b, err)
+	}
+}
+
 // TestWhole: while transactions give ten keys one number, and put or remove two keys
 // together, no reader finds a key behind one that it read before, or one of the two
 // without the other, by any way of reading.
