@@ -195,6 +195,7 @@ func TestNothingBeginsAfterPatience(t *testing.T) {
 		}
 		o.away.Store(false)
 		o.peer = <-o.came
+		synctest.Wait() // until the client knows of it, too
 		asked = ask()
 		for _, typ := range []wire.Type{wire.Tflush, wire.Tstat, wire.Tsread} { // of the change, and these two
 			if m := o.peer.Receive(); m.Type != typ && typ == wire.Tflush {
