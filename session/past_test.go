@@ -110,7 +110,7 @@ func (w *world) link(g *packet.Guest, p *port, d wire.Dialect) (n *numbered, fou
 // is ended, in every dialect that has one, so that a write by that fid reaches nothing.
 // Before, the session was resumed, and the other key written.
 func TestPast(t *testing.T) {
-	for _, d := range []wire.Dialect{wire.E, wire.EN, wire.LE} {
+	for _, d := range []wire.Dialect{wire.E, wire.EN, wire.LE, wire.EN2, wire.LE2} {
 		for when, c := range map[string]struct{ another, damage, asks bool }{
 			"it goes on in its link":               {},
 			"it goes on in a link of before":       {another: true},
@@ -132,13 +132,14 @@ func TestPast(t *testing.T) {
 				}
 				a.do(&wire.Msg{Type: wire.Tattach, Tag: 1, Afid: wire.NoFid, Uname: "glenda", NUname: wire.NoUID}, wire.Rattach)
 				a.walk(1, "keys", "color")
-				then, thenProgram := guest.snapshot(), *program
+				then, thenProgram, sent := guest.snapshot(), *program, a.count
 				if c.another {
 					if a, found = w.link(program, guest, d); !found {
 						t.Fatal("the session is not resumed")
 					}
 					if d.Numbered() {
-						a.resume(nil)
+						a.client.do(&wire.Msg{Type: wire.Tresume, Tag: wire.NoTag, Counted: sent}, wire.Rresume)
+						a.count = sent
 					}
 				}
 				a.do(&wire.Msg{Type: wire.Tclunk, Tag: 1, Fid: 1}, wire.Rclunk)

@@ -105,6 +105,52 @@ func TestClone(t *testing.T) {
 	}
 }
 
+// TestMigrationFails: a guest goes to another host, and comes back since that failed: it
+// goes on here as it was before. If it has done nothing there, its session is its own. If
+// it has, its fids are other files', and it gets no session in which it could write these.
+func TestMigrationFails(t *testing.T) {
+	for _, d := range withTokens {
+		w := newWorld(t, nil)
+		w.put("color", "blue")
+		w.put("size", "large")
+		here := w.numbered(d, 1, nil)
+		here.openForWriting(1, "color")
+		sent, token := here.count, uint64(0)
+		write := func(n *numbered, data string, want wire.Type) {
+			t.Helper()
+			n.do(&wire.Msg{Type: wire.Twrite, Tag: 1, Fid: 1, Data: []byte(data), Count: 1}, want)
+		}
+		for i := range 3 { // nothing is done there
+			if _, m := w.back(here, sent, token); m.Type != wire.Rresume {
+				t.Fatalf("there: %v", m)
+			}
+			back, m := w.back(here, sent, token)
+			if m.Type != wire.Rresume {
+				t.Fatalf("back, try %d: %v", i, m)
+			}
+			write(back, "BCD"[i:i+1], wire.Rwrite)
+			here, sent, token = back, back.count, m.Token
+		}
+		there, m := w.back(here, sent, token)
+		if m.Type != wire.Rresume {
+			t.Fatal(m)
+		}
+		there.clunk(1)
+		there.openForWriting(1, "size")
+		for _, more := range []uint64{0, 1, 50} { // requests that were sent into the old transport
+			back, m := w.back(here, sent+more, token)
+			if m.Type != back.refusal() {
+				t.Errorf("back, %d sent more: %v", more, m)
+			}
+			write(back, "X", back.refusal())
+			back.nc.Close()
+		}
+		if c, s := w.value("color"), w.value("size"); c != "Dlue" || s != "large" {
+			t.Errorf("color %q, size %q", c, s)
+		}
+	}
+}
+
 // TestLostRresume: an Rresume that is lost costs nothing: the token before is good, and
 // what never came is asked for again.
 func TestLostRresume(t *testing.T) {

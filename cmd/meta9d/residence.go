@@ -108,7 +108,7 @@ func (d *daemon) dropJournal(why string) {
 	if err != nil {
 		d.log.Error().Err(err).Msg("a journal of sessions is in the run folder and must be removed")
 	} else if aside != "" {
-		d.log.Warn().Str("why", why).Str("aside", aside).Msg("the sessions in the journal were not restored")
+		d.log.Warn().Str("why", why).Str("aside", aside).Msg("a journal of sessions was set aside")
 	}
 }
 

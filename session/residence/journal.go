@@ -122,9 +122,17 @@ func OpenJournal(run string, log zerolog.Logger) (*Journal, error) {
 }
 
 // Begin begins a journal of the sessions that are there, in place of one that is there.
-// Nobody is served yet.
-func (j *Journal) Begin(p Place, srv *session.Server, t *tree.Tree) error {
-	draft := j.dir + ".new"
+// Nobody is served yet. After an error the one that was there still is, and is to be set
+// aside: it says what the sessions were before.
+func (j *Journal) Begin(p Place, srv *session.Server, t *tree.Tree) (err error) {
+	dir, draft := j.dir, j.dir+".new"
+	defer func() {
+		if err != nil {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			j.dir = dir
+		}
+	}()
 	if err := os.RemoveAll(draft); err != nil {
 		return err
 	}
@@ -132,10 +140,9 @@ func (j *Journal) Begin(p Place, srv *session.Server, t *tree.Tree) error {
 		return err
 	}
 	j.mu.Lock()
-	dir := j.dir
 	j.dir, j.place, j.number, j.rev = draft, p, 0, p.Rev
 	j.sizes, j.changed, j.readers = make(map[uint64]int), make(map[uint64]int), make(map[uint64]uint64)
-	err := j.next()
+	err = j.next()
 	if err == nil {
 		j.from = 1
 		j.epoch.Store(1)
@@ -161,7 +168,10 @@ func (j *Journal) Begin(p Place, srv *session.Server, t *tree.Tree) error {
 	}
 	j.wake, j.swept = make(chan struct{}, 1), make(chan struct{})
 	go j.sweep(srv, t)
-	return os.RemoveAll(draft) // what was in its place
+	if err := os.RemoveAll(draft); err != nil { // what was in its place
+		j.log.Warn().Err(err).Msg("removing the journal before this one")
+	}
+	return nil
 }
 
 // exchange gives a folder the name of another, which is there or not.

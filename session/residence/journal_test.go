@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,7 +42,10 @@ func openJournal(t testing.TB, run string) *residence.Journal {
 	return j
 }
 
-func newJournal(t testing.TB) *journal {
+func newJournal(t testing.TB) *journal { return newJournalBy(t, nil) }
+
+// newJournalBy is newJournal where the world knows the journal by what by makes of it.
+func newJournalBy(t testing.TB, by func(*residence.Journal) books) *journal {
 	run := t.TempDir()
 	j := &journal{run: run, Journal: openJournal(t, run)}
 	t.Cleanup(func() {
@@ -48,7 +53,11 @@ func newJournal(t testing.TB) *journal {
 			t.Error(err)
 		}
 	})
-	j.world = newWorldWith(t, j.Journal)
+	known := books(j.Journal)
+	if by != nil {
+		known = by(j.Journal)
+	}
+	j.world = newWorldWith(t, known)
 	j.numbered = [2]wire.Dialect{wire.EN2, wire.LE2}
 	if err := j.Begin(j.place(), j.server, j.tree); err != nil {
 		t.Fatal(err)
@@ -207,6 +216,70 @@ func TestJournalUndone(t *testing.T) {
 	tail := w.store.Cell(vmUUID).Ring()
 	if events, _ := tail.After(0, 0, nil); len(events) == 0 || events[len(events)-1].Key != "size" {
 		t.Errorf("the newest event is of %q, want size", events[len(events)-1].Key)
+	}
+}
+
+// held is a journal that stops who tells it of a session's change after a batch has failed.
+type held struct {
+	*residence.Journal
+	failed  atomic.Bool
+	entered chan struct{}
+	let     chan struct{}
+	once    sync.Once
+}
+
+func (j *held) Failed(number uint64) {
+	j.Journal.Failed(number)
+	j.failed.Store(true)
+}
+
+func (j *held) Change(id uint64, ch *session.Change) {
+	if j.failed.Load() {
+		j.once.Do(func() { close(j.entered); <-j.let })
+	}
+	j.Journal.Change(id, ch)
+}
+
+// TestJournalFull: a change that finds no room on the disk is known not to be done before
+// its client is told, and before the next batch: the number of that would say that it is.
+func TestJournalFull(t *testing.T) {
+	h := &held{entered: make(chan struct{}), let: make(chan struct{})}
+	j := newJournalBy(t, func(j *residence.Journal) books { h.Journal = j; return h })
+	j.do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"550e8400-e29b-41d4-a716-446655440001"}`})
+	c := j.dial(wire.EN2, 1, "glenda")
+	c.do(&wire.Msg{Type: wire.Twalk, Tag: 1, Newfid: 1, Names: []string{"keys"}})
+	j.disk.Full(vmUUID)
+	told := make(chan *wire.Msg)
+	go func() {
+		told <- c.do(&wire.Msg{Type: wire.Tcreate, Tag: 1, Fid: 1, Name: "new", Perm: 0o600, Mode: wire.ORdWr})
+	}()
+	<-h.entered
+	j.disk.Full("")
+	j.put("temp", "high")
+	between, w := j.killed()
+	close(h.let)
+	if m := <-told; m.Type != wire.Rerror {
+		t.Errorf("the create is answered %v", m)
+	}
+	after, w2 := j.killed()
+	for when, run := range map[string]struct {
+		run  string
+		w    *world
+		kept wire.Type // to its tag
+	}{"before it was told": {between, w, wire.Rwalk}, "after": {after, w2, wire.Rerror}} {
+		if r := restoreJournal(t, run.run, run.w, run.w.place()); r != (residence.Report{Sessions: 1}) {
+			t.Fatalf("%s: %+v", when, r)
+		}
+		st := run.w.states()[0]
+		if f := st.Fids[1]; f.Handle != nil || len(f.Node.Path) != 1 {
+			t.Errorf("%s: fid 1 is %+v", when, f)
+		}
+		if k := st.Kept[len(st.Kept)-1]; wire.Type(k.Frame[4]) != run.kept {
+			t.Errorf("%s: the reply that is kept is %s", when, wire.Type(k.Frame[4]))
+		}
+		if got := run.w.store.Cell(vmUUID).VM().Get(0, "temp"); got == nil || got.Value != "high" {
+			t.Errorf("%s: temp is %v", when, got)
+		}
 	}
 }
 

@@ -57,7 +57,13 @@ type world struct {
 
 func newWorld(t testing.TB) *world { return newWorldWith(t, nil) }
 
-func newWorldWith(t testing.TB, j *residence.Journal) *world {
+// books is a journal as the store and the server know it.
+type books interface {
+	store.Journal
+	session.Journal
+}
+
+func newWorldWith(t testing.TB, j books) *world {
 	w := openWorldWith(t, storetest.NewDisk(), j)
 	w.do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + vmUUID + `","alias":"web"}`})
 	for _, name := range []string{"color", "size", "temp"} {
@@ -69,7 +75,7 @@ func newWorldWith(t testing.TB, j *residence.Journal) *world {
 func openWorld(t testing.TB, disk *storetest.Disk) *world { return openWorldWith(t, disk, nil) }
 
 // openWorldWith is openWorld with a journal, if it is not nil.
-func openWorldWith(t testing.TB, disk *storetest.Disk, j *residence.Journal) *world {
+func openWorldWith(t testing.TB, disk *storetest.Disk, j books) *world {
 	w := &world{TB: t, disk: disk, numbered: [2]wire.Dialect{wire.EN, wire.LE}}
 	stores, sessions := store.Config{Log: zerolog.Nop(), Now: func() time.Time { return time.Unix(1e9, 0) }}, session.Config{Log: zerolog.Nop(), Lifetime: time.Hour}
 	if j != nil {
