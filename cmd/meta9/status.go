@@ -24,8 +24,8 @@ with 1 where it is not well. With -o json all of the admin's ctl is one object.`
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "" && output != "json" {
-				return misused("-o %s: there is json", output)
+			if err := checkOutput(output); err != nil {
+				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				text, err := c.ReadFile(ctx, "/ctl")
@@ -33,7 +33,7 @@ with 1 where it is not well. With -o json all of the admin's ctl is one object.`
 					return err
 				}
 				is := readStatus(string(text))
-				if output == "json" {
+				if output == outputJSON {
 					if err := a.printJSON(is.json()); err != nil {
 						return err
 					}
@@ -47,8 +47,7 @@ with 1 where it is not well. With -o json all of the admin's ctl is one object.`
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "print as `FORMAT`: json")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json"}, cobra.ShellCompDirectiveNoFileComp))
+	outputFlag(cmd, &output)
 	return cmd
 }
 

@@ -10,6 +10,37 @@ import (
 // runtime's, a log.
 const ownDescriptors = 32
 
+// needs are the descriptors that the limits and the VMs may come to.
+type needs struct{ sockets, devices, conns, http, qemus int }
+
+func (n needs) sum() int {
+	return n.sockets + n.devices + 2*n.conns + n.http + n.qemus + ownDescriptors + descriptors.Reserved
+}
+
+// needs counts them.
+func (d *daemon) needs() needs {
+	n := needs{conns: int(d.cfg.Limits.Conns), qemus: len(d.cfg.QMP.Sockets)}
+	own := len(d.ownSockets())
+	d.store.Cells(0, func(c *store.Cell) bool {
+		m := c.VM()
+		if m == nil {
+			return true
+		}
+		n.sockets += own
+		for _, p := range []string{vm.Prop9PChardev, vm.PropMdataChardev, vm.Prop9PListen} {
+			if m.Text(p) != "" {
+				n.devices++
+			}
+		}
+		return true
+	})
+	n.http = n.conns * (1 + len(d.cfg.HTTP.Listen))
+	if len(d.cfg.QMP.Dirs) > 0 {
+		n.qemus += d.cfg.QMP.VMs
+	}
+	return n
+}
+
 // warnDescriptors warns the operator when the limits of connections allow more open files
 // than the system does: guests' connections would then be refused (package descriptors).
 // It is called when all listeners are open.
@@ -19,34 +50,12 @@ func (d *daemon) warnDescriptors() {
 		d.log.Warn().Err(err).Msg("descriptors")
 		return
 	}
-	sockets, devices := 0, 0
-	d.store.Cells(0, func(c *store.Cell) bool {
-		m := c.VM()
-		if m == nil {
-			return true
-		}
-		if d.cfg.Sockets.Enabled {
-			sockets += len(d.vmSockets())
-		}
-		for _, p := range []string{vm.Prop9PChardev, vm.PropMdataChardev, vm.Prop9PListen} {
-			if m.Text(p) != "" {
-				devices++
-			}
-		}
-		return true
-	})
-	conns := int(d.cfg.Limits.Conns)
-	http := conns * (1 + len(d.cfg.HTTP.Listen))
-	qemus := len(d.cfg.QMP.Sockets)
-	if len(d.cfg.QMP.Dirs) > 0 {
-		qemus += d.cfg.QMP.VMs
-	}
-	sum := sockets + devices + 2*conns + http + qemus + ownDescriptors + descriptors.Reserved
+	n := d.needs()
 	e, text := d.log.Info(), "descriptors"
-	if uint64(sum) > limit {
+	if uint64(n.sum()) > limit {
 		e, text = d.log.Warn(), "more descriptors may be needed than the system allows; past that guests are refused, and the last ones are the admin's: "+
 			"raise the limit (systemd: LimitNOFILE=, shell: ulimit -n), or lower limits.connections"
 	}
-	e.Uint64("limit", limit).Int("needed", sum).Int("vm_sockets", sockets).Int("vm_devices", devices).
-		Int("connections", conns).Int("mdata", conns).Int("http", http).Int("qemus", qemus).Int("admin", descriptors.Reserved).Msg(text)
+	e.Uint64("limit", limit).Int("needed", n.sum()).Int("vm_sockets", n.sockets).Int("vm_devices", n.devices).
+		Int("connections", n.conns).Int("mdata", n.conns).Int("http", n.http).Int("qemus", n.qemus).Int("admin", descriptors.Reserved).Msg(text)
 }

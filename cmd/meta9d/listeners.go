@@ -129,9 +129,7 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 		Bound:  []listen.Device{{Property: vm.Prop9PListen, Handle: d.serve}},
 		Nobody: !d.cfg.Mumble.off(),
 	}
-	if d.cfg.Sockets.Enabled {
-		cfg.Sockets = d.vmSockets()
-	}
+	cfg.Sockets = d.ownSockets()
 	m := listen.NewVMs(cfg)
 	d.atEnd(func() { d.closeVMs(m) })
 	d.store.Observe(func(c store.Committed) {
@@ -152,8 +150,11 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 	return m
 }
 
-// vmSockets are the sockets that each VM has.
-func (d *daemon) vmSockets() []listen.Socket {
+// ownSockets are the sockets that each VM has.
+func (d *daemon) ownSockets() []listen.Socket {
+	if !d.cfg.Sockets.Enabled {
+		return nil
+	}
 	return []listen.Socket{
 		{Name: "9p.sock", Handle: d.serve},
 		{Name: "link.sock", Handle: d.serveLink},

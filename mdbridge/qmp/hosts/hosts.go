@@ -137,15 +137,23 @@ func (h *Hosts) Close() {
 type Stats struct {
 	Connected    int // those of which a VM is known
 	Unresponsive int // of those, and of the sockets that gave no greeting
+	// Silent is the path of an unresponsive one's socket, the first by name; "": there is none.
+	Silent string
 }
 
 // Stats are the QEMUs as they are now.
 func (h *Hosts) Stats() (st Stats) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	silent := func(path string) {
+		st.Unresponsive++
+		if path != "" && (st.Silent == "" || path < st.Silent) {
+			st.Silent = path
+		}
+	}
 	for _, l := range h.links {
 		if l.quiet.Load() {
-			st.Unresponsive++
+			silent(l.path)
 		}
 	}
 	for _, m := range h.machines {
@@ -154,7 +162,7 @@ func (h *Hosts) Stats() (st Stats) {
 			st.Connected++
 		}
 		if m.silent {
-			st.Unresponsive++
+			silent(m.path)
 		}
 		m.mu.Unlock()
 	}

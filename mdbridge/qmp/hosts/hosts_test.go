@@ -259,7 +259,7 @@ func TestUnresponsive(t *testing.T) {
 		if want := `{"status":"unresponsive","last":{"status":"running","singlestep":false,"running":true}}` + "\n"; err != nil || status != want {
 			t.Errorf("%v: %s", err, status)
 		}
-		if st := w.hosts.Stats(); st != (Stats{Connected: 1, Unresponsive: 1}) {
+		if st := w.hosts.Stats(); st != (Stats{Connected: 1, Unresponsive: 1, Silent: w.path("a.qmp")}) {
 			t.Errorf("%+v", st)
 		}
 		if then == "paused" {

@@ -1,0 +1,404 @@
+//go:build !guest
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"meta9/cmd/version"
+	"meta9/fs/vm"
+	"meta9/session/client"
+)
+
+// Bounds below which something is found.
+const (
+	dataRoom   = 64 << 20            // free bytes of the data folder: some segments of the log
+	runRoom    = 16 << 20            // of the run folder: the journal of the sessions
+	clockSlack = 5 * time.Second     // by which a file may be younger than now
+	certRoom   = 14 * 24 * time.Hour // that a certificate is still good
+	healTime   = 3 * time.Second     // in which meta9d makes sockets again that were taken away
+)
+
+// examination is one look at a host.
+type examination struct {
+	*app
+	report
+	status // of meta9d; empty: it does not answer
+	socket string
+	run    string // the run folder; "": meta9d is elsewhere
+	data   string // "": there is none
+	pid    int    // of meta9d; 0: not known
+	uid    int    // of meta9d; -1: not known
+	vms    []listed
+	qemus  []qemuProcess
+	unix   unixSockets
+}
+
+// examine looks at meta9d and at this host.
+func (a *app) examine(ctx context.Context, opt doctorOptions) (*report, error) {
+	addr, err := a.address()
+	if errors.Is(err, errNoSocket) {
+		addr, err = systemSocket, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	path, isUnix := strings.CutPrefix(addr, "unix:")
+	if !isUnix && strings.Contains(addr, ":") {
+		return nil, misused("doctor looks at the host that it runs on: it wants the admin's socket there, and not %s", addr)
+	}
+	e := &examination{app: a, socket: path, run: filepath.Dir(path), data: opt.data, uid: -1}
+	e.Findings, e.Unseen = []finding{}, []string{}
+	e.askDaemon(ctx)
+	e.checkDaemon(ctx)
+	e.checkFolders()
+	e.unix, err = readUnixSockets()
+	if err != nil {
+		e.unseen("the connections of unix sockets: %v", err)
+	}
+	e.qemus, err = runningQEMUs()
+	if err != nil {
+		e.unseen("the QEMUs of this host: %v", err)
+	}
+	e.checkSockets(ctx)
+	e.checkQEMUs()
+	e.summary = fmt.Sprintf("all is well: meta9d %s, %d VMs, %d QEMUs", e.text("version"), len(e.vms), len(e.qemus))
+	return &e.report, ctx.Err()
+}
+
+// askDaemon reads what meta9d says of itself and of its VMs.
+func (e *examination) askDaemon(ctx context.Context) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", e.socket)
+	if err != nil {
+		switch {
+		case errors.Is(err, os.ErrPermission):
+			e.unseen("meta9d: you may not open %s: run doctor as root, or as a member of meta9d's admin_group", e.socket)
+		case errors.Is(err, os.ErrNotExist):
+			e.found("meta9d does not run: there is no "+e.socket, "start it (systemctl start meta9d), or name its socket with --addr unix:PATH")
+		case errors.Is(err, syscall.ECONNREFUSED):
+			e.found("meta9d does not run: nobody answers at "+e.socket, "see why it ended (journalctl -u meta9d) and start it (systemctl start meta9d)")
+		default:
+			e.found(fmt.Sprintf("meta9d does not answer at %s: %v", e.socket, err), "see what it says (journalctl -u meta9d), and restart it")
+		}
+		return
+	}
+	e.uid, err = serverUID(conn.(*net.UnixConn))
+	conn.Close()
+	if err != nil {
+		e.unseen("who serves %s: %v", e.socket, err)
+		return
+	}
+	if !e.trusted() {
+		return // what it would say is worth nothing
+	}
+	c, err := e.connect(ctx, client.Options{})
+	if err != nil {
+		e.found(fmt.Sprintf("meta9d does not answer at %s: %v", e.socket, err), "see what it says (journalctl -u meta9d), and restart it")
+		return
+	}
+	defer c.Close()
+	text, err := c.ReadFile(ctx, "/ctl")
+	if err != nil {
+		e.unseen("meta9d's status: %v", err)
+		return
+	}
+	e.status = readStatus(string(text))
+	e.pid = int(e.number("pid"))
+	e.data = e.text("data")
+	if run := e.text("run"); run != "" {
+		e.run = run
+	}
+	e.vms, err = e.query(ctx, filepath.Join(e.run, "vminfo.sock"),
+		[]string{"uuid", vm.PropAlias, vm.Prop9POwner, vm.Prop9PChardev, vm.PropMdataChardev})
+	if err != nil {
+		e.unseen("the VMs: %v", err)
+	}
+}
+
+// trusted tells whether the process behind the socket is one that may be the admin's
+// server: root's, the caller's, or that of the user who owns the data folder.
+func (e *examination) trusted() bool {
+	if e.uid == 0 || e.uid == os.Geteuid() {
+		return true
+	}
+	if st, err := statOf(e.data); err == nil && int(st.Uid) == e.uid {
+		return true
+	}
+	e.found(fmt.Sprintf("user %d serves %s, who is neither root, nor you, nor the owner of %s, and could read and change all that passes", e.uid, e.socket, e.data),
+		"use another socket (--addr), or name meta9d's own data folder with --data; and see who can write to "+filepath.Dir(e.socket))
+	return false
+}
+
+// up tells whether meta9d has said how it is.
+func (e *examination) up() bool { return len(e.status) > 0 }
+
+// checkDaemon looks at what meta9d says, and at its process.
+func (e *examination) checkDaemon(ctx context.Context) {
+	if !e.up() {
+		return
+	}
+	if health := e.text("health"); health != "ok" {
+		e.found("meta9d is not well: "+health, "mend the cause and restart meta9d: until then writes are refused")
+	}
+	if here, there := version.String(), e.text("version"); here != there {
+		e.found(fmt.Sprintf("meta9d is %s, and this meta9 is %s", there, here), "'meta9 upgrade' takes the meta9d that is installed, without a restart; else install both of one version")
+	}
+	if limit, needed := e.number("descriptors_limit"), e.number("descriptors_needed"); limit < needed {
+		e.found(fmt.Sprintf("meta9d may open %d files, and its limits and VMs may come to %d", limit, needed),
+			fmt.Sprintf("LimitNOFILE=%d in its unit (systemctl edit meta9d), or a lower limits.connections", needed))
+	}
+	if bytes, limit := e.number("bytes"), e.number("bytes_limit"); limit > 0 && bytes > limit/10*9 {
+		e.found(fmt.Sprintf("names and values have %s of the %s that they may have", size(bytes), size(limit)), "raise limits.bytes, or remove what nobody needs")
+	}
+	if from, stale := strings.CutSuffix(e.text("upstream"), " stale"); stale {
+		e.found("the mirror lags: "+from+" does not answer, or its events do not come", "see whether it runs and can be reached from here, and what meta9d says (journalctl -u meta9d)")
+	}
+	if n := e.number("mumble_secrets_short"); n > 0 {
+		e.found(many(int(n), "the MUMBLE secret of VM "+e.text("mumble_secret_short_vm")+" is too short, and proves nobody"),
+			"write 16 bytes or more to its internal/mumble_secret_pw: openssl rand -hex 32")
+	}
+	e.checkCertificate()
+	e.checkMonitors()
+	e.checkProcess(ctx)
+}
+
+// checkCertificate looks how long the one of the tls listeners is still good.
+func (e *examination) checkCertificate() {
+	until, err := time.Parse(time.RFC3339, e.text("tls_until"))
+	if err != nil {
+		return // there is none
+	}
+	const mend = "write a new one to the files of tls.cert and tls.key, and 'systemctl reload meta9d'"
+	switch left := time.Until(until); {
+	case left <= 0:
+		e.found("the certificate of the tls listeners has ended, on "+until.Format(time.DateOnly), mend)
+	case left < certRoom:
+		e.found("the certificate of the tls listeners ends on "+until.Format(time.DateOnly), mend)
+	}
+}
+
+// checkMonitors looks for monitors at which meta9d waits in vain.
+func (e *examination) checkMonitors() {
+	n := int(e.number("qemus_unresponsive"))
+	if n == 0 {
+		return
+	}
+	e.found(many(n, "the QEMU at "+e.text("qemu_unresponsive_socket")+" does not answer meta9d: another client holds this monitor, which QEMU serves to one at a time, or the QEMU hangs"),
+		"give the QEMU a monitor for meta9d alone (-qmp unix:PATH,server=on,wait=off), and name that in qmp.sockets or qmp.dirs")
+}
+
+// checkProcess looks at meta9d's program and at the settings that it was started with.
+func (e *examination) checkProcess(ctx context.Context) {
+	proc := fmt.Sprintf("/proc/%d/", e.pid)
+	exe, err := os.Readlink(proc + "exe")
+	if err != nil {
+		e.unseen("meta9d's process %d: %v", e.pid, err)
+		return
+	}
+	if path, gone := strings.CutSuffix(exe, " (deleted)"); gone {
+		e.found("meta9d runs a program that is no longer at "+path, "'meta9 upgrade' takes the one that is there now, without a restart")
+	}
+	line, err := os.ReadFile(proc + "cmdline")
+	if err != nil {
+		e.unseen("meta9d's command line: %v", err)
+		return
+	}
+	if e.uid != os.Geteuid() {
+		return // another user may read other files
+	}
+	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	// The program that runs, and not the one that has its path now: it was trusted already.
+	check := exec.CommandContext(ctx, proc+"exe", append(args[1:], "--check-config")...)
+	check.Dir = proc + "cwd"
+	said, err := check.CombinedOutput()
+	var failed *exec.ExitError
+	switch {
+	case errors.As(err, &failed):
+		lines := strings.Split(strings.TrimSpace(string(said)), "\n")
+		e.found("meta9d could not start with its settings as they are now: "+lines[len(lines)-1],
+			"mend them, and look with 'meta9d --check-config "+strings.Join(args[1:], " ")+"'")
+	case err != nil:
+		e.unseen("meta9d's settings: %v", err)
+	}
+}
+
+// checkFolders looks at the run folder and the data folder.
+func (e *examination) checkFolders() {
+	if st, err := statOf(e.run); err == nil {
+		e.checkOwner(e.run, st)
+		if st.Mode&0o022 != 0 {
+			e.found(fmt.Sprintf("others can write to the run folder %s (mode %04o), and put sockets of their own there", e.run, st.Mode&0o7777), "chmod 0755 "+e.run)
+		}
+		e.checkAbove(e.run)
+		e.checkRoom(e.run, runRoom, "sessions would not outlive a kill, and new VMs get no sockets")
+	} else if e.up() {
+		e.unseen("the run folder: %v", err)
+	}
+	if e.data == "" {
+		return // all is in memory
+	}
+	st, err := statOf(e.data)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && !e.up():
+		return // nothing says that it is meta9d's
+	case err != nil:
+		e.unseen("the data folder: %v", err)
+		return
+	}
+	e.checkOwner(e.data, st)
+	switch {
+	case st.Mode&0o022 != 0:
+		e.found(fmt.Sprintf("others can write to the data folder %s (mode %04o)", e.data, st.Mode&0o7777), "chmod 0700 "+e.data)
+	case st.Mode&0o005 == 0o005 || st.Mode&0o050 == 0o050:
+		e.checkReadable(st.Mode)
+	}
+	e.checkAbove(e.data)
+	e.checkRoom(e.data, dataRoom, "writes are refused when it is full")
+	e.checkClock()
+	e.checkAside()
+}
+
+// statOf is what the system knows of a file.
+func statOf(path string) (st unix.Stat_t, err error) {
+	err = unix.Stat(path, &st)
+	if err != nil {
+		err = &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return st, err
+}
+
+// checkOwner finds a folder that is neither root's nor meta9d's user's.
+func (e *examination) checkOwner(dir string, st unix.Stat_t) {
+	uid := e.uid
+	if uid < 0 {
+		uid = os.Geteuid()
+	}
+	if st.Uid != 0 && int(st.Uid) != uid {
+		e.found(fmt.Sprintf("%s belongs to user %d, who is neither root nor meta9d's user %d, and can change all that is in it", dir, st.Uid, uid), fmt.Sprintf("chown %d %s", uid, dir))
+	}
+}
+
+// checkAbove finds a folder above dir that lets others put another folder in its place.
+func (e *examination) checkAbove(dir string) {
+	for dir != "/" && dir != "." {
+		dir = filepath.Dir(dir)
+		if st, err := statOf(dir); err == nil && st.Mode&0o002 != 0 && st.Mode&unix.S_ISVTX == 0 {
+			e.found(fmt.Sprintf("others can write to %s (mode %04o), and put other folders in place of meta9d's", dir, st.Mode&0o7777), "chmod o-w "+dir)
+			return
+		}
+	}
+}
+
+// checkReadable finds data files that others can read.
+func (e *examination) checkReadable(folder uint32) {
+	files, _ := filepath.Glob(filepath.Join(e.data, "*"))
+	for _, file := range files {
+		st, err := statOf(file)
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o044 != 0 && (st.Mode&0o004 != 0 && folder&0o001 != 0 || st.Mode&0o040 != 0 && folder&0o010 != 0) {
+			e.found(fmt.Sprintf("others can read %s (mode %04o), which has the secrets of all VMs", file, st.Mode&0o7777), "chmod 0700 "+e.data+"; chmod 0600 "+file)
+			return
+		}
+	}
+}
+
+// checkRoom finds a file system that is full, or nearly.
+func (e *examination) checkRoom(dir string, least uint64, then string) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		e.unseen("the room in %s: %v", dir, err)
+		return
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < least {
+		e.found(fmt.Sprintf("the disk of %s has only %s free: %s", dir, size(int64(free)), then), "make room there: "+size(int64(least))+" at least")
+	}
+	if fs.Files > 0 && fs.Ffree == 0 {
+		e.found(fmt.Sprintf("the disk of %s has no inode free: %s", dir, then), "remove files there")
+	}
+}
+
+// checkClock finds a clock that is behind: revisions, and the times of data files, are no
+// later than now otherwise.
+func (e *examination) checkClock() {
+	now := time.Now()
+	newest := time.UnixMicro(e.number("rev")) // a store begins with the time, and makes far fewer a second
+	files, _ := filepath.Glob(filepath.Join(e.data, "meta9.*"))
+	for _, file := range files {
+		if i, err := os.Stat(file); err == nil && i.ModTime().After(newest) {
+			newest = i.ModTime()
+		}
+	}
+	if behind := newest.Sub(now); behind > clockSlack {
+		e.found(fmt.Sprintf("the clock is behind by %v or more: the data folder is of %s", behind.Round(time.Second), newest.UTC().Format(time.RFC3339)),
+			"set the clock (timedatectl set-ntp true, chronyc makestep): MUMBLE messages, certificates and the times of keys go by it")
+	}
+}
+
+// checkAside finds what a start has set aside, since it could not be used.
+func (e *examination) checkAside() {
+	left, _ := filepath.Glob(filepath.Join(e.data, "residence.aside-*"))
+	more, _ := filepath.Glob(filepath.Join(e.run, "journal.aside"))
+	if left = append(left, more...); len(left) > 0 {
+		e.found(many(len(left), "a start has set aside "+left[0]+", and with it sessions"), "see in the log why, and remove it")
+	}
+}
+
+// many is a finding of n things alike, of which one is told.
+func many(n int, one string) string {
+	if n > 1 {
+		return fmt.Sprintf("%s; and %d more like it", one, n-1)
+	}
+	return one
+}
+
+// unixSockets are the unix sockets of this network namespace, by their paths.
+type unixSockets map[string]struct {
+	listening bool
+	connected int // accepted by the listener
+	waiting   int // not yet
+}
+
+// readUnixSockets reads /proc/net/unix (proc_net_unix in proc(5)): flags 0x10000 are those
+// of a listener; state 3 is that of a connection, and 2 that of one which was not accepted.
+func readUnixSockets() (unixSockets, error) {
+	text, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return nil, err
+	}
+	all := unixSockets{}
+	for line := range bytes.Lines(text) {
+		fields := strings.SplitN(strings.TrimSuffix(string(line), "\n"), " ", 9)
+		// Num: RefCount Protocol Flags Type St, an Inode with blanks before it, and Path.
+		if len(fields) < 7 || !strings.HasSuffix(fields[0], ":") {
+			continue
+		}
+		_, path, ok := strings.Cut(strings.TrimLeft(strings.Join(fields[6:], " "), " "), " ")
+		if !ok {
+			continue
+		}
+		flags, _ := strconv.ParseUint(fields[3], 16, 32)
+		s := all[path]
+		switch {
+		case flags&0x10000 != 0:
+			s.listening = true
+		case fields[5] == "03":
+			s.connected++
+		case fields[5] == "02":
+			s.waiting++
+		}
+		all[path] = s
+	}
+	return all, nil
+}
