@@ -60,16 +60,16 @@ const (
 
 // Scheduler has the places of one daemon.
 type Scheduler struct {
-	places int32
-	part   float64 // of a CPU's time that a VM has while it is not alone
-	free   atomic.Int32
-	queued atomic.Int32 // len(ready)
-	waits  atomic.Int64 // Takes that waited
-	late   atomic.Int64 // those that did so in vain
-	rested atomic.Int64 // rests of VMs
-	newest atomic.Pointer[Share]
-	last   atomic.Int64 // when it came, nearly
-	shared atomic.Int64 // when another came soon after
+	places   int32
+	part     float64 // of a CPU's time that a VM has while it is not alone
+	free     atomic.Int32
+	queued   atomic.Int32          // len(ready)
+	waits    atomic.Int64          // Takes that waited
+	late     atomic.Int64          // those that did so in vain
+	rested   atomic.Int64          // rests of VMs
+	newest   atomic.Pointer[Share] // who has worked last
+	newestAt atomic.Int64          // when newest came, to a millisecond
+	sharedAt atomic.Int64          // when a second Share came within sharedFor of another; 0: long ago
 
 	mu      sync.Mutex
 	threads threads
@@ -88,7 +88,7 @@ type Share struct {
 	running atomic.Int32 // places that it has
 	waiting atomic.Int32 // Places that wait
 	time    atomic.Int64 // that it has used
-	even    atomic.Int64 // when it will have had no more than its part, by the clock
+	paidAt  atomic.Int64 // when, by the clock, its part will have paid for all that it has used
 
 	// Scheduler.mu guards these.
 	first, last *Place // that wait
@@ -159,13 +159,13 @@ func (p *Place) Held() bool { return p.share != nil }
 // Try takes a place of s if one is free at once. p holds none.
 func (p *Place) Try(s *Share) bool {
 	t := s.sched
-	if t.newest.Load() == s && t.shared.Load() == 0 && s.waiting.Load() == 0 && !s.exempt && t.grab() {
+	if t.newest.Load() == s && t.sharedAt.Load() == 0 && s.waiting.Load() == 0 && !s.exempt && t.takeFree() {
 		p.hold(s, 0) // the clock matters to nobody
 		return true
 	}
 	now := t.clock()
-	t.saw(s, now)
-	if !s.exempt && (t.queued.Load() > 0 || s.waiting.Load() > 0 || s.running.Load() >= t.most(now) || s.past(now) > 0 || !t.grab()) {
+	t.note(s, now)
+	if !s.exempt && (t.queued.Load() > 0 || s.waiting.Load() > 0 || s.running.Load() >= t.most(now) || s.restFor(now) > 0 || !t.takeFree()) {
 		return false
 	}
 	p.hold(s, now)
@@ -258,7 +258,7 @@ func (p *Place) Give() {
 	p.forced = false
 	if t.queued.Load() > 0 || s.waiting.Load() > 0 {
 		t.mu.Lock()
-		s.fix()
+		s.reorder()
 		t.dispatch()
 		t.mu.Unlock()
 	}
@@ -279,21 +279,21 @@ func (p *Place) Over() bool {
 	if p.since == 0 {
 		p.since = now
 	}
-	return now-p.since >= int64(Slice) && (waited || s.past(now) > 0)
+	return now-p.since >= int64(Slice) && (waited || s.restFor(now) > 0)
 }
 
 // spent counts the time from since to now.
 func (s *Share) spent(since, now int64) {
 	s.time.Add(now - since)
-	s.owe(since, now, s.sched.part)
+	s.bill(since, now, s.sched.part)
 }
 
-// owe counts the time from since to now of something of which s has that part.
-func (s *Share) owe(since, now int64, part float64) {
+// bill counts the time from since to now of something of which s has that part.
+func (s *Share) bill(since, now int64, part float64) {
 	for {
-		old := s.even.Load()
-		even := max(old, since) + int64(float64(now-since)/part)
-		if s.even.CompareAndSwap(old, min(even, now+int64(burst+longestRest))) {
+		old := s.paidAt.Load()
+		paid := max(old, since) + int64(float64(now-since)/part)
+		if s.paidAt.CompareAndSwap(old, min(paid, now+int64(burst+longestRest))) {
 			return
 		}
 	}
@@ -309,7 +309,7 @@ func (s *Share) Charge(took time.Duration, part float64) {
 		return
 	}
 	if now := s.sched.clock(); !s.sched.alone(now) {
-		s.owe(now-int64(took), now, part)
+		s.bill(now-int64(took), now, part)
 	}
 }
 
@@ -318,12 +318,12 @@ func (s *Share) Rest() time.Duration {
 	if s.exempt {
 		return 0
 	}
-	return time.Duration(s.past(s.sched.clock()))
+	return time.Duration(s.restFor(s.sched.clock()))
 }
 
-// past is how long s is to rest, if it is not alone; 0: it need not.
-func (s *Share) past(now int64) int64 {
-	long := s.even.Load() - now - int64(burst)
+// restFor is for how long s is to rest, if it is not alone; 0: it need not.
+func (s *Share) restFor(now int64) int64 {
+	long := s.paidAt.Load() - now - int64(burst)
 	if long <= 0 || s.sched.alone(now) {
 		return 0
 	}
@@ -337,15 +337,15 @@ func (p *Place) hold(s *Share, now int64) {
 	}
 }
 
-// saw notes who is at work. It writes seldom.
-func (t *Scheduler) saw(s *Share, now int64) {
+// note keeps who is at work. It writes seldom.
+func (t *Scheduler) note(s *Share, now int64) {
 	if t.newest.Load() != s {
-		if t.newest.Swap(s) != nil && now-t.last.Load() <= int64(sharedFor) {
-			t.shared.Store(now)
+		if t.newest.Swap(s) != nil && now-t.newestAt.Load() <= int64(sharedFor) {
+			t.sharedAt.Store(now)
 		}
 	}
-	if now-t.last.Load() > int64(time.Millisecond) {
-		t.last.Store(now)
+	if now-t.newestAt.Load() > int64(time.Millisecond) {
+		t.newestAt.Store(now)
 	}
 }
 
@@ -359,16 +359,16 @@ func (t *Scheduler) most(now int64) int32 {
 
 // alone says whether no more than one VM is at work.
 func (t *Scheduler) alone(now int64) bool {
-	last := t.shared.Load()
+	last := t.sharedAt.Load()
 	if last != 0 && now-last > int64(sharedFor) {
-		t.shared.CompareAndSwap(last, 0)
+		t.sharedAt.CompareAndSwap(last, 0)
 		return true
 	}
 	return last == 0
 }
 
-// grab takes one of the free places.
-func (t *Scheduler) grab() bool {
+// takeFree takes one of the free places.
+func (t *Scheduler) takeFree() bool {
 	for {
 		n := t.free.Load()
 		if n <= 0 {
@@ -390,7 +390,7 @@ func (t *Scheduler) dispatch() {
 			heap.Pop(&t.ready) // it comes back when it gives a place back
 			continue
 		}
-		if long := s.past(now); long > 0 {
+		if long := s.restFor(now); long > 0 {
 			heap.Pop(&t.ready)
 			s.rests = true
 			t.rested.Add(1)
@@ -398,7 +398,7 @@ func (t *Scheduler) dispatch() {
 			time.AfterFunc(time.Duration(long), s.rested)
 			continue
 		}
-		if !t.grab() {
+		if !t.takeFree() {
 			return
 		}
 		t.used = max(t.used, s.key)

@@ -12,7 +12,7 @@ func (s *Share) rested() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.rests = false
-	s.fix()
+	s.reorder()
 	t.dispatch()
 }
 
@@ -29,7 +29,7 @@ func (s *Share) push(p *Place) {
 		s.last.next = p
 	}
 	s.last = p
-	s.fix()
+	s.reorder()
 }
 
 // pop takes the Place out that waits longest. t.mu is held.
@@ -62,8 +62,8 @@ func (s *Share) drop(p *Place) bool {
 	return false
 }
 
-// fix puts s where it belongs in the heap, if it waits. t.mu is held.
-func (s *Share) fix() {
+// reorder puts s where it belongs in the heap, if it waits. t.mu is held.
+func (s *Share) reorder() {
 	if s.first == nil || s.rests {
 		return
 	}
