@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"bytes"
+	"runtime/metrics"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,40 @@ func TestReadWaitsForRoom(t *testing.T) {
 	}
 	if !seen[10] || !seen[11] {
 		t.Error("replies:", seen)
+	}
+}
+
+// TestLargeRepliesApart: large replies that get their room together are not gathered in one
+// buffer, which would be of no use afterwards: they use what earlier ones have left.
+func TestLargeRepliesApart(t *testing.T) {
+	const share, replies = 8 << 20, 4
+	w := shareOf(t, share, time.Minute)
+	value := strings.Repeat("v", large)
+	w.put("big", value)
+	c := w.wide("vm", "9P2000.e")
+	allocated := func() uint64 {
+		sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+		metrics.Read(sample)
+		return sample[0].Value.Uint64()
+	}
+	round := func() uint64 {
+		undo := w.fill(t, share, large/2)
+		for tag := range uint16(replies) {
+			c.send(sread(tag, "keys", "big"))
+		}
+		w.until("reads that wait for room", func() bool { return w.budget.Stats().Waiting == replies })
+		before := allocated()
+		undo()
+		for range replies {
+			if r := c.receive(); string(r.Data) != value {
+				t.Fatalf("%v of %d bytes", r.Type, len(r.Data))
+			}
+		}
+		return allocated() - before
+	}
+	round()
+	if got := round(); got > replies*large*3/2 { // the client makes one for each
+		t.Errorf("%d bytes were allocated for %d replies of %d", got, replies, large)
 	}
 }
 

@@ -24,13 +24,33 @@ const (
 	smallest = 9 << 10  // a reply up to this size is never refused for want of room: what a message of 8 KiB holds
 )
 
-// buffers are some that are free, of one size, for whoever needs one next.
+// buffers are some that are free, of one size, for whoever needs one next. Large replies
+// come at a VM's pace: a buffer made for each of them would have the garbage collector run
+// all the time, and a sync.Pool is emptied by each of its runs.
 type buffers chan []byte
 
+// There are about as many as one VM may use at a time.
 var (
 	midBuffers = make(buffers, 64)
-	bigBuffers = make(buffers, 4)
+	bigBuffers = make(buffers, 64)
 )
+
+// FreeBuffers lets go of the output buffers that nobody uses: for a program that has
+// become quiet.
+func FreeBuffers() {
+	midBuffers.free()
+	bigBuffers.free()
+}
+
+func (f buffers) free() {
+	for {
+		select {
+		case <-f:
+		default:
+			return
+		}
+	}
+}
 
 // get is an empty buffer of that size.
 func (f buffers) get(size int) []byte {

@@ -90,10 +90,16 @@ func (c *conn) hasRoom(r *request) error {
 	return nil
 }
 
-// askAgain handles a request with what it has waited for. The loop may be
-// about to read meanwhile, or handle another request: its place to work in is not ours.
+// askAgain handles a request with what it has waited for, once the replies before it are
+// sent: each has a buffer of the usual size, and none is made that is as large as all of
+// them. The loop may be about to read meanwhile, or handle another request: its place to
+// work in is not ours.
 func askAgain(r *request) {
 	c := r.c
+	if len(c.out) >= sendSize {
+		c.stalled = append(c.stalled, r)
+		return
+	}
 	delete(c.waiting, r.tag)
 	now, tag, w := c.now, c.nowTag, c.work
 	c.now, c.nowTag, c.work = r.asked, r.tag, new(work)

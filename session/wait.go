@@ -59,7 +59,7 @@ type waits struct {
 	flushes int        // how many are Tflushes: each ends with a change
 	held    int        // bytes of data and names that the changes hold
 	bill    bill       // for what waits
-	stalled []*request // blocking reads that go on once replies are sent
+	stalled []*request // woken ones that go on once replies are sent
 	serving bool       // whoever has the monitor will collect before he gives it up
 }
 

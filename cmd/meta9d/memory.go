@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"meta9/fs/budget"
+	"meta9/session"
 )
 
 // After a busy time (many connections, a large value) the heap holds unused memory until
@@ -55,6 +56,7 @@ func freeMemory(ctx context.Context) {
 		}
 		metrics.Read(sample)
 		if t.due(sample[0].Value.Uint64()) {
+			session.FreeBuffers()
 			debug.FreeOSMemory()
 		}
 	}
