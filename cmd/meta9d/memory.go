@@ -66,7 +66,7 @@ func freeMemory(ctx context.Context) {
 // would bound only half of the heap. Here the garbage before a collection is at most: half
 // of what stays, such as the store; an eighth of what requests hold (large pieces, which
 // cost a collection little); and freeGarbage. It is never more than Go's default.
-const freeGarbage = 8 << 20
+const freeGarbage = 16 << 20
 
 // gcPercent is GOGC for live bytes, of which requests hold held.
 func gcPercent(live, held int64) int {
