@@ -106,6 +106,9 @@ func (is status) screen() string {
 	if from := is.text("upstream"); from != "" {
 		row("mirror", "of %s", from)
 	}
+	if how := is.text("libvirt"); how != "" {
+		row("libvirt", "%s, since %s; of its %d domains %d are VMs", printable(how), is.text("libvirt_since"), n("libvirt_domains"), n("libvirt_vms"))
+	}
 	of := ""
 	if limit := n("bytes_limit"); limit > 0 {
 		of = fmt.Sprintf(" of %s (%d%%)", size(limit), 100*n("bytes")/limit)

@@ -28,6 +28,7 @@ type config struct {
 	AdminGroup  string      `toml:"admin_group"` // name or number; "": none
 	MdataFrom   string      `toml:"mdata_from"`
 	VminfodFrom string      `toml:"vminfod_from"`
+	Libvirt     string      `toml:"libvirt"` // its read-only socket; "": the usual one
 	LogLevel    string      `toml:"log_level"`
 	Trace       bool        `toml:"trace"`
 	HTTP        web         `toml:"http"`
@@ -106,7 +107,7 @@ type limits struct {
 func defaults() config {
 	v, s, b := vm.DefaultLimits, session.DefaultLimits, budget.Default
 	return config{
-		Data: "./meta9-data", Run: "./meta9-run", LogLevel: "info",
+		Data: "./meta9-data", Run: "./meta9-run", Libvirt: libvirtOff, LogLevel: "info",
 		Sockets: sockets{Enabled: true, Mode: 0o660},
 		Session: sessions{Lifetime: span(30 * time.Second), Journal: true},
 		QMP:     defaultQMP(),
@@ -153,7 +154,7 @@ func (c *config) load(file string) error {
 // validate says what cannot be meant.
 func (c *config) validate() error {
 	for _, ok := range []func(*config) error{
-		checkLevel, checkListen, checkHTTP, checkMirror, checkMdata, checkMumble, checkTLS, checkQMP, checkLimits,
+		checkLevel, checkListen, checkHTTP, checkMirror, checkMdata, checkMumble, checkTLS, checkQMP, checkLibvirt, checkLimits,
 	} {
 		if err := ok(c); err != nil {
 			return usageError{err}

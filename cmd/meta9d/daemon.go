@@ -23,6 +23,7 @@ import (
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/store/bolt"
+	libvirt "meta9/mdbridge/libvirt/server"
 	mdata "meta9/mdbridge/mdata/server"
 	"meta9/mdbridge/qmp/hosts"
 	qmp "meta9/mdbridge/qmp/server"
@@ -49,9 +50,10 @@ type daemon struct {
 	vminfo  *vminfo.Server
 	mirror  *mirror.Mirror // nil: the daemon is no mirror
 	qmp     *qmp.Server
-	hosts   *hosts.Hosts  // nil: no QEMUs are looked for
-	own     *listen.VMs   // the VMs' own channels
-	denied  listen.Denied // certificates
+	hosts   *hosts.Hosts      // nil: no QEMUs are looked for
+	libvirt *libvirt.Follower // nil: none is followed
+	own     *listen.VMs       // the VMs' own channels
+	denied  listen.Denied     // certificates
 	certs   atomic.Pointer[tls.Config]
 	admins  int // the group of admins; 0: there is none
 	quit    context.CancelFunc
@@ -145,6 +147,7 @@ func (d *daemon) start(salvage bool) error {
 	d.mdata = d.newMdata(tree)
 	d.graftUpstream(tree)
 	d.newQMP(tree)
+	d.newLibvirt()
 	cfg := session.Config{
 		Tree:     tree,
 		Limits:   d.cfg.Limits.session(),
@@ -179,6 +182,9 @@ func (d *daemon) start(salvage bool) error {
 	d.runMirror()
 	if d.hosts != nil {
 		d.hosts.Start()
+	}
+	if d.libvirt != nil {
+		d.libvirt.Start()
 	}
 	d.warnDescriptors()
 	return nil

@@ -76,6 +76,7 @@ func newRoot(args []string, complete func(command) (command, error), do func(com
 	_ = root.MarkFlagDirname("data")
 	_ = root.MarkFlagDirname("run")
 	_ = root.MarkFlagFilename("config", "toml")
+	_ = root.MarkFlagFilename("libvirt")
 	return root
 }
 
@@ -121,6 +122,7 @@ func (c *command) bind(f *pflag.FlagSet) {
 	f.BoolVar(&o.HTTP.Internal, "http-internal", o.HTTP.Internal, "show internal_metadata there, to whoever can connect")
 	f.StringArrayVar(&o.HTTP.Metrics, "metrics", o.HTTP.Metrics, "serve /metrics, /healthz and /readyz alone, which have nothing of any VM, at `ADDR`, as of --http; may be repeated")
 	f.StringVar(&o.VminfodFrom, "vminfod-from", o.VminfodFrom, "mirror the vminfod, or meta9d, at `URL`, http://HOST:PORT or unix:PATH; everything is read-only then")
+	f.StringVar(&o.Libvirt, "libvirt", o.Libvirt, "have the states of VMs from libvirt, by its read-only socket at `PATH`; \"\" is the usual one, off follows none")
 	f.StringVar(&c.file, "config", "", "read settings from `FILE` (TOML); flags win over it")
 	f.StringVar(&o.LogLevel, "log-level", o.LogLevel, "log from `LEVEL` on: debug, info, warn or error")
 	f.BoolVar(&o.Trace, "trace", o.Trace, "log every message, without secrets")

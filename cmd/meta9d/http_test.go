@@ -71,7 +71,7 @@ func getter(t *testing.T, socket string) func(path string) (code int, body strin
 // alerts and the dashboard ask for is there.
 func TestFigures(t *testing.T) {
 	dir := shortDir(t)
-	p := start(t, dir, "--metrics", "unix:figures.sock")
+	p := start(t, dir, "--metrics", "unix:figures.sock", "--libvirt", filepath.Join(dir, "no-libvirt"))
 	p.connect("meta9-run/admin.sock").put("ctl", "create "+payload)
 	get := getter(t, filepath.Join(dir, "figures.sock"))
 	for _, path := range []string{"/vms", "/vms/" + vmUUID, "/status", "/events", "/backup", "/", "/metrics/../vms"} {

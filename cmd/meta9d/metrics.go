@@ -96,6 +96,7 @@ func (d *daemon) metrics() *prometheus.Registry {
 		gauge("qemus", "QEMUs that are connected by QMP.", func() float64 { return float64(d.hosts.Stats().Connected) })
 		gauge("qemus_unresponsive", "QEMUs that do not answer.", func() float64 { return float64(d.hosts.Stats().Unresponsive) })
 	}
+	d.libvirtMetrics(gauge, counter)
 	if d.mirror != nil {
 		gauge("mirror_stale", "1 while what the mirror shows may be old.", func() float64 {
 			if d.mirror.State().Stale {

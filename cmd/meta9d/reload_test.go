@@ -42,8 +42,8 @@ func TestReload(t *testing.T) {
 	p := start(t, dir, "--config", file, "--insecure=false")
 	ask := func() { p.connect("meta9-run/admin.sock").get("ctl") }
 
-	write("trace = true\nlog_level = \"debug\"\n[limits]\nvalue = 4096\n[qmp]\nvms = 0\n")
-	if line := p.hup(); !strings.Contains(line, `"changed":["log_level","trace"],"want_restart":["qmp.vms","limits.value"]`) {
+	write("trace = true\nlog_level = \"debug\"\nlibvirt = \"\"\n[limits]\nvalue = 4096\n[qmp]\nvms = 0\n")
+	if line := p.hup(); !strings.Contains(line, `"changed":["log_level","trace"],"want_restart":["libvirt","qmp.vms","limits.value"]`) {
 		t.Errorf("after a change: %s", line)
 	}
 	before := len(p.log.String())

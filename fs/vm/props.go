@@ -26,6 +26,7 @@ const (
 	PropNamespaces    = "internal_metadata_namespaces"
 
 	PropQMPSocket         = "qmp_socket"         // where its QEMU's monitor is
+	PropLibvirtState      = "libvirt_state"      // what libvirt says of its domain, in words
 	Prop9PChardev         = "9p_chardev"         // a unix socket that meta9d dials
 	PropMdataChardev      = "mdata_chardev"      // the same, for the metadata protocol
 	Prop9PListen          = "9p_listen"          // a unix socket that meta9d makes, where a hypervisor maps a vsock port
@@ -41,7 +42,7 @@ const (
 // are not shown it.
 func OfHost(name string) bool {
 	switch name {
-	case PropQMPSocket, Prop9PChardev, Prop9PListen, PropMdataChardev, Prop9POwner:
+	case PropQMPSocket, PropLibvirtState, Prop9PChardev, Prop9PListen, PropMdataChardev, Prop9POwner:
 		return true
 	}
 	return false

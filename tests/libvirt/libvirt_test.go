@@ -214,14 +214,21 @@ const controller = "<controller type='virtio-serial'/>"
 // define defines a domain.
 func (h *host) define(name, uuid, devices string) {
 	h.t.Helper()
+	h.virsh("define", h.xml(name, uuid, devices, ""))
+}
+
+// xml is a file with a domain; more comes after its devices.
+func (h *host) xml(name, uuid, devices, more string) string {
+	h.t.Helper()
 	file := h.path(name + ".xml")
-	text := fmt.Sprintf(`<domain type='qemu'><name>%s</name><uuid>%s</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+	text := fmt.Sprintf(`<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+<name>%s</name><uuid>%s</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='pc'>hvm</type></os>
-<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>%s</devices></domain>`, name, uuid, devices)
+<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>%s</devices>%s</domain>`, name, uuid, devices, more)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		h.t.Fatal(err)
 	}
-	h.virsh("define", file)
+	return file
 }
 
 // channel is a file with the channel that meta9 gives a domain.
@@ -254,6 +261,7 @@ func TestLibvirt(t *testing.T) {
 	h := newHost(t)
 	t.Run("adopt", func(t *testing.T) { h.in(t).adopt(t) })
 	t.Run("monitor", func(t *testing.T) { h.in(t).monitor(t) })
+	t.Run("states", func(t *testing.T) { h.in(t).states(t) })
 }
 
 // in is the host for a part of the test.

@@ -221,6 +221,7 @@ var properties = map[string]property{
 var own = map[string]property{
 	vm.PropUnlinkedAlias:     {kind: textKind},
 	vm.PropQMPSocket:         {kind: textKind},
+	vm.PropLibvirtState:      {kind: textKind},
 	vm.Prop9PChardev:         {kind: textKind},
 	vm.Prop9PListen:          {kind: textKind},
 	vm.PropMdataChardev:      {kind: textKind},

@@ -56,7 +56,7 @@ var (
 var rules = map[string]rule{
 	vm.PropUUID: isUUID, "owner_uuid": isText, "image_uuid": isUUID, "server_uuid": isUUID,
 	vm.PropAlias: isAlias, vm.PropUnlinkedAlias: isAlias, vm.PropHostname: isText, vm.PropDNSDomain: isText, "datacenter_name": isText,
-	"brand": isText, vm.PropState: isText, vm.PropQMPSocket: isText, "zone_state": isText, vm.PropZonename: isText, "zonepath": isText,
+	"brand": isText, vm.PropState: isText, vm.PropQMPSocket: isText, vm.PropLibvirtState: isText, "zone_state": isText, vm.PropZonename: isText, "zonepath": isText,
 	"create_timestamp": isText, "last_modified": isText,
 	vm.Prop9PChardev: isDevice, vm.PropMdataChardev: isSocket, vm.Prop9PListen: isSocket, vm.PropVsockCID: isCID, vm.PropVsockUnprivileged: isBool,
 	vm.Prop9POwner: isOwner, vm.Prop9PUID: isID, vm.Prop9PGID: isID, vm.Prop9PMode: isMode,

@@ -15,6 +15,7 @@ package hosts
 import (
 	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -184,6 +185,22 @@ func (h *Hosts) machine(uuid string) *machine {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.machines[uuid]
+}
+
+// Owns tells whether the VM's state is its QEMU's here: a socket has the VM, or had it and
+// is not known to have lost it.
+func (h *Hosts) Owns(uuid string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if m := h.machines[uuid]; m != nil && m.claimed() {
+		return true
+	}
+	for _, vms := range h.earlier {
+		if slices.Contains(vms, uuid) {
+			return true
+		}
+	}
+	return false
 }
 
 // expected is the machine of a VM that had a QEMU when the process before this one ended,

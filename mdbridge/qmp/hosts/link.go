@@ -15,6 +15,7 @@ import (
 	"meta9/descriptors"
 	"meta9/fs/vm"
 	"meta9/mdbridge/qmp"
+	"meta9/mdbridge/said"
 )
 
 // link is one socket. Its goroutine owns it but for id, which Hosts.mu guards.
@@ -103,7 +104,7 @@ func (l *link) wait(pause time.Duration, err error) bool {
 // logRarely logs an error, unless the last one had the same text: attempts go on as long
 // as the socket is there.
 func (l *link) logRarely(err error) {
-	text := printable(err.Error())
+	text := said.Text(err.Error())
 	if errors.Is(err, errLibvirt) || errors.Is(err, errProxmox) {
 		// A pattern that finds one finds all of the host's: that is one line.
 		l.hosts.mu.Lock()
@@ -186,8 +187,8 @@ func (l *link) serve(c *qmp.Client) (met bool, err error) {
 	l.machine.Store(nil)
 	m.disconnected()
 	if met && h.ctx.Err() == nil {
-		h.cfg.Log.Info().Str("vm", uuid).Str("socket", l.path).Str("error", printable(err.Error())).Msg("the QEMU is gone")
-		l.said = printable(err.Error())
+		h.cfg.Log.Info().Str("vm", uuid).Str("socket", l.path).Str("error", said.Text(err.Error())).Msg("the QEMU is gone")
+		l.said = said.Text(err.Error())
 		h.setState(uuid, stateStopped)
 	}
 	return met, err
@@ -220,7 +221,7 @@ func (l *link) uuid(c *qmp.Client) (string, error) {
 		return "", refusal{err, nil}
 	}
 	if pinned, err := vm.ParseUUID(bound); isBound && (err != nil || uuid != pinned) {
-		return "", refusal{fmt.Errorf("this QEMU says that it is VM %s, and qmp.bind in the settings says that its socket is VM %s's", uuid, printable(bound)), nil}
+		return "", refusal{fmt.Errorf("this QEMU says that it is VM %s, and qmp.bind in the settings says that its socket is VM %s's", uuid, said.Text(bound)), nil}
 	}
 	return uuid, nil
 }
@@ -315,7 +316,7 @@ func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error
 		return fmt.Errorf("query-status returned something else: %w", err)
 	}
 	if !runStates[status.Status] {
-		l.hosts.rare.Warn("state "+m.uuid).Str("vm", m.uuid).Str("socket", l.path).Str("state", printable(status.Status)).
+		l.hosts.rare.Warn("state "+m.uuid).Str("vm", m.uuid).Str("socket", l.path).Str("state", said.Text(status.Status)).
 			Msg("the QEMU says a state that none has")
 		status.Status, text = stateUnknown, nil
 	}
@@ -327,7 +328,7 @@ func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error
 	}
 	if first {
 		l.said = ""
-		l.hosts.cfg.Log.Info().Str("vm", m.uuid).Str("name", printable(name)).Str("socket", l.path).Str("state", status.Status).Msg("QEMU")
+		l.hosts.cfg.Log.Info().Str("vm", m.uuid).Str("name", said.Text(name)).Str("socket", l.path).Str("state", status.Status).Msg("QEMU")
 	}
 	return l.hosts.enter(m.uuid, found{name, l.path, status.Status, first})
 }
@@ -359,5 +360,5 @@ func (l *link) onEvent(e qmp.Event) {
 		m.dropped = 0
 	}
 	m.events.add(eventLine(&e))
-	l.hosts.note(m, printable(e.Name))
+	l.hosts.note(m, said.Text(e.Name))
 }

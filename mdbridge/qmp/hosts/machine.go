@@ -14,6 +14,7 @@ import (
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/mdbridge/qmp"
+	"meta9/mdbridge/said"
 )
 
 // Limits for each QEMU, a second and at once: events that are kept, and queries of its
@@ -207,9 +208,9 @@ func failure(uuid string, err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &failed):
-		return errs.New(errs.Invalid, "VM %s: QEMU: %s", uuid, printable(failed.Desc))
+		return errs.New(errs.Invalid, "VM %s: QEMU: %s", uuid, said.Text(failed.Desc))
 	case errors.Is(err, context.DeadlineExceeded):
 		return errs.New(errs.IO, "VM %s: its QEMU does not answer", uuid)
 	}
-	return errs.New(errs.IO, "VM %s: %s", uuid, printable(err.Error()))
+	return errs.New(errs.IO, "VM %s: %s", uuid, said.Text(err.Error()))
 }

@@ -4,20 +4,16 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strconv"
-	"strings"
 	"unicode"
 	"unicode/utf16"
 
 	"meta9/mdbridge/qmp"
+	"meta9/mdbridge/said"
 )
 
 // Texts from a QEMU are cut, and what does not print is escaped, before they are kept,
 // logged or shown: a QEMU that its guest has taken over may send anything.
-const (
-	maxText = 200      // bytes of a name or an error's text, for people
-	maxJSON = 16 << 10 // of a status or a version
-)
+const maxJSON = 16 << 10 // bytes of a status or a version
 
 // runStates are the states that query-status returns: RunState of QEMU's qapi/run-state.json,
 // and preconfig, which QEMU 2.12 to 7.2 have.
@@ -30,24 +26,6 @@ var runStates = map[string]bool{
 
 // stateUnknown is the state of a VM whose QEMU sends a state that is not in runStates.
 const stateUnknown = "unknown"
-
-// printable is a text for people: cut to maxText, with characters that do not print
-// escaped (\u202e).
-func printable(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if b.Len() >= maxText {
-			b.WriteString("...")
-			break
-		}
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-			continue
-		}
-		b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
-	}
-	return b.String()
-}
 
 // printableJSON is the same JSON value on one line, with characters that do not print
 // escaped in its strings (\u202e). False: it is no JSON, or has more than most bytes.
@@ -82,6 +60,6 @@ func eventLine(e *qmp.Event) []byte {
 	if text, ok := printableJSON(line, maxLineBytes); ok {
 		return text
 	}
-	plain := qmp.Event{Name: printable(e.Name), Timestamp: e.Timestamp}
+	plain := qmp.Event{Name: said.Text(e.Name), Timestamp: e.Timestamp}
 	return bytes.TrimRight(qmp.AppendEvent(nil, &plain), "\r\n")
 }
