@@ -35,3 +35,22 @@ func TestSoak(t *testing.T) {
 		p.Stopped(i + 1)
 	}
 }
+
+// TestSoakMoments is what a guest sees of its own and of meta9d's moments: it is set back 20
+// times under load, and meta9d is updated 50 times under its mounts.
+func TestSoakMoments(t *testing.T) {
+	p := soak.Begin(t)
+	randomSetBacks, *updates = 20, 50
+	back, updated := 0, 0
+	for i := p.From(0); p.More(); i++ {
+		*seed = p.Seed<<20 + uint64(i)
+		if !t.Run(fmt.Sprint(i, " set back"), TestSetBack) || !t.Run(fmt.Sprint(i, " updated"), TestUpdated) {
+			return
+		}
+		back, updated = back+setBacks+randomSetBacks, updated+*updates
+		p.Stopped(i + 1)
+		p.Figure("set back", back)
+		p.Figure("live updates", updated)
+		p.Figure("longest pause of an update", longestUpdate)
+	}
+}

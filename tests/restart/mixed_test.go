@@ -142,9 +142,8 @@ func (p *plainWorker) run(stop <-chan struct{}) {
 	}
 }
 
-// commands runs meta9 again and again: a value is put, moved, read and removed.
-func (w *world) commands(stop <-chan struct{}, count *int) {
-	bin := testenv.Binary(w.t, "meta9")
+// commands runs a meta9 again and again: a value is put, moved, read and removed.
+func (w *world) commands(bin string, stop <-chan struct{}, count *int) {
 	for i := 0; ; i++ {
 		for _, args := range [][]string{
 			{"put", "keys/cli", fmt.Sprint("value ", i)}, {"mv", "keys/cli", "keys/clib"}, {"cat", "keys/clib"}, {"rm", "keys/clib"},
@@ -202,9 +201,10 @@ func (p *watching) end() (list []event, err error) {
 	return list, nil
 }
 
-// keeper has programs work in a mount by meta9 mount, in a mount namespace of its own.
-// It gives what ends them, and their reports.
-func (w *world) keeper(programs int) (end func() []work.Report) {
+// keeper has programs work in a mount by a meta9 mount, in a mount namespace of its own.
+// It gives what ends them, and their reports. lossy: changes may fail with EIO, and are
+// done or not.
+func (w *world) keeper(bin string, programs int, lossy bool) (end func() []work.Report) {
 	w.t.Helper()
 	t := w.t
 	dir, err := os.MkdirTemp("", "m9-")
@@ -218,12 +218,12 @@ func (w *world) keeper(programs int) (end func() []work.Report) {
 	if err := os.Symlink(guest.Static(t, "tests/guest/guesttool"), filepath.Join(dir, "worker")); err != nil {
 		t.Fatal(err)
 	}
-	script := fmt.Sprintf("set -e; %s mount --fuse unix:%s %s; touch %s/up; p=; for id in", guest.Static(t, "cmd/meta9"), w.VM(uuid), at, dir)
+	script := fmt.Sprintf("set -e; %s mount --fuse unix:%s %s; touch %s/up; p=; for id in", bin, w.VM(uuid), at, dir)
 	for id := range programs {
 		script += fmt.Sprint(" ", id)
 	}
-	script += fmt.Sprintf("; do %[1]s/worker -id $id -dir %[2]s/keys -seed 1 -stop %[1]s/stop -tell %[1]s/steps$id >%[1]s/report$id & p=\"$p $!\"; done; "+
-		"for i in $p; do wait $i; done; umount %[2]s", dir, at)
+	script += fmt.Sprintf("; do %[1]s/worker -id $id -dir %[2]s/keys -seed 1 -lossy=%[3]v -stop %[1]s/stop -tell %[1]s/steps$id >%[1]s/report$id & p=\"$p $!\"; done; "+
+		"for i in $p; do wait $i; done; umount %[2]s", dir, at, lossy)
 	cmd := exec.Command("unshare", "-m", "--propagation", "private", "-p", "-f", "--kill-child", "sh", "-c", script)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var said bytes.Buffer
@@ -269,6 +269,27 @@ func (w *world) keeper(programs int) (end func() []work.Report) {
 	}
 }
 
+// holds holds what the programs in a mount report against the store, and counts what they
+// have done.
+func (w *world) holds(reports []work.Report, lossy bool) (did int) {
+	w.t.Helper()
+	c := w.Conn("vms/" + uuid)
+	for id, r := range reports {
+		if r.Wrongs > 0 || r.Refused > 0 && !lossy {
+			w.t.Errorf("program %d in the mount: %d refused, %d wrong: %q", id, r.Refused, r.Wrongs, r.Wrong)
+		}
+		for name, digest := range r.Keys {
+			if b, err := c.Sread(0, "keys", name); err != nil || work.Digest(string(b)) != digest {
+				w.t.Errorf("%s is %s, %v; program %d left %s", name, work.Digest(string(b)), err, id, digest)
+			}
+		}
+		for _, n := range r.Done {
+			did += n
+		}
+	}
+	return did
+}
+
 // mixedRound is one round of so many ends of meta9d: of eight, six are kills, one is a
 // planned restart and one a live update. All who work with it see a pause.
 func (w *world) mixedRound(ends int, rng *rand.Rand) (m mixed) {
@@ -287,10 +308,10 @@ func (w *world) mixedRound(ends int, rng *rand.Rand) (m mixed) {
 	plain := &plainWorker{w: w, key: 2, c: w.dial("9P2000.e", 2, false)}
 	w.rpc(plain.c, wire.Tattach, uint32(0), wire.NoFid, "", "")
 	w.running.Go(func() { plain.run(stop) })
-	w.running.Go(func() { w.commands(stop, &m.commands) })
+	w.running.Go(func() { w.commands(testenv.Binary(t, "meta9"), stop, &m.commands) })
 	watch := w.watching()
 	const programs = 3
-	keeper := w.keeper(programs)
+	keeper := w.keeper(guest.Static(t, "cmd/meta9"), programs, false)
 	resumes := 0
 	for range ends {
 		w.settle(resumes, &did)
@@ -356,20 +377,7 @@ func (w *world) mixedRound(ends int, rng *rand.Rand) (m mixed) {
 	if want := int(did[0].lines.Load()); len(seen) < want-1 || len(seen) > want {
 		t.Errorf("meta9 watch has printed %d events, there were %d", len(seen), want)
 	}
-	c := w.Conn("vms/" + uuid)
-	for id, r := range reports {
-		if r.Wrongs+r.Refused > 0 {
-			t.Errorf("program %d in the mount: %d refused, %d wrong: %q", id, r.Refused, r.Wrongs, r.Wrong)
-		}
-		for name, digest := range r.Keys {
-			if b, err := c.Sread(0, "keys", name); err != nil || work.Digest(string(b)) != digest {
-				t.Errorf("%s is %s, %v; program %d left %s", name, work.Digest(string(b)), err, id, digest)
-			}
-		}
-		for _, n := range r.Done {
-			m.lines += n
-		}
-	}
+	m.lines = w.holds(reports, false)
 	if plain.steps == 0 || m.commands == 0 || m.lines == 0 {
 		t.Errorf("9P2000.e has done %d steps, the command line %d, the programs in the mount %d", plain.steps, m.commands, m.lines)
 	}

@@ -48,6 +48,7 @@ type Options struct {
 	Kernel  string            // as kernel.Get takes it
 	Connect string            // the server: unix:PATH or tcp:HOST:PORT; "": none
 	Via     string            // "" is Net
+	Forward string            // with User: a unix socket that 10.0.2.100:564 leads to, as with Net
 	Ports   int               // with Serial, their number; 0 is 4. They are named 9p0, 9p1, ...
 	Script  string            // run by sh as root
 	Input   bool              // Script reads Machine.In
@@ -103,7 +104,7 @@ func need(o *Options) error {
 		return fmt.Errorf("%d ports: at most %d work", o.Ports, MaxPorts)
 	}
 	logf := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
-	if o.Connect != "" && o.Via == Net {
+	if o.Connect != "" && o.Via == Net || o.Forward != "" {
 		if err := testenv.Debian(logf, "socat", "socat"); err != nil {
 			return err
 		}
@@ -171,22 +172,20 @@ func (o *Options) link() ([]string, error) {
 	const device = "virtio-net-pci,netdev=net,romfile="
 	switch o.Via {
 	case Net:
-		// QEMU starts this for each connection that the guest makes. Its standard
-		// error would go to the guest, too.
 		to := "UNIX-CONNECT:" + addr
 		if scheme == "tcp" {
 			to = "TCP:" + addr + ",nodelay"
 		}
-		command := "sh -c 'exec socat -t 0 STDIO " + to + " 2>/dev/null'"
-		return []string{
-			"-netdev", "user,id=net,restrict=on,guestfwd=tcp:10.0.2.100:564-cmd:" + comma(command),
-			"-device", device,
-		}, nil
+		return []string{"-netdev", "user,id=net,restrict=on," + guestfwd(to), "-device", device}, nil
 	case User:
 		if scheme != "tcp" {
 			return nil, errors.New("by the host's loopback the guest reaches a tcp port only")
 		}
-		return []string{"-netdev", "user,id=net", "-device", device}, nil
+		netdev := "user,id=net"
+		if o.Forward != "" {
+			netdev += "," + guestfwd("UNIX-CONNECT:"+o.Forward)
+		}
+		return []string{"-netdev", netdev, "-device", device}, nil
 	case Serial:
 		chardev := "path=" + comma(addr)
 		if scheme == "tcp" {
@@ -201,6 +200,13 @@ func (o *Options) link() ([]string, error) {
 		return args, nil
 	}
 	return nil, fmt.Errorf("no way %q: %s", o.Via, strings.Join(Ways, ", "))
+}
+
+// guestfwd hands what a guest sends to 10.0.2.100:564 to a socat address. QEMU starts
+// socat for each connection that the guest makes. Its standard error would go to the
+// guest, too.
+func guestfwd(to string) string {
+	return "guestfwd=tcp:10.0.2.100:564-cmd:" + comma("sh -c 'exec socat -t 0 STDIO "+to+" 2>/dev/null'")
 }
 
 // comma is a value in QEMU's option syntax.
