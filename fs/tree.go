@@ -56,7 +56,7 @@ func New(st *store.Store, cfg Config) *Tree {
 	t := &Tree{
 		store: st, cfg: cfg, started: cfg.Now(),
 		vmVerbs:   verbs{"update": updateVM, "delete": deleteVM},
-		rootVerbs: verbs{"create": createVM, "update": updateUUID, "delete": deleteUUID},
+		rootVerbs: verbs{"create": createVM, "update": updateUUID, "delete": deleteUUID, "import": importVM},
 		opens:     opens{tables: make(map[*store.Cell]*openTable), paid: make(map[*budget.Account]*openTable), limit: st.Limits().Bytes, budget: cfg.Budget},
 	}
 	if cfg.Budget != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -57,22 +58,26 @@ func checkBackup(file string) (uint64, error) {
 	return n, err
 }
 
-// backup writes one beside FILE first. --timeout does not bound it: it takes as long as
-// there is data.
+// backup writes one. --timeout does not bound it: it takes as long as there is data.
 func (a *app) backup(ctx context.Context, file string) error {
-	socket, err := a.vminfoSocket()
-	if err != nil {
-		return fmt.Errorf("a backup is asked for beside meta9d's admin socket: %w", err)
+	n := uint64(0)
+	err := a.save(ctx, "/backup", file, func(file string) (err error) {
+		n, err = checkBackup(file)
+		return err
+	})
+	if err == nil {
+		fmt.Fprintf(a.err, "%s: %d records\n", file, n)
 	}
+	return err
+}
+
+// save writes what meta9d's own HTTP socket has at path into a new file, of mode 0600. It
+// is written beside it first, synced, and gets its name when check has found it good.
+func (a *app) save(ctx context.Context, path, file string, check func(file string) error) error {
 	if _, err := os.Lstat(file); !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s is there already", file)
 	}
-	c, err := a.vminfo("unix:"+socket, "meta9 backup")
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	from, err := c.Open(ctx, "/backup")
+	from, err := a.openHTTP(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -83,27 +88,36 @@ func (a *app) backup(ctx context.Context, file string) error {
 	}
 	defer func() { _ = os.Remove(to.Name()) }() // its other name, or what is left of a failure
 	defer to.Close()
-	a.progress.say("writing the backup")
+	a.progress.say("writing " + file)
 	if _, err := io.Copy(to, from); err != nil {
 		return err
 	}
 	if err := to.Sync(); err != nil {
 		return err
 	}
-	n, err := checkBackup(to.Name())
-	if err != nil {
+	if err := check(to.Name()); err != nil {
 		return fmt.Errorf("what was written: %w", err)
 	}
 	if err := os.Link(to.Name(), file); err != nil { // not over one that came meanwhile
 		return err
 	}
-	if dir, err := os.Open(filepath.Dir(file)); err == nil {
-		err = dir.Sync()
-		dir.Close()
-		if err != nil {
-			return err
-		}
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return nil // who may write there may not read it
 	}
-	fmt.Fprintf(a.err, "%s: %d records\n", file, n)
-	return nil
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// openHTTP asks meta9d's own HTTP socket, which shows all to the admin.
+func (a *app) openHTTP(ctx context.Context, path string) (io.ReadCloser, error) {
+	socket, err := a.vminfoSocket()
+	if err != nil {
+		return nil, fmt.Errorf("this is asked for beside meta9d's admin socket: %w", err)
+	}
+	c, err := a.vminfo("unix:"+socket, "meta9 "+strings.TrimPrefix(path, "/"))
+	if err != nil {
+		return nil, err
+	}
+	return c.Open(ctx, path)
 }

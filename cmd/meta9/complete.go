@@ -67,6 +67,11 @@ func (a *app) completeVM(cmd *cobra.Command, args []string, typed string) ([]str
 	return out, directive
 }
 
+// completeVMs is completeVM of each argument.
+func (a *app) completeVMs(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return a.completeVM(cmd, nil, typed)
+}
+
 // names lists a folder for a shell that waits.
 func (a *app) names(cmd *cobra.Command, dir string) []client.Info {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)

@@ -16,14 +16,18 @@ import (
 	"meta9/fs/store/bolt"
 )
 
-// withBackup is the admin's HTTP handler: h, and a backup of all VMs at /backup.
+// withBackup is the admin's HTTP handler: h, a backup of all VMs at /backup, and VMs in
+// JSON lines at /export.
 func (d *daemon) withBackup(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/backup" && r.Method == http.MethodGet {
+		switch get := r.Method == http.MethodGet; {
+		case get && r.URL.Path == "/backup":
 			d.serveBackup(w)
-			return
+		case get && r.URL.Path == "/export":
+			d.serveExport(w, r)
+		default:
+			h.ServeHTTP(w, r)
 		}
-		h.ServeHTTP(w, r)
 	})
 }
 

@@ -15,13 +15,14 @@ func (b *batch) createVM(in *Intent) (Result, error) {
 		return Result{}, errGuestVM
 	}
 	create := payload.Create
-	if in.Mirror {
+	if in.Mirror || in.Exact {
 		create = payload.Keep
 	}
 	v, changes, err := create([]byte(in.Data), b.stamp, b.limits.Limits)
 	if err != nil {
 		return Result{}, err
 	}
+	v.Describe(in.About)
 	if err := b.limits.room(b.bytes, v.Bytes()); err != nil {
 		return Result{}, err
 	}
@@ -50,6 +51,7 @@ func (b *batch) updateVM(w *work, in *Intent) (Result, error) {
 	if err := edit(w.edit, []byte(in.Data), b.stamp, b.limits.Limits); err != nil {
 		return Result{}, err
 	}
+	w.edit.Describe(in.About, b.stamp)
 	now := w.edit.Now()
 	more := now.Bytes() - was.Bytes()
 	err := b.limits.room(b.bytes, more)

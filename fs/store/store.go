@@ -124,7 +124,7 @@ const (
 	Set                     // Length, Mode, Mtime and NewName of the key, those that are given; all or nothing
 	Remove                  // the key
 	FlushHold               // apply Hold if it still holds; no change otherwise
-	CreateVM                // Data is the payload (payload.Create, or Keep for a Mirror)
+	CreateVM                // Data is the payload (payload.Create, or Keep: Exact)
 	UpdateVM                // Data is the patch (payload.Update)
 	DeleteVM                //
 	ReplaceVM               // Data is the whole VM (payload.Replace)
@@ -151,11 +151,13 @@ type Intent struct {
 	Mode      *uint16
 	Mtime     *int64 // Unix nanoseconds
 	Exclusive bool
-	Guest     bool   // check vm.GuestMayWrite of every name at commit time
-	Mirror    bool   // of the mirror, which alone changes a store that is ReadOnly
-	By        string // the principal: muid and the event's "by"
-	As        string // the event's "as"
-	Hold      *Hold  // FlushHold
+	Guest     bool       // check vm.GuestMayWrite of every name at commit time
+	Mirror    bool       // of the mirror, which alone changes a store that is ReadOnly
+	Exact     bool       // CreateVM: the VM is Data as it is (payload.Keep), as a Mirror's always is
+	About     []vm.About // CreateVM, ReplaceVM: what the keys are beside their values
+	By        string     // the principal: muid and the event's "by"
+	As        string     // the event's "as"
+	Hold      *Hold      // FlushHold
 	Event     EventType
 	Txn       *Transaction
 
