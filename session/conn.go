@@ -58,6 +58,7 @@ type conn struct {
 	try    *request // the MUMBLE message that was delayed last
 	proved string   // the VM that MUMBLE proved on this connection; "": none
 	vm     string   // the VM that this connection counts for; Server.mu guards it
+	slumber
 }
 
 // begins makes s the connection's session.
@@ -73,7 +74,10 @@ func (c *conn) works() { c.share.Store(c.srv.cfg.Tree.CPU(c.sess.who, c.sess.str
 func (c *conn) loop() error {
 	for {
 		if err := c.in.fill(); err != nil {
-			return err
+			if err = c.sleep(err); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := c.bursts(); err != nil {
 			return err
@@ -124,7 +128,8 @@ func (c *conn) awaitRoom() error {
 	return nil
 }
 
-// wake ends awaitRoom.
+// wake ends awaitRoom and sleep, after a close or before the end of all: who reads sees
+// that by himself.
 func (c *conn) wake() {
 	if ready := c.waker.Load(); ready != nil {
 		select {
@@ -132,6 +137,7 @@ func (c *conn) wake() {
 		default:
 		}
 	}
+	c.srv.sleepers.rouse(c.id)
 }
 
 // burst handles every frame that is there, in one critical section but for the
@@ -240,7 +246,19 @@ func (c *conn) turn(frame []byte) error {
 	return nil
 }
 
-// end is what follows the loop: the requests end, or go on without a connection,
+// over is what follows the loop, unless another one will come.
+func (c *conn) over(err error) {
+	if err == errAsleep {
+		return
+	}
+	c.end(err)
+	c.srv.running.Done()
+	if c.ended != nil {
+		c.ended()
+	}
+}
+
+// end is the end of a connection: the requests end, or go on without a connection,
 // and the session is parked or ends. It always ends where the guest went back in time:
 // under the numbers of its fids its program would find what it opened later, which it
 // knows nothing of, and write there.
@@ -289,7 +307,7 @@ func (c *conn) finishAll(err error) {
 	}
 }
 
-// kill closes the transport; the loop notices. It needs no lock.
+// kill closes the transport; the loop notices. It needs no lock, and Server.mu may be held.
 func (c *conn) kill() {
 	c.dead.Store(true)
 	_ = c.nc.Close()

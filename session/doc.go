@@ -13,7 +13,8 @@
 // guards the conn's state and its session's. The loop takes it once for each
 // burst of input, handles every whole frame there is, and gives it back before
 // it reads or writes. So a request that need not wait costs no goroutine, no
-// lock of its own and no allocation.
+// lock of its own and no allocation. A conn on which nothing has come for some seconds
+// has no loop: it sleeps, and the Server's poller begins the loop anew (sleep.go).
 //
 // A request that waits is a request in conn.waiting. Whoever ends it (the
 // store's committer, a timer) only appends it to conn.done, under a lock that is
@@ -44,10 +45,10 @@
 // # Lock order
 //
 // conn.mu, then Server.mu, then the locks of fs and its store, or lockTable.mu; with
-// doneList.mu, misses.mu and rarelog's held nothing more is taken. The monitors of
+// doneList.mu, misses.mu, poller.mu and rarelog's held nothing more is taken. The monitors of
 // two connections are never held together. A session that ends with changes under
 // way gets a conn of its own to await them, which has no transport and which nobody
 // else knows: its monitor may be taken with another's held. sessions/ is read with
 // some conn's monitor held, so it shows only what Server.mu guards and what is
-// atomic. GiveBack has Server.mu and only tries for a monitor.
+// atomic. GiveBack and sweep have Server.mu and only try for a monitor.
 package session

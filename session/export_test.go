@@ -20,3 +20,10 @@ func (s *Server) Noted() (most int) {
 	}
 	return most
 }
+
+// Asleep is how many connections have no goroutine.
+func (s *Server) Asleep() int {
+	s.sleepers.mu.Lock()
+	defer s.sleepers.mu.Unlock()
+	return len(s.sleepers.conns)
+}

@@ -108,6 +108,7 @@ func (c *conn) leave() {
 	defer c.mu.Unlock()
 	c.leaving = true
 	_ = c.nc.SetDeadline(time.Unix(1, 0))
+	c.wake()
 	c.moved.Broadcast()
 }
 
@@ -187,9 +188,9 @@ func (c *conn) state() Handed {
 }
 
 // Adopt takes up a connection that another process has handed over. serve goes on with
-// it as Serve does, and is to be called; adopt all before the first is served, as with
+// it as Go does, and is to be called; adopt all before the first is served, as with
 // Restore. An error has closed it.
-func (s *Server) Adopt(nc net.Conn, h Handed) (serve func(), err error) {
+func (s *Server) Adopt(nc net.Conn, h Handed) (serve func(ended func()), err error) {
 	_ = nc.SetDeadline(time.Time{})
 	c := s.begin(nc, Peer{Who: fs.Principal{Admin: h.Admin, VM: h.VM}, Via: h.Via, Addr: h.Addr, Resumes: h.Resumes})
 	if c == nil {
@@ -200,9 +201,9 @@ func (s *Server) Adopt(nc net.Conn, h Handed) (serve func(), err error) {
 		s.running.Done()
 		return nil, err
 	}
-	return func() {
-		defer s.running.Done()
-		c.end(c.goOn(h.Skip))
+	return func(ended func()) {
+		c.maySleep(ended)
+		c.over(c.goOn(h.Skip))
 	}, nil
 }
 

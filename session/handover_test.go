@@ -58,7 +58,7 @@ func (w *world) handOver() (next func() *world) {
 				w.t.Error(err)
 				continue
 			}
-			all = append(all, serve)
+			all = append(all, func() { serve(nil) })
 		}
 		for _, serve := range all {
 			other.served.Go(serve)
@@ -315,7 +315,7 @@ func TestHandOverLate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		next.served.Go(serve)
+		next.served.Go(func() { serve(nil) })
 	}
 	w.left = true
 	c.hello("9P2000.L")

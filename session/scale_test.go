@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"meta9/session"
 	"meta9/session/wire"
@@ -103,32 +104,45 @@ func descriptors(t *testing.T, n uint64) {
 	}
 }
 
-// TestIdleMemory: an idle attached connection takes at most 8 KiB. Half of it is the
-// loop's stack: to wait takes less than 2 KiB, but the first request has made it 4
-// KiB, and the runtime halves a stack only when less than a quarter is in use.
+// TestIdleMemory: an idle attached connection takes at most 8 KiB, of which half is the
+// loop's stack, and 5 KiB once it sleeps.
 func TestIdleMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("thousands of connections")
 	}
 	notUnderRace(t)
-	const n, most = 5000, 8 << 10
-	descriptors(t, 2*n+100)
-	w := newWorld(t, nil)
-	clients := make([]rawClient, 0, n)
-	before := memory()
-	for range n {
-		c := w.rawDial(peers["admin"])
-		clients = append(clients, c)
-		c.ask(21, version())
-		c.ask(20, attach(0))
-	}
-	each := (memory() - before) / n
-	for _, c := range clients {
-		syscall.Close(c.fd)
-	}
-	t.Logf("%d bytes each", each)
-	if each > most {
-		t.Errorf("an idle connection takes %d bytes, over %d", each, most)
+	for _, test := range []struct {
+		name    string
+		silence time.Duration
+		most    int64
+	}{
+		{"awake", time.Hour, 8 << 10},
+		{"asleep", 100 * time.Millisecond, 5 << 10},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			const n = 5000
+			descriptors(t, 2*n+100)
+			w := newWorld(t, func(cfg *session.Config) { cfg.Silence = test.silence })
+			clients := make([]rawClient, 0, n)
+			before := memory()
+			for range n {
+				c := w.rawDial(peers["admin"])
+				clients = append(clients, c)
+				c.ask(21, version())
+				c.ask(20, attach(0))
+			}
+			if test.silence < time.Hour {
+				w.until("sleep", func() bool { return w.server.Asleep() == n })
+			}
+			each := (memory() - before) / n
+			for _, c := range clients {
+				syscall.Close(c.fd)
+			}
+			t.Logf("%d bytes each", each)
+			if each > test.most {
+				t.Errorf("an idle connection takes %d bytes, over %d", each, test.most)
+			}
+		})
 	}
 }
 

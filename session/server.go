@@ -29,6 +29,7 @@ type Config struct {
 	Trace    func(line string) // nil: off. One line a message, masked (wire.Mask)
 	Log      zerolog.Logger
 	Now      func() time.Time // time.Now
+	Silence  time.Duration    // after so long without a frame a connection gives its goroutine up; 5 s
 }
 
 // Peer is what a channel tells of who is at its other end.
@@ -66,6 +67,10 @@ type Server struct {
 	handing  atomic.Bool    // frozen, and connections are kept, too; written with mu held
 	handed   []*conn        // those that stand still
 	running  sync.WaitGroup // of conns
+	awake    int            // of conns, those that may sleep and do not
+	sweeping bool           // a sweep will come
+	sweeper  *time.Timer
+	sleepers poller
 	table
 }
 
@@ -74,6 +79,7 @@ type Server struct {
 func New(cfg Config) *Server {
 	cfg.Limits = cfg.Limits.withDefaults()
 	cfg.Lifetime = cmp.Or(cfg.Lifetime, 30*time.Second)
+	cfg.Silence = cmp.Or(cfg.Silence, 5*time.Second)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -83,6 +89,7 @@ func New(cfg Config) *Server {
 		rare:  rarelog.Log{Log: cfg.Log, Now: cfg.Now},
 	}
 	s.parkedVMs.limits = &s.cfg.Limits
+	s.sleepers.awaken = (*conn).awaken
 	s.SetTrace(cfg.Trace)
 	cfg.Tree.GraftRoot("sessions", s.folder)
 	return s
@@ -91,14 +98,21 @@ func New(cfg Config) *Server {
 // Serve serves one connection until it ends, and closes it. One too many is
 // closed at once.
 //
-// Half of an idle connection's memory is the stack under the loop that waits. Its
-// frames, and those of who calls it, are kept so small that a stack that was grown
-// shrinks to 4 KiB again, which it does where a quarter of 8 KiB is enough.
-func (s *Server) Serve(nc net.Conn, p Peer) {
+// Half of the memory of a connection that waits, and does not sleep, is the stack under
+// its loop. Its frames, and those of who calls it, are kept so small that a stack that was
+// grown shrinks to 4 KiB again, which it does where a quarter of 8 KiB is enough.
+func (s *Server) Serve(nc net.Conn, p Peer) { s.Go(nc, p, nil) }
+
+// Go is Serve for who needs no goroutine as long as the connection lasts: while nothing
+// comes it may return. Once the connection has ended, it calls ended, in whatever
+// goroutine. With nil it is Serve.
+func (s *Server) Go(nc net.Conn, p Peer, ended func()) {
 	if c := s.begin(nc, p); c != nil {
-		defer s.running.Done()
+		c.maySleep(ended)
 		c.place.Take(c.share.Load()) // in vain or not: each request needs one
-		c.end(c.loop())
+		c.over(c.loop())
+	} else if ended != nil {
+		ended()
 	}
 }
 
@@ -291,6 +305,9 @@ func (s *Server) dismiss(c *conn) {
 	s.noLongerNobody(c)
 	s.crowd(c, -1)
 	delete(s.conns, c)
+	if c.sleeps() {
+		s.awake--
+	}
 }
 
 // DropVM ends the VM's connections and sessions: the VM was deleted. It waits for
@@ -352,6 +369,7 @@ func (s *Server) stop(ctx context.Context, how ending) error {
 		s.running.Wait()
 		close(done)
 	}()
+	defer s.sleepers.close()
 	select {
 	case <-done:
 		return nil
@@ -385,6 +403,7 @@ func (s *Server) shutDoor(how ending) {
 			leave = append(leave, c)
 		} else {
 			_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+			c.wake()
 		}
 	}
 	s.mu.Unlock()

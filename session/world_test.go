@@ -60,6 +60,7 @@ func openWorld(t testing.TB, disk *storetest.Disk, change func(*session.Config))
 	var st *store.Store
 	cfg := session.Config{
 		Log: zerolog.New(w.log), Lifetime: time.Hour, Budget: budget.New(budget.Limits{}),
+		Silence: 10 * time.Millisecond, // so that connections of all tests sleep, and are woken
 		Auth: &auth.Ring{
 			Secret: []byte(secret), AdminGroups: []string{"swarm1"},
 			VMExists: func(uuid string) bool { return st.Cell(uuid) != nil }, Now: time.Now,
@@ -133,7 +134,8 @@ func (w *world) value(name string) string {
 
 // serve serves one end of a connection.
 func (w *world) serve(nc net.Conn, p session.Peer) {
-	w.served.Go(func() { underListener(func() { w.server.Serve(nc, p) }) })
+	w.served.Add(1)
+	go underListener(func() { w.server.Go(nc, p, w.served.Done) })
 }
 
 // until waits for a figure of the server's to become what it must.

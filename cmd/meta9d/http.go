@@ -181,7 +181,8 @@ type acceptedListener struct {
 	addr  net.Addr
 }
 
-func (l *acceptedListener) take(c net.Conn, _ fs.Principal, _, _ string) {
+func (l *acceptedListener) take(c net.Conn, _ fs.Principal, _, _ string, ended func()) {
+	defer ended() // for the listener: net/http has it now
 	select {
 	case l.conns <- c:
 	case <-l.ended:

@@ -97,17 +97,19 @@ func (d *daemon) open(cfg listen.Config, text string) error {
 
 // serve hands a connection to the sessions. What proves nobody cannot resume by
 // a key alone.
-func (d *daemon) serve(c net.Conn, who tree.Principal, via, addr string) {
+func (d *daemon) serve(c net.Conn, who tree.Principal, via, addr string, ended func()) {
 	if !d.waitOpen() {
 		c.Close()
+		ended()
 		return
 	}
-	d.server.Serve(c, session.Peer{Who: who, Via: via, Addr: addr, Resumes: !who.Nobody()})
+	d.server.Go(c, session.Peer{Who: who, Via: via, Addr: addr, Resumes: !who.Nobody()}, ended)
 }
 
 // serveLink does the same with each link that a connection carries in packets.
-func (d *daemon) serveLink(c net.Conn, who tree.Principal, via, addr string) {
-	packet.Serve(c, func(link net.Conn) { d.serve(link, who, via, addr) })
+func (d *daemon) serveLink(c net.Conn, who tree.Principal, via, addr string, ended func()) {
+	defer ended()
+	packet.Serve(c, func(link net.Conn) { d.serve(link, who, via, addr, func() {}) })
 }
 
 // cpu is the share of the CPUs that a VM works with; nil: it is gone.

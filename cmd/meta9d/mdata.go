@@ -22,7 +22,8 @@ func (d *daemon) newMdata(t *fs.Tree) *mdata.Server {
 }
 
 // serveMdata hands a VM's connection to it.
-func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, _ string) {
+func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, _ string, ended func()) {
+	defer ended()
 	if !d.waitOpen() {
 		c.Close()
 		return

@@ -91,7 +91,8 @@ func (d *daemon) newQMP(t *tree.Tree) {
 func (d *daemon) startQMP() error {
 	d.atEnd(d.qmp.Shutdown)
 	cfg := listen.Config{
-		Handle: func(c net.Conn, _ tree.Principal, _, _ string) {
+		Handle: func(c net.Conn, _ tree.Principal, _, _ string, ended func()) {
+			defer ended()
 			if !d.waitOpen() {
 				c.Close()
 				return

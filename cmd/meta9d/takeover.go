@@ -108,7 +108,7 @@ func (d *daemon) takeOver(t *tree.Tree) (err error) {
 			h.fds = append(h.fds, fd)
 			return listen.FromDescriptor(fd)
 		},
-		func(c net.Conn, s *session.Handed, run func()) {
+		func(c net.Conn, s *session.Handed, run func(ended func())) {
 			d.adopt(c, s.Via, tree.Principal{Admin: s.Admin, VM: s.VM}, run)
 		})
 	if lost := d.restored.Lost; err == nil && lost > 0 {
@@ -142,7 +142,8 @@ func (d *daemon) takeExtra(b []byte) error {
 			return err
 		}
 		who := tree.Principal{VM: l.VM}
-		d.adopt(c, l.Via, who, func() {
+		d.adopt(c, l.Via, who, func(ended func()) {
+			defer ended()
 			d.serveLines(c, l.Via, func() { d.mdata.Adopt(mdata.Handed{Conn: c, Who: who, Input: l.Input, Output: l.Output}) })
 		})
 	}
@@ -150,11 +151,11 @@ func (d *daemon) takeExtra(b []byte) error {
 }
 
 // adopt keeps a connection for its listener, until the daemon is open.
-func (d *daemon) adopt(c net.Conn, via string, who tree.Principal, run func()) {
+func (d *daemon) adopt(c net.Conn, via string, who tree.Principal, run func(ended func())) {
 	d.from.conns++
-	d.inherited.Conn(via, listen.Adopted{Conn: c, Who: who, Run: func() {
+	d.inherited.Conn(via, listen.Adopted{Conn: c, Who: who, Run: func(ended func()) {
 		d.waitOpen() // where not: it runs to be ended with the others
-		run()
+		run(ended)
 	}})
 }
 

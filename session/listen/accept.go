@@ -8,7 +8,10 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"meta9/backoff"
 	"meta9/descriptors"
@@ -128,8 +131,7 @@ func (l *Listener) accept() (net.Conn, error) {
 // business.
 func (l *Listener) welcome(ctx context.Context, c net.Conn, p *candidate) {
 	if who, ok := l.admit(ctx, c, p); ok {
-		defer l.served.remove(c)
-		l.handle(c, who, l.via, host(c))
+		l.handle(c, who, l.via, host(c), func() { l.served.remove(c) })
 	}
 }
 
@@ -185,16 +187,23 @@ func (l *Listener) End() error {
 	return err
 }
 
-// hangUp closes a connection that somebody else may be writing to: TLS would wait for
-// the peer, to tell it.
+// hangUp ends a connection that a Handler has, who may be writing to it: TLS would wait
+// for the peer, to tell it. It does not close the descriptor, since one who waits for it
+// in an epoll(7) would not be told of that.
 func hangUp(c net.Conn) {
 	if tc, ok := c.(*tls.Conn); ok {
 		c = tc.NetConn()
 	}
+	if fd, ok := c.(syscall.Conn); ok {
+		if raw, err := fd.SyscallConn(); err == nil {
+			_ = raw.Control(func(n uintptr) { _ = unix.Shutdown(int(n), unix.SHUT_RDWR) })
+			return
+		}
+	}
 	_ = c.Close()
 }
 
-// served are the connections that a Listener has handed over, until the Handler returns.
+// served are the connections that a Listener has handed over, until they end.
 type served struct {
 	mu  sync.Mutex
 	who map[net.Conn]*fs.Principal // nil: whom the Listener proves always

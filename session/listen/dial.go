@@ -41,7 +41,7 @@ type dialled struct {
 
 	ctx  context.Context
 	end  context.CancelCauseFunc
-	busy atomic.Bool           // serve runs
+	busy atomic.Bool           // it is being dialled, or its connection has not ended
 	away atomic.Pointer[error] // why it is not connected; nil: it is, or was not dialled yet
 }
 
@@ -113,37 +113,37 @@ func (d *dialled) dial() {
 
 // serve connects and serves the device until its connection ends.
 func (d *dialled) serve() {
-	defer d.busy.Store(false)
 	var dialer net.Dialer
 	c, err := dialer.DialContext(d.ctx, "unix", d.path)
 	if err != nil {
 		d.absent(reason(err))
+		d.busy.Store(false)
 		return
 	}
 	if err := descriptors.Check(c); err != nil {
 		c.Close()
 		d.absent(err)
+		d.busy.Store(false)
 		return
 	}
 	d.away.Store(nil)
-	d.hold(c, func() { d.handle(c, d.who, d.via(), "") })
+	d.handle(c, d.who, d.via(), "", d.hold(c))
 }
 
 // goOn is serve of a connection that an earlier program has made.
-func (d *dialled) goOn(a Adopted) {
-	defer d.busy.Store(false)
-	d.hold(a.Conn, a.Run)
-}
+func (d *dialled) goOn(a Adopted) { a.Run(d.hold(a.Conn)) }
 
-// hold runs serve, and closes the connection when the device is hung up.
-func (d *dialled) hold(c net.Conn, serve func()) {
+// hold ends the connection when the device is hung up. ended is for when it has ended.
+func (d *dialled) hold(c net.Conn) (ended func()) {
 	stop := context.AfterFunc(d.ctx, func() {
 		if context.Cause(d.ctx) == errHungUp {
-			c.Close()
+			hangUp(c)
 		}
 	})
-	defer stop()
-	serve()
+	return func() {
+		stop()
+		d.busy.Store(false)
+	}
 }
 
 func (d *dialled) via() string { return "dial:" + d.path }

@@ -101,8 +101,9 @@ func newServing(t *testing.T, payloads ...string) *bench {
 
 // serving is a Handler that returns when its connection ends.
 func serving(h listen.Handler) listen.Handler {
-	return func(c net.Conn, who fs.Principal, via, addr string) {
-		h(c, who, via, addr)
+	return func(c net.Conn, who fs.Principal, via, addr string, ended func()) {
+		defer ended()
+		h(c, who, via, addr, func() {})
 		c.Read(make([]byte, 1))
 		c.Close()
 	}

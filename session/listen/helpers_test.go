@@ -60,7 +60,8 @@ func newDesk(t *testing.T) *desk {
 	return d
 }
 
-func (d *desk) handle(c net.Conn, who fs.Principal, via, addr string) {
+func (d *desk) handle(c net.Conn, who fs.Principal, via, addr string, ended func()) {
+	defer ended() // for the Listener: it is the test's now
 	d.got <- arrival{c, who, via, addr}
 }
 

@@ -41,7 +41,7 @@ type inherited struct {
 type Adopted struct {
 	Conn net.Conn
 	Who  fs.Principal
-	Run  func()
+	Run  func(ended func())
 }
 
 // Socket adds a listening socket; the descriptor stays the caller's. Asked is "" for one
@@ -172,7 +172,7 @@ func (in *Inherited) Rest() (left []string) {
 		left = append(left, fmt.Sprintf("%d connections of %s", len(list), via))
 		for _, a := range list {
 			_ = a.Conn.Close()
-			go a.Run() // it ends, as with any transport that is lost
+			go a.Run(func() {}) // it ends, as with any transport that is lost
 		}
 	}
 	in.socks, in.conns = nil, nil
@@ -195,8 +195,7 @@ func (l *Listener) goOn(a Adopted) {
 			hangUp(a.Conn)
 		}
 	}
-	defer l.served.remove(a.Conn)
-	a.Run()
+	a.Run(func() { l.served.remove(a.Conn) })
 }
 
 // HandOver is Close for a socket that goes to the next program: it is not closed, and

@@ -125,7 +125,9 @@ func TestVMsHandedOver(t *testing.T) {
 	dir := shortDir(t)
 	path := join(dir, "device")
 	l := hypervisor(t, path)
-	b := newBench(t, func(cfg *listen.VMConfig) { cfg.Devices[0].Handle = func(net.Conn, fs.Principal, string, string) {} }, vmJSON(vm1, device(path)))
+	b := newBench(t, func(cfg *listen.VMConfig) {
+		cfg.Devices[0].Handle = func(_ net.Conn, _ fs.Principal, _, _ string, ended func()) { ended() }
+	}, vmJSON(vm1, device(path)))
 	c := accept(t, l)
 	defer c.Close()
 	passed, err := b.HandOver()
@@ -150,7 +152,8 @@ func TestVMsHandedOver(t *testing.T) {
 		}
 		ends[via] = both[1]
 		t.Cleanup(func() { both[1].Close() })
-		in.Conn(via, listen.Adopted{Conn: both[0], Who: fs.Principal{VM: vm1}, Run: func() {
+		in.Conn(via, listen.Adopted{Conn: both[0], Who: fs.Principal{VM: vm1}, Run: func(ended func()) {
+			defer ended()
 			ran <- via
 			_, _ = both[0].Read(make([]byte, 1))
 			_ = both[0].Close()

@@ -28,8 +28,10 @@ import (
 // Handler serves one connection and closes it. who is what the channel proves of
 // the peer, via the listener's text ("tcp:127.0.0.1:5640"), addr the peer's
 // address without its port on tcp and tls, "" elsewhere. It runs in a goroutine
-// of its own.
-type Handler func(c net.Conn, who fs.Principal, via, addr string)
+// of its own, and calls ended when the connection has ended; it may return before that.
+// The Listener ends a connection that has a descriptor by shutdown(2), so that it is the
+// Handler who closes it.
+type Handler func(c net.Conn, who fs.Principal, via, addr string, ended func())
 
 // Config is what listeners are told.
 type Config struct {

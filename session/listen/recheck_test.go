@@ -21,8 +21,9 @@ import (
 )
 
 // reading is a Handler that serves its connections until they end, as real ones do.
-func (d *desk) reading(c net.Conn, who fs.Principal, via, addr string) {
-	d.handle(c, who, via, addr)
+func (d *desk) reading(c net.Conn, who fs.Principal, via, addr string, ended func()) {
+	defer ended()
+	d.handle(c, who, via, addr, func() {})
 	_, _ = io.Copy(io.Discard, c)
 	c.Close()
 }

@@ -201,7 +201,8 @@ func TestAdminGroup(t *testing.T) {
 
 // greetAdmin says one byte to the admin.
 func greetAdmin(t *testing.T) listen.Handler {
-	return func(c net.Conn, who fs.Principal, _, _ string) {
+	return func(c net.Conn, who fs.Principal, _, _ string, ended func()) {
+		defer ended()
 		if who != (fs.Principal{Admin: true}) {
 			t.Errorf("%s was let in", who)
 		}

@@ -1,0 +1,117 @@
+package session
+
+import (
+	"os"
+	"sync"
+	"syscall"
+)
+
+// poller waits for input on the connections that sleep, by an epoll(7) of its own: Go's
+// can only wake a goroutine for each. It has one goroutine, which waits for the epoll in
+// Go's poller, as for any descriptor.
+//
+// A connection is in conns as long as it sleeps. What the epoll tells of one that is not
+// there was overtaken by somebody who has woken it, or is about a descriptor that is
+// closed here and still open elsewhere.
+type poller struct {
+	awaken func(c *conn) // goes on with one that has slept
+
+	mu    sync.Mutex       // nothing else is taken with it
+	conns map[uint64]*conn // by id
+	file  *os.File         // the epoll; nil: none was needed yet
+	fd    int              // of file
+	done  chan struct{}    // closed when its goroutine has ended
+}
+
+// add waits for input on c, which is woken then; false: it cannot, and c is awake.
+func (p *poller) add(c *conn) bool {
+	p.mu.Lock()
+	if p.file == nil && p.open() != nil {
+		p.mu.Unlock()
+		return false
+	}
+	if p.conns == nil {
+		p.conns = make(map[uint64]*conn)
+	}
+	p.conns[c.id] = c
+	p.mu.Unlock()
+	// EPOLLONESHOT: its entry stays, and is used again.
+	e := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: int32(c.id), Pad: int32(c.id >> 32)}
+	var err error
+	closed := c.in.raw.Control(func(fd uintptr) {
+		err = syscall.EpollCtl(p.fd, syscall.EPOLL_CTL_ADD, int(fd), &e)
+		if err == syscall.EEXIST {
+			err = syscall.EpollCtl(p.fd, syscall.EPOLL_CTL_MOD, int(fd), &e)
+		}
+	})
+	return closed == nil && err == nil || p.remove(c.id) == nil
+}
+
+// open makes the epoll. p.mu is held.
+func (p *poller) open() error {
+	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil { // or Go's poller does not take it
+		_ = syscall.Close(fd)
+		return err
+	}
+	f := os.NewFile(uintptr(fd), "epoll")
+	raw, err := f.SyscallConn()
+	if err != nil {
+		_ = f.Close()
+		return err
+	}
+	p.file, p.fd, p.done = f, fd, make(chan struct{})
+	go p.loop(raw)
+	return nil
+}
+
+// loop wakes connections until close.
+func (p *poller) loop(raw syscall.RawConn) {
+	defer close(p.done)
+	var events [64]syscall.EpollEvent
+	_ = raw.Read(func(fd uintptr) bool {
+		for {
+			n, err := syscall.EpollWait(int(fd), events[:], 0)
+			if err == syscall.EINTR {
+				continue
+			}
+			if n <= 0 {
+				return false
+			}
+			for _, e := range events[:n] {
+				p.rouse(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
+			}
+		}
+	})
+}
+
+// rouse wakes a connection, if it sleeps.
+func (p *poller) rouse(id uint64) {
+	if c := p.remove(id); c != nil {
+		go p.awaken(c)
+	}
+}
+
+// remove is the connection that sleeps under the id, and does so no more; nil: none does.
+func (p *poller) remove(id uint64) *conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.conns[id]
+	delete(p.conns, id)
+	return c
+}
+
+// close ends the goroutine. Nobody sleeps any more, or will.
+func (p *poller) close() {
+	p.mu.Lock()
+	f := p.file
+	p.file = nil
+	p.mu.Unlock()
+	if f != nil {
+		_ = f.Close()
+		<-p.done
+	}
+}
