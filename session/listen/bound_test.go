@@ -42,8 +42,7 @@ func TestBound(t *testing.T) {
 	if err := os.Remove(one); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the socket is made again", func() bool { return exists(one) })
-	old := dial(t, "unix:"+one)
+	old := dialLate(t, one)
 	a = b.d.next()
 	b.change(vm1, bound("unix:"+two, anyUser))
 	closed(t, old)
@@ -56,8 +55,7 @@ func TestBound(t *testing.T) {
 	if err := os.Mkdir(join(dir, "later"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the socket comes with its folder", func() bool { return exists(two) })
-	c := dial(t, "unix:"+two)
+	c := dialLate(t, two)
 	b.d.next()
 	b.vms.remove(vm1)
 	b.Changed(vm1)

@@ -220,6 +220,19 @@ func dial(t *testing.T, via string) net.Conn {
 	return c
 }
 
+// dialLate is dial where the socket is just being made: its file is there before anybody
+// listens.
+func dialLate(t *testing.T, path string) (c net.Conn) {
+	t.Helper()
+	until(t, "somebody listens at "+path, func() bool {
+		var err error
+		c, err = net.Dial("unix", path)
+		return err == nil
+	})
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
 // closed expects that the peer of c closes it.
 func closed(t *testing.T, c net.Conn) {
 	t.Helper()
