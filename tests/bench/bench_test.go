@@ -43,7 +43,7 @@ func TestSummary(t *testing.T) {
 
 // TestEcho: what a server that does nothing gets stands beside the bar.
 func TestEcho(t *testing.T) {
-	b := bar{entry: "a", text: "times b", bound: 5, echo: "e", at: ratio("a", "b")}
+	b := bar{entry: "a", text: "times b", bound: 5, at: ratio("a", "b"), echo: ratio("e", "b")}
 	v := b.judge(map[string]figure{"a": {value: 8}, "b": {value: 2}, "e": {value: 9}})
 	if v.State != "MISSED" || v.Echo != 4.5 || v.String() != "4.00 times b, >= 5: MISSED (an echo: 4.50)" {
 		t.Errorf("%+v: %s", v, v)

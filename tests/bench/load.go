@@ -159,8 +159,8 @@ func eachOf(p prepare) prepare {
 
 // readsBeside is how long reads take at p99 while so many connections write what is
 // read.
-func (b *bench) readsBeside(writers int) (figure, error) {
-	in, err := b.instance(sMeta9)
+func (b *bench) readsBeside(server string, writers int) (figure, error) {
+	in, err := b.instance(server)
 	if err != nil {
 		return figure{}, err
 	}

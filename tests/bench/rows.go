@@ -41,7 +41,7 @@ type bar struct {
 	most  bool
 	bound float64
 	at    func(map[string]figure) (got float64, ok bool)
-	echo  string // the entry of a server that does nothing, which is shown at the same bar; "": none
+	echo  func(map[string]figure) (got float64, ok bool) // at for a server that does nothing, shown beside it; nil: none
 }
 
 func rows() []row {
@@ -86,6 +86,17 @@ func ratio(of, over string) func(map[string]figure) (float64, bool) {
 	return func(f map[string]figure) (float64, bool) { return f[of].value / f[over].value, true }
 }
 
+// overBest is ratio to the largest of others.
+func overBest(of string, over ...string) func(map[string]figure) (float64, bool) {
+	return func(f map[string]figure) (float64, bool) {
+		best := 0.0
+		for _, name := range over {
+			best = math.Max(best, f[name].value)
+		}
+		return f[of].value / best, true
+	}
+}
+
 // value is a figure itself.
 func value(of string) func(map[string]figure) (float64, bool) {
 	return func(f map[string]figure) (float64, bool) { return f[of].value, true }
@@ -109,9 +120,7 @@ func linux32() row {
 	}
 	r.bars = []bar{
 		{entry: sMeta9L, text: "of the echo", bound: 0.55, at: ratio(sMeta9L, sEcho)},
-		{entry: sMeta9L, text: "times p9's server", bound: 3.5, echo: sEcho, at: func(f map[string]figure) (float64, bool) {
-			return f[sMeta9L].value / math.Max(f[sStatic].value, f[sLocal].value), true
-		}},
+		{entry: sMeta9L, text: "times p9's server", bound: 3.5, at: overBest(sMeta9L, sStatic, sLocal), echo: overBest(sEcho, sStatic, sLocal)},
 	}
 	return r
 }
@@ -126,18 +135,14 @@ func byPath() row {
 		loaded(four, sMeta9, 1, 1, byWalk),
 		loaded(sHTTP, sHTTP, 1, 1, byGet),
 	}}
+	var peers []string
 	for _, s := range foreign {
+		peers = append(peers, s+suffix)
 		r.entries = append(r.entries, loaded(s+suffix, s, 1, 1, byWalk))
 	}
 	r.bars = []bar{
-		{entry: macro, text: "times the best peer", bound: 5, echo: sEcho, at: func(f map[string]figure) (float64, bool) {
-			best := 0.0
-			for _, s := range foreign {
-				best = math.Max(best, f[s+suffix].value)
-			}
-			return f[macro].value / best, true
-		}},
-		{entry: macro, text: "times net/http", bound: 1.5, echo: sEcho, at: ratio(macro, sHTTP)},
+		{entry: macro, text: "times the best peer", bound: 5, at: overBest(macro, peers...), echo: overBest(sEcho, peers...)},
+		{entry: macro, text: "times net/http", bound: 1.5, at: ratio(macro, sHTTP), echo: ratio(sEcho, sHTTP)},
 		{entry: macro, text: "of the echo", bound: 0.95, at: ratio(macro, sEcho)},
 	}
 	return r
@@ -204,14 +209,16 @@ func many() row {
 // beside is how long reads take while the keys that they read are written all the
 // time.
 func beside() row {
-	const alone, writers = "64 read", "64 read, 64 write"
+	const alone, writers, echo, echoWriters = "64 read", "64 read, 64 write", sBursts + ", 64 read", sBursts + ", 64 read, 64 write"
 	return row{
 		name: "beside", title: "Tsread of 100 keys of one VM by 64 connections, while 64 write them", unit: "ms at p99", base: alone, less: true,
 		entries: []entry{
-			ours(alone, func(b *bench) (figure, error) { return b.readsBeside(0) }),
-			ours(writers, func(b *bench) (figure, error) { return b.readsBeside(64) }),
+			ours(alone, func(b *bench) (figure, error) { return b.readsBeside(sMeta9, 0) }),
+			ours(writers, func(b *bench) (figure, error) { return b.readsBeside(sMeta9, 64) }),
+			theirs(echo, func(b *bench) (figure, error) { return b.readsBeside(sBursts, 0) }),
+			theirs(echoWriters, func(b *bench) (figure, error) { return b.readsBeside(sBursts, 64) }),
 		},
-		bars: []bar{{entry: writers, text: "times those without writers", bound: 3, most: true, at: ratio(writers, alone)}},
+		bars: []bar{{entry: writers, text: "times those without writers", bound: 3, most: true, at: ratio(writers, alone), echo: ratio(echoWriters, echo)}},
 	}
 }
 
@@ -235,8 +242,8 @@ func (b bar) judge(f map[string]figure) verdict {
 	case b.most && !(got <= b.bound), !b.most && !(got >= b.bound):
 		v.State = "MISSED"
 	}
-	if of := f[b.entry].value; b.echo != "" && of > 0 {
-		v.Echo = got * f[b.echo].value / of
+	if b.echo != nil {
+		v.Echo, _ = b.echo(f)
 	}
 	return v
 }

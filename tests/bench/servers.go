@@ -49,6 +49,7 @@ var (
 // The servers. Their files are the same.
 const (
 	sEcho    = "echo"
+	sBursts  = "echo in bursts"
 	sMeta9   = "meta9d"
 	sMeta9L  = "meta9d 9P2000.L"
 	sMany    = "meta9d 4,096 keys"
@@ -63,6 +64,7 @@ const (
 
 var servers = []server{
 	{sEcho, peers.Echo, none},
+	{sBursts, peers.Bursts, none},
 	{sMeta9, nil, plainE},
 	{sMeta9L, nil, oursL},
 	{sMany, nil, plainE},
