@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -332,6 +333,65 @@ func TestJournalEpochs(t *testing.T) {
 		t.Errorf("epoch %d, at most %d bytes", e, most)
 	}
 	t.Logf("epoch %d, at most %d bytes", j.Epoch(), most)
+}
+
+var epochs = flag.Uint64("epochs", 150, "how many epochs TestJournalHour has; 1,100 are an hour")
+
+// TestJournalHour: a journal stays within its bound for as long as there is load. 1,100
+// epochs are 9 GB of records in segments of 8 MiB, which is 2.5 MB a second for an hour;
+// here the segments are small, and the hour as well. Sessions work, come and go, are
+// parked, and one reader of events never reads.
+func TestJournalHour(t *testing.T) {
+	defer residence.SmallSegments()()
+	j := newJournal(t)
+	slow := j.dial(wire.E, 1, "glenda")
+	slow.open(1, wire.ORead, "events")
+	clients := make([]*client, 6)
+	dialect := []wire.Dialect{wire.E, wire.EN2, wire.LE2}
+	var most, mostFiles int64
+	begun := time.Now()
+	for i := 0; j.Epoch() < *epochs; i++ {
+		n := i % len(clients)
+		c := clients[n]
+		switch {
+		case c == nil:
+			clients[n] = j.dial(dialect[n%3], byte(10+i%100), "glenda")
+			continue
+		case i%2000 < len(clients): // it is parked, under a key that may come again
+			c.nc.Close()
+			clients[n] = nil
+			continue
+		}
+		fid := uint32(1 + i/len(clients)%30)
+		names := []string{"keys", []string{"color", "size", "temp"}[fid%3]}
+		if r := c.do(&wire.Msg{Type: wire.Twalk, Newfid: fid, Names: names}); r.Type == wire.Rwalk {
+			c.do(&wire.Msg{Type: wire.Tswrite, Fid: fid, Data: []byte("x")})
+		} else {
+			c.do(&wire.Msg{Type: wire.Tclunk, Fid: fid})
+		}
+		if i%50 == 0 {
+			_, bytes := j.Stats()
+			most = max(most, bytes)
+			files, err := os.ReadDir(filepath.Join(j.run, residence.JournalName))
+			if err != nil {
+				t.Fatal(err)
+			}
+			mostFiles = max(mostFiles, int64(len(files)))
+		}
+		if time.Since(begun) > 5*time.Minute {
+			t.Fatalf("after 5 minutes it is in epoch %d", j.Epoch())
+		}
+	}
+	const bound = 16 // segments: of 32, with which it would end
+	if most > bound*16<<10 || mostFiles > bound+1 {
+		t.Errorf("at most %d bytes, in %d files", most, mostFiles)
+	}
+	run, w := j.killed()
+	r := restoreJournal(t, run, w, w.place())
+	if sessions, _ := j.Stats(); r.Lost != 0 || r.Sessions < len(clients) || r.Sessions != sessions {
+		t.Errorf("%+v, of %d sessions", r, sessions)
+	}
+	t.Logf("epoch %d in %v, at most %d bytes in %d files; %d sessions", j.Epoch(), time.Since(begun), most, mostFiles, r.Sessions)
 }
 
 // image is the only segment of a journal that clients have worked with.
