@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"meta9/cmd/systemd"
 	"meta9/cmd/version"
 	"meta9/fs"
 	"meta9/fs/budget"
@@ -104,11 +105,11 @@ func serve(c command, stdout, stderr io.Writer) error {
 	if _, err := fmt.Fprintln(stdout, "ready"); err != nil && c.from == nil {
 		return fmt.Errorf("standard output: %w", err)
 	}
-	notify("READY=1")
+	systemd.Notify("READY=1")
 	go freeMemory(ctx)
 	d.wait(ctx)
 	if !d.leaves() {
-		notify("STOPPING=1")
+		systemd.Notify("STOPPING=1")
 		return nil
 	}
 	notifyReloading()
@@ -225,7 +226,7 @@ func (d *daemon) wait(ctx context.Context) {
 	if err := d.store.Err(); err != nil && ctx.Err() == nil {
 		d.upgrades.refuse("the store has failed, a restart is needed: " + oneLine(err))
 		d.log.Error().Err(err).Msg("the store failed; writes are refused, reads go on; restart when the cause is mended")
-		notify("STATUS=storage failed, writes are refused: " + oneLine(err))
+		systemd.Notify("STATUS=storage failed, writes are refused: " + oneLine(err))
 		<-ctx.Done()
 	}
 	if ctx.Err() == nil {

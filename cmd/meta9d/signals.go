@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/term"
+
+	"meta9/cmd/systemd"
 )
 
 // takesHangups tells whether SIGHUP is a reload. A daemon that somebody runs in his
@@ -32,7 +34,7 @@ func (d *daemon) reloads(ctx context.Context, hangups <-chan os.Signal) {
 		case <-hangups:
 			notifyReloading()
 			d.reload()
-			notify("READY=1")
+			systemd.Notify("READY=1")
 		case <-ctx.Done():
 			return
 		}
