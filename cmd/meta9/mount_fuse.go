@@ -24,7 +24,7 @@ func (m *mounting) chooseKind(ctx context.Context) error {
 	case !mayMount():
 		m.fuse, why = true, "only root may mount by the kernel's 9P client"
 	case !hasV9fs(ctx):
-		m.fuse, why = true, noV9fs
+		m.fuse, why = true, noV9fs()
 	}
 	if !m.fuse {
 		return m.opt.v9fs()
@@ -80,16 +80,18 @@ func (m *mounting) fuseWords() []string {
 	return slices.Clone(m.opt.words)
 }
 
-// distributions are how the package fuse3 is had, by ID or ID_LIKE of os-release(5), and
-// where the module fuse is, where that is not in every kernel's package.
-var distributions = []struct{ id, install, module string }{
-	{"debian", "apt-get install fuse3", ""},
-	{"alpine", "apk add fuse3", " (in the package linux-virt or linux-lts)"},
-	{"fedora", "dnf install fuse3", " (in kernel-modules-core)"},
-	{"rhel", "dnf install fuse3", " (in kernel-modules-core)"},
-	{"suse", "zypper install fuse3", ""},
-	{"arch", "pacman -S fuse3", ""},
-	{"nixos", "programs.fuse.enable = true in configuration.nix", ""},
+// distributions are how the package fuse3 is had, by ID or ID_LIKE of os-release(5), where
+// the module fuse is, where that is not in every kernel's package, and where a 9P client
+// is. The first that fits counts.
+var distributions = []struct{ id, install, module, v9fs string }{
+	{"ubuntu", "apt-get install fuse3", "", "Ubuntu's cloud kernels have it in linux-modules-extra-$(uname -r), where that is"},
+	{"debian", "apt-get install fuse3", "", "Debian's linux-image-amd64 (arm64, ...) has it, its cloud kernel has not"},
+	{"alpine", "apk add fuse3", " (in the package linux-virt or linux-lts)", "Alpine's linux-virt and linux-lts have it"},
+	{"rhel", "dnf install fuse3", " (in kernel-modules-core)", "RHEL and its kin build none"},
+	{"fedora", "dnf install fuse3", " (in kernel-modules-core)", ""},
+	{"suse", "zypper install fuse3", "", ""},
+	{"arch", "pacman -S fuse3", "", "Arch's kernels have it: a kernel that was updated wants a restart"},
+	{"nixos", "programs.fuse.enable = true in configuration.nix", "", ""},
 }
 
 // osRelease is the file that names the distribution.
@@ -107,6 +109,15 @@ func fuseModule() string {
 		return distributions[i].module
 	}
 	return ""
+}
+
+// noV9fs is that the kernel has no 9P client, and who has one.
+func noV9fs() string {
+	text := "this kernel has no 9P client (the modules 9p and 9pnet_fd)"
+	if i := distribution(); i >= 0 && distributions[i].v9fs != "" {
+		text += ": " + distributions[i].v9fs
+	}
+	return text
 }
 
 // distribution is the index of the one that this is; -1: another.

@@ -20,8 +20,6 @@ func (o *mountOptions) kernelData(fd int) string {
 		fd, fd, o.version, o.msize, strings.Join(slices.Concat(o.data, o.look()), ","))
 }
 
-const noV9fs = "this kernel has no 9P client: that is the modules 9p and 9pnet_fd, which Debian's linux-image-amd64 has and its cloud kernel has not"
-
 // hasV9fs tells whether the kernel has a 9P client, after loading what the kernel would
 // not load by itself in a guest that has no udev, or a modprobe elsewhere than the kernel
 // thinks.
@@ -59,7 +57,7 @@ func (m *mounting) explain(err error) error {
 	text := "mounting " + m.source + " on " + m.dir
 	switch {
 	case errors.Is(err, unix.ENODEV):
-		return errors.New(noV9fs + "; --fuse does without")
+		return errors.New(noV9fs() + "; --fuse does without")
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%s: %w: a container that may not mount?", text, err)
 	case errors.Is(err, unix.ECONNREFUSED):

@@ -188,3 +188,22 @@ func TestHowToGetFUSE(t *testing.T) {
 		}
 	}
 }
+
+// TestNoV9fs: who has no 9P client is told who has one.
+func TestNoV9fs(t *testing.T) {
+	defer func(was string) { osRelease = was }(osRelease)
+	for text, want := range map[string]string{
+		"ID=debian\n":                                    ": Debian's linux-image-amd64 (arm64, ...) has it, its cloud kernel has not",
+		"ID=ubuntu\nID_LIKE=debian\n":                    "linux-modules-extra-$(uname -r)",
+		"ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n": ": RHEL and its kin build none",
+		"ID=else\n":                                      "(the modules 9p and 9pnet_fd)",
+	} {
+		osRelease = filepath.Join(t.TempDir(), "os-release")
+		if err := os.WriteFile(osRelease, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := noV9fs(); !strings.Contains(got, want) {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
