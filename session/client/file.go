@@ -164,6 +164,29 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 	return n, wrap("read", f.path, err)
 }
 
+// ReadAtMost reads the whole value of a file, as Client.ReadFile does, but no more than most bytes of it:
+// of a longer one, or of a server that gives more and more, it is errs.TooLarge.
+func (c *Client) ReadAtMost(ctx context.Context, path string, most int64) (data []byte, err error) {
+	f, err := c.Open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	buf := make([]byte, min(most+1, 64<<10))
+	for {
+		n, err := f.ReadAt(ctx, buf, int64(len(data)))
+		data = append(data, buf[:n]...)
+		switch {
+		case int64(len(data)) > most:
+			return nil, wrap("read", path, errs.New(errs.TooLarge, "longer than %d bytes", most))
+		case errors.Is(err, io.EOF):
+			return data, nil
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
 // WriteAt writes p at off and tells how many bytes the server has answered for. A
 // Twrite is one splice that a reader sees whole or not at all; more bytes than a
 // message takes go in several. With ErrUnknown the bytes after n are in doubt.
