@@ -72,7 +72,7 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.key, "key", "", "for tls: its key in `FILE` (PEM; default: the file of --cert)")
 	f.StringVar(&a.ca, "ca", "", "for tls: trust the authorities in `FILE` (PEM; default: the system's)")
 	commands := []func(*app) *cobra.Command{
-		newLs, newCat, newPut, newTxn, newRm, newMv, newStat, newWatch, newWait,
+		newLs, newCat, newGet, newPut, newTxn, newRm, newMv, newStat, newWatch, newWait,
 		newVM, newVminfo, newMdata, newQMP, newMumble,
 		newMount, newMountHelper, newUmount,
 		newHost, newBackup, newStatus, newUpgrade,
