@@ -23,6 +23,10 @@ const (
 	localSocket  = "./meta9-run/admin.sock"
 )
 
+// defaultPort is the virtio-serial port that is looked for in a guest, by the commands that
+// only a guest runs.
+const defaultPort = "virtio:meta9"
+
 // errNoSocket is why there is no address; the exit code is that of no connection.
 var errNoSocket = fmt.Errorf("%w: neither %s nor %s is there; say with --addr or META9_ADDR where meta9d is",
 	client.ErrUnavailable, systemSocket, localSocket)

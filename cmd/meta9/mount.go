@@ -14,9 +14,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// defaultPort is the virtio-serial port that is looked for in a guest.
-const defaultPort = "virtio:meta9"
-
 const mountHelp = `Mount the metadata that meta9d serves at ADDR on the folder DIR, and keep the mount
 over lost connections: requests of programs wait until there is another one, and
 each is executed exactly once. Only Linux has it.

@@ -31,10 +31,6 @@ const (
 	// keeperMemory is what a keeper's heap is kept below, in bytes, as long as that
 	// goes. A request that waits may be as long as msize.
 	keeperMemory = 10 << 20
-
-	// linesAtOnce is how many lines of the log a keeper may write in a minute: a host
-	// that is gone again and again is not worth more.
-	linesAtOnce = 10
 )
 
 // serve mounts, and carries the mount until somebody unmounts it or ctx ends.
@@ -238,9 +234,8 @@ func (m *mounting) leave(end *mounted) error {
 
 // keeperLog is where the keeper says what it lost and found again.
 func (m *mounting) keeperLog() zerolog.Logger {
-	w := zerolog.ConsoleWriter{Out: m.err, NoColor: true, PartsExclude: []string{zerolog.TimestampFieldName, zerolog.LevelFieldName}}
 	if m.ready >= 0 {
-		w.Out = &systemLog{fmt.Sprintf("meta9[%d]: %s: ", os.Getpid(), m.dir), syslogSocket, kernelLog}
+		return lineLog(&systemLog{fmt.Sprintf("meta9[%d]: %s: ", os.Getpid(), m.dir), syslogSocket, kernelLog})
 	}
-	return zerolog.New(w).Sample(&zerolog.BurstSampler{Burst: linesAtOnce, Period: time.Minute})
+	return lineLog(m.err)
 }

@@ -149,7 +149,7 @@ func TestArrows(t *testing.T) {
 
 // TestSmallClient: meta9 goes into guests, so it links no store.
 func TestSmallClient(t *testing.T) {
-	forbidden := []string{"meta9/fs/store", "meta9/mdbridge/libvirt", "github.com/google/btree", "github.com/hashicorp/go-memdb", "go.etcd.io/bbolt", "github.com/prometheus", "github.com/BurntSushi"}
+	forbidden := []string{"meta9/fs/store", "meta9/mdbridge/libvirt", "github.com/google/btree", "github.com/hashicorp/go-memdb", "go.etcd.io/bbolt", "github.com/prometheus"}
 	for dep := range strings.Lines(golist(t, "-deps", "./cmd/meta9")) {
 		if dep = strings.TrimSpace(dep); withinAny(dep, forbidden) {
 			t.Errorf("cmd/meta9 links %s", dep)

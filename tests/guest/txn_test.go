@@ -76,7 +76,48 @@ func reactions(t *testing.T, k *kernelGuest) {
 	if got := k.Sh(t, "cat /etc/app.pem /tmp/told /tmp/rotate.log"); got != "new crt\nnew key\ntold\ntold\n" {
 		t.Errorf("after a change of another key: %q", got)
 	}
-	k.Sh(t, "kill $(pidof meta9) $(cat /run/app.pid) 2>/dev/null; :") // what it runs may end by itself
+	k.Sh(t, "kill $(pidof meta9) 2>/dev/null; :") // what it runs may end by itself
+	agentRecipes(t, k, addr)
+	k.Sh(t, "kill $(pidof meta9) $(cat /run/app.pid) 2>/dev/null; :")
+}
+
+// agentRecipes has meta9 agent apply the recipes that are for it.
+func agentRecipes(t *testing.T, k *kernelGuest, addr string) {
+	k.few.put(t, "tls.crt", "CERTIFICATE 1\n")
+	k.few.put(t, "tls.key", "key 1\n")
+	k.Sh(t, "rm -f /tmp/told; mkdir -p /etc/meta9/agent.d /etc/app /etc/ssh/keys; echo app:x:1000:2000::/:/bin/sh >>/etc/passwd")
+	for name, text := range readDoc(t, "toml", ".toml") {
+		k.Sh(t, fmt.Sprintf("cat >/etc/meta9/agent.d/%s <<'END'\n%s\nEND", name, text))
+	}
+	if got, want := k.Sh(t, "meta9 agent --check"), "2 recipes, nothing is wrong with them\n"; got != want {
+		t.Errorf("--check says %q, want %q", got, want)
+	}
+	k.Sh(t, "meta9 --addr "+addr+" agent >/tmp/agent.log 2>&1 &")
+	files := func(crt, key, ann, told string) func() bool {
+		return func() bool {
+			return k.Sh(t, "cat /etc/app/tls.crt /etc/app/tls.key /etc/ssh/keys/ann /tmp/told 2>/dev/null || :") == crt+key+ann+told
+		}
+	}
+	const ann = "ssh-ed25519 AAAA ann\n"
+	testenv.Eventually(t, "the agent has made the files", files("CERTIFICATE 1\n", "key 1\n", ann, "told\n"))
+	if got, want := k.Sh(t, "stat -c '%a %u %g' /etc/app/tls.crt /etc/app/tls.key /etc/ssh/keys/ann"), "644 0 0\n600 1000 2000\n644 0 0\n"; got != want {
+		t.Errorf("the files are %q, want %q", got, want)
+	}
+	pair := func(crt, key string) {
+		if err := k.few.admin.Swrite(0, []byte(`{"do":[{"put":"tls.crt","value":"`+crt+`\n"},{"put":"tls.key","value":"`+key+`\n"}]}`+"\n"), "txn"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pair("CERTIFICATE 2", "key 2")
+	testenv.Eventually(t, "the agent has both new files", files("CERTIFICATE 2\n", "key 2\n", ann, "told\ntold\n"))
+	pair("none", "key 3") // which the check refuses
+	if err := k.few.admin.Swrite(0, []byte(`{"do":[{"remove":"ssh-keys.ann"}]}`+"\n"), "txn"); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "the agent has removed a file, and kept others", func() bool {
+		out, status, err := k.Run("/", 0, "meta9 agent status 2>&1")
+		return err == nil && status == 1 && strings.Contains(out, "recipes fail: app") && files("CERTIFICATE 2\n", "key 2\n", "", "told\ntold\n")()
+	})
 }
 
 // writeScript writes a recipe into the guest's /tmp.
@@ -126,25 +167,28 @@ func counters(t *testing.T, m, other *mount) {
 }
 
 // readRecipes gives the scripts of docs/recipes.md by their names.
-func readRecipes(t *testing.T) map[string]string {
+func readRecipes(t *testing.T) map[string]string { return readDoc(t, "sh", ".sh") }
+
+// readDoc gives the blocks of docs/recipes.md in a language, by their names.
+func readDoc(t *testing.T, language, ending string) map[string]string {
 	t.Helper()
 	doc, err := os.ReadFile("../../docs/recipes.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	scripts := make(map[string]string)
-	for i, block := range strings.Split(string(doc), "```sh\n") {
+	for i, block := range strings.Split(string(doc), "```"+language+"\n") {
 		text, _, ended := strings.Cut(block, "\n```")
 		name, _, named := strings.Cut(strings.TrimPrefix(text, "# "), ":")
 		switch {
 		case i == 0:
-		case !ended || !named || !strings.HasSuffix(name, ".sh"):
+		case !ended || !named || !strings.HasSuffix(name, ending):
 			t.Fatalf("a recipe without a name: %.40q", block)
 		default:
 			scripts[name] = text
 		}
 	}
-	if len(scripts) < 3 {
+	if len(scripts) < 2 {
 		t.Fatalf("%d recipes", len(scripts))
 	}
 	return scripts

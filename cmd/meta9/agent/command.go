@@ -1,0 +1,57 @@
+//go:build unix
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// killTime is how long a command may take to end once it was asked to.
+	killTime = 5 * time.Second
+
+	// maxSaid is how much of what a command printed last is kept, in bytes, for the error.
+	maxSaid = 1 << 10
+)
+
+// shell runs a line with arguments ($1, ...). What it prints is shown only where it fails,
+// and its end alone: who changes keys must not fill the log by it. The command may leave
+// something running, which must not keep its output open for long.
+func shell(ctx context.Context, timeout time.Duration, line string, args, env []string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it took longer than %v", timeout))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", line, "sh"}, args...)...)
+	cmd.Dir, cmd.Env = "/", env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that what it has started ends, too
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = killTime
+	var said tail
+	cmd.Stdout, cmd.Stderr = &said, &said
+	err := cmd.Run()
+	if ctx.Err() != nil && cmd.Process != nil {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		err = context.Cause(ctx)
+	}
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
+		return nil
+	}
+	if text := strings.TrimSpace(string(said)); text != "" {
+		err = fmt.Errorf("%w: %s", err, text)
+	}
+	return err
+}
+
+// tail keeps the end of what is written to it.
+type tail []byte
+
+func (t *tail) Write(b []byte) (int, error) {
+	*t = append(*t, b[max(0, len(b)-maxSaid):]...)
+	*t = (*t)[max(0, len(*t)-maxSaid):]
+	return len(b), nil
+}

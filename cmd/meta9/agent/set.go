@@ -1,0 +1,312 @@
+//go:build unix
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
+	"meta9/session/client"
+)
+
+// looks is how often a set is read again because it has changed meanwhile, before that
+// counts as a failure.
+const looks = 5
+
+// errMoving is why a set could not be read.
+var errMoving = errors.New("the keys change faster than they can be read")
+
+// value is what a key has; absent: there is no such key.
+type value struct {
+	data   []byte
+	absent bool
+}
+
+// read gives the values of all files of r as they were at one moment: those that were the
+// same before all were read and after. An open file's value does not change while it is
+// read, so that one file needs no second look.
+func read(ctx context.Context, c *client.Client, r *Recipe) ([]value, error) {
+	for range looks {
+		before, err := versions(ctx, c, r)
+		if err != nil {
+			return nil, err
+		}
+		values := make([]value, len(r.Files))
+		for i := range r.Files {
+			if values[i], err = valueOf(ctx, c, &r.Files[i]); err != nil {
+				break
+			}
+		}
+		switch {
+		case errors.Is(err, errs.Stale): // the session was lost, or the key replaced
+			continue
+		case err != nil:
+			return nil, err
+		case len(r.Files) == 1 && values[0].absent == (before[0] == p9.QID{}):
+			return values, nil
+		}
+		after, err := versions(ctx, c, r)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Equal(before, after) && agrees(values, before) {
+			return values, nil
+		}
+	}
+	return nil, errMoving
+}
+
+// versions are the qids of r's keys; that of one that is not there is zero.
+func versions(ctx context.Context, c *client.Client, r *Recipe) ([]p9.QID, error) {
+	qids := make([]p9.QID, len(r.Files))
+	for i := range r.Files {
+		f := &r.Files[i]
+		info, err := c.Stat(ctx, f.Key)
+		switch {
+		case errors.Is(err, errs.NotFound):
+			if _, err := c.Stat(ctx, path.Dir(f.Key)); err != nil { // all of it is away: that says nothing of the key
+				return nil, err
+			}
+		case err != nil:
+			return nil, err
+		case info.IsDir():
+			return nil, fmt.Errorf("%s: %w", f.Key, errs.IsDir)
+		case info.Length > uint64(f.Most):
+			return nil, f.tooLong()
+		default:
+			qids[i] = info.QID
+		}
+	}
+	return qids, nil
+}
+
+// agrees tells whether those values are absent whose qids are.
+func agrees(values []value, qids []p9.QID) bool {
+	for i := range values {
+		if values[i].absent != (qids[i] == p9.QID{}) {
+			return false
+		}
+	}
+	return true
+}
+
+// valueOf reads the value of f's key, and no more than may be.
+func valueOf(ctx context.Context, c *client.Client, f *File) (value, error) {
+	data, err := c.ReadAtMost(ctx, f.Key, f.Most)
+	switch {
+	case errors.Is(err, errs.NotFound):
+		return value{absent: true}, nil
+	case errors.Is(err, errs.TooLarge):
+		return value{}, f.tooLong()
+	}
+	return value{data: data}, err
+}
+
+func (f *File) tooLong() error {
+	return fmt.Errorf("%s: longer than %d bytes, which is max_size of the recipe", f.Key, f.Most)
+}
+
+// owned is who is to have f, as the system's users are now.
+func (f *File) owned() (o owned, err error) {
+	o = owned{uid: os.Geteuid(), gid: os.Getegid(), mode: f.Mode}
+	if f.Owner != "" {
+		if n, err := strconv.ParseUint(f.Owner, 10, 32); err == nil {
+			o.uid = int(n)
+		} else {
+			u, err := user.Lookup(f.Owner)
+			if err != nil {
+				return o, fmt.Errorf("%s: no user %s", f.Path, f.Owner)
+			}
+			o.uid, _ = strconv.Atoi(u.Uid)
+			o.gid, _ = strconv.Atoi(u.Gid)
+		}
+	}
+	if f.Group != "" {
+		if n, err := strconv.ParseUint(f.Group, 10, 32); err == nil {
+			o.gid = int(n)
+		} else {
+			g, err := user.LookupGroup(f.Group)
+			if err != nil {
+				return o, fmt.Errorf("%s: no group %s", f.Path, f.Group)
+			}
+			o.gid, _ = strconv.Atoi(g.Gid)
+		}
+	}
+	return o, nil
+}
+
+// change is what is to be done about one file.
+type change struct {
+	*place
+	file   *File
+	staged bool // the new file is there, beside the old one
+	gone   bool // the file is to go
+}
+
+// plan finds out what differs from values, and writes new files beside their places.
+// Whatever it gives is to be closed, also with an error.
+func plan(r *Recipe, values []value) (changes []change, err error) {
+	for i := range r.Files {
+		f := &r.Files[i]
+		if values[i].absent && f.Missing == Fail {
+			return changes, fmt.Errorf("%s: there is no such key, and the recipe says that there must be (missing)", f.Key)
+		}
+	}
+	for i := range r.Files {
+		f, v := &r.Files[i], values[i]
+		p, err := openPlace(f.Path)
+		if err != nil {
+			return changes, err
+		}
+		changes = append(changes, change{place: p, file: f})
+		c := &changes[len(changes)-1]
+		if v.absent {
+			c.gone = f.Missing == Remove && !p.absent()
+			continue
+		}
+		o, err := f.owned()
+		if err != nil {
+			return changes, err
+		}
+		if p.is(v.data, o) {
+			continue
+		}
+		if err := p.stage(v.data, o); err != nil {
+			return changes, err
+		}
+		c.staged = true
+	}
+	return changes, nil
+}
+
+// finish lets go of changes, and of what was not put in place.
+func finish(changes []change) {
+	for i := range changes {
+		if changes[i].staged {
+			changes[i].drop()
+		}
+		changes[i].Close()
+	}
+}
+
+// apply makes the files of r what values are, and runs what is to be run. changed are the
+// paths that have, which may be some of them also where there is an error.
+func (a *Agent) apply(ctx context.Context, r *Recipe, values []value) (changed []string, err error) {
+	changes, err := plan(r, values)
+	defer func() { finish(changes) }()
+	if err != nil {
+		return nil, err
+	}
+	var todo []string
+	for i := range changes {
+		if c := &changes[i]; c.staged || c.gone {
+			todo = append(todo, c.path)
+		}
+	}
+	told := a.owed(r)
+	if len(todo) == 0 && len(told) == 0 {
+		return nil, nil
+	}
+	env := append(slices.Clone(a.opt.Env), "META9_RECIPE="+r.Name)
+	if len(todo) > 0 && r.Check != "" {
+		if err := shell(ctx, r.Timeout, r.Check, newFiles(changes), env); err != nil {
+			return nil, fmt.Errorf("check: %w", err)
+		}
+	}
+	if len(todo) > 0 && r.Command != "" {
+		if told, err = a.owe(r, told, todo); err != nil {
+			return nil, err
+		}
+	}
+	for i := range changes {
+		c := &changes[i]
+		switch {
+		case c.gone:
+			err = c.remove()
+		case c.staged:
+			err = c.commit()
+		default:
+			continue
+		}
+		if err != nil {
+			return changed, err
+		}
+		c.staged = false
+		changed = append(changed, c.path)
+	}
+	if r.Command == "" {
+		return changed, nil
+	}
+	if err := shell(ctx, r.Timeout, r.Command, nil, append(env, "META9_CHANGED="+strings.Join(told, "\n"))); err != nil {
+		return changed, fmt.Errorf("command: %w", err)
+	}
+	return changed, a.told(r)
+}
+
+// newFiles are what a check looks at: each file as it is to be; "" for one that is not to be
+// there.
+func newFiles(changes []change) []string {
+	paths := make([]string, len(changes))
+	for i := range changes {
+		switch c := &changes[i]; {
+		case c.staged:
+			paths[i] = c.beside()
+		case !c.gone && !c.absent():
+			paths[i] = c.path
+		}
+	}
+	return paths
+}
+
+// The mark of a recipe whose command has not ended well since files were changed has the
+// paths of these, a line each.
+
+func (a *Agent) mark(r *Recipe) string { return filepath.Join(a.opt.State, r.Name+".changed") }
+
+// owed are the files that r's command is still to be told of.
+func (a *Agent) owed(r *Recipe) []string {
+	text, err := os.ReadFile(a.mark(r))
+	if err != nil || r.Command == "" {
+		return nil
+	}
+	return strings.Split(strings.TrimSpace(string(text)), "\n")
+}
+
+// owe adds paths to the mark, durably, and gives all that are in it.
+func (a *Agent) owe(r *Recipe, told, paths []string) ([]string, error) {
+	for _, path := range paths {
+		if !slices.Contains(told, path) {
+			told = append(told, path)
+		}
+	}
+	p, err := openPlace(a.mark(r))
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	err = p.stage([]byte(strings.Join(told, "\n")+"\n"), owned{os.Geteuid(), os.Getegid(), 0o600})
+	if err == nil {
+		err = p.commit()
+	}
+	return told, err
+}
+
+// told ends the mark. One that a loss of power brings back is a run too many.
+func (a *Agent) told(r *Recipe) error {
+	err := os.Remove(a.mark(r))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
