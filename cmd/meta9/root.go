@@ -74,7 +74,7 @@ func newRoot(a *app) *cobra.Command {
 	commands := []func(*app) *cobra.Command{
 		newLs, newCat, newGet, newPut, newTxn, newRm, newMv, newStat, newWatch, newWait,
 		newVM, newVminfo, newMdata, newQMP, newMumble,
-		newMount, newMountHelper, newUmount, newAgent,
+		newMount, newMountHelper, newUmount, newAgent, newCredential,
 		newHost, newBackup, newStatus, newUpgrade,
 		newVersion,
 	}
