@@ -5,7 +5,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -168,14 +167,13 @@ fails or was not tried yet, and with 3 where the host is not there or no agent r
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			if output != "" && output != "json" {
-				return misused("-o %s: there is json", output)
+			if err := checkOutput(output); err != nil {
+				return err
 			}
-			return g.sayStatus(output == "json")
+			return g.sayStatus(output == outputJSON)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "print as `FORMAT`: json")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json"}, cobra.ShellCompDirectiveNoFileComp))
+	outputFlag(cmd, &output)
 	return cmd
 }
 
@@ -190,11 +188,7 @@ func (g *agentFlags) sayStatus(asJSON bool) error {
 		return fmt.Errorf("%w: the agent (process %d) was killed", client.ErrUnavailable, s.PID)
 	}
 	if asJSON {
-		text, err := json.Marshal(s)
-		if err == nil {
-			err = g.printJSON(text)
-		}
-		if err != nil {
+		if err := g.printValue(s); err != nil {
 			return err
 		}
 	} else if _, err := fmt.Fprint(g.out, agentScreen(s, time.Now())); err != nil {
