@@ -20,7 +20,10 @@ import (
 // cobra/doc would bring a Markdown translator into it.
 var update = flag.Bool("update", false, "write the manual pages to docs/man")
 
-const manDir = "../../docs/man"
+const (
+	manDir  = "../../docs/man"
+	manDate = "2026-11-27" // of all pages: a release changes it
+)
 
 func TestManPages(t *testing.T) {
 	pages := map[string][]byte{}
@@ -71,7 +74,7 @@ func manPages(cmd *cobra.Command, pages map[string][]byte) {
 func manPage(cmd *cobra.Command) []byte {
 	var b bytes.Buffer
 	name := manName(cmd)
-	fmt.Fprintf(&b, ".TH %s 1 \"\" meta9 \"meta9 manual\"\n", roffQuote(strings.ToUpper(name)))
+	fmt.Fprintf(&b, ".TH %s 1 %s meta9 \"meta9 manual\"\n", roffQuote(strings.ToUpper(name)), manDate)
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(name), roff(cmd.Short))
 	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", roff(cmd.UseLine()))
 	text := cmd.Long
@@ -101,7 +104,7 @@ func manText(b *bytes.Buffer, text string) {
 		case i > 0:
 			b.WriteString(".PP\n")
 		}
-		fmt.Fprintf(b, "%s\n", roff(par))
+		fmt.Fprintf(b, "%s\n", filled(par))
 	}
 }
 
@@ -109,7 +112,7 @@ func manCommands(b *bytes.Buffer, cmd *cobra.Command) {
 	title := ".SH COMMANDS\n"
 	for _, sub := range cmd.Commands() {
 		if sub.IsAvailableCommand() {
-			fmt.Fprintf(b, "%s.TP\n.B %s\n%s\n", title, roff(sub.Name()), roff(sub.Short))
+			fmt.Fprintf(b, "%s.TP\n.B %s\n%s\n", title, roff(sub.Name()), filled(sub.Short))
 			title = ""
 		}
 	}
@@ -135,7 +138,7 @@ func manFlags(b *bytes.Buffer, title string, flags *pflag.FlagSet) {
 		if f.Value.Type() == "duration" && f.DefValue != "0s" {
 			usage += " (default " + f.DefValue + ")"
 		}
-		fmt.Fprintf(b, ".TP\n.B %s\n%s\n", roff(text), roff(usage))
+		fmt.Fprintf(b, ".TP\n.B %s\n%s\n", roff(text), filled(usage))
 	})
 }
 
@@ -174,6 +177,32 @@ func roff(s string) string {
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// filled is roff for text that a reader's terminal breaks anew: mandoc wants its lines to
+// have at most 80 bytes. A line that begins with a blank begins a line for him, too.
+func filled(s string) string {
+	var b strings.Builder
+	length := 0
+	for i, line := range strings.Split(s, "\n") {
+		if i > 0 && (line == "" || line[0] == ' ') {
+			b.WriteByte('\n')
+			length = 0
+		}
+		for i, word := range strings.Split(line, " ") {
+			word = roff(word)
+			switch {
+			case length+1+len(word) > 80 && word != "":
+				b.WriteByte('\n')
+				length = 0
+			case length > 0 || i > 0:
+				word = " " + strings.TrimPrefix(word, `\&`)
+			}
+			b.WriteString(word)
+			length += len(word)
+		}
+	}
+	return b.String()
 }
 
 func roffQuote(s string) string { return `"` + roff(s) + `"` }
