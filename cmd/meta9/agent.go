@@ -160,8 +160,9 @@ func (a *app) dialable() error {
 func newAgentStatus(g *agentFlags) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:   "status [-o json]",
-		Short: "say how the agent of this guest is",
+		Use:     "status [-o json]",
+		Example: "meta9 agent status",
+		Short:   "say how the agent of this guest is",
 		Long: `Say whether the host is there, and how each recipe is. It exits with 1 where a recipe
 fails or was not tried yet, and with 3 where the host is not there or no agent runs.`,
 		Args:              cobra.NoArgs,

@@ -14,8 +14,9 @@ import (
 // newCat is `meta9 cat`.
 func newCat(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "cat PATH...",
-		Short: "print files",
+		Use:     "cat PATH...",
+		Short:   "print files",
+		Example: "meta9 cat names/web0/keys/motd\nmeta9 cat vms/$UUID/vm.json | jq .nics",
 		Long: `Print the value of each file, byte for byte: nothing is added, not even a newline.
 On a terminal control characters are spelled (\u001b), since a guest may have
 written them; 'meta9 cat PATH | cat' prints them as they are.

@@ -15,9 +15,11 @@ import (
 // newHost is `meta9 host` and what is below it.
 func newHost(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "host COMMAND [ARG]...",
-		Short: "do something for all VMs of a host",
-		Args:  cobra.NoArgs,
+		Use:     "host COMMAND [ARG]...",
+		Short:   "do something for all VMs of a host",
+		Long:    "Commands for all VMs that the hypervisor of this host knows.",
+		Example: "meta9 host adopt --libvirt",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return misused("which host command? There is %s", commandNames(cmd))
 		},

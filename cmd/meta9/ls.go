@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -19,20 +20,28 @@ import (
 // from it, as with ls(1); so it is in cat, rm and stat.
 func newLs(a *app) *cobra.Command {
 	var long bool
+	var output string
 	cmd := &cobra.Command{
-		Use:               "ls [-l] [PATH]...",
+		Use:               "ls [-l] [-o json] [PATH]...",
 		Short:             "list folders",
-		Long:              "List the names in each folder PATH, by default the root; of a file, its own name.\nWith -l also the mode, who changed it last, the length in bytes and when it was changed.",
+		Long:              "List the names in each folder PATH, by default the root; of a file, its own name.\nWith -l also the mode, who changed it last, the length in bytes and when it was changed.\nWith -o json each file is an object, with all of that, in an array.",
+		Example:           "meta9 ls -l names/web0/keys\nmeta9 ls -o json vms | jq -r '.[].name'",
 		ValidArgsFunction: a.completePaths(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				args = []string{"/"}
 			}
+			if err := checkOutput(output); err != nil {
+				return err
+			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				for i, path := range args {
-					list, err := entries(ctx, c, path)
+				if output == outputJSON {
+					return a.listJSON(ctx, c, args)
+				}
+				for i, dir := range args {
+					list, err := entries(ctx, c, dir)
 					if err == nil && len(args) > 1 {
-						fmt.Fprintf(a.out, "%s%s:\n", strings.Repeat("\n", min(i, 1)), path)
+						fmt.Fprintf(a.out, "%s%s:\n", strings.Repeat("\n", min(i, 1)), dir)
 					}
 					a.list(list, long)
 					a.fail(err)
@@ -41,6 +50,7 @@ func newLs(a *app) *cobra.Command {
 			})
 		},
 	}
+	outputFlag(cmd, &output)
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "say more than the names")
 	return cmd
 }
@@ -56,6 +66,23 @@ func entries(ctx context.Context, c *client.Client, path string) ([]client.Info,
 	}
 	slices.SortFunc(list, func(x, y client.Info) int { return cmp.Compare(x.Name, y.Name) })
 	return list, err
+}
+
+// listJSON prints the entries of all folders, or files, as one array.
+func (a *app) listJSON(ctx context.Context, c *client.Client, paths []string) error {
+	all := []fileJSON{}
+	for _, dir := range paths {
+		list, err := entries(ctx, c, dir)
+		a.fail(err)
+		for i := range list {
+			is := describeJSON(path.Join(dir, list[i].Name), &list[i])
+			if !list[i].IsDir() && len(list) == 1 && path.Base(path.Clean(dir)) == list[i].Name {
+				is.Path = dir // a file itself
+			}
+			all = append(all, is)
+		}
+	}
+	return a.printValue(all)
 }
 
 // list prints entries.

@@ -46,6 +46,35 @@ func TestManPages(t *testing.T) {
 	}
 }
 
+// TestHelp: each command says what it does, in short and at length, and gives an example
+// that is a command line of its own.
+func TestHelp(t *testing.T) {
+	seen := 0
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		seen++
+		path := cmd.CommandPath()
+		if cmd.Short == "" || cmd.Long == "" {
+			t.Errorf("%s: its help is short %q, long %q", path, cmd.Short, cmd.Long)
+		}
+		if !strings.Contains(cmd.Example, path) {
+			t.Errorf("%s: no example, in %q", path, cmd.Example)
+		}
+		if strings.Contains(cmd.Long, "Example:") || strings.Contains(cmd.Long, "Examples:") {
+			t.Errorf("%s: the example is in its text", path)
+		}
+		for _, sub := range cmd.Commands() {
+			if sub.IsAvailableCommand() {
+				walk(sub)
+			}
+		}
+	}
+	walk(newRoot(&app{}))
+	if seen < 40 {
+		t.Errorf("only %d commands", seen)
+	}
+}
+
 func writePages(t *testing.T, pages map[string][]byte) {
 	if err := os.MkdirAll(manDir, 0o755); err != nil {
 		t.Fatal(err)
@@ -83,6 +112,9 @@ func manPage(cmd *cobra.Command) []byte {
 	}
 	b.WriteString(".SH DESCRIPTION\n")
 	manText(&b, strings.TrimSpace(text))
+	if cmd.Example != "" {
+		fmt.Fprintf(&b, ".SH EXAMPLES\n.nf\n%s\n.fi\n", roff(cmd.Example))
+	}
 	manCommands(&b, cmd)
 	manFlags(&b, "OPTIONS", cmd.NonInheritedFlags())
 	if cmd.HasParent() {

@@ -39,10 +39,11 @@ func (e mdataError) Unwrap() error { return e.error }
 func newMdata(a *app) *cobra.Command {
 	var dev string
 	cmd := &cobra.Command{
-		Use:   "mdata COMMAND [ARG]...",
-		Short: "ask the host of a guest by the Joyent metadata protocol",
-		Long:  mdataHelp,
-		Args:  cobra.NoArgs,
+		Use:     "mdata COMMAND [ARG]...",
+		Short:   "ask the host of a guest by the Joyent metadata protocol",
+		Example: "meta9 mdata list\nmeta9 mdata get sdc:uuid\nmeta9 mdata --dev /dev/ttyS1 put state ready",
+		Long:    mdataHelp,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return misused("which mdata command? There are %s", commandNames(cmd))
 		},
@@ -56,10 +57,11 @@ func newMdata(a *app) *cobra.Command {
 
 func newMdataGet(a *app, dev *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "get KEY...",
-		Short: "print the values of keys",
-		Long:  "Print the value of each key, byte for byte: nothing is added, not even a newline.",
-		Args:  cobra.MinimumNArgs(1),
+		Use:     "get KEY...",
+		Short:   "print the values of keys",
+		Example: "meta9 mdata get hostname sdc:alias",
+		Long:    "Print the value of each key, byte for byte: nothing is added, not even a newline.",
+		Args:    cobra.MinimumNArgs(1),
 		RunE: a.mdata(dev, func(ctx context.Context, c *mdata.Client, keys []string) error {
 			return a.eachKey(keys, func(key string) error {
 				value, err := c.Get(ctx, key)
@@ -74,8 +76,9 @@ func newMdataGet(a *app, dev *string) *cobra.Command {
 
 func newMdataPut(a *app, dev *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "put KEY [VALUE]",
-		Short: "give a key a value",
+		Use:     "put KEY [VALUE]",
+		Short:   "give a key a value",
+		Example: "meta9 mdata put state ready\nmeta9 mdata put report </tmp/report.json",
 		Long: `Make VALUE, or without one what standard input has, the value of the key. Nothing
 is added, not even a newline. When put is done, the value is as durable as the host
 makes it; meta9d's is on its disk.`,
@@ -94,10 +97,11 @@ makes it; meta9d's is on its disk.`,
 
 func newMdataList(a *app, dev *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "print the names of the keys",
-		Long:  "Print the names of the guest's keys, one a line. Those that begin with sdc: are not among them.",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "print the names of the keys",
+		Example: "meta9 mdata list",
+		Long:    "Print the names of the guest's keys, one a line. Those that begin with sdc: are not among them.",
+		Args:    cobra.NoArgs,
 		RunE: a.mdata(dev, func(ctx context.Context, c *mdata.Client, _ []string) error {
 			keys, err := c.Keys(ctx)
 			if len(keys) > 0 {
@@ -110,10 +114,11 @@ func newMdataList(a *app, dev *string) *cobra.Command {
 
 func newMdataDelete(a *app, dev *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "delete KEY...",
-		Short: "delete keys",
-		Long:  "Delete keys. That a key is not there is no error.",
-		Args:  cobra.MinimumNArgs(1),
+		Use:     "delete KEY...",
+		Short:   "delete keys",
+		Example: "meta9 mdata delete state report",
+		Long:    "Delete keys. That a key is not there is no error.",
+		Args:    cobra.MinimumNArgs(1),
 		RunE: a.mdata(dev, func(ctx context.Context, c *mdata.Client, keys []string) error {
 			return a.eachKey(keys, func(key string) error { return c.Delete(ctx, key) })
 		}),

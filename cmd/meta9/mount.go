@@ -33,13 +33,6 @@ that still have files open get EIO then.
 Where meta9 is also called /sbin/mount.meta9 (a symbolic link will do), mount(8) and
 fstab have it as a file system of the type meta9; the exit codes are mount(8)'s then.
 
-Examples:
-meta9 mount /metadata
-meta9 mount -o ro,aname=keys vsock:host:564 /metadata
-meta9 mount --fuse -o umask=077 virtio:meta9 ~/metadata
-mount -t meta9 virtio:meta9 /metadata
-virtio:meta9 /metadata meta9 nosuid,nodev,noexec,nofail 0 0   (in /etc/fstab)
-
 Mount options:
 ` + mountOptionsHelp
 
@@ -61,8 +54,13 @@ func newMount(a *app) *cobra.Command {
 	var options []string
 	foreground := false
 	cmd := &cobra.Command{
-		Use:               "mount [-o OPTION,...] [--fuse] [--foreground] [ADDR] DIR",
-		Short:             "mount a VM's metadata, in the guest",
+		Use:   "mount [-o OPTION,...] [--fuse] [--foreground] [ADDR] DIR",
+		Short: "mount a VM's metadata, in the guest",
+		Example: `meta9 mount /metadata
+meta9 mount -o ro,aname=keys vsock:host:564 /metadata
+meta9 mount --fuse -o umask=077 virtio:meta9 ~/metadata
+mount -t meta9 virtio:meta9 /metadata
+virtio:meta9 /metadata meta9 nosuid,nodev,noexec,nofail 0 0   (in /etc/fstab)`,
 		Long:              mountHelp,
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: completeMount,

@@ -21,6 +21,7 @@ func newMount(*app) *cobra.Command {
 	return &cobra.Command{
 		Use:                "mount [-o OPTION,...] [--foreground] [ADDR] DIR",
 		Short:              "mount a VM's metadata, in a Linux guest",
+		Example:            "meta9 mount virtio:meta9 /mnt/meta9",
 		Long:               noMountHelp,
 		DisableFlagParsing: true,
 		RunE:               func(*cobra.Command, []string) error { return errNoMount },
@@ -32,6 +33,7 @@ func newUmount(*app) *cobra.Command {
 	return &cobra.Command{
 		Use:                "umount [-l] DIR",
 		Short:              "unmount what 'meta9 mount' has mounted, in a Linux guest",
+		Example:            "meta9 umount /mnt/meta9",
 		Long:               noMountHelp,
 		DisableFlagParsing: true,
 		RunE:               func(*cobra.Command, []string) error { return errNoMount },

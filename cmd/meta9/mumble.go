@@ -27,19 +27,27 @@ type signing struct {
 func newMumble(a *app) *cobra.Command {
 	var s signing
 	cmd := &cobra.Command{
-		Use:   "mumble UUID --secret FILE",
+		Use:   "mumble VM --secret FILE",
 		Short: "make a message that authenticates a VM over tcp",
 		Long: `Print a ready-made MUMBLE message, signed with the secret in FILE: whoever shows it
-to meta9d is the VM UUID. The secret stays on the host, the message goes to the
+to meta9d is VM, a UUID; or an alias, for which meta9d is asked. The secret stays on the host, the message goes to the
 guest, for 'meta9 --mumble' or META9_MUMBLE. With --group the message is of
-that group, which may be the admin's; then UUID may be any name.
+that group, which may be the admin's; then VM may be any name.
 
 The message is as good as a password until its time is over (--ttl). It carries the
 key of one session, so that two clients at once need a message each.`,
+		Example: `meta9 mumble web0 --secret /etc/meta9/mumble.secret --ttl 24h
+META9_MUMBLE=$(meta9 mumble web0 --secret secret) meta9 --addr tcp:host:564 ls keys`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeUUID,
-		RunE: func(_ *cobra.Command, args []string) error {
-			text, err := s.message(args[0])
+		ValidArgsFunction: a.completeVM,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			node := args[0]
+			if _, err := vm.ParseUUID(node); err != nil && s.group == "" && s.secret != "" {
+				if node, err = a.byAlias(cmd, node); err != nil {
+					return misused("%s is not the UUID of a VM, and there is no --group; as an alias: %w", args[0], err)
+				}
+			}
+			text, err := s.message(node)
 			if err != nil {
 				return err
 			}

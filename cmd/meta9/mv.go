@@ -14,6 +14,7 @@ func newMv(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "mv PATH NEWPATH",
 		Short:             "rename a file",
+		Example:           "meta9 mv names/web0/keys/motd.new names/web0/keys/motd",
 		Long:              "Give a file another name in its folder. A file that has that name is replaced, at\nonce. Between folders 9P2000 renames nothing.",
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: a.completePaths(2),

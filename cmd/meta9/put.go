@@ -38,10 +38,12 @@ meta9 put keys/leader "$HOSTNAME" --if-absent`,
 				return err
 			}
 			name := args[0]
-			if cond.given(cmd) {
-				if name, value, err = cond.txn(cmd, name, value); err != nil {
-					return err
-				}
+			under, err := cond.given(cmd)
+			if under {
+				name, value, err = cond.txn(name, value)
+			}
+			if err != nil {
+				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				return c.WriteFile(ctx, name, value)

@@ -50,6 +50,7 @@ func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:               "meta9 [OPTION]... COMMAND [ARG]...",
 		Short:             "metadata of virtual machines, as files",
+		Example:           "meta9 ls names\nmeta9 cat names/web0/keys/motd\nmeta9 put names/web0/keys/motd hello\nmeta9 watch names/web0",
 		Long:              rootHelp,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
@@ -72,10 +73,10 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.key, "key", "", "for tls: its key in `FILE` (PEM; default: the file of --cert)")
 	f.StringVar(&a.ca, "ca", "", "for tls: trust the authorities in `FILE` (PEM; default: the system's)")
 	commands := []func(*app) *cobra.Command{
-		newLs, newCat, newGet, newPut, newTxn, newRm, newMv, newStat, newWatch, newWait,
+		newLs, newCat, newGet, newPut, newEdit, newTxn, newRm, newMv, newStat, newWatch, newWait,
 		newVM, newVminfo, newMdata, newQMP, newMumble,
 		newMount, newMountHelper, newUmount, newAgent, newCredential,
-		newHost, newBackup, newStatus, newUpgrade,
+		newHost, newBackup, newStatus, newSessions, newUpgrade,
 		newVersion,
 	}
 	for _, add := range append(commands, hostCommands...) {

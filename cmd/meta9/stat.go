@@ -12,34 +12,73 @@ import (
 
 // newStat is `meta9 stat`, in lines of a name and a value for scripts.
 func newStat(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "stat PATH...",
+	var output string
+	cmd := &cobra.Command{
+		Use:   "stat [-o json] PATH...",
 		Short: "say what is known of files",
 		Long: `Print for each file or folder one line each of: path, type, mode, length in bytes,
 when it was changed, by whom, and the qid: a number that no other file ever
-has, and one that changes with every change.`,
+has, and one that changes with every change (the version for put --if-version). With
+-o json each is an object in an array.`,
+		Example:           "meta9 stat names/web0/keys/motd\nmeta9 stat -o json names/web0/keys/motd | jq '.[0].version'",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completePaths(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				all := []fileJSON{}
 				for _, path := range args {
 					info, err := c.Stat(ctx, path)
 					a.fail(err)
-					if err == nil {
+					switch {
+					case err != nil:
+					case output == outputJSON:
+						all = append(all, describeJSON(path, &info))
+					default:
 						a.describe(path, &info)
 					}
+				}
+				if output == outputJSON {
+					return a.printValue(all)
 				}
 				return nil
 			})
 		},
 	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// fileJSON is what is known of a file, for programs. Version is that of its value.
+type fileJSON struct {
+	Name    string    `json:"name"`
+	Path    string    `json:"path"`
+	Type    string    `json:"type"` // "file", "folder"
+	Mode    string    `json:"mode"` // octal
+	Length  uint64    `json:"length"`
+	Changed time.Time `json:"changed"`
+	By      string    `json:"by"`
+	ID      uint64    `json:"id"`
+	Version uint32    `json:"version"`
+}
+
+func describeJSON(path string, i *client.Info) fileJSON {
+	return fileJSON{
+		Name: i.Name, Path: path, Type: kindOf(i), Mode: fmt.Sprintf("%04o", i.Mode.Perm()), Length: i.Length,
+		Changed: i.Mtime.UTC(), By: i.Muid, ID: i.QID.Path, Version: i.QID.Version,
+	}
+}
+
+func kindOf(i *client.Info) string {
+	if i.IsDir() {
+		return "folder"
+	}
+	return "file"
 }
 
 func (a *app) describe(path string, i *client.Info) {
-	kind := "file"
-	if i.IsDir() {
-		kind = "folder"
-	}
 	fmt.Fprintf(a.out, "path: %s\ntype: %s\nmode: %04o\nlength: %d\nchanged: %s\nby: %s\nqid: %d.%d\n",
-		path, kind, i.Mode.Perm(), i.Length, i.Mtime.UTC().Format(time.RFC3339), printable(orDash(i.Muid)), i.QID.Path, i.QID.Version)
+		path, kindOf(i), i.Mode.Perm(), i.Length, i.Mtime.UTC().Format(time.RFC3339), printable(orDash(i.Muid)), i.QID.Path, i.QID.Version)
 }

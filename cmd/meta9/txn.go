@@ -98,12 +98,14 @@ func (a *app) transact(ctx context.Context, txn *client.File, line []byte) error
 	return a.printJSON(answer)
 }
 
-// condition is what must hold of the key for a put to replace it.
+// condition is what must hold of the key for a put to replace it. What is "", is not asked,
+// but a value: that one may be "".
 type condition struct {
-	absent  bool
-	version string
-	rev     string
-	value   string
+	absent   bool
+	version  string
+	rev      string
+	value    string
+	hasValue bool
 }
 
 // flags adds those of `meta9 put`.
@@ -115,25 +117,31 @@ func (c *condition) flags(cmd *cobra.Command) {
 	f.StringVar(&c.value, "if-value", "", "only if the key has the `VALUE`")
 }
 
-// given tells whether there is any condition.
-func (c *condition) given(cmd *cobra.Command) bool { return c.absent || c.ofKey(cmd) }
+// given tells whether there is any condition, when the flags were read.
+func (c *condition) given(cmd *cobra.Command) (bool, error) {
+	f := cmd.Flags()
+	for name, text := range map[string]string{"if-version": c.version, "if-rev": c.rev} {
+		if f.Changed(name) && text == "" {
+			return false, misused("--%s \"\": it is a number", name)
+		}
+	}
+	c.hasValue = f.Changed("if-value")
+	return c.absent || c.ofKey(), nil
+}
 
 // ofKey tells whether there is a condition that needs the key to exist.
-func (c *condition) ofKey(cmd *cobra.Command) bool {
-	f := cmd.Flags()
-	return f.Changed("if-version") || f.Changed("if-rev") || f.Changed("if-value")
-}
+func (c *condition) ofKey() bool { return c.version != "" || c.rev != "" || c.hasValue }
 
 // txn is a put of the value under the condition: the path of the VM's txn file, and the
 // line to write to it.
-func (c *condition) txn(cmd *cobra.Command, file string, value []byte) (name string, line []byte, err error) {
+func (c *condition) txn(file string, value []byte) (name string, line []byte, err error) {
 	dir, base := path.Split(path.Clean(file))
 	up, space := path.Split(path.Clean(dir))
 	key, err := vm.KeyName(base)
 	switch {
 	case err != nil:
 		return "", nil, err
-	case c.absent && c.ofKey(cmd):
+	case c.absent && c.ofKey():
 		return "", nil, misused("--if-absent wants no key, and the other conditions want one")
 	case space != vm.Keys.String() && space != vm.Internal.String():
 		return "", nil, misused("%s: a condition can be asked of a key in keys/ or internal/ only", file)
@@ -143,7 +151,7 @@ func (c *condition) txn(cmd *cobra.Command, file string, value []byte) (name str
 		cond = append(cond, ordjson.Member{Name: "absent", Value: ordjson.Value{Kind: ordjson.True}})
 	}
 	for _, asked := range [...]struct{ name, text string }{{"version", c.version}, {"rev", c.rev}} {
-		if !cmd.Flags().Changed("if-" + asked.name) {
+		if asked.text == "" {
 			continue
 		}
 		n, err := strconv.ParseUint(asked.text, 10, 64)
@@ -153,7 +161,7 @@ func (c *condition) txn(cmd *cobra.Command, file string, value []byte) (name str
 		number := ordjson.Value{Kind: ordjson.Number, Text: strconv.FormatUint(n, 10)}
 		cond = append(cond, ordjson.Member{Name: asked.name, Value: number})
 	}
-	if cmd.Flags().Changed("if-value") {
+	if c.hasValue {
 		cond = append(cond, valueMember(c.value))
 	}
 	put := ordjson.Members{

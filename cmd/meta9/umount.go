@@ -25,6 +25,7 @@ func newUmount(*app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "umount [-l] DIR",
 		Short:             "unmount what 'meta9 mount' has mounted",
+		Example:           "meta9 umount /mnt/meta9",
 		Long:              umountHelp,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeUmount,

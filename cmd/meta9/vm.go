@@ -25,6 +25,7 @@ func newVM(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                "vm COMMAND [ARG]...",
 		Short:              "list, show, create, update and delete VMs",
+		Example:            "meta9 vm create web0 -m role=web\nmeta9 vm list\nmeta9 vm attach web0\nmeta9 vm update web0 ram=2048\nmeta9 vm delete web0",
 		Long:               "Manage VMs, on the host. What 'create' and 'update' take and 'get' gives has the shape\nof vmadm's payload. VM is a UUID or an alias.",
 		Args:               cobra.ArbitraryArgs, // an unknown command, with its flags
 		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
@@ -67,9 +68,11 @@ var vmadmsOwn = []string{
 // newVMHelp is `meta9 vm help`: what --help says, for vmadm's users.
 func newVMHelp(*app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "help [COMMAND]",
-		Short: "say what the vm commands are, or how one is used",
-		Args:  cobra.MaximumNArgs(1),
+		Use:     "help [COMMAND]",
+		Short:   "say what the vm commands are, or how one is used",
+		Long:    "Say what --help says, of all vm commands or of one.",
+		Example: "meta9 vm help create",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Parent().Find(args)
 			if err != nil || len(rest) > 0 {
@@ -98,18 +101,24 @@ func (a *app) uuidArg(cmd *cobra.Command, args []string) (uuid string, err error
 	if args[0] == "" || filepath.Base(os.Args[0]) == vmadmName {
 		return "", none
 	}
+	uuid, err = a.byAlias(cmd, args[0])
+	if errors.Is(err, errs.NotFound) {
+		none.text += fmt.Sprintf("; no VM has the alias %q", args[0])
+		return "", none
+	}
+	return uuid, err
+}
+
+// byAlias is the UUID of the VM that has the alias; errs.NotFound: none has it.
+func (a *app) byAlias(cmd *cobra.Command, alias string) (uuid string, err error) {
 	err = a.with(cmd, func(ctx context.Context, c *client.Client) error {
-		text, err := c.ReadFile(ctx, "/names/"+vm.FileName(args[0])+"/sdc/uuid")
+		text, err := c.ReadFile(ctx, "/names/"+vm.FileName(alias)+"/sdc/uuid")
 		if err != nil {
 			return err
 		}
 		uuid, err = vm.ParseUUID(string(text))
 		return err
 	})
-	if errors.Is(err, errs.NotFound) {
-		none.text += fmt.Sprintf("; no VM has the alias %q", args[0])
-		return "", none
-	}
 	return uuid, err
 }
 

@@ -3,7 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -12,18 +17,37 @@ import (
 	"meta9/session/client"
 )
 
-// newVMCreate is `meta9 vm create`. It sends the payload as it is, with a uuid added if it
-// has none: the server checks what is allowed in it.
+// newVMCreate is `meta9 vm create`. It sends the payload as it is, with what the flags say
+// and a uuid added: the server checks what is allowed in it.
 func newVMCreate(a *app) *cobra.Command {
 	var file string
+	var more additions
 	cmd := &cobra.Command{
-		Use:               "create [-f FILE]",
-		Short:             "create a VM from a JSON payload",
-		Long:              "Create a VM from a JSON object: uuid, alias, owner_uuid, ram, nics, disks, tags,\ncustomer_metadata, internal_metadata, and whatever else it has. Without a uuid it gets\na new one, which is printed.",
-		Args:              cobra.NoArgs,
+		Use:   "create [-f FILE] [-m KEY=VALUE]... [-M KEY=FILE]... [--user-data FILE] [NAME]",
+		Short: "create a VM",
+		Long: `Create a VM. NAME is its alias; -m and -M give it keys of customer_metadata. More is said
+by a JSON object, which is read from FILE, or from standard input where there is neither
+NAME nor a key: uuid, alias, owner_uuid, ram, nics, disks, tags, customer_metadata,
+internal_metadata, and whatever else it has. Without a uuid the VM gets a new one, which
+is printed. When the command has returned, the VM's sockets are there.`,
+		Example: `meta9 vm create web0
+meta9 vm create web0 -m role=web -M root_authorized_keys=$HOME/.ssh/id_ed25519.pub --user-data cloud-config.yaml
+meta9 vm create -f payload.json
+echo '{"alias": "db0", "ram": 4096}' | meta9 vm create -f - -m role=db`,
+		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			line, err := a.payload(file, "the VM")
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				more.alias = args[0]
+			}
+			line := []byte("{}")
+			if file != "" || more.none() {
+				var err error
+				if line, err = a.payload(file, "the VM"); err != nil {
+					return err
+				}
+			}
+			line, err := more.to(line)
 			if err != nil {
 				return err
 			}
@@ -37,8 +61,117 @@ func newVMCreate(a *app) *cobra.Command {
 			return about(uuid, err)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "read the payload from `FILE` (default: standard input)")
+	f := cmd.Flags()
+	f.StringVarP(&file, "file", "f", "", "read the payload from `FILE`; - is standard input")
+	f.StringArrayVarP(&more.values, "metadata", "m", nil, "give the VM the key of `KEY=VALUE`; may be repeated")
+	f.StringArrayVarP(&more.files, "metadata-file", "M", nil, "give the VM the key of `KEY=FILE`, whose value is what FILE has; may be repeated")
+	f.StringVar(&more.userData, "user-data", "", "give it what `FILE` has as the key user-data, which is cloud-init's")
 	return cmd
+}
+
+// additions are what the command line adds to a payload.
+type additions struct {
+	alias         string
+	values, files []string // KEY=VALUE, KEY=FILE
+	userData      string   // a file
+}
+
+func (m *additions) none() bool {
+	return m.alias == "" && len(m.values)+len(m.files) == 0 && m.userData == ""
+}
+
+// to is the payload with them. A key or an alias that the payload has as well is an error.
+func (m *additions) to(line []byte) ([]byte, error) {
+	if m.none() {
+		return line, nil
+	}
+	v, err := ordjson.Parse(line)
+	if err != nil || v.Kind != ordjson.Object {
+		return line, nil // the server says what is wrong
+	}
+	if m.alias != "" {
+		if v.Members.Index(vm.PropAlias) >= 0 {
+			return nil, misused("%s: the payload has an alias already", m.alias)
+		}
+		v.Members = append(v.Members, ordjson.Member{Name: vm.PropAlias, Value: ordjson.Str(m.alias)})
+	}
+	keys, err := m.keys()
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		if v, err = withKey(v, k.name, k.value); err != nil {
+			return nil, err
+		}
+	}
+	return v.AppendJSON(nil), nil
+}
+
+// givenKey is a key of the command line.
+type givenKey struct{ name, value string }
+
+// keys reads them, in their order.
+func (m *additions) keys() (keys []givenKey, err error) {
+	for _, text := range m.values {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, misused("-m %s: it is KEY=VALUE", text)
+		}
+		keys = append(keys, givenKey{name, value})
+	}
+	files := m.files
+	if m.userData != "" {
+		files = append(slices.Clone(files), "user-data="+m.userData)
+	}
+	for _, text := range files {
+		name, file, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, misused("-M %s: it is KEY=FILE", text)
+		}
+		value, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		if len(value) > maxInput {
+			return nil, fmt.Errorf("%s: longer than %d bytes", file, maxInput)
+		}
+		keys = append(keys, givenKey{name, string(value)})
+	}
+	return keys, nil
+}
+
+// withKey is the payload with one more key; a value that is no text goes in base64.
+func withKey(v ordjson.Value, name, value string) (ordjson.Value, error) {
+	space := vm.Keys.Member()
+	for _, in := range []ordjson.Value{v.Member(space), v.Member(vm.BinaryMember).Member(space)} {
+		if in.Members.Index(name) >= 0 {
+			return v, misused("the key %s is given twice", name)
+		}
+	}
+	if utf8.ValidString(value) {
+		return withMember(v, ordjson.Str(value), space, name), nil
+	}
+	encoded := ordjson.Str(base64.StdEncoding.EncodeToString([]byte(value)))
+	return withMember(v, encoded, vm.BinaryMember, space, name), nil
+}
+
+// withMember is the object with a member at the path; objects on the way are made.
+func withMember(v, value ordjson.Value, path ...string) ordjson.Value {
+	if len(path) == 0 {
+		return value
+	}
+	if v.Kind != ordjson.Object {
+		v = ordjson.Value{Kind: ordjson.Object}
+	}
+	below := withMember(v.Member(path[0]), value, path[1:]...)
+	members := slices.Clone(v.Members)
+	if i := members.Index(path[0]); i >= 0 {
+		members[i].Value = below
+	} else {
+		members = append(members, ordjson.Member{Name: path[0], Value: below})
+	}
+	v.Members = members
+	return v
 }
 
 // withUUID gives a payload that has no uuid a new one, as vmadm does. uuid is for

@@ -16,6 +16,7 @@ func newVMDelete(a *app) *cobra.Command {
 		Use:               "delete [-F] VM",
 		Aliases:           []string{"destroy"},
 		Short:             "delete a VM and its metadata",
+		Example:           "meta9 vm delete web0",
 		Long:              "Delete a VM and its metadata. Its hypervisor, if it has one, runs on: stop it before.",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeVM,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"meta9/fs/errs"
 	"meta9/fs/vm"
 	"meta9/fs/vm/ordjson"
 	"meta9/mdbridge/vminfo"
@@ -30,13 +31,15 @@ func (opt *eventOptions) flags(cmd *cobra.Command) {
 func newVMEvents(a *app) *cobra.Command {
 	var opt eventOptions
 	cmd := &cobra.Command{
-		Use:   "events [-f] [-j] [-r] [UUID]",
+		Use:   "events [-f] [-j] [-r] [VM]",
 		Short: "print what changes in VMs, as it happens",
 		Long: `Print a line for each change of a VM: when, which VM, its alias, what was done, and of
 a modify each property, its old and its new value. It runs until it is interrupted,
-and fails when the stream ends. It asks the vminfod socket beside the admin's.`,
+and fails when the stream ends. It asks the vminfod socket beside the admin's. VM is a
+UUID or an alias.`,
+		Example:           "meta9 vm events\nmeta9 vm events -j web0",
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: a.completeUUID,
+		ValidArgsFunction: a.completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			socket, err := a.vminfoSocket()
 			switch {
@@ -46,14 +49,28 @@ and fails when the stream ends. It asks the vminfod socket beside the admin's.`,
 				return err
 			}
 			only := strings.Join(args, "")
-			if uuid, err := vm.ParseUUID(only); err == nil {
-				only = uuid
+			if only != "" {
+				if only, err = a.eventsOf(cmd, only); err != nil {
+					return err
+				}
 			}
 			return a.events(cmd.Context(), "unix:"+socket, opt, only)
 		},
 	}
 	opt.flags(cmd)
 	return cmd
+}
+
+// eventsOf is the UUID of the VM of that UUID or alias; what is neither may be a zonename.
+func (a *app) eventsOf(cmd *cobra.Command, name string) (string, error) {
+	if uuid, err := vm.ParseUUID(name); err == nil {
+		return uuid, nil
+	}
+	uuid, err := a.byAlias(cmd, name)
+	if errors.Is(err, errs.NotFound) {
+		return name, nil
+	}
+	return uuid, err
 }
 
 // events prints the events of the service at addr; of one VM, if it is named.

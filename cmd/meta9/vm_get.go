@@ -18,6 +18,7 @@ func newVMGet(a *app) *cobra.Command {
 		Use:               "get VM",
 		Aliases:           []string{"json"},
 		Short:             "print a VM as JSON",
+		Example:           "meta9 vm get web0 | jq .nics",
 		Long:              "Print the whole VM as JSON, its members in their order and its numbers as they were\nwritten.",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeVM,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,17 +25,23 @@ func newVMList(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [-p] [-H] [-o FIELD,...] [-s FIELD,...] [KEY=VALUE]...",
 		Short: "list VMs",
+		Example: `meta9 vm list
+meta9 vm list -o uuid,alias,customer_metadata.role state=running
+meta9 vm list -o json | jq -r '.[].alias'
+meta9 vm list -o json,uuid,nics alias=~^web`,
 		Long: `Print a table of the VMs that all of KEY=VALUE are true of; KEY=~REGEXP takes a
 regular expression, in upper or lower case. A field or key is a property, or what is
 in one: nics.0.ip, tags.role, customer_metadata.NAME, and for a key nics.*.mac. What a
-VM does not say is a dash. type is made of the brand; ram is in MiB.`,
+VM does not say is a dash. type is made of the brand; ram is in MiB. With -o json the VMs
+are objects in an array, with the fields of the table, or the properties that follow.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			filters, err := readFilters(args, "filter")
 			if err != nil {
 				return err
 			}
-			order, sort, err := opt.fields()
+			asJSON := opt.takeJSON()
+			order, sort, err := opt.fields(asJSON)
 			if err != nil {
 				return err
 			}
@@ -44,6 +51,9 @@ VM does not say is a dash. type is made of the brand; ram is in MiB.`,
 			}
 			vms = slices.DeleteFunc(vms, func(o listed) bool { return !o.matches(cmd.Context(), filters) })
 			sortVMs(vms, sort)
+			if asJSON {
+				return a.printJSON(foundJSON(vms, order))
+			}
 			opt.colours = a.coloured()
 			_, err = a.term.Write(opt.table(order, vms))
 			return err
@@ -52,9 +62,21 @@ VM does not say is a dash. type is made of the brand; ram is in MiB.`,
 	f := cmd.Flags()
 	f.BoolVarP(&opt.parsable, "parsable", "p", false, "separate by colons, without a header; nothing for what is missing")
 	f.BoolVarP(&opt.noHeader, "no-header", "H", false, "leave the header out")
-	f.StringVarP(&opt.order, "order", "o", "uuid,type,ram,state,alias", "the `FIELDS` to print, by commas")
+	f.StringVarP(&opt.order, "order", "o", listOrder, "the `FIELDS` to print, by commas; json: as JSON, and json,PROPERTY,... these so")
 	f.StringVarP(&opt.sort, "sort", "s", "ram,uuid", "sort by these `FIELDS`; -FIELD turns one round")
 	return cmd
+}
+
+// listOrder are the fields of the table.
+const listOrder = "uuid,type,ram,state,alias"
+
+// takeJSON tells whether JSON is asked for, and leaves the fields in order.
+func (opt *tableOptions) takeJSON() bool {
+	rest, ok := strings.CutPrefix(opt.order+",", outputJSON+",")
+	if ok {
+		opt.order = cmp.Or(strings.TrimSuffix(rest, ","), listOrder)
+	}
+	return ok
 }
 
 func keysOf(filters []vminfo.Filter) (keys []string) {
@@ -64,11 +86,13 @@ func keysOf(filters []vminfo.Filter) (keys []string) {
 	return keys
 }
 
-// fields are the fields to print and to sort by.
-func (opt tableOptions) fields() (order, sort []string, err error) {
+// fields are the fields to print and to sort by; a table has not every property.
+func (opt tableOptions) fields(asJSON bool) (order, sort []string, err error) {
 	order, sort = strings.Split(opt.order, ","), strings.Split(opt.sort, ",")
-	if err := checkFields(order, "order"); err != nil {
-		return nil, nil, err
+	if !asJSON {
+		if err := checkFields(order, "order"); err != nil {
+			return nil, nil, err
+		}
 	}
 	return order, sort, checkFields(sort, "sort")
 }

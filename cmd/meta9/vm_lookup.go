@@ -14,8 +14,9 @@ func newVMLookup(a *app) *cobra.Command {
 	var asJSON, unique bool
 	var output string
 	cmd := &cobra.Command{
-		Use:   "lookup [-j|-1] [-o FIELD,...] [KEY=VALUE]...",
-		Short: "find VMs",
+		Use:     "lookup [-j|-1] [-o FIELD,...] [KEY=VALUE]...",
+		Short:   "find VMs",
+		Example: "meta9 vm lookup alias=web0\nmeta9 vm lookup -j -o uuid,alias tags.role=web\nssh $(meta9 vm lookup -1 -j -o nics alias=web0 | jq -r '.[0].nics[0].ip')",
 		Long: `Print the UUIDs of the VMs that all of KEY=VALUE are true of (see vm list), one a
 line; with -j the VMs themselves as a JSON array, of which -o leaves the named
 members. With -1 it fails unless there is just one.`,

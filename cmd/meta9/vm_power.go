@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -104,6 +105,7 @@ type power struct {
 func (a *app) newPower(use, success string, do func(*power, context.Context) error) *cobra.Command {
 	return &cobra.Command{
 		Use:               use,
+		Example:           "meta9 vm " + strings.Fields(use)[0] + " web0",
 		ValidArgsFunction: a.completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			uuid, err := a.uuidArg(cmd, args)

@@ -21,8 +21,9 @@ const vminfodAddr = "http://127.0.0.1:9090"
 func newVminfo(a *app) *cobra.Command {
 	var addr string
 	cmd := &cobra.Command{
-		Use:   "vminfo COMMAND [ARG]...",
-		Short: "ask a vminfod, or meta9d's own",
+		Use:     "vminfo COMMAND [ARG]...",
+		Short:   "ask a vminfod, or meta9d's own",
+		Example: "meta9 vminfo ping\nmeta9 vminfo --url http://10.0.0.2:9090 vms",
 		Long: `Ask a vminfod by its HTTP API. It is looked for beside meta9d's admin socket, then at
 ` + vminfodAddr + `; --url names another place.`,
 		Args: cobra.NoArgs,
@@ -98,7 +99,10 @@ func inWords(err error) error {
 
 func newVminfoPing(a *app, at func() (string, error)) *cobra.Command {
 	return &cobra.Command{
-		Use: "ping", Short: "tell whether it answers", Args: cobra.NoArgs,
+		Use: "ping", Short: "tell whether it answers",
+		Long:    "Ask it for a ping, and print what it answers: pong.",
+		Example: "meta9 vminfo ping",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := a.ask(cmd, at, get("/ping"))
 			if err != nil {
@@ -121,7 +125,10 @@ func get(path string) func(context.Context, *vminfo.Client) ([]byte, error) {
 
 func newVminfoVMs(a *app, at func() (string, error)) *cobra.Command {
 	return &cobra.Command{
-		Use: "vms", Short: "print all VMs as JSON", Args: cobra.NoArgs,
+		Use: "vms", Short: "print all VMs as JSON",
+		Long:    "Print all VMs as a JSON array, as the service gives them.",
+		Example: "meta9 vminfo vms | jq length",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := a.ask(cmd, at, get("/vms"))
 			if err != nil {
@@ -134,7 +141,10 @@ func newVminfoVMs(a *app, at func() (string, error)) *cobra.Command {
 
 func newVminfoVM(a *app, at func() (string, error)) *cobra.Command {
 	return &cobra.Command{
-		Use: "vm ZONENAME", Short: "print a VM as JSON", Args: cobra.ExactArgs(1),
+		Use: "vm ZONENAME", Short: "print a VM as JSON",
+		Long:              "Print one VM as JSON. ZONENAME is what the service knows it by: its zonename or UUID.",
+		Example:           "meta9 vminfo vm 550e8400-e29b-41d4-a716-446655440000",
+		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeUUID,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := a.ask(cmd, at, func(ctx context.Context, c *vminfo.Client) ([]byte, error) { return c.VM(ctx, args[0]) })
@@ -149,7 +159,10 @@ func newVminfoVM(a *app, at func() (string, error)) *cobra.Command {
 func newVminfoEvents(a *app, at func() (string, error)) *cobra.Command {
 	var opt eventOptions
 	cmd := &cobra.Command{
-		Use: "events [-f] [-j] [-r]", Short: "print what changes in VMs, as it happens", Args: cobra.NoArgs,
+		Use: "events [-f] [-j] [-r]", Short: "print what changes in VMs, as it happens",
+		Long:    "Print a line for each change of a VM: when, which VM, its alias, what was done. It runs\nuntil it is interrupted, and fails when the stream ends.",
+		Example: "meta9 vminfo events -j",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			addr, err := at()
 			if err != nil {
@@ -165,7 +178,10 @@ func newVminfoEvents(a *app, at func() (string, error)) *cobra.Command {
 func newVminfoStatus(a *app, at func() (string, error)) *cobra.Command {
 	var asJSON, full bool
 	cmd := &cobra.Command{
-		Use: "status [-j] [-f]", Short: "print how it is", Args: cobra.NoArgs,
+		Use: "status [-j] [-f]", Short: "print how it is",
+		Long:    "Print how the service is: its refreshes, errors and listeners. With -f it says more.",
+		Example: "meta9 vminfo status\nmeta9 vminfo status -j",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path := "/status"
 			if full {
