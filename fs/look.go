@@ -117,8 +117,9 @@ func (v *View) perm(m *vm.VM) vm.Perm {
 	if m == nil {
 		return vm.Perm{}
 	}
-	if v.perms.id != m.ID || v.perms.rev != m.Rev {
-		v.perms.id, v.perms.rev, v.perms.perm = m.ID, m.Rev, m.Perm()
+	p := &v.asks().perms
+	if p.id != m.ID || p.rev != m.Rev {
+		p.id, p.rev, p.perm = m.ID, m.Rev, m.Perm()
 	}
-	return v.perms.perm
+	return p.perm
 }

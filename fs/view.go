@@ -23,17 +23,29 @@ type View struct {
 	closed  bool
 	turn    uint32     // of the last Meter
 	answers []*Pending // to what the step that is taken now has asked before
-	kept    [4]*reader // derived files that were asked for last, nothing pinned
-	oldest  int        // of kept
-	perms   struct {   // of the VM that was asked for last, by numbers: a row would keep its values
-		id, rev uint64
-		perm    vm.Perm
-	}
+	recent  *recent    // nil: nothing
 
 	unsettled atomic.Bool
 	mu        sync.Mutex // guards the rest
 	commits   []commit
 	created   []*keyHandle
+}
+
+// recent is what a View has asked for last, while it is not parked.
+type recent struct {
+	derived [4]*reader // files, with nothing pinned
+	oldest  int        // of derived
+	perms   struct {   // of a VM, by numbers: a row would keep its values
+		id, rev uint64
+		perm    vm.Perm
+	}
+}
+
+func (v *View) asks() *recent {
+	if v.recent == nil {
+		v.recent = new(recent)
+	}
+	return v.recent
 }
 
 // commit is what a change of this View did, until Settle: to one key, or with ID
@@ -260,11 +272,12 @@ func (v *View) withDerived(c *store.Cell, k fileKey, derive func() *deriver, use
 		}
 		r = new(reader)
 		r.enter(v, file)
-		if old := v.kept[v.oldest]; old != nil {
+		last := v.asks()
+		if old := last.derived[last.oldest]; old != nil {
 			old.close()
 		}
-		v.kept[v.oldest] = r
-		v.oldest = (v.oldest + 1) % len(v.kept)
+		last.derived[last.oldest] = r
+		last.oldest = (last.oldest + 1) % len(last.derived)
 	}
 	defer r.unpin()
 	e := r.retake(nil)
@@ -275,7 +288,7 @@ func (v *View) withDerived(c *store.Cell, k fileKey, derive func() *deriver, use
 }
 
 func (v *View) keptFor(c *store.Cell, k fileKey) *reader {
-	for _, r := range v.kept {
+	for _, r := range v.asks().derived {
 		if r != nil && r.file != nil && r.file.key == k && r.file.table.cell == c {
 			return r
 		}
@@ -288,11 +301,13 @@ func (v *View) keptFor(c *store.Cell, k fileKey) *reader {
 // are being read: a parked
 // session may be resumed at any time, and costs its VM no other bytes until then.
 func (v *View) Park() {
-	for i, r := range v.kept {
-		if r != nil {
-			r.close()
-			v.kept[i] = nil
+	if v.recent != nil {
+		for _, r := range v.recent.derived {
+			if r != nil {
+				r.close()
+			}
 		}
+		v.recent = nil
 	}
 	for r := v.readers; r != nil; r = r.next {
 		if !r.file.lists() {

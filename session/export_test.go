@@ -16,7 +16,9 @@ func (s *Server) Noted() (most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.byKey {
-		most = max(most, len(n.noted.dirty), len(n.noted.fresh))
+		if g := n.noted.since; g != nil {
+			most = max(most, len(g.dirty), len(g.fresh))
+		}
 	}
 	return most
 }

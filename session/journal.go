@@ -54,10 +54,44 @@ type receipt struct {
 // noted is what the journal knows of a session. Its epoch, and whether it is kept there,
 // change under Server.mu; the rest belongs to the monitor.
 type noted struct {
-	size   atomic.Int64 // bytes of the session as it was noted last; 0: it is not kept, and nothing is gathered here
-	dirty  []uint32     // the numbers of the fids that may be other than they were noted
-	fresh  []uint16     // the tags of the replies that were kept since
-	tokens bool         // the tokens are other than was noted
+	size  atomic.Int64 // bytes of the session as it was noted last; 0: it is not kept, and nothing is gathered
+	since *gathered    // nil: nothing is
+}
+
+// gathered is what the journal is to be told next.
+type gathered struct {
+	dirty  []uint32 // the numbers of the fids that may be other than they were noted
+	fresh  []uint16 // the tags of the replies that were kept since
+	tokens bool     // the tokens are other than was noted
+}
+
+func (g *gathered) nothing() bool {
+	return len(g.dirty) == 0 && len(g.fresh) == 0 && !g.tokens
+}
+
+// gather is where to add to what is gathered; nil: the session is not kept.
+func (n *noted) gather() *gathered {
+	if n.size.Load() == 0 {
+		return nil
+	}
+	if n.since == nil {
+		n.since = new(gathered)
+	}
+	return n.since
+}
+
+// otherTokens notes that the session's tokens are others.
+func (n *noted) otherTokens() {
+	if g := n.gather(); g != nil {
+		g.tokens = true
+	}
+}
+
+// rest gives up the memory of a session that is parked.
+func (n *noted) rest() {
+	if n.since != nil && n.since.nothing() {
+		n.since = nil
+	}
 }
 
 // maxNotedOfVM is how many bytes of the journal the sessions of one VM may take, and
@@ -77,11 +111,12 @@ func (s *session) journalled() bool {
 
 // touch notes that the fid of that number may be other than the journal says.
 func (s *session) touch(num uint32) {
-	if s.noted.size.Load() == 0 {
+	g := s.noted.gather()
+	if g == nil {
 		return
 	}
-	if d := s.noted.dirty; len(d) == 0 || d[len(d)-1] != num {
-		s.noted.dirty = append(d, num)
+	if d := g.dirty; len(d) == 0 || d[len(d)-1] != num {
+		g.dirty = append(d, num)
 	}
 }
 
@@ -157,26 +192,27 @@ func (c *conn) note(begun *request) {
 		c.srv.noteWhole(s, c.nowWaiting())
 		return
 	}
-	if n.size.Load() == 0 {
+	g := n.gather()
+	if g == nil {
 		n.clear()
 		return
 	}
-	if len(n.dirty) == 0 && len(n.fresh) == 0 && !n.tokens && begun == nil {
+	if g.nothing() && begun == nil {
 		return
 	}
 	ch := Change{Count: s.numbers.count}
-	if n.tokens {
+	if g.tokens {
 		ch.Tokens = new(s.numbers.tokens)
 	}
-	slices.Sort(n.dirty)
-	for _, num := range slices.Compact(n.dirty) {
+	slices.Sort(g.dirty)
+	for _, num := range slices.Compact(g.dirty) {
 		if f := s.there(num, c.nowWaiting()); f != nil {
 			ch.Fids = append(ch.Fids, f.state())
 		} else {
 			ch.Gone = append(ch.Gone, num)
 		}
 	}
-	for _, tag := range n.fresh {
+	for _, tag := range g.fresh {
 		if k := s.numbers.kept[tag]; k != nil {
 			ch.Kept = append(ch.Kept, KeptReply{k.number, k.frame})
 		}
@@ -263,12 +299,16 @@ func (r *request) changes(d wire.Dialect, res store.Result, made *FidState, ioun
 }
 
 func (n *noted) clear() {
-	n.tokens, n.dirty, n.fresh = false, n.dirty[:0], n.fresh[:0]
-	if cap(n.dirty) > maxIdle {
-		n.dirty = nil
+	g := n.since
+	if g == nil {
+		return
 	}
-	if cap(n.fresh) > maxIdle {
-		n.fresh = nil
+	g.tokens, g.dirty, g.fresh = false, g.dirty[:0], g.fresh[:0]
+	if cap(g.dirty) > maxIdle {
+		g.dirty = nil
+	}
+	if cap(g.fresh) > maxIdle {
+		g.fresh = nil
 	}
 }
 

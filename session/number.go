@@ -60,7 +60,8 @@ func (c *conn) countRequest(m *wire.Msg) {
 		n.count = max(n.count, n.tokens.Sent) + 1
 		number = n.count
 		if n.tokens.Now != 0 && !n.tokens.Used {
-			n.tokens.Used, c.sess.noted.tokens = true, true
+			n.tokens.Used = true
+			c.sess.noted.otherTokens()
 		}
 	}
 	c.now, c.nowTag = asked{number: number, once: !m.Type.Again()}, m.Tag
@@ -87,8 +88,8 @@ func (c *conn) keepReply(tag uint16, from int) {
 	if a := c.askedUnder(tag); a.once {
 		c.sess.numbers.keepReply(tag, a.number, c.out[from:])
 		c.sess.paysKept()
-		if c.sess.noted.size.Load() != 0 {
-			c.sess.noted.fresh = append(c.sess.noted.fresh, tag)
+		if g := c.sess.noted.gather(); g != nil {
+			g.fresh = append(g.fresh, tag)
 		}
 	}
 }

@@ -212,6 +212,7 @@ func (s *Server) parkOrEnd(n *session, mayPark bool) {
 	mayPark = mayPark && n.view != nil
 	if mayPark {
 		n.view.Park()
+		n.noted.rest()
 		n.size = n.estimate() // no lock is needed for that, and it may take long
 		n.bill.keep(0)
 		n.bill.force(n.size)

@@ -149,7 +149,7 @@ func (c *conn) fates(m *wire.Msg) (states []uint8, replies []*kept, err error) {
 	n := &s.numbers
 	// The count stays: if the Rresume is lost, the client asks again what never came.
 	n.tokens = Tokens{Now: newToken(), Before: m.Token, Sent: m.Counted}
-	s.noted.tokens = true
+	s.noted.otherTokens()
 	return states, replies, nil
 }
 
