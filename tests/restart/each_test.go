@@ -450,6 +450,53 @@ func (w *world) both() string {
 	return strings.Join(values, ",")
 }
 
+// TestInDoubt: what is more than one change of one key, as a line of ctl or a transaction,
+// has no receipt. Who asked for it is told that it may or may not have been done, and never
+// to ask anew; it is there, or it is not.
+func TestInDoubt(t *testing.T) {
+	testenv.NeedDebian(t, "strace", "strace")
+	w := newWorldWith(t, daemon.Options{Bin: testenv.Plain(t, "meta9d")})
+	const version = "9P2000.e.n.2"
+	for i, file := range []string{"meta9.log", "meta9.acked"} {
+		for j, ask := range []struct {
+			path  []string
+			value string
+		}{
+			{[]string{"ctl"}, "update " + uuid + fmt.Sprintf(" {\"alias\":\"web%d\"}\n", i)},
+			{[]string{"vms", uuid, "txn"}, fmt.Sprintf("{\"do\":[{\"put\":\"k\",\"value\":\"txn%d\"}]}", i)},
+		} {
+			w.keys(map[string]string{"k": "old"}) // the first events after a start need a commit, which is done then
+			s := &speaker{w: w, version: version, key: byte(1 + 2*i + j), Conn: w.dialBy(w.Admin(), version, byte(1+2*i+j), false)}
+			s.do(wire.Tattach, uint32(0), wire.NoFid, "", "")
+			end := w.inject("pwrite64", "signal=KILL", filepath.Join(w.Data(), file))
+			s.sent++
+			if err := s.Send(raw.Frame(wire.Tswrite, 1, uint32(0), ask.path, raw.Data(ask.value))); err != nil {
+				t.Fatal(err)
+			}
+			w.dies(t)
+			end()
+			w.Restart()
+			s.Close()
+			s.Conn = w.dialBy(w.Admin(), version, s.key, true)
+			r, err := s.RPC(wire.Tresume, wire.NoTag, s.sent, s.token, uint16(1), s.sent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept, err := s.Recv()
+			if err != nil {
+				t.Fatalf("%s at %s: state %d, and %v", ask.path, file, r.Body[10], err)
+			}
+			if r.Body[10] != wire.Answered || kept.Err() == nil || !strings.Contains(kept.Err().Error(), "may or may not") || w.figure("requests_in_doubt") != 1 {
+				t.Errorf("%s at %s: state %d, %v; %d in doubt", ask.path, file, r.Body[10], kept.Err(), w.figure("requests_in_doubt"))
+			}
+			s.Close()
+		}
+		if got, want := w.both(), []string{"old,-", "txn1,-"}[i]; got != want {
+			t.Errorf("the keys are %q, want %q", got, want)
+		}
+	}
+}
+
 // TestHandOverOfLock: a lock that one client frees is another's, who waits for it. Killed
 // at any moment of that, meta9d has it with nobody but whom it was told to last.
 func TestHandOverOfLock(t *testing.T) {

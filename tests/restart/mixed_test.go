@@ -172,23 +172,54 @@ func (w *world) commands(bin string, stop <-chan struct{}, count *int) {
 
 // watching is a meta9 watch that runs.
 type watching struct {
-	cmd *exec.Cmd
-	out bytes.Buffer
+	cmd    *exec.Cmd
+	mu     sync.Mutex
+	out    bytes.Buffer
+	before int // events that were printed when it was known to watch
 }
 
+// Write takes what it prints.
+func (p *watching) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.Write(b)
+}
+
+func (p *watching) printed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return bytes.Count(p.out.Bytes(), []byte("\n"))
+}
+
+// watching watches keys/put0 when it returns.
 func (w *world) watching() *watching {
 	w.t.Helper()
 	p := &watching{cmd: exec.Command(testenv.Binary(w.t, "meta9"), "--addr", "unix:"+w.VM(uuid), "watch", "keys/put0")}
-	p.cmd.Stdout = &p.out
+	p.cmd.Stdout = p
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
+	puts := 0
+	testenv.Eventually(w.t, "meta9 watch prints", func() bool {
+		if p.printed() > 0 {
+			return true
+		}
+		w.put("put0", fmt.Sprint(puts))
+		puts++
+		return false
+	})
+	for seen := -1; p.printed() != seen; time.Sleep(200 * time.Millisecond) {
+		seen = p.printed()
+	}
+	p.before = p.printed()
 	return p
 }
 
-// end gives the events that it has printed.
-func (p *watching) end() (list []event, err error) {
+// end gives the events that it has printed, when they are as many.
+func (p *watching) end(t *testing.T, most int) (list []event, err error) {
+	testenv.Eventually(t, "meta9 watch has printed the last", func() bool { return p.printed() >= p.before+most || t.Failed() })
+	time.Sleep(100 * time.Millisecond) // there is no more
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	_ = p.cmd.Wait() // 130
 	for line := range strings.Lines(p.out.String()) {
@@ -294,6 +325,8 @@ func (w *world) holds(reports []work.Report, lossy bool) (did int) {
 // planned restart and one a live update. All who work with it see a pause.
 func (w *world) mixedRound(ends int, rng *rand.Rand) (m mixed) {
 	t := w.t
+	watch := w.watching()
+	w.remove("put0") // what follows is counted
 	events := w.watch()
 	for _, name := range []string{"lock", "open"} {
 		w.put(name, "of "+name)
@@ -309,7 +342,6 @@ func (w *world) mixedRound(ends int, rng *rand.Rand) (m mixed) {
 	w.rpc(plain.c, wire.Tattach, uint32(0), wire.NoFid, "", "")
 	w.running.Go(func() { plain.run(stop) })
 	w.running.Go(func() { w.commands(testenv.Binary(t, "meta9"), stop, &m.commands) })
-	watch := w.watching()
 	const programs = 3
 	keeper := w.keeper(guest.Static(t, "cmd/meta9"), programs, false)
 	resumes := 0
@@ -364,8 +396,9 @@ func (w *world) mixedRound(ends int, rng *rand.Rand) (m mixed) {
 	if n := w.renewed.Load(); n != 0 {
 		t.Errorf("%d sessions were not resumed", n)
 	}
-	// What meta9 watch has printed are the values of the first writer, all of them.
-	seen, err := watch.end()
+	// What meta9 watch has printed are the values of the first writer, and the key's removal.
+	want := int(did[0].lines.Load()) + 1
+	seen, err := watch.end(t, want)
 	if err != nil {
 		t.Error(err)
 	}
@@ -374,14 +407,29 @@ func (w *world) mixedRound(ends int, rng *rand.Rand) (m mixed) {
 			t.Error("meta9 watch says that events are lost")
 		}
 	}
-	if want := int(did[0].lines.Load()); len(seen) < want-1 || len(seen) > want {
-		t.Errorf("meta9 watch has printed %d events, there were %d", len(seen), want)
+	if len(seen) != watch.before+want {
+		t.Errorf("meta9 watch has printed %d events after %d, there were %d", len(seen)-watch.before, watch.before, want)
 	}
 	m.lines = w.holds(reports, false)
 	if plain.steps == 0 || m.commands == 0 || m.lines == 0 {
 		t.Errorf("9P2000.e has done %d steps, the command line %d, the programs in the mount %d", plain.steps, m.commands, m.lines)
 	}
 	return m
+}
+
+// remove takes a key away, as an admin.
+func (w *world) remove(name string) {
+	w.t.Helper()
+	c, err := w.Dial("vms/" + uuid)
+	if err == nil {
+		defer c.Close()
+		if err = c.Walk(0, 1, "keys", name); err == nil {
+			_, err = c.RPC(wire.Tremove, 1, uint32(1))
+		}
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // mixedEnds is how many ends of meta9d a round of TestMixed has.
