@@ -159,7 +159,7 @@ func (p *Place) Held() bool { return p.share != nil }
 // Try takes a place of s if one is free at once. p holds none.
 func (p *Place) Try(s *Share) bool {
 	t := s.sched
-	if t.newest.Load() == s && t.sharedAt.Load() == 0 && s.waiting.Load() == 0 && !s.exempt && t.takeFree() {
+	if t.newest.Load() == s && t.sharedAt.Load() == 0 && (s.exempt || s.waiting.Load() == 0 && t.takeFree()) {
 		p.hold(s, 0) // the clock matters to nobody
 		return true
 	}

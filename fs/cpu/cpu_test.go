@@ -393,8 +393,17 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// BenchmarkPlace is what a burst of frames costs more: of a VM alone, and of two in turn.
+// BenchmarkPlace is what a burst of frames costs more: of a VM alone, of two in turn, and of
+// the admin.
 func BenchmarkPlace(b *testing.B) {
+	b.Run("admin", func(b *testing.B) {
+		s := New()
+		var p Place
+		for b.Loop() {
+			p.Try(s.Admin())
+			p.Give()
+		}
+	})
 	for _, vms := range []int{1, 2} {
 		b.Run(fmt.Sprint(vms), func(b *testing.B) {
 			s := New()
