@@ -19,4 +19,5 @@ var soaks = []entry{
 	{"sessions", "./tests/hostile", "TestSoakSessions", "Eight hostile VMs speak whole sessions at random, in all dialects of 9P, the metadata protocol, QMP and HTTP; a bystander is served meanwhile, memory and goroutines are bounded and given back. The race detector looks on where META9_TEST_RACE=1 is set."},
 	{"txn", "./tests/txn", "TestSoak", "64 clients, guests and admins, add 10,000 times to one key by transactions: the sum is right."},
 	{"txnguests", "./tests/guest", "TestSoakTransactions", "The shells of two guests add to one key by transactions, 500 times, over v9fs in each dialect: the sum is right."},
+	{"windows", "./tests/windows", "TestSoak", "The client built for Windows, in Debian's Wine: its commands do what they do on Linux, and mount says what is missing."},
 }
