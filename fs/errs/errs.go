@@ -42,6 +42,7 @@ const (
 	BadOffset            // no such offset in a folder
 	Gone                 // the file was removed while this fid had it open
 	Stale                // the fid could not be restored
+	Moved                // another host owns the VM now
 	IO                   // storage failed, or an upstream is silent
 	Busy                 // in use
 	Again                // nothing is ready now
@@ -86,6 +87,7 @@ var table = [numKinds]row{
 	BadOffset:       {text: "bad offset in directory read", errno: linux.ESPIPE},
 	Gone:            {text: "file does not exist", errno: linux.ENOENT, errnoL: linux.ESTALE},
 	Stale:           {text: "file has been removed", errno: linux.EIDRM, errnoL: linux.ESTALE},
+	Moved:           {text: "file has been removed", errno: linux.ESTALE},
 	IO:              {text: "i/o error", errno: linux.EIO},
 	Busy:            {text: "Device or resource busy", errno: linux.EBUSY},
 	Again:           {text: "Resource temporarily unavailable", errno: linux.EAGAIN},

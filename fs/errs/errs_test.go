@@ -22,7 +22,8 @@ func kinds() []errs.Kind {
 // twins are the kinds that have their text from another one, and why it is the
 // other that the text is read as: a client cannot tell them apart in 9P2000.
 var twins = map[errs.Kind]errs.Kind{
-	errs.Gone: errs.NotFound, // to a plain client a removed file does not exist
+	errs.Gone:  errs.NotFound, // to a plain client a removed file does not exist
+	errs.Moved: errs.Stale,    // and one that is at another host has gone as one that could not be restored
 }
 
 func TestTexts(t *testing.T) {
@@ -98,6 +99,7 @@ func TestTable(t *testing.T) {
 		{errs.BadOffset, "bad offset in directory read", linux.ESPIPE, linux.ESPIPE},
 		{errs.Gone, "file does not exist", linux.ENOENT, linux.ESTALE},
 		{errs.Stale, "file has been removed", linux.EIDRM, linux.ESTALE},
+		{errs.Moved, "file has been removed", linux.ESTALE, linux.ESTALE},
 		{errs.IO, "i/o error", linux.EIO, linux.EIO},
 		{errs.Busy, "Device or resource busy", linux.EBUSY, linux.EBUSY},
 		{errs.Again, "Resource temporarily unavailable", linux.EAGAIN, linux.EAGAIN},

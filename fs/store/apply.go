@@ -14,9 +14,14 @@ func (b *batch) run(w *work, in *Intent) Result {
 	if err := b.store.Writable(); err != nil && !in.Mirror && in.Kind.changes() {
 		return Result{Err: err}
 	}
+	if err := b.store.numbers.stock(in.mayNeed()); err != nil {
+		return Result{Err: err}
+	}
 	switch {
 	case in.Kind == CreateVM:
 		return resultOf(b.createVM(in))
+	case in.Kind == Adopt:
+		return resultOf(b.adopt(in))
 	case in.Kind == Note && in.Cell == nil:
 		b.note(in)
 		return Result{}
@@ -26,10 +31,10 @@ func (b *batch) run(w *work, in *Intent) Result {
 	case in.Kind == dropHold && in.Hold != nil:
 		in.Hold.cell.drop(in.Hold)
 		return Result{}
-	case in.Cell == nil || in.Kind > Note || in.Space >= vm.NumSpaces:
+	case in.Cell == nil || in.Kind > Note && in.Kind != lost || in.Space >= vm.NumSpaces:
 		return Result{Err: errs.New(errs.Invalid, "an intent of kind %d, space %d", in.Kind, in.Space)}
 	case w == nil || w.deleted:
-		return Result{Err: notThere(in)}
+		return Result{Err: notThere(w, in)}
 	}
 	r, err := b.apply(w, in)
 	w.asked, w.found = nil, nil
@@ -48,8 +53,11 @@ func resultOf(r Result, err error) Result {
 }
 
 // notThere is what an intent gets that finds no VM.
-func notThere(in *Intent) error {
-	if in.ID != 0 {
+func notThere(w *work, in *Intent) error {
+	switch {
+	case in.Cell.left || w != nil && w.left:
+		return errLeft(in.Cell.uuid)
+	case in.ID != 0:
 		return errs.Gone
 	}
 	return errs.NotFound
@@ -75,6 +83,10 @@ func (b *batch) apply(w *work, in *Intent) (Result, error) {
 		return b.deleteVM(w, in)
 	case Txn:
 		return b.transact(w, in)
+	case Yield:
+		return b.yield(w, in)
+	case lost:
+		return Result{}, b.leave(w, nil)
 	}
 	b.note(in)
 	return Result{}, nil

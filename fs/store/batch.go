@@ -268,7 +268,11 @@ func (b *batch) recordChanges(w *work, in *Intent) {
 	w.seen += len(fresh)
 	for _, c := range fresh {
 		w.by = in.By
-		b.events = append(b.events, told{w, w.cell, Event{
+		of := w.cell
+		if c.Type == vm.Arrived || c.Type == vm.Left {
+			of = nil // the VM's own ring moves as it is
+		}
+		b.events = append(b.events, told{w, of, Event{
 			Rev: c.Rev, Date: b.stamp.Now, Type: eventType(c.Type),
 			VM: w.cell.uuid, Key: c.Key, Space: c.Space, By: in.By, As: in.As,
 		}})
@@ -289,6 +293,10 @@ func eventType(t vm.ChangeType) EventType {
 		return VMChanged
 	case vm.Deleted:
 		return VMDeleted
+	case vm.Arrived:
+		return VMArrived
+	case vm.Left:
+		return VMLeft
 	case vm.KeySet:
 		return KeySet
 	}
@@ -309,13 +317,24 @@ func (b *batch) seal() {
 			w.after = w.before
 			continue
 		}
-		if !w.deleted {
+		if !w.deleted || w.left {
 			w.after = w.edit.VM()
 		}
-		from := len(b.ops)
-		b.appendOps(w, b.store.skipped[w.cell.uuid])
-		w.group = len(b.groups)
-		b.group(w.cell.uuid, from)
+		switch {
+		case w.arrived: // the engine has it
+		case w.left && w.gift == nil:
+			w.failed = errLeft(w.cell.uuid) // of what was asked of it before
+		default:
+			from := len(b.ops)
+			b.appendOps(w, b.store.skipped[w.cell.uuid])
+			w.group = len(b.groups)
+			b.group(w.cell.uuid, from)
+			g := &b.groups[w.group]
+			g.New, g.Gone, g.Gift = w.before == nil, w.deleted && !w.left, w.gift
+		}
+		if w.left {
+			w.after = nil
+		}
 	}
 	if len(b.groups) == 0 {
 		return

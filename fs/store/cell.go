@@ -20,6 +20,7 @@ type Cell struct {
 	line  line  // its intents that wait; the committer's
 	host  line  // those of them that are the host's own
 	cpu   *cpu.Share
+	left  bool // the VM is another host's; the committer's
 
 	mu    sync.Mutex
 	ring  *Ring                  // nil until somebody reads it

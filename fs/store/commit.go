@@ -96,26 +96,29 @@ func (s *Store) apply(b *batch) error {
 		s.noRoom(nil)
 		return nil
 	}
-	var worst error
-	durable := 0
-	for _, err := range failed {
+	durable, alike := 0, true
+	var full error
+	for i, err := range failed {
 		switch {
 		case err == nil:
 			durable++
-		case worst == nil || !errors.Is(err, errs.NoSpace):
-			worst = err
+		case !bearable(err):
+			_ = s.fail(err)
+			return errs.New(errs.IO, "storage has failed, this may or may not be there after a restart: %v", err)
+		case errors.Is(err, errs.NoSpace):
+			full = err
 		}
+		alike = alike && (i == 0 || errs.KindOf(err) == errs.KindOf(failed[0]))
 	}
-	if worst != nil && !errors.Is(worst, errs.NoSpace) {
-		_ = s.fail(worst)
-		return errs.New(errs.IO, "storage has failed, this may or may not be there after a restart: %v", worst)
+	s.noRoom(full)
+	if s.shared != nil {
+		s.lose(b, failed)
 	}
-	s.noRoom(worst)
-	if durable == 0 {
+	if durable == 0 && alike {
 		if s.cfg.Journal != nil {
 			s.cfg.Journal.Failed(b.groups[0].Number)
 		}
-		return worst
+		return failed[0]
 	}
 	s.numbers.durable()
 	for _, w := range b.works {
@@ -124,6 +127,12 @@ func (s *Store) apply(b *batch) error {
 		}
 	}
 	return b.claimAnew()
+}
+
+// bearable says whether the engine can go on after that error of a group.
+func bearable(err error) bool {
+	var u *unchanged
+	return errors.Is(err, errs.NoSpace) || errors.As(err, &u)
 }
 
 // announce tells the journal of the batch, if it changes or tells anything.
@@ -157,7 +166,7 @@ func (b *batch) announce() {
 func (b *batch) claimAnew() error {
 	b.names = nil
 	for _, w := range b.works {
-		if w.failed != nil {
+		if !w.stands() {
 			w.cell.returnHolds(w.taken)
 			w.taken = nil
 			continue
@@ -219,13 +228,13 @@ func (b *batch) publish() {
 	}
 	s.publish.Unlock()
 	for _, w := range b.works {
-		if w.failed == nil {
+		if w.stands() {
 			w.endHolds()
 		}
 	}
 	for i := range b.events {
 		ev := &b.events[i]
-		if ev.work != nil && ev.work.failed != nil {
+		if ev.work != nil && ev.work.failed != nil && (ev.Type != VMLeft || !ev.work.lost()) {
 			continue
 		}
 		b.rootWaiters = s.ring.Add(ev.Event, b.rootWaiters)
@@ -246,10 +255,14 @@ func (b *batch) publish() {
 // show makes one VM's new row the one that its cell has.
 func (b *batch) show(w *work) {
 	changes := w.edit.Changes()
-	if len(changes) == 0 || w.failed != nil {
+	if len(changes) == 0 || !w.stands() {
 		return
 	}
+	if w.failed != nil {
+		changes = changes[len(changes)-1:] // that it is lost is all that has come of it
+	}
 	s := b.store
+	w.cell.left = w.left
 	w.cell.vm.Store(w.after)
 	if w.before == nil {
 		s.count.Add(1)

@@ -13,6 +13,8 @@ const (
 	VMCreated      EventType = "vm-created"
 	VMChanged      EventType = "vm-changed"
 	VMDeleted      EventType = "vm-deleted"
+	VMArrived      EventType = "vm-arrived" // in the root's ring alone
+	VMLeft         EventType = "vm-left"    // in the root's ring alone
 	KeySet         EventType = "key-set"
 	KeyRemoved     EventType = "key-removed"
 	SessionParked  EventType = "session-parked"
@@ -23,7 +25,7 @@ const (
 // known tells whether it is one of these.
 func (t EventType) known() bool {
 	switch t {
-	case VMCreated, VMChanged, VMDeleted, KeySet, KeyRemoved, SessionParked, SessionResumed, QMP:
+	case VMCreated, VMChanged, VMDeleted, VMArrived, VMLeft, KeySet, KeyRemoved, SessionParked, SessionResumed, QMP:
 		return true
 	}
 	return false

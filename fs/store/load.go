@@ -31,6 +31,7 @@ func (d Damage) String() string {
 // keys: the marks, then of each VM its record and its entries.
 type loader struct {
 	engine Engine
+	whole  bool // of a Shared engine: a VM of which anything is damaged is none
 	onVM   func(*vm.VM)
 	report func(Damage)
 
@@ -46,6 +47,7 @@ type loader struct {
 	rev     uint64 // of the newest record
 	date    int64
 	entries [vm.NumSpaces][]*vm.Entry
+	damaged bool // one of its records is
 }
 
 // maxTexts bounds what a loader remembers to share.
@@ -61,8 +63,8 @@ func (l *loader) load() error {
 		return nil
 	})
 	l.finish()
-	if err == nil {
-		l.checkMarks()
+	if err == nil && !l.whole {
+		l.checkMarks() // a fleet's numbers are other hosts' as well
 	}
 	return err
 }
@@ -112,6 +114,7 @@ func (l *loader) part(key, value []byte) {
 		err = errs.New(errs.IO, "the key %q is none of meta9's", key)
 	}
 	if err != nil {
+		l.damaged = true
 		l.skip(key)
 		l.report(Damage{VM: l.uuid, Key: where, What: errs.Detail(err)})
 	}
@@ -182,12 +185,13 @@ func (l *loader) finish() {
 	if err == nil {
 		err = l.takeNames(v)
 	}
-	if err == nil {
-		l.onVM(v)
-	} else {
+	switch {
+	case err != nil:
 		l.skipVM(err)
+	case !l.whole || !l.damaged: // else it is told already
+		l.onVM(v)
 	}
-	l.raw, l.uuid, l.vm, l.rev, l.date = "", "", nil, 0, 0
+	l.raw, l.uuid, l.vm, l.rev, l.date, l.damaged = "", "", nil, 0, 0, false
 	for sp := range l.entries {
 		clear(l.entries[sp])
 		l.entries[sp] = l.entries[sp][:0]

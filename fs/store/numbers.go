@@ -14,11 +14,15 @@ const lostMarks = 1 << 40
 
 // numbers hands out revisions and ids that no store on this engine ever handed
 // out. They are reserved in blocks: a number below the marks may be used as soon
-// as the marks are durable. The committer's alone.
+// as the marks are durable. A fleet's ids come from blocks of the fleet's instead,
+// since no two of its VMs, whatever host has made them, may have one in common. The
+// committer's alone.
 type numbers struct {
 	next     marks
-	reserved marks // durable
-	asked    marks // in the transaction under way
+	reserved marks  // durable
+	asked    marks  // in the transaction under way
+	fleet    Shared // nil: the ids are this store's alone
+	end      uint64 // of the fleet's block of ids that next.id is in
 
 	batch uint64 // Group.Number of the newest batch
 }
@@ -39,10 +43,34 @@ func (n *numbers) id(count uint64) uint64 {
 	return n.next.id - count
 }
 
+// share takes ids from a fleet's blocks from now on. What was left of a block by an
+// earlier process is not used.
+func (n *numbers) share(fleet Shared) {
+	n.fleet = fleet
+	n.next.id, n.end = 0, 0
+	n.above(fleet.Mark())
+}
+
+// above lets revisions go on above mark.
+func (n *numbers) above(mark uint64) { n.next.rev = max(n.next.rev, mark+1) }
+
+// stock sees to it that so many ids can be handed out. In a fleet they may need a block
+// that cannot be had: that is the error.
+func (n *numbers) stock(ids uint64) error {
+	if n.fleet == nil || n.end-n.next.id >= ids {
+		return nil
+	}
+	first, count, err := n.fleet.Block(ids)
+	if err == nil {
+		n.next.id, n.end = first, first+count
+	}
+	return err
+}
+
 // reserve is the op that must be durable before any number handed out so far is
 // told, if there is one.
 func (n *numbers) reserve() (Op, bool) {
-	if n.next.rev <= n.reserved.rev && n.next.id <= n.reserved.id {
+	if n.next.rev <= n.reserved.rev && (n.next.id <= n.reserved.id || n.fleet != nil) {
 		return Op{}, false
 	}
 	n.asked = marks{rev: n.next.rev + blockSize, id: n.next.id + blockSize}

@@ -26,6 +26,7 @@ const maxReported = 100
 type Store struct {
 	cfg    Config
 	engine Engine
+	shared Shared // the engine, if it is one
 	index  atomic.Pointer[index]
 	ring   *Ring
 	queue  queue
@@ -67,6 +68,7 @@ func Open(e Engine, cfg Config) (*Store, error) {
 		cfg: cfg.withDefaults(), engine: e, cpu: cpu.New(),
 		failed: make(chan struct{}), stopped: make(chan struct{}),
 	}
+	s.shared, _ = e.(Shared)
 	s.rare.Log, s.rare.Now = s.cfg.Log, s.cfg.Now
 	s.queue.some.L = &s.queue.mu
 	if err := s.load(); err != nil {
@@ -126,7 +128,7 @@ func (s *Store) load() error {
 		return err
 	}
 	var failed error
-	l := loader{engine: s.engine, report: s.found, onVM: func(v *vm.VM) {
+	l := loader{engine: s.engine, whole: s.shared != nil, report: s.found, onVM: func(v *vm.VM) {
 		if err := s.admit(x, v); err != nil && failed == nil {
 			failed = err
 		}
@@ -140,10 +142,13 @@ func (s *Store) load() error {
 	if failed != nil {
 		return failed
 	}
-	if n := len(s.damage); n > 0 && !s.cfg.Salvage {
+	if n := len(s.damage); n > 0 && !s.cfg.Salvage && s.shared == nil {
 		return errs.New(errs.IO, "damaged data: %s (%d damaged in all; salvage skips them)", s.damage[0], n)
 	}
 	s.numbers, s.skipped = afterLoad(&l), l.skipped
+	if s.shared != nil {
+		s.numbers.share(s.shared)
+	}
 	s.numbers.batch = s.engine.Number("")
 	s.numbers.next.rev = max(s.numbers.next.rev, s.cfg.FirstRev)
 	s.rev.Store(s.numbers.next.rev - 1)
@@ -243,4 +248,4 @@ func (s *Store) Writable() error {
 }
 
 // changes says whether the kind changes VMs.
-func (k OpKind) changes() bool { return k != Note && k != dropHold && k != look }
+func (k OpKind) changes() bool { return k < Note }

@@ -37,6 +37,9 @@ type Op struct {
 // Group is what a batch changes of one VM, or of the store's own records.
 type Group struct {
 	VM     string // UUID; "": the store's own, which is the first group if there is one
+	New    bool   // the VM is not there before
+	Gone   bool   // nor after: Ops delete all of it
+	Gift   *Gift  // of a Shared: the VM is given away with it; nil: it stays
 	Number uint64 // of the batch; greater than that of any Apply before, also of one that failed
 	Ops    []Op
 }
@@ -51,8 +54,8 @@ type Engine interface {
 	// them, and the group's Number with them. nil: all groups are durable. Else there
 	// is an error for each, in their order, which is nil for one that is durable;
 	// no group is without the store's own. errs.NoSpace: there was no room, and
-	// nothing of the group changed; any other error is final, since what is on the
-	// disk is no longer known. An engine that has one transaction for all groups has
+	// nothing of the group changed, as with an error that Unchanged marks; any other is
+	// final, since what is on the disk is no longer known. An engine that has one transaction for all groups has
 	// one error for all. Groups and ops are the engine's until it returns, and no
 	// longer; the bytes of a Tail never change.
 	Apply(groups []Group) []error
@@ -129,10 +132,13 @@ const (
 	DeleteVM                //
 	ReplaceVM               // Data is the whole VM (payload.Replace)
 	Txn                     // what the Transaction asks for, or nothing of it
+	Adopt                   // Arrival, of a Shared engine, becomes a VM of this store
+	Yield                   // Gift: the VM is another host's from now on
 	Note                    // only an event: Event's Type, Key
 
 	dropHold // Hold.Drop
 	look     // Looker.Look
+	lost     // the VM is another host's already
 )
 
 // Intent is one change that somebody wants. A guest's Intents of one Cell are computed in
@@ -160,6 +166,8 @@ type Intent struct {
 	Hold      *Hold      // FlushHold
 	Event     EventType
 	Txn       *Transaction
+	Arrival   *Arrival // Adopt
+	Gift      *Gift    // Yield
 
 	// Receipt, where there is a Journal, is called from the committer before the batch of
 	// that number is made durable, if the intent is not refused: so that, if the batch is
@@ -178,7 +186,7 @@ type Intent struct {
 type Result struct {
 	Err   error     // nil: durable
 	Entry *vm.Entry // the key as it is now (nil after Remove)
-	Cell  *Cell     // CreateVM: the new VM's
+	Cell  *Cell     // CreateVM, Adopt: the new VM's
 	N     int       // Splice, Append: bytes written
 }
 
@@ -186,8 +194,8 @@ type Result struct {
 // of the last of its Changes, whose Rev is greater than all that was told before.
 type Committed struct {
 	Cell    *Cell
-	Before  *vm.VM // nil: created
-	After   *vm.VM // nil: deleted
+	Before  *vm.VM // nil: created, or arrived
+	After   *vm.VM // nil: deleted, or left
 	Changes []vm.Change
 	By      string
 }

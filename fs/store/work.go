@@ -18,6 +18,9 @@ type work struct {
 	by      string // who made the last of them
 	cost    int64  // of its guest's intents
 	deleted bool
+	arrived bool   // the engine has it already
+	left    bool   // its Cell ends, and the VM does not
+	gift    *Gift  // of left: what the engine is told; nil: it knows
 	after   *vm.VM // after seal; nil: deleted
 	group   int    // its place in the batch's groups; -1: nothing to make durable
 	failed  error  // of its group alone
@@ -26,6 +29,12 @@ type work struct {
 	asked *Intent // lookUp's last
 	found *vm.Entry
 }
+
+// stands says whether what the batch makes of the VM is to be shown, once the engine
+// has been asked. A VM that was found to be another host's goes in any case.
+func (w *work) stands() bool { return w.failed == nil || w.lost() }
+
+func (w *work) lost() bool { return w.left && w.gift == nil }
 
 // lookUp is the key that an intent is about, or nil.
 func (w *work) lookUp(in *Intent) *vm.Entry {
@@ -102,12 +111,14 @@ func (b *batch) touched(w *work) []key {
 
 // appendOps appends what makes the engine hold after in place of before.
 func (b *batch) appendOps(w *work, skipped [][]byte) {
-	if w.before == nil || w.deleted {
+	if (w.before == nil || w.deleted) && !w.left {
 		for _, k := range skipped {
 			b.ops = append(b.ops, Op{Key: k})
 		}
 	}
 	switch {
+	case w.left:
+		b.appendChanged(w)
 	case w.deleted:
 		b.appendDelete(w.before)
 	case w.before == nil:

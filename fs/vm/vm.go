@@ -134,4 +134,6 @@ const (
 	Deleted                      // vm-deleted
 	KeySet                       // key-set
 	KeyRemoved                   // key-removed
+	Arrived                      // vm-arrived: from another host
+	Left                         // vm-left: for another host
 )

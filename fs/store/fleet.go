@@ -1,0 +1,176 @@
+package store
+
+import (
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+)
+
+// Shared is an Engine that several stores write to, one on each host of a fleet. Each VM
+// has one owner among them, which alone changes it and has it in memory; a VM moves when
+// its owner gives it away (Yield) and another store takes it (Adopt).
+//
+// Scan gives the store's own records and those of the VMs that this host owns. Apply
+// refuses a group by itself, Unchanged: as errs.Moved where another host owns the VM by
+// now, as errs.Exists where it is to create a VM that is there, at any host. A VM of
+// which a record is damaged is not served, and others are.
+type Shared interface {
+	Engine
+	// Block is the first of count ids in a row, at least so many as least, that no store
+	// of the fleet has or will get. It may be asked from the goroutine of Apply alone.
+	Block(least uint64) (first, count uint64, err error)
+	// Fetch gives the records of one VM as they are at one moment, in the order of
+	// their keys, as Scan does, and a revision that is no less than any of the VM's that
+	// was told. Only a VM that this host owns can be fetched, else errs.Moved; any
+	// goroutine may, while this store has no Cell of the VM.
+	Fetch(uuid string, fn func(key, value []byte) error) (mark uint64, err error)
+	// Mark is no less than any revision that was told of a VM that Scan has given.
+	Mark() uint64
+}
+
+// Unchanged marks the error of a group of which nothing has changed, nor will.
+func Unchanged(err error) error { return &unchanged{err} }
+
+type unchanged struct{ error }
+
+func (u *unchanged) Unwrap() error { return u.error }
+
+// Gift is a VM that its owner gives away, with all that its group changes.
+type Gift struct {
+	To   string // the host that owns it from then on; "": none does, whoever wants it may take it
+	With []byte // what goes with the VM beside its records
+	Mark uint64 // no revision of the VM's that was told is greater; the store sets it
+}
+
+// Arrival is a VM that this host owns and that no Cell is of yet.
+type Arrival struct {
+	vm   *vm.VM
+	mark uint64
+}
+
+var errNotShared = errs.New(errs.Unsupported, "this store's VMs are this host's: it is in no fleet")
+
+// errLeft is what an intent gets whose VM another host owns.
+func errLeft(uuid string) error {
+	return errs.New(errs.Moved, "VM %s is another host's now", uuid)
+}
+
+// Fetch reads a VM that this host owns, for Adopt. Any goroutine may call it. Errors:
+// Moved (the host does not own it, or no longer), IO with the record that is damaged.
+func (s *Store) Fetch(uuid string) (*Arrival, error) {
+	if s.shared == nil {
+		return nil, errNotShared
+	}
+	a := new(Arrival)
+	var damage Damage
+	found := 0
+	l := loader{engine: oneVM{s.shared, uuid, &a.mark}, whole: true, onVM: func(v *vm.VM) { a.vm = v }, report: func(d Damage) {
+		if found++; found == 1 {
+			damage = d
+		}
+	}}
+	switch err := l.load(); {
+	case err != nil:
+		return nil, err
+	case found > 0:
+		return nil, errs.New(errs.IO, "damaged data: %s", damage)
+	case a.vm == nil || a.vm.UUID != uuid:
+		return nil, errs.New(errs.IO, "damaged data: VM %s has an owner and no record", uuid)
+	}
+	return a, nil
+}
+
+// oneVM is the part of an engine that is about one VM, for a loader.
+type oneVM struct {
+	Shared
+	uuid string
+	mark *uint64
+}
+
+// Scan gives the VM's records.
+func (o oneVM) Scan(fn func(key, value []byte) error) (err error) {
+	*o.mark, err = o.Fetch(o.uuid, fn)
+	return err
+}
+
+// adopt makes a Cell of an Arrival. The engine has all of it already. Revisions of
+// the VM go on above those that other hosts have told.
+func (b *batch) adopt(in *Intent) (Result, error) {
+	a := in.Arrival
+	switch {
+	case b.store.shared == nil:
+		return Result{}, errNotShared
+	case in.Guest:
+		return Result{}, errGuestVM
+	case a == nil:
+		return Result{}, errs.New(errs.Invalid, "nothing to adopt")
+	}
+	c := b.store.newCell(a.vm)
+	if err := b.claim(c, nil, a.vm); err != nil {
+		return Result{}, err
+	}
+	// Events that changed nothing may have had revisions beyond the newest record's, where
+	// the owner before has died.
+	b.store.numbers.above(max(a.mark, a.vm.Rev+blockSize))
+	b.store.numbers.batch = max(b.store.numbers.batch, b.store.engine.Number(a.vm.UUID))
+	b.bytes += a.vm.Bytes()
+	w := b.join(c, nil, a.vm)
+	w.arrived = true
+	w.edit.Note(vm.Change{Type: vm.Arrived, Rev: b.store.numbers.rev()})
+	b.recordChanges(w, in)
+	return Result{Cell: c}, nil
+}
+
+// yield gives the VM away: its Cell ends, and what the batch has changed of it before
+// goes with it.
+func (b *batch) yield(w *work, in *Intent) (Result, error) {
+	switch {
+	case b.store.shared == nil:
+		return Result{}, errNotShared
+	case in.Guest:
+		return Result{}, errGuestVM
+	case in.Gift == nil:
+		return Result{}, errs.New(errs.Invalid, "a gift to nobody")
+	}
+	return Result{}, b.leave(w, in.Gift)
+}
+
+// leave ends the VM's Cell here. Without a gift the VM has another owner already.
+func (b *batch) leave(w *work, gift *Gift) error {
+	v := w.edit.Now()
+	if err := b.claim(w.cell, v, nil); err != nil {
+		return err
+	}
+	b.bytes -= v.Bytes()
+	w.deleted, w.left, w.gift = true, true, gift
+	rev := b.store.numbers.rev()
+	if gift != nil {
+		gift.Mark = rev
+	}
+	w.edit.Note(vm.Change{Type: vm.Left, Rev: rev})
+	return nil
+}
+
+// lose ends the Cells of VMs that the engine has found to be another host's, in a batch
+// of its own: the one that has found it out is over.
+func (s *Store) lose(b *batch, failed []error) {
+	for _, w := range b.works {
+		if w.group >= 0 && errs.KindOf(failed[w.group]) == errs.Moved && w.before != nil {
+			s.Submit(&Intent{Kind: lost, Cell: w.cell})
+		}
+	}
+}
+
+// mayNeed is how many ids an intent takes at most: each key of a VM's has at least a byte
+// in its payload.
+func (in *Intent) mayNeed() uint64 {
+	switch in.Kind {
+	case CreateVM, UpdateVM, ReplaceVM:
+		return vm.IDsPerVM + uint64(len(in.Data))
+	case Txn:
+		if in.Txn == nil {
+			return 0
+		}
+		return uint64(len(in.Txn.Do))
+	}
+	return 1
+}

@@ -1,0 +1,301 @@
+package store_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/store/storetest"
+	"meta9/fs/vm"
+)
+
+// TestFleetIDs: two hosts of a fleet never give two objects one ID, also where the IDs
+// of one request are more than are left of a block.
+func TestFleetIDs(t *testing.T) {
+	f := storetest.NewFleet()
+	seen := make(map[uint64]string)
+	once := func(id uint64, what string) {
+		t.Helper()
+		if seen[id] != "" || id < store.FirstID {
+			t.Fatalf("ID %d is of %s and of %s", id, what, seen[id])
+		}
+		seen[id] = what
+	}
+	for round := range 3 { // each begins where a process has ended
+		for host := range 2 {
+			s := open(t, f.Host(fmt.Sprint(host)), store.Config{})
+			name := func(i int) string { return fmt.Sprintf("00000000-0000-4000-8000-%04x%04x%04x", round, host, i) }
+			for i := range 5 {
+				c := create(t, s, `{"uuid":"`+name(i)+`","customer_metadata":{`+manyKeys(60*i)+`}}`)
+				put(t, s, c, "later", "v")
+				for slot := range uint64(vm.IDsPerVM) {
+					once(c.ID()+slot, c.UUID())
+				}
+				for e := range c.VM().Entries(vm.Keys) {
+					once(e.ID, c.UUID()+" "+e.Name)
+				}
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `,"k%d":""`, i)
+	}
+	return strings.TrimPrefix(b.String(), ",")
+}
+
+// TestNoBlock: without a block of IDs what needs one is refused, and nothing else.
+func TestNoBlock(t *testing.T) {
+	f := storetest.NewFleet()
+	s := open(t, f.Host("a"), store.Config{})
+	f.NoIDs(errs.New(errs.Again, "no IDs"))
+	refused(t, s, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}, errs.Again)
+	f.NoIDs(nil)
+	c := create(t, s, `{"uuid":"`+uuidA+`"}`)
+	f.NoIDs(errs.New(errs.Again, "no IDs"))
+	put(t, s, c, "k", "v") // of the block that there is
+}
+
+// TestMove gives a VM to another host and back: all of it goes along, revisions grow,
+// no event says that it was deleted, and the host that it has left refuses it.
+func TestMove(t *testing.T) {
+	f := storetest.NewFleet()
+	hosts := [2]*store.Store{}
+	names := [2]string{"a", "b"}
+	var told [2][]store.Committed
+	for i := range hosts {
+		hosts[i] = open(t, f.Host(names[i]), store.Config{})
+		hosts[i].Observe(func(c store.Committed) { told[i] = append(told[i], c) })
+	}
+	c := create(t, hosts[0], `{"uuid":"`+uuidA+`","alias":"web","customer_metadata":{"k":"1"}}`)
+	id := c.VM().Get(vm.Keys, "k").ID
+	rev := c.VM().Rev
+	for i := range 6 {
+		from, to := hosts[i%2], hosts[1-i%2]
+		// What is submitted before the gift is in it.
+		value := fmt.Sprint("round ", i)
+		last := submit(from, store.Intent{Kind: store.Put, Cell: c, Name: "k", Data: value})
+		gift := &store.Gift{To: names[1-i%2], With: []byte(value)}
+		do(t, from, store.Intent{Kind: store.Yield, Cell: c, Gift: gift})
+		r := wait(t, last)
+		if r.Err != nil || r.Entry.Rev <= rev || gift.Mark < r.Entry.Rev {
+			t.Fatalf("%v, revision %d after %d, mark %d", r.Err, r.Entry.Rev, rev, gift.Mark)
+		}
+		rev = r.Entry.Rev
+		refused(t, from, store.Intent{Kind: store.Put, Cell: c, Name: "k"}, errs.Moved)
+		if c.VM() != nil || from.Cell(uuidA) != nil || from.Alias("web") != nil || from.Count() != 0 || from.Bytes() != 0 {
+			t.Error("it is still there")
+		}
+		if _, err := from.Fetch(uuidA); errs.KindOf(err) != errs.Moved {
+			t.Errorf("fetched where it is not: %v", err)
+		}
+		a, err := to.Fetch(uuidA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(f.With(uuidA)) != value {
+			t.Errorf("with it came %q", f.With(uuidA))
+		}
+		c = do(t, to, store.Intent{Kind: store.Adopt, Arrival: a}).Cell
+		wantValue(t, c, "k", value)
+		if c != to.Cell(uuidA) || c != to.Alias("web") || c.VM().Get(vm.Keys, "k").ID != id || to.Rev() <= gift.Mark {
+			t.Errorf("it has come as another: %+v, revision %d after %d", c.VM(), to.Rev(), gift.Mark)
+		}
+	}
+	put(t, hosts[0], c, "k", "end")
+	for i, s := range hosts {
+		events, _ := s.Ring().After(0, 0, nil)
+		var types []string
+		for _, ev := range events {
+			if ev.Type == store.VMDeleted {
+				t.Errorf("%s: %+v", names[i], ev)
+			}
+			if ev.Type == store.VMArrived || ev.Type == store.VMLeft {
+				types = append(types, string(ev.Type))
+			}
+		}
+		if len(types) != 6 {
+			t.Errorf("%s: %q", names[i], types)
+		}
+	}
+	for i, s := range hosts {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		came, went := 0, 0
+		for _, c := range told[i] {
+			if c.Before == nil {
+				came++
+			}
+			if c.After == nil {
+				went++
+			}
+		}
+		if came != 4-i || went != 3 {
+			t.Errorf("%s was told that it came %d times and went %d times", names[i], came, went)
+		}
+	}
+	// A process that begins again has what its host owns.
+	s := open(t, f.Host("a"), store.Config{})
+	wantValue(t, s.Cell(uuidA), "k", "end")
+	if n := open(t, f.Host("b"), store.Config{}).Count(); n != 0 {
+		t.Errorf("b has %d VMs", n)
+	}
+}
+
+// TestFenced: a host whose VM was taken has its next change refused, and no longer has
+// the VM; its others go on.
+func TestFenced(t *testing.T) {
+	f := storetest.NewFleet()
+	s := open(t, f.Host("a"), store.Config{})
+	gone := make(chan store.Committed, 1)
+	s.Observe(func(c store.Committed) {
+		if c.After == nil {
+			gone <- c
+		}
+	})
+	a, b := create(t, s, `{"uuid":"`+uuidA+`","alias":"web"}`), create(t, s, `{"uuid":"`+uuidB+`"}`)
+	put(t, s, a, "k", "v")
+	put(t, s, b, "k", "v")
+	f.Take(uuidA, "b")
+	first := submit(s, store.Intent{Kind: store.Put, Cell: a, Name: "k", Data: "lost"})
+	other := submit(s, store.Intent{Kind: store.Put, Cell: b, Name: "k", Data: "kept"})
+	if r := wait(t, first); errs.KindOf(r.Err) != errs.Moved {
+		t.Errorf("the change of a VM that was taken: %v", r.Err)
+	}
+	if r := wait(t, other); r.Err != nil {
+		t.Error(r.Err)
+	}
+	told := wait(t, gone)
+	if told.Cell != a || len(told.Changes) != 1 || told.Before.Get(vm.Keys, "k").Value != "v" {
+		t.Errorf("told of %+v", told)
+	}
+	refused(t, s, store.Intent{Kind: store.Put, Cell: a, Name: "k"}, errs.Moved)
+	if s.Err() != nil || s.Cell(uuidA) != nil || s.Alias("web") != nil || s.Count() != 1 {
+		t.Errorf("%v, %d VMs", s.Err(), s.Count())
+	}
+	wantValue(t, b, "k", "kept")
+	// The other host has all that was acknowledged.
+	o := open(t, f.Host("b"), store.Config{})
+	wantValue(t, o.Cell(uuidA), "k", "v")
+}
+
+// TestCreateElsewhere: a VM that another host has cannot be created, and nothing else of
+// that moment fails.
+func TestCreateElsewhere(t *testing.T) {
+	f := storetest.NewFleet()
+	a, b := open(t, f.Host("a"), store.Config{}), open(t, f.Host("b"), store.Config{})
+	create(t, a, `{"uuid":"`+uuidA+`"}`)
+	r := b.Do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `","alias":"web"}`})
+	if errs.KindOf(r.Err) != errs.Exists || b.Err() != nil || b.Cell(uuidA) != nil || b.Count() != 0 || b.Bytes() != 0 {
+		t.Errorf("%v, %v, %d VMs", r.Err, b.Err(), b.Count())
+	}
+	create(t, b, `{"uuid":"`+uuidB+`","alias":"web"}`)
+}
+
+// TestGiftRefused: a VM that could not be given away stays, with what was changed before.
+func TestGiftRefused(t *testing.T) {
+	f := storetest.NewFleet()
+	s := open(t, f.Host("a"), store.Config{})
+	c := create(t, s, `{"uuid":"`+uuidA+`","alias":"web"}`)
+	f.Full(uuidA)
+	refused(t, s, store.Intent{Kind: store.Yield, Cell: c, Gift: &store.Gift{To: "b"}}, errs.NoSpace)
+	f.Full("")
+	put(t, s, c, "k", "v")
+	if s.Cell(uuidA) != c || s.Alias("web") != c {
+		t.Error("it has lost its names")
+	}
+	do(t, s, store.Intent{Kind: store.Yield, Cell: c, Gift: &store.Gift{}})
+}
+
+// TestAloneRefuses: a store that is in no fleet has nothing to give or take.
+func TestAloneRefuses(t *testing.T) {
+	s, c := withVM(t, store.Config{})
+	if _, err := s.Fetch(uuidB); errs.KindOf(err) != errs.Unsupported {
+		t.Error(err)
+	}
+	refused(t, s, store.Intent{Kind: store.Yield, Cell: c, Gift: &store.Gift{}}, errs.Unsupported)
+	refused(t, s, store.Intent{Kind: store.Adopt, Arrival: &store.Arrival{}}, errs.Unsupported)
+}
+
+// TestFleetDamage: a VM of which a record is damaged is named and not served, neither at
+// a start nor by Fetch; others are.
+func TestFleetDamage(t *testing.T) {
+	f := storetest.NewFleet()
+	s := open(t, f.Host("a"), store.Config{})
+	for _, uuid := range []string{uuidA, uuidB} {
+		put(t, s, create(t, s, `{"uuid":"`+uuid+`"}`), "name", "v")
+	}
+	want := storetest.RowOf(s.Cell(uuidB).VM())
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.Harm(uuidA, "name")
+	s = open(t, f.Host("a"), store.Config{})
+	if d := cmp.Diff([]storetest.Row{want}, storetest.Rows(s)); d != "" {
+		t.Error(d)
+	}
+	if d := s.Salvaged(); len(d) != 1 || d[0].VM != uuidA || d[0].Key != "keys/name" {
+		t.Errorf("damage: %v", d)
+	}
+	_, err := s.Fetch(uuidA)
+	if errs.KindOf(err) != errs.IO || !strings.Contains(err.Error(), uuidA+", keys/name") {
+		t.Errorf("fetched: %v", err)
+	}
+	if r := s.Do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}); errs.KindOf(r.Err) != errs.Exists {
+		t.Errorf("created in its place: %v", r.Err)
+	}
+}
+
+// TestLostAtOnce: while a VM is found to be lost, other intents of the same moment
+// get an answer, and none twice.
+func TestLostAtOnce(t *testing.T) {
+	f := storetest.NewFleet()
+	rec := &heldHost{f.Host("a"), make(chan struct{}), make(chan struct{})}
+	s := open(t, rec, store.Config{})
+	c := create(t, s, `{"uuid":"`+uuidA+`"}`)
+	f.Take(uuidA, "b")
+	close(rec.armed)
+	var all []<-chan store.Result
+	for i := range 200 {
+		all = append(all, submit(s, store.Intent{Kind: store.Put, Cell: c, Name: fmt.Sprint(i), Guest: i%2 == 0}))
+	}
+	close(rec.resume)
+	for i, ch := range all {
+		if r := wait(t, ch); errs.KindOf(r.Err) != errs.Moved {
+			t.Errorf("%d: %v", i, r.Err)
+		}
+	}
+	for deadline := time.Now().Add(soon); s.Cell(uuidA) != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the VM is still there")
+		}
+	}
+	create(t, s, `{"uuid":"`+uuidB+`"}`)
+}
+
+// heldHost waits in Apply once it is armed.
+type heldHost struct {
+	*storetest.Host
+	armed, resume chan struct{}
+}
+
+func (r *heldHost) Apply(groups []store.Group) []error {
+	select {
+	case <-r.armed:
+		<-r.resume
+	default:
+	}
+	return r.Host.Apply(groups)
+}
