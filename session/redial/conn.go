@@ -120,6 +120,7 @@ type Conn struct {
 	first    *transport // that Dial has made
 	agreed   bool       // there was a session under these terms, and so an msize
 	token    uint64     // of the last resume, in a dialect with tokens
+	misses   int        // resumes in a row at which a kept reply did not come
 	known    bool       // the server may have the session, so it is asked for
 	complete bool       // Begin has ended without an error: the server's fids are those that the Owner knows
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -604,6 +605,91 @@ func TestLost(t *testing.T) {
 			}
 			p.Want(wire.Tread)
 			w.told(append(slices.Clone(start), "down the server closed it, true", "lost 2", "pass lost", "begin <nil>", "up false")...)
+			w.close(p)
+		})
+	}
+}
+
+// TestSetBack: a client of which the server has had other requests under the same numbers,
+// since it was set back and has sent as many, does not go on with that session, nor wait for
+// replies that nobody has: it begins another under a key of its own. What is its own goes on.
+func TestSetBack(t *testing.T) {
+	rclunk, rwrite, rwalk := wire.Msg{Type: wire.Rclunk, Tag: 2}, wire.Msg{Type: wire.Rwrite, Tag: 1}, wire.Msg{Type: wire.Rwalk, Tag: 2}
+	for name, c := range map[string]struct {
+		states  []uint8
+		kept    []wire.Msg
+		flushed int // this request
+		goesOn  bool
+		tries   int
+	}{
+		"its own":                      {[]uint8{wire.Answered, wire.Answered, wire.Running}, []wire.Msg{rwrite, rclunk}, -1, true, 1},
+		"an error":                     {[]uint8{wire.Answered, wire.Answered, wire.Running}, []wire.Msg{{Type: wire.Rerror, Tag: 1}, rclunk}, -1, true, 1},
+		"one is flushed, with a reply": {[]uint8{wire.Answered, wire.Answered, wire.Running}, []wire.Msg{rwrite, rclunk}, 0, true, 1},
+		"one is flushed, with none":    {[]uint8{wire.Answered, wire.Answered, wire.Running}, []wire.Msg{rclunk}, 0, true, 1},
+		"the last is flushed":          {[]uint8{wire.Answered, wire.Answered, wire.Running}, []wire.Msg{rwrite}, 1, true, 1},
+		"of another type":              {[]uint8{wire.Answered, wire.Answered, wire.Running}, []wire.Msg{rwrite, rwalk}, -1, false, 1},
+		"to another tag":               {[]uint8{wire.Answered, wire.Answered, wire.Running}, []wire.Msg{rclunk, rwrite}, -1, false, 1},
+		"none":                         {[]uint8{wire.Answered, wire.Answered, wire.Running}, nil, -1, false, maxMisses},
+		"one of two":                   {[]uint8{wire.Answered, wire.Answered, wire.Running}, []wire.Msg{rwrite}, -1, false, maxMisses},
+	} {
+		bubble(t, func(t *testing.T) {
+			tries := 0
+			var keys [][wire.KeyLen]byte
+			w := newWorld(t, func(w *world, conf *Config) {
+				conf.Offers = []wire.Dialect{wire.EN2}
+				w.greet = func(n int, p *redialtest.Peer) {
+					p.Dialect = wire.None
+					v := p.Want(wire.Tversion)
+					p.Send(&wire.Msg{Type: wire.Rversion, Tag: v.Tag, Msize: v.Msize, Version: "9P2000.e.n.2"})
+					p.Dialect = wire.EN2
+					s := p.Want(wire.Tsession)
+					keys = append(keys, s.Key)
+					if n == 0 || s.Key != keys[0] {
+						p.Send(&wire.Msg{Type: wire.Rerror, Tag: s.Tag, Ename: errs.CannotResume.Text()})
+						return
+					}
+					tries++
+					p.Reply(s)
+					m := p.Want(wire.Tresume)
+					p.Send(&wire.Msg{Type: wire.Rresume, Tag: m.Tag, Token: 7, States: c.states})
+					for i := range c.kept {
+						frame, err := wire.Append(nil, &c.kept[i], wire.EN2)
+						if err != nil {
+							t.Error(err)
+						}
+						_, _ = p.NC.Write(frame) // who was told enough does not read on
+					}
+				}
+			})
+			p := <-w.servers
+			list := w.ask(1, wire.Twrite, wire.Tclunk, wire.Twrite)
+			for range list {
+				p.Receive()
+			}
+			if c.flushed >= 0 {
+				w.conn.Lock()
+				list[c.flushed].Flushed = true
+				w.conn.Unlock()
+			}
+			w.told(start...)
+			p.NC.Close()
+			for range c.tries {
+				p = <-w.servers
+			}
+			if !c.goesOn {
+				p = <-w.servers
+			}
+			synctest.Wait()
+			w.mu.Lock()
+			last := w.log[len(w.log)-1]
+			begun := slices.Contains(w.log, "begin <nil>")
+			w.mu.Unlock()
+			if tries != c.tries || begun == c.goesOn || c.goesOn && !strings.HasPrefix(last, "reply to") || !c.goesOn && last != "up false" {
+				t.Errorf("%s: %d resumes; %q", name, tries, w.log)
+			}
+			if other := keys[len(keys)-1] != keys[0]; other == c.goesOn {
+				t.Errorf("%s: the last key is another: %v", name, other)
+			}
 			w.close(p)
 		})
 	}

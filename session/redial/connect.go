@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"meta9/fs/errs"
@@ -139,11 +140,77 @@ func (c *Conn) resume(t *Talk) (bool, error) {
 	case err != nil:
 		return false, err
 	}
+	if t.Dialect.Tokens() {
+		if err := c.keptReplies(t, states); err != nil {
+			return false, err
+		}
+	}
 	c.token = token
 	c.Lock()
 	defer c.Unlock()
 	c.applyStates(states, t.Dialect)
 	return true, nil
+}
+
+// keptReplies takes the replies that come right behind Rresume: to each request that was
+// answered, and is not simply sent again, in their order. Where they are not those, the
+// server has answered another life of this client's, which was set back and has sent as
+// many requests since: the session is left, and errSetBack returned.
+func (c *Conn) keptReplies(t *Talk, states []uint8) error {
+	c.Lock()
+	var due []*Request
+	for i, r := range c.Sent {
+		if states[i] == wire.Answered && !r.Type.Again() {
+			due = append(due, r)
+		}
+	}
+	c.Unlock()
+	var ahead [][]byte
+	next := 0 // of ahead: who it is for is not known yet
+	for i, r := range due {
+		if !slices.ContainsFunc(due[i:], func(r *Request) bool { return !r.Flushed }) {
+			break // one that was flushed may have no reply
+		}
+		if next == len(ahead) {
+			frame, err := t.frames.Next(max(t.Msize, wire.MinMsize))
+			if err != nil {
+				return c.missing(err, t.Dialect)
+			}
+			ahead = append(ahead, slices.Clone(frame))
+		}
+		switch _, typ, tag, _ := wire.Split(ahead[next]); {
+		case tag == r.Tag && (typ == r.Type+1 || typ == wire.Rerror || typ == wire.Rlerror):
+			next++
+		case !r.Flushed:
+			return c.setBack(t.Dialect)
+		}
+	}
+	c.misses = 0
+	t.frames.ahead = ahead
+	return nil
+}
+
+// missing is keptReplies' error where err came in place of a reply. A server that is there
+// and does not have it, again and again, never will.
+func (c *Conn) missing(err error, d wire.Dialect) error {
+	if inWords(err) != errSilent {
+		return err
+	}
+	if c.misses++; c.misses < maxMisses {
+		return err
+	}
+	return c.setBack(d)
+}
+
+const maxMisses = 3
+
+var errSetBack = errs.New(errs.Protocol, "the server has answered other requests than these: this client was set back, and begins anew")
+
+func (c *Conn) setBack(d wire.Dialect) error {
+	c.misses = 0
+	c.known = false
+	c.newKey(d)
+	return errSetBack
 }
 
 // newKey leaves the session to whom the server has taken for its client: this one went back

@@ -19,6 +19,7 @@ type Frames struct {
 	rd    *bufio.Reader
 	nc    net.Conn // for deadlines; nil: there are none
 	fresh bool     // each frame has storage of its own
+	ahead [][]byte // frames that were read already
 	buf   []byte   // not fresh: the last frame's
 }
 
@@ -32,6 +33,11 @@ func NewFrames(r io.Reader) *Frames {
 // end of the stream between two frames, io.ErrUnexpectedEOF within one, errs.Protocol for
 // a size that no frame may have. A frame in shared storage is valid until the next call.
 func (f *Frames) Next(limit uint32) ([]byte, error) {
+	if len(f.ahead) > 0 {
+		frame := f.ahead[0]
+		f.ahead = f.ahead[1:]
+		return frame, nil
+	}
 	header, err := f.rd.Peek(wire.HeaderLen)
 	if err != nil {
 		if len(header) > 0 && errors.Is(err, io.EOF) {
