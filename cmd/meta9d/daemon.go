@@ -26,6 +26,7 @@ import (
 	"meta9/fs/store/bolt"
 	libvirt "meta9/mdbridge/libvirt/server"
 	mdata "meta9/mdbridge/mdata/server"
+	nocloud "meta9/mdbridge/nocloud/server"
 	"meta9/mdbridge/qmp/hosts"
 	qmp "meta9/mdbridge/qmp/server"
 	vminfo "meta9/mdbridge/vminfo/server"
@@ -49,6 +50,7 @@ type daemon struct {
 	server  *session.Server
 	mdata   *mdata.Server
 	vminfo  *vminfo.Server
+	nocloud *nocloud.Server
 	mirror  *mirror.Mirror // nil: the daemon is no mirror
 	qmp     *qmp.Server
 	hosts   *hosts.Hosts      // nil: no QEMUs are looked for
@@ -146,6 +148,7 @@ func (d *daemon) start(salvage bool) error {
 	tree.RootVerb("upgrade", d.upgradeVerb)
 	d.newVminfo()
 	d.mdata = d.newMdata(tree)
+	d.newNoCloud()
 	d.graftUpstream(tree)
 	d.newQMP(tree)
 	d.newLibvirt()

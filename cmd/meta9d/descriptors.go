@@ -4,6 +4,7 @@ import (
 	"meta9/descriptors"
 	"meta9/fs/store"
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 )
 
 // ownDescriptors is about how many files the daemon opens for itself: data files, the
@@ -20,13 +21,17 @@ func (n needs) sum() int {
 // needs counts them.
 func (d *daemon) needs() needs {
 	n := needs{conns: int(d.cfg.Limits.Conns), qemus: len(d.cfg.QMP.Sockets)}
-	own := len(d.ownSockets())
+	own := d.ownSockets()
 	d.store.Cells(0, func(c *store.Cell) bool {
 		m := c.VM()
 		if m == nil {
 			return true
 		}
-		n.sockets += own
+		for _, s := range own {
+			if on, _ := m.Prop(s.If); s.If == "" || on.Kind == ordjson.True {
+				n.sockets++
+			}
+		}
 		for _, p := range []string{vm.Prop9PChardev, vm.PropMdataChardev, vm.Prop9PListen} {
 			if m.Text(p) != "" {
 				n.devices++

@@ -140,6 +140,7 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 			go func() {
 				d.server.DropVM(c.Cell.UUID())
 				d.mdata.DropVM(c.Cell.UUID())
+				d.nocloud.DropVM(c.Cell.UUID())
 			}()
 		}
 		if propertiesChanged(c) {
@@ -161,6 +162,7 @@ func (d *daemon) ownSockets() []listen.Socket {
 		{Name: "9p.sock", Handle: d.serve},
 		{Name: "link.sock", Handle: d.serveLink},
 		{Name: "mdata.sock", Handle: d.serveMdata},
+		{Name: "http.sock", Handle: d.serveNoCloud, If: vm.PropNoCloudHTTP},
 	}
 }
 

@@ -32,6 +32,7 @@ const (
 	Prop9PListen          = "9p_listen"          // a unix socket that meta9d makes, where a hypervisor maps a vsock port
 	PropVsockCID          = "vsock_cid"          // a number
 	PropVsockUnprivileged = "vsock_unprivileged" // true: peers need no port below 1024
+	PropNoCloudHTTP       = "nocloud_http"       // true: it has http.sock, which serves nocloud/
 	Prop9POwner           = "9p_owner"           // the user, by name or number, who owns the VM's sockets
 	Prop9PUID             = "9p_uid"             // the owner of its files, a number
 	Prop9PGID             = "9p_gid"             // their group, a number

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 	tree "meta9/fs"
 	"meta9/fs/cpu"
 	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
 	"meta9/rarelog"
 )
 
@@ -32,7 +34,7 @@ const (
 // VMConfig is what VMs is told.
 type VMConfig struct {
 	Run     string   // the run folder; sockets are Run/UUID/NAME
-	Sockets []Socket // that every VM has; none: switched off
+	Sockets []Socket // in the VMs' folders; none: switched off
 	Devices []Device // that a VM may have
 	Bound   []Device // sockets that are made where a VM's property says
 	Nobody  bool     // nobody is handed over, too: he may prove by MUMBLE who he is
@@ -44,10 +46,20 @@ type VMConfig struct {
 	Inherited *Inherited // what is open already; nil: nothing
 }
 
-// Socket is a socket that every VM has under its name.
+// Socket is a socket that VMs have under its name.
 type Socket struct {
 	Name   string // "9p.sock"
 	Handle Handler
+	If     string // the property that must be true for a VM to have it; "": each has it
+}
+
+// isOf tells whether the VM has it.
+func (s *Socket) isOf(v *vm.VM) bool {
+	if s.If == "" {
+		return true
+	}
+	p, _ := v.Prop(s.If)
+	return p.Kind == ordjson.True
 }
 
 // VMs keeps each VM's sockets and dialled devices in step with the VM: they are
@@ -243,6 +255,8 @@ func (m *VMs) look(uuid string) {
 	} else if owner(v) != k.owner {
 		k.endSockets() // who has connected as the owner before is no longer
 		m.open(v, k)
+	} else {
+		m.optional(v, k)
 	}
 	for _, d := range m.cfg.Devices {
 		m.device(d, v, k)
@@ -286,14 +300,46 @@ func (m *VMs) open(v *vm.VM, k *kept) {
 		err = m.folder(v.UUID, perm)
 	}
 	for i := 0; err == nil && i < len(m.cfg.Sockets); i++ {
-		err = m.listen(v.UUID, k, m.cfg.Sockets[i], perm)
+		if s := m.cfg.Sockets[i]; s.isOf(v) {
+			err = m.listen(v.UUID, k, s, perm)
+		}
 	}
+	m.sayUnmade(v.UUID, err)
+}
+
+// optional makes and ends the sockets that the VM has by a property, as that says now.
+func (m *VMs) optional(v *vm.VM, k *kept) {
+	for _, s := range m.cfg.Sockets {
+		if s.If == "" {
+			continue
+		}
+		asked := "unix:" + filepath.Join(m.cfg.Run, v.UUID, s.Name)
+		i := slices.IndexFunc(k.sockets, func(l *Listener) bool { return l.asked == asked })
+		switch wanted := s.isOf(v); {
+		case wanted && i < 0:
+			perm, err := m.perm(k.owner)
+			if err == nil {
+				err = m.folder(v.UUID, perm)
+			}
+			if err == nil {
+				err = m.listen(v.UUID, k, s, perm)
+			}
+			m.sayUnmade(v.UUID, err)
+		case !wanted && i >= 0:
+			_ = k.sockets[i].End()
+			k.sockets = slices.Delete(k.sockets, i, i+1)
+		}
+	}
+}
+
+// sayUnmade says that sockets of the VM are missing, if err says why.
+func (m *VMs) sayUnmade(uuid string, err error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, descriptors.ErrReserved), errors.Is(err, unix.EMFILE):
-		m.rare.Warn("sockets").Err(err).Str("vm", v.UUID).Msg("the VM's sockets cannot be made")
+		m.rare.Warn("sockets").Err(err).Str("vm", uuid).Msg("the VM's sockets cannot be made")
 	default:
-		m.cfg.Log.Error().Err(err).Str("vm", v.UUID).Msg("the VM's sockets cannot be made")
+		m.cfg.Log.Error().Err(err).Str("vm", uuid).Msg("the VM's sockets cannot be made")
 	}
 }
 

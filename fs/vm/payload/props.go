@@ -227,6 +227,7 @@ var own = map[string]property{
 	vm.PropMdataChardev:      {kind: textKind},
 	vm.PropVsockCID:          {kind: integerKind, min: 3, max: math.MaxUint32 - 1},
 	vm.PropVsockUnprivileged: {kind: boolKind},
+	vm.PropNoCloudHTTP:       {kind: boolKind},
 	vm.Prop9POwner:           {},
 	vm.Prop9PUID:             {kind: integerKind, max: vm.MaxID},
 	vm.Prop9PGID:             {kind: integerKind, max: vm.MaxID},

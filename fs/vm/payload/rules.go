@@ -58,7 +58,7 @@ var rules = map[string]rule{
 	vm.PropAlias: isAlias, vm.PropUnlinkedAlias: isAlias, vm.PropHostname: isText, vm.PropDNSDomain: isText, "datacenter_name": isText,
 	"brand": isText, vm.PropState: isText, vm.PropQMPSocket: isText, vm.PropLibvirtState: isText, "zone_state": isText, vm.PropZonename: isText, "zonepath": isText,
 	"create_timestamp": isText, "last_modified": isText,
-	vm.Prop9PChardev: isDevice, vm.PropMdataChardev: isSocket, vm.Prop9PListen: isSocket, vm.PropVsockCID: isCID, vm.PropVsockUnprivileged: isBool,
+	vm.Prop9PChardev: isDevice, vm.PropMdataChardev: isSocket, vm.Prop9PListen: isSocket, vm.PropVsockCID: isCID, vm.PropVsockUnprivileged: isBool, vm.PropNoCloudHTTP: isBool,
 	vm.Prop9POwner: isOwner, vm.Prop9PUID: isID, vm.Prop9PGID: isID, vm.Prop9PMode: isMode,
 	"autoboot": isBool, "firewall_enabled": isBool, "maintain_resolvers": isBool, "do_not_inventory": isBool,
 	"ram": isNumber, "vcpus": isNumber, "quota": isNumber, "max_physical_memory": isNumber,

@@ -2,7 +2,7 @@
 finds. Prints it as JSON.
 
 datasource.py smartos lx-brand|kvm PATH FOLDER
-datasource.py nocloud SEED FOLDER, with SEED "" for what is in FOLDER/seed/nocloud
+datasource.py nocloud|nocloud-net SEED FOLDER, with SEED "" for what is in FOLDER/seed/nocloud
 """
 import json
 import os
@@ -37,7 +37,8 @@ else:
     conf = {"fs_label": None}
     if rest[0]:
         conf["seedfrom"] = rest[0]
-    source = nocloud.DataSourceNoCloud({"datasource": {"NoCloud": conf}}, Distro(), paths)
+    make = nocloud.DataSourceNoCloudNet if kind == "nocloud-net" else nocloud.DataSourceNoCloud
+    source = make({"datasource": {"NoCloud": conf}}, Distro(), paths)
 
 
 def content(*names):

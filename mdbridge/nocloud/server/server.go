@@ -1,0 +1,355 @@
+// Package server serves the files of a VM's nocloud/ by HTTP, on a unix socket of the VM's
+// own: the seed that cloud-init's NoCloud data source takes from a URL
+// (ds=nocloud;s=http://ADDRESS/), for guests that cannot mount anything. QEMU's user
+// networking leads the guest to the socket (guestfwd). The socket says which VM it is, but
+// not who in it asks: any process of the guest can, and so can what a process of it may be
+// led to ask. So there is nothing to change here, a request must look like one of a program
+// that means this address, and a VM has no such socket unless its operator says so.
+//
+// Each connection is a goroutine of net/http's, which never has more than one request of
+// it at work. What a connection and its answer hold is counted for the VM, before it is
+// made; an answer is made in the VM's turn at the CPUs.
+//
+// Server.mu guards the table of connections, and is held over nothing that waits.
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"meta9/fs/budget"
+	"meta9/fs/cpu"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+	"meta9/fs/vm/render"
+)
+
+// Limits bound what guests cost. Zero fields take DefaultLimits.
+type Limits struct {
+	Conns   int // connections of all VMs
+	VMConns int // connections of one VM
+}
+
+// DefaultLimits let a VM have what a boot needs.
+var DefaultLimits = Limits{Conns: 20_000, VMConns: 16}
+
+// Config is what New needs.
+type Config struct {
+	Store  *store.Store
+	Budget *budget.Budget // nil: none
+	Limits Limits
+}
+
+// The times of a connection. One that waits for its next request may stay: QEMU has one for
+// as long as the VM runs, where its guestfwd leads to a chardev.
+const (
+	headTime  = 10 * time.Second
+	writeTime = time.Minute
+	endTime   = 3 * time.Second // for what is being answered at the end
+)
+
+const (
+	maxHead   = 8 << 10  // bytes of a request
+	connBytes = 24 << 10 // about what net/http takes for a connection
+	piece     = 64 << 10 // bytes of an answer that are written at a time
+)
+
+// Stats count from the start on, but for Conns, the connections that are open now.
+type Stats struct {
+	Conns    int64
+	Requests uint64
+	Refused  uint64 // connections over a limit, and requests that look like no program's
+}
+
+// Server serves any number of connections.
+type Server struct {
+	cfg  Config
+	http http.Server
+	feed feed
+
+	requests, refused atomic.Uint64
+
+	mu     sync.Mutex
+	conns  map[string]map[*conn]bool // by VM
+	count  int
+	closed bool
+}
+
+// New makes a Server. Close it.
+func New(cfg Config) *Server {
+	l, d := &cfg.Limits, DefaultLimits
+	l.Conns, l.VMConns = cmp.Or(l.Conns, d.Conns), cmp.Or(l.VMConns, d.VMConns)
+	s := &Server{cfg: cfg, conns: map[string]map[*conn]bool{}, feed: feed{conns: make(chan net.Conn), ended: make(chan struct{})}}
+	s.http = http.Server{
+		Handler: s, ReadHeaderTimeout: headTime, WriteTimeout: writeTime, MaxHeaderBytes: maxHead,
+		ErrorLog:    log.New(io.Discard, "", 0), // it logs at the guests' pace
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, guest{}, c) },
+	}
+	go func() { _ = s.http.Serve(&s.feed) }()
+	return s
+}
+
+// guest is the key of a request's conn.
+type guest struct{}
+
+// Close ends the connections: what is being answered has a few seconds.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		_ = s.http.Close()
+	}
+}
+
+// Stats are the counters.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Stats{Conns: int64(s.count), Requests: s.requests.Load(), Refused: s.refused.Load()}
+}
+
+// Serve answers what comes on nc, for the VM, until it ends, and closes it. A connection
+// over a limit is closed at once.
+func (s *Server) Serve(nc net.Conn, uuid string) {
+	c := &conn{Conn: nc, server: s, vm: uuid, gone: make(chan struct{})}
+	if !s.add(c) {
+		s.refused.Add(1)
+		_ = nc.Close()
+		return
+	}
+	select {
+	case s.feed.conns <- c:
+		<-c.gone
+	case <-s.feed.ended:
+		_ = c.Close()
+	}
+}
+
+// add counts a connection; false: there are too many.
+func (s *Server) add(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own := s.conns[c.vm]
+	if s.closed || s.count >= s.cfg.Limits.Conns || len(own) >= s.cfg.Limits.VMConns {
+		return false
+	}
+	if own == nil {
+		own = map[*conn]bool{}
+		s.conns[c.vm] = own
+	}
+	own[c] = true
+	s.count++
+	c.bytes = s.cfg.Budget.Account(c.vm)
+	c.bytes.Force(connBytes)
+	return true
+}
+
+// remove undoes add.
+func (s *Server) remove(c *conn) {
+	c.bytes.Release(connBytes)
+	c.bytes.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns[c.vm], c)
+	if len(s.conns[c.vm]) == 0 {
+		delete(s.conns, c.vm)
+	}
+	s.count--
+}
+
+// DropVM closes all connections of a VM, which was deleted.
+func (s *Server) DropVM(uuid string) {
+	s.mu.Lock()
+	var all []*conn
+	for c := range s.conns[uuid] {
+		all = append(all, c)
+	}
+	s.mu.Unlock()
+	for _, c := range all {
+		_ = c.Close()
+	}
+}
+
+// conn is one connection of a VM.
+type conn struct {
+	net.Conn
+	server *Server
+	vm     string
+	bytes  *budget.Account
+	gone   chan struct{} // closed with it
+	once   sync.Once
+}
+
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		c.server.remove(c)
+		close(c.gone)
+	})
+	return c.Conn.Close()
+}
+
+// feed gives Serve's connections to net/http.
+type feed struct {
+	conns chan net.Conn
+	ended chan struct{}
+	once  sync.Once
+}
+
+func (f *feed) Accept() (net.Conn, error) {
+	select {
+	case c := <-f.conns:
+		return c, nil
+	case <-f.ended:
+		return nil, net.ErrClosed
+	}
+}
+
+func (f *feed) Close() error {
+	f.once.Do(func() { close(f.ended) })
+	return nil
+}
+
+func (f *feed) Addr() net.Addr { return &net.UnixAddr{Net: "unix"} }
+
+// ServeHTTP answers a request for /NAME, where NAME is a file of nocloud/.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.requests.Add(1)
+	c := r.Context().Value(guest{}).(*conn)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	if code, why := judge(r); why != "" {
+		s.refused.Add(1)
+		w.Header().Set("Connection", "close") // there may be a body that nobody reads
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, why, code)
+		return
+	}
+	text, done, err := s.file(c, strings.TrimPrefix(r.URL.Path, "/"))
+	switch {
+	case errors.Is(err, errNone):
+		http.Error(w, "here are /meta-data, /user-data, /vendor-data and, where the VM has NICs, /network-config", http.StatusNotFound)
+		return
+	case err != nil:
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	defer done()
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	if r.Method == http.MethodHead {
+		return
+	}
+	for len(text) > 0 {
+		n := min(len(text), piece)
+		if _, err := io.WriteString(w, text[:n]); err != nil {
+			return
+		}
+		text = text[n:]
+	}
+}
+
+// judge says why a request is not answered; "": it is. A program of the guest's own asks
+// the address; what somebody else has led here says so, or asks for a name.
+func judge(r *http.Request) (code int, why string) {
+	switch {
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return http.StatusMethodNotAllowed, "only GET and HEAD"
+	case !ownHost(r.Host):
+		return http.StatusForbidden, "Host not allowed: ask for the address itself, not for a name"
+	case r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "":
+		return http.StatusForbidden, "this is not for browsers"
+	case r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "" || r.Header.Get("Via") != "":
+		return http.StatusForbidden, "this is not for proxies"
+	case r.ContentLength != 0:
+		return http.StatusBadRequest, "a request has no body"
+	}
+	return 0, ""
+}
+
+// ownHost tells whether a Host header names an address, and no name, for which somebody
+// else's DNS could answer.
+func ownHost(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	_, err := netip.ParseAddr(host)
+	return err == nil || host == "" || strings.EqualFold(host, "localhost")
+}
+
+// errNone is that there is no such file, or no VM any more.
+var errNone = errors.New("no such file")
+
+// file makes a file in the VM's turn, when its memory is there. The caller calls done when
+// it needs the text no more.
+func (s *Server) file(c *conn, name string) (text string, done func(), err error) {
+	cell := s.cfg.Store.Cell(c.vm)
+	if cell == nil {
+		return "", nil, errNone
+	}
+	v := cell.VM()
+	if v == nil {
+		return "", nil, errNone
+	}
+	n := sizeOf(v, name)
+	if err := take(c.bytes, n); err != nil {
+		return "", nil, err
+	}
+	var place cpu.Place
+	for !place.Take(cell.CPU()) { // it fails only after some seconds, and a turn will come
+	}
+	text, ok := render.NoCloud(v, name)
+	place.Give()
+	if !ok {
+		c.bytes.Release(n)
+		return "", nil, errNone
+	}
+	return text, func() { c.bytes.Release(n) }, nil
+}
+
+// sizeOf is about the memory that a file of nocloud/ takes, or keeps while it is sent.
+func sizeOf(v *vm.VM, name string) int64 {
+	key := func(s vm.Space, name string) int64 {
+		if e := v.Get(s, name); e != nil {
+			return int64(len(e.Value))
+		}
+		return 0
+	}
+	switch name {
+	case "meta-data": // of properties and this key; as YAML, while it is made
+		return 4 * (v.Size() - v.Bytes() + key(vm.Keys, "root_authorized_keys"))
+	case "network-config":
+		return 4*(v.Size()-v.Bytes()) + key(vm.Keys, "cloud-init:network-config")
+	}
+	n := int64(1 << 10)
+	for _, in := range []string{name, "cloud-init:" + name} {
+		n += key(vm.Keys, in) + key(vm.Internal, in)
+	}
+	return n
+}
+
+// take takes n bytes of the account, and waits for them where it must.
+func take(a *budget.Account, n int64) error {
+	if a.Try(n) == nil {
+		return nil
+	}
+	ready := make(chan struct{})
+	w := a.Wait(n, func() { close(ready) })
+	<-ready
+	return w.Take()
+}
