@@ -22,10 +22,3 @@ func (s *Server) Noted() (most int) {
 	}
 	return most
 }
-
-// Asleep is how many connections have no goroutine.
-func (s *Server) Asleep() int {
-	s.sleepers.mu.Lock()
-	defer s.sleepers.mu.Unlock()
-	return len(s.sleepers.conns)
-}

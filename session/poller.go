@@ -104,6 +104,13 @@ func (p *poller) remove(id uint64) *conn {
 	return c
 }
 
+// count is how many sleep.
+func (p *poller) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns)
+}
+
 // close ends the goroutine. Nobody sleeps any more, or will.
 func (p *poller) close() {
 	p.mu.Lock()

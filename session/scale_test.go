@@ -132,7 +132,7 @@ func TestIdleMemory(t *testing.T) {
 				c.ask(20, attach(0))
 			}
 			if test.silence < time.Hour {
-				w.until("sleep", func() bool { return w.server.Asleep() == n })
+				w.until("sleep", func() bool { return w.server.Stats().Asleep == n })
 			}
 			each := (memory() - before) / n
 			for _, c := range clients {

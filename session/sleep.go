@@ -11,7 +11,7 @@ import (
 // for its input, and begins the loop anew. That costs the first request after a silence
 // one wake-up more, and all others nothing.
 //
-// Whose turn it is to sleep the sweep finds out, which looks at all that are awake, five
+// Whose turn it is to sleep the sweep finds out, which looks at all that are awake, ten
 // times in Silence. It tells a loop by a deadline that has passed, since a loop that waits
 // to read has nothing else that ends its wait. The loop then goes to sleep by itself, if
 // nothing has come in between.
@@ -24,8 +24,8 @@ import (
 var errAsleep = errors.New("asleep")
 
 const (
-	sweeps  = 5   // in Config.Silence
-	maxTold = 500 // connections that one sweep sends to sleep, so that requests do not wait for that
+	sweeps  = 10   // in Config.Silence
+	maxTold = 1000 // connections that one sweep sends to sleep, so that requests do not wait for that
 )
 
 // slumber is what a connection needs to sleep. Server.mu guards it.

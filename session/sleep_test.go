@@ -18,7 +18,7 @@ import (
 // asleep waits until n connections have no goroutine.
 func (w *world) asleep(n int) {
 	w.t.Helper()
-	w.until("sleep", func() bool { return w.server.Asleep() == n })
+	w.until("sleep", func() bool { return w.server.Stats().Asleep == n })
 }
 
 // sleeper is a client of the first VM's whose connection sleeps, and the server's end.
@@ -214,5 +214,5 @@ func TestSleepStorm(t *testing.T) {
 		})
 	}
 	all.Wait()
-	w.until("the end of all", func() bool { return w.server.Stats().Conns == 0 && w.server.Asleep() == 0 })
+	w.until("the end of all", func() bool { return w.server.Stats().Conns == 0 && w.server.Stats().Asleep == 0 })
 }

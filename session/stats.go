@@ -14,6 +14,7 @@ type counters struct {
 // now, the rest counts since New.
 type Stats struct {
 	Conns       int   // connections
+	Asleep      int   // of them, those that are silent and have no goroutine
 	Sessions    int   // attached sessions, live and parked
 	Parked      int   // parked sessions
 	ParkedBytes int64 // memory that they are thought to take
@@ -48,6 +49,7 @@ func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	st := Stats{Conns: len(s.conns), Sessions: len(s.byID), Parked: s.parked.Len(), ParkedBytes: s.bytes}
 	s.mu.Unlock()
+	st.Asleep = s.sleepers.count()
 	n := &s.stats
 	st.Requests, st.Errors, st.ProtocolErrors = n.Requests.Load(), n.Errors.Load(), n.Protocol.Load()
 	st.Stuck = n.Stuck.Load()

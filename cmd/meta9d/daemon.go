@@ -108,7 +108,7 @@ func serve(c command, stdout, stderr io.Writer) error {
 		return fmt.Errorf("standard output: %w", err)
 	}
 	systemd.Notify("READY=1")
-	go freeMemory(ctx)
+	go freeMemory(ctx, func() int { return d.server.Stats().Asleep })
 	d.wait(ctx)
 	if !d.leaves() {
 		systemd.Notify("STOPPING=1")

@@ -42,12 +42,17 @@ func (t *lull) due(allocated uint64) bool {
 	return was
 }
 
-// freeMemory runs until ctx ends.
-func freeMemory(ctx context.Context) {
+// stackBytes is about what a connection gives up when it falls asleep (package session).
+// That counts as allocated: nothing else may happen by which its memory is returned.
+const stackBytes = 4 << 10
+
+// freeMemory runs until ctx ends. asleep is how many connections sleep.
+func freeMemory(ctx context.Context, asleep func() int) {
 	tick := time.NewTicker(quietTime)
 	defer tick.Stop()
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	var t lull
+	most := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -55,7 +60,8 @@ func freeMemory(ctx context.Context) {
 		case <-tick.C:
 		}
 		metrics.Read(sample)
-		if t.due(sample[0].Value.Uint64()) {
+		most = max(most, asleep()) // beyond it, they come and go
+		if t.due(sample[0].Value.Uint64() + uint64(most)*stackBytes) {
 			session.FreeBuffers()
 			debug.FreeOSMemory()
 		}
