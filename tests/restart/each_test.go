@@ -500,7 +500,7 @@ func TestInDoubt(t *testing.T) {
 // TestHandOverOfLock: a lock that one client frees is another's, who waits for it. Killed
 // at any moment of that, meta9d has it with nobody but whom it was told to last.
 func TestHandOverOfLock(t *testing.T) {
-	w := newWorld(t)
+	w := newWorldWith(t, daemon.Options{Bin: testenv.Plain(t, "meta9d")})
 	w.keys(map[string]string{"k": "old"})
 	const (
 		write, free = uint8(1), uint8(2)
