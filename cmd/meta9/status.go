@@ -18,7 +18,8 @@ func newStatus(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [-o json]",
 		Short: "say on one screen how meta9d is",
-		Long: `Say which meta9d runs, since when, how it is, and how much it has of what. It exits
+		Long: `Say which meta9d runs, since when, how it is, how much it has of what, and by which
+listeners connections came; the VMs' own sockets are counted by their kind. It exits
 with 1 where it is not well. With -o json all of the admin's ctl is one object.`,
 		Example:           "meta9 status\nmeta9 status -o json",
 		Args:              cobra.NoArgs,
@@ -84,14 +85,43 @@ func (is status) number(name string) int64 {
 func (is status) json() []byte {
 	all := make(map[string]any, len(is))
 	for _, line := range is {
+		if line[0] == "listener" {
+			continue // they are many, and have a member of their own
+		}
 		if n, err := strconv.ParseInt(line[1], 10, 64); err == nil {
 			all[line[0]] = n
 		} else {
 			all[line[0]] = line[1]
 		}
 	}
+	all["listeners"] = is.listeners()
 	b, _ := json.Marshal(all) // strings and numbers
 	return b
+}
+
+// listener is what is said of one: its connections.
+type listener struct {
+	Name    string `json:"listener"`
+	Open    int64  `json:"open"`
+	Begun   int64  `json:"accepted"`
+	Refused int64  `json:"refused"`
+}
+
+// listeners are the lines "listener OPEN ACCEPTED REFUSED NAME".
+func (is status) listeners() []listener {
+	all := []listener{}
+	for _, line := range is {
+		words := strings.SplitN(line[1], " ", 4)
+		if line[0] != "listener" || len(words) < 4 {
+			continue
+		}
+		l := listener{Name: words[3]}
+		for i, to := range []*int64{&l.Open, &l.Begun, &l.Refused} {
+			*to, _ = strconv.ParseInt(words[i], 10, 64)
+		}
+		all = append(all, l)
+	}
+	return all
 }
 
 // screen is for people.
@@ -119,6 +149,11 @@ func (is status) screen() string {
 	row("requests", "%d, %d got an error", n("requests"), n("request_errors"))
 	row("memory", "%s held by requests; %d had to wait, %d in vain", size(n("memory_in_flight")), n("memory_waits"), n("memory_refused"))
 	row("refused", "%d MUMBLE messages, %d session keys", n("mumble_refused"), n("session_key_misses"))
+	for _, l := range is.listeners() {
+		if l.Begun > 0 || l.Refused > 0 {
+			row("by", "%s: %d connections, %d since the start; %d refused", printable(l.Name), l.Open, l.Begun, l.Refused)
+		}
+	}
 	return b.String()
 }
 

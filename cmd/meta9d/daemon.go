@@ -56,6 +56,7 @@ type daemon struct {
 	hosts   *hosts.Hosts      // nil: no QEMUs are looked for
 	libvirt *libvirt.Follower // nil: none is followed
 	own     *listen.VMs       // the VMs' own channels
+	tallies tallies           // of connections
 	denied  listen.Denied     // certificates
 	certs   atomic.Pointer[tls.Config]
 	admins  int // the group of admins; 0: there is none

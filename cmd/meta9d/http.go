@@ -89,7 +89,9 @@ func (d *daemon) openHTTP(text string, internal bool, change func(http.Handler) 
 	if err != nil {
 		return fmt.Errorf("http listener %q: %w", text, err)
 	}
-	l = &bounded{Listener: l, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns)), waitOpen: d.waitOpen}
+	tally := new(listen.Tally)
+	d.tallies.name("http:"+l.Addr().String(), tally)
+	l = &bounded{Listener: l, tally: tally, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns)), waitOpen: d.waitOpen}
 	handler := d.vminfo.Handler(vminfo.Access{Internal: internal, Addr: l.Addr()})
 	if change != nil {
 		handler = change(handler)
@@ -214,7 +216,8 @@ type bounded struct {
 	net.Listener
 	admins   bool          // it may use the last descriptors
 	free     chan struct{} // holds one for each connection
-	waitOpen func() bool   // nothing is accepted before
+	tally    *listen.Tally
+	waitOpen func() bool // nothing is accepted before
 }
 
 func (b *bounded) Accept() (net.Conn, error) {
@@ -233,8 +236,10 @@ func (b *bounded) Accept() (net.Conn, error) {
 		}
 		select {
 		case b.free <- struct{}{}:
-			return &countedConn{Conn: c, free: b.free}, nil
+			b.tally.Begin()
+			return &countedConn{Conn: c, of: b}, nil
 		default:
+			b.tally.Refuse()
 			c.Close()
 		}
 	}
@@ -243,12 +248,15 @@ func (b *bounded) Accept() (net.Conn, error) {
 // countedConn counts as one connection until it is closed.
 type countedConn struct {
 	net.Conn
-	free chan struct{}
+	of   *bounded
 	once sync.Once
 }
 
 func (c *countedConn) Close() error {
-	c.once.Do(func() { <-c.free })
+	c.once.Do(func() {
+		c.of.tally.End()
+		<-c.of.free
+	})
 	return c.Conn.Close()
 }
 

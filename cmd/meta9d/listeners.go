@@ -79,11 +79,12 @@ func (d *daemon) open(cfg listen.Config, text string) error {
 	if err != nil {
 		return err
 	}
-	cfg.Inherited = d.inherited
+	cfg.Inherited, cfg.Tally = d.inherited, new(listen.Tally)
 	l, err := cfg.Listen(a)
 	if err != nil {
 		return err
 	}
+	d.tallies.name(l.String(), cfg.Tally)
 	d.atEnd(func() { d.closeListener(l) })
 	d.mu.Lock()
 	d.shared = append(d.shared, l)
@@ -125,13 +126,16 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 	cfg := listen.VMConfig{
 		Run: d.cfg.Run, Perm: perm, VM: d.vm, CPU: d.cpu, Log: d.log, Inherited: d.inherited,
 		Devices: []listen.Device{
-			{Property: vm.Prop9PChardev, Handle: d.serve, Link: d.serveLink},
-			{Property: vm.PropMdataChardev, Handle: d.serveMdata},
+			{Property: vm.Prop9PChardev, Handle: d.serve, Link: d.serveLink, Tally: d.tallies.kind(vm.Prop9PChardev)},
+			{Property: vm.PropMdataChardev, Handle: d.serveMdata, Tally: d.tallies.kind(vm.PropMdataChardev)},
 		},
-		Bound:  []listen.Device{{Property: vm.Prop9PListen, Handle: d.serve}},
+		Bound:  []listen.Device{{Property: vm.Prop9PListen, Handle: d.serve, Tally: d.tallies.kind(vm.Prop9PListen)}},
 		Nobody: !d.cfg.Mumble.off(),
 	}
 	cfg.Sockets = d.ownSockets()
+	for i := range cfg.Sockets {
+		cfg.Sockets[i].Tally = d.tallies.kind(cfg.Sockets[i].Name)
+	}
 	m := listen.NewVMs(cfg)
 	d.atEnd(func() { d.closeVMs(m) })
 	d.store.Observe(func(c store.Committed) {

@@ -57,7 +57,7 @@ func (d *daemon) metrics() *prometheus.Registry {
 		ConstLabels: prometheus.Labels{"version": version.String(), "go": runtime.Version()},
 	})
 	build.Set(1)
-	r.MustRegister(build, d.commits)
+	r.MustRegister(build, d.commits, &d.tallies)
 	gauge("bytes_limit", "Bytes that all names and values may have; 0: no limit.", func() float64 { return float64(d.cfg.Limits.Bytes) })
 	gauge("connections_limit", "9P connections that there may be.", func() float64 { return float64(d.cfg.Limits.Conns) })
 	gauge("memory_in_flight_limit_bytes", "Bytes that the requests of all VMs may hold.", func() float64 { return float64(d.cfg.Limits.Memory) })

@@ -155,6 +155,7 @@ func (l *Listener) admit(ctx context.Context, c net.Conn, p *candidate) (who fs.
 		_, err = l.again(c) // what Recheck was called for may have come between
 	}
 	if err != nil {
+		l.served.tally.Refuse()
 		l.rare.Warn("").Str("via", l.via).Err(err).Msg("connection refused")
 		l.served.remove(c)
 		c.Close()
@@ -205,6 +206,8 @@ func hangUp(c net.Conn) {
 
 // served are the connections that a Listener has handed over, until they end.
 type served struct {
+	tally *Tally // nil: nobody asks for their number
+
 	mu  sync.Mutex
 	who map[net.Conn]*fs.Principal // nil: whom the Listener proves always
 }
@@ -216,12 +219,16 @@ func (s *served) add(c net.Conn, who *fs.Principal) {
 		s.who = make(map[net.Conn]*fs.Principal)
 	}
 	s.who[c] = who
+	s.tally.Begin()
 }
 
 func (s *served) remove(c net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.who, c)
+	if _, ok := s.who[c]; ok {
+		delete(s.who, c)
+		s.tally.End()
+	}
 }
 
 // all are those of this moment.

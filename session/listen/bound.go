@@ -72,7 +72,7 @@ func (m *VMs) make(b *bound, uuid string, d Device) {
 	}
 	b.said = ""
 	b.l = start(&Listener{
-		nl: s, asked: "unix:" + b.path, via: "unix:" + b.path, prove: m.proveBound(uuid, b.is.open), handle: d.Handle, cpu: m.cpu(uuid), rare: m.rare,
+		nl: s, asked: "unix:" + b.path, via: "unix:" + b.path, prove: m.proveBound(uuid, b.is.open), handle: d.Handle, cpu: m.cpu(uuid), rare: m.rare, served: served{tally: d.Tally},
 	})
 	b.l.adopt(m.cfg.Inherited)
 }

@@ -25,6 +25,7 @@ const redial = 100 * time.Millisecond
 type Device struct {
 	Property string  // the VM's property that holds the socket's path: "9p_chardev"
 	Handle   Handler // of one whose property is "unix:PATH" or PATH
+	Tally    *Tally  // of the connections of all VMs; nil: none
 	Link     Handler // of one whose property ends with linkOption; nil: there is none
 }
 
@@ -38,6 +39,7 @@ type dialled struct {
 	path   string
 	who    fs.Principal
 	handle Handler
+	tally  *Tally
 
 	ctx  context.Context
 	end  context.CancelCauseFunc
@@ -70,7 +72,7 @@ func (m *VMs) device(d Device, v *vm.VM, k *kept) {
 		m.cfg.Log.Error().Str("vm", v.UUID).Str(d.Property, text).Msgf("not dialled: %v", err)
 		return
 	}
-	now := &dialled{text: text, path: path, who: fs.Principal{VM: v.UUID}, handle: handle}
+	now := &dialled{text: text, path: path, who: fs.Principal{VM: v.UUID}, handle: handle, tally: d.Tally}
 	now.ctx, now.end = context.WithCancelCause(context.Background())
 	k.devices[d.Property] = now
 	m.devices[now] = true
@@ -140,8 +142,10 @@ func (d *dialled) hold(c net.Conn) (ended func()) {
 			hangUp(c)
 		}
 	})
+	d.tally.Begin()
 	return func() {
 		stop()
+		d.tally.End()
 		d.busy.Store(false)
 	}
 }

@@ -1,6 +1,7 @@
 package listen_test
 
 import (
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -61,6 +62,24 @@ func TestDevice(t *testing.T) {
 	closed(t, c)
 	if b.log.lines() != 1 {
 		t.Errorf("log: %s", b.log)
+	}
+}
+
+// TestManyDevicesAway: 200 VMs that are switched off are one line, which counts.
+func TestManyDevicesAway(t *testing.T) {
+	dir := shortDir(t)
+	var payloads []string
+	for i := range 200 {
+		payloads = append(payloads, vmJSON(fmt.Sprintf("550e8400-e29b-41d4-a716-%012d", i), device(join(dir, fmt.Sprint(i)))))
+	}
+	b := newServing(t, payloads...)
+	until(t, "a line that they are absent", func() bool { return b.log.lines() > 0 })
+	for i := range 200 { // each is looked at again, as when it changes
+		b.Changed(fmt.Sprintf("550e8400-e29b-41d4-a716-%012d", i))
+	}
+	b.Settle()
+	if s := b.log.String(); b.log.lines() != 1 || !strings.Contains(s, `"devices":200`) {
+		t.Errorf("log: %s", s)
 	}
 }
 

@@ -47,6 +47,7 @@ type Config struct {
 	Log      zerolog.Logger
 
 	Inherited *Inherited // what is open already; nil: nothing
+	Tally     *Tally     // of its connections; nil: none
 }
 
 // Listen opens the channel that a names and accepts from it until Close. The
@@ -114,7 +115,7 @@ func (cfg Config) Serve(nl net.Listener, a Addr) *Listener {
 	}
 	l := start(&Listener{
 		nl: nl, asked: asked, via: a.String(), admins: a.Net == Unix && a.As.VM == "" || a.As.Admin,
-		prove: cfg.prover(a), again: cfg.again(a), handle: cfg.Handle, rare: &rarelog.Log{Log: cfg.Log},
+		prove: cfg.prover(a), again: cfg.again(a), handle: cfg.Handle, rare: &rarelog.Log{Log: cfg.Log}, served: served{tally: cfg.Tally},
 	})
 	l.adopt(cfg.Inherited)
 	if s, ok := nl.(*socket); ok && !s.foreign {

@@ -50,6 +50,7 @@ type VMConfig struct {
 type Socket struct {
 	Name   string // "9p.sock"
 	Handle Handler
+	Tally  *Tally // of the connections of all VMs; nil: none
 	If     string // the property that must be true for a VM to have it; "": each has it
 }
 
@@ -358,7 +359,7 @@ func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
 	}
 	l := start(&Listener{
 		nl: nl, asked: "unix:" + path, via: "unix:" + path, prove: always(tree.Principal{VM: uuid}), handle: s.Handle,
-		cpu: m.cpu(uuid), rare: m.rare,
+		cpu: m.cpu(uuid), rare: m.rare, served: served{tally: s.Tally},
 	})
 	l.adopt(m.cfg.Inherited)
 	k.sockets = append(k.sockets, l)

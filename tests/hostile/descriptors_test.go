@@ -62,6 +62,9 @@ func TestDescriptors(t *testing.T) {
 		}
 		admin.Close()
 	}
+	if n := strings.Count(srv.Log(), "the last 64 are the admin's"); n != 1 { // three sockets that run dry, hundreds of times
+		t.Errorf("%d lines say that the descriptors have run out", n)
+	}
 	if n := strings.Count(srv.Log(), "\n"); n > 30 {
 		t.Errorf("%d lines of log:\n%.4000s", n, srv.Log())
 	}
