@@ -64,6 +64,26 @@ type Agent struct {
 	health  *health
 	workers []*worker
 	client  *client.Client
+
+	mu    sync.Mutex
+	renew context.CancelCauseFunc // ends the stream of events that is read; nil: none is
+}
+
+// errRenewed ends a stream of events when the session is another one. A server without
+// sessions goes on with it as if nothing had been missed.
+var errRenewed = fmt.Errorf("%w: the session is a new one", errs.Stale)
+
+// connection takes what is new of the connection.
+func (a *Agent) connection(s client.State) {
+	a.health.connection(s)
+	if !s.Up || s.Resumed {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.renew != nil {
+		a.renew(errRenewed)
+	}
 }
 
 // New makes an agent.
@@ -144,7 +164,7 @@ func (a *Agent) Once(ctx context.Context, did func(recipe string, changed []stri
 func (a *Agent) dial(ctx context.Context) error {
 	for tries := 1; ; tries++ {
 		try, cancel := context.WithTimeout(ctx, dialTime)
-		c, err := a.opt.Connect(try, a.health.connection)
+		c, err := a.opt.Connect(try, a.connection)
 		cancel()
 		if err == nil {
 			a.client = c
@@ -191,6 +211,11 @@ func (a *Agent) follow(ctx context.Context) {
 
 // hear reads the events from now on. It tells whether it has heard any.
 func (a *Agent) hear(ctx context.Context) (heard bool, err error) {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	a.mu.Lock()
+	a.renew = end
+	a.mu.Unlock()
 	f, err := a.client.Open(ctx, "events")
 	if err != nil {
 		a.wakeAll() // a server without events is asked now and then

@@ -140,6 +140,7 @@ func (h *host) serve(c net.Conn) {
 		_, _ = c.Write(frame)
 	}
 	fids := map[uint32]string{}
+	begins := map[uint32]int{} // where the stream of events was when a fid was opened
 	for {
 		var size [4]byte
 		if _, err := io.ReadFull(c, size[:]); err != nil {
@@ -156,12 +157,18 @@ func (h *host) serve(c net.Conn) {
 			continue
 		}
 		if m.Type == wire.Tread && fids[m.Fid] == "events" {
+			begin := begins[m.Fid]
 			waiting.Go(func() {
-				if r := h.readEvents(m, gone); r != nil {
+				if r := h.readEvents(m, begin, gone); r != nil {
 					answer(r)
 				}
 			})
 			continue
+		}
+		if m.Type == wire.Topen {
+			h.mu.Lock()
+			begins[m.Fid] = len(h.stream)
+			h.mu.Unlock()
 		}
 		r := h.handle(m, fids)
 		r.Type, r.Tag = max(r.Type, m.Type+1), m.Tag
@@ -172,11 +179,11 @@ func (h *host) serve(c net.Conn) {
 	}
 }
 
-// readEvents waits for events at an offset.
-func (h *host) readEvents(m *wire.Msg, gone chan struct{}) *wire.Msg {
+// readEvents waits for events at an offset of a stream that begins there.
+func (h *host) readEvents(m *wire.Msg, begin int, gone chan struct{}) *wire.Msg {
 	for {
 		h.mu.Lock()
-		events, stream := h.events, h.stream
+		events, stream := h.events, h.stream[begin:]
 		h.mu.Unlock()
 		if m.Offset < uint64(len(stream)) {
 			data := stream[m.Offset:]
