@@ -24,7 +24,7 @@ func newHost(a *app) *cobra.Command {
 			return misused("which host command? There is %s", commandNames(cmd))
 		},
 	}
-	cmd.AddCommand(newHostAdopt(a))
+	cmd.AddCommand(newHostAdopt(a), newHostHook(a))
 	return cmd
 }
 

@@ -137,7 +137,11 @@ func (is status) screen() string {
 		row("mirror", "of %s", from)
 	}
 	if how := is.text("libvirt"); how != "" {
-		row("libvirt", "%s, since %s; of its %d domains %d are VMs", printable(how), is.text("libvirt_since"), n("libvirt_domains"), n("libvirt_vms"))
+		of := ""
+		if how == "connected" {
+			of = fmt.Sprintf("; of its %d domains %d are VMs", n("libvirt_domains"), n("libvirt_vms"))
+		}
+		row("libvirt", "%s, since %s%s", printable(how), is.text("libvirt_since"), of)
 	}
 	of := ""
 	if limit := n("bytes_limit"); limit > 0 {

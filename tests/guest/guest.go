@@ -32,7 +32,13 @@ const patience = 3 * time.Minute
 
 // Guest is a running guest. Its methods may be called from any goroutine.
 type Guest struct {
-	machine *machine.Machine
+	in  io.Writer
+	out io.Reader
+	// stop ends the guest, wait says why it has ended, and log is the end of what its
+	// kernel says.
+	stop func()
+	wait func() error
+	log  func() string
 
 	mu      sync.Mutex
 	lastID  int
@@ -68,30 +74,69 @@ func Contain(t testing.TB, o machine.Options) *Guest {
 	return begin(t, o, machine.Contain)
 }
 
-func begin(t testing.TB, o machine.Options, start func(machine.Options) (*machine.Machine, error)) *Guest {
+// Image writes what Boot would boot into dir, for a guest that somebody else runs, who
+// gives it virtio-serial ports of the names out and status. Join is for what comes after.
+func Image(t testing.TB, o machine.Options, dir string) (image, initrd string) {
+	t.Helper()
+	image, initrd, err := machine.Image(withAgent(t, o), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image, initrd
+}
+
+// Join waits until a guest is up that somebody else runs. conn is the other end of its
+// port out, which is closed when the test ends.
+func Join(t testing.TB, conn io.ReadWriteCloser) *Guest {
+	t.Helper()
+	return up(t, &Guest{
+		in: conn, out: conn, stop: func() { conn.Close() },
+		wait: func() error { return errors.New("its port is closed") }, log: func() string { return "" },
+	})
+}
+
+// withAgent is o with the agent as its script.
+func withAgent(t testing.TB, o machine.Options) machine.Options {
 	t.Helper()
 	files := map[string]string{"/bin/guesttool": Static(t, "tests/guest/guesttool")}
 	for to, from := range o.Files {
 		files[to] = from
 	}
 	o.Files, o.Script, o.Input = files, "exec /bin/guesttool\n", true
-	m, err := start(o)
+	return o
+}
+
+func begin(t testing.TB, o machine.Options, start func(machine.Options) (*machine.Machine, error)) *Guest {
+	t.Helper()
+	m, err := start(withAgent(t, o))
 	if errors.Is(err, kernel.ErrGone) && o.Kernel != "" && o.Kernel != kernel.Default {
 		t.Skipf("kernel %s: %v", o.Kernel, err)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	up := make(chan agent.Reply, 1)
-	g := &Guest{machine: m, waiting: map[int]chan agent.Reply{0: up}, ended: make(chan struct{})}
+	return up(t, &Guest{
+		in: m.In, out: m.Out, stop: m.Stop, log: m.KernelLog,
+		wait: func() error {
+			_, err := m.Wait()
+			return err
+		},
+	})
+}
+
+// up waits until a guest is up.
+func up(t testing.TB, g *Guest) *Guest {
+	t.Helper()
+	isUp := make(chan agent.Reply, 1)
+	g.waiting, g.ended = map[int]chan agent.Reply{0: isUp}, make(chan struct{})
 	go g.receive()
 	t.Cleanup(g.end)
 	select {
-	case <-up:
+	case <-isUp:
 	case <-g.ended:
 		t.Fatalf("the guest did not come up: %v", g.why)
 	case <-time.After(patience):
-		t.Fatalf("the guest did not come up in time; the end of its kernel's log:\n%s", m.KernelLog())
+		t.Fatalf("the guest did not come up in time; the end of its kernel's log:\n%s", g.log())
 	}
 	return g
 }
@@ -99,7 +144,7 @@ func begin(t testing.TB, o machine.Options, start func(machine.Options) (*machin
 // receive hands the replies out until the guest ends.
 func (g *Guest) receive() {
 	defer close(g.ended)
-	lines := bufio.NewScanner(g.machine.Out)
+	lines := bufio.NewScanner(g.out)
 	lines.Buffer(nil, 64<<20)
 	for lines.Scan() {
 		var r agent.Reply
@@ -113,13 +158,13 @@ func (g *Guest) receive() {
 		}
 		g.mu.Unlock()
 	}
-	io.Copy(io.Discard, g.machine.Out) // after a line that is too long
-	_, g.why = g.machine.Wait()
+	io.Copy(io.Discard, g.out) // after a line that is too long
+	g.why = g.wait()
 }
 
 // end ends the guest.
 func (g *Guest) end() {
-	g.machine.Stop()
+	g.stop()
 	<-g.ended
 }
 
@@ -132,7 +177,7 @@ func (g *Guest) Start(dir string, uid uint32, shell string) (<-chan agent.Reply,
 	g.waiting[g.lastID] = ch
 	b, err := json.Marshal(agent.Request{ID: g.lastID, Shell: shell, Dir: dir, UID: uid})
 	if err == nil {
-		_, err = g.machine.In.Write(append(b, '\n'))
+		_, err = g.in.Write(append(b, '\n'))
 	}
 	return ch, err
 }

@@ -262,6 +262,7 @@ func TestLibvirt(t *testing.T) {
 	t.Run("adopt", func(t *testing.T) { h.in(t).adopt(t) })
 	t.Run("monitor", func(t *testing.T) { h.in(t).monitor(t) })
 	t.Run("states", func(t *testing.T) { h.in(t).states(t) })
+	t.Run("guest", func(t *testing.T) { h.in(t).guest(t) })
 }
 
 // in is the host for a part of the test.

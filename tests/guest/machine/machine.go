@@ -89,6 +89,20 @@ func Start(o Options) (*Machine, error) {
 	return m, nil
 }
 
+// Image writes the initramfs of a guest into dir, and gives its path and the kernel's, for
+// a guest that is not started here.
+func Image(o Options, dir string) (image, initrd string, err error) {
+	if err := need(&o); err != nil {
+		return "", "", err
+	}
+	k, err := kernel.Get(o.Kernel)
+	if err != nil {
+		return "", "", err
+	}
+	m := &Machine{dir: dir}
+	return k.Image, m.path("initrd"), m.pack(o, k)
+}
+
 // need fills in what o leaves open and installs what its guest takes of the host.
 func need(o *Options) error {
 	if o.Via == "" {

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+	"meta9/fs/vm/ordjson"
+	"meta9/session/client"
+)
+
+// maxDomainXML is how much of a domain is read, in bytes. libvirt's own messages have no
+// more.
+const maxDomainXML = 4 << 20
+
+func newHostHook(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "hook NAME OPERATION [SUB-OPERATION [EXTRA]]",
+		Short: "make the VM of a libvirt domain that is about to start",
+		Long: `Do the work of a hook of libvirt's, /etc/libvirt/hooks/qemu.d/meta9, with its arguments
+and the domain's XML on standard input: before a domain starts, and when libvirtd finds
+one that runs, there is a VM with its UUID and, if it is a new one, its name as the alias.
+If the domain has a channel meta9, the VM gets it. What is there already stays as it is,
+and other operations do nothing. libvirt is not asked for anything, which a hook must not
+do. Give it a --timeout: the domain waits for it.`,
+		Example: "meta9 --timeout 2s host hook web0 prepare begin - <web0.xml",
+		Args:    cobra.RangeArgs(2, 4),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[1] != "prepare" && args[1] != "reconnect" {
+				return nil
+			}
+			v, sock, err := a.starting(cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error { return v.hook(ctx, c, sock) })
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+}
+
+// starting reads the XML of a domain that is about to start; sock is its channel's path.
+func (a *app) starting(in io.Reader) (v *attaching, sock string, err error) {
+	var is struct {
+		devices
+		Name string `xml:"name"`
+		UUID string `xml:"uuid"`
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxDomainXML+1))
+	switch {
+	case err != nil:
+		return nil, "", err
+	case len(text) > maxDomainXML:
+		return nil, "", fmt.Errorf("the domain's XML has more than %d bytes", maxDomainXML)
+	}
+	if err := xml.Unmarshal(text, &is); err != nil {
+		return nil, "", fmt.Errorf("the domain's XML on standard input: %w", err)
+	}
+	v = &attaching{app: a, name: is.Name}
+	if v.uuid, err = vm.ParseUUID(is.UUID); err != nil {
+		return nil, "", fmt.Errorf("the domain's XML on standard input: %w", err)
+	}
+	if sock, err = is.sock(); err != nil {
+		return nil, "", err
+	}
+	return v, sock, nil
+}
+
+// hook makes a VM of the domain, if there is none, and tells it of the channel. A name
+// that another VM has, or that none can have, is no reason to have no metadata.
+func (v *attaching) hook(ctx context.Context, c *client.Client, sock string) error {
+	_, err := c.Stat(ctx, vmPath(v.uuid))
+	if errors.Is(err, errs.NotFound) {
+		create := func(members ...ordjson.Member) error {
+			members = append(ordjson.Members{{Name: vm.PropUUID, Value: ordjson.Str(v.uuid)}}, members...)
+			payload := ordjson.Value{Kind: ordjson.Object, Members: members}
+			return verb(ctx, c, "/ctl", "create", payload.AppendJSON(nil))
+		}
+		err = create(ordjson.Member{Name: vm.PropAlias, Value: ordjson.Str(v.name)})
+		if errors.Is(err, errs.Invalid) || errors.Is(err, errs.Exists) {
+			err = create()
+		}
+	}
+	if err != nil {
+		return about(v.uuid, err)
+	}
+	if sock == "" {
+		return nil
+	}
+	_, props, err := findVM(ctx, c, v.uuid)
+	if err != nil || props.Text(vm.Prop9PChardev) == sock+",link" {
+		return err
+	}
+	return v.setChardev(ctx, c, sock+",link")
+}
