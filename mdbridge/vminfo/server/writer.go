@@ -11,9 +11,11 @@ import (
 const piece = 1 << 20
 
 // An answer keeps old VMs and its text in memory while it is sent, so a client that
-// reads less than a little at a time is cut off.
+// reads less than a little at a time is cut off. One that has just read that at once gets
+// more at a time: each write costs.
 const (
 	answerPiece    = 64 << 10
+	fastPiece      = 256 << 10
 	answerPatience = 10 * time.Second
 	answerTime     = 10 * time.Minute // for all of it
 )
@@ -24,6 +26,8 @@ type writer struct {
 	w        http.ResponseWriter
 	rc       *http.ResponseController
 	piece    int
+	most     int  // the size of a piece for a client that is fast
+	fast     bool // it took the last piece in a small part of its patience
 	patience time.Duration
 	until    time.Time // the deadline that is set
 	end      time.Time // of all; zero: none
@@ -31,13 +35,13 @@ type writer struct {
 }
 
 func newWriter(w http.ResponseWriter, patience time.Duration) *writer {
-	return &writer{w: w, rc: http.NewResponseController(w), piece: piece, patience: patience}
+	return &writer{w: w, rc: http.NewResponseController(w), piece: piece, most: piece, patience: patience}
 }
 
 // newAnswer is for the answer to a request that is no stream.
 func newAnswer(w http.ResponseWriter, patience time.Duration) *writer {
 	o := newWriter(w, min(patience, answerPatience))
-	o.piece = answerPiece
+	o.piece, o.most = answerPiece, fastPiece
 	o.limit(answerTime)
 	return o
 }
@@ -54,12 +58,17 @@ func (o *writer) limit(d time.Duration) {
 func (o *writer) write(b []byte) error {
 	for len(b) > 0 {
 		n := min(len(b), o.piece)
-		if err := o.extend(); err != nil {
+		if o.fast {
+			n = min(len(b), o.most)
+		}
+		begun, err := o.extend()
+		if err != nil {
 			return err
 		}
 		if _, err := o.w.Write(b[:n]); err != nil {
 			return err
 		}
+		o.fast = time.Since(begun) < o.patience/16
 		b = b[n:]
 	}
 	return nil
@@ -67,7 +76,7 @@ func (o *writer) write(b []byte) error {
 
 // flush sends what write has kept.
 func (o *writer) flush() error {
-	if err := o.extend(); err != nil {
+	if _, err := o.extend(); err != nil {
 		return err
 	}
 	return o.rc.Flush()
@@ -75,23 +84,23 @@ func (o *writer) flush() error {
 
 // extend sets the deadline of the next write. A deadline that was set a moment ago stays:
 // setting it costs more than writing a short line.
-func (o *writer) extend() error {
-	now := time.Now()
+func (o *writer) extend() (now time.Time, err error) {
+	now = time.Now()
 	until := now.Add(o.patience)
 	if !o.end.IsZero() && until.After(o.end) {
 		until = o.end
 	}
 	if o.until.After(now) && until.Sub(o.until).Abs() < o.patience/16 {
-		return nil
+		return now, nil
 	}
 	if err := o.rc.SetWriteDeadline(until); err != nil {
-		return err
+		return now, err
 	}
 	o.until = until
 	if o.isCut.Load() {
 		o.cut() // it may have been set over
 	}
-	return nil
+	return now, nil
 }
 
 // cut makes writes fail, also one that waits. It may be called from any goroutine.
