@@ -10,6 +10,8 @@ SECTIONS ?= check cross-quick unit blackbox test-guest fuzz
 BASE     ?=
 SOAK     ?=
 SOAKTIME ?= 45m
+DEBS     ?= dist
+DEBARCHS ?= amd64 arm64
 
 GOFUMPT     := .tools/gofumpt-v0.12.0
 STATICCHECK := .tools/staticcheck-v0.8.2
@@ -17,6 +19,7 @@ ERRCHECK    := .tools/errcheck-v1.30.0
 INEFFASSIGN := .tools/ineffassign-v0.2.0
 MISSPELL    := .tools/misspell-v0.3.4
 CYCLONEDX   := .tools/cyclonedx-gomod-v1.10.0
+NFPM        := .tools/nfpm-v2.45.2
 
 # go test through tests/runner, which says at its end what was skipped, and why.
 RUNNER := $(CURDIR)/bin/runner
@@ -28,7 +31,7 @@ VERSION ?=
 LDFLAGS := -s -w $(if $(VERSION),-X meta9/cmd/version.named=$(VERSION))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run quick test unit blackbox test-guest check fuzz soak bench bench-guest docs clean cc runner cross cross-quick release
+.PHONY: help build run quick test unit blackbox test-guest check fuzz soak bench bench-guest docs clean cc runner cross cross-quick release deb
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,10 +59,13 @@ cross-quick: ## of make cross, the client for two systems: what make test has of
 	GOOS=freebsd $(GO) vet ./session/keep/fusefs
 
 # The commit's tag, or what meta9 version says; a changed tree cannot be released.
-release: $(CYCLONEDX) cross ## archives, checksums and bills of materials of this commit, into dist
+release: $(CYCLONEDX) $(NFPM) cross ## archives, packages, checksums and bills of materials of this commit, into dist
 	@set -eu; test -z "$$(git status --porcelain)" || { echo "release: the tree has changes that are not committed"; git status --short; exit 1; }; \
 	version="$(VERSION)"; version=$${version:-$$(bin/cross/$$($(GO) env GOHOSTOS)/$$($(GO) env GOHOSTARCH)/meta9 version | cut -d' ' -f2)}; \
-	.ci/release "$$version" "$(CLIENTS)" "$(DAEMONS)"
+	LDFLAGS="$(LDFLAGS)" .ci/release "$$version" "$(CLIENTS)" "$(DAEMONS)" "$(DEBARCHS)"
+
+deb: $(NFPM) ## Debian's packages meta9d, meta9 and meta9-guest of this commit, into DEBS (dist)
+	@LDFLAGS="$(LDFLAGS)" .ci/deb "$(DEBS)" $(DEBARCHS)
 
 # The sample VM of `make run`, whose data and sockets are where both programs
 # look by default: ./meta9-data and ./meta9-run.
@@ -111,7 +117,7 @@ unit: cc runner ## the tests of every package, with the race detector
 
 blackbox: cc runner ## foreign clients, kill -9, strace, attacks: against the real meta9d
 	cd tests && $(GOTEST) -count=1 -timeout 5m ./apt ./arrow ./bench ./doctor ./fair ./metrics ./p9fs ./raw ./runner ./service ./soak/... ./vminfo ./web
-	cd tests && META9_TEST_RACE=1 $(GOTEST) -count=1 -timeout 30m -p 1 ./backup ./crash ./structure ./interop ./libvirt ./linear ./oracle ./hostile ./durability ./mdata ./qmp ./reload ./restart ./txn
+	cd tests && META9_TEST_RACE=1 $(GOTEST) -count=1 -timeout 30m -p 1 ./backup ./crash ./structure ./interop ./libvirt ./linear ./oracle ./hostile ./durability ./mdata ./qmp ./package ./reload ./restart ./txn
 
 test-guest: runner ## a real Linux kernel in QEMU mounts the real meta9d
 	cd tests && $(GOTEST) -count=1 -timeout 30m -p 1 ./guest/... ./mount/...
@@ -161,6 +167,10 @@ $(STATICCHECK):
 $(CYCLONEDX):
 	GOBIN=$(CURDIR)/.tools $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 	mv .tools/cyclonedx-gomod $@
+
+$(NFPM):
+	GOBIN=$(CURDIR)/.tools $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+	mv .tools/nfpm $@
 
 $(ERRCHECK):
 	GOBIN=$(CURDIR)/.tools $(GO) install github.com/kisielk/errcheck@v1.30.0

@@ -13,17 +13,20 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	args := os.Args[1:]
-	switch filepath.Base(os.Args[0]) {
+	switch name := filepath.Base(os.Args[0]); name {
 	case helperName:
 		args = append([]string{helperName}, args...)
 	case vmadmName:
 		args = append([]string{"vm"}, args...)
+	case "mdata-get", "mdata-put", "mdata-list", "mdata-delete":
+		args = append(strings.Split(name, "-"), args...)
 	}
 	code := run(ctx, args, os.Stdin, os.Stdout, os.Stderr)
 	stop()

@@ -184,3 +184,16 @@ func mirrors(uris string) (main, security string) {
 }
 
 var inRelease = regexp.MustCompile(`(?m)^'(\S+)/dists/([^/']+)/InRelease'`)
+
+// Mirror is Debian's mirror that this machine's apt is set to.
+func Mirror() (string, error) {
+	out, err := exec.Command("apt-get", "update", "--print-uris").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking apt-get for this machine's mirrors: %w", err)
+	}
+	main, _ := mirrors(string(out))
+	if main == "" {
+		return "", errors.New("this machine's apt has no mirror of Debian")
+	}
+	return main, nil
+}
