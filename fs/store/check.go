@@ -26,6 +26,7 @@ func Check(e Engine, report func(Damage)) (Stats, error) {
 		st.Keys += v.Count()
 		st.Bytes += v.Bytes()
 	}}
+	_, l.whole = e.(Shared)
 	err := l.load()
 	return st, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -12,7 +13,16 @@ import (
 	"meta9/fs/store"
 )
 
-// content is what Scan finds; it fails when the keys are not in order.
+// An engine may hold a store's keys and no others. So the names of these tests are those
+// of entries of the VM that a group is about; own is the store's own record.
+const own = "own"
+
+var (
+	entriesA = "v\x00\x00\x00\x00\x00\x00\x40\x00\x80\x00\x00\x00\x00\x00\x00\x0a\x01"
+	entriesB = "v\x00\x00\x00\x00\x00\x00\x40\x00\x80\x00\x00\x00\x00\x00\x00\x0b\x01"
+)
+
+// content is what Scan finds, by the names; it fails when the keys are not in order.
 func content(t interface {
 	Helper()
 	Fatalf(string, ...any)
@@ -26,7 +36,11 @@ func content(t interface {
 			return fmt.Errorf("key %q comes after %q", key, last)
 		}
 		last = bytes.Clone(key)
-		got[string(key)] = string(value)
+		name := strings.TrimPrefix(strings.TrimPrefix(string(key), entriesA), entriesB)
+		if bytes.Equal(key, store.MarksKey()) {
+			name = own
+		}
+		got[name] = string(value)
 		return nil
 	}); err != nil {
 		t.Fatalf("Scan: %v", err)
@@ -44,16 +58,19 @@ func apply(t *testing.T, e store.Engine, ops ...store.Op) {
 
 // group is one group of the ops, with the next number.
 func group(e store.Engine, ops []store.Op) []store.Group {
-	return []store.Group{{VM: uuidA, Number: e.Number(uuidA) + 1, Ops: ops}}
+	n := e.Number(uuidA)
+	return []store.Group{{VM: uuidA, New: n == 0, Number: n + 1, Ops: ops}}
 }
 
 // put has a Tail as well as a Value.
-func put(key, value string) store.Op {
+func put(name, value string) store.Op { return putAt(entriesA+name, value) }
+
+func putAt(key, value string) store.Op {
 	half := len(value) / 2
 	return store.Op{Key: []byte(key), Value: []byte(value[:half]), Tail: value[half:]}
 }
 
-func del(key string) store.Op { return store.Op{Key: []byte(key)} }
+func del(name string) store.Op { return store.Op{Key: []byte(entriesA + name)} }
 
 // testGroups gives groups of several VMs and the store's own at once: all are
 // there, with their number, over reopens.
@@ -69,9 +86,9 @@ func testGroups(t *testing.T, open func(string) store.Engine) {
 	for i := range 5 {
 		number += uint64(1 + i%2) // a batch that failed leaves a gap
 		groups := []store.Group{
-			{Number: number, Ops: []store.Op{put("own", fmt.Sprint("marks ", i))}},
-			{VM: uuidA, Number: number, Ops: []store.Op{put(fmt.Sprint("a", i), "1"), del(fmt.Sprint("a", i-1))}},
-			{VM: uuidB, Number: number, Ops: []store.Op{put(fmt.Sprint("b", i), "2"), put("a", fmt.Sprint(i))}},
+			{Number: number, Ops: []store.Op{putAt(string(store.MarksKey()), fmt.Sprint("marks ", i))}},
+			{VM: uuidA, New: i == 0, Number: number, Ops: []store.Op{put(fmt.Sprint("a", i), "1"), del(fmt.Sprint("a", i-1))}},
+			{VM: uuidB, New: i == 0, Number: number, Ops: []store.Op{putAt(entriesB+fmt.Sprint("b", i), "2"), putAt(entriesB+"a", fmt.Sprint(i))}},
 		}
 		if err := e.Apply(groups); err != nil {
 			t.Fatal(err)
@@ -82,7 +99,7 @@ func testGroups(t *testing.T, open func(string) store.Engine) {
 			}
 		}
 		delete(want, fmt.Sprint("a", i-1))
-		want["own"], want["a"] = fmt.Sprint("marks ", i), fmt.Sprint(i)
+		want[own], want["a"] = fmt.Sprint("marks ", i), fmt.Sprint(i)
 		want[fmt.Sprint("a", i)], want[fmt.Sprint("b", i)] = "1", "2"
 		mustClose(t, e)
 		e = open(dir)
@@ -146,8 +163,9 @@ func testAllOrNone(t *testing.T, open func(string) store.Engine) {
 	e := open(t.TempDir())
 	content(t, e)
 	apply(t, e, put("a", "1"))
-	err := e.Apply(group(e, []store.Op{put("a", "2"), put("", "no key"), put("b", "2")}))
-	want := map[string]string{"a": "2", "b": "2", "": "no key"}
+	long := strings.Repeat("long", 10_000)
+	err := e.Apply(group(e, []store.Op{put("a", "2"), put(long, "v"), put("b", "2")}))
+	want := map[string]string{"a": "2", "b": "2", long: "v"}
 	if err != nil {
 		want = map[string]string{"a": "1"}
 	}
@@ -155,11 +173,11 @@ func testAllOrNone(t *testing.T, open func(string) store.Engine) {
 	mustClose(t, e)
 }
 
-func testLarge(t *testing.T, open func(string) store.Engine) {
+func testLarge(t *testing.T, open func(string) store.Engine, value int) {
 	dir := t.TempDir()
 	e := open(dir)
 	content(t, e)
-	large := string(bytes.Repeat([]byte("0123456789abcdef"), 1<<20)) // 16 MiB
+	large := strings.Repeat("0123456789abcdef", value/16)
 	apply(t, e, put("large", large), put("small", "s"))
 	apply(t, e, put("other", large[1:]))
 	apply(t, e, del("other"))
@@ -170,6 +188,48 @@ func testLarge(t *testing.T, open func(string) store.Engine) {
 		t.Errorf("%d keys, large has %d bytes", len(got), len(got["large"]))
 	}
 	mustClose(t, e)
+}
+
+// testMany has more in one group than an engine may put into one transaction.
+func testMany(t *testing.T, open func(string) store.Engine) {
+	dir := t.TempDir()
+	e := open(dir)
+	content(t, e)
+	want := make(map[string]string)
+	for round := range 3 {
+		var ops []store.Op
+		for i := range 1000 {
+			name := fmt.Sprintf("%d/%d", i%2*round, i)
+			want[name] = strings.Repeat(fmt.Sprint(round, i), 1000)
+			ops = append(ops, put(name, want[name]))
+		}
+		for i := range 300 {
+			name := fmt.Sprintf("0/%d", 2*i)
+			delete(want, name)
+			ops = append(ops, del(name))
+		}
+		apply(t, e, ops...)
+		diffLarge(t, want, content(t, e))
+		apply(t, e, put("small", fmt.Sprint(round)))
+		want["small"] = fmt.Sprint(round)
+		mustClose(t, e)
+		e = open(dir)
+		diffLarge(t, want, content(t, e))
+	}
+	mustClose(t, e)
+}
+
+// diffLarge names what differs, not all of it.
+func diffLarge(t *testing.T, want, got map[string]string) {
+	t.Helper()
+	for name := range want {
+		if got[name] != want[name] {
+			t.Fatalf("%q has %d bytes that begin with %.20q, want %d and %.20q", name, len(got[name]), got[name], len(want[name]), want[name])
+		}
+	}
+	if len(got) != len(want) {
+		t.Fatalf("%d keys, want %d", len(got), len(want))
+	}
 }
 
 func testScanError(t *testing.T, open func(string) store.Engine) {

@@ -15,7 +15,10 @@ import (
 
 // Run runs the whole suite on a durable engine. open opens the engine whose data
 // is in dir, or makes it; the suite closes it, and opens it again.
-func Run(t *testing.T, open func(dir string) store.Engine) {
+func Run(t *testing.T, open func(dir string) store.Engine) { RunUpTo(t, open, 16<<20) }
+
+// RunUpTo is Run for an engine that takes values of so many bytes, and no larger ones.
+func RunUpTo(t *testing.T, open func(dir string) store.Engine, value int) {
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, func(string) store.Engine)
@@ -24,7 +27,8 @@ func Run(t *testing.T, open func(dir string) store.Engine) {
 		{"OneApply", testOneApply},
 		{"AllOrNone", testAllOrNone},
 		{"Groups", testGroups},
-		{"Large", testLarge},
+		{"Large", func(t *testing.T, open func(string) store.Engine) { testLarge(t, open, value) }},
+		{"Many", testMany},
 		{"ScanError", testScanError},
 		{"Random", testRandom},
 		{"Reopen", testReopen},
