@@ -200,7 +200,7 @@ func appendVM(b []byte, m *vm.VM, q vminfo.Query) []byte {
 	if q.Fields == nil {
 		return m.AppendJSON(b, false)
 	}
-	var o ordjson.Members
+	o := make(ordjson.Members, 0, len(q.Fields))
 	for _, p := range m.Props {
 		if q.Wants(p.Name) {
 			v, _ := m.Member(p.Name)
