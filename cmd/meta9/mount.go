@@ -44,6 +44,7 @@ type mounting struct {
 	list   string // the options, as they were given
 	opt    mountOptions
 	fuse   bool // by FUSE
+	direct bool // --no-cache
 	ready  int  // the file descriptor to tell that it is mounted; -1: none
 	sloppy bool
 }
@@ -54,7 +55,7 @@ func newMount(a *app) *cobra.Command {
 	var options []string
 	foreground := false
 	cmd := &cobra.Command{
-		Use:   "mount [-o OPTION,...] [--fuse] [--foreground] [ADDR] DIR",
+		Use:   "mount [-o OPTION,...] [--fuse] [--no-cache] [--foreground] [ADDR] DIR",
 		Short: "mount a VM's metadata, in the guest",
 		Example: `meta9 mount /metadata
 meta9 mount -o ro,aname=keys vsock:host:564 /metadata
@@ -82,6 +83,7 @@ virtio:meta9 /metadata meta9 nosuid,nodev,noexec,nofail 0 0   (in /etc/fstab)`,
 	f := cmd.Flags()
 	f.StringArrayVarP(&options, "options", "o", nil, "mount with `OPTIONS`, which commas separate")
 	f.BoolVar(&m.fuse, "fuse", false, "mount by FUSE, not by the kernel's 9P client")
+	f.BoolVar(&m.direct, "no-cache", false, "by FUSE, keep nothing of what the host has told: the same as -o nocache")
 	f.BoolVar(&foreground, "foreground", false, "keep the mount here, until it is unmounted or a signal comes")
 	f.IntVar(&m.ready, "ready-fd", -1, "write a line to `FD` when it is mounted, and be a daemon from then on")
 	f.BoolVar(&m.sloppy, "sloppy", false, "leave out options that nobody knows")
@@ -95,6 +97,7 @@ func (m *mounting) prepare(ctx context.Context, dir string) (err error) {
 	if m.opt, err = parseMountOptions(m.list, m.sloppy); err != nil {
 		return err
 	}
+	m.opt.noCache = m.opt.noCache || m.direct
 	m.mumble = cmp.Or(m.mumble, m.opt.mumble)
 	m.cert = cmp.Or(m.cert, m.opt.cert)
 	m.key = cmp.Or(m.key, m.opt.key)

@@ -61,6 +61,9 @@ func (m *mounting) daemon() (*exec.Cmd, error) {
 	if m.fuse {
 		args = append(args, "--fuse")
 	}
+	if m.direct {
+		args = append(args, "--no-cache")
+	}
 	if m.sloppy {
 		args = append(args, "--sloppy")
 	}

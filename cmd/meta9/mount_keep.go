@@ -158,7 +158,7 @@ func (m *mounting) mountFUSE(run context.Context, k *keep.Keeper, served chan<- 
 	calls := k.Calls(run)
 	context.AfterFunc(run, calls.Close)
 	umask, _ := strconv.ParseUint(m.opt.umask, 8, 9) // which was looked at
-	fsys, err := fusefs.New(calls, os.Getenv("USER"), m.opt.fullAname(), uint32(umask))
+	fsys, err := fusefs.New(calls, os.Getenv("USER"), m.opt.fullAname(), uint32(umask), !m.opt.noCache)
 	var done <-chan struct{}
 	if err == nil {
 		done, err = fsys.Mount(fusefs.Options{

@@ -20,6 +20,8 @@ uid=N, gid=N, mode=OCTAL               who owns the files, and their mode (folde
                                        without them what the VM's 9p_uid, 9p_gid, 9p_mode say
 umask=OCTAL, allow_other               bits that no mode has; other users may in (root's mounts let
                                        them in by themselves): by FUSE only
+nocache                                ask the host each time: by FUSE what the host has told is kept
+                                       until an event says that it has changed
 access=, uname=, dfltuid=, dfltgid=, posixacl, context=, ...   as v9fs has them
 ro, noexec, nosuid, nodev, noatime, sync, dirsync, ...         as everywhere
 mumble=FILE, cert=FILE, key=FILE, ca=FILE   as the options of all commands
@@ -40,6 +42,7 @@ type mountOptions struct {
 	words      []string // the general options, as they were given
 	umask      string   // octal; "": 0
 	allowOther bool
+	noCache    bool
 }
 
 const (
@@ -146,6 +149,9 @@ func (o *mountOptions) v9fs() error {
 	if o.umask != "" || o.allowOther {
 		return misused("-o umask= and allow_other go with --fuse; for the kernel's 9P client there are mode= and access=")
 	}
+	if last := o.data[len(o.data)-1]; o.noCache && strings.HasPrefix(last, "cache=") && last != "cache=none" {
+		return misused("-o nocache and %s: one of them", last)
+	}
 	return nil
 }
 
@@ -188,6 +194,8 @@ func (o *mountOptions) parse(word string, sloppy bool) error {
 		o.words = append(o.words, word)
 	case word == "allow_other":
 		o.allowOther = true
+	case word == "nocache":
+		o.noCache = true
 	case name == "version":
 		return o.setVersion(value)
 	case name == "msize":

@@ -53,10 +53,8 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
-			case "mount":
-				return mayMount(), nil
-			case "fuse":
-				return missingFUSE(t.Context()) == nil, nil
+			case "mount", "fuse":
+				return mountable(t, cond == "fuse"), nil
 			case "port":
 				found, err := filepath.Glob("/sys/class/virtio-ports/*")
 				return found != nil, err

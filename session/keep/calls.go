@@ -69,6 +69,17 @@ func (c *Calls) Close() {
 	})
 }
 
+// Dead is closed by Close.
+func (c *Calls) Dead() <-chan struct{} { return c.dead }
+
+// Watch has f called when the transport is lost, and when there is another; resumed: with
+// the same session, so that nothing is missing. f must not wait.
+func (c *Calls) Watch(f func(up, resumed bool)) {
+	c.k.conn.Lock()
+	defer c.k.conn.Unlock()
+	c.k.watch = f
+}
+
 // Msize is the largest frame in bytes.
 func (c *Calls) Msize() uint32 {
 	c.k.conn.Lock()

@@ -53,6 +53,8 @@ type Keeper struct {
 	clientGone bool         // the client has closed its end
 	m, r       wire.Msg     // scratch
 
+	watch func(up, resumed bool) // is told of transports; nil: nobody is
+
 	answering sync.Mutex          // held over deliver
 	deliver   func(frames []byte) // gives frames to the client, which are the Keeper's again afterwards
 }

@@ -51,8 +51,12 @@ func (o owner) Up(resumed bool) {
 		o.asked, o.begun = nil, true
 		o.changed.Broadcast()
 	}
+	watch := o.watch
 	o.conn.Unlock()
 	o.answer(answer)
+	if watch != nil {
+		watch(true, resumed)
+	}
 	if resumed {
 		o.opt.Log.Info().Int("unanswered", waiting).Msg("the session is resumed")
 	}
@@ -73,6 +77,12 @@ func (o owner) Pass(frames []byte) { o.answer(frames) }
 
 // Down logs that the transport is lost and requests wait.
 func (o owner) Down(why error, _ bool) {
+	o.conn.Lock()
+	watch := o.watch
+	o.conn.Unlock()
+	if watch != nil {
+		watch(false, false)
+	}
 	o.opt.Log.Info().Err(why).Msg("the connection is lost; requests wait")
 }
 

@@ -44,7 +44,7 @@ var rooms = []struct {
 	{"session/listen", []string{"backoff", "rarelog", "descriptors", "fs", "session/packet"}},
 	{"session/redial", []string{"backoff", "fs/errs", "session/wire", "session/redial"}},
 	{"session/client", []string{"fs/errs", "session/wire", "session/packet", "session/mumble", "session/redial"}},
-	{"session/keep/fusefs", []string{"fs/errs", "session/wire", "session/redial", "session/keep"}},
+	{"session/keep/fusefs", []string{"backoff", "fs/errs", "fs/vm", "session/wire", "session/redial", "session/keep"}},
 	{"session/keep", []string{"fs/errs", "session/wire", "session/mumble", "session/redial"}},
 	{"session/posix", []string{"fs"}},
 	{"session/p9fs", []string{"fs", "session/posix"}},

@@ -57,6 +57,28 @@ func (h *host) put(t *testing.T, key, value string) {
 	}
 }
 
+// put sets a key from the host. By FUSE, which keeps what it was told, it waits for the
+// event: from then on the mount must show the value.
+func (m *mount) put(t *testing.T, key, value string) {
+	t.Helper()
+	if m.fuse == "" {
+		m.host.put(t, key, value)
+		return
+	}
+	told := m.Sh(t, "mktemp")
+	told = strings.TrimSpace(told)
+	done, err := m.Start(m.dir, 0, "exec 3<events; echo >"+told+".open; dd bs=64k count=1 <&3 2>/dev/null >"+told)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Sh(t, "until [ -e "+told+".open ]; do sleep 0.01; done")
+	m.host.put(t, key, value)
+	if r := <-done; r.Status != 0 {
+		t.Fatalf("reading events: exit %d: %s", r.Status, r.Output)
+	}
+	m.Sh(t, "grep -q '\"key\":\""+key+"\"' "+told+" && rm "+told+" "+told+".open")
+}
+
 // stat is the stat record of a key.
 func (h *host) stat(t *testing.T, key string) wire.Dir {
 	t.Helper()
@@ -125,6 +147,18 @@ func (m *mount) says(t *testing.T, shell, want string) {
 	if got := m.ok(t, shell); strings.TrimSuffix(got, "\n") != want {
 		t.Errorf("%s\n\tprints %.300q, want %.300q", shell, got, want)
 	}
+}
+
+// comesTo is says for what another mount has changed: by FUSE once the event has come.
+func (m *mount) comesTo(t *testing.T, shell, want string) {
+	t.Helper()
+	if m.fuse != "" {
+		testenv.Eventually(t, want, func() bool {
+			out, _, _ := m.Run(m.dir+"/keys", 0, shell)
+			return strings.TrimSuffix(out, "\n") == want
+		})
+	}
+	m.says(t, shell, want)
 }
 
 // fails runs a command that must fail and say that.
@@ -220,7 +254,7 @@ func TestFUSE(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := serve(t, daemon.Options{Memory: true, TCP: []string{"as=vm:" + uuid}})
+			h := serve(t, daemon.Options{Memory: true, TCP: []string{"as=vm:" + uuid}, Config: "[limits]\nvm_events = 2000\n"})
 			g, addr := boot(t, h)
 			m := &mount{Guest: g, host: h, version: "9p2000.L", cache: "none", dir: "/mnt/fuse", fuse: addr}
 			m.remount(t)
@@ -229,10 +263,28 @@ func TestFUSE(t *testing.T) {
 				without := []string{"two mounts", "two users", "1000 keys"}
 				list = slices.DeleteFunc(list, func(s step) bool { return slices.Contains(without, s.name) })
 			}
-			for _, s := range list {
+			for _, s := range append(list, step{"fresh", fresh}) {
 				t.Run(s.name, func(t *testing.T) { s.do(t, m) })
 			}
 			m.Sh(t, "umount "+m.dir)
 		})
+	}
+}
+
+// fresh: the host writes a key 1,000 times, and a guest that keeps what it has read never
+// reads an older value than that of an event that it was told.
+func fresh(t *testing.T, m *mount) {
+	const writes = 1000
+	m.host.put(t, "fresh", "0")
+	done, err := m.Start("/", 0, fmt.Sprintf("fresh %s fresh %d", m.dir, writes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Sh(t, "until [ -e /tmp/fresh.open ]; do sleep 0.01; done")
+	for n := 1; n <= writes; n++ {
+		m.host.put(t, "fresh", fmt.Sprint(n))
+	}
+	if r := <-done; r.Status != 0 {
+		t.Errorf("exit %d: %s", r.Status, r.Output)
 	}
 }

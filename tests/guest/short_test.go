@@ -115,13 +115,13 @@ var short = []step{
 	}},
 }
 
-// hostWrites: what the host writes is seen by the guest's next open; under
-// cache=loose by its next mount.
+// hostWrites: what the host writes is seen by the guest's next open; by FUSE when its
+// event was read, and under cache=loose by its next mount.
 func hostWrites(t *testing.T, m *mount) {
-	m.host.put(t, "seen", "first")
+	m.put(t, "seen", "first")
 	m.says(t, "cat seen", "first")
 	for _, value := range []string{"second", "third, longer", "4"} {
-		m.host.put(t, "seen", value)
+		m.put(t, "seen", value)
 		if m.cache == "loose" {
 			m.Sh(t, "umount "+m.dir)
 			m.remount(t)

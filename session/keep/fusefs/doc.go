@@ -15,13 +15,26 @@
 // gets ESTALE then, and the kernel looks the name up again. An open file is a fid of its
 // own.
 //
-// # What the kernel may keep
+// # What is kept
 //
-// Nothing: each stat, open and read asks the server. Files are opened for direct I/O, so
-// that a read or write is one message as long as it fits.
+// Values, listings, names and attributes of keys are kept here, as long as the VM's events
+// are followed and say nothing else (cache.go). The kernel keeps attributes, and the names
+// that a VM's folder always has; it is told to forget attributes, which never waits. Values
+// are never in its page cache: there the length and the bytes of a value come by two
+// requests, and a change between them would show half of a value; and the pages of a file
+// are shared by those who opened it before a change and after. Files are open for direct
+// I/O, so that a read is one request to this process, answered from one version.
+//
+// An answer is kept only if nothing has changed since the question was sent (mark, fresh),
+// so that one that was under way when an event came is passed on and forgotten. All is
+// dropped when a transport or events are lost, or the server is silent (events.go). What
+// reads the mount's events file waits until what they tell of was dropped (passed). While a
+// file is open for writing nothing of it is kept.
 //
 // # Concurrency
 //
-// The FUSE server calls FS's methods from many goroutines. FS.mu guards the nodes and
-// the open files, and is never held while anything is waited for.
+// The FUSE server calls FS's methods from many goroutines. FS.mu guards the nodes, the open
+// files and what is kept, and is never held while anything is waited for; file.mu is taken
+// by itself. With a cache there are three goroutines: one follows the events, one tells the
+// kernel that all was dropped, one asks a quiet server for a sign of life.
 package fusefs

@@ -60,8 +60,22 @@ func (f *FS) closes(id uint64) {
 		n.files = slices.DeleteFunc(n.files, func(x *file) bool { return x == o })
 	}
 	f.mu.Unlock()
-	if o != nil {
-		f.clunk(o.fid)
+	if o == nil {
+		return
+	}
+	f.reads(o, nil)
+	o.mu.Lock()
+	fid := o.fid
+	o.mu.Unlock()
+	switch {
+	case fid == wire.NoFid:
+	case o.writes:
+		f.calls.Start(&wire.Msg{Type: wire.Tclunk, Fid: fid}, func() {
+			f.freed(fid)
+			f.ends(o.node)
+		})
+	default:
+		f.clunk(fid)
 	}
 }
 
@@ -80,8 +94,16 @@ func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fus
 		return fuse.ENOENT
 	}
 	flags := linuxFlags(o.Flags) &^ linuxExcl
+	if o := f.openKept(n, flags); o != nil {
+		out.Fh, out.OpenFlags = o.id, fuse.FOPEN_DIRECT_IO
+		return fuse.OK
+	}
 	in := patient(cancel, &o.Caller)
-	return status(f.at(in, n, func(fid uint32, qid p9.QID) (bool, error) {
+	writes := flags&(linuxAccess|linuxTrunc) != 0
+	if writes {
+		f.begins(n)
+	}
+	err := f.at(in, n, func(fid uint32, qid p9.QID) (bool, error) {
 		if flags&linuxTrunc != 0 && qid.Path != n.qid.Path {
 			return false, errs.Stale
 		}
@@ -89,15 +111,19 @@ func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fus
 		m.L.Flags = flags
 		r, err := f.calls.Call(in, m)
 		if err == nil {
-			f.opened9p(n, fid, r.QID, flags, out)
+			f.opened9p(n, fid, r.QID, flags, writes, out)
 		}
 		return err == nil, err
-	}))
+	})
+	if err != nil && writes {
+		f.ends(n)
+	}
+	return status(err)
 }
 
 // opened9p enters what an Rlopen or Rlcreate says.
-func (f *FS) opened9p(n *node, fid uint32, qid p9.QID, flags uint32, out *fuse.OpenOut) {
-	o := f.opens(n, &file{fid: fid, stream: qid.Version == 0, once: flags&linuxNonblock != 0})
+func (f *FS) opened9p(n *node, fid uint32, qid p9.QID, flags uint32, writes bool, out *fuse.OpenOut) {
+	o := f.opens(n, &file{fid: fid, stream: qid.Version == 0, once: flags&linuxNonblock != 0, writes: writes})
 	out.Fh, out.OpenFlags = o.id, fuse.FOPEN_DIRECT_IO
 }
 
@@ -116,10 +142,14 @@ func (f *FS) Create(cancel <-chan struct{}, c *fuse.CreateIn, name string, out *
 		if err != nil {
 			return false, err
 		}
-		if f.enter(in, dir, name, fid, &out.EntryOut) != nil {
+		mark := f.mark()
+		f.listed(dir, name)
+		if f.enter(in, dir, name, fid, mark, &out.EntryOut) != nil {
 			return false, errs.IO // it is made: nothing is to be done again
 		}
-		f.opened9p(f.node(out.NodeId), fid, r.QID, flags, &out.OpenOut)
+		n := f.node(out.NodeId)
+		f.begins(n)
+		f.opened9p(n, fid, r.QID, flags, true, &out.OpenOut)
 		return true, nil
 	}))
 }
@@ -135,10 +165,23 @@ func (f *FS) Read(cancel <-chan struct{}, r *fuse.ReadIn, buf []byte) (fuse.Read
 	if o.stream {
 		in = keep.Interrupt{C: cancel}
 	}
-	most, got := int(f.chunk()), 0
+	if f.wanted && o.node.kind == key && !o.writes {
+		data, err := f.readKey(in, o, r.Offset, len(buf))
+		return fuse.ReadResultData(data), status(err)
+	}
+	got, err := f.readInto(in, o, o.fid, r.Offset, buf)
+	if err == nil && o.node.at.dir != nil && o.node.at.dir.kind == vmRoot && o.node.at.name == "events" {
+		err = f.passed(in, o, buf[:got])
+	}
+	return fuse.ReadResultData(buf[:got]), status(err)
+}
+
+// readInto reads from the server until buf is full, or nothing more is there.
+func (f *FS) readInto(in keep.Interrupt, o *file, fid uint32, off uint64, buf []byte) (got int, err error) {
+	most := int(f.chunk())
 	for got < len(buf) {
 		want := min(len(buf)-got, most)
-		reply, err := f.calls.Call(in, &wire.Msg{Type: wire.Tread, Fid: o.fid, Offset: r.Offset + uint64(got), Count: uint32(want)})
+		reply, err := f.calls.Call(in, &wire.Msg{Type: wire.Tread, Fid: fid, Offset: off + uint64(got), Count: uint32(want)})
 		if err == nil && len(reply.Data) > want {
 			err = errs.Protocol
 		}
@@ -146,7 +189,7 @@ func (f *FS) Read(cancel <-chan struct{}, r *fuse.ReadIn, buf []byte) (fuse.Read
 			if got > 0 {
 				break
 			}
-			return nil, status(err)
+			return 0, err
 		}
 		n := copy(buf[got:], reply.Data)
 		got += n
@@ -154,7 +197,7 @@ func (f *FS) Read(cancel <-chan struct{}, r *fuse.ReadIn, buf []byte) (fuse.Read
 			break
 		}
 	}
-	return fuse.ReadResultData(buf[:got]), fuse.OK
+	return got, nil
 }
 
 // Write writes; what fits a message is one change.
@@ -178,8 +221,23 @@ func (f *FS) Write(cancel <-chan struct{}, w *fuse.WriteIn, data []byte) (uint32
 			return 0, status(err)
 		}
 		done += int(r.Count)
+		f.wrote(in, o)
 	}
 	return uint32(done), fuse.OK
+}
+
+// wrote drops what a write has changed, before it returns: of txn and the like nobody knows
+// what that is.
+func (f *FS) wrote(in keep.Interrupt, o *file) {
+	f.edited(o.node)
+	if o.node.kind == key || !f.wanted {
+		return
+	}
+	f.mu.Lock()
+	f.lose()
+	losses := f.losses
+	f.mu.Unlock()
+	_ = f.await(in.C, nil, func() bool { return f.swept >= losses })
 }
 
 // Fsync ends when what was written is durable, a truncation included.
@@ -187,6 +245,9 @@ func (f *FS) Fsync(cancel <-chan struct{}, s *fuse.FsyncIn) fuse.Status {
 	o := f.file(s.Fh)
 	if o == nil {
 		return fuse.EBADF
+	}
+	if !o.writes {
+		return fuse.OK
 	}
 	_, err := f.calls.Call(patient(cancel, &s.Caller), &wire.Msg{Type: wire.Tfsync, Fid: o.fid})
 	return status(err)
@@ -203,7 +264,7 @@ func (f *FS) Flush(cancel <-chan struct{}, l *fuse.FlushIn) fuse.Status {
 	if !o.forget(owner) {
 		return fuse.OK
 	}
-	m := &wire.Msg{Type: wire.Tlock, Fid: o.fid}
+	m := &wire.Msg{Type: wire.Tlock, Fid: o.fid} // who locks has a fid
 	m.L.LockType, m.L.ProcID, m.L.ClientID = p9.Unlock, owner, clientID
 	_, err := f.calls.Call(patient(cancel, &l.Caller), m)
 	return status(err)
@@ -240,8 +301,12 @@ func (o *file) forget(owner uint32) bool {
 }
 
 // lockMsg is a lock of the kernel's as 9P2000.L has it.
-func (o *file) lockMsg(t wire.Type, l *fuse.LkIn) (*wire.Msg, fuse.Status) {
-	m := &wire.Msg{Type: t, Fid: o.fid}
+func (f *FS) lockMsg(in keep.Interrupt, o *file, t wire.Type, l *fuse.LkIn) (*wire.Msg, fuse.Status) {
+	fid, err := f.firm(in, o)
+	if err != nil {
+		return nil, status(err)
+	}
+	m := &wire.Msg{Type: t, Fid: fid}
 	m.L.Start, m.L.ProcID, m.L.ClientID = l.Lk.Start, ownerID(l.Owner), clientID
 	if l.Lk.End < math.MaxInt64 {
 		m.L.Length = l.Lk.End - l.Lk.Start + 1
@@ -265,7 +330,7 @@ func (f *FS) GetLk(cancel <-chan struct{}, l *fuse.LkIn, out *fuse.LkOut) fuse.S
 	if o == nil {
 		return fuse.EBADF
 	}
-	m, code := o.lockMsg(wire.Tgetlock, l)
+	m, code := f.lockMsg(patient(cancel, &l.Caller), o, wire.Tgetlock, l)
 	if !code.Ok() {
 		return code
 	}
@@ -302,7 +367,7 @@ func (f *FS) lock(cancel <-chan struct{}, l *fuse.LkIn, wait bool) fuse.Status {
 	if o == nil {
 		return fuse.EBADF
 	}
-	m, code := o.lockMsg(wire.Tlock, l)
+	m, code := f.lockMsg(patient(cancel, &l.Caller), o, wire.Tlock, l)
 	if !code.Ok() {
 		return code
 	}

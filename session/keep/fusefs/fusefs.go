@@ -42,6 +42,7 @@ type FS struct {
 	open    map[uint64]*file
 	free    []uint32 // fids that the server does not have
 	lastFid uint32
+	cache
 }
 
 // node is what the kernel knows by a number.
@@ -51,6 +52,15 @@ type node struct {
 	qid     p9.QID
 	lookups uint64 // that the kernel has not forgotten
 	files   []*file
+
+	kind    kind
+	sure    bool      // it has its name, as far as events tell
+	known   bool      // attr is current
+	given   bool      // the kernel may have attributes of it
+	attr    fuse.Attr // as they were last kept
+	kept    *snapshot // its value or listing; nil: not known
+	writers int       // files of it that are open for writing
+	edits   uint64    // changes of it by this mount
 }
 
 // entry is a name in a folder; the root has no folder.
@@ -66,13 +76,19 @@ type file struct {
 	fid    uint32
 	stream bool // reads may wait, and nothing is known of its length
 	once   bool // a read takes what is there
+	writes bool // it is one of its node's writers
 
-	mu     sync.Mutex // guards what follows
+	snap  *snapshot // what it reads; nil: what fid says. FS.mu guards both
+	edits uint64    // its node's, when it took that
+
+	mu     sync.Mutex // guards what follows, and fid, which is wire.NoFid where nothing is open at the server
 	owners []uint32   // who may hold locks of fcntl(2)
+	tail   []byte     // the end of what was read of events
 }
 
-// New attaches, and gives the file system. umask are bits that no mode has.
-func New(calls *keep.Calls, uname, aname string, umask uint32) (*FS, error) {
+// New attaches, and gives the file system. umask are bits that no mode has. cached: what
+// the server has told is kept, as long as there are events that tell of changes.
+func New(calls *keep.Calls, uname, aname string, umask uint32, cached bool) (*FS, error) {
 	r, err := calls.Call(keep.Interrupt{}, &wire.Msg{
 		Type: wire.Tattach, Fid: rootFid, Afid: wire.NoFid, Uname: uname, Aname: aname, NUname: wire.NoUID,
 	})
@@ -80,11 +96,28 @@ func New(calls *keep.Calls, uname, aname string, umask uint32) (*FS, error) {
 		return nil, err
 	}
 	root := &node{id: fuse.FUSE_ROOT_ID, qid: r.QID, lookups: 1}
-	return &FS{
+	f := &FS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(), calls: calls, umask: umask, root: root,
 		nodes: map[uint64]*node{root.id: root}, named: make(map[entry]*node), lastID: root.id,
 		open: make(map[uint64]*file), lastFid: rootFid,
-	}, nil
+		cache: cache{moved: make(chan struct{}), sweeps: make(chan struct{}, 1), absent: make(map[entry]struct{})},
+	}
+	if cached {
+		f.prepare(uname, aname)
+	}
+	return f, nil
+}
+
+// begin keeps what the server tells from now on, if that was asked for and can be.
+func (f *FS) begin(k kernel) {
+	if !f.wanted {
+		return
+	}
+	f.kernel = k
+	f.calls.Watch(f.link)
+	go f.sweep()
+	go f.follow()
+	go f.pulse()
 }
 
 // String names the type of the file system.
@@ -118,20 +151,27 @@ func (f *FS) path(n *node) (names []string, ok bool) {
 	return names, true
 }
 
-// found is the node of a name that leads to qid, which the kernel hears of once more.
-func (f *FS) found(dir *node, name string, qid p9.QID) *node {
+// found is the node of a name that leads to qid, which the kernel hears of once more; the
+// server was asked after mark. first: the kernel may not know it yet.
+func (f *FS) found(dir *node, name string, qid p9.QID, mark uint64) (n *node, first bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	at := entry{dir, name}
-	n := f.named[at]
-	if n == nil || n.qid.Path != qid.Path {
+	if n = f.named[at]; n == nil || n.qid.Path != qid.Path {
+		if n != nil {
+			f.forget(n)
+			n.sure = false
+			mark = f.seq
+		}
 		f.lastID++
-		n = &node{id: f.lastID, at: at}
+		n = &node{id: f.lastID, at: at, qid: qid, kind: kindOf(dir, name, qid.Type&p9.TypeDir != 0)}
 		f.nodes[n.id], f.named[at] = n, n
 	}
-	n.qid = qid
+	if f.fresh(mark) || n.kind == folder {
+		n.sure = true
+	}
 	n.lookups++
-	return n
+	return n, n.lookups == 1
 }
 
 // Forget ends nodes that the kernel has forgotten as often as it has heard of them.
@@ -146,6 +186,7 @@ func (f *FS) Forget(id, times uint64) {
 		return
 	}
 	delete(f.nodes, id)
+	f.forget(n)
 	if f.named[n.at] == n {
 		delete(f.named, n.at)
 	}
@@ -155,16 +196,28 @@ func (f *FS) Forget(id, times uint64) {
 func (f *FS) unname(dir *node, name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.named, entry{dir, name})
+	at := entry{dir, name}
+	if n := f.named[at]; n != nil {
+		f.forget(n)
+		n.sure = false
+	}
+	delete(f.named, at)
 }
 
 // rename gives what has one name another.
 func (f *FS) rename(from, to entry) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := f.named[from]
+	n, replaced := f.named[from], f.named[to]
+	for _, x := range []*node{n, replaced} {
+		if x != nil {
+			f.forget(x)
+			x.sure = false
+		}
+	}
 	delete(f.named, from)
 	delete(f.named, to)
+	delete(f.absent, to)
 	if n != nil {
 		n.at = to
 		f.named[to] = n
@@ -196,10 +249,10 @@ func (f *FS) clunk(fid uint32) {
 }
 
 // walk makes a new fid of what names lead to.
-func (f *FS) walk(in keep.Interrupt, names []string) (fid uint32, qid p9.QID, err error) {
+func (f *FS) walk(in keep.Interrupt, from redial.Root, names []string) (fid uint32, qid p9.QID, err error) {
 	fid = f.fid()
 	ask := func(m *wire.Msg) (*wire.Msg, error) { return f.calls.Call(in, m) }
-	qid, made, err := redial.Walk(ask, redial.Root{Fid: rootFid, QID: f.root.qid}, fid, names)
+	qid, made, err := redial.Walk(ask, from, fid, names)
 	switch {
 	case err == nil:
 	case made || errors.Is(err, keep.ErrInterrupted): // it may be there
@@ -223,7 +276,7 @@ func (f *FS) at(in keep.Interrupt, n *node, do func(fid uint32, qid p9.QID) (kee
 // atPath is at for the names from the root on.
 func (f *FS) atPath(in keep.Interrupt, names []string, do func(fid uint32, qid p9.QID) (keeps bool, err error)) error {
 	for try := 1; ; try++ {
-		fid, qid, err := f.walk(in, names)
+		fid, qid, err := f.walk(in, redial.Root{Fid: rootFid, QID: f.root.qid}, names)
 		if err != nil {
 			return err
 		}

@@ -39,6 +39,7 @@ func (f *FS) Mount(o Options) (done <-chan struct{}, err error) {
 	if err != nil {
 		return nil, err
 	}
+	f.begin(server)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -22,24 +22,40 @@ func (f *FS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *
 	if len(name) > maxName {
 		return fuse.Status(syscall.ENAMETOOLONG)
 	}
+	if code, ok := f.lookedUp(dir, name, out); ok {
+		return code
+	}
 	names, ok := f.path(dir)
 	if !ok {
 		return status(errs.Stale)
 	}
 	in := patient(cancel, &h.Caller)
-	return status(f.atPath(in, append(names, name), func(fid uint32, _ p9.QID) (bool, error) {
-		return false, f.enter(in, dir, name, fid, out)
-	}))
+	mark := f.mark()
+	err := f.atPath(in, append(names, name), func(fid uint32, _ p9.QID) (bool, error) {
+		return false, f.enter(in, dir, name, fid, mark, out)
+	})
+	if is(err, errs.NotFound) {
+		f.missing(dir, name, mark)
+	}
+	return status(err)
 }
 
-// enter tells the kernel of what a name has led to, which is fid.
-func (f *FS) enter(in keep.Interrupt, dir *node, name string, fid uint32, out *fuse.EntryOut) error {
+// enter tells the kernel of what a name has led to, which is fid; the server was asked
+// after mark.
+func (f *FS) enter(in keep.Interrupt, dir *node, name string, fid uint32, mark uint64, out *fuse.EntryOut) error {
 	r, err := f.getattr(in, fid)
 	if err != nil {
 		return err
 	}
 	f.fill(&out.Attr, r)
-	out.NodeId = f.found(dir, name, r.QID).id
+	n, first := f.found(dir, name, r.QID, mark)
+	out.NodeId = n.id
+	if t := f.keepAttr(n, mark, &out.Attr); !first { // it could not be told to forget what it does not know
+		out.SetAttrTimeout(t)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out.SetEntryTimeout(f.entryTime(n))
 	return nil
 }
 
@@ -70,8 +86,12 @@ func (f *FS) GetAttr(cancel <-chan struct{}, g *fuse.GetAttrIn, out *fuse.AttrOu
 	if n == nil {
 		return fuse.ENOENT
 	}
+	if f.keptAttr(n, &out.Attr) {
+		out.SetTimeout(keptTime)
+		return fuse.OK
+	}
 	in := patient(cancel, &g.Caller)
-	ours := false
+	ours, mark := false, f.mark()
 	err := f.at(in, n, func(fid uint32, _ p9.QID) (bool, error) {
 		r, err := f.getattr(in, fid)
 		if err == nil {
@@ -80,17 +100,41 @@ func (f *FS) GetAttr(cancel <-chan struct{}, g *fuse.GetAttrIn, out *fuse.AttrOu
 		}
 		return false, err
 	})
+	if ours && err == nil {
+		out.SetTimeout(f.keepAttr(n, mark, &out.Attr))
+	}
 	if ours || err != nil && !is(err, errs.NotFound) && !is(err, errs.Stale) {
 		return status(err)
 	}
 	if o := f.opened(n); o != nil {
-		r, late := f.getattr(in, o.fid)
-		if late == nil {
-			f.fill(&out.Attr, r)
+		if f.openAttr(in, o, &out.Attr) == nil {
 			return fuse.OK
 		}
 	}
 	return status(err)
+}
+
+// openAttr tells of an open file whose name leads elsewhere. Where it is not open at the
+// server, it is what it was when it was opened, and has no name.
+func (f *FS) openAttr(in keep.Interrupt, o *file, out *fuse.Attr) error {
+	fid, err := f.firm(in, o)
+	if is(err, errs.Stale) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if *out = o.node.attr; o.snap == nil || out.Ino == 0 {
+			return err
+		}
+		out.Size, out.Nlink = uint64(len(o.snap.data)), 0
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r, err := f.getattr(in, fid)
+	if err == nil {
+		f.fill(out, r)
+	}
+	return err
 }
 
 // opened is an open file of a node; nil: none is.
@@ -123,9 +167,10 @@ func (f *FS) SetAttr(cancel <-chan struct{}, s *fuse.SetAttrIn, out *fuse.AttrOu
 		}
 		return err
 	}
+	defer f.edited(n)
 	if s.Valid&fuse.FATTR_FH != 0 {
 		if o := f.file(s.Fh); o != nil {
-			return status(set(o.fid))
+			return status(f.byFile(in, o, set))
 		}
 	}
 	err := f.at(in, n, func(fid uint32, qid p9.QID) (bool, error) {
@@ -135,9 +180,18 @@ func (f *FS) SetAttr(cancel <-chan struct{}, s *fuse.SetAttrIn, out *fuse.AttrOu
 		return false, set(fid)
 	})
 	if o := f.opened(n); o != nil && is(err, errs.Stale) {
-		err = set(o.fid)
+		err = f.byFile(in, o, set)
 	}
 	return status(err)
+}
+
+// byFile does something with the fid of an open file.
+func (f *FS) byFile(in keep.Interrupt, o *file, do func(fid uint32) error) error {
+	fid, err := f.firm(in, o)
+	if err != nil {
+		return err
+	}
+	return do(fid)
 }
 
 // fillSetAttr is what the kernel wants to have changed.
@@ -184,7 +238,9 @@ func (f *FS) makes(cancel <-chan struct{}, h *fuse.InHeader, m *wire.Msg, out *f
 	if dir == nil {
 		return fuse.ENOENT
 	}
-	if err := f.change(patient(cancel, &h.Caller), dir, m); err != nil {
+	err := f.change(patient(cancel, &h.Caller), dir, m)
+	f.listed(dir, m.Name)
+	if err != nil {
 		return status(err)
 	}
 	return f.Lookup(cancel, h, m.Name, out)
@@ -227,6 +283,7 @@ func (f *FS) unlink(cancel <-chan struct{}, h *fuse.InHeader, name string, flags
 	m := &wire.Msg{Type: wire.Tunlinkat, Name: name}
 	m.L.Flags = flags
 	err := f.change(patient(cancel, &h.Caller), dir, m)
+	f.listed(dir, name)
 	if err == nil {
 		f.unname(dir, name)
 	}
@@ -253,10 +310,25 @@ func (f *FS) Rename(cancel <-chan struct{}, r *fuse.RenameIn, from, to string) f
 		}
 		return false, f.at(in, other, func(into uint32, _ p9.QID) (bool, error) { return false, move(into) })
 	})
+	f.listed(dir, from)
+	f.listed(other, to)
 	if err == nil {
 		f.rename(entry{dir, from}, entry{other, to})
 	}
 	return status(err)
+}
+
+// listed drops what is kept of a name and its folder, which this mount has changed, or has
+// tried to.
+func (f *FS) listed(dir *node, name string) {
+	f.edited(dir)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := entry{dir, name}
+	delete(f.absent, at)
+	if n := f.named[at]; n != nil {
+		f.forget(n)
+	}
 }
 
 // StatFs tells of the VM's limits, and of what it has.
@@ -279,6 +351,10 @@ func (f *FS) OpenDir(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) 
 	if n == nil {
 		return fuse.ENOENT
 	}
+	if o := f.openKept(n, 0); o != nil {
+		out.Fh = o.id
+		return fuse.OK
+	}
 	in := patient(cancel, &o.Caller)
 	return status(f.at(in, n, func(fid uint32, _ p9.QID) (bool, error) {
 		_, err := f.calls.Call(in, &wire.Msg{Type: wire.Tlopen, Fid: fid})
@@ -295,13 +371,11 @@ func (f *FS) ReadDir(cancel <-chan struct{}, r *fuse.ReadIn, out *fuse.DirEntryL
 	if o == nil {
 		return fuse.EBADF
 	}
-	reply, err := f.calls.Call(patient(cancel, &r.Caller), &wire.Msg{
-		Type: wire.Treaddir, Fid: o.fid, Offset: r.Offset, Count: min(r.Size, f.chunk()),
-	})
+	b, err := f.entries(patient(cancel, &r.Caller), o, r)
 	if err != nil {
 		return status(err)
 	}
-	for b := reply.Data; len(b) > 0; {
+	for len(b) > 0 {
 		var e p9.Dirent
 		if e, b, err = wire.DecodeDirent(b); err != nil {
 			return fuse.EIO
@@ -315,6 +389,24 @@ func (f *FS) ReadDir(cancel <-chan struct{}, r *fuse.ReadIn, out *fuse.DirEntryL
 		}
 	}
 	return fuse.OK
+}
+
+// entries are those of a folder after an offset, some or all.
+func (f *FS) entries(in keep.Interrupt, o *file, r *fuse.ReadIn) ([]byte, error) {
+	if o.node.kind == folder && f.wanted {
+		if b, ok, err := f.list(in, o, r.Offset); ok || err != nil {
+			return b, err
+		}
+	}
+	fid, err := f.firm(in, o)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := f.calls.Call(in, &wire.Msg{Type: wire.Treaddir, Fid: fid, Offset: r.Offset, Count: min(r.Size, f.chunk())})
+	if err != nil {
+		return nil, err
+	}
+	return reply.Data, nil
 }
 
 // ReleaseDir closes a folder.

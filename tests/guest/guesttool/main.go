@@ -38,6 +38,7 @@ var tools = map[string]func(args []string) error{
 	"hold":     work.Hold,
 	"fsx":      work.Fsx,
 	"posix":    work.Posix,
+	"fresh":    work.Fresh,
 }
 
 func main() {

@@ -1,0 +1,520 @@
+//go:build linux || freebsd || darwin
+
+package fusefs
+
+import (
+	"bytes"
+	"strings"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/errs"
+	"meta9/session/keep"
+	"meta9/session/redial"
+	"meta9/session/wire"
+)
+
+const (
+	// maxKept is how many bytes a value or a listing that is kept may have, and
+	// maxAllKept all of them together, with those that open files still read.
+	maxKept, maxAllKept = 64 << 10, 2 << 20
+
+	// maxAbsent is how many names are kept of which it is known that nothing has them.
+	maxAbsent = 1024
+
+	// keptTime is how long the kernel may keep what it is told to forget when it changes.
+	keptTime = 24 * time.Hour
+)
+
+// kind is what a node is for the cache.
+type kind uint8
+
+const (
+	other  kind = iota // nothing of it is kept
+	vmRoot             // a VM's folder: its attributes are kept, and names that never change
+	folder             // keys/ or internal/: attributes, names and the listing
+	key                // what is in them: attributes and the value
+)
+
+// fixed are the names in a VM's folder that are there as long as the VM is.
+var fixed = map[string]bool{"keys": true, "internal": true, "sdc": true, "nocloud": true, "vm.json": true, "txn": true, "events": true}
+
+// kindOf is that of what a name in a folder leads to.
+func kindOf(dir *node, name string, isDir bool) kind {
+	switch {
+	case dir.kind == vmRoot && isDir && (name == "keys" || name == "internal"):
+		return folder
+	case dir.kind == folder && !isDir:
+		return key
+	}
+	return other
+}
+
+// kernel is what keeps attributes, and is told to forget them. That waits for nothing
+// that this process does.
+type kernel interface {
+	InodeNotify(node uint64, off, length int64) fuse.Status
+}
+
+// cache is what is kept of the server's answers. FS.mu guards all of it.
+//
+// What is kept is as new as the events that were told: whoever asks notes seq before
+// (mark), and keeps the answer only if nothing has changed since (fresh). So an answer
+// that was under way when its file changed is passed on, and not kept.
+type cache struct {
+	wanted bool   // set before the kernel asks for anything
+	kernel kernel // the same
+	vm     redial.Root
+	space  string // where the root is a folder: "keys" or "internal"
+	sweeps chan struct{}
+
+	streams bool // the events are followed, without a gap
+	up      bool // there is a transport
+	silent  bool // the server has been silent for too long
+
+	seq    uint64 // grows with all that changes, here or there, and with each loss
+	told   uint64 // the revision up to which all that is kept is known to be right
+	losses uint64 // how often all was dropped
+	swept  uint64 // of these, how many the kernel was told of
+	moved  chan struct{}
+	bytes  int // of snapshots
+	absent map[entry]struct{}
+
+	lastHeard time.Time // of the server
+}
+
+// snapshot is one version of a value or of a listing. FS.mu guards refs.
+type snapshot struct {
+	data []byte
+	refs int
+}
+
+// live tells whether anything may be kept, or answered from what is. mu is held.
+func (f *FS) live() bool { return f.wanted && f.streams && f.up && !f.silent }
+
+// mark is to be taken before the server is asked.
+func (f *FS) mark() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seq
+}
+
+// fresh tells whether an answer may be kept whose question was sent after mark. mu is held.
+func (f *FS) fresh(mark uint64) bool { return f.live() && f.seq == mark }
+
+// wake wakes who waits for what is told. mu is held.
+func (f *FS) wake() {
+	close(f.moved)
+	f.moved = make(chan struct{})
+}
+
+// forget drops what is kept of a node. mu is held.
+func (f *FS) forget(n *node) {
+	f.seq++
+	n.known = false
+	f.release(n.kept)
+	n.kept = nil
+}
+
+// edited notes a change that this mount makes, before who made it hears of its end: of a
+// file, or of what is in a folder. Files that are open for reading see it, wherever they read.
+func (f *FS) edited(n *node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for m := n; m != nil; m = m.at.dir {
+		f.forget(m)
+	}
+	n.edits++
+	if n.kind == key && !n.sure { // it may have another name by now
+		for _, m := range f.nodes {
+			if m != n && m.qid.Path == n.qid.Path {
+				f.forget(m)
+				m.edits++
+			}
+		}
+	}
+}
+
+// begins and ends are around all the time that a file is open for writing. Until it is
+// closed this mount may see a truncation that nobody else does, which may come to nothing:
+// so nothing of the file is kept.
+func (f *FS) begins(n *node) {
+	f.mu.Lock()
+	n.writers++
+	f.mu.Unlock()
+	f.edited(n)
+}
+
+func (f *FS) ends(n *node) {
+	f.mu.Lock()
+	n.writers--
+	f.mu.Unlock()
+	f.edited(n)
+}
+
+// hold makes a snapshot, with a reference for who asks; nil: there is no room.
+func (f *FS) hold(data []byte) *snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(data) > maxKept {
+		return nil
+	}
+	for _, n := range f.nodes { // in no order
+		if f.bytes+len(data) <= maxAllKept {
+			break
+		}
+		f.release(n.kept)
+		n.kept = nil
+	}
+	if f.bytes+len(data) > maxAllKept {
+		return nil
+	}
+	f.bytes += len(data)
+	return &snapshot{data: data, refs: 1}
+}
+
+// release gives up a reference. mu is held.
+func (f *FS) release(s *snapshot) {
+	if s == nil {
+		return
+	}
+	if s.refs--; s.refs == 0 {
+		f.bytes -= len(s.data)
+	}
+}
+
+// keep keeps a snapshot as a node's, if it may.
+func (f *FS) keep(n *node, mark uint64, s *snapshot) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s == nil || !f.fresh(mark) || !n.sure || n.writers > 0 || f.nodes[n.id] != n {
+		return
+	}
+	f.release(n.kept)
+	s.refs++
+	n.kept = s
+}
+
+// kept is a node's value or listing with a reference for who asks; nil: it is not known.
+func (f *FS) kept(n *node) *snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.live() || !n.sure || n.writers > 0 || n.kept == nil {
+		return nil
+	}
+	n.kept.refs++
+	return n.kept
+}
+
+// reads makes s, which o gets a reference of, what an open file reads from now on.
+func (f *FS) reads(o *file, s *snapshot) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.release(o.snap)
+	o.snap, o.edits = s, o.node.edits
+}
+
+// keepAttr keeps a node's attributes; how long the kernel may.
+func (f *FS) keepAttr(n *node, mark uint64, attr *fuse.Attr) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.fresh(mark) || n.kind == other || !n.sure || n.writers > 0 {
+		return 0
+	}
+	n.attr, n.known, n.given = *attr, true, true
+	return keptTime
+}
+
+// keptAttr is what is known of a node's attributes.
+func (f *FS) keptAttr(n *node, attr *fuse.Attr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.attrOf(n, attr)
+}
+
+// attrOf is keptAttr. mu is held.
+func (f *FS) attrOf(n *node, attr *fuse.Attr) bool {
+	if !f.live() || !n.known || !n.sure || n.writers > 0 {
+		return false
+	}
+	*attr = n.attr
+	n.given = true
+	return true
+}
+
+// lookedUp answers a Lookup from what is known.
+func (f *FS) lookedUp(dir *node, name string, out *fuse.EntryOut) (code fuse.Status, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := entry{dir, name}
+	if _, none := f.absent[at]; none && f.live() {
+		return fuse.ENOENT, true
+	}
+	n := f.named[at]
+	if n == nil || !f.attrOf(n, &out.Attr) {
+		return fuse.OK, false
+	}
+	n.lookups++
+	out.NodeId = n.id
+	out.SetAttrTimeout(keptTime)
+	out.SetEntryTimeout(f.entryTime(n))
+	return fuse.OK, true
+}
+
+// entryTime is how long the kernel may keep a name. Names of keys it looks up each time,
+// and is answered from here: to have it forget one takes a lock of the folder's, which
+// whoever waits for a server that is away may hold. mu is held.
+func (f *FS) entryTime(n *node) time.Duration {
+	if n.at.dir.kind == vmRoot && fixed[n.at.name] && f.live() {
+		return keptTime
+	}
+	return 0
+}
+
+// missing keeps that nothing has a name.
+func (f *FS) missing(dir *node, name string, mark uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if dir.kind != folder || !f.fresh(mark) {
+		return
+	}
+	if len(f.absent) >= maxAbsent {
+		clear(f.absent)
+	}
+	f.absent[entry{dir, name}] = struct{}{}
+}
+
+// openKept opens a key or a folder of which all is known, to read it, without the
+// server; nil: not so.
+func (f *FS) openKept(n *node, flags uint32) *file {
+	if n.kind != key && n.kind != folder || flags&(linuxAccess|linuxTrunc) != 0 {
+		return nil
+	}
+	s := f.kept(n)
+	if s == nil {
+		return nil
+	}
+	f.mu.Lock()
+	edits := n.edits
+	f.mu.Unlock()
+	return f.opens(n, &file{fid: wire.NoFid, snap: s, edits: edits})
+}
+
+// firm is the fid of an open file, which is opened now if it was not: at the server
+// nothing is open for a file of which all is known.
+func (f *FS) firm(in keep.Interrupt, o *file) (uint32, error) {
+	o.mu.Lock()
+	fid := o.fid
+	o.mu.Unlock()
+	if fid != wire.NoFid {
+		return fid, nil
+	}
+	err := f.at(in, o.node, func(fid uint32, qid p9.QID) (bool, error) {
+		if qid.Path != o.node.qid.Path {
+			return false, errs.Stale
+		}
+		if _, err := f.calls.Call(in, &wire.Msg{Type: wire.Tlopen, Fid: fid}); err != nil {
+			return false, err
+		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.fid != wire.NoFid {
+			return false, nil // somebody else was faster
+		}
+		o.fid = fid
+		return true, nil
+	})
+	if is(err, errs.NotFound) {
+		err = errs.Stale
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.fid, err
+}
+
+// readKey reads a key by a file that is open for reading only. It goes on in the version
+// that it has read at offset 0, as the server's own do (docs/tree.md, "Reading"): it takes
+// the newest when it reads there again, after a change by this mount, and at its end where
+// the newest begins with what was read.
+func (f *FS) readKey(in keep.Interrupt, o *file, off uint64, size int) ([]byte, error) {
+	f.mu.Lock()
+	s, again := o.snap, o.edits != o.node.edits
+	f.mu.Unlock()
+	if s == nil && off > 0 && !again { // too large to be kept: the server's fid has its version
+		return f.readFid(in, o, off, size)
+	}
+	if off > 0 && !again && off < uint64(len(s.data)) {
+		return part(s.data, off, size), nil
+	}
+	newest := f.kept(o.node)
+	if newest == nil {
+		data, whole, err := f.fetch(in, o, size)
+		switch {
+		case is(err, errs.Stale) && s != nil: // the key is gone: this is what is open still
+			return part(s.data, off, size), nil
+		case err != nil:
+			return nil, err
+		case whole == nil: // it is large, or there is no room
+			if off > 0 && !again && !bytes.HasPrefix(data, s.data) {
+				return nil, nil
+			}
+			f.reads(o, nil)
+			if off == 0 {
+				return part(data, 0, size), nil
+			}
+			return f.readFid(in, o, off, size)
+		}
+		newest = whole
+	}
+	if off > 0 && !again && !bytes.HasPrefix(newest.data, s.data) {
+		f.mu.Lock()
+		f.release(newest)
+		f.mu.Unlock()
+		return nil, nil
+	}
+	f.reads(o, newest)
+	return part(newest.data, off, size), nil
+}
+
+// part is what data has from off on, as much as is asked for.
+func part(data []byte, off uint64, size int) []byte {
+	data = data[min(off, uint64(len(data))):]
+	return data[:min(size, len(data))]
+}
+
+// fetch reads a key from its start, size bytes at least or all of it. whole is all of it,
+// if it is not too large.
+func (f *FS) fetch(in keep.Interrupt, o *file, size int) (data []byte, whole *snapshot, err error) {
+	mark := f.mark()
+	want := size
+	attr := fuse.Attr{Size: maxKept}
+	if f.keptAttr(o.node, &attr); attr.Size <= maxKept {
+		want = max(size, int(attr.Size)+1)
+	}
+	if data, err = f.readFid(in, o, 0, want); err != nil || len(data) == want {
+		return data, nil, err
+	}
+	whole = f.hold(bytes.Clone(data)) // which has not the room of data
+	f.keep(o.node, mark, whole)
+	return data, whole, nil
+}
+
+// readFid reads from the server, until size bytes are there or there are no more.
+func (f *FS) readFid(in keep.Interrupt, o *file, off uint64, size int) ([]byte, error) {
+	fid, err := f.firm(in, o)
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, size)
+	n, err := f.readInto(in, o, fid, off, buf)
+	return buf[:n], err
+}
+
+// list answers a ReadDir of a folder from all of its entries, which it keeps; false: they
+// are too many, or there is no room.
+func (f *FS) list(in keep.Interrupt, o *file, off uint64) (entries []byte, ok bool, err error) {
+	f.mu.Lock()
+	s := o.snap
+	f.mu.Unlock()
+	if s == nil && off > 0 {
+		return nil, false, nil
+	}
+	if off == 0 {
+		if newest := f.kept(o.node); newest != nil {
+			f.reads(o, newest)
+			s = newest
+		} else if s, err = f.listAll(in, o); s == nil || err != nil {
+			return nil, false, err
+		}
+	}
+	if off == 0 {
+		return s.data, true, nil
+	}
+	for b := s.data; len(b) > 0; {
+		e, rest, err := wire.DecodeDirent(b)
+		if err != nil {
+			return nil, false, err
+		}
+		if b = rest; e.Offset == off {
+			return b, true, nil
+		}
+	}
+	return nil, true, nil
+}
+
+// listAll reads a whole folder; nil: it is too large.
+func (f *FS) listAll(in keep.Interrupt, o *file) (*snapshot, error) {
+	mark := f.mark()
+	fid, err := f.firm(in, o)
+	if err != nil {
+		return nil, err
+	}
+	var all []byte
+	for from := uint64(0); ; {
+		r, err := f.calls.Call(in, &wire.Msg{Type: wire.Treaddir, Fid: fid, Offset: from, Count: f.chunk()})
+		if err != nil {
+			return nil, err
+		}
+		if len(r.Data) == 0 {
+			break
+		}
+		if all = append(all, r.Data...); len(all) > maxKept {
+			f.reads(o, nil)
+			return nil, nil
+		}
+		last := from
+		for b := r.Data; len(b) > 0; {
+			e, rest, err := wire.DecodeDirent(b)
+			if err != nil {
+				return nil, errs.Protocol
+			}
+			b, from = rest, e.Offset
+		}
+		if from == last {
+			return nil, errs.Protocol
+		}
+	}
+	s := f.hold(all)
+	f.keep(o.node, mark, s)
+	f.reads(o, s)
+	return s, nil
+}
+
+// prepare finds out whether anything can be kept: there are events for the part of the tree
+// that aname names, and the kinds of its files are known.
+func (f *FS) prepare(uname, aname string) {
+	names := strings.FieldsFunc(aname, func(r rune) bool { return r == '/' })
+	for len(names) > 0 && strings.Contains(names[0], "=") {
+		names = names[1:]
+	}
+	var above []string
+	if len(names) >= 2 && (names[0] == "vms" || names[0] == "names") {
+		above, names = names[:2], names[2:]
+	}
+	switch {
+	case len(names) == 0:
+		f.root.kind = vmRoot
+	case len(names) == 1 && (names[0] == "keys" || names[0] == "internal"):
+		f.root.kind, f.space = folder, names[0]
+	default:
+		return
+	}
+	f.vm.Fid = f.fid()
+	r, err := f.calls.Call(keep.Interrupt{}, &wire.Msg{
+		Type: wire.Tattach, Fid: f.vm.Fid, Afid: wire.NoFid, Uname: uname, Aname: strings.Join(above, "/"), NUname: wire.NoUID,
+	})
+	if err != nil {
+		return
+	}
+	f.vm.QID = r.QID
+	for _, name := range []string{"keys", "events"} { // the admin's root has events, too
+		fid, _, err := f.walk(keep.Interrupt{}, f.vm, []string{name})
+		if err != nil {
+			return
+		}
+		f.clunk(fid)
+	}
+	f.wanted, f.up, f.root.sure, f.lastHeard = true, true, true, time.Now()
+}

@@ -1,0 +1,412 @@
+//go:build linux
+
+package fusefs
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/fs/store"
+	"meta9/session/keep"
+	"meta9/session/wire"
+)
+
+// names lists a folder.
+func (w *world) names(path ...string) string {
+	w.t.Helper()
+	id, code := w.look(path...)
+	var out fuse.OpenOut
+	if code.Ok() {
+		code = w.OpenDir(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: id}}, &out)
+	}
+	if !code.Ok() {
+		w.t.Fatalf("opening %v: %v", path, code)
+	}
+	defer w.ReleaseDir(&fuse.ReleaseIn{Fh: out.Fh})
+	o := w.file(out.Fh)
+	b, err := w.entries(keep.Interrupt{}, o, &fuse.ReadIn{Fh: out.Fh, Size: 4096})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var names []string
+	for len(b) > 0 {
+		var e p9.Dirent
+		if e, b, err = wire.DecodeDirent(b); err != nil {
+			w.t.Fatal(err)
+		}
+		names = append(names, e.Name)
+	}
+	return strings.Join(names, " ")
+}
+
+// TestNothingAsked: what was read once costs nothing at the server, until it changes; and
+// what it shows then is the new.
+func TestNothingAsked(t *testing.T) {
+	for _, aname := range []string{"", "keys", "mode=0644/keys"} {
+		t.Run(aname, func(t *testing.T) {
+			w := newWorld(t, aname, true)
+			var dir []string
+			if aname == "" {
+				dir = []string{"keys"}
+			}
+			path := func(name string) []string { return append(append([]string{}, dir...), name) }
+			for _, value := range []string{"one", "", "a longer one", strings.Repeat("x", maxKept)} {
+				w.host(store.Put, "k", value)
+				w.settled()
+				for range 2 { // the first knows neither the name nor the value
+					if got := w.cat(path("k")...); got != value {
+						t.Fatalf("%d bytes, want %d", len(got), len(value))
+					}
+					w.names(dir...)
+					w.look(path("absent")...)
+				}
+				w.silently("cat, ls and stat of what is known", func() {
+					if got := w.cat(path("k")...); got != value {
+						t.Errorf("%d bytes, want %d", len(got), len(value))
+					}
+					if got := w.names(dir...); got != "k" {
+						t.Errorf("the folder has %q", got)
+					}
+					if _, code := w.look(path("absent")...); code != fuse.ENOENT {
+						t.Errorf("absent: %v", code)
+					}
+					id, _ := w.look(path("k")...)
+					var out fuse.AttrOut
+					if code := w.GetAttr(nil, &fuse.GetAttrIn{InHeader: fuse.InHeader{NodeId: id}}, &out); !code.Ok() || out.Size != uint64(len(value)) {
+						t.Errorf("stat: %v, %d bytes", code, out.Size)
+					}
+				})
+			}
+			w.host(store.Put, "absent", "here")
+			w.host(store.Remove, "k", "")
+			w.settled()
+			if got := w.names(dir...); got != "absent" {
+				t.Errorf("the folder has %q", got)
+			}
+			if _, code := w.look(path("k")...); code != fuse.ENOENT {
+				t.Errorf("k: %v", code)
+			}
+			if got := w.cat(path("absent")...); got != "here" {
+				t.Errorf("absent has %q", got)
+			}
+		})
+	}
+}
+
+// TestDerived: nothing is kept of what changes without an event that names it, and without
+// the cache nothing at all.
+func TestDerived(t *testing.T) {
+	w := newWorld(t, "", true)
+	for _, path := range [][]string{{"vm.json"}, {"sdc", "uuid"}, {"nocloud", "meta-data"}} {
+		w.cat(path...)
+		before := w.sent.Load()
+		if w.cat(path...); w.sent.Load() == before {
+			t.Errorf("%v was not asked for", path)
+		}
+	}
+	without := newWorld(t, "", false)
+	without.host(store.Put, "k", "v")
+	without.cat("keys", "k")
+	before := without.sent.Load()
+	if without.cat("keys", "k"); without.sent.Load() == before {
+		t.Error("without a cache a key was not asked for")
+	}
+}
+
+// TestOwnChanges: what this mount changes it sees at once, before any event.
+func TestOwnChanges(t *testing.T) {
+	w := newWorld(t, "", true)
+	w.host(store.Put, "k", "old value")
+	w.host(store.Put, "other", "other value")
+	w.settled()
+	for range 100 {
+		w.cat("keys", "k")
+		w.cat("keys", "k")
+		_, reader := w.open(syscall.O_RDONLY, "keys", "k")
+		if got := w.read(reader, 0, 3); got != "old" {
+			t.Fatalf("%q", got)
+		}
+		_, fh := w.open(syscall.O_WRONLY|syscall.O_TRUNC, "keys", "k")
+		if got := w.cat("keys", "k"); got != "" {
+			t.Fatalf("after a truncation of ours: %q", got)
+		}
+		w.write(fh, 0, "new and longer")
+		if got := w.read(reader, 4, 100); got != "and longer" {
+			t.Fatalf("an open file reads %q", got)
+		}
+		if got := w.cat("keys", "k"); got != "new and longer" {
+			t.Fatalf("%q", got)
+		}
+		w.shut(fh)
+		if got := w.cat("keys", "k"); got != "new and longer" {
+			t.Fatalf("after close: %q", got)
+		}
+		id, _ := w.look("keys", "k")
+		var out fuse.AttrOut
+		s := &fuse.SetAttrIn{}
+		s.NodeId, s.Valid, s.Size = id, fuse.FATTR_SIZE, 3
+		if code := w.SetAttr(nil, s, &out); !code.Ok() {
+			t.Fatal(code)
+		}
+		if got := w.cat("keys", "k"); got != "new" {
+			t.Fatalf("after truncate(2): %q", got)
+		}
+		dir, _ := w.look("keys")
+		w.cat("keys", "other")
+		if code := w.Rename(nil, &fuse.RenameIn{InHeader: fuse.InHeader{NodeId: dir}, Newdir: dir}, "other", "k"); !code.Ok() {
+			t.Fatal(code)
+		}
+		if got := w.cat("keys", "k"); got != "other value" {
+			t.Fatalf("after a rename: %q", got)
+		}
+		if got := w.read(reader, 0, 100); got != "new" {
+			t.Fatalf("the replaced file, which is open still: %q", got)
+		}
+		if got := w.names("keys"); got != "k" {
+			t.Fatalf("the folder has %q", got)
+		}
+		if _, code := w.look("keys", "other"); code != fuse.ENOENT {
+			t.Fatal(code)
+		}
+		w.shut(reader)
+		if code := w.Unlink(nil, &fuse.InHeader{NodeId: dir}, "k"); !code.Ok() {
+			t.Fatal(code)
+		}
+		if _, code := w.look("keys", "k"); code != fuse.ENOENT {
+			t.Fatal(code)
+		}
+		for name, value := range map[string]string{"k": "old value", "other": "other value"} {
+			var made fuse.CreateOut
+			in := &fuse.CreateIn{InHeader: fuse.InHeader{NodeId: dir}, Flags: syscall.O_WRONLY | syscall.O_CREAT, Mode: 0o600}
+			if code := w.Create(nil, in, name, &made); !code.Ok() {
+				t.Fatal(code)
+			}
+			w.write(made.Fh, 0, value)
+			w.shut(made.Fh)
+			if got := w.cat("keys", name); got != value {
+				t.Fatalf("%s, just made, is %q", name, got)
+			}
+		}
+	}
+}
+
+// TestOpenFiles: a file that was opened from what is kept reads as the server's do.
+func TestOpenFiles(t *testing.T) {
+	w := newWorld(t, "", true)
+	begin := func(value string) uint64 {
+		w.host(store.Put, "k", value)
+		w.settled()
+		w.cat("keys", "k")
+		_, fh := w.open(syscall.O_RDONLY, "keys", "k")
+		if got := w.read(fh, 0, 4); got != value[:4] {
+			t.Fatalf("%q", got)
+		}
+		return fh
+	}
+	fh := begin("the first value")
+	w.host(store.Put, "k", "THE SECOND VALUE, LONGER")
+	w.settled()
+	if got := w.read(fh, 4, 100); got != "first value" {
+		t.Errorf("half of another value: %q", got)
+	}
+	if got := w.read(fh, 15, 100); got != "" {
+		t.Errorf("the end of another value: %q", got)
+	}
+	if got := w.read(fh, 0, 100); got != "THE SECOND VALUE, LONGER" {
+		t.Errorf("from its start: %q", got)
+	}
+	w.shut(fh)
+
+	fh = begin("appended to")
+	w.read(fh, 0, 100)
+	w.host(store.Append, "k", ", indeed")
+	w.settled()
+	if got := w.read(fh, 11, 100); got != ", indeed" {
+		t.Errorf("at the end, after an append: %q", got)
+	}
+	w.shut(fh)
+
+	fh = begin("removed")
+	w.host(store.Remove, "k", "")
+	w.settled()
+	for range 2 {
+		if got := w.read(fh, 0, 100); got != "removed" {
+			t.Errorf("the removed file: %q", got)
+		}
+	}
+	w.shut(fh)
+}
+
+// TestTruncationThatCameToNothing: a truncation that this mount alone sees, and that ends
+// without a change and so without an event, is not kept.
+func TestTruncationThatCameToNothing(t *testing.T) {
+	w := newWorld(t, "", true)
+	w.host(store.Put, "k", "value")
+	w.settled()
+	_, fh := w.open(syscall.O_WRONLY|syscall.O_TRUNC, "keys", "k")
+	if got := w.cat("keys", "k"); got != "" {
+		t.Errorf("%q", got)
+	}
+	if _, code := w.Write(nil, &fuse.WriteIn{Fh: fh, Offset: 8 << 20}, []byte("x")); code != fuse.Status(syscall.EFBIG) {
+		t.Errorf("a value that is too large: %v", code)
+	}
+	w.shut(fh)
+	w.until("the old value", func() bool { return w.cat("keys", "k") == "value" })
+}
+
+// TestBounded: what is kept is bounded, also where files have it open.
+func TestBounded(t *testing.T) {
+	w := newWorld(t, "", true)
+	value := strings.Repeat("v", 60<<10)
+	for i := range 100 {
+		w.host(store.Put, fmt.Sprint("k", i), value)
+	}
+	w.settled()
+	for i := range 100 {
+		name := fmt.Sprint("k", i)
+		w.cat("keys", name)
+		if i%2 == 0 {
+			_, fh := w.open(syscall.O_RDONLY, "keys", name)
+			w.read(fh, 0, 10)
+			defer w.shut(fh)
+		}
+	}
+	for i := range 2 * maxAbsent {
+		w.look("keys", fmt.Sprint("absent", i))
+	}
+	w.FS.mu.Lock()
+	defer w.FS.mu.Unlock()
+	if w.bytes > maxAllKept || w.bytes < maxAllKept/2 || len(w.absent) > maxAbsent {
+		t.Errorf("%d bytes and %d absent names are kept", w.bytes, len(w.absent))
+	}
+}
+
+// TestLost: without a link nothing is shown that was kept; afterwards all is right, in the
+// same session.
+func TestLost(t *testing.T) {
+	w := newWorld(t, "", true)
+	w.host(store.Put, "k", "before")
+	w.settled()
+	w.cat("keys", "k")
+	id, _ := w.look("keys", "k")
+	w.silently("cat", func() { w.cat("keys", "k") })
+	w.cut(true)
+	w.until("the loss", func() bool { w.FS.mu.Lock(); defer w.FS.mu.Unlock(); return !w.live() })
+	w.until("the kernel forgets", func() bool { _, ok := w.forgot.Load(id); return ok })
+	got := make(chan string)
+	go func() { got <- w.cat("keys", "k") }()
+	select {
+	case value := <-got:
+		t.Errorf("without a link a read shows %q", value)
+	case <-time.After(50 * time.Millisecond):
+	}
+	w.host(store.Put, "k", "meanwhile")
+	w.mu.Lock()
+	w.away = false
+	w.mu.Unlock()
+	if value := <-got; value != "meanwhile" {
+		t.Errorf("%q", value)
+	}
+	w.settled()
+	w.cat("keys", "k")
+	w.silently("cat", func() { w.cat("keys", "k") })
+}
+
+// TestFresh: the host writes a key again and again. Who has read an event through the mount
+// never reads an older value than that event's, while others read all the time, so that
+// answers are under way when the key changes; also where the link is cut.
+func TestFresh(t *testing.T) {
+	for name, cuts := range map[string]bool{"quiet": false, "cut": true} {
+		t.Run(name, func(t *testing.T) {
+			const writes, readers = 300, 2
+			w := newWorld(t, "", true)
+			w.host(store.Put, "k", "0")
+			_, events := w.open(syscall.O_RDONLY, "events")
+			var told atomic.Int64
+			var all sync.WaitGroup
+			stop := make(chan struct{})
+			for range readers {
+				all.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+						}
+						least := told.Load()
+						value, err := strconv.ParseInt(w.cat("keys", "k"), 10, 64)
+						if err != nil || value < least {
+							t.Errorf("%d (%v) was read, after the event of %d", value, err, least)
+							return
+						}
+					}
+				})
+			}
+			if cuts {
+				all.Go(func() {
+					rng := rand.New(rand.NewPCG(20121217, 1))
+					for {
+						select {
+						case <-stop:
+							return
+						case <-time.After(time.Duration(20+rng.IntN(180)) * time.Millisecond):
+							w.cut(false)
+						}
+					}
+				})
+			}
+			off := uint64(0)
+			for n := 1; n <= writes && !t.Failed(); n++ {
+				w.host(store.Put, "k", strconv.Itoa(n))
+				line := w.read(events, off, 4096)
+				if off += uint64(len(line)); !strings.Contains(line, `"key":"k"`) {
+					t.Fatalf("the event is %q", line)
+				}
+				told.Store(int64(n))
+				if got := w.cat("keys", "k"); got != strconv.Itoa(n) {
+					t.Fatalf("%s is read after the event of %d", got, n)
+				}
+			}
+			close(stop)
+			all.Wait()
+			if !cuts {
+				w.settled()
+				w.cat("keys", "k")
+				w.silently("cat", func() { w.cat("keys", "k") })
+			}
+		})
+	}
+}
+
+// TestRevIn: revisions are found however a reader cuts the lines.
+func TestRevIn(t *testing.T) {
+	text := `{"rev":1234567,"type":"key-set"}` + "\n" + `{"rev":89,"key":"{\"rev\":999"}` + "\n"
+	for size := 1; size < len(text); size++ {
+		var tail []byte
+		for from := 0; from < len(text); from += size {
+			data := text[from:min(from+size, len(text))]
+			rev, lost := revIn(tail, []byte(data))
+			tail = append(tail, data...)
+			tail = tail[max(0, len(tail)-maxTail):]
+			if lost {
+				t.Fatal("nothing is lost")
+			}
+			if at := len(`{"rev":1234567`); from < at && from+len(data) >= at && rev != 1234567 {
+				t.Errorf("in pieces of %d: %d", size, rev)
+			}
+		}
+	}
+	if _, lost := revIn([]byte(`{"type":"lo`), []byte(`st","from":1}`)); !lost {
+		t.Error("a loss was not seen")
+	}
+}

@@ -1,0 +1,347 @@
+//go:build linux || freebsd || darwin
+
+package fusefs
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"meta9/backoff"
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+	"meta9/session/keep"
+	"meta9/session/wire"
+)
+
+const (
+	// eventBytes is how many bytes of events are asked for at once, and maxLine how many
+	// one line may have.
+	eventBytes, maxLine = 16 << 10, 16 << 10
+
+	// pulseTime is how long the server may say nothing before it is asked for a sign of
+	// life, and silentTime how long before what is kept is dropped.
+	pulseTime, silentTime = 5 * time.Second, 15 * time.Second
+
+	// behindTime is how long a reader of events waits for the mount to have followed.
+	// After that all is dropped, so that nothing is left which could be older.
+	behindTime = time.Second
+)
+
+// streamAgain makes the pauses before the events are opened again.
+var streamAgain = backoff.Backoff{First: 50 * time.Millisecond, Last: 5 * time.Second}
+
+// link is told that the transport is lost, or there again; resumed: in the same session.
+// It waits for nothing.
+func (f *FS) link(up, resumed bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.up = up
+	if !up || !resumed {
+		f.streams = f.streams && !up // a new session has not the events of the old one
+		f.lose()
+	}
+	f.wake()
+}
+
+// lose drops all that is kept. mu is held.
+func (f *FS) lose() {
+	f.losses++
+	f.seq++
+	clear(f.absent)
+	for _, n := range f.nodes {
+		f.forget(n)
+		n.sure = n == f.root || n.kind == folder
+	}
+	select {
+	case f.sweeps <- struct{}{}:
+	default:
+	}
+}
+
+// sweep has the kernel forget, each time that all was dropped, until the mount ends.
+func (f *FS) sweep() {
+	for {
+		select {
+		case <-f.calls.Dead():
+			return
+		case <-f.sweeps:
+		}
+		f.mu.Lock()
+		losses := f.losses
+		var ids []uint64
+		for _, n := range f.nodes {
+			if n.given {
+				ids = append(ids, n.id)
+			}
+		}
+		f.mu.Unlock()
+		f.notify(ids)
+		f.mu.Lock()
+		f.swept = losses
+		f.wake()
+		f.mu.Unlock()
+	}
+}
+
+// notify has the kernel forget the attributes of nodes. A node that it does not know is
+// either forgotten, or the answer that tells of it is on its way: then it is told again.
+func (f *FS) notify(ids []uint64) {
+	var again []uint64
+	for _, id := range ids {
+		if f.kernel.InodeNotify(id, -1, 0) == fuse.ENOENT && f.node(id) != nil {
+			again = append(again, id)
+		}
+	}
+	if len(again) == 0 {
+		return
+	}
+	time.Sleep(10 * time.Millisecond)
+	for _, id := range again {
+		f.kernel.InodeNotify(id, -1, 0)
+	}
+}
+
+// follow follows the events until the mount ends.
+func (f *FS) follow() {
+	for tries := 0; ; tries++ {
+		if f.stream() {
+			tries = 0
+		}
+		f.mu.Lock()
+		f.streams = false
+		f.lose()
+		f.wake()
+		f.mu.Unlock()
+		select {
+		case <-f.calls.Dead():
+			return
+		case <-time.After(streamAgain.Pause(tries)):
+		}
+	}
+}
+
+// stream opens the events and follows them until that fails. began: they were there.
+func (f *FS) stream() (began bool) {
+	in := keep.Interrupt{}
+	fid, _, err := f.walk(in, f.vm, []string{"events"})
+	if err != nil {
+		return false
+	}
+	defer f.clunk(fid)
+	if _, err := f.calls.Call(in, &wire.Msg{Type: wire.Tlopen, Fid: fid}); err != nil {
+		return false
+	}
+	f.mu.Lock()
+	f.streams = true
+	f.wake()
+	f.mu.Unlock()
+	var line []byte
+	for off := uint64(0); ; {
+		r, err := f.calls.Call(in, &wire.Msg{Type: wire.Tread, Fid: fid, Offset: off, Count: eventBytes})
+		if err != nil || len(r.Data) == 0 || len(r.Data) > eventBytes {
+			return true
+		}
+		f.heard()
+		off += uint64(len(r.Data))
+		line = append(line, r.Data...)
+		whole := bytes.LastIndexByte(line, '\n') + 1
+		if len(line)-whole > maxLine {
+			return true
+		}
+		f.changes(line[:whole])
+		line = append(line[:0], line[whole:]...)
+	}
+}
+
+// event is what is looked at of a line.
+type event struct {
+	Rev, To    uint64
+	Type       string
+	Space, Key string
+}
+
+// changes drops what lines of events are about, has the kernel forget it, and then lets
+// who reads the events know.
+func (f *FS) changes(lines []byte) {
+	var ids []uint64
+	rev := uint64(0)
+	f.mu.Lock()
+	for line := range bytes.Lines(lines) {
+		var e event
+		bad := json.Unmarshal(line, &e) != nil
+		rev = max(rev, e.Rev, e.To)
+		switch {
+		case !bad && (e.Type == "key-set" || e.Type == "key-removed"):
+			ids = append(ids, f.changed(&e)...)
+		case !bad && (e.Type == "session-parked" || e.Type == "session-resumed" || e.Type == "qmp"):
+		default: // whose files they are, which there are, or what nobody knows
+			f.lose()
+		}
+	}
+	losses := f.losses
+	f.mu.Unlock()
+	f.notify(ids)
+	_ = f.await(nil, nil, func() bool { return f.swept >= losses })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.told = max(f.told, rev)
+	f.wake()
+}
+
+// changed drops what is kept of a key, and of the folders that it is in: these nodes are
+// what the kernel is to forget. mu is held.
+func (f *FS) changed(e *event) (ids []uint64) {
+	f.seq++
+	dir := f.root
+	switch {
+	case dir.kind == vmRoot:
+		f.forget(dir)
+		ids = append(ids, dir.id)
+		if dir = f.named[entry{dir, e.Space}]; dir == nil {
+			return ids
+		}
+	case e.Space != f.space:
+		return nil
+	}
+	f.forget(dir)
+	ids = append(ids, dir.id)
+	at := entry{dir, vm.FileName(e.Key)}
+	delete(f.absent, at)
+	if n := f.named[at]; n != nil {
+		f.forget(n)
+		n.sure = false // the name may lead to another key
+		ids = append(ids, n.id)
+	}
+	return ids
+}
+
+// The beginnings of a line: of one that tells of a change, up to its revision, and of one
+// that tells that others are missing. Together with the number they are not longer than a
+// file's tail.
+var (
+	lineOfRev  = []byte(`{"rev":`)
+	lineOfLost = []byte(`{"type":"lost"`)
+)
+
+const maxTail = 32
+
+// revIn finds the newest revision in what a reader of events gets, who has got tail
+// before, and whether lines are missing.
+func revIn(tail, data []byte) (rev uint64, lost bool) {
+	all := append(bytes.Clone(tail), data...)
+	for b := all; ; {
+		_, rest, ok := bytes.Cut(b, lineOfRev)
+		if !ok {
+			break
+		}
+		n := 0
+		for n < len(rest) && rest[n] >= '0' && rest[n] <= '9' {
+			n++
+		}
+		one, _ := strconv.ParseUint(string(rest[:n]), 10, 64)
+		rev, b = max(rev, one), rest
+	}
+	i := bytes.LastIndex(all, lineOfLost)
+	return rev, i >= 0 && i+len(lineOfLost) > len(tail)
+}
+
+// passed waits until nothing that is kept is older than events that somebody is to read
+// by an open file.
+func (f *FS) passed(in keep.Interrupt, o *file, data []byte) error {
+	if !f.wanted || len(data) == 0 {
+		return nil
+	}
+	o.mu.Lock()
+	rev, lost := revIn(o.tail, data)
+	o.tail = append(o.tail, data...)
+	o.tail = append(o.tail[:0], o.tail[max(0, len(o.tail)-maxTail):]...)
+	if cap(o.tail) > 4*maxTail {
+		o.tail = bytes.Clone(o.tail)
+	}
+	o.mu.Unlock()
+	late := time.NewTimer(behindTime)
+	defer late.Stop()
+	done := func() bool { return (f.told >= rev || !f.live()) && f.swept >= f.losses && !lost }
+	err := f.await(in.C, late.C, done)
+	if !errors.Is(err, errLate) {
+		return err
+	}
+	f.mu.Lock()
+	f.lose()
+	losses := f.losses
+	f.mu.Unlock()
+	return f.await(in.C, nil, func() bool { return f.swept >= losses })
+}
+
+// errLate is await's, after its time.
+const errLate = errs.Busy
+
+// await waits until done is true, which is called with mu held.
+func (f *FS) await(cancel <-chan struct{}, late <-chan time.Time, done func() bool) error {
+	for {
+		f.mu.Lock()
+		ok, moved := done(), f.moved
+		f.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-cancel:
+			return keep.ErrInterrupted
+		case <-late:
+			return errLate
+		case <-f.calls.Dead():
+			return errs.IO
+		}
+	}
+}
+
+// heard notes that the server is there.
+func (f *FS) heard() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lastHeard = time.Now()
+	if f.silent {
+		f.silent = false
+		f.wake()
+	}
+}
+
+// pulse asks a server for a sign of life that says nothing, and drops all that is kept
+// where none comes.
+func (f *FS) pulse() {
+	pause := pulseTime
+	for {
+		select {
+		case <-f.calls.Dead():
+			return
+		case <-time.After(pause):
+		}
+		f.mu.Lock()
+		quiet := time.Since(f.lastHeard)
+		f.mu.Unlock()
+		if pause = pulseTime - quiet; pause > 0 {
+			continue
+		}
+		pause = pulseTime
+		watch := time.AfterFunc(max(0, silentTime-quiet), func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if time.Since(f.lastHeard) >= silentTime {
+				f.silent = true
+				f.lose()
+				f.wake()
+			}
+		})
+		if _, err := f.getattr(keep.Interrupt{}, f.vm.Fid); err == nil {
+			f.heard()
+		}
+		watch.Stop()
+	}
+}
