@@ -1,9 +1,17 @@
 package packaging
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/big"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +67,11 @@ func newMachine(t *testing.T, old, now string) *machine {
 		must(t, "cp", "-r", from, m.path(to))
 	}
 	must(t, "chmod", "755", m.path("/old"), m.path("/new"))
+	helper := exec.Command("go", "build", "-o", m.path("/confine"), "./confine")
+	helper.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := helper.CombinedOutput(); err != nil {
+		t.Fatalf("confine: %v\n%s", err, out)
+	}
 	// debootstrap may have left its own.
 	for _, dir := range []string{"/proc", "/sys", "/dev"} {
 		_ = syscall.Unmount(m.path(dir), syscall.MNT_DETACH)
@@ -117,20 +130,41 @@ func (m *machine) install(dir string, names ...string) string {
 	return m.run(args)
 }
 
-// start runs the daemon as its unit does, but for what systemd adds; flags may follow.
+// start runs the daemon as its unit does, with the unit's capabilities, system calls, umask
+// and open files; flags may follow.
 func (m *machine) start(flags ...string) *proc.Proc {
 	m.t.Helper()
-	unit := m.read("/usr/lib/systemd/system/meta9d.service")
-	line := regexp.MustCompile(`(?m)^ExecStart=(.*)$`).FindStringSubmatch(unit)
-	if line == nil {
-		m.t.Fatal("the unit starts nothing")
-	}
-	p, err := proc.Start(exec.Command("chroot", append(append([]string{m.root}, strings.Fields(line[1])...), flags...)...), time.Minute)
+	argv := append([]string{m.root, "/confine", "/usr/lib/systemd/system/meta9d.service"}, flags...)
+	p, err := proc.Start(exec.Command("chroot", argv...), time.Minute)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(p.Kill)
 	return p
+}
+
+// confined: the daemon is that, and has exactly the unit's capabilities: CHOWN (0),
+// DAC_OVERRIDE (1), FOWNER (3) and NET_BIND_SERVICE (10).
+func (m *machine) confined(p *proc.Proc) {
+	m.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.says(string(b), "\nSeccomp:\t2\n", "\nNoNewPrivs:\t1\n", "\nCapBnd:\t000000000000040b\n", "\nCapEff:\t000000000000040b\n")
+}
+
+// channels: what the daemon does for guests and for the admin, in every way.
+func (m *machine) channels(backup string) {
+	m.t.Helper()
+	m.says(m.run("meta9 qmp --socket /run/meta9/qmp.sock query-status"), "status")
+	m.says(m.run("meta9 --addr tls:127.0.0.1:564 --cert /etc/meta9/cert.pem --ca /etc/meta9/cert.pem ls names/web0/keys"), "motd")
+	dev := " --dev /run/meta9/" + testenv.UUID(1) + "/mdata.sock "
+	m.run("meta9 mdata put" + dev + "m value")
+	m.says(m.run("meta9 mdata get"+dev+"m"), "value")
+	m.run("meta9 backup " + backup)
+	m.run("meta9 backup --check " + backup)
+	m.run("rm " + backup)
 }
 
 func (m *machine) stop(p *proc.Proc) {
@@ -196,13 +230,20 @@ func (m *machine) life(t *testing.T) {
 	m.settings()
 	m.unit()
 
-	d := m.start()
+	m.certificates()
+	d := m.start("--qmp-listen", "unix:/run/meta9/qmp.sock", "--listen", "tls:127.0.0.1:564", "--config", "/etc/meta9/test.toml")
+	m.confined(d)
 	m.runWith(payload, "meta9 vm create")
+	m.channels("/root/backup")
 	m.run("meta9 put names/web0/keys/color blue")
 	m.says(m.run("meta9 version"), before)
 	m.says(m.run("stat -c %a:%G /run/meta9/admin.sock"), "660:meta9")
 	m.run("useradd --groups meta9 anna")
 	m.run("useradd otto")
+	m.run("meta9 vm update " + testenv.UUID(1) + " 9p_owner=anna")
+	testenv.Eventually(t, "the VM's socket is its owner's", func() bool {
+		return m.run("stat -c %U /run/meta9/"+testenv.UUID(1)+"/9p.sock") == "anna\n"
+	})
 	m.says(m.run("runuser -u anna -- meta9 cat names/web0/keys/color"), "blue")
 	if out, err := m.try("", "runuser", "-u", "otto", "--", "meta9", "cat", "names/web0/keys/color"); err == nil {
 		t.Errorf("who is not in the group meta9 reads %q", out)
@@ -223,6 +264,8 @@ func (m *machine) life(t *testing.T) {
 	}
 	m.says(m.install("/new", "meta9", "meta9d"), "meta9d "+after+" serves, in place of "+before)
 	m.says(m.run("meta9 cat ctl"), "version "+after+"\n", "upgrades 1\n")
+	m.confined(d)
+	m.channels("/root/backup")
 	if got, err := c.Sread(0, "keys", "color"); err != nil || string(got) != "blue" {
 		t.Errorf("the guest's connection after the upgrade: %q, %v", got, err)
 	}
@@ -250,6 +293,7 @@ func (m *machine) life(t *testing.T) {
 	m.stop(d)
 
 	m.run("dpkg --purge meta9d meta9")
+	m.run("rm -r /etc/meta9")
 	m.run("userdel anna")
 	m.run("userdel otto")
 	for _, file := range m.tree() {
@@ -350,4 +394,41 @@ func (m *machine) guest(t *testing.T) {
 	}
 	m.stop(d)
 	m.run("dpkg --purge meta9d meta9-guest")
+}
+
+func (m *machine) write(file, text string) {
+	m.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(m.path(file)), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(m.path(file), []byte(text), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// certificates makes one that is the authority, the daemon's and the admin's.
+func (m *machine) certificates() {
+	m.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "operator"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.write("/etc/meta9/test.toml", "[tls]\ncert = \"/etc/meta9/cert.pem\"\nkey = \"/etc/meta9/cert.pem\"\nca = \"/etc/meta9/cert.pem\"\nadmin = \"operator\"\n")
+	m.write("/etc/meta9/cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))+
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
 }
