@@ -113,7 +113,7 @@ func TestServe(t *testing.T) {
 	}
 	var log bytes.Buffer
 	s := &credential.Server{
-		Map: m, Time: 200 * time.Millisecond, Log: zerolog.New(&log),
+		Map: m, Time: 200 * time.Millisecond, Log: zerolog.New(zerolog.SyncWriter(&log)),
 		Read: func(ctx context.Context, path string) ([]byte, error) {
 			switch path {
 			case "keys/app-db":
