@@ -272,6 +272,14 @@ func (w *world) keeper(bin string, programs int, lossy bool) (end func() []work.
 		}
 		return err == nil
 	})
+	testenv.Eventually(t, "the programs work", func() bool {
+		for id := range programs {
+			if _, err := os.Stat(filepath.Join(dir, fmt.Sprint("steps", id))); err != nil {
+				return len(ended) > 0 // end says why
+			}
+		}
+		return true
+	})
 	return func() (list []work.Report) {
 		t.Helper()
 		if err := os.WriteFile(filepath.Join(dir, "stop"), nil, 0o600); err != nil {
