@@ -31,7 +31,7 @@ VERSION ?=
 LDFLAGS := -s -w $(if $(VERSION),-X meta9/cmd/version.named=$(VERSION))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run quick test unit blackbox test-guest check fuzz soak bench bench-guest docs clean cc runner cross cross-quick release deb
+.PHONY: help build run quick test unit blackbox test-guest test-fleet check fuzz soak bench bench-guest docs clean cc runner cross cross-quick release deb
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -121,6 +121,9 @@ blackbox: cc runner ## foreign clients, kill -9, strace, attacks: against the re
 
 test-guest: runner ## a real Linux kernel in QEMU mounts the real meta9d
 	cd tests && $(GOTEST) -count=1 -timeout 30m -p 1 ./guest/... ./mount/...
+
+test-fleet: runner ## several hosts' stores over a real etcd cluster of three (not in make test yet)
+	cd tests/cluster && $(GOTEST) -count=1 -timeout 7m ./...
 
 fuzz: ## run every fuzz target for FUZZTIME (20s), FUZZJOBS (2) at a time; the log goes to FUZZLOG
 	@.ci/fuzz $(FUZZTIME) $(FUZZLOG) $(FUZZJOBS)

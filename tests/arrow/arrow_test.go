@@ -31,6 +31,7 @@ var rooms = []struct {
 	{"fs/vm/vmtest", []string{"fs/errs", "fs/vm"}},
 	{"fs/vm", []string{"fs/errs", "fs/vm/ordjson"}},
 	{"fs/store/bolt", []string{"fs/errs", "fs/vm", "fs/store"}},
+	{"fs/store/etcd", []string{"fs/errs", "fs/store"}},
 	{"fs/store/storetest", []string{"fs/errs", "fs/vm", "fs/store"}},
 	{"fs/backup", nil},
 	{"fs/store", []string{"rarelog", "fs/backup", "fs/errs", "fs/cpu", "fs/ring", "fs/vm"}},
@@ -62,6 +63,9 @@ var guests = map[string][]string{
 	"github.com/google/btree":         {"fs/store"},
 	"github.com/hashicorp/go-memdb":   {"fs/store"},
 	"go.etcd.io/bbolt":                {"fs/store/bolt"},
+	"go.etcd.io/etcd":                 {"fs/store/etcd"},
+	"go.uber.org/zap":                 {"fs/store/etcd"},
+	"google.golang.org/grpc":          {"fs/store/etcd"},
 	"github.com/prometheus":           {"cmd"},
 	"github.com/BurntSushi/toml":      {"cmd"},
 	"github.com/spf13/cobra":          {"cmd"},
@@ -149,7 +153,7 @@ func TestArrows(t *testing.T) {
 
 // TestSmallClient: meta9 goes into guests, so it links no store.
 func TestSmallClient(t *testing.T) {
-	forbidden := []string{"meta9/fs/store", "meta9/mdbridge/libvirt", "github.com/google/btree", "github.com/hashicorp/go-memdb", "go.etcd.io/bbolt", "github.com/prometheus"}
+	forbidden := []string{"meta9/fs/store", "meta9/mdbridge/libvirt", "github.com/google/btree", "github.com/hashicorp/go-memdb", "go.etcd.io", "google.golang.org/grpc", "github.com/prometheus"}
 	for dep := range strings.Lines(golist(t, "-deps", "./cmd/meta9")) {
 		if dep = strings.TrimSpace(dep); withinAny(dep, forbidden) {
 			t.Errorf("cmd/meta9 links %s", dep)
@@ -176,7 +180,7 @@ func TestNoForeignModules(t *testing.T) {
 	}
 	foreign := []string{
 		"9fans.net", "aqwari.net", "github.com/Harvey-OS", "github.com/digitalocean", "github.com/docker", "github.com/kennylevinsen",
-		"github.com/knusbaum", "github.com/lionkov",
+		"github.com/knusbaum", "github.com/lionkov", "go.etcd.io/etcd/server",
 	}
 	for _, r := range mod.Require {
 		if withinAny(r.Path, foreign) {
@@ -203,6 +207,8 @@ func TestVerdict(t *testing.T) {
 		{"meta9/fs/store", "go.etcd.io/bbolt", false},
 		{"meta9/fs", "meta9/fs/store/bolt", false},
 		{"meta9/cmd/meta9d", "meta9/fs/store/bolt", true},
+		{"meta9/fs/store/etcd", "go.etcd.io/etcd/client/v3", true},
+		{"meta9/cmd/meta9d", "go.etcd.io/etcd/client/v3", false},
 		{"meta9/fs/store/bolt", "go.etcd.io/bbolt/errors", true},
 		{"meta9/macro", "meta9/session", false},
 		{"meta9/session", "meta9/session/listen", false},

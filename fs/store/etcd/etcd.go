@@ -1,0 +1,282 @@
+// Package etcd is the engine of a fleet: several hosts' stores over one etcd cluster,
+// each with the VMs that it owns. The names of keys are in keys.go.
+//
+// # Why no change is lost, made twice or made by two
+//
+// Every transaction of a VM compares the revisions of own/UUID and q/UUID with those that
+// this engine has seen last, and writes q/UUID. The first compare fences a host that no
+// longer owns the VM: whoever takes it writes own/UUID. The second lets one transaction
+// follow on the one before, so that a copy of one that comes late, or again, does nothing.
+// Therefore a transaction whose outcome is not known (a timeout, a member that died) is sent
+// again until it is known: if a copy was made, the compare fails, and q/UUID holds what
+// this transaction alone writes. "Outcome unknown" never leaves the engine.
+//
+// A process that starts writes own/UUID anew for all that it owns (the epoch grows), before
+// it reads: a transaction that the process before has sent is made by then or never.
+//
+// What is too large for one transaction is written to a new generation of the VM's
+// entries, in several, all fenced; the last one switches q/UUID to it and deletes the old
+// one. What a process has left of an unfinished one is deleted before the same generation is
+// written again.
+//
+// Apply is called from one goroutine, the rest from any. Engine.mu guards the table of VMs
+// and is held over no call of etcd's.
+package etcd
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-semver/semver"
+	"github.com/rs/zerolog"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+)
+
+// Config says which etcd, and who is there. Zero durations take the defaults.
+type Config struct {
+	Endpoints []string // https://HOST:PORT
+	Prefix    string   // of all keys; "/meta9/v1/"
+	Fleet     string   // its name: another one's prefix is refused
+	Host      string   // this host's name, which no other host of the fleet has
+	TLS       *tls.Config
+	User      string
+	Password  string
+	Try       time.Duration // for one try of a transaction; 2 s
+	Patience  time.Duration // for what need not be done, and for the start; 10 s
+	Log       zerolog.Logger
+}
+
+// Engine is one host's.
+type Engine struct {
+	cfg    Config
+	client *clientv3.Client
+	kv     clientv3.KV
+	ctx    context.Context // ends with the engine
+	end    context.CancelFunc
+
+	mu      sync.Mutex
+	vms     map[string]*state
+	fenced  bool   // the VMs of the host were taken over from the process before
+	mark    uint64 // store.Shared's
+	ownRev  int64  // of mark/HOST
+	highest uint64 // Number of any VM
+}
+
+// state is what the engine knows of a VM that its host owns.
+type state struct {
+	owner  owner
+	own, q int64 // the revisions of own/UUID and q/UUID
+	seq    sequence
+}
+
+var _ store.Shared = (*Engine)(nil)
+
+var (
+	oldest  = semver.New("3.5.0")
+	badName = errs.New(errs.Invalid, "a host's name has letters, digits, '.', '-' and '_', and at most 64 of them")
+)
+
+// Open connects, and looks whether that etcd can be used. Every error says what to mend.
+func Open(ctx context.Context, cfg Config) (*Engine, error) {
+	if cfg.Prefix == "" {
+		cfg.Prefix = "/meta9/v1/"
+	}
+	if cfg.Try <= 0 {
+		cfg.Try = 2 * time.Second
+	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = 10 * time.Second
+	}
+	if !validHost(cfg.Host) {
+		return nil, badName
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Patience)
+	defer cancel()
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.User, Password: cfg.Password,
+		DialTimeout: cfg.Patience, DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
+		Logger: zap.NewNop(),
+	})
+	if err != nil {
+		return nil, cfg.explain(err)
+	}
+	e := &Engine{cfg: cfg, client: client, kv: clientv3.NewKV(client), vms: make(map[string]*state)}
+	e.ctx, e.end = context.WithCancel(context.Background())
+	if err := e.look(ctx); err != nil {
+		_ = e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func validHost(name string) bool {
+	return name != "" && len(name) <= 64 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") == ""
+}
+
+// look says why this etcd cannot be used.
+func (e *Engine) look(ctx context.Context) error {
+	if err := e.lookEach(ctx); err != nil {
+		return err
+	}
+	resp, err := e.kv.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(e.key(keyFleet)), "=", 0)).
+		Then(clientv3.OpPut(e.key(keyFleet), e.cfg.Fleet)).Else(clientv3.OpGet(e.key(keyFleet))).Commit()
+	if err != nil {
+		return e.cfg.explain(err)
+	}
+	if resp.Succeeded {
+		return nil
+	}
+	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 && string(kvs[0].Value) != e.cfg.Fleet {
+		return errs.New(errs.Exists, "the prefix %s is in use by the fleet %q, and this is %q", e.cfg.Prefix, kvs[0].Value, e.cfg.Fleet)
+	}
+	return nil
+}
+
+// lookEach asks all members at once which version they are; one that answers is enough.
+func (e *Engine) lookEach(ctx context.Context) error {
+	versions, failed := make([]string, len(e.cfg.Endpoints)), make([]error, len(e.cfg.Endpoints))
+	var asking sync.WaitGroup
+	for i, ep := range e.cfg.Endpoints {
+		asking.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, e.cfg.Patience/3)
+			defer cancel()
+			st, err := e.client.Status(ctx, ep)
+			if err != nil {
+				failed[i] = e.cfg.explain(fmt.Errorf("%s: %w", ep, e.why(ep, err)))
+				return
+			}
+			versions[i] = st.Version
+		})
+	}
+	asking.Wait()
+	reached := false
+	for i, text := range versions {
+		if text == "" {
+			continue
+		}
+		reached = true
+		if v, err := semver.NewVersion(text); err != nil || v.LessThan(*oldest) {
+			return errs.New(errs.Unsupported, "%s is etcd %s: at least %s is needed, older ones lose events of watches", e.cfg.Endpoints[i], text, oldest)
+		}
+	}
+	if !reached {
+		return cmp.Or(append(failed, errs.New(errs.Invalid, "no endpoint of etcd is set"))...)
+	}
+	return nil
+}
+
+// why asks by HTTP, for gRPC says only that time is over when it cannot connect. err: that
+// tells no more.
+func (e *Engine) why(ep string, err error) error {
+	if !isAny(err, context.DeadlineExceeded) {
+		return err
+	}
+	client := http.Client{Timeout: e.cfg.Patience / 3, Transport: &http.Transport{TLSClientConfig: e.cfg.TLS, DisableKeepAlives: true}}
+	resp, httpErr := client.Get(ep + "/version")
+	if httpErr != nil {
+		return httpErr
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	if resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "etcdserver") {
+		return errNoEtcd
+	}
+	return err
+}
+
+var errNoEtcd = errors.New("that is no etcd")
+
+// explain says what an error of etcd's means for who runs meta9d.
+func (c *Config) explain(err error) error {
+	text := err.Error()
+	switch is := func(kinds ...error) bool { return isAny(err, kinds...) }; {
+	case is(rpctypes.ErrNoSpace):
+		return errs.New(errs.NoSpace, "etcd is full (its NOSPACE alarm): compact and defragment it, or raise its quota, and disarm the alarm")
+	case is(rpctypes.ErrPermissionDenied):
+		return errs.New(errs.IO, "etcd lets the user %q not read and write below %s: grant that to its role", c.User, c.Prefix)
+	case is(rpctypes.ErrAuthFailed):
+		return errs.New(errs.IO, "etcd refuses the user %q: the name or the password is wrong", c.User)
+	case is(rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken):
+		return errs.New(errs.IO, "etcd wants a user and a password")
+	case is(rpctypes.ErrNoLeader, rpctypes.ErrLeaderChanged, rpctypes.ErrTimeoutDueToLeaderFail):
+		return errs.New(errs.IO, "etcd has no leader: most of its members are down or cut off")
+	case is(rpctypes.ErrCompacted):
+		return errs.New(errs.IO, "etcd has compacted what was to be read")
+	case is(rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge):
+		return errs.New(errs.TooLarge, "etcd takes less in one transaction than its defaults are: %v", err)
+	case strings.Contains(text, "certificate"), strings.Contains(text, "tls:"):
+		return errs.New(errs.IO, "etcd's certificate or ours is refused: %s", text)
+	case errors.Is(err, errNoEtcd):
+		return errs.New(errs.IO, "%s", text)
+	case errors.Is(err, context.DeadlineExceeded), strings.Contains(text, "DeadlineExceeded"), strings.Contains(text, "deadline"):
+		return errs.New(errs.IO, "etcd does not answer: %s", text)
+	}
+	return errs.New(errs.IO, "etcd: %s", text)
+}
+
+func isAny(err error, kinds ...error) bool {
+	for _, k := range kinds {
+		if errors.Is(rpctypes.Error(err), k) || strings.Contains(err.Error(), k.Error()) {
+			return true
+		}
+	}
+	return false
+}
+
+// Number is that of the newest group of the VM, or of any VM of the host's.
+func (e *Engine) Number(vm string) uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if vm == "" {
+		return e.highest
+	}
+	if st := e.vms[vm]; st != nil {
+		return st.seq.Number
+	}
+	return 0
+}
+
+// Mark is store.Shared's.
+func (e *Engine) Mark() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.mark
+}
+
+// Close lets go of etcd. What Apply waits for then has failed.
+func (e *Engine) Close() error {
+	e.end()
+	return e.client.Close()
+}
+
+func (e *Engine) known(uuid string) *state {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.vms[uuid]
+}
+
+// learn enters a VM, or with nil takes it out.
+func (e *Engine) learn(uuid string, st *state) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if st == nil {
+		delete(e.vms, uuid)
+		return
+	}
+	e.vms[uuid] = st
+	e.highest = max(e.highest, st.seq.Number)
+	e.mark = max(e.mark, st.owner.Mark)
+}

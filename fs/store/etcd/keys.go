@@ -1,0 +1,116 @@
+package etcd
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"strconv"
+	"strings"
+
+	"meta9/fs/errs"
+)
+
+// The names of keys, below the prefix. SPACE is the digit of a space, and NAME the
+// key's own name.
+//
+//	fleet             which fleet has the prefix
+//	ids               the next block of IDs
+//	mark/HOST         the host's own record
+//	by/HOST/UUID      empty: what a host loads at its start
+//	own/UUID          owner
+//	q/UUID            sequence
+//	v/UUID            the VM's record
+//	k/UUID/GEN/SPACE NAME  an entry's record
+//	res/UUID/N        what goes with a VM that is given away
+const (
+	keyFleet = "fleet"
+	keyIDs   = "ids"
+)
+
+func (e *Engine) key(parts ...string) string { return e.cfg.Prefix + strings.Join(parts, "/") }
+
+// entries is what the keys of a VM's entries begin with.
+func (e *Engine) entries(uuid string, gen uint64) string {
+	return e.key("k", uuid, strconv.FormatUint(gen, 10)) + "/"
+}
+
+// The parts of a record's key as a store names it: 'v', the UUID's bytes, a tag, the name.
+const (
+	uuidBytes = 16
+	keyHead   = 1 + uuidBytes + 1
+	markKey   = "m"
+)
+
+// keyOf is the key here of a record of that VM.
+func (e *Engine) keyOf(uuid string, gen uint64, key []byte) (string, error) {
+	if len(key) < keyHead || key[0] != 'v' || uuidText(key[1:1+uuidBytes]) != uuid {
+		return "", errs.New(errs.IO, "the key %q is not VM %s's", key, uuid)
+	}
+	tag := key[keyHead-1]
+	if tag == 0 {
+		return e.key("v", uuid), nil
+	}
+	return e.entries(uuid, gen) + strconv.Itoa(int(tag)-1) + string(key[keyHead:]), nil
+}
+
+// recordKey is the store's name of an entry's record, of which rest follows GEN.
+func recordKey(uuid, rest string) []byte {
+	if rest == "" || rest[0] < '0' || rest[0] > '9' {
+		return []byte("?" + uuid + rest) // the store says that it is none of meta9's
+	}
+	return append(vmKey(uuid, rest[0]-'0'+1), rest[1:]...)
+}
+
+// vmKey is the store's name of a VM's record (tag 0), or what those of its entries
+// begin with.
+func vmKey(uuid string, tag byte) []byte {
+	raw, _ := hex.DecodeString(strings.ReplaceAll(uuid, "-", ""))
+	return append(append([]byte{'v'}, raw...), tag)
+}
+
+func uuidText(raw []byte) string {
+	h := hex.EncodeToString(raw)
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+// owner says whose a VM is. It is JSON, for who looks into etcd.
+type owner struct {
+	Host  string `json:"host"` // "": nobody's
+	Epoch uint64 `json:"epoch"`
+	Mark  uint64 `json:"mark,omitempty"` // store.Gift.Mark of the last hand-over
+}
+
+func (o owner) text() string {
+	b, _ := json.Marshal(o) // a string and two numbers
+	return string(b)
+}
+
+func readOwner(b []byte) (o owner, err error) {
+	if err := json.Unmarshal(b, &o); err != nil || o.Epoch == 0 {
+		return o, errs.New(errs.IO, "who owns it is not readable: %q", b)
+	}
+	return o, nil
+}
+
+// sequence is what every transaction of a VM writes.
+type sequence struct {
+	Number uint64 // store.Group's, of the newest whole group
+	Gen    uint64 // of the entries that count
+	Step   uint64 // of the VM's transactions; so no two are alike
+}
+
+// text has a checksum: a wrong GEN would look like a VM without entries.
+func (s sequence) text(uuid string) string {
+	t := fmt.Sprintf("%d %d %d", s.Number, s.Gen, s.Step)
+	return fmt.Sprintf("%s %08x", t, crc32.Checksum([]byte(uuid+" "+t), castagnoli))
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func readSequence(uuid string, b []byte) (s sequence, err error) {
+	if _, err := fmt.Sscanf(string(b), "%d %d %d", &s.Number, &s.Gen, &s.Step); err != nil || s.text(uuid) != string(b) {
+		return sequence{}, errs.New(errs.IO, "its sequence is damaged: %q", b)
+	}
+	return s, nil
+}

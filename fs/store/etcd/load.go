@@ -1,0 +1,262 @@
+package etcd
+
+import (
+	"context"
+	"encoding/binary"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"meta9/fs/errs"
+)
+
+// fencedAtOnce is how many VMs a start takes over in one transaction, and readAtOnce
+// how many one reads: a VM may have 16 MiB.
+const (
+	fencedAtOnce = maxOps
+	readAtOnce   = 16
+)
+
+// Scan is store.Shared's. The first one fences the process before.
+func (e *Engine) Scan(fn func(key, value []byte) error) error {
+	mark, err := e.get(e.key("mark", e.cfg.Host))
+	if err != nil {
+		return err
+	}
+	for _, kv := range mark {
+		if len(kv.Value) < 8 {
+			return errs.New(errs.IO, "the host's own record has %d bytes", len(kv.Value))
+		}
+		e.mu.Lock()
+		e.ownRev, e.highest = kv.ModRevision, max(e.highest, binary.BigEndian.Uint64(kv.Value))
+		e.mu.Unlock()
+		if err := fn([]byte(markKey), kv.Value[8:]); err != nil {
+			return err
+		}
+	}
+	by := e.key("by", e.cfg.Host) + "/"
+	kvs, err := e.get(by, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return err
+	}
+	uuids := make([]string, 0, len(kvs))
+	for _, kv := range kvs {
+		uuids = append(uuids, strings.TrimPrefix(string(kv.Key), by))
+	}
+	if !e.fenced {
+		for some := range slices.Chunk(uuids, fencedAtOnce) {
+			if err := e.fence(some); err != nil {
+				return err
+			}
+		}
+		e.fenced = true
+	}
+	for some := range slices.Chunk(uuids, readAtOnce) {
+		all, err := e.read(some)
+		if err != nil {
+			return err
+		}
+		for _, r := range all {
+			if err := e.give(r, fn); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fence writes own/UUID of VMs anew: what the process before has sent and was not made
+// yet never will be.
+func (e *Engine) fence(uuids []string) error {
+	for {
+		var gets []clientv3.Op
+		for _, uuid := range uuids {
+			gets = append(gets, clientv3.OpGet(e.key("own", uuid)))
+		}
+		found, err := e.many(gets)
+		if err != nil {
+			return err
+		}
+		var t txn
+		for i, uuid := range uuids {
+			if len(found[i]) == 0 {
+				continue
+			}
+			kv := found[i][0]
+			o, err := readOwner(kv.Value)
+			if err != nil || o.Host != e.cfg.Host {
+				continue // Scan names what is damaged
+			}
+			o.Epoch++
+			t.cmps = append(t.cmps, clientv3.Compare(clientv3.ModRevision(e.key("own", uuid)), "=", kv.ModRevision))
+			t.ops = append(t.ops, clientv3.OpPut(e.key("own", uuid), o.text()))
+		}
+		if len(t.ops) == 0 {
+			return nil
+		}
+		// Where a VM has moved in between, or an earlier copy was made: once more.
+		if _, missed, err := e.commit(&t); err != nil || missed == nil {
+			return err
+		}
+	}
+}
+
+// record is all that etcd has of a VM, of one moment.
+type record struct {
+	uuid    string
+	own, q  *mvccpb.KeyValue
+	vm      *mvccpb.KeyValue
+	entries []*mvccpb.KeyValue // of any generation
+}
+
+// read reads VMs, each as it is at one moment.
+func (e *Engine) read(uuids []string) ([]record, error) {
+	var gets []clientv3.Op
+	for _, uuid := range uuids {
+		gets = append(gets, clientv3.OpGet(e.key("own", uuid)), clientv3.OpGet(e.key("q", uuid)),
+			clientv3.OpGet(e.key("v", uuid)), clientv3.OpGet(e.key("k", uuid)+"/", clientv3.WithPrefix()))
+	}
+	found, err := e.many(gets)
+	if err != nil {
+		return nil, err
+	}
+	one := func(kvs []*mvccpb.KeyValue) *mvccpb.KeyValue {
+		if len(kvs) == 0 {
+			return nil
+		}
+		return kvs[0]
+	}
+	all := make([]record, len(uuids))
+	for i, uuid := range uuids {
+		f := found[4*i : 4*i+4]
+		all[i] = record{uuid, one(f[0]), one(f[1]), one(f[2]), f[3]}
+	}
+	return all, nil
+}
+
+// many gets what all the ops find, at one moment.
+func (e *Engine) many(gets []clientv3.Op) ([][]*mvccpb.KeyValue, error) {
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Patience)
+	defer cancel()
+	resp, err := e.kv.Txn(ctx).Then(gets...).Commit()
+	if err != nil {
+		return nil, e.cfg.explain(err)
+	}
+	found := make([][]*mvccpb.KeyValue, len(gets))
+	for i, r := range resp.Responses {
+		found[i] = r.GetResponseRange().Kvs
+	}
+	return found, nil
+}
+
+// stateOf is what the record says of the VM's owner, which must be this host.
+func (e *Engine) stateOf(r *record) (*state, error) {
+	if r.own == nil {
+		return nil, moved(r.uuid)
+	}
+	o, err := readOwner(r.own.Value)
+	switch {
+	case err != nil:
+		return nil, err
+	case o.Host != e.cfg.Host:
+		return nil, moved(r.uuid)
+	case r.q == nil:
+		return nil, errs.New(errs.IO, "its sequence is not there")
+	}
+	seq, err := readSequence(r.uuid, r.q.Value)
+	if err != nil {
+		return nil, err
+	}
+	return &state{owner: o, own: r.own.ModRevision, q: r.q.ModRevision, seq: seq}, nil
+}
+
+// give gives the records of a VM that this host owns. One whose own records are damaged
+// is given as one that the store cannot read, so that it is named and not served.
+func (e *Engine) give(r record, fn func(key, value []byte) error) error {
+	st, err := e.stateOf(&r)
+	switch {
+	case errs.KindOf(err) == errs.Moved:
+		return nil
+	case err != nil:
+		e.cfg.Log.Error().Str("vm", r.uuid).Err(err).Msg("a VM in etcd is damaged, and not served")
+		return fn(vmKey(r.uuid, 0), []byte("damaged"))
+	}
+	e.learn(r.uuid, st)
+	return e.records(&r, st, fn)
+}
+
+// records gives what a store has of the VM, in the order of a store's keys.
+func (e *Engine) records(r *record, st *state, fn func(key, value []byte) error) error {
+	if r.vm != nil {
+		if err := fn(vmKey(r.uuid, 0), r.vm.Value); err != nil {
+			return err
+		}
+	}
+	head := e.entries(r.uuid, st.seq.Gen)
+	for _, kv := range r.entries {
+		if rest, is := strings.CutPrefix(string(kv.Key), head); is {
+			if err := fn(recordKey(r.uuid, rest), kv.Value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Fetch is store.Shared's.
+func (e *Engine) Fetch(uuid string, fn func(key, value []byte) error) (mark uint64, err error) {
+	all, err := e.read([]string{uuid})
+	if err != nil {
+		return 0, err
+	}
+	st, err := e.stateOf(&all[0])
+	if err != nil {
+		return 0, err
+	}
+	if err := e.records(&all[0], st, fn); err != nil {
+		return 0, err
+	}
+	e.learn(uuid, st)
+	return st.owner.Mark, nil
+}
+
+// blockSize is how many IDs a host takes at once. The first block is nobody's.
+const blockSize = 1 << 20
+
+// Block is store.Shared's. A block that etcd has given without our knowing is lost,
+// which does no harm: there are 2^42.
+func (e *Engine) Block(least uint64) (first, count uint64, err error) {
+	count = (least + blockSize - 1) / blockSize * blockSize
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Patience)
+	defer cancel()
+	key := e.key(keyIDs)
+	for {
+		resp, err := e.kv.Get(ctx, key)
+		if err != nil {
+			return 0, 0, e.noBlock(err)
+		}
+		first, rev := uint64(blockSize), int64(0)
+		if len(resp.Kvs) > 0 {
+			rev = resp.Kvs[0].ModRevision
+			if first, err = strconv.ParseUint(string(resp.Kvs[0].Value), 10, 62); err != nil || first < blockSize {
+				return 0, 0, errs.New(errs.IO, "the next block of IDs is damaged in etcd: %s holds %q", key, resp.Kvs[0].Value)
+			}
+		}
+		put, err := e.kv.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", rev)).
+			Then(clientv3.OpPut(key, strconv.FormatUint(first+count, 10))).Commit()
+		if err != nil {
+			return 0, 0, e.noBlock(err)
+		}
+		if put.Succeeded {
+			return first, count, nil
+		}
+	}
+}
+
+// noBlock is the error of who needs an ID.
+func (e *Engine) noBlock(err error) error {
+	return errs.New(errs.IO, "no IDs for new files can be had: %s", errs.Detail(e.cfg.explain(err)))
+}

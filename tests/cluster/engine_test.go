@@ -1,0 +1,300 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/store/etcd"
+	"meta9/fs/store/storetest"
+	"meta9/fs/vm"
+)
+
+const (
+	uuidA = "00000000-0000-4000-8000-00000000000a"
+	uuidB = "00000000-0000-4000-8000-00000000000b"
+)
+
+// engine opens a host's engine.
+func (c *cluster) engine(t testing.TB, prefix, host string) *etcd.Engine {
+	t.Helper()
+	e, err := etcd.Open(context.Background(), etcd.Config{
+		Endpoints: c.endpoints(), Prefix: prefix, Fleet: "test", Host: host, Log: zerolog.Nop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// open opens a host's store, which ends with the test.
+func (c *cluster) open(t testing.TB, prefix, host string) *store.Store {
+	t.Helper()
+	return opened(t, c.engine(t, prefix, host))
+}
+
+func opened(t testing.TB, e store.Engine) *store.Store {
+	t.Helper()
+	s, err := store.Open(e, store.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func do(t testing.TB, s *store.Store, in store.Intent) store.Result {
+	t.Helper()
+	r := s.Do(&in)
+	if r.Err != nil {
+		t.Fatalf("kind %d, name %q: %v", in.Kind, in.Name, r.Err)
+	}
+	return r
+}
+
+// TestSuite is the suite of every engine, on a real cluster.
+func TestSuite(t *testing.T) {
+	c := start(t, 3)
+	storetest.RunUpTo(t, func(dir string) store.Engine {
+		sum := fnv.New64()
+		_, _ = sum.Write([]byte(dir))
+		return c.engine(t, fmt.Sprintf("/suite/%x/", sum.Sum64()), "host")
+	}, 1<<20)
+}
+
+// TestMove has a VM go to and fro between two hosts' stores: every acknowledged change is
+// there, and the one that has given it away can change nothing.
+func TestMove(t *testing.T) {
+	c := start(t, 3)
+	engines := []*etcd.Engine{c.engine(t, "/move/", "a"), c.engine(t, "/move/", "b")}
+	hosts := []*store.Store{opened(t, engines[0]), opened(t, engines[1])}
+	cell := do(t, hosts[0], store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `","alias":"web"}`}).Cell
+	other := do(t, hosts[1], store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidB + `"}`}).Cell
+	if cell.ID()>>20 == other.ID()>>20 {
+		t.Errorf("two hosts have IDs of one block: %d, %d", cell.ID(), other.ID())
+	}
+	if r := hosts[1].Do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}); errs.KindOf(r.Err) != errs.Exists || !strings.Contains(r.Err.Error(), `host "a"`) {
+		t.Errorf("created at two hosts: %v", r.Err)
+	}
+	var rev uint64
+	for i := range 20 {
+		from, to := hosts[i%2], hosts[1-i%2]
+		e := do(t, from, store.Intent{Kind: store.Put, Cell: cell, Name: fmt.Sprint("k", i), Data: strings.Repeat("x", 1000*i)}).Entry
+		if e.Rev <= rev {
+			t.Fatalf("revision %d after %d", e.Rev, rev)
+		}
+		rev = e.Rev
+		gift := strings.Repeat(fmt.Sprint(i), 1_000_000*(i%3))
+		do(t, from, store.Intent{Kind: store.Yield, Cell: cell, Gift: &store.Gift{To: []string{"b", "a"}[i%2], With: []byte(gift)}})
+		if r := from.Do(&store.Intent{Kind: store.Put, Cell: cell, Name: "late"}); errs.KindOf(r.Err) != errs.Moved {
+			t.Errorf("a change at the host that it has left: %v", r.Err)
+		}
+		a, err := to.Fetch(uuidA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cell = do(t, to, store.Intent{Kind: store.Adopt, Arrival: a}).Cell
+		if with, err := engines[1-i%2].Residence(context.Background(), uuidA); err != nil || with != gift {
+			t.Fatalf("%d bytes came with it, want %d: %v", len(with), len(gift), err)
+		}
+		if n := cell.VM().Count(); n != i+1 {
+			t.Fatalf("%d keys after %d moves", n, i+1)
+		}
+	}
+	for i := range 20 {
+		if e := cell.VM().Get(vm.Keys, fmt.Sprint("k", i)); e == nil || len(e.Value) != 1000*i {
+			t.Errorf("k%d is %v", i, e)
+		}
+	}
+}
+
+// TestClaimed: two hosts claim a VM at once, again and again, while its owner writes. One
+// wins each time, and the one that had it has no change acknowledged that the other
+// does not have.
+func TestClaimed(t *testing.T) {
+	c := start(t, 3)
+	const rounds = 50
+	names := []string{"a", "b", "c"}
+	var engines []*etcd.Engine
+	var hosts []*store.Store
+	for _, name := range names {
+		e := c.engine(t, "/claimed/", name)
+		engines, hosts = append(engines, e), append(hosts, opened(t, e))
+	}
+	cell := do(t, hosts[0], store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}).Cell
+	do(t, hosts[0], store.Intent{Kind: store.Create, Cell: cell, Name: "log"})
+	var want strings.Builder
+	at, fenced := 0, 0
+	for round := range rounds {
+		// The owner writes until it is told that the VM is another's.
+		acked := make(chan string)
+		go func(s *store.Store, cell *store.Cell) {
+			var mine strings.Builder
+			for i := 0; ; i++ {
+				line := fmt.Sprintf("%d.%d\n", round, i)
+				r := s.Do(&store.Intent{Kind: store.Append, Cell: cell, Name: "log", Data: line})
+				if errs.KindOf(r.Err) == errs.Moved {
+					break
+				}
+				if r.Err != nil {
+					t.Error(r.Err)
+					break
+				}
+				mine.WriteString(line)
+			}
+			acked <- mine.String()
+		}(hosts[at], cell)
+		claimers := []int{(at + 1) % 3, (at + 2) % 3}
+		won := make([]error, 2)
+		from, err := engines[claimers[0]].Owner(t.Context(), uuidA)
+		if err != nil || from.Host != names[at] {
+			t.Fatal(from, err)
+		}
+		var both sync.WaitGroup
+		for i, host := range claimers {
+			both.Go(func() { won[i] = engines[host].Claim(t.Context(), uuidA, from) })
+		}
+		both.Wait()
+		if (won[0] == nil) == (won[1] == nil) {
+			t.Fatalf("round %d: %v, %v", round, won[0], won[1])
+		}
+		winner, loser := claimers[0], claimers[1]
+		if won[0] != nil {
+			winner, loser = loser, winner
+		}
+		if _, err := hosts[loser].Fetch(uuidA); errs.KindOf(err) != errs.Moved {
+			t.Errorf("the loser fetches it: %v", err)
+		}
+		a, err := hosts[winner].Fetch(uuidA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cell = do(t, hosts[winner], store.Intent{Kind: store.Adopt, Arrival: a}).Cell
+		want.WriteString(<-acked)
+		fenced++
+		if got := cell.VM().Get(vm.Keys, "log").Value; got != want.String() {
+			t.Fatalf("round %d: acknowledged %d bytes, the new owner has %d", round, want.Len(), len(got))
+		}
+		at = winner
+	}
+	if want.Len() == 0 {
+		t.Error("no change was acknowledged in all the rounds")
+	}
+	t.Logf("%d claims, %d bytes acknowledged", fenced, want.Len())
+}
+
+// TestLeaderKilled: while members are killed and started again, one by one, no
+// acknowledged change is lost, and none is made twice.
+func TestLeaderKilled(t *testing.T) {
+	c := start(t, 3)
+	s := c.open(t, "/killed/", "a")
+	cell := do(t, s, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}).Cell
+	do(t, s, store.Intent{Kind: store.Create, Cell: cell, Name: "log"})
+	stop := make(chan struct{})
+	acked := make(chan int)
+	go func() {
+		n := 0
+		for ; ; n++ {
+			select {
+			case <-stop:
+				acked <- n
+				return
+			default:
+			}
+			if r := s.Do(&store.Intent{Kind: store.Append, Cell: cell, Name: "log", Data: fmt.Sprintln(n)}); r.Err != nil {
+				t.Error(r.Err)
+				acked <- n
+				return
+			}
+		}
+	}()
+	for i := range 3 {
+		time.Sleep(300 * time.Millisecond) // there are changes under way
+		c.kill(i)
+		time.Sleep(300 * time.Millisecond)
+		c.run(i)()
+	}
+	close(stop)
+	n := <-acked
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Fields(c.open(t, "/killed/", "a").Cell(uuidA).VM().Get(vm.Keys, "log").Value)
+	if len(lines) != n || n < 50 {
+		t.Errorf("%d acknowledged, %d are there", n, len(lines))
+	}
+	for i, l := range lines {
+		if l != fmt.Sprint(i) {
+			t.Fatalf("line %d is %s", i, l)
+		}
+	}
+	t.Logf("%d changes", n)
+}
+
+// TestRefused: what cannot be used is refused in one line that says which and why.
+func TestRefused(t *testing.T) {
+	c := start(t, 1)
+	c.engine(t, "/refused/", "a").Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+			conn.Close()
+		}
+	}()
+	for _, tt := range []struct {
+		name   string
+		change func(*etcd.Config)
+		want   string
+	}{
+		{"another fleet", func(c *etcd.Config) { c.Fleet = "other" }, `the prefix /refused/ is in use by the fleet "test", and this is "other"`},
+		{"no etcd", func(c *etcd.Config) { c.Endpoints = []string{"http://" + l.Addr().String()} }, "that is no etcd"},
+		{"nobody", func(c *etcd.Config) { c.Endpoints = []string{"http://127.0.0.1:1"} }, "127.0.0.1:1"},
+		{"name", func(c *etcd.Config) { c.Host = "a/b" }, "a host's name"},
+	} {
+		cfg := etcd.Config{Endpoints: c.endpoints(), Prefix: "/refused/", Fleet: "test", Host: "a", Patience: 3 * time.Second, Log: zerolog.Nop()}
+		tt.change(&cfg)
+		e, err := etcd.Open(context.Background(), cfg)
+		if err == nil {
+			e.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}
+
+// TestFull: etcd's alarm refuses changes, and the daemon lives; with room they go on.
+func TestFull(t *testing.T) {
+	c := start(t, 1, func(m *memberConfig) { m.Quota = 16 << 20 })
+	s := c.open(t, "/full/", "a")
+	cell := do(t, s, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}).Cell
+	var err error
+	n := 0
+	for ; err == nil && n < 100; n++ {
+		err = s.Do(&store.Intent{Kind: store.Put, Cell: cell, Name: "k", Data: strings.Repeat(fmt.Sprint(n%10), 900_000)}).Err
+	}
+	if errs.KindOf(err) != errs.NoSpace || !strings.Contains(err.Error(), "NOSPACE alarm") || s.Err() != nil {
+		t.Fatalf("after %d changes: %v; %v", n, err, s.Err())
+	}
+	if e := cell.VM().Get(vm.Keys, "k"); e.Value[0] != fmt.Sprint((n - 2) % 10)[0] {
+		t.Errorf("the refused change shows")
+	}
+}
