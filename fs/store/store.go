@@ -146,8 +146,12 @@ const (
 // Intent from Submit to Done.
 type Intent struct {
 	Kind      OpKind
-	Cell      *Cell // the VM; nil for CreateVM and for a Note of the root's
 	Space     vm.Space
+	Exclusive bool
+	Guest     bool  // check vm.GuestMayWrite of every name at commit time
+	Mirror    bool  // of the mirror, which alone changes a store that is ReadOnly
+	Exact     bool  // CreateVM: the VM is Data as it is (payload.Keep), as a Mirror's always is
+	Cell      *Cell // the VM; nil for CreateVM and for a Note of the root's
 	ID        uint64
 	Name      string
 	NewName   string // Set: rename, replacing what is there
@@ -155,11 +159,7 @@ type Intent struct {
 	Data      string
 	Length    *uint64
 	Mode      *uint16
-	Mtime     *int64 // Unix nanoseconds
-	Exclusive bool
-	Guest     bool       // check vm.GuestMayWrite of every name at commit time
-	Mirror    bool       // of the mirror, which alone changes a store that is ReadOnly
-	Exact     bool       // CreateVM: the VM is Data as it is (payload.Keep), as a Mirror's always is
+	Mtime     *int64     // Unix nanoseconds
 	About     []vm.About // CreateVM, ReplaceVM: what the keys are beside their values
 	By        string     // the principal: muid and the event's "by"
 	As        string     // the event's "as"
