@@ -29,7 +29,7 @@ one that runs, there is a VM with its UUID and, if it is a new one, its name as 
 If the domain has a channel meta9, the VM gets it. What is there already stays as it is,
 and other operations do nothing. libvirt is not asked for anything, which a hook must not
 do. Give it a --timeout: the domain waits for it.`,
-		Example: "meta9 --timeout 2s host hook web0 prepare begin - <web0.xml",
+		Example: "meta9 host hook --timeout 2s web0 prepare begin - <web0.xml",
 		Args:    cobra.RangeArgs(2, 4),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[1] != "prepare" && args[1] != "reconnect" {
