@@ -58,7 +58,7 @@ type conn struct {
 	try    *request // the MUMBLE message that was delayed last
 	proved string   // the VM that MUMBLE proved on this connection; "": none
 	vm     string   // the VM that this connection counts for; Server.mu guards it
-	slumber
+	sleeper
 }
 
 // begins makes s the connection's session.
@@ -137,7 +137,7 @@ func (c *conn) wake() {
 		default:
 		}
 	}
-	c.srv.sleepers.rouse(c.id)
+	c.srv.sleepers.wake(c.id)
 }
 
 // burst handles every frame that is there, in one critical section but for the
@@ -204,7 +204,7 @@ func (c *conn) frames() (n int64, err error) {
 			c.flush()
 		}
 		if c.overloaded() {
-			c.relieve()
+			c.awaitRelief()
 		}
 	}
 	return n, nil

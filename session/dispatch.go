@@ -82,9 +82,9 @@ func (c *conn) handle(frame []byte, refuse error) error {
 		err = c.dispatch(m)
 	}
 	if p, pending := fs.AsPending(err); pending {
-		err = c.await(m, p)
+		err = c.awaitAnswer(m, p)
 	} else if err == errShort {
-		err = c.starve(m)
+		err = c.awaitRoomToReply(m)
 	}
 	if err != nil {
 		c.refuse(m.Tag, err)

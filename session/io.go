@@ -42,7 +42,7 @@ func (c *conn) readFile(tag uint16, f *fid, off uint64, count int) error {
 	case err != nil:
 		return err
 	case f.stream:
-		c.gave(f, off, n, count)
+		c.noteRead(f, off, n, count)
 	}
 	c.answerRead(wire.Rread, tag, n, f.num, nil)
 	return nil

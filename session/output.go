@@ -111,7 +111,7 @@ func sizeFor(n int) int {
 	return n
 }
 
-// errShort says that a reply has no room now: its request is to wait (starve).
+// errShort says that a reply has no room now: its request is to wait (awaitRoomToReply).
 var errShort = errors.New("no room for a reply")
 
 // errClosed ends the loop of a connection whose transport was closed here.
@@ -236,14 +236,14 @@ func (c *conn) send(p *cpu.Place) {
 		if c.out == nil && !c.closed {
 			c.out = b[:0]
 		} else {
-			c.letGo(b)
+			c.freeBuffer(b)
 		}
 		c.settleOut()
 		if err != nil {
 			c.shut()
 		}
 		c.moved.Broadcast()
-		c.unstall()
+		c.goOnWithStalled()
 	}
 	c.writing = false
 	c.moved.Broadcast()
@@ -293,8 +293,8 @@ func (c *conn) overloaded() bool {
 	return c.buffer > 0 && c.output.bill.paid > 0 && c.output.bill.account.Over() > 0
 }
 
-// relieve gives the monitor up until the connection is no longer overloaded.
-func (c *conn) relieve() {
+// awaitRelief gives the monitor up until the connection is no longer overloaded.
+func (c *conn) awaitRelief() {
 	c.flush()
 	c.place.Give()
 	for c.overloaded() && !c.closed && !c.leaving {
@@ -302,8 +302,8 @@ func (c *conn) relieve() {
 	}
 }
 
-// roomy sees to it that most small replies need no other buffer.
-func (c *conn) roomy() {
+// growForSmall sees to it that most small replies need no other buffer.
+func (c *conn) growForSmall() {
 	const usual = 512
 	if cap(c.out)-len(c.out) < usual && c.out != nil {
 		_ = c.grow(usual) // as little as that is never refused
@@ -312,7 +312,7 @@ func (c *conn) roomy() {
 
 // answer appends a reply. What has no frame becomes an error reply.
 func (c *conn) answer(m *wire.Msg) {
-	c.roomy()
+	c.growForSmall()
 	from := len(c.out)
 	b, err := wire.Append(c.out, m, c.dialect)
 	if err != nil {
@@ -339,7 +339,7 @@ func (c *conn) answerQID(t wire.Type, tag uint16, q p9.QID) {
 
 // refuse appends the error reply that err is.
 func (c *conn) refuse(tag uint16, err error) {
-	c.roomy()
+	c.growForSmall()
 	from := len(c.out)
 	c.srv.stats.Errors.Add(1)
 	c.out = wire.AppendError(c.out, tag, err, c.dialect)
@@ -393,13 +393,13 @@ func (c *conn) grow(n int) error {
 	} else {
 		c.out = append(make([]byte, 0, size), old...)
 	}
-	c.letGo(old)
+	c.freeBuffer(old)
 	c.settleOut()
 	return nil
 }
 
-// letGo ends the use of a buffer, which may be the scratch's.
-func (c *conn) letGo(b []byte) {
+// freeBuffer ends the use of a buffer, which may be the scratch's.
+func (c *conn) freeBuffer(b []byte) {
 	if c.lent && c.in.sc.out == nil && cost(cap(b)) == 0 {
 		c.in.sc.out = b[:0]
 		return

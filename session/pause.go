@@ -40,8 +40,8 @@ type Pause struct {
 	Lost   bool   `json:"lost,omitempty"` // Tresume said so
 }
 
-// gave notes that a Tread of a stream at off got n bytes of count.
-func (c *conn) gave(f *fid, off uint64, n, count int) {
+// noteRead notes that a Tread of a stream at off got n bytes of count.
+func (c *conn) noteRead(f *fid, off uint64, n, count int) {
 	f.pause = nil
 	if !c.dialect.IsL() && !c.dialect.IsU() {
 		return

@@ -8,10 +8,10 @@ import (
 	"meta9/session/wire"
 )
 
-// await enters a request whose file somebody else has to be asked for (fs.Pending). It
+// awaitAnswer enters a request whose file somebody else has to be asked for (fs.Pending). It
 // is handled once more when the answer is there, as if it came only then; but in a
 // numbered dialect it has its number, and Tflush cancels it.
-func (c *conn) await(m *wire.Msg, p *fs.Pending) error {
+func (c *conn) awaitAnswer(m *wire.Msg, p *fs.Pending) error {
 	r, err := c.postpone(m)
 	if err == nil {
 		c.ask(r, p)
@@ -19,12 +19,12 @@ func (c *conn) await(m *wire.Msg, p *fs.Pending) error {
 	return err
 }
 
-// starve is await for a request whose reply has no room now (errShort).
-func (c *conn) starve(m *wire.Msg) error {
+// awaitRoomToReply is awaitAnswer for a request whose reply has no room now (errShort).
+func (c *conn) awaitRoomToReply(m *wire.Msg) error {
 	r, err := c.postpone(m)
 	if err == nil {
 		r.fid = c.sess.fids[m.Fid]
-		c.wantRoom(r)
+		c.enterForRoom(r)
 	}
 	return err
 }
@@ -49,8 +49,8 @@ func (c *conn) ask(r *request, p *fs.Pending) {
 	p.Start(r.woken)
 }
 
-// wantRoom lets r wait for what its reply needs.
-func (c *conn) wantRoom(r *request) {
+// enterForRoom lets r wait for what its reply needs.
+func (c *conn) enterForRoom(r *request) {
 	c.enter(r)
 	c.awaitRoomFor(r)
 }
@@ -112,7 +112,7 @@ func askAgain(r *request) {
 	if p, pending := fs.AsPending(err); pending {
 		c.ask(r, p)
 	} else if err == errShort {
-		c.wantRoom(r)
+		c.enterForRoom(r)
 	} else if err != nil {
 		c.refuse(r.tag, err)
 	}

@@ -82,14 +82,14 @@ func (p *poller) loop(raw syscall.RawConn) {
 				return false
 			}
 			for _, e := range events[:n] {
-				p.rouse(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
+				p.wake(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
 			}
 		}
 	})
 }
 
-// rouse wakes a connection, if it sleeps.
-func (p *poller) rouse(id uint64) {
+// wake wakes a connection, if it sleeps.
+func (p *poller) wake(id uint64) {
 	if c := p.remove(id); c != nil {
 		go p.awaken(c)
 	}

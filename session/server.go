@@ -257,12 +257,12 @@ func (s *Server) countFor(c *conn, uuid string) bool {
 	if !s.count(c, uuid) {
 		return false
 	}
-	s.noLongerNobody(c)
+	s.uncountNobody(c)
 	return true
 }
 
-// noLongerNobody uncounts c as a connection of nobody. Server.mu is held.
-func (s *Server) noLongerNobody(c *conn) {
+// uncountNobody uncounts c as a connection of nobody. Server.mu is held.
+func (s *Server) uncountNobody(c *conn) {
 	if c.nobody {
 		s.crowd(c, -1)
 		c.nobody = false
@@ -302,7 +302,7 @@ func (s *Server) dismiss(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.uncount(c)
-	s.noLongerNobody(c)
+	s.uncountNobody(c)
 	s.crowd(c, -1)
 	delete(s.conns, c)
 	if c.sleeps() {
@@ -363,7 +363,7 @@ const (
 
 // stop closes the door and wakes every loop, and waits for the ends of all.
 func (s *Server) stop(ctx context.Context, how ending) error {
-	s.shutDoor(how)
+	s.closeToNew(how)
 	done := make(chan struct{})
 	go func() {
 		s.running.Wait()
@@ -382,9 +382,9 @@ func (s *Server) stop(ctx context.Context, how ending) error {
 	return ctx.Err()
 }
 
-// shutDoor lets no one in any more, ends the parked sessions unless they are to be
+// closeToNew lets no one in any more, ends the parked sessions unless they are to be
 // kept, and wakes every loop.
-func (s *Server) shutDoor(how ending) {
+func (s *Server) closeToNew(how ending) {
 	var gone []*session
 	var leave []*conn
 	s.mu.Lock()

@@ -28,8 +28,8 @@ const (
 	maxTold = 1000 // connections that one sweep sends to sleep, so that requests do not wait for that
 )
 
-// slumber is what a connection needs to sleep. Server.mu guards it.
-type slumber struct {
+// sleeper is what a connection needs to sleep. Server.mu guards it.
+type sleeper struct {
 	ended  func() // is called when the connection has ended; nil: it never sleeps
 	asleep bool
 	told   bool   // its loop is to go to sleep

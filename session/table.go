@@ -274,7 +274,7 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	if !s.count(c, n.who.VM) {
 		return nil, errs.New(busyOrLost(d), "the VM has too many connections")
 	}
-	s.noLongerNobody(c)
+	s.uncountNobody(c)
 	s.unpark(n)
 	n.owner, n.via, n.since, n.dialect = c, c.peer.Via, s.cfg.Now(), d
 	return n, nil

@@ -127,7 +127,7 @@ func tresume(c *conn, m *wire.Msg) error {
 	}
 	c.sess.losePauses(m.Numbers)
 	c.adopt()
-	c.unstall()
+	c.goOnWithStalled()
 	return nil
 }
 

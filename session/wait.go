@@ -113,9 +113,9 @@ func (c *conn) serve() {
 	p.Give()
 }
 
-// expect says that the holder of the monitor will collect, so that a request
+// willCollect says that the holder of the monitor will collect, so that a request
 // that ends at once needs no goroutine.
-func (c *conn) expect() {
+func (c *conn) willCollect() {
 	if c.serving {
 		return
 	}
@@ -188,7 +188,7 @@ func (c *conn) enter(r *request) {
 	}
 	c.waiting[r.tag] = r
 	c.most = max(c.most, len(c.waiting))
-	c.expect()
+	c.willCollect()
 }
 
 // keptWaiting is how many requests a table may have had to be kept when it is
@@ -278,8 +278,8 @@ func (c *conn) settle() {
 	}
 }
 
-// unstall goes on with the reads that had no room, as far as there is some now.
-func (c *conn) unstall() {
+// goOnWithStalled goes on with the reads that had no room, as far as there is some now.
+func (c *conn) goOnWithStalled() {
 	list := c.stalled
 	c.stalled = nil
 	for _, r := range list {
