@@ -50,12 +50,13 @@ Recipe:
 The files of a recipe are one set: their keys are read as they are at one moment, the new
 files are written beside the old ones, checked, and renamed into place, and the command
 runs once. missing, owner, group, mode and max_size stand for all files, or for one in its
-table. A file gets the value's bytes as they are.
+table. A file gets the value's bytes as they are. A check has all files of the set open,
+as they are to be, and "$1" is /proc/self/fd/3: a path beside the old file could be led elsewhere.
 
 The agent starts without a host and keeps what is there. A lost connection is made again,
 and what may have been missed is read again. What fails (a check, a command, a folder that
 is not there) is tried again after pauses that grow from 1 s to 1 minute, said once, and
-counted. A command that has not ended well is run again also after a restart of the agent.
+counted; what a check or a command printed is in the agent's log alone. A command that has not ended well is run again also after a restart of the agent.
 A recipe runs once a second at most, whatever the host does.
 
 The way to a file has no symbolic links: name the folder where it is. Its folder must be

@@ -371,3 +371,58 @@ func TestOnlyOne(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestCheckSeesOwn: whoever owns the folder of a recipe's files puts links to another's
+// file in the way while the check runs. It sees the new files all the same; what it
+// was led to is not put in place, and what it prints is not in the status.
+func TestCheckSeesOwn(t *testing.T) {
+	for _, openFiles := range []string{"/proc/self/fd", "/none"} {
+		t.Run(openFiles, func(t *testing.T) {
+			t.Cleanup(agent.SetOpenFiles(openFiles))
+			h := newHost(t)
+			h.put("a", "same")
+			dir, out := real(t, t.TempDir()), real(t, t.TempDir())
+			if err := os.WriteFile(out+"/victim", []byte("another's secret"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			files := fmt.Sprintf("[file.\"%s/a\"]\nkey = \"a\"\n[file.\"%[1]s/b\"]\nkey = \"b\"\n[file.\"%[1]s/c\"]\nkey = \"c\"", dir)
+			if _, err := h.once(files, h.options(t.Output())); err != nil {
+				t.Fatal(err)
+			}
+			h.put("b", "new secret")
+			attack := fmt.Sprintf(`check = 'for f in %[1]s/a %[1]s/.meta9-*; do ln -sf %[2]s/victim "$f"; done; cat "$1" "$2" "$2" >%[2]s/seen; echo "$3$(cat "$2")" >&2; exit `, dir, out)
+			var log lines
+			opt := h.options(&log)
+			stop := h.run(attack+"2'\n"+files, opt)
+			var s *agent.Status
+			until(t, "the failure is in the status", func() bool {
+				var err error
+				s, err = agent.ReadStatus(opt.Status)
+				return err == nil && s.Recipes[0].Error != ""
+			})
+			stop()
+			if got := s.Recipes[0].Error; got != "check: exit status 2" {
+				t.Errorf("the status says %q", got)
+			}
+			if !strings.Contains(log.String(), "check: exit status 2: new secret;") {
+				t.Errorf("the log lacks what the check said: %s", log.String())
+			}
+			holds(t, out+"/seen", "samenew secretnew secret", 0o644)
+			tidy(t, dir, "a")
+			tidy(t, opt.State, "lock")
+
+			// A check that says yes.
+			if err := os.Remove(dir + "/a"); err != nil {
+				t.Fatal(err)
+			}
+			_, err := h.once(attack+"0'\n"+files, opt)
+			if err == nil || !strings.Contains(err.Error(), "somebody has put another file in place of the new one") {
+				t.Errorf("what was put in the new file's place: %v", err)
+			}
+			if _, err := os.Lstat(dir + "/b"); err == nil {
+				t.Error("it is in place")
+			}
+			holds(t, out+"/victim", "another's secret", 0o600)
+		})
+	}
+}

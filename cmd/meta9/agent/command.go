@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -20,14 +21,35 @@ const (
 	maxSaid = 1 << 10
 )
 
-// shell runs a line with arguments ($1, ...). What it prints is shown only where it fails,
-// and its end alone: who changes keys must not fill the log by it. The command may leave
-// something running, which must not keep its output open for long.
-func shell(ctx context.Context, timeout time.Duration, line string, args, env []string) error {
+// failure is why a check or a command of a recipe did not go well. What it printed may
+// have secrets, which a check complains of, and stands in root's log alone.
+type failure struct {
+	what string // "check", "command"
+	err  error
+	said string
+}
+
+func (f *failure) Unwrap() error { return f.err }
+
+// public is the failure without what was printed.
+func (f *failure) public() string { return f.what + ": " + f.err.Error() }
+
+func (f *failure) Error() string {
+	if f.said == "" {
+		return f.public()
+	}
+	return f.public() + ": " + f.said
+}
+
+// shell runs a line with arguments ($1, ...) and open files (3, ...). What it prints is
+// shown only where it fails, and its end alone: who changes keys must not fill the log by
+// it. The command may leave something running, which must not keep its output open for
+// long. Its error is a *failure of what.
+func shell(ctx context.Context, what string, timeout time.Duration, line string, args []string, files []*os.File, env []string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it took longer than %v", timeout))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", line, "sh"}, args...)...)
-	cmd.Dir, cmd.Env = "/", env
+	cmd.Dir, cmd.Env, cmd.ExtraFiles = "/", env, files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that what it has started ends, too
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = killTime
@@ -41,10 +63,7 @@ func shell(ctx context.Context, timeout time.Duration, line string, args, env []
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
 	}
-	if text := strings.TrimSpace(string(said)); text != "" {
-		err = fmt.Errorf("%w: %s", err, text)
-	}
-	return err
+	return &failure{what: what, err: err, said: strings.TrimSpace(string(said))}
 }
 
 // tail keeps the end of what is written to it.

@@ -15,7 +15,9 @@
 //
 // Local users are not trusted either. A recipe is root's (or that user's whose agent it
 // is). The way to a file has no symbolic link in it, as place.go sees to, and no file that
-// is there is ever opened for writing: it is replaced.
+// is there is ever opened for writing: it is replaced. A check gets what the agent has open,
+// and no path that who owns the folder could lead elsewhere meanwhile. All may read the
+// status: what a check or a command printed is in the log alone.
 //
 // What was written and not told of is told of after a restart: before the first file of a
 // set is renamed, a mark is made in the state folder, and it goes when the command has

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -166,6 +167,9 @@ func (h *health) applied(name string, changed []string, err error) {
 		if err != nil {
 			r.Failures++
 			r.Error = plain(err)
+			if f := new(failure); errors.As(err, &f) { // all may read the status
+				r.Error = f.public()
+			}
 		}
 	})
 }

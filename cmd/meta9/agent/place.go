@@ -23,6 +23,7 @@ import (
 type place struct {
 	path, name, temp string
 	dir              *os.File
+	seen             *os.File // open for reading: what the file is to be, by stage or by is; nil: it is not known yet, or to go
 }
 
 // openPlace opens the folder that path is in. It goes there from the root, folder by
@@ -60,7 +61,12 @@ func isLink(dir int, name string) bool {
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
 }
 
-func (p *place) Close() { p.dir.Close() }
+func (p *place) Close() {
+	if p.seen != nil {
+		p.seen.Close()
+	}
+	p.dir.Close()
+}
 
 func (p *place) fd() int { return int(p.dir.Fd()) }
 
@@ -78,23 +84,59 @@ type owned struct {
 	mode     fs.FileMode
 }
 
+// open opens what has a name in the folder, if that is a file, for reading.
+func (p *place) open(name string) (*os.File, fs.FileInfo, error) {
+	fd, err := unix.Openat(p.fd(), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, p.fail("open", err)
+	}
+	f := os.NewFile(uintptr(fd), p.path)
+	i, err := f.Stat()
+	if err == nil && !i.Mode().IsRegular() {
+		err = p.fail("open", errors.New("it is no file"))
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, i, nil
+}
+
 // is tells whether the file is there already as it is to be.
 func (p *place) is(data []byte, o owned) bool {
-	fd, err := unix.Openat(p.fd(), p.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, i, err := p.open(p.name)
 	if err != nil {
 		return false
 	}
-	f := os.NewFile(uintptr(fd), p.path)
-	defer f.Close()
-	i, err := f.Stat()
-	if err != nil || !i.Mode().IsRegular() || i.Size() != int64(len(data)) || i.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) != o.mode {
-		return false
-	}
+	same := i.Size() == int64(len(data)) && i.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) == o.mode
 	if st := i.Sys().(*syscall.Stat_t); int(st.Uid) != o.uid || int(st.Gid) != o.gid {
+		same = false
+	}
+	if same {
+		has, err := io.ReadAll(io.LimitReader(f, int64(len(data))+1))
+		same = err == nil && bytes.Equal(has, data)
+	}
+	if !same {
+		f.Close()
 		return false
 	}
-	has, err := io.ReadAll(io.LimitReader(f, int64(len(data))+1))
-	return err == nil && bytes.Equal(has, data)
+	p.seen = f
+	return true
+}
+
+// keep has the file that is there seen as it is. One with several names may be another
+// user's, whom who owns the folder cannot read.
+func (p *place) keep() error {
+	f, i, err := p.open(p.name)
+	if err != nil {
+		return err
+	}
+	if i.Sys().(*syscall.Stat_t).Nlink != 1 {
+		f.Close()
+		return p.fail("open", errors.New("it has several names (hard links), so that a check does not get it"))
+	}
+	p.seen = f
+	return nil
 }
 
 // absent tells whether nothing has the name.
@@ -113,11 +155,14 @@ func (p *place) stage(data []byte, o owned) (err error) {
 	}
 	f := os.NewFile(uintptr(fd), p.beside())
 	defer func() {
-		f.Close()
+		f.Close() // before anybody runs it: a program that is open for writing does not run
 		if err != nil {
 			p.drop()
 		}
 	}()
+	if err := p.see(f); err != nil { // now, while the agent may read it
+		return err
+	}
 	if _, err := f.Write(data); err != nil {
 		return p.fail("write", errors.Unwrap(err))
 	}
@@ -136,11 +181,43 @@ func (p *place) stage(data []byte, o owned) (err error) {
 // beside is the path of what stage has written.
 func (p *place) beside() string { return filepath.Join(filepath.Dir(p.path), p.temp) }
 
+// see opens what stage writes to f for reading.
+func (p *place) see(f *os.File) error {
+	is, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	seen, i, err := p.open(p.temp)
+	if err != nil {
+		return err
+	}
+	p.seen = seen
+	if !os.SameFile(is, i) {
+		return p.fail("create", errOther)
+	}
+	return nil
+}
+
+// errOther is why what has the new file's name is not put in place.
+var errOther = errors.New("somebody has put another file in place of the new one; who else may write the folder?")
+
 // drop removes what stage has written.
 func (p *place) drop() { _ = unix.Unlinkat(p.fd(), p.temp, 0) }
 
-// commit puts what stage has written in the file's place, for good.
+// commit puts what stage has written in the file's place, for good. It refuses what
+// somebody who owns the folder has put there instead by then; what he does to the file
+// afterwards is his affair, as with any file in a folder of his.
 func (p *place) commit() error {
+	var is, st unix.Stat_t
+	if err := unix.Fstat(int(p.seen.Fd()), &is); err != nil {
+		return p.fail("stat", err)
+	}
+	if err := unix.Fstatat(p.fd(), p.temp, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return p.fail("stat", err)
+	}
+	if is.Dev != st.Dev || is.Ino != st.Ino {
+		return p.fail("rename", errOther)
+	}
 	if err := unix.Renameat(p.fd(), p.temp, p.fd(), p.name); err != nil {
 		return p.fail("rename", err)
 	}

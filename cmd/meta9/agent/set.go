@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/user"
 	"path"
@@ -220,8 +221,8 @@ func (a *Agent) apply(ctx context.Context, r *Recipe, values []value) (changed [
 	}
 	env := append(slices.Clone(a.opt.Env), "META9_RECIPE="+r.Name)
 	if len(todo) > 0 && r.Check != "" {
-		if err := shell(ctx, r.Timeout, r.Check, newFiles(changes), env); err != nil {
-			return nil, fmt.Errorf("check: %w", err)
+		if err := a.check(ctx, r, changes, env); err != nil {
+			return nil, err
 		}
 	}
 	if len(todo) > 0 && r.Command != "" {
@@ -248,25 +249,67 @@ func (a *Agent) apply(ctx context.Context, r *Recipe, values []value) (changed [
 	if r.Command == "" {
 		return changed, nil
 	}
-	if err := shell(ctx, r.Timeout, r.Command, nil, append(env, "META9_CHANGED="+strings.Join(told, "\n"))); err != nil {
-		return changed, fmt.Errorf("command: %w", err)
+	if err := shell(ctx, "command", r.Timeout, r.Command, nil, nil, append(env, "META9_CHANGED="+strings.Join(told, "\n"))); err != nil {
+		return changed, err
 	}
 	return changed, a.told(r)
 }
 
-// newFiles are what a check looks at: each file as it is to be; "" for one that is not to be
-// there.
-func newFiles(changes []change) []string {
-	paths := make([]string, len(changes))
-	for i := range changes {
-		switch c := &changes[i]; {
-		case c.staged:
-			paths[i] = c.beside()
-		case !c.gone && !c.absent():
-			paths[i] = c.path
+// openFiles is where a process finds what it has open, each by its number, as Linux has
+// it: opened there, a file is read from its beginning each time. Elsewhere (/dev/fd) all
+// share one offset, if it is there at all.
+var openFiles = "/proc/self/fd"
+
+// check runs r's check over the files as they are to be; an argument is "" for one that is
+// not to be there. It gets what the agent has open, and never a path in the recipe's folders:
+// who owns one of these could put there, meanwhile, a symbolic link to a file that only
+// root may read, and what a check complains of it is in the log.
+func (a *Agent) check(ctx context.Context, r *Recipe, changes []change, env []string) error {
+	_, err := os.Stat(openFiles)
+	copied := err != nil
+	private := filepath.Join(a.opt.State, r.Name+".check") // the state folder is the agent's alone
+	if copied {
+		defer func() { _ = os.RemoveAll(private) }()
+		if err := errors.Join(os.RemoveAll(private), os.Mkdir(private, 0o700)); err != nil {
+			return err
 		}
 	}
-	return paths
+	args := make([]string, len(changes))
+	var files []*os.File
+	for i := range changes {
+		c := &changes[i]
+		if c.seen == nil && !c.gone && !c.absent() {
+			if err := c.keep(); err != nil {
+				return err
+			}
+		}
+		switch {
+		case c.seen == nil:
+		case copied:
+			args[i] = filepath.Join(private, strconv.Itoa(i+1))
+			if err := copyTo(args[i], c.seen); err != nil {
+				return err
+			}
+		default:
+			args[i] = filepath.Join(openFiles, strconv.Itoa(3+len(files)))
+			files = append(files, c.seen)
+		}
+	}
+	return shell(ctx, "check", r.Timeout, r.Check, args, files, env)
+}
+
+// copyTo makes a file of what f has, with its permissions.
+func copyTo(path string, f *os.File) error {
+	i, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, io.NewSectionReader(f, 0, i.Size()))
+	return errors.Join(err, to.Chmod(i.Mode().Perm()), to.Close())
 }
 
 // The mark of a recipe whose command has not ended well since files were changed has the
