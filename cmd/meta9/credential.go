@@ -17,6 +17,7 @@ import (
 	"meta9/backoff"
 	"meta9/cmd/meta9/credential"
 	"meta9/cmd/systemd"
+	"meta9/rarelog"
 	"meta9/session/client"
 )
 
@@ -39,13 +40,15 @@ Which unit may have which key is said by the map; what it does not say is refuse
 Map:
   by_name = ["web.service"]         # its credential NAME is the key credential.web.service.NAME
 
-  [unit."app@.service"]             # all instances of a template, or one unit
+  [unit."app@.service"]             # all instances of a template that have no table of
+                                    # their own and are not in by_name, or one unit
   "db.password" = "app-db-password" # a key in keys/; or a path: "internal/x_pw"
 
 A unit whose credential is refused, has no key, or cannot be had within --timeout, does not
 start: systemd says "Failed to set up credentials", and the journal of this service why.
 systemd 247 and later ask so. Only root, and the user whom the service runs as, are
-answered.
+answered. The map is read for each who asks: one that is wrong refuses all, until it is
+mended. It must be root's (or yours), and written by nobody else.
 
 The service ends when nobody has asked for a while (--idle), and systemd starts it again. A
 virtio-serial port is for one program at a time: beside 'meta9 agent' or a mount the
@@ -63,16 +66,9 @@ func newCredential(a *app) *cobra.Command {
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			m, err := credential.Load(file)
-			if err != nil {
-				return usageError{err}
-			}
 			a.addr = cmp.Or(a.addr, os.Getenv("META9_ADDR"), defaultPort)
-			if err := a.dialable(); err != nil {
-				return err
-			}
 			a.progress.hide()
-			return a.credentials(cmd.Context(), m, idle)
+			return a.credentials(cmd.Context(), file, idle)
 		},
 	}
 	f := cmd.Flags()
@@ -83,8 +79,10 @@ func newCredential(a *app) *cobra.Command {
 }
 
 // credentials answers at the sockets that systemd gives: one that listens, or, with
-// Accept=yes, one connection.
-func (a *app) credentials(ctx context.Context, m *credential.Map, idle time.Duration) error {
+// Accept=yes, one connection. A map or an address that is wrong refuses those who ask, and
+// does not end it: their connections would stay in the queue, and systemd would start it
+// again at once, and then give the socket up for good.
+func (a *app) credentials(ctx context.Context, file string, idle time.Duration) error {
 	fds, err := systemd.Sockets()
 	if err != nil {
 		return usageError{err}
@@ -94,7 +92,10 @@ func (a *app) credentials(ctx context.Context, m *credential.Map, idle time.Dura
 	}
 	host := &lateClient{app: a}
 	defer host.close()
-	s := &credential.Server{Map: m, Read: host.read, Time: a.timeout, Log: lineLog(a.err)}
+	s := &credential.Server{
+		Map:  func() (*credential.Map, error) { return credential.Load(file) },
+		Read: host.read, Time: a.timeout, Log: rarelog.Log{Log: textLog(a.err)},
+	}
 	listens, err := unix.GetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil {
 		return fmt.Errorf("what systemd gave is no socket: %w", err)
@@ -145,6 +146,9 @@ func (l *lateClient) read(ctx context.Context, path string) ([]byte, error) {
 func (l *lateClient) client(ctx context.Context) (*client.Client, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.dialable(); err != nil { // no time mends it
+		return nil, err
+	}
 	for tries := 1; l.c == nil; tries++ {
 		c, err := l.connect(ctx, client.Options{Patience: -1})
 		switch {

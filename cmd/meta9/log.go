@@ -11,8 +11,12 @@ import (
 // host that is gone again and again is not worth more.
 const linesAtOnce = 10
 
+// textLog is a log of lines of text, which whoever writes to it bounds.
+func textLog(to io.Writer) zerolog.Logger {
+	return zerolog.New(zerolog.ConsoleWriter{Out: to, NoColor: true, PartsExclude: []string{zerolog.TimestampFieldName, zerolog.LevelFieldName}})
+}
+
 // lineLog is the log of what runs for long: lines of text, at most linesAtOnce a minute.
 func lineLog(to io.Writer) zerolog.Logger {
-	w := zerolog.ConsoleWriter{Out: to, NoColor: true, PartsExclude: []string{zerolog.TimestampFieldName, zerolog.LevelFieldName}}
-	return zerolog.New(w).Sample(&zerolog.BurstSampler{Burst: linesAtOnce, Period: time.Minute})
+	return textLog(to).Sample(&zerolog.BurstSampler{Burst: linesAtOnce, Period: time.Minute})
 }

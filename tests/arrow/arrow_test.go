@@ -54,7 +54,7 @@ var rooms = []struct {
 	{"mdbridge/*/server", []string{"backoff", "rarelog", "fs", "macro", "mdbridge"}},
 	{"mdbridge/qmp/hosts", []string{"backoff", "rarelog", "descriptors", "fs", "mdbridge"}},
 	{"mdbridge", []string{"fs/errs", "fs/vm", "mdbridge"}},
-	{"cmd", []string{"backoff", "descriptors", "fs", "macro", "session", "mdbridge", "cmd"}},
+	{"cmd", []string{"backoff", "rarelog", "descriptors", "fs", "macro", "session", "mdbridge", "cmd"}},
 }
 
 // guests are what only some rooms may import: foreign modules, and rooms of ours

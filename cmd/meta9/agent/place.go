@@ -231,6 +231,3 @@ func (p *place) remove() error {
 	}
 	return p.fail("sync", p.dir.Sync())
 }
-
-// ownerOf is the number of the user who has a file.
-func ownerOf(i fs.FileInfo) int { return int(i.Sys().(*syscall.Stat_t).Uid) }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"meta9/cmd/meta9/trust"
 	"meta9/fs/vm"
 )
 
@@ -70,13 +70,16 @@ type File struct {
 // Load reads all recipes of a folder: its files NAME.toml. The error names each thing that
 // is wrong, with its line.
 func Load(dir string) ([]Recipe, error) {
-	if err := trusted(dir); err != nil {
-		return nil, err
-	}
-	entries, err := os.ReadDir(dir)
+	folder, err := trust.Open(dir) // whoever writes recipes is root by them
 	if err != nil {
 		return nil, err
 	}
+	defer folder.Close()
+	entries, err := folder.ReadDir(-1)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	var recipes []Recipe
 	var wrong []error
 	owners := make(map[string]string) // the recipe of each path
@@ -98,33 +101,8 @@ func Load(dir string) ([]Recipe, error) {
 	return recipes, errors.Join(wrong...)
 }
 
-// trusted refuses what others than root and who runs the agent may write: whoever writes
-// recipes is root by them.
-func trusted(name string) error {
-	i, err := os.Stat(name)
-	if err != nil {
-		return err
-	}
-	uid := ownerOf(i)
-	switch {
-	case uid != 0 && uid != os.Geteuid():
-		return fmt.Errorf("%s: it belongs to user %d, who is neither root nor you; chown root %[1]s", name, uid)
-	case i.Mode()&0o022 != 0:
-		return fmt.Errorf("%s: others may write it (mode %#o); chmod go-w %[1]s", name, i.Mode().Perm())
-	}
-	return nil
-}
-
 func load(file, name string) (Recipe, error) {
-	if err := trusted(file); err != nil {
-		return Recipe{}, err
-	}
-	if i, err := os.Stat(file); err != nil {
-		return Recipe{}, err
-	} else if i.Size() > maxRecipe {
-		return Recipe{}, fmt.Errorf("%s: longer than %d bytes", file, maxRecipe)
-	}
-	text, err := os.ReadFile(file)
+	text, err := trust.Read(file, maxRecipe)
 	if err != nil {
 		return Recipe{}, err
 	}

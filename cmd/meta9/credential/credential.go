@@ -20,15 +20,18 @@ import (
 	"net"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/BurntSushi/toml"
-	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"meta9/cmd/meta9/trust"
 	"meta9/fs/vm"
+	"meta9/mdbridge/said"
+	"meta9/rarelog"
 )
 
 const (
@@ -38,8 +41,8 @@ const (
 	// maxAtOnce is how many are answered at once; others wait in the socket's queue.
 	maxAtOnce = 32
 
-	// readTime is how long a peer may take to read its answer.
-	readTime = 10 * time.Second
+	// maxMap is how long a map may be, in bytes.
+	maxMap = 1 << 20
 )
 
 // Map says which units may have which keys. What it does not name nobody may have.
@@ -55,17 +58,14 @@ type Map struct {
 // secret, so it must be root's or the caller's alone. One that is not there is empty.
 func Load(file string) (*Map, error) {
 	m := new(Map)
-	i, err := os.Stat(file)
+	text, err := trust.Read(file, maxMap)
 	if errors.Is(err, os.ErrNotExist) {
 		return m, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	if i.Mode()&0o022 != 0 {
-		return nil, fmt.Errorf("%s: others may write it (mode %#o); chmod go-w %[1]s", file, i.Mode().Perm())
-	}
-	md, err := toml.DecodeFile(file, m)
+	md, err := toml.Decode(string(text), m)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s", file, strings.TrimPrefix(err.Error(), "toml: "))
 	}
@@ -94,23 +94,24 @@ func Load(file string) (*Map, error) {
 }
 
 // Key is the path of the key that a unit may have as a credential. A template
-// (app@.service) stands for all of its instances, where these are not named themselves.
+// (app@.service) stands for all of its instances, but for those that the map names: they
+// have what it says of them alone, which may be nothing.
 func (m *Map) Key(unit, name string) (string, bool) {
 	names := []string{unit}
 	if at, dot := strings.IndexByte(unit, '@'), strings.LastIndexByte(unit, '.'); at >= 0 && dot > at {
 		names = append(names, unit[:at+1]+unit[dot:])
 	}
 	for _, n := range names {
-		if key, ok := m.Unit[n][name]; ok {
+		of, named := m.Unit[n]
+		if key, ok := of[name]; ok {
 			path, err := keyPath(key)
 			return path, err == nil
 		}
-	}
-	for _, n := range names {
-		for _, allowed := range m.ByName {
-			if allowed == n {
-				return "keys/" + vm.FileName("credential."+unit+"."+name), true
-			}
+		if slices.Contains(m.ByName, n) {
+			return "keys/" + vm.FileName("credential."+unit+"."+name), true
+		}
+		if named {
+			break
 		}
 	}
 	return "", false
@@ -140,11 +141,13 @@ func validName(s string) bool {
 
 // Server answers systemd.
 type Server struct {
-	Map *Map
+	// Map gives the map for each who asks, so that one that is mended counts at once. Its
+	// error is why nobody may have anything.
+	Map func() (*Map, error)
 	// Read reads the value of a key, of at most MaxSize bytes.
 	Read func(ctx context.Context, path string) ([]byte, error)
 	Time time.Duration // for Read; 0: no limit
-	Log  zerolog.Logger
+	Log  rarelog.Log   // a line a minute for each credential of each unit
 }
 
 // Serve answers whoever connects, until ctx ends, or until nobody has for idle (0: never).
@@ -168,7 +171,9 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener, idle time.Durat
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			<-places
-			running.Wait()
+			if len(places) > 0 { // one that stands still; others may come meanwhile
+				continue
+			}
 			return nil
 		case err != nil:
 			return err
@@ -182,11 +187,15 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener, idle time.Durat
 
 // Answer answers one connection and closes it. The error is why the unit got nothing; it
 // is in the log, too.
+//
+// It waits for a peer that stands still, for as long as that does: a connection that is
+// closed before all is written is, for systemd, the end of a credential, with which the unit
+// would start, cut or made of the refusal's zeros.
 func (s *Server) Answer(ctx context.Context, c *net.UnixConn) error {
 	defer c.Close()
 	err := checkPeer(c)
 	if err != nil { // no answer at all: it is not systemd
-		s.Log.Warn().Msg(err.Error())
+		s.Log.Warn("").Msg(err.Error())
 		return err
 	}
 	unit, name, err := Asked(c.RemoteAddr())
@@ -194,23 +203,26 @@ func (s *Server) Answer(ctx context.Context, c *net.UnixConn) error {
 	if err == nil {
 		value, err = s.value(ctx, unit, name)
 	}
-	_ = c.SetWriteDeadline(time.Now().Add(readTime))
 	if err != nil {
-		s.Log.Warn().Msg(err.Error())
+		s.Log.Warn(unit + "/" + name).Msg(err.Error())
 		_, _ = c.Write(make([]byte, MaxSize+1)) // refused by systemd, see the package comment
 		return err
 	}
 	_, err = c.Write(value)
 	if err != nil {
 		err = fmt.Errorf("unit %s, credential %s: %w", unit, name, err)
-		s.Log.Warn().Msg(err.Error())
+		s.Log.Warn(unit + "/" + name).Msg(err.Error())
 	}
 	return err
 }
 
 // value is the credential of a unit.
 func (s *Server) value(ctx context.Context, unit, name string) ([]byte, error) {
-	key, ok := s.Map.Key(unit, name)
+	m, err := s.Map()
+	if err != nil {
+		return nil, fmt.Errorf("unit %s, credential %s: nobody may have one, as the map is wrong: %w", unit, name, err)
+	}
+	key, ok := m.Key(unit, name)
 	if !ok {
 		return nil, fmt.Errorf("unit %s may have no credential %s: nothing in the map says so", unit, name)
 	}
@@ -223,8 +235,8 @@ func (s *Server) value(ctx context.Context, unit, name string) ([]byte, error) {
 	if err == nil && len(value) > MaxSize {
 		err = fmt.Errorf("%s has %d bytes, and a credential at most %d", key, len(value), MaxSize)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("unit %s, credential %s: %w", unit, name, err)
+	if err != nil { // the host's text may be in it
+		return nil, fmt.Errorf("unit %s, credential %s: %s", unit, name, said.Text(err.Error()))
 	}
 	return value, nil
 }

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"meta9/cmd/meta9/credential"
+	"meta9/rarelog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,6 +33,8 @@ token = "internal/t_pw"
 token = "shared"
 [unit."app@1.service"]
 token = "first's"
+[unit."app@0.service"]
+[unit."job@0.service"]
 `
 
 func load(t *testing.T, text string) (*credential.Map, error) {
@@ -54,6 +57,8 @@ func TestMap(t *testing.T) {
 		{"app.service", "other", ""},
 		{"app@1.service", "token", "keys/first's"},
 		{"app@2.service", "token", "keys/shared"},
+		{"app@0.service", "token", ""},
+		{"job@0.service", "x", ""},
 		{"app@2.socket", "token", ""},
 		{"web.service", "x%y", "keys/credential.web.service.x%25y"},
 		{"job@7.service", "x", "keys/credential.job@7.service.x"},
@@ -113,7 +118,7 @@ func TestServe(t *testing.T) {
 	}
 	var log bytes.Buffer
 	s := &credential.Server{
-		Map: m, Time: 200 * time.Millisecond, Log: zerolog.New(zerolog.SyncWriter(&log)),
+		Map: fixed(m), Time: 200 * time.Millisecond, Log: rarelog.Log{Log: zerolog.New(zerolog.SyncWriter(&log))},
 		Read: func(ctx context.Context, path string) ([]byte, error) {
 			switch path {
 			case "keys/app-db":
@@ -175,12 +180,134 @@ func TestIdle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &credential.Server{Map: new(credential.Map), Log: zerolog.Nop()}
+	s := &credential.Server{Map: fixed(new(credential.Map)), Log: rarelog.Log{Log: zerolog.Nop()}}
 	if err := s.Serve(t.Context(), l, 10*time.Millisecond); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(path); err != nil {
 		t.Error(err)
+	}
+}
+
+func fixed(m *credential.Map) func() (*credential.Map, error) {
+	return func() (*credential.Map, error) { return m, nil }
+}
+
+// TestLoadOwner: a map of another user's is nobody's word.
+func TestLoadOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a file of another user's takes root")
+	}
+	file := filepath.Join(t.TempDir(), "map.toml")
+	if err := os.WriteFile(file, []byte(mapText), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(file, 12345, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := credential.Load(file); err == nil || !strings.Contains(err.Error(), "belongs to user 12345") {
+		t.Error(err)
+	}
+}
+
+// TestMendedMap: a wrong map refuses who asks, and one that is mended counts at once. The
+// host's text cannot steer a terminal, and each credential that is refused is said, however
+// many there are.
+func TestMendedMap(t *testing.T) {
+	dir := t.TempDir()
+	file, path := filepath.Join(dir, "map.toml"), filepath.Join(dir, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	s := &credential.Server{
+		Map: func() (*credential.Map, error) { return credential.Load(file) },
+		Log: rarelog.Log{Log: zerolog.New(zerolog.SyncWriter(&log))},
+		Read: func(_ context.Context, path string) ([]byte, error) {
+			if path == "keys/app-db" {
+				return []byte("secret"), nil
+			}
+			return nil, errors.New("\x1b[2J\nno\u202e" + strings.Repeat("long", 1000))
+		},
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l, 0) }()
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("by_name = [")
+	if got := ask(t, path, "@aaaaaaaaaaaaaa/unit/app.service/db.password"); len(got) <= credential.MaxSize {
+		t.Errorf("with a wrong map there are %d bytes", len(got))
+	}
+	write(mapText)
+	if got := ask(t, path, "@aaaaaaaaaaaaab/unit/app.service/db.password"); got != "secret" {
+		t.Errorf("with a mended map there are %d bytes", len(got))
+	}
+	for i := range 30 {
+		ask(t, path, fmt.Sprintf("@aaaaaaaaaa%04d/unit/job@%d.service/x", i, i+1))
+		ask(t, path, fmt.Sprintf("@bbbbbbbbbb%04d/unit/job@%d.service/x", i, i+1))
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	text := log.String()
+	if !strings.Contains(text, "unit app.service, credential db.password: nobody may have one, as the map is wrong: ") {
+		t.Errorf("the log lacks why: %s", text)
+	}
+	if n := strings.Count(text, "credential x: "); n != 30 {
+		t.Errorf("%d lines for 30 credentials, each asked for twice", n)
+	}
+	if strings.Contains(text, "u001b") || strings.Contains(text, "\u202e") || len(text) > 30*500 {
+		t.Errorf("the host's text is as it was: %.2000q", text)
+	}
+}
+
+// TestSlowReader: a reader that stands still, over the service's end, too, gets all in the
+// end, of a refusal as well, and others are answered meanwhile, whatever the service's idle
+// time.
+func TestSlowReader(t *testing.T) {
+	for unit, want := range map[string]int{"app.service": credential.MaxSize, "none.service": credential.MaxSize + 1} {
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := load(t, mapText)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := make(chan bool, 2)
+		s := &credential.Server{
+			Map:  func() (*credential.Map, error) { asked <- true; return m, nil },
+			Log:  rarelog.Log{Log: zerolog.Nop()},
+			Read: func(context.Context, string) ([]byte, error) { return make([]byte, credential.MaxSize), nil },
+		}
+		c, err := net.DialUnix("unix", &net.UnixAddr{Name: "@cccccccccccccc/unit/" + unit + "/token", Net: "unix"}, &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		done := make(chan error, 1)
+		go func() { done <- s.Serve(ctx, l, 2*time.Millisecond) }()
+		<-asked
+		time.Sleep(20 * time.Millisecond) // the idle time is over for sure
+		if got := ask(t, path, "@dddddddddddddd/unit/web.service/x"); len(got) != credential.MaxSize {
+			t.Errorf("another gets %d bytes", len(got))
+		}
+		stop()
+		if b, err := io.ReadAll(c); err != nil || len(b) != want {
+			t.Errorf("%s: %d bytes, %v; want %d", unit, len(b), err, want)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}
 }
 
