@@ -19,9 +19,11 @@ import (
 	"errors"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,8 +53,8 @@ type Config struct {
 	Limits Limits
 }
 
-// The times of a connection. One that waits for its next request may stay: QEMU has one for
-// as long as the VM runs, where its guestfwd leads to a chardev.
+// The times of a connection. One that waits for a request may stay, also for its first:
+// QEMU has one for as long as the VM runs, where its guestfwd leads to a chardev.
 const (
 	headTime  = 10 * time.Second
 	writeTime = time.Minute
@@ -83,6 +85,7 @@ type Server struct {
 	mu     sync.Mutex
 	conns  map[string]map[*conn]bool // by VM
 	count  int
+	quiet  map[*conn]bool // those of which nothing has come yet, which net/http does not have
 	closed bool
 }
 
@@ -90,7 +93,7 @@ type Server struct {
 func New(cfg Config) *Server {
 	l, d := &cfg.Limits, DefaultLimits
 	l.Conns, l.VMConns = cmp.Or(l.Conns, d.Conns), cmp.Or(l.VMConns, d.VMConns)
-	s := &Server{cfg: cfg, conns: map[string]map[*conn]bool{}, feed: feed{conns: make(chan net.Conn), ended: make(chan struct{})}}
+	s := &Server{cfg: cfg, conns: map[string]map[*conn]bool{}, quiet: map[*conn]bool{}, feed: feed{conns: make(chan net.Conn), ended: make(chan struct{})}}
 	s.http = http.Server{
 		Handler: s, ReadHeaderTimeout: headTime, WriteTimeout: writeTime, MaxHeaderBytes: maxHead,
 		ErrorLog:    log.New(io.Discard, "", 0), // it logs at the guests' pace
@@ -107,7 +110,11 @@ type guest struct{}
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
+	quiet := slices.Collect(maps.Keys(s.quiet))
 	s.mu.Unlock()
+	for _, c := range quiet {
+		_ = c.Close()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
 	if s.http.Shutdown(ctx) != nil {
@@ -131,6 +138,10 @@ func (s *Server) Serve(nc net.Conn, uuid string) {
 		_ = nc.Close()
 		return
 	}
+	if !c.begins() {
+		_ = c.Close()
+		return
+	}
 	select {
 	case s.feed.conns <- c:
 		<-c.gone
@@ -151,7 +162,7 @@ func (s *Server) add(c *conn) bool {
 		own = map[*conn]bool{}
 		s.conns[c.vm] = own
 	}
-	own[c] = true
+	own[c], s.quiet[c] = true, true
 	s.count++
 	c.bytes = s.cfg.Budget.Account(c.vm)
 	c.bytes.Force(connBytes)
@@ -164,6 +175,7 @@ func (s *Server) remove(c *conn) {
 	c.bytes.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.quiet, c)
 	delete(s.conns[c.vm], c)
 	if len(s.conns[c.vm]) == 0 {
 		delete(s.conns, c.vm)
@@ -192,6 +204,30 @@ type conn struct {
 	bytes  *budget.Account
 	gone   chan struct{} // closed with it
 	once   sync.Once
+	first  []byte // what came first and was not read yet
+}
+
+// begins waits for the first byte, for as long as it takes: net/http gives a new connection
+// no longer than a request. false: it has ended, or the server is closing.
+func (c *conn) begins() bool {
+	first := make([]byte, 1)
+	if n, _ := c.Conn.Read(first); n == 0 {
+		return false
+	}
+	c.first = first
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	delete(c.server.quiet, c)
+	return !c.server.closed
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	if len(c.first) > 0 && len(b) > 0 {
+		n := copy(b, c.first)
+		c.first = c.first[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
 }
 
 func (c *conn) Close() error {
@@ -242,7 +278,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	text, done, err := s.file(c, strings.TrimPrefix(r.URL.Path, "/"))
 	switch {
 	case errors.Is(err, errNone):
-		http.Error(w, "here are /meta-data, /user-data, /vendor-data and, where the VM has NICs, /network-config", http.StatusNotFound)
+		http.Error(w, "no such file; here are /meta-data, /user-data, /vendor-data and, where the VM has NICs, /network-config", http.StatusNotFound)
 		return
 	case err != nil:
 		w.Header().Set("Retry-After", "1")
