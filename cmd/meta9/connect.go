@@ -74,7 +74,7 @@ func dialChecked(path string) func(ctx context.Context) (net.Conn, error) {
 // checkServer fails where the process behind the socket is neither root's nor the
 // caller's.
 func checkServer(c *net.UnixConn) error {
-	uid, err := serverUID(c)
+	_, uid, err := serverOf(c)
 	if err != nil {
 		return fmt.Errorf("who serves this socket is not known: %w", err)
 	}

@@ -87,7 +87,7 @@ Exit status:
 	}
 	f := cmd.Flags()
 	outputFlag(cmd, &output)
-	f.StringVar(&opt.data, "data", opt.data, "where meta9d does not say it: its data folder is `DIR`")
+	f.StringVar(&opt.data, "data", opt.data, "meta9d's data folder is `DIR`; used when meta9d does not answer, and cannot say it")
 	return cmd
 }
 

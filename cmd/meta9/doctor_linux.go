@@ -44,11 +44,29 @@ type examination struct {
 	uid    int    // of meta9d; -1: not known
 	vms    []listed
 	qemus  []qemuProcess
-	unix   unixSockets
+	unix   map[string]unixSockets // by the network namespace; nil: they could not be read
 }
 
-// examine looks at meta9d and at this host.
+// examine looks at meta9d and at this host, for as long as ctx lasts: a look at a file of a
+// file system that hangs (FUSE, NFS) takes for ever, and is left behind.
 func (a *app) examine(ctx context.Context, opt doctorOptions) (*report, error) {
+	var r *report
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r, err = a.look(ctx, opt)
+	}()
+	select {
+	case <-done:
+		return r, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// look is examine, for as long as it takes.
+func (a *app) look(ctx context.Context, opt doctorOptions) (*report, error) {
 	addr, err := a.address()
 	if errors.Is(err, errNoSocket) {
 		addr, err = systemSocket, nil
@@ -60,15 +78,11 @@ func (a *app) examine(ctx context.Context, opt doctorOptions) (*report, error) {
 	if !isUnix && strings.Contains(addr, ":") {
 		return nil, misused("doctor looks at the host that it runs on: it wants the admin's socket there, and not %s", addr)
 	}
-	e := &examination{app: a, socket: path, run: filepath.Dir(path), data: opt.data, uid: -1}
+	e := &examination{app: a, socket: path, run: filepath.Dir(path), data: opt.data, uid: -1, unix: map[string]unixSockets{}}
 	e.Findings, e.Unseen = []finding{}, []string{}
 	e.askDaemon(ctx)
 	e.checkDaemon(ctx)
 	e.checkFolders()
-	e.unix, err = readUnixSockets()
-	if err != nil {
-		e.unseen("the connections of unix sockets: %v", err)
-	}
 	e.qemus, err = runningQEMUs()
 	if err != nil {
 		e.unseen("the QEMUs of this host: %v", err)
@@ -95,12 +109,13 @@ func (e *examination) askDaemon(ctx context.Context) {
 		}
 		return
 	}
-	e.uid, err = serverUID(conn.(*net.UnixConn))
+	listener, uid, err := serverOf(conn.(*net.UnixConn))
 	conn.Close()
 	if err != nil {
 		e.unseen("who serves %s: %v", e.socket, err)
 		return
 	}
+	e.uid = uid
 	if !e.trusted() {
 		return // what it would say is worth nothing
 	}
@@ -116,7 +131,7 @@ func (e *examination) askDaemon(ctx context.Context) {
 		return
 	}
 	e.status = readStatus(string(text))
-	e.pid = int(e.number("pid"))
+	e.findProcess(listener)
 	e.data = e.text("data")
 	if run := e.text("run"); run != "" {
 		e.run = run
@@ -157,7 +172,7 @@ func (e *examination) checkDaemon(ctx context.Context) {
 		e.found(fmt.Sprintf("meta9d is %s, and this meta9 is %s", there, here), "'meta9 upgrade' takes the meta9d that is installed, without a restart; else install both of one version")
 	}
 	if limit, needed := e.number("descriptors_limit"), e.number("descriptors_needed"); limit < needed {
-		e.found(fmt.Sprintf("meta9d may open %d files, and its limits and VMs may come to %d", limit, needed),
+		e.found(fmt.Sprintf("meta9d may open %d files, and needs %d when it has all connections that its limits allow, and the sockets of its VMs", limit, needed),
 			fmt.Sprintf("LimitNOFILE=%d in its unit (systemctl edit meta9d), or a lower limits.connections", needed))
 	}
 	if bytes, limit := e.number("bytes"), e.number("bytes_limit"); limit > 0 && bytes > limit/10*9 {
@@ -200,8 +215,55 @@ func (e *examination) checkMonitors() {
 		"give the QEMU a monitor for meta9d alone (-qmp unix:PATH,server=on,wait=off), and name that in qmp.sockets or qmp.dirs")
 }
 
+// findProcess finds meta9d's process and its user. listener is who listened on the socket:
+// meta9d, or systemd for it (meta9d.socket). What meta9d says of itself is of its own PID
+// namespace, and a process may say of itself what it likes: it has to hold the socket.
+func (e *examination) findProcess(listener int) {
+	e.uid = -1
+	said := int(e.number("pid"))
+	for _, pid := range []int{listener, said} {
+		if pid <= 0 || programOf(pid) != "meta9d" || pid != listener && !e.holds(pid) {
+			continue
+		}
+		user, _, _, err := identity(pid)
+		if err != nil {
+			e.unseen("meta9d's process %d: %v", pid, err)
+			return
+		}
+		e.pid, e.uid = pid, user
+		return
+	}
+	e.unseen("meta9d's process, its settings and the owners of its folders: it says that its process is %d, and here that is no meta9d that has %s, or you may not see it (it is in a container, or doctor is not root)", said, e.socket)
+}
+
+// programOf is the name of a process' program; "": it cannot be seen.
+func programOf(pid int) string {
+	exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return filepath.Base(strings.TrimSuffix(exe, " (deleted)"))
+}
+
+// holds tells whether a process has the admin's socket open, of which others listen too.
+func (e *examination) holds(pid int) bool {
+	listeners := map[string]bool{}
+	for _, of := range []int{os.Getpid(), pid} {
+		for _, inode := range e.sockets(of).at(e.socket).listeners {
+			listeners["socket:["+inode+"]"] = true
+		}
+	}
+	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && listeners[to] {
+			return true
+		}
+	}
+	return false
+}
+
 // checkProcess looks at meta9d's program and at the settings that it was started with.
 func (e *examination) checkProcess(ctx context.Context) {
+	if e.pid == 0 {
+		return // that was said
+	}
 	proc := fmt.Sprintf("/proc/%d/", e.pid)
 	exe, err := os.Readlink(proc + "exe")
 	if err != nil {
@@ -216,10 +278,16 @@ func (e *examination) checkProcess(ctx context.Context) {
 		e.unseen("meta9d's command line: %v", err)
 		return
 	}
-	if e.uid != os.Geteuid() {
-		return // another user may read other files
-	}
 	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	// What another user runs is his, and is not executed as root, or as the caller.
+	if !safeUser(e.uid) {
+		e.unseen("meta9d's settings: it runs as user %s; as that user 'meta9d %s' looks at them", userName(e.uid), strings.Join(append(args[1:], "--check-config"), " "))
+		return
+	}
+	if st, err := statOf(proc + "exe"); err != nil || !safeUser(int(st.Uid)) || st.Mode&0o022 != 0 {
+		e.unseen("meta9d's settings: its program is one that others can write to, and is not executed")
+		return
+	}
 	// The program that runs, and not the one that has its path now: it was trusted already.
 	check := exec.CommandContext(ctx, proc+"exe", append(args[1:], "--check-config")...)
 	check.Dir = proc + "cwd"
@@ -234,6 +302,9 @@ func (e *examination) checkProcess(ctx context.Context) {
 		e.unseen("meta9d's settings: %v", err)
 	}
 }
+
+// safeUser tells whether the caller may execute what is this user's.
+func safeUser(uid int) bool { return uid == 0 || uid == os.Geteuid() }
 
 // checkFolders looks at the run folder and the data folder.
 func (e *examination) checkFolders() {
@@ -282,12 +353,8 @@ func statOf(path string) (st unix.Stat_t, err error) {
 
 // checkOwner finds a folder that is neither root's nor meta9d's user's.
 func (e *examination) checkOwner(dir string, st unix.Stat_t) {
-	uid := e.uid
-	if uid < 0 {
-		uid = os.Geteuid()
-	}
-	if st.Uid != 0 && int(st.Uid) != uid {
-		e.found(fmt.Sprintf("%s belongs to user %d, who is neither root nor meta9d's user %d, and can change all that is in it", dir, st.Uid, uid), fmt.Sprintf("chown %d %s", uid, dir))
+	if e.uid >= 0 && st.Uid != 0 && int(st.Uid) != e.uid {
+		e.found(fmt.Sprintf("%s belongs to user %d, who is neither root nor meta9d's user %d, and can change all that is in it", dir, st.Uid, e.uid), fmt.Sprintf("chown %d %s", e.uid, dir))
 	}
 }
 
@@ -363,36 +430,93 @@ func many(n int, one string) string {
 	return one
 }
 
-// unixSockets are the unix sockets of this network namespace, by their paths.
-type unixSockets map[string]struct {
-	listening bool
-	connected int // accepted by the listener
-	waiting   int // not yet
+// unixSocket is what listens at a path, and is connected to it.
+type unixSocket struct {
+	listeners []string // inodes of the sockets
+	connected int      // accepted by the listener
+	waiting   int      // not yet
 }
 
-// readUnixSockets reads /proc/net/unix (proc_net_unix in proc(5)): flags 0x10000 are those
-// of a listener; state 3 is that of a connection, and 2 that of one which was not accepted.
-func readUnixSockets() (unixSockets, error) {
-	text, err := os.ReadFile("/proc/net/unix")
+func (s unixSocket) listening() bool { return len(s.listeners) > 0 }
+
+// unixSockets are the unix sockets of a network namespace, by their paths without links in
+// them; nil: they could not be read.
+type unixSockets map[string]unixSocket
+
+// at are those at a path, which may have symbolic links.
+func (u unixSockets) at(path string) unixSocket {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return u[filepath.Join(withoutLinks(filepath.Dir(path)), filepath.Base(path))]
+}
+
+// withoutLinks is the folder's path without symbolic links; where that cannot be said, as
+// it is.
+func withoutLinks(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		return real
+	}
+	return dir
+}
+
+// sockets are the unix sockets that the process sees; nil, which is said once: they could
+// not be read. A socket that listens is in the namespace of who made it, and what it has
+// accepted in that of who connected.
+func (e *examination) sockets(pid int) unixSockets {
+	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if all, ok := e.unix[space]; ok && err == nil {
+		return all
+	}
+	var all unixSockets
+	if err == nil {
+		all, err = readUnixSockets(fmt.Sprintf("/proc/%d/net/unix", pid))
+	}
+	if _, told := e.unix[space]; err != nil && !told {
+		e.unseen("the unix sockets that process %d sees: %v", pid, err)
+	}
+	e.unix[space] = all
+	return all
+}
+
+// daemonSockets are those that meta9d sees; where its process is not known, the caller.
+func (e *examination) daemonSockets() unixSockets {
+	if e.pid > 0 {
+		return e.sockets(e.pid)
+	}
+	return e.sockets(os.Getpid())
+}
+
+// readUnixSockets reads /proc/PID/net/unix (proc_net_unix in proc(5)): flags 0x10000 are
+// those of a listener; state 3 is that of a connection, and 2 that of one which was not
+// accepted.
+func readUnixSockets(file string) (unixSockets, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	all := unixSockets{}
+	folders := map[string]string{} // without links
 	for line := range bytes.Lines(text) {
 		fields := strings.SplitN(strings.TrimSuffix(string(line), "\n"), " ", 9)
 		// Num: RefCount Protocol Flags Type St, an Inode with blanks before it, and Path.
 		if len(fields) < 7 || !strings.HasSuffix(fields[0], ":") {
 			continue
 		}
-		_, path, ok := strings.Cut(strings.TrimLeft(strings.Join(fields[6:], " "), " "), " ")
-		if !ok {
+		inode, path, ok := strings.Cut(strings.TrimLeft(strings.Join(fields[6:], " "), " "), " ")
+		if !ok || !filepath.IsAbs(path) {
 			continue
 		}
+		dir := filepath.Dir(path)
+		if _, ok := folders[dir]; !ok {
+			folders[dir] = withoutLinks(dir)
+		}
+		path = filepath.Join(folders[dir], filepath.Base(path))
 		flags, _ := strconv.ParseUint(fields[3], 16, 32)
 		s := all[path]
 		switch {
 		case flags&0x10000 != 0:
-			s.listening = true
+			s.listeners = append(s.listeners, inode)
 		case fields[5] == "03":
 			s.connected++
 		case fields[5] == "02":

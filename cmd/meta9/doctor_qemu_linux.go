@@ -55,6 +55,7 @@ func (e *examination) checkSockets(ctx context.Context) {
 
 // missingSockets are those of vms that have not all of their sockets.
 func (e *examination) missingSockets(vms []listed) (missing []listed) {
+	sockets := e.daemonSockets()
 	for _, v := range vms {
 		for _, name := range ownSockets {
 			path := filepath.Join(e.run, v.word("uuid"), name)
@@ -63,7 +64,7 @@ func (e *examination) missingSockets(vms []listed) (missing []listed) {
 				e.unseen("the sockets of VMs in %s: run doctor as root", e.run)
 				return nil
 			}
-			if err != nil || i.Mode().Type() != os.ModeSocket || !e.unix[path].listening {
+			if err != nil || i.Mode().Type() != os.ModeSocket || sockets != nil && e.pid > 0 && !sockets.at(path).listening() {
 				missing = append(missing, v)
 				break
 			}
@@ -159,7 +160,7 @@ func (e *examination) checkQEMUs() {
 			continue
 		}
 		if first, ok := running[q.uuid]; ok && ours[q.uuid] {
-			e.found(fmt.Sprintf("two QEMUs have the UUID %s, the processes %d and %d: both are this VM, with its secrets", q.uuid, first, q.pid),
+			e.found(fmt.Sprintf("two QEMUs have the UUID %s, the processes %d (user %s) and %d (user %s): if both are QEMUs, both are this VM, with its secrets", q.uuid, first, processUser(first), q.pid, processUser(q.pid)),
 				"end one of them, or give one another -uuid")
 		}
 		running[q.uuid] = q.pid
@@ -193,9 +194,15 @@ func (e *examination) checkDevice(v listed, pid int, property, path string) {
 		e.found(said+"is not there", mend)
 	case i.Mode().Type() != os.ModeSocket:
 		e.found(said+"is no socket", mend)
-	case !e.unix[path].listening:
+	}
+	if err != nil || i.Mode().Type() != os.ModeSocket {
+		return
+	}
+	its, ours := e.sockets(pid), e.daemonSockets()
+	switch {
+	case its != nil && !its.at(path).listening():
 		e.found(said+"is one on which nobody listens", mend)
-	case e.up() && e.unix[path].connected == 0:
+	case e.pid > 0 && ours != nil && ours.at(path).connected == 0:
 		e.found(said+"is not connected to meta9d", "see why in the log (journalctl -u meta9d), and whether another client has it")
 	}
 }
@@ -203,9 +210,10 @@ func (e *examination) checkDevice(v listed, pid int, property, path string) {
 // checkClient looks at the sockets of meta9d that a QEMU is to connect to: whether its user
 // may, and whether it has.
 func (e *examination) checkClient(q *qemuProcess) {
+	run := withoutLinks(e.run)
 	for _, path := range q.sockets {
 		uuid := filepath.Base(filepath.Dir(path))
-		if filepath.Dir(filepath.Dir(path)) != e.run || vm.ValidUUID(uuid) != nil {
+		if withoutLinks(filepath.Dir(filepath.Dir(path))) != run || vm.ValidUUID(uuid) != nil {
 			continue
 		}
 		if q.uuid != "" && q.uuid != uuid {
@@ -213,6 +221,7 @@ func (e *examination) checkClient(q *qemuProcess) {
 			continue
 		}
 		who, err := q.may(path)
+		its := e.sockets(q.pid)
 		switch {
 		case errors.Is(err, errNotAsked):
 			e.unseen("whether the QEMU of VM %s may open %s: run doctor as root", uuid, path)
@@ -222,7 +231,7 @@ func (e *examination) checkClient(q *qemuProcess) {
 		case err != nil:
 			e.found(fmt.Sprintf("the QEMU of VM %s (process %d), user %s, may not open %s: %v", uuid, q.pid, who, path, err),
 				fmt.Sprintf("meta9 vm update %s 9p_owner=%s, and let that user enter %s", uuid, who, e.run))
-		case e.up() && e.unix[path].connected == 0:
+		case e.up() && its != nil && its.at(path).connected == 0:
 			e.found(fmt.Sprintf("the QEMU of VM %s (process %d) is not connected to %s", uuid, q.pid, path),
 				"add reconnect=1 to its -chardev (from QEMU 9.2 on reconnect-ms=1000) and start it anew; 'meta9 vm attach "+uuid+"' prints the line")
 		}
@@ -238,7 +247,7 @@ var errNotAsked = errors.New("only root can ask that")
 // A thread of this process takes the user's identity for files (setfsuid(2)) and ends
 // after it. What an AppArmor or SELinux policy forbids the QEMU is not seen.
 func (q *qemuProcess) may(path string) (who string, err error) {
-	uid, gid, groups, err := q.identity()
+	uid, gid, groups, err := identity(q.pid)
 	if err != nil {
 		return "", err
 	}
@@ -249,7 +258,7 @@ func (q *qemuProcess) may(path string) (who string, err error) {
 		}
 		return who, unix.Access(path, unix.W_OK)
 	}
-	asked := make(chan error)
+	asked := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
 		asked <- q.ask(uid, gid, groups, path)
@@ -296,9 +305,20 @@ func userName(uid int) string {
 	return strconv.Itoa(uid)
 }
 
-// identity is the user and the groups by which the system judges the QEMU's files.
-func (q *qemuProcess) identity() (uid, gid int, groups []int, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", q.pid))
+// processUser is the name of a process' user.
+func processUser(pid int) string {
+	uid, _, _, err := identity(pid)
+	if err != nil {
+		return "not known"
+	}
+	return userName(uid)
+}
+
+// identity is the user and the groups by which the system judges the process' files. The
+// owner of its folder in /proc is root also where the process forbids to be looked at
+// (PR_SET_DUMPABLE), and says nothing.
+func identity(pid int) (uid, gid int, groups []int, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, 0, nil, err
 	}

@@ -7,6 +7,6 @@ import (
 	"net"
 )
 
-// serverUID is not known here. meta9d runs on Linux alone, so that its own sockets are
+// serverOf is not known here. meta9d runs on Linux alone, so that its own sockets are
 // nowhere else.
-func serverUID(*net.UnixConn) (int, error) { return 0, errors.ErrUnsupported }
+func serverOf(*net.UnixConn) (pid, uid int, err error) { return 0, 0, errors.ErrUnsupported }

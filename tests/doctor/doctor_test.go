@@ -20,13 +20,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"meta9/fs/vm"
 	"meta9/tests/daemon"
+	"meta9/tests/proc"
 	"meta9/tests/testenv"
 )
 
@@ -310,7 +314,7 @@ func copyFile(t *testing.T, from, to string) {
 // TestDescriptors: the limits come to more than the system allows.
 func TestDescriptors(t *testing.T) {
 	h := newHost(t, daemon.Options{Config: "[limits]\nconnections = 1000\n", Wrap: []string{"prlimit", "--nofile=1024:1024"}})
-	h.finds(h.doctor(), "meta9d may open 1024 files", "may come to 3", "LimitNOFILE=3")
+	h.finds(h.doctor(), "meta9d may open 1024 files", "needs 3", "LimitNOFILE=3")
 }
 
 // TestFullDisk: the data folder is on a disk that has no room left.
@@ -461,4 +465,129 @@ func TestMonitor(t *testing.T) {
 	h := newHost(t, daemon.Options{Config: small, Args: []string{"--qmp", "unix:" + path}})
 	testenv.Eventually(t, "meta9d has left the queue", func() bool { return len(h.doctor().Findings) > 0 })
 	h.finds(h.doctor(), "the QEMU at "+path+" does not answer meta9d: another client holds this monitor", "-qmp unix:PATH")
+}
+
+// TestOtherUser: a meta9d that is not root's, on a socket that root listened on, as systemd
+// does. Its program is not run as root, and its folders may be its own.
+func TestOtherUser(t *testing.T) {
+	dir, err := os.MkdirTemp("", "m9-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	h := &host{t: t}
+	for _, folder := range []string{dir, filepath.Join(dir, "run"), filepath.Join(dir, "data")} {
+		_ = os.Mkdir(folder, 0o700)
+		h.must(os.Chown(folder, nobody, nobody))
+	}
+	h.must(os.Chown(dir, 0, 0))
+	h.must(os.Chmod(dir, 0o755))
+	h.must(os.Chmod(filepath.Join(dir, "run"), 0o755))
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "run", "admin.sock"), Net: "unix"})
+	h.must(err)
+	l.SetUnlinkOnClose(false)
+	socket, err := l.File()
+	h.must(err)
+	t.Cleanup(func() { socket.Close(); l.Close() })
+	h.must(os.Chown(filepath.Join(dir, "run", "admin.sock"), nobody, nobody))
+	bin := filepath.Join(dir, "meta9d")
+	copyFile(t, testenv.Plain(t, "meta9d"), bin)
+	h.must(os.Chown(bin, nobody, nobody))
+	config := filepath.Join(dir, "meta9d.toml")
+	h.must(os.WriteFile(config, []byte(small), 0o644))
+	cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"`,
+		bin, "--run", filepath.Join(dir, "run"), "--data", filepath.Join(dir, "data"), "--config", config)
+	cmd.ExtraFiles = []*os.File{socket}
+	p, err := proc.Start(cmd, time.Minute)
+	h.must(err)
+	t.Cleanup(p.Kill)
+	h.Server = &testenv.Server{Daemon: &daemon.Daemon{Proc: p, Options: daemon.Options{Dir: dir, Bin: bin}}}
+
+	h.must(os.WriteFile(config, []byte("lisen = 1\n"), 0o644)) // whoever executes it finds this
+	s := h.doctor()
+	if s.code != 2 || len(s.Findings) != 0 || len(s.Unseen) != 1 || !strings.Contains(s.Unseen[0], "it runs as user nobody; as that user 'meta9d --run "+h.Run()) {
+		t.Errorf("doctor says %+v", s)
+	}
+	// As that user it is looked at.
+	client := filepath.Join(dir, "meta9")
+	copyFile(t, testenv.Plain(t, "meta9"), client)
+	out, _ := run(t, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", client, "--addr", "unix:"+h.Admin(), "doctor")
+	if !strings.Contains(out, "could not start with its settings as they are now") {
+		t.Errorf("as its user: %s", out)
+	}
+}
+
+// pretender starts what looks like a QEMU, until the test ends.
+func (h *host) pretender(args ...string) {
+	h.t.Helper()
+	cmd := exec.Command("bash", "-c", "read -r", "x")
+	cmd.Args[0] = "qemu-system-none"
+	cmd.Args = append(cmd.Args, args...)
+	in, err := cmd.StdinPipe()
+	h.must(err)
+	h.must(cmd.Start())
+	h.t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
+}
+
+// TestWays: the run folder has another name, by a symbolic link, in the QEMU's arguments,
+// and the QEMU is in another network namespace. Both are well.
+func TestWays(t *testing.T) {
+	dir, err := os.MkdirTemp("", "m9-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("run", filepath.Join(dir, "other")); err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t, daemon.Options{Dir: dir, Config: small})
+	path := func(uuid string) string { return filepath.Join(dir, "other", uuid, "9p.sock") }
+
+	uuid := h.newVM("")
+	c, err := net.Dial("unix", path(uuid))
+	h.must(err)
+	defer c.Close()
+	h.pretender("-uuid", uuid, "-chardev", "socket,id=m,path="+path(uuid))
+	h.well()
+
+	uuid = h.newVM("")
+	device := filepath.Join(dir, "other", uuid, "device.sock")
+	h.must(h.Ctl("update " + uuid + ` {"9p_chardev":"` + device + `,link"}`))
+	ready := make(chan error)
+	done := make(chan struct{})
+	defer close(done)
+	go func() { // the thread is not used any more after it
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			ready <- err
+			return
+		}
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			defer unix.Close(fd)
+			err = unix.Connect(fd, &unix.SockaddrUnix{Name: path(uuid)})
+		}
+		if err == nil {
+			var l net.Listener
+			if l, err = net.Listen("unix", filepath.Join(h.Run(), uuid, "device.sock")); err == nil {
+				defer l.Close()
+				go func() {
+					if c, err := l.Accept(); err == nil { // meta9d's
+						<-done
+						c.Close()
+					}
+				}()
+			}
+		}
+		if err == nil {
+			h.pretender("-uuid", uuid, "-chardev", "socket,id=m,path="+path(uuid))
+		}
+		ready <- err
+		<-done
+	}()
+	h.must(<-ready)
+	h.well()
 }
