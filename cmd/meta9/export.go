@@ -129,27 +129,33 @@ func readExport(from io.Reader, take func(exported) error) error {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("line %d: %w", n+2, err)
 		}
-		var is struct {
-			End *int
-			VM  *struct{ UUID, Alias string }
-		}
-		if len(line) == 0 || json.Unmarshal(line, &is) != nil {
+		if len(line) == 0 {
 			return fmt.Errorf("it is cut or damaged after %d of %d VMs", n, head.VMs)
 		}
-		if is.End != nil {
-			if *is.End != n || head.VMs != n {
-				return fmt.Errorf("%d VMs are in it, and it had %d", n, max(*is.End, head.VMs))
+		// Maps, since a VM may have properties that differ from others in case alone ("Alias"),
+		// and the members of a struct are found without regard to case.
+		var is map[string]json.RawMessage
+		if err := json.Unmarshal(line, &is); err != nil {
+			return fmt.Errorf("it is cut or damaged after %d of %d VMs: line %d: %w", n, head.VMs, n+2, err)
+		}
+		if text, ok := is["end"]; ok {
+			var end int
+			if err := json.Unmarshal(text, &end); err != nil || end != n || head.VMs != n {
+				return fmt.Errorf("%d VMs are in it, and it had %d", n, max(end, head.VMs))
 			}
 			return nil
 		}
-		if is.VM == nil {
+		var of map[string]json.RawMessage
+		if json.Unmarshal(is["vm"], &of) != nil || of == nil {
 			return fmt.Errorf("line %d is no VM", n+2)
 		}
-		uuid, err := vm.ParseUUID(is.VM.UUID)
+		var given, alias string
+		_, _ = json.Unmarshal(of["uuid"], &given), json.Unmarshal(of[vm.PropAlias], &alias) // "" is no UUID
+		uuid, err := vm.ParseUUID(given)
 		if err != nil {
 			return fmt.Errorf("line %d: %w", n+2, err)
 		}
-		if err := take(exported{line, uuid, is.VM.Alias}); err != nil {
+		if err := take(exported{line, uuid, alias}); err != nil {
 			return err
 		}
 	}

@@ -61,7 +61,7 @@ func TestExport(t *testing.T) {
 	there := meta9{t, here.bin, testenv.Start(t, daemon.Options{Config: "[limits]\nvalue = 2000\n"})}
 	for i, more := range []string{
 		`,"alias":"web0","ram":1024,"tags":{"a":1.50,"b":true},"internal_metadata_namespaces":["ops"],"customer_metadata":{"n":1.0,"yes":true,"text":"line\n\u0000\u202e"},"internal_metadata":{"root_pw":"secret"}`,
-		`,"alias":"web1","state":"running","unknown":{"z":1,"a":[null]}`,
+		`,"alias":"web1","state":"running","unknown":{"z":1,"a":[null]},"Alias":["other"],"UUID":7,"Uuid":"x"`,
 		``,
 	} {
 		uuid := testenv.UUID(i)
@@ -112,7 +112,7 @@ func TestExport(t *testing.T) {
 	refused("it is no export", "{}\n")
 	refused("it is an export of format 2, made by meta9d v9.9.9, and this meta9 reads format 1", `{"meta9_export":2,"version":"v9.9.9","vms":0}`+"\n"+`{"end":0}`+"\n")
 	refused("it is cut or damaged after 2 of 3 VMs", strings.Join(strings.SplitAfter(string(told), "\n")[:3], ""))
-	refused("it is cut or damaged after 3 of 3 VMs", string(told[:len(told)-3]))
+	refused("it is cut or damaged after 3 of 3 VMs: line 5: unexpected end of JSON input", string(told[:len(told)-3]))
 	refused("1 VMs are in it, and it had 3", strings.SplitAfter(string(told), "\n")[0]+all[0]+"\n"+`{"end":1}`)
 	refused("is in it twice", `{"meta9_export":1,"vms":2}`+"\n"+all[0]+"\n"+all[0]+"\n"+`{"end":2}`)
 
