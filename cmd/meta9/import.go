@@ -41,7 +41,7 @@ ssh other meta9 export web0 | meta9 import`,
 			if im.replace && im.skip {
 				return misused("--replace and --skip-existing are two answers to one question")
 			}
-			in, name, end, err := a.importFile(args)
+			in, name, end, err := a.importFile(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
@@ -58,9 +58,9 @@ ssh other meta9 export web0 | meta9 import`,
 	return cmd
 }
 
-// importFile opens the export. One that comes by a pipe is copied, since it is read twice;
-// end closes it, and removes the copy.
-func (a *app) importFile(args []string) (f *os.File, name string, end func(), err error) {
+// importFile opens the export. One that comes by a pipe is copied, since it is read twice,
+// to a file that has no name: it has secrets, and goes with this process, however that ends.
+func (a *app) importFile(ctx context.Context, args []string) (f *os.File, name string, end func(), err error) {
 	if len(args) == 1 && args[0] != "-" {
 		f, err = os.Open(args[0])
 		return f, args[0], func() { f.Close() }, err
@@ -69,11 +69,23 @@ func (a *app) importFile(args []string) (f *os.File, name string, end func(), er
 	if err != nil {
 		return nil, "", nil, err
 	}
+	nameless := os.Remove(f.Name()) == nil // Windows removes no file that is open
 	end = func() {
 		f.Close()
-		_ = os.Remove(f.Name())
+		if !nameless {
+			_ = os.Remove(f.Name())
+		}
 	}
-	_, err = io.Copy(f, a.in)
+	copied := make(chan error, 1)
+	go func() { // a read of standard input cannot be ended
+		_, err := io.Copy(f, a.in)
+		copied <- err
+	}()
+	select {
+	case err = <-copied:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}

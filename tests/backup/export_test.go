@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"meta9/tests/daemon"
 	"meta9/tests/testenv"
@@ -179,4 +181,40 @@ func TestExport(t *testing.T) {
 	if out, code := there.run("", "import", "--replace", "--skip-existing"); code != 2 {
 		t.Errorf("exit code %d: %s", code, out)
 	}
+}
+
+// TestImportEnds: an import that waits for standard input ends when it is told to, and
+// leaves nothing of what it has read.
+func TestImportEnds(t *testing.T) {
+	d := testenv.Start(t, daemon.Options{})
+	tmp := t.TempDir()
+	cmd := exec.Command(testenv.Binary(t, "meta9"), "--addr", "unix:"+d.Admin(), "import")
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	// More than a pipe holds: once it is written, the import has begun to read.
+	if _, err := in.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) != 0 {
+		t.Errorf("its copy has a name: %v, %v", left, err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	err = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code <= 0 {
+		t.Errorf("%v, %s", err, stderr.String())
+	}
+	t.Logf("%v, %s", err, stderr.String())
 }
