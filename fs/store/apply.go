@@ -31,7 +31,7 @@ func (b *batch) run(w *work, in *Intent) Result {
 	case in.Kind == dropHold && in.Hold != nil:
 		in.Hold.cell.drop(in.Hold)
 		return Result{}
-	case in.Cell == nil || in.Kind > Note && in.Kind != lost || in.Space >= vm.NumSpaces:
+	case in.Cell == nil || in.Kind > Note && in.Kind != elsewhere || in.Space >= vm.NumSpaces:
 		return Result{Err: errs.New(errs.Invalid, "an intent of kind %d, space %d", in.Kind, in.Space)}
 	case w == nil || w.deleted:
 		return Result{Err: notThere(w, in)}
@@ -85,7 +85,7 @@ func (b *batch) apply(w *work, in *Intent) (Result, error) {
 		return b.transact(w, in)
 	case Yield:
 		return b.yield(w, in)
-	case lost:
+	case elsewhere:
 		return Result{}, b.leave(w, nil)
 	}
 	b.note(in)

@@ -21,6 +21,7 @@ type Cell struct {
 	host  line  // those of them that are the host's own
 	cpu   *cpu.Share
 	left  bool // the VM is another host's; the committer's
+	going bool // an intent for that is on its way; the committer's
 
 	mu    sync.Mutex
 	ring  *Ring                  // nil until somebody reads it

@@ -35,7 +35,7 @@ func (s *Store) run() {
 }
 
 // commit makes the batch durable and tells. The intents of a VM for which that
-// failed get the error. So does every intent if nothing of the batch is durable,
+// failed get the error. If nothing of the batch may be told, every intent gets one,
 // also one that was refused: what it was refused for may have been the work of
 // another.
 func (s *Store) commit(b *batch) {
@@ -47,8 +47,12 @@ func (s *Store) commit(b *batch) {
 	}
 	if err != nil {
 		b.undo()
-		for _, in := range b.intents {
-			in.done(Result{Err: err})
+		for i, in := range b.intents {
+			r := Result{Err: err}
+			if w := b.owners[i]; w != nil && w.failed != nil {
+				r.Err = w.failed
+			}
+			in.done(r)
 		}
 		return
 	}
@@ -77,8 +81,9 @@ func (s *Store) commit(b *batch) {
 	}
 }
 
-// apply gives the batch to the engine. The error is that of all of it; what failed
-// of one VM alone stands in its work.
+// apply gives the batch to the engine. The error is that of all of it, of which nothing
+// may be told then: also a batch's events are numbered from the marks, which are the
+// store's own group. What failed of one VM alone stands in its work.
 func (s *Store) apply(b *batch) error {
 	if l, ok := s.engine.(Looker); ok && b.looks {
 		if err := l.Look(); err != nil {
@@ -96,9 +101,9 @@ func (s *Store) apply(b *batch) error {
 		s.noRoom(nil)
 		return nil
 	}
-	durable, alike := 0, true
+	durable := 0
 	var full error
-	for i, err := range failed {
+	for _, err := range failed {
 		switch {
 		case err == nil:
 			durable++
@@ -108,23 +113,28 @@ func (s *Store) apply(b *batch) error {
 		case errors.Is(err, errs.NoSpace):
 			full = err
 		}
-		alike = alike && (i == 0 || errs.KindOf(err) == errs.KindOf(failed[0]))
 	}
 	s.noRoom(full)
 	if s.shared != nil {
 		s.lose(b, failed)
 	}
-	if durable == 0 && alike {
-		if s.cfg.Journal != nil {
-			s.cfg.Journal.Failed(b.groups[0].Number)
-		}
-		return failed[0]
-	}
-	s.numbers.durable()
 	for _, w := range b.works {
 		if w.group >= 0 {
 			w.failed = failed[w.group]
 		}
+	}
+	if durable > 0 {
+		s.numbers.durable()
+		return b.claimAnew()
+	}
+	if s.cfg.Journal != nil {
+		s.cfg.Journal.Failed(b.groups[0].Number)
+	}
+	// What needs no group of its own stands, unless the marks have failed: a note, a VM that
+	// has come or is elsewhere. Where an engine has one transaction, nothing does.
+	alone := func(w *work) bool { return w == nil || w.group < 0 }
+	if s.shared == nil || b.groups[0].VM == "" || !slices.ContainsFunc(b.owners, alone) {
+		return failed[0]
 	}
 	return b.claimAnew()
 }
@@ -234,7 +244,7 @@ func (b *batch) publish() {
 	}
 	for i := range b.events {
 		ev := &b.events[i]
-		if ev.work != nil && ev.work.failed != nil && (ev.Type != VMLeft || !ev.work.lost()) {
+		if ev.work != nil && ev.work.failed != nil && (ev.Type != VMLeft || !ev.work.elsewhere()) {
 			continue
 		}
 		b.rootWaiters = s.ring.Add(ev.Event, b.rootWaiters)
@@ -259,7 +269,7 @@ func (b *batch) show(w *work) {
 		return
 	}
 	if w.failed != nil {
-		changes = changes[len(changes)-1:] // that it is lost is all that has come of it
+		changes = changes[len(changes)-1:] // that it is elsewhere is all that has come of it
 	}
 	s := b.store
 	w.cell.left = w.left

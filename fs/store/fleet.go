@@ -1,6 +1,8 @@
 package store
 
 import (
+	"time"
+
 	"meta9/fs/errs"
 	"meta9/fs/vm"
 )
@@ -154,10 +156,24 @@ func (b *batch) leave(w *work, gift *Gift) error {
 // of its own: the one that has found it out is over.
 func (s *Store) lose(b *batch, failed []error) {
 	for _, w := range b.works {
-		if w.group >= 0 && errs.KindOf(failed[w.group]) == errs.Moved && w.before != nil {
-			s.Submit(&Intent{Kind: lost, Cell: w.cell})
+		if w.group >= 0 && errs.KindOf(failed[w.group]) == errs.Moved && w.before != nil && !w.cell.going {
+			w.cell.going = true
+			s.end(w.cell)
 		}
 	}
+}
+
+// endAgain is when a Cell whose end could not be told is to end again.
+const endAgain = 100 * time.Millisecond
+
+// end ends the Cell of a VM that is another host's, however often that takes: without room
+// for the marks, nothing can be told, and nobody may read here what others change there.
+func (s *Store) end(c *Cell) {
+	s.Submit(&Intent{Kind: elsewhere, Cell: c, Done: func(r Result) {
+		if c.VM() != nil && r.Err != errClosed && s.Err() == nil {
+			time.AfterFunc(endAgain, func() { s.end(c) })
+		}
+	}})
 }
 
 // mayNeed is how many ids an intent takes at most: each key of a VM's has at least a byte

@@ -3,6 +3,8 @@ package store_test
 import (
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -298,4 +300,205 @@ func (r *heldHost) Apply(groups []store.Group) []error {
 	default:
 	}
 	return r.Host.Apply(groups)
+}
+
+// steered is a host's engine whose Apply a test takes over.
+type steered struct {
+	*storetest.Host
+	instead atomic.Pointer[func(groups []store.Group) []error]
+}
+
+func (e *steered) Apply(groups []store.Group) []error {
+	if fn := e.instead.Load(); fn != nil {
+		return (*fn)(groups)
+	}
+	return e.Host.Apply(groups)
+}
+
+func (e *steered) steer(fn func(groups []store.Group) []error) { e.instead.Store(&fn) }
+
+// hold has the next Apply wait for release, and those after it go on.
+func (e *steered) hold() (entered <-chan struct{}, release func()) {
+	in, out := make(chan struct{}), make(chan struct{})
+	e.steer(func(groups []store.Group) []error {
+		e.instead.Store(nil)
+		close(in)
+		<-out
+		return e.Host.Apply(groups)
+	})
+	return in, sync.OnceFunc(func() { close(out) })
+}
+
+// marks is the record of the marks that is durable.
+func (e *steered) marks() (value string) {
+	_ = e.Scan(func(k, v []byte) error {
+		if string(k) == string(store.MarksKey()) {
+			value = string(v)
+		}
+		return nil
+	})
+	return value
+}
+
+// failures counts what a journal is told of.
+type failures struct {
+	mu     sync.Mutex
+	failed []uint64
+}
+
+func (*failures) Begun(uint64, []store.Event) {}
+
+func (j *failures) Failed(number uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.failed = append(j.failed, number)
+}
+
+// ownFails makes each Apply fail that has a group of the store's own, and one of a VM's
+// with an error of another kind.
+func (e *steered) ownFails(then func(number uint64)) {
+	e.steer(func(groups []store.Group) []error {
+		if groups[0].VM != "" {
+			return e.Host.Apply(groups)
+		}
+		then(groups[0].Number)
+		failed := store.AllFailed(groups, store.Unchanged(errs.New(errs.Moved, "another host's")))
+		failed[0] = errs.New(errs.NoSpace, "no room")
+		return failed
+	})
+}
+
+// untilMarks changes the VM until the store writes its marks anew, which fails, and gives
+// the Number of that batch, and the marks that are durable then.
+func untilMarks(t *testing.T, s *store.Store, e *steered, c *store.Cell) (number uint64, marks string) {
+	t.Helper()
+	e.ownFails(func(n uint64) {
+		number, marks = n, e.marks()
+		e.instead.Store(nil)
+	})
+	for range 1 << 18 {
+		r := s.Do(&store.Intent{Kind: store.Put, Cell: c, Name: "k", Data: "v"})
+		if e.instead.Load() == nil {
+			if errs.KindOf(r.Err) != errs.Moved {
+				t.Errorf("the VM of a batch whose marks failed: %v", r.Err)
+			}
+			return number, marks
+		}
+	}
+	t.Fatal("the marks were not written")
+	return 0, ""
+}
+
+// TestMarksFailed: marks that are not durable do not count, also where the VMs' groups
+// have failed for another reason; and the journal is told of the batch.
+func TestMarksFailed(t *testing.T) {
+	f := storetest.NewFleet()
+	e := &steered{Host: f.Host("a")}
+	j := new(failures)
+	s := open(t, e, store.Config{Journal: j})
+	c := create(t, s, `{"uuid":"`+uuidA+`"}`)
+	d := create(t, s, `{"uuid":"`+uuidB+`"}`)
+	number, before := untilMarks(t, s, e, d)
+	put(t, s, c, "k", "v")
+	if e.marks() == before {
+		t.Errorf("revision %d was told, and the marks are as they were before it was reserved", c.VM().Rev)
+	}
+	if len(j.failed) != 1 || j.failed[0] != number {
+		t.Errorf("the journal was told that %d failed, not %d", j.failed, number)
+	}
+}
+
+// TestMovedDespiteFailure: a VM that is found to be another host's is served no longer,
+// whatever fails in the batch of its end.
+func TestMovedDespiteFailure(t *testing.T) {
+	gone := func(t *testing.T, s *store.Store) {
+		t.Helper()
+		for deadline := time.Now().Add(soon); s.Cell(uuidA) != nil; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("a VM of host b's is served here still")
+			}
+		}
+		if s.Err() != nil {
+			t.Error(s.Err())
+		}
+	}
+	t.Run("of another VM", func(t *testing.T) {
+		f := storetest.NewFleet()
+		e := &steered{Host: f.Host("a")}
+		s := open(t, e, store.Config{})
+		a, b := create(t, s, `{"uuid":"`+uuidA+`"}`), create(t, s, `{"uuid":"`+uuidB+`"}`)
+		f.Take(uuidA, "b")
+		f.Full(uuidB)
+		entered, release := e.hold()
+		one := submit(s, store.Intent{Kind: store.Put, Cell: a, Name: "k", Data: "w"})
+		wait(t, entered)
+		two := submit(s, store.Intent{Kind: store.Put, Cell: b, Name: "k", Data: "w"})
+		release()
+		if r := wait(t, one); errs.KindOf(r.Err) != errs.Moved {
+			t.Error(r.Err)
+		}
+		if r := wait(t, two); errs.KindOf(r.Err) != errs.NoSpace {
+			t.Error(r.Err)
+		}
+		gone(t, s)
+	})
+	t.Run("of the marks", func(t *testing.T) {
+		f := storetest.NewFleet()
+		e := &steered{Host: f.Host("a")}
+		s := open(t, e, store.Config{})
+		untilMarks(t, s, e, create(t, s, `{"uuid":"`+uuidA+`"}`))
+		gone(t, s)
+	})
+	t.Run("of the marks, again", func(t *testing.T) {
+		f := storetest.NewFleet()
+		e := &steered{Host: f.Host("a")}
+		s := open(t, e, store.Config{})
+		a := create(t, s, `{"uuid":"`+uuidA+`"}`)
+		tries := make(chan struct{}, 100)
+		e.ownFails(func(uint64) { tries <- struct{}{} })
+		for len(tries) == 0 {
+			s.Do(&store.Intent{Kind: store.Put, Cell: a, Name: "k", Data: "v"})
+		}
+		for range 3 {
+			wait(t, tries)
+		}
+		if r := s.Do(&store.Intent{Kind: store.Put, Cell: a, Name: "k"}); r.Err == nil {
+			t.Error("changed without marks")
+		}
+		if n := len(tries); n > 3 {
+			t.Errorf("%d tries more at once", n)
+		}
+		e.instead.Store(nil)
+		gone(t, s)
+	})
+}
+
+// TestMovedTouchesNoOther: intents of a VM that is here, and that need no group, do not
+// fail because another VM of the batch is elsewhere.
+func TestMovedTouchesNoOther(t *testing.T) {
+	f := storetest.NewFleet()
+	e := &steered{Host: f.Host("a")}
+	s := open(t, e, store.Config{})
+	a, b := create(t, s, `{"uuid":"`+uuidA+`"}`), create(t, s, `{"uuid":"`+uuidB+`"}`)
+	put(t, s, b, "k", "v")
+	entered, release := e.hold()
+	zero := submit(s, store.Intent{Kind: store.Put, Cell: b, Name: "k", Data: "w"})
+	wait(t, entered)
+	f.Take(uuidA, "b")
+	moved := submit(s, store.Intent{Kind: store.Put, Cell: a, Name: "k", Data: "w"})
+	all := []<-chan store.Result{
+		zero,
+		submit(s, store.Intent{Kind: store.Note, Cell: b, Event: store.SessionParked, Name: "x"}),
+		submit(s, store.Intent{Kind: store.Remove, Cell: b, Name: "none"}),
+		submit(s, store.Intent{Kind: store.FlushHold, Cell: b}),
+	}
+	release()
+	if r := wait(t, moved); errs.KindOf(r.Err) != errs.Moved {
+		t.Error(r.Err)
+	}
+	for i, ch := range all {
+		if r := wait(t, ch); errs.KindOf(r.Err) == errs.Moved || r.Err != nil && i != 2 {
+			t.Errorf("%d: %v", i, r.Err)
+		}
+	}
 }

@@ -52,12 +52,13 @@ type Engine interface {
 	Scan(fn func(key, value []byte) error) error
 	// Apply makes the ops of each group durable, one after the other, or none of
 	// them, and the group's Number with them. nil: all groups are durable. Else there
-	// is an error for each, in their order, which is nil for one that is durable;
-	// no group is without the store's own. errs.NoSpace: there was no room, and
-	// nothing of the group changed, as with an error that Unchanged marks; any other is
-	// final, since what is on the disk is no longer known. An engine that has one transaction for all groups has
-	// one error for all. Groups and ops are the engine's until it returns, and no
-	// longer; the bytes of a Tail never change.
+	// is an error for each, in their order, which is nil for one that is durable; no
+	// VM's group is durable unless the store's own group is, where there is one.
+	// errs.NoSpace: there was no room, and nothing of the group changed, as with an error
+	// that Unchanged marks; any other is final, since what is on the disk is no longer
+	// known. An engine that has one transaction for all groups has one error for all.
+	// Groups and ops are the engine's until it returns, and no longer; the bytes of a Tail
+	// never change.
 	Apply(groups []Group) []error
 	// Number is the Number of the newest group of that VM that is durable, 0 if none
 	// is. An engine that has one transaction for all groups has one number for all.
@@ -101,7 +102,7 @@ type Journal interface {
 	// Begun: a batch with these events is about to be made durable, under that number; 0:
 	// it only tells events. The one before it is published, or has failed.
 	Begun(number uint64, events []Event)
-	// Failed: the batch is not durable, and nobody was told so yet.
+	// Failed: nothing of the batch is durable, and nobody was told so yet.
 	Failed(number uint64)
 }
 
@@ -136,9 +137,9 @@ const (
 	Yield                   // Gift: the VM is another host's from now on
 	Note                    // only an event: Event's Type, Key
 
-	dropHold // Hold.Drop
-	look     // Looker.Look
-	lost     // the VM is another host's already
+	dropHold  // Hold.Drop
+	look      // Looker.Look
+	elsewhere // the VM is another host's already
 )
 
 // Intent is one change that somebody wants. A guest's Intents of one Cell are computed in

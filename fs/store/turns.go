@@ -63,7 +63,7 @@ func (t *turns) add(fresh chain) {
 		l := &t.root
 		if in.Cell != nil {
 			l = &in.Cell.line
-			if !in.Guest && in.Kind.changes() || in.Kind == lost || in.Kind == dropHold && in.Hold != nil && !in.Hold.guest {
+			if !in.Guest && in.Kind.changes() || in.Kind == elsewhere || in.Kind == dropHold && in.Hold != nil && !in.Hold.guest {
 				l = &in.Cell.host
 			}
 		}

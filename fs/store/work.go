@@ -32,9 +32,9 @@ type work struct {
 
 // stands says whether what the batch makes of the VM is to be shown, once the engine
 // has been asked. A VM that was found to be another host's goes in any case.
-func (w *work) stands() bool { return w.failed == nil || w.lost() }
+func (w *work) stands() bool { return w.failed == nil || w.elsewhere() }
 
-func (w *work) lost() bool { return w.left && w.gift == nil }
+func (w *work) elsewhere() bool { return w.left && w.gift == nil }
 
 // lookUp is the key that an intent is about, or nil.
 func (w *work) lookUp(in *Intent) *vm.Entry {
