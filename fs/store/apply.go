@@ -14,9 +14,6 @@ func (b *batch) run(w *work, in *Intent) Result {
 	if err := b.store.Writable(); err != nil && !in.Mirror && in.Kind.changes() {
 		return Result{Err: err}
 	}
-	if err := b.store.numbers.stock(in.mayNeed()); err != nil {
-		return Result{Err: err}
-	}
 	switch {
 	case in.Kind == CreateVM:
 		return resultOf(b.createVM(in))
@@ -167,6 +164,11 @@ func (b *batch) put(w *work, in *Intent, old *vm.Entry, name, value string) (Res
 	}
 	if err := b.limits.room(b.bytes, more); err != nil {
 		return Result{}, err
+	}
+	if old == nil {
+		if err := b.store.numbers.stock(1); err != nil {
+			return Result{}, err
+		}
 	}
 	e, err := w.edit.Put(in.Space, old, name, value, b.stamp, b.limits.Limits)
 	if err != nil {

@@ -14,6 +14,9 @@ func (b *batch) createVM(in *Intent) (Result, error) {
 	if in.Guest {
 		return Result{}, errGuestVM
 	}
+	if err := b.store.numbers.stock(idsOf(in)); err != nil {
+		return Result{}, err
+	}
 	create := payload.Create
 	if in.Mirror || in.Exact {
 		create = payload.Keep
@@ -37,10 +40,17 @@ func (b *batch) createVM(in *Intent) (Result, error) {
 	return Result{Cell: c}, nil
 }
 
+// idsOf is how many ids the payload of an intent takes at most: those of the VM, and each
+// key has at least a byte in it.
+func idsOf(in *Intent) uint64 { return vm.IDsPerVM + uint64(len(in.Data)) }
+
 // updateVM applies a patch to the properties and the metadata, or replaces both.
 func (b *batch) updateVM(w *work, in *Intent) (Result, error) {
 	if in.Guest {
 		return Result{}, errGuestVM
+	}
+	if err := b.store.numbers.stock(idsOf(in)); err != nil {
+		return Result{}, err
 	}
 	saved := w.edit.Save()
 	edit := payload.Update

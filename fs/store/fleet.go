@@ -175,18 +175,3 @@ func (s *Store) end(c *Cell) {
 		}
 	}})
 }
-
-// mayNeed is how many ids an intent takes at most: each key of a VM's has at least a byte
-// in its payload.
-func (in *Intent) mayNeed() uint64 {
-	switch in.Kind {
-	case CreateVM, UpdateVM, ReplaceVM:
-		return vm.IDsPerVM + uint64(len(in.Data))
-	case Txn:
-		if in.Txn == nil {
-			return 0
-		}
-		return uint64(len(in.Txn.Do))
-	}
-	return 1
-}

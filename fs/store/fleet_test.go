@@ -57,16 +57,81 @@ func manyKeys(n int) string {
 	return strings.TrimPrefix(b.String(), ",")
 }
 
-// TestNoBlock: without a block of IDs what needs one is refused, and nothing else.
+// TestNoBlock: without a block of IDs what takes one is refused, and nothing else, also
+// where a process has begun without any.
 func TestNoBlock(t *testing.T) {
 	f := storetest.NewFleet()
 	s := open(t, f.Host("a"), store.Config{})
-	f.NoIDs(errs.New(errs.Again, "no IDs"))
+	none := errs.New(errs.Again, "no IDs")
+	f.NoIDs(none)
 	refused(t, s, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}, errs.Again)
 	f.NoIDs(nil)
 	c := create(t, s, `{"uuid":"`+uuidA+`"}`)
-	f.NoIDs(errs.New(errs.Again, "no IDs"))
+	f.NoIDs(none)
 	put(t, s, c, "k", "v") // of the block that there is
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	s = open(t, f.Host("a"), store.Config{})
+	c = s.Cell(uuidA)
+	id := c.VM().Get(vm.Keys, "k").ID
+	for _, in := range []store.Intent{
+		{Kind: store.CreateVM, Data: `{"uuid":"` + uuidB + `"}`},
+		{Kind: store.UpdateVM, Cell: c, Data: `{"set_customer_metadata":{"new":"v"}}`},
+		{Kind: store.ReplaceVM, Cell: c, Data: `{"uuid":"` + uuidA + `"}`},
+		{Kind: store.Put, Cell: c, Name: "new"},
+		{Kind: store.Create, Cell: c, Name: "new"},
+		{Kind: store.Txn, Cell: c, Txn: &store.Transaction{Do: []store.Intent{{Kind: store.Put, Name: "k"}, {Kind: store.Put, Name: "new"}}}},
+	} {
+		refused(t, s, in, errs.Again)
+	}
+	for _, in := range []store.Intent{
+		{Kind: store.Append, Cell: c, Name: "k", Data: "w"},
+		{Kind: store.Splice, Cell: c, Name: "k", Off: 1, Data: "x"},
+		{Kind: store.Create, Cell: c, Name: "k"},
+		{Kind: store.Txn, Cell: c, Txn: &store.Transaction{Do: []store.Intent{{Kind: store.Append, Name: "k", Data: "y"}}}},
+		{Kind: store.Set, Cell: c, Name: "k", NewName: "n"},
+		{Kind: store.Put, Cell: c, Name: "n", Data: "v"},
+		{Kind: store.Note, Cell: c, Event: store.QMP, Name: "n"},
+	} {
+		do(t, s, in)
+	}
+	do(t, s, store.Intent{Kind: store.FlushHold, Cell: c, Hold: s.Hold(c, vm.Keys, id, false)})
+	wantValue(t, c, "n", "")
+	put(t, s, c, "n", "old")
+	s.Hold(c, vm.Keys, id, false).Drop()
+	do(t, s, store.Intent{Kind: store.Append, Cell: c, Name: "n", Data: "er"})
+	wantValue(t, c, "n", "older") // the Hold is no longer there
+	do(t, s, store.Intent{Kind: store.Remove, Cell: c, Name: "n"})
+	do(t, s, store.Intent{Kind: store.Yield, Cell: c, Gift: &store.Gift{To: "a"}})
+	a, err := s.Fetch(uuidA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = do(t, s, store.Intent{Kind: store.Adopt, Arrival: a}).Cell
+	f.NoIDs(nil)
+	b := create(t, s, `{"uuid":"`+uuidB+`"}`)
+	f.NoIDs(none)
+	do(t, s, store.Intent{Kind: store.DeleteVM, Cell: c})
+	f.Take(uuidB, "b")
+	if r := s.Do(&store.Intent{Kind: store.Put, Cell: b, Name: "k"}); errs.KindOf(r.Err) != errs.Moved {
+		t.Error(r.Err)
+	}
+	gone(t, s, uuidB)
+}
+
+// gone waits until the store no longer serves the VM.
+func gone(t *testing.T, s *store.Store, uuid string) {
+	t.Helper()
+	for deadline := time.Now().Add(soon); s.Cell(uuid) != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a VM of another host's is served here still")
+		}
+	}
+	if s.Err() != nil {
+		t.Error(s.Err())
+	}
 }
 
 // TestMove gives a VM to another host and back: all of it goes along, revisions grow,
@@ -279,11 +344,7 @@ func TestLostAtOnce(t *testing.T) {
 			t.Errorf("%d: %v", i, r.Err)
 		}
 	}
-	for deadline := time.Now().Add(soon); s.Cell(uuidA) != nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the VM is still there")
-		}
-	}
+	gone(t, s, uuidA)
 	create(t, s, `{"uuid":"`+uuidB+`"}`)
 }
 
@@ -411,17 +472,6 @@ func TestMarksFailed(t *testing.T) {
 // TestMovedDespiteFailure: a VM that is found to be another host's is served no longer,
 // whatever fails in the batch of its end.
 func TestMovedDespiteFailure(t *testing.T) {
-	gone := func(t *testing.T, s *store.Store) {
-		t.Helper()
-		for deadline := time.Now().Add(soon); s.Cell(uuidA) != nil; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("a VM of host b's is served here still")
-			}
-		}
-		if s.Err() != nil {
-			t.Error(s.Err())
-		}
-	}
 	t.Run("of another VM", func(t *testing.T) {
 		f := storetest.NewFleet()
 		e := &steered{Host: f.Host("a")}
@@ -440,14 +490,14 @@ func TestMovedDespiteFailure(t *testing.T) {
 		if r := wait(t, two); errs.KindOf(r.Err) != errs.NoSpace {
 			t.Error(r.Err)
 		}
-		gone(t, s)
+		gone(t, s, uuidA)
 	})
 	t.Run("of the marks", func(t *testing.T) {
 		f := storetest.NewFleet()
 		e := &steered{Host: f.Host("a")}
 		s := open(t, e, store.Config{})
 		untilMarks(t, s, e, create(t, s, `{"uuid":"`+uuidA+`"}`))
-		gone(t, s)
+		gone(t, s, uuidA)
 	})
 	t.Run("of the marks, again", func(t *testing.T) {
 		f := storetest.NewFleet()
@@ -469,7 +519,7 @@ func TestMovedDespiteFailure(t *testing.T) {
 			t.Errorf("%d tries more at once", n)
 		}
 		e.instead.Store(nil)
-		gone(t, s)
+		gone(t, s, uuidA)
 	})
 }
 

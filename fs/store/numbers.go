@@ -54,8 +54,8 @@ func (n *numbers) share(fleet Shared) {
 // above lets revisions go on above mark.
 func (n *numbers) above(mark uint64) { n.next.rev = max(n.next.rev, mark+1) }
 
-// stock sees to it that so many ids can be handed out. In a fleet they may need a block
-// that cannot be had: that is the error.
+// stock sees to it that so many ids can be handed out; whoever takes any asks before. In a
+// fleet they may need a block that cannot be had: that is the error.
 func (n *numbers) stock(ids uint64) error {
 	if n.fleet == nil || n.end-n.next.id >= ids {
 		return nil
