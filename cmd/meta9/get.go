@@ -132,11 +132,35 @@ func publicAddress(family func(netip.Addr) bool) func(value []byte) ([]byte, err
 			for _, text := range append(n.IPs, n.IP) {
 				text, _, _ = strings.Cut(text, "/")
 				addr, err := netip.ParseAddr(text)
-				if err == nil && family(addr) && addr.IsGlobalUnicast() && !addr.IsPrivate() {
+				if err == nil && family(addr) && isPublic(addr) {
 					return []byte(addr.String()), nil
 				}
 			}
 		}
 		return nil, nil
 	}
+}
+
+// special are addresses that are none of the Internet's though they are unicast and not
+// private (RFC 6890, and IANA's registries of special-purpose addresses).
+var special = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),
+	netip.MustParsePrefix("100.64.0.0/10"), // behind a provider's NAT
+	netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("192.0.2.0/24"),    // for documentation
+	netip.MustParsePrefix("198.18.0.0/15"),   // for measurements
+	netip.MustParsePrefix("198.51.100.0/24"), // for documentation
+	netip.MustParsePrefix("203.0.113.0/24"),  // for documentation
+	netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("64:ff9b:1::/48"), // of a network's own NAT
+	netip.MustParsePrefix("100::/64"),
+	netip.MustParsePrefix("2001:2::/48"),   // for measurements
+	netip.MustParsePrefix("2001:db8::/32"), // for documentation
+	netip.MustParsePrefix("3fff::/20"),     // for documentation
+}
+
+// isPublic tells whether an address is one of the Internet's.
+func isPublic(addr netip.Addr) bool {
+	return addr.IsGlobalUnicast() && !addr.IsPrivate() &&
+		!slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
