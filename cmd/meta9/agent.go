@@ -44,7 +44,7 @@ Recipe:
   [file."/etc/app/tls.key"]
   key   = "tls.key"
   owner = "app"                              # a name or a number; else who runs the agent
-  group = "app"                              # else the owner's
+  group = "app"                              # else the owner's, if the system knows the owner
   max_size = 65536                           # bytes; 1048576
 
 The files of a recipe are one set: their keys are read as they are at one moment, the new
@@ -58,6 +58,10 @@ and what may have been missed is read again. What fails (a check, a command, a f
 is not there) is tried again after pauses that grow from 1 s to 1 minute, said once, and
 counted; what a check or a command printed is in the agent's log alone. A command that has not ended well is run again also after a restart of the agent.
 A recipe runs once a second at most, whatever the host does.
+
+A virtio-serial port is for one program at a time. The package's metadata.mount takes the
+usual one, and beside it the agent waits in vain: give it vsock or a port of its own
+(META9_ADDR in /etc/default/meta9-agent), or 'systemctl mask metadata.mount'.
 
 The way to a file has no symbolic links: name the folder where it is. Its folder must be
 there. Recipes, and their folder, may be written by root (or you) alone.`
@@ -215,7 +219,7 @@ func agentScreen(s *agent.Status, now time.Time) string {
 	if !s.Host.Up {
 		host = "away: " + s.Host.Error
 	}
-	fmt.Fprintf(&b, "host     %s, for %s; %d events, all read again %d times\n", printable(host), ago(s.Host.Since), s.Host.Events, s.Host.Lost)
+	fmt.Fprintf(&b, "host     %s, for %s; %d events; some may have been missed, and all was read again: %d times\n", printable(host), ago(s.Host.Since), s.Host.Events, s.Host.Lost)
 	for _, r := range s.Recipes {
 		is := "not tried yet"
 		switch {

@@ -191,11 +191,12 @@ func (a *Agent) dial(ctx context.Context) error {
 // wakes all of them: the beginning, a lost session, a stream that is not there.
 func (a *Agent) follow(ctx context.Context) {
 	for tries := 0; ; {
-		heard, err := a.hear(ctx)
+		began := time.Now()
+		err := a.hear(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if heard {
+		if time.Since(began) > again.Last { // not for a host whose streams end at once
 			tries = 0
 		}
 		tries++
@@ -209,8 +210,8 @@ func (a *Agent) follow(ctx context.Context) {
 	}
 }
 
-// hear reads the events from now on. It tells whether it has heard any.
-func (a *Agent) hear(ctx context.Context) (heard bool, err error) {
+// hear reads the events from now on.
+func (a *Agent) hear(ctx context.Context) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	a.mu.Lock()
@@ -219,7 +220,7 @@ func (a *Agent) hear(ctx context.Context) (heard bool, err error) {
 	f, err := a.client.Open(ctx, "events")
 	if err != nil {
 		a.wakeAll() // a server without events is asked now and then
-		return false, err
+		return err
 	}
 	defer f.Close()
 	a.wakeAll()
@@ -228,12 +229,11 @@ func (a *Agent) hear(ctx context.Context) (heard bool, err error) {
 	for off := int64(0); ; {
 		n, err := f.ReadAt(ctx, buf, off)
 		if errors.Is(err, io.EOF) {
-			return heard, errors.New("they have ended")
+			return errors.New("they have ended")
 		}
 		if err != nil {
-			return heard, err
+			return err
 		}
-		heard = true
 		off += int64(n)
 		lines.take(buf[:n], a.event)
 	}

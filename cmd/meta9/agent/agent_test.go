@@ -5,8 +5,11 @@ package agent_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -145,7 +148,7 @@ func TestNoWayOut(t *testing.T) {
 				return err
 			}
 			return os.Symlink(out, dir+"/in")
-		}, "/in: a symbolic link, which the agent does not follow; name in the recipe the folder that it leads to"},
+		}, "/in: a symbolic link, which the agent does not follow; name the folder that it leads to"},
 		{"a link in the new file's place", func(dir, out string) error {
 			return os.Symlink(out+"/victim", dir+"/in/.meta9-3b9c358f36f0a31b")
 		}, ""},
@@ -424,5 +427,41 @@ func TestCheckSeesOwn(t *testing.T) {
 			}
 			holds(t, out+"/victim", "another's secret", 0o600)
 		})
+	}
+}
+
+// TestOwnerByNumber: a number stands for the user who has it, with his group.
+func TestOwnerByNumber(t *testing.T) {
+	me, err := user.Lookup("daemon")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, owner := range []string{me.Username, me.Uid} {
+		f := agent.File{Owner: owner}
+		uid, gid, err := f.IDs()
+		if strconv.Itoa(uid) != me.Uid || strconv.Itoa(gid) != me.Gid || err != nil {
+			t.Errorf("%s is user %d, group %d, %v; want %s, %s", owner, uid, gid, err, me.Uid, me.Gid)
+		}
+	}
+	f := agent.File{Owner: "3999999999"}
+	if uid, gid, err := f.IDs(); uid != 3999999999 || gid != os.Getegid() || err != nil {
+		t.Errorf("a number of nobody's is user %d, group %d, %v", uid, gid, err)
+	}
+}
+
+// TestEndlessEnds: a host whose streams of events end after one event is not asked at its
+// pace.
+func TestEndlessEnds(t *testing.T) {
+	h := newHost(t)
+	h.put("k", "v")
+	h.short = true
+	dir := real(t, t.TempDir())
+	h.run(fmt.Sprintf("[file.\"%s/f\"]\nkey = \"k\"", dir), h.options(io.Discard))
+	until(t, "it is applied", func() bool { return is(dir+"/f", "v") })
+	time.Sleep(time.Second)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.opened > 6 {
+		t.Errorf("%d streams in a second", h.opened)
 	}
 }

@@ -32,13 +32,18 @@ type place struct {
 func openPlace(path string) (*place, error) {
 	dir, name := filepath.Split(path)
 	fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	parts := strings.FieldsFunc(dir, func(r rune) bool { return r == '/' })
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: "/", Err: err}
 	}
 	way := "/"
-	for _, part := range strings.FieldsFunc(dir, func(r rune) bool { return r == '/' }) {
+	for i, part := range parts {
 		way = filepath.Join(way, part)
-		next, err := unix.Openat(fd, part, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		access := passing
+		if i == len(parts)-1 {
+			access = unix.O_RDONLY // it is synced
+		}
+		next, err := unix.Openat(fd, part, access|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil && isLink(fd, part) {
 			err = errLink
 		}
@@ -53,7 +58,7 @@ func openPlace(path string) (*place, error) {
 }
 
 // errLink is why a way is not gone.
-var errLink = errors.New("a symbolic link, which the agent does not follow; name in the recipe the folder that it leads to")
+var errLink = errors.New("a symbolic link, which the agent does not follow; name the folder that it leads to")
 
 func isLink(dir int, name string) bool {
 	var st unix.Stat_t

@@ -124,6 +124,9 @@ func (f *File) owned() (o owned, err error) {
 	if f.Owner != "" {
 		if n, err := strconv.ParseUint(f.Owner, 10, 32); err == nil {
 			o.uid = int(n)
+			if u, err := user.LookupId(f.Owner); err == nil { // a number may be nobody's
+				o.gid, _ = strconv.Atoi(u.Gid)
+			}
 		} else {
 			u, err := user.Lookup(f.Owner)
 			if err != nil {
