@@ -143,6 +143,15 @@ func (m *additions) keys() (keys []givenKey, err error) {
 // withKey is the payload with one more key; a value that is no text goes in base64.
 func withKey(v ordjson.Value, name, value string) (ordjson.Value, error) {
 	space := vm.Keys.Member()
+	for _, path := range [][]string{{space}, {vm.BinaryMember}, {vm.BinaryMember, space}} {
+		at := v
+		for _, name := range path {
+			at = at.Member(name)
+		}
+		if at.Kind != ordjson.Null && at.Kind != ordjson.Object {
+			return v, misused("the key %s: the payload's %s is no object", name, strings.Join(path, "."))
+		}
+	}
 	for _, in := range []ordjson.Value{v.Member(space), v.Member(vm.BinaryMember).Member(space)} {
 		if in.Members.Index(name) >= 0 {
 			return v, misused("the key %s is given twice", name)
