@@ -282,7 +282,9 @@ func (m *machine) life(t *testing.T) {
 	d = m.start("--data", "")
 	m.says(m.install("/new", "meta9d"), "start it again to have the new version")
 	m.stop(d)
-	m.says(m.install("/new", "meta9d"), "") // nobody serves
+	if out := m.install("/new", "meta9d"); strings.Contains(out, "meta9d: ") || strings.Contains(out, " serves") {
+		t.Errorf("nobody serves, and the installation says\n%s", out)
+	}
 
 	m.run("dpkg --remove meta9d")
 	m.there(false, "/usr/bin/meta9d", "/usr/lib/systemd/system/meta9d.service")
@@ -292,13 +294,36 @@ func (m *machine) life(t *testing.T) {
 	m.says(m.run("meta9 cat names/web0/keys/color"), "blue")
 	m.stop(d)
 
+	// The folders have an owner of their own (User=), and are mounts: they keep it, and are
+	// emptied.
+	for _, dir := range []string{"/var/lib/meta9", "/run/meta9"} {
+		if err := syscall.Mount(m.path(dir), m.path(dir), "", syscall.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(m.path(dir), syscall.MNT_DETACH) })
+		m.run("chown anna " + dir)
+	}
+	m.install("/new", "meta9d")
+	m.says(m.run("stat -c %U /var/lib/meta9 /run/meta9"), "anna\nanna\n")
 	m.run("dpkg --purge meta9d meta9")
+	for _, dir := range []string{"/var/lib/meta9", "/run/meta9"} {
+		if err := syscall.Unmount(m.path(dir), 0); err != nil {
+			t.Fatal(err)
+		}
+		m.run("rmdir " + dir) // it is empty
+	}
 	m.run("rm -r /etc/meta9")
 	m.run("userdel anna")
 	m.run("userdel otto")
+	m.purged(clean)
+}
+
+// purged wants no more files than before.
+func (m *machine) purged(clean []string) {
+	m.t.Helper()
 	for _, file := range m.tree() {
 		if !slices.Contains(clean, file) && !strings.HasSuffix(file, "-") {
-			t.Errorf("after purge there is still %s", file)
+			m.t.Errorf("after purge there is still %s", file)
 		}
 	}
 }
@@ -365,8 +390,14 @@ func (m *machine) unit() {
 func (m *machine) guest(t *testing.T) {
 	m.t = t
 	m.run("dpkg --purge meta9d meta9 meta9-guest") // also after a part that failed
-	m.install("/new", "meta9")
-	m.says(m.install("/new", "meta9-guest", "meta9d"), "removing meta9 in favour of meta9-guest")
+	clean := m.tree()
+	// It is no client for a host: meta9d keeps meta9.
+	m.install("/new", "meta9", "meta9d")
+	if out, err := m.try("", "dpkg", "--install", deb("/new", "meta9-guest", afterDeb, "amd64")); err == nil || !strings.Contains(out, "meta9d depends on meta9") {
+		t.Errorf("meta9-guest beside meta9d: %v\n%s", err, out)
+	}
+	m.run("dpkg --purge meta9d")
+	m.says(m.install("/new", "meta9-guest"), "removing meta9 in favour of meta9-guest")
 	if out, err := m.try("", "dpkg-query", "-W", "-f", "${db:Status-Status}", "meta9"); err == nil && out == "installed" {
 		t.Error("meta9 is installed beside meta9-guest")
 	}
@@ -375,6 +406,7 @@ func (m *machine) guest(t *testing.T) {
 	if out := m.run("systemd-analyze verify " + units + "metadata.mount " + units + "meta9-agent.service " + units + "meta9-credential.socket"); out != "" {
 		t.Errorf("systemd-analyze verify: %s", out)
 	}
+	m.run("dpkg --force-depends --install " + deb("/new", "meta9d", afterDeb, "amd64")) // something that answers
 	d := m.start()
 	m.runWith(payload, "meta9 vm create")
 	dev := " --dev /run/meta9/" + testenv.UUID(1) + "/mdata.sock "
@@ -393,7 +425,8 @@ func (m *machine) guest(t *testing.T) {
 		t.Errorf("mount.meta9: %v\n%s", err, out)
 	}
 	m.stop(d)
-	m.run("dpkg --purge meta9d meta9-guest")
+	m.run("dpkg --purge meta9d meta9-guest meta9") // meta9 was removed, and left nothing
+	m.purged(clean)
 }
 
 func (m *machine) write(file, text string) {
