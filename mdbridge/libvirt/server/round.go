@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -35,6 +36,7 @@ type round struct {
 	f       *Follower
 	c       *libvirt.Client
 	domains map[string]bool          // UUIDs, of all that libvirtd has
+	vms     map[string]bool          // those of them that are VMs
 	owned   map[string]bool          // VMs that were left to somebody else
 	looks   map[string]*rate.Limiter // of VMs that were looked at
 	later   map[string]bool          // VMs of which too many events came
@@ -43,7 +45,7 @@ type round struct {
 
 func newRound(f *Follower, c *libvirt.Client) *round {
 	return &round{
-		f: f, c: c, domains: make(map[string]bool), owned: make(map[string]bool),
+		f: f, c: c, domains: make(map[string]bool), vms: make(map[string]bool), owned: make(map[string]bool),
 		looks: make(map[string]*rate.Limiter), later: make(map[string]bool),
 	}
 }
@@ -102,8 +104,13 @@ func (r *round) list(all bool) error {
 	for _, uuid := range uuids {
 		r.domains[uuid] = true
 	}
+	maps.DeleteFunc(r.looks, func(uuid string, _ *rate.Limiter) bool { return r.f.cfg.Store.Cell(uuid) == nil })
+	clear(r.vms)
 	r.f.cfg.Store.Cells(0, func(c *store.Cell) bool {
 		uuid := c.UUID()
+		if r.domains[uuid] && c.VM() != nil {
+			r.vms[uuid] = true
+		}
 		if !r.domains[uuid] && !before[uuid] && !had(c.VM()) {
 			return true
 		}
@@ -128,13 +135,7 @@ func (r *round) settle() error {
 			return err
 		}
 	}
-	vms := 0
-	for uuid := range r.domains {
-		if r.f.cfg.Store.Cell(uuid) != nil {
-			vms++
-		}
-	}
-	r.f.counted(len(r.domains), vms)
+	r.f.counted(len(r.domains), len(r.vms))
 	return nil
 }
 
@@ -143,7 +144,11 @@ func (r *round) look(uuid string) error {
 	cell := r.f.cfg.Store.Cell(uuid)
 	if cell == nil || cell.VM() == nil {
 		delete(r.looks, uuid)
+		delete(r.vms, uuid)
 		return nil
+	}
+	if r.domains[uuid] {
+		r.vms[uuid] = true
 	}
 	if r.f.cfg.Owned(uuid) {
 		r.owned[uuid] = true
@@ -164,20 +169,21 @@ func (r *round) look(uuid string) error {
 	switch {
 	case libvirt.IsNoDomain(err):
 		delete(r.domains, uuid)
+		delete(r.vms, uuid)
 		if !had(cell.VM()) {
 			return nil
 		}
 		state, words = stopped, noDomain
 	case errors.As(err, &failed):
-		r.f.rare.Warn("state "+uuid).Str("vm", uuid).Str("error", said.Text(err.Error())).Msg("libvirt does not say how the domain is")
+		r.f.rare.Warn("no state").Str("vm", uuid).Str("error", said.Text(err.Error())).Msg("libvirt does not say how the domain is")
 		return nil
 	case err != nil:
 		return err
 	default:
-		r.domains[uuid] = true
+		r.domains[uuid], r.vms[uuid] = true, true
 	}
 	if state == libvirt.Unknown {
-		r.f.rare.Warn("state "+uuid).Str("vm", uuid).Str("state", words).Msg("libvirt says a state that none has")
+		r.f.rare.Warn("state").Str("vm", uuid).Str("state", words).Msg("libvirt says a state that none has")
 	}
 	r.enter(cell, state, words)
 	return nil

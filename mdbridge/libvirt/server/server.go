@@ -201,9 +201,9 @@ func (f *Follower) onEvent(e libvirt.Event) {
 
 // committed is told of every change of a VM. One that is created is to get the state of
 // its domain, and so is one whose state was set, which may be by somebody else, such as QMP
-// at its end.
+// at its end. One that is deleted no longer counts.
 func (f *Follower) committed(c store.Committed) {
-	if c.After != nil && (c.Before == nil || c.Before.State() != c.After.State()) {
+	if c.After == nil || c.Before == nil || c.Before.State() != c.After.State() {
 		f.look(c.Cell.UUID())
 	}
 }

@@ -289,3 +289,42 @@ func TestMany(t *testing.T) {
 		w.state(i, "running", "running (booted)")
 	}
 }
+
+// TestManyLies: a libvirtd that says wrong states of many VMs makes one line of the log a
+// minute, whatever their number.
+func TestManyLies(t *testing.T) {
+	numbers := []int{1, 2, 3, 4, 5, 6, 7, 8}
+	w := newWorld(t, server.Config{}, numbers...)
+	for _, n := range numbers {
+		w.libvirt.Set(uuid(n), 77, 1)
+	}
+	w.f.Start()
+	w.connected(1)
+	if n := w.log.count("libvirt says a state that none has"); n != 1 {
+		t.Errorf("%d lines for %d VMs", n, len(numbers))
+	}
+}
+
+// TestCounted: what State counts is so after VMs and domains come and go, without a look at
+// all of them.
+func TestCounted(t *testing.T) {
+	w := newWorld(t, server.Config{ProbeTime: time.Hour}, 1, 2)
+	for _, n := range []int{1, 2, 3} {
+		w.libvirt.Set(uuid(n), 1, 1)
+	}
+	w.f.Start()
+	w.connected(1)
+	counted := func(what string, domains, vms int) {
+		t.Helper()
+		w.eventually(what, func() bool { st := w.f.State(); return st.Domains == domains && st.VMs == vms })
+	}
+	counted("at first", 3, 2)
+	w.do(store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuid(3) + `"}`})
+	counted("a VM is created", 3, 3)
+	w.do(store.Intent{Kind: store.DeleteVM, Cell: w.store.Cell(uuid(2))})
+	counted("a VM is deleted", 3, 2)
+	w.libvirt.Remove(uuid(1), true)
+	counted("a domain is undefined", 2, 1)
+	w.libvirt.Set(uuid(1), 1, 1)
+	counted("and defined", 3, 2)
+}
