@@ -20,13 +20,19 @@ import (
 
 func (j *Journal) current() *segment { return j.segments[len(j.segments)-1] }
 
-// append adds a record, unless the journal fails by that.
+// append adds a record. Where there is no new segment for it, or the newest batch leaves it
+// no room in that, the journal fails.
 func (j *Journal) append(kind byte, body []byte) {
-	if _, ok := j.room(len(body)); ok {
+	switch _, ok := j.room(len(body)); {
+	case ok:
 		j.current().append(kind, body)
 		j.countAppended(len(body))
+	case j.epoch.Load() != 0:
+		j.fail(errNoRoom)
 	}
 }
+
+var errNoRoom = errors.New("a batch leaves no room in a segment for what follows it")
 
 // room sees to it that a record has room; fresh: in a segment that has just begun.
 func (j *Journal) room(n int) (fresh, ok bool) {
@@ -141,7 +147,10 @@ func (j *Journal) tails(t *tree.Tree) {
 		b, err := tailBody(&tail)
 		j.mu.Lock()
 		defer j.mu.Unlock()
-		if err == nil && len(b) <= maxChange && j.epoch.Load() != 0 { // without it the reader is told that events are lost
+		if err != nil || len(b) > maxChange || j.epoch.Load() == 0 {
+			return nil // without it the reader is told that events are lost
+		}
+		if _, ok := j.room(len(b)); ok {
 			j.append(kindTail, b)
 		}
 		return nil

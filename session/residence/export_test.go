@@ -2,6 +2,7 @@ package residence
 
 import (
 	"bytes"
+	"testing"
 
 	tree "meta9/fs"
 	"meta9/session"
@@ -34,11 +35,12 @@ func Body(st session.State) []byte {
 	return w.body
 }
 
-// SmallSegments makes the segments of journals small, until undone.
-func SmallSegments() (undo func()) {
+// SmallSegments makes the segments of journals small, until the test has ended, and the
+// journals that it makes from now on with it.
+func SmallSegments(t testing.TB) {
 	was := segmentSize
 	segmentSize = 16 << 10
-	return func() { segmentSize = was }
+	t.Cleanup(func() { segmentSize = was })
 }
 
 // JournalImage restores what the bytes of a journal's only segment say.

@@ -287,7 +287,7 @@ func TestJournalFull(t *testing.T) {
 // TestJournalEpochs: under load a journal stays within its bound, and has at any moment
 // what the client was told.
 func TestJournalEpochs(t *testing.T) {
-	defer residence.SmallSegments()()
+	residence.SmallSegments(t)
 	j := newJournal(t)
 	c := j.dial(wire.E, 1, "glenda")
 	reader := j.dial(wire.E, 2, "glenda")
@@ -342,7 +342,7 @@ var epochs = flag.Uint64("epochs", 150, "how many epochs TestJournalHour has; 1,
 // here the segments are small, and the hour as well. Sessions work, come and go, are
 // parked, and one reader of events never reads.
 func TestJournalHour(t *testing.T) {
-	defer residence.SmallSegments()()
+	residence.SmallSegments(t)
 	j := newJournal(t)
 	slow := j.dial(wire.E, 1, "glenda")
 	slow.open(1, wire.ORead, "events")
@@ -396,7 +396,7 @@ func TestJournalHour(t *testing.T) {
 
 // image is the only segment of a journal that clients have worked with.
 func image(t testing.TB) ([]byte, *journal) {
-	defer residence.SmallSegments()()
+	residence.SmallSegments(t)
 	j := newJournal(t)
 	j.work()
 	b, err := os.ReadFile(filepath.Join(j.run, residence.JournalName, "000000000001"))
@@ -409,7 +409,7 @@ func image(t testing.TB) ([]byte, *journal) {
 // TestJournalDamage: of a journal with any bit changed, or with nothing from any place on,
 // no session is restored.
 func TestJournalDamage(t *testing.T) {
-	defer residence.SmallSegments()()
+	residence.SmallSegments(t)
 	b, j := image(t)
 	_, w := j.killed()
 	p := w.place()
@@ -444,7 +444,7 @@ func TestJournalDamage(t *testing.T) {
 
 // FuzzJournalRecord: a record whose checksums are right may have anything in it.
 func FuzzJournalRecord(f *testing.F) {
-	defer residence.SmallSegments()()
+	residence.SmallSegments(f)
 	_, states, disk := save(f)
 	for _, st := range states {
 		f.Add(byte('w'), append(binary.AppendUvarint(nil, 1), residence.Body(st)...))
@@ -536,7 +536,7 @@ func TestJournalShares(t *testing.T) {
 // TestJournalLongBatch: a batch whose events are too long for a segment costs its readers
 // these events, of which they are told, and nobody his session.
 func TestJournalLongBatch(t *testing.T) {
-	defer residence.SmallSegments()()
+	residence.SmallSegments(t)
 	j := newJournal(t)
 	c := j.dial(wire.E, 1, "glenda")
 	c.open(1, wire.ORead, "events")
@@ -555,6 +555,33 @@ func TestJournalLongBatch(t *testing.T) {
 	if lost != long || len(events) != 1 || events[0].Key != "temp" || events[0].Rev <= long {
 		t.Errorf("lost up to %d, want %d; then %v", lost, long, events)
 	}
+}
+
+// TestJournalNoRoom: a change for which the newest batch leaves no room, even in a new
+// segment, ends the journal. It would not be true without it.
+func TestJournalNoRoom(t *testing.T) {
+	j := newJournal(t)
+	j.work()
+	const id, number = 1 << 40, 1 << 40
+	st := session.State{Version: session.StateVersion, VM: vmUUID, Dialect: "9P2000.e", Key: bytes.Repeat([]byte{9}, 8)}
+	if size, _ := j.Whole(id, &st, 1<<20); size == 0 {
+		t.Fatal("the session is not taken")
+	}
+	change := func(size int) *session.Change {
+		return &session.Change{Fids: []session.FidState{{Fid: 1, Node: &fs.NodeState{}, Handle: &fs.HandleState{Last: make([]byte, size)}}}}
+	}
+	j.Begun(number, nil)
+	for range 10 { // 933 KB of text each
+		j.Receipt(number, id, change(700<<10))
+		if j.Epoch() == 0 {
+			return // it has noticed by a receipt: there is no room for the batch itself
+		}
+		j.Change(id, change(700<<10))
+		if _, bytes := j.Stats(); j.Epoch() != 0 && bytes > 24<<20 {
+			t.Fatal("a batch has grown over a segment, and the journal goes on")
+		}
+	}
+	t.Error("the journal goes on")
 }
 
 // TestJournalFlood: a session whose changes would fill the journal, while the epoch before

@@ -26,9 +26,10 @@ type listener struct {
 
 	entry uint64 // the revision of its snapshot, or the client's since=
 
+	rev uint64 // it has, or is reading, all up to this revision; its own goroutine's
+
 	// Guarded by feed.mu once it has entered.
-	rev  uint64 // of the newest line that it has or is reading
-	seq  uint64 // that line's place in the feed
+	seq  uint64 // the place in the feed of the newest line that it has or is reading
 	line *line  // the line that it is reading
 }
 
