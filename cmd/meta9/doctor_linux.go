@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,7 @@ type examination struct {
 	data   string // "": there is none
 	pid    int    // of meta9d; 0: not known
 	uid    int    // of meta9d; -1: not known
+	apart  bool   // meta9d is in a container: its paths are not ours
 	vms    []listed
 	qemus  []qemuProcess
 	unix   map[string]unixSockets // by the network namespace; nil: they could not be read
@@ -132,9 +134,12 @@ func (e *examination) askDaemon(ctx context.Context) {
 	}
 	e.status = readStatus(string(text))
 	e.findProcess(listener)
-	e.data = e.text("data")
-	if run := e.text("run"); run != "" {
-		e.run = run
+	if e.apart = apart(e.pid); e.apart {
+		e.data = ""
+		e.unseen("meta9d's settings and its data folder: it is in a container or a chroot, and its paths are of there")
+	} else {
+		e.data = e.text("data")
+		e.run = cmp.Or(e.text("run"), e.run)
 	}
 	e.vms, err = e.query(ctx, filepath.Join(e.run, "vminfo.sock"),
 		[]string{"uuid", vm.PropAlias, vm.Prop9POwner, vm.Prop9PChardev, vm.PropMdataChardev})
@@ -242,6 +247,17 @@ func programOf(pid int) string {
 	return filepath.Base(strings.TrimSuffix(exe, " (deleted)"))
 }
 
+// apart tells whether a process is in a container or a chroot. A unit of systemd has mounts
+// of its own too, so that those tell nothing.
+func apart(pid int) bool {
+	link := func(of int, name string) string {
+		to, _ := os.Readlink(fmt.Sprintf("/proc/%d/%s", of, name))
+		return to
+	}
+	here := os.Getpid()
+	return pid > 0 && (link(pid, "ns/pid") != link(here, "ns/pid") || link(pid, "root") != link(here, "root"))
+}
+
 // holds tells whether a process has the admin's socket open, of which others listen too.
 func (e *examination) holds(pid int) bool {
 	listeners := map[string]bool{}
@@ -279,6 +295,9 @@ func (e *examination) checkProcess(ctx context.Context) {
 		return
 	}
 	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	if e.apart {
+		return // that was said
+	}
 	// What another user runs is his, and is not executed as root, or as the caller.
 	if !safeUser(e.uid) {
 		e.unseen("meta9d's settings: it runs as user %s; as that user 'meta9d %s' looks at them", userName(e.uid), strings.Join(append(args[1:], "--check-config"), " "))

@@ -591,3 +591,28 @@ func TestWays(t *testing.T) {
 	h.must(<-ready)
 	h.well()
 }
+
+// TestContainer: what a meta9d in a PID namespace of its own says of its process and its
+// paths is true there, and is not looked for here.
+func TestContainer(t *testing.T) {
+	dir, err := os.MkdirTemp("", "m9-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	h := &host{t: t}
+	h.must(os.Chmod(dir, 0o755))
+	config := filepath.Join(dir, "meta9d.toml")
+	h.must(os.WriteFile(config, []byte(small), 0o644))
+	bin := testenv.Plain(t, "meta9d")
+	cmd := exec.Command("unshare", "--pid", "--fork", "--kill-child", bin, "--run", filepath.Join(dir, "run"), "--data", filepath.Join(dir, "data"), "--config", config)
+	p, err := proc.Start(cmd, time.Minute)
+	h.must(err)
+	t.Cleanup(p.Kill)
+	h.Server = &testenv.Server{Daemon: &daemon.Daemon{Proc: p, Options: daemon.Options{Dir: dir, Bin: bin}}}
+	h.must(os.WriteFile(config, []byte("lisen = 1\n"), 0o644))
+	s := h.doctor()
+	if s.code != 2 || len(s.Findings) != 0 || len(s.Unseen) != 1 || !strings.Contains(s.Unseen[0], "it is in a container") {
+		t.Errorf("doctor says %+v", s)
+	}
+}
