@@ -63,6 +63,8 @@ type row struct {
 	errnoL linux.Errno
 }
 
+// Moved has Stale's text, since for who reads it the file has gone. EIDRM (removed for good)
+// would not be true of a VM that lives; a program that gets ESTALE opens the file anew.
 var table = [numKinds]row{
 	NotFound:        {text: "file does not exist", errno: linux.ENOENT},
 	Exists:          {text: "file already exists", errno: linux.EEXIST},

@@ -30,7 +30,7 @@ import (
 // address without its port on tcp and tls, "" elsewhere. It runs in a goroutine
 // of its own, and calls ended when the connection has ended; it may return before that.
 // The Listener ends a connection that has a descriptor by shutdown(2), so that it is the
-// Handler who closes it.
+// Handler who closes it; what the peer has queued before that may still be read.
 type Handler func(c net.Conn, who fs.Principal, via, addr string, ended func())
 
 // Config is what listeners are told.
