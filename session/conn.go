@@ -128,8 +128,8 @@ func (c *conn) awaitRoom() error {
 	return nil
 }
 
-// wake ends awaitRoom and sleep, after a close or before the end of all: who reads sees
-// that by himself.
+// wake ends awaitRoom and sleep, after a close or before the end of all: a loop that reads
+// gets the error from its read.
 func (c *conn) wake() {
 	if ready := c.waker.Load(); ready != nil {
 		select {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // poller waits for input on the connections that sleep, by an epoll(7) of its own: Go's
@@ -20,13 +21,14 @@ type poller struct {
 	conns map[uint64]*conn // by id
 	file  *os.File         // the epoll; nil: none was needed yet
 	fd    int              // of file
+	spent bool             // its goroutine has ended by itself: nobody sleeps any more
 	done  chan struct{}    // closed when its goroutine has ended
 }
 
 // add waits for input on c, which is woken then; false: it cannot, and c is awake.
 func (p *poller) add(c *conn) bool {
 	p.mu.Lock()
-	if p.file == nil && p.open() != nil {
+	if p.spent || p.file == nil && p.open() != nil {
 		p.mu.Unlock()
 		return false
 	}
@@ -44,6 +46,7 @@ func (p *poller) add(c *conn) bool {
 			err = syscall.EpollCtl(p.fd, syscall.EPOLL_CTL_MOD, int(fd), &e)
 		}
 	})
+	// If it is not there, somebody has woken it meanwhile, and its new loop finds the close.
 	return closed == nil && err == nil || p.remove(c.id) == nil
 }
 
@@ -53,12 +56,22 @@ func (p *poller) open() error {
 	if err != nil {
 		return err
 	}
+	return p.use(fd)
+}
+
+// use begins with an epoll, and owns it. p.mu is held.
+func (p *poller) use(fd int) error {
 	if err := syscall.SetNonblock(fd, true); err != nil { // or Go's poller does not take it
 		_ = syscall.Close(fd)
 		return err
 	}
 	f := os.NewFile(uintptr(fd), "epoll")
-	raw, err := f.SyscallConn()
+	// NewFile does not say whether Go's poller has taken it; a deadline needs that, too.
+	err := f.SetReadDeadline(time.Time{})
+	var raw syscall.RawConn
+	if err == nil {
+		raw, err = f.SyscallConn()
+	}
 	if err != nil {
 		_ = f.Close()
 		return err
@@ -68,9 +81,11 @@ func (p *poller) open() error {
 	return nil
 }
 
-// loop wakes connections until close.
+// loop wakes connections until close. If it ends otherwise, all that sleep are woken, and
+// from then on each has its goroutine.
 func (p *poller) loop(raw syscall.RawConn) {
 	defer close(p.done)
+	defer p.end()
 	var events [64]syscall.EpollEvent
 	_ = raw.Read(func(fd uintptr) bool {
 		for {
@@ -79,13 +94,27 @@ func (p *poller) loop(raw syscall.RawConn) {
 				continue
 			}
 			if n <= 0 {
-				return false
+				return err != nil // no more can come of it
 			}
 			for _, e := range events[:n] {
 				p.wake(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
 			}
 		}
 	})
+}
+
+// end is the end of loop.
+func (p *poller) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file == nil {
+		return // close
+	}
+	p.spent = true
+	for _, c := range p.conns {
+		go p.awaken(c)
+	}
+	clear(p.conns)
 }
 
 // wake wakes a connection, if it sleeps.

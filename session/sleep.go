@@ -13,8 +13,8 @@ import (
 //
 // Whose turn it is to sleep the sweep finds out, which looks at all that are awake, ten
 // times in Silence. It tells a loop by a deadline that has passed, since a loop that waits
-// to read has nothing else that ends its wait. The loop then goes to sleep by itself, if
-// nothing has come in between.
+// to read has nothing else that ends its wait. The loop then goes to sleep by itself, also if
+// something has come in between: the poller finds that at once, and wakes it.
 //
 // Server.mu is held while a connection goes to sleep, so that whoever ends all connections
 // finds it either awake or asleep. Whoever wakes it takes it out of the poller first, so
