@@ -2,8 +2,10 @@ package session
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,35 +29,52 @@ const (
 // buffers are some that are free, of one size, for whoever needs one next. Large replies
 // come at a VM's pace: a buffer made for each of them would have the garbage collector run
 // all the time, and a sync.Pool is emptied by each of its runs.
-type buffers chan []byte
+type buffers struct {
+	free  chan []byte
+	least atomic.Int64 // that were free at any one time since trim
+}
 
 // There are about as many as one VM may use at a time.
 var (
-	midBuffers = make(buffers, 64)
-	bigBuffers = make(buffers, 64)
+	midBuffers = buffers{free: make(chan []byte, 64)}
+	bigBuffers = buffers{free: make(chan []byte, 64)}
 )
 
-// FreeBuffers lets go of the output buffers that nobody uses: for a program that has
-// become quiet.
-func FreeBuffers() {
-	midBuffers.free()
-	bigBuffers.free()
+// FreeBuffers lets go of the output buffers that nobody has needed since it was called
+// last, and tells their bytes. No VM's account has them: whoever calls it now and then
+// sees to it that those of a short rush do not stay.
+func FreeBuffers() int64 { return midBuffers.trim() + bigBuffers.trim() }
+
+// trim lets go of as many as were free all the time.
+func (f *buffers) trim() (bytes int64) {
+	defer f.note()
+	for n := f.least.Swap(math.MaxInt64); n > 0; n-- {
+		select {
+		case b := <-f.free:
+			bytes += int64(cap(b))
+		default:
+			return bytes
+		}
+	}
+	return bytes
 }
 
-func (f buffers) free() {
+// note takes in how many are free now.
+func (f *buffers) note() {
+	n := int64(len(f.free))
 	for {
-		select {
-		case <-f:
-		default:
+		least := f.least.Load()
+		if least <= n || f.least.CompareAndSwap(least, n) {
 			return
 		}
 	}
 }
 
 // get is an empty buffer of that size.
-func (f buffers) get(size int) []byte {
+func (f *buffers) get(size int) []byte {
+	defer f.note()
 	select {
-	case b := <-f:
+	case b := <-f.free:
 		return b
 	default:
 		return make([]byte, 0, size)
@@ -63,9 +82,9 @@ func (f buffers) get(size int) []byte {
 }
 
 // put keeps a buffer that nobody uses any more, if there are few.
-func (f buffers) put(b []byte) {
+func (f *buffers) put(b []byte) {
 	select {
-	case f <- b[:0]:
+	case f.free <- b[:0]:
 	default:
 	}
 }

@@ -46,7 +46,8 @@ func (t *lull) due(allocated uint64) bool {
 // That counts as allocated: nothing else may happen by which its memory is returned.
 const stackBytes = 4 << 10
 
-// freeMemory runs until ctx ends. asleep is how many connections sleep.
+// freeMemory runs until ctx ends. asleep is how many connections sleep. Output buffers that
+// nobody needs go also while the daemon is busy: some VM may have it so all the time.
 func freeMemory(ctx context.Context, asleep func() int) {
 	tick := time.NewTicker(quietTime)
 	defer tick.Stop()
@@ -61,9 +62,11 @@ func freeMemory(ctx context.Context, asleep func() int) {
 		}
 		metrics.Read(sample)
 		most = max(most, asleep()) // beyond it, they come and go
+		freed := session.FreeBuffers()
 		if t.due(sample[0].Value.Uint64() + uint64(most)*stackBytes) {
-			session.FreeBuffers()
 			debug.FreeOSMemory()
+		} else if freed > quietBytes {
+			t.busy = true // or they wait for the next collection
 		}
 	}
 }
