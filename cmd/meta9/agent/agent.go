@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meta9/backoff"
+	"meta9/cmd/meta9/trust"
 	"meta9/fs/errs"
 	"meta9/session/client"
 )
@@ -101,6 +102,11 @@ func (a *Agent) lock() (io.Closer, error) {
 	if err := os.MkdirAll(a.opt.State, 0o700); err != nil {
 		return nil, err
 	}
+	folder, err := trust.Open(a.opt.State) // who may write it could lead what is written there elsewhere
+	if err != nil {
+		return nil, err
+	}
+	folder.Close()
 	name := filepath.Join(a.opt.State, "lock")
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {

@@ -4,6 +4,7 @@ package agent_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -373,6 +374,15 @@ func TestOnlyOne(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "f")); err != nil {
 		t.Fatal(err)
 	}
+
+	other := h.options(t.Output())
+	if err := errors.Join(os.Mkdir(other.State, 0o700), os.Chmod(other.State, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.once(text, other); err == nil || !strings.Contains(err.Error(), "others may write it (mode 0777)") {
+		t.Errorf("with a state folder that others may write: %v", err)
+	}
+	tidy(t, other.State)
 }
 
 // TestCheckSeesOwn: whoever owns the folder of a recipe's files puts links to another's
