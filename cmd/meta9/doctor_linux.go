@@ -63,7 +63,7 @@ func (a *app) examine(ctx context.Context, opt doctorOptions) (*report, error) {
 	case <-done:
 		return r, err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, fmt.Errorf("doctor is not done in its time (--timeout); a file system of this host may hang (FUSE, NFS): %w", ctx.Err())
 	}
 }
 

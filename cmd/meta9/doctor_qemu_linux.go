@@ -213,7 +213,7 @@ func (e *examination) checkClient(q *qemuProcess) {
 	run := withoutLinks(e.run)
 	for _, path := range q.sockets {
 		uuid := filepath.Base(filepath.Dir(path))
-		if withoutLinks(filepath.Dir(filepath.Dir(path))) != run || vm.ValidUUID(uuid) != nil {
+		if vm.ValidUUID(uuid) != nil || withoutLinks(filepath.Dir(filepath.Dir(path))) != run {
 			continue
 		}
 		if q.uuid != "" && q.uuid != uuid {
