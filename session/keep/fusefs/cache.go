@@ -61,8 +61,9 @@ type kernel interface {
 // cache is what is kept of the server's answers. FS.mu guards all of it.
 //
 // What is kept is as new as the events that were told: whoever asks notes seq before
-// (mark), and keeps the answer only if nothing has changed since (fresh). So an answer
-// that was under way when its file changed is passed on, and not kept.
+// (mark), and keeps the answer only if nothing has changed since (fresh), and the events were
+// followed all that time. So an answer that was under way when its file changed, or when the
+// events began, is passed on, and not kept.
 type cache struct {
 	wanted bool   // set before the kernel asks for anything
 	kernel kernel // the same
@@ -74,8 +75,8 @@ type cache struct {
 	up      bool // there is a transport
 	silent  bool // the server has been silent for too long
 
-	seq    uint64 // grows with all that changes, here or there, and with each loss
-	told   uint64 // the revision up to which all that is kept is known to be right
+	seq    uint64 // grows with all that changes, here or there, with each loss, and where the events begin
+	told   uint64 // the revision up to which these events were followed, and all that is kept is right
 	losses uint64 // how often all was dropped
 	swept  uint64 // of these, how many the kernel was told of
 	moved  chan struct{}

@@ -388,6 +388,54 @@ func TestFresh(t *testing.T) {
 	}
 }
 
+// TestAskedBeforeTheEvents: an answer whose question was sent before the events were opened is
+// not kept, since no event tells of a change in between.
+func TestAskedBeforeTheEvents(t *testing.T) {
+	w := newWorld(t, "", false)
+	w.host(store.Put, "k", "old")
+	w.prepare("root", "")
+	id, fh := w.open(syscall.O_RDONLY, "keys", "k")
+	n, o := w.node(id), w.file(fh)
+	mark := w.mark()
+	data, err := w.readFid(keep.Interrupt{}, o, 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.host(store.Put, "k", "new")
+	w.begin(w)
+	w.until("the events", func() bool { w.FS.mu.Lock(); defer w.FS.mu.Unlock(); return w.live() })
+	w.found(n.at.dir, "k", n.qid, mark)
+	w.FS.keep(n, mark, w.hold(data))
+	if got := w.cat("keys", "k"); got != "new" {
+		t.Errorf("%q is kept", got)
+	}
+	w.shut(fh)
+}
+
+// TestLowerRevisions: in a store that went back, such as one restored from a backup, an event
+// is given only when what it tells of was dropped, though its revision was told of before.
+func TestLowerRevisions(t *testing.T) {
+	w := newWorld(t, "", true)
+	for i := range 20 {
+		w.host(store.Put, "k", strconv.Itoa(i))
+	}
+	w.settled()
+	w.FS.mu.Lock()
+	w.told += 1000
+	seq := w.seq
+	w.FS.mu.Unlock()
+	w.renew()
+	w.until("the new session", func() bool { w.FS.mu.Lock(); defer w.FS.mu.Unlock(); return w.live() && w.seq > seq })
+	w.FS.mu.Lock()
+	told := w.told
+	w.FS.mu.Unlock()
+	if told > 1000 {
+		t.Errorf("%d counts in the new session", told)
+	}
+	w.host(store.Put, "k", "v")
+	w.settled()
+}
+
 // TestRevIn: revisions are found however a reader cuts the lines.
 func TestRevIn(t *testing.T) {
 	text := `{"rev":1234567,"type":"key-set"}` + "\n" + `{"rev":89,"key":"{\"rev\":999"}` + "\n"

@@ -25,8 +25,9 @@
 // are shared by those who opened it before a change and after. Files are open for direct
 // I/O, so that a read is one request to this process, answered from one version.
 //
-// An answer is kept only if nothing has changed since the question was sent (mark, fresh),
-// so that one that was under way when an event came is passed on and forgotten. All is
+// An answer is kept only if nothing has changed since the question was sent (mark, fresh):
+// one that was under way when an event came, or when the events were opened, before which
+// nobody tells of changes, is passed on and forgotten. All is
 // dropped when a transport or events are lost, or the server is silent (events.go). What
 // reads the mount's events file waits until what they tell of was dropped (passed). While a
 // file is open for writing nothing of it is kept.

@@ -126,8 +126,15 @@ func (f *FS) follow() {
 }
 
 // stream opens the events and follows them until that fails. began: they were there.
+//
+// Of a change before the open this stream has no event, so what was asked before it is never
+// kept: seq grows. And the revisions may be those of another store than told is of, such as one
+// that was restored from a backup.
 func (f *FS) stream() (began bool) {
 	in := keep.Interrupt{}
+	f.mu.Lock()
+	losses := f.losses
+	f.mu.Unlock()
 	fid, _, err := f.walk(in, f.vm, []string{"events"})
 	if err != nil {
 		return false
@@ -137,9 +144,17 @@ func (f *FS) stream() (began bool) {
 		return false
 	}
 	f.mu.Lock()
-	f.streams = true
+	same := f.losses == losses // otherwise the fid may be of a session that is lost
+	if same {
+		f.streams = true
+		f.seq++
+		f.told = 0
+	}
 	f.wake()
 	f.mu.Unlock()
+	if !same {
+		return false
+	}
 	var line []byte
 	for off := uint64(0); ; {
 		r, err := f.calls.Call(in, &wire.Msg{Type: wire.Tread, Fid: fid, Offset: off, Count: eventBytes})

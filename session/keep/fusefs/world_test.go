@@ -107,6 +107,26 @@ func (w *world) cut(away bool) {
 	w.conns = nil
 }
 
+// renew ends the server, and lets the mount have a session of another one.
+func (w *world) renew() {
+	w.t.Helper()
+	w.cut(true)
+	w.until("the loss", func() bool { w.FS.mu.Lock(); defer w.FS.mu.Unlock(); return !w.live() })
+	w.served.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	old := w.server
+	w.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), waiting)
+		defer cancel()
+		if err := old.Drain(ctx); err != nil {
+			w.t.Errorf("drain: %v", err)
+		}
+	})
+	w.server = session.New(session.Config{Tree: fs.New(w.store, fs.Config{Log: zerolog.Nop()}), Log: zerolog.Nop(), Lifetime: time.Hour})
+	w.away = false
+}
+
 // newWorld mounts a part of the VM's tree.
 func newWorld(t *testing.T, aname string, cached bool) *world {
 	t.Helper()
