@@ -436,6 +436,62 @@ func TestLowerRevisions(t *testing.T) {
 	w.settled()
 }
 
+// TestAnotherFile: a key that has taken another one's name between the kernel's Lookup and its
+// Open is read, and not kept under that name; to write it is not opened.
+func TestAnotherFile(t *testing.T) {
+	w := newWorld(t, "", true)
+	w.host(store.Put, "k", "one")
+	w.host(store.Put, "x", "two")
+	w.settled()
+	rename := func(from, to string) {
+		t.Helper()
+		r := w.store.Do(&store.Intent{Kind: store.Set, Cell: w.store.Cell(vmOne), Name: from, NewName: to, By: "admin"})
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		w.rev = w.store.Cell(vmOne).Ring().Last()
+	}
+	node, code := w.look("keys", "k")
+	if !code.Ok() {
+		t.Fatal(code)
+	}
+	rename("k", "t")
+	rename("x", "k")
+	w.settled()
+	var out fuse.OpenOut
+	open := func(flags uint32) fuse.Status {
+		return w.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: node}, Flags: flags}, &out)
+	}
+	if code := open(syscall.O_WRONLY); code != fuse.Status(syscall.ESTALE) {
+		t.Errorf("another file is opened to write: %v", code)
+	}
+	if code := open(syscall.O_RDONLY); !code.Ok() {
+		t.Fatal(code)
+	}
+	rename("k", "x")
+	rename("t", "k")
+	w.settled()
+	w.look("keys", "k")
+	if got := w.read(out.Fh, 0, 100); got != "two" {
+		t.Errorf("the open file reads %q", got)
+	}
+	if got := w.cat("keys", "k"); got != "one" {
+		t.Errorf("the key that has its name again reads %q", got)
+	}
+	var attr fuse.AttrOut
+	set := &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{Valid: fuse.FATTR_SIZE}}
+	set.NodeId = node
+	w.host(store.Remove, "k", "")
+	w.settled()
+	if code := w.SetAttr(nil, set, &attr); code.Ok() {
+		t.Error("a removed key was truncated by another one's open file")
+	}
+	if got := w.cat("keys", "x"); got != "two" {
+		t.Errorf("the other key reads %q", got)
+	}
+	w.shut(out.Fh)
+}
+
 // TestRevIn: revisions are found however a reader cuts the lines.
 func TestRevIn(t *testing.T) {
 	text := `{"rev":1234567,"type":"key-set"}` + "\n" + `{"rev":89,"key":"{\"rev\":999"}` + "\n"

@@ -11,9 +11,10 @@
 // walks there from the root, does it, and lets the fid go: one round trip more, but
 // nothing has to be restored in a new session, and a kernel that remembers every name
 // takes no fids. A walk that finds another file than the node's is good for reading,
-// which is what 9P says of a fid that is not open (docs/tree.md); what alters a file
-// gets ESTALE then, and the kernel looks the name up again. An open file is a fid of its
-// own.
+// which is what 9P says of a fid that is not open (docs/tree.md); what alters a file, and an
+// open for writing, gets ESTALE then, and the kernel looks the name up again. An open file is
+// a fid of its own. One that was opened to read and is not the node's file (foreign) says
+// nothing of the node, and nothing of it is kept.
 //
 // # What is kept
 //

@@ -86,8 +86,8 @@ const ioHeader = 24
 // chunk is how many bytes one read or write carries.
 func (f *FS) chunk() uint32 { return f.calls.Msize() - ioHeader }
 
-// Open opens a file. A truncation is part of it, and never reaches another file than the
-// one that was looked up.
+// Open opens a file. For writing, a truncation included, it is never another one than was
+// looked up.
 func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	n := f.node(o.NodeId)
 	if n == nil {
@@ -104,7 +104,7 @@ func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fus
 		f.begins(n)
 	}
 	err := f.at(in, n, func(fid uint32, qid p9.QID) (bool, error) {
-		if flags&linuxTrunc != 0 && qid.Path != n.qid.Path {
+		if writes && qid.Path != n.qid.Path {
 			return false, errs.Stale
 		}
 		m := &wire.Msg{Type: wire.Tlopen, Fid: fid}
@@ -123,7 +123,9 @@ func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fus
 
 // opened9p enters what an Rlopen or Rlcreate says.
 func (f *FS) opened9p(n *node, fid uint32, qid p9.QID, flags uint32, writes bool, out *fuse.OpenOut) {
-	o := f.opens(n, &file{fid: fid, stream: qid.Version == 0, once: flags&linuxNonblock != 0, writes: writes})
+	o := f.opens(n, &file{
+		fid: fid, foreign: qid.Path != n.qid.Path, stream: qid.Version == 0, once: flags&linuxNonblock != 0, writes: writes,
+	})
 	out.Fh, out.OpenFlags = o.id, fuse.FOPEN_DIRECT_IO
 }
 
@@ -165,7 +167,7 @@ func (f *FS) Read(cancel <-chan struct{}, r *fuse.ReadIn, buf []byte) (fuse.Read
 	if o.stream {
 		in = keep.Interrupt{C: cancel}
 	}
-	if f.wanted && o.node.kind == key && !o.writes {
+	if f.wanted && o.node.kind == key && !o.writes && !o.foreign {
 		data, err := f.readKey(in, o, r.Offset, len(buf))
 		return fuse.ReadResultData(data), status(err)
 	}

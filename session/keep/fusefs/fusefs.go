@@ -74,9 +74,11 @@ type file struct {
 	id     uint64
 	node   *node
 	fid    uint32
-	stream bool // reads may wait, and nothing is known of its length
-	once   bool // a read takes what is there
-	writes bool // it is one of its node's writers
+
+	foreign bool // fid is another file than the node's, which had its name by then: nothing it says is the node's
+	stream  bool // reads may wait, and nothing is known of its length
+	once    bool // a read takes what is there
+	writes  bool // it is one of its node's writers
 
 	snap  *snapshot // what it reads; nil: what fid says. FS.mu guards both
 	edits uint64    // its node's, when it took that

@@ -3,6 +3,7 @@
 package fusefs
 
 import (
+	"slices"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -137,14 +138,14 @@ func (f *FS) openAttr(in keep.Interrupt, o *file, out *fuse.Attr) error {
 	return err
 }
 
-// opened is an open file of a node; nil: none is.
+// opened is an open file of a node that is the node's own; nil: none is.
 func (f *FS) opened(n *node) *file {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(n.files) == 0 {
-		return nil
+	if i := slices.IndexFunc(n.files, func(o *file) bool { return !o.foreign }); i >= 0 {
+		return n.files[i]
 	}
-	return n.files[0]
+	return nil
 }
 
 // SetAttr changes attributes: through an open file where the kernel names one, or where
@@ -357,9 +358,9 @@ func (f *FS) OpenDir(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) 
 	}
 	in := patient(cancel, &o.Caller)
 	return status(f.at(in, n, func(fid uint32, _ p9.QID) (bool, error) {
-		_, err := f.calls.Call(in, &wire.Msg{Type: wire.Tlopen, Fid: fid})
+		r, err := f.calls.Call(in, &wire.Msg{Type: wire.Tlopen, Fid: fid})
 		if err == nil {
-			out.Fh = f.opens(n, &file{fid: fid}).id
+			out.Fh = f.opens(n, &file{fid: fid, foreign: r.QID.Path != n.qid.Path}).id
 		}
 		return err == nil, err
 	}))
@@ -393,7 +394,7 @@ func (f *FS) ReadDir(cancel <-chan struct{}, r *fuse.ReadIn, out *fuse.DirEntryL
 
 // entries are those of a folder after an offset, some or all.
 func (f *FS) entries(in keep.Interrupt, o *file, r *fuse.ReadIn) ([]byte, error) {
-	if o.node.kind == folder && f.wanted {
+	if o.node.kind == folder && f.wanted && !o.foreign {
 		if b, ok, err := f.list(in, o, r.Offset); ok || err != nil {
 			return b, err
 		}

@@ -258,6 +258,9 @@ func (w *world) cat(path ...string) (value string) {
 // silently wants do to ask nothing of the server.
 func (w *world) silently(what string, do func()) {
 	w.t.Helper()
+	if _, err := w.getattr(keep.Interrupt{}, rootFid); err != nil { // Tclunks that nobody waits for are sent before
+		w.t.Fatal(err)
+	}
 	before := w.sent.Load()
 	if do(); w.sent.Load() != before {
 		w.t.Errorf("%s: %d bytes were sent", what, w.sent.Load()-before)
