@@ -492,6 +492,51 @@ func TestAnotherFile(t *testing.T) {
 	w.shut(out.Fh)
 }
 
+// TestInterruptedReader: events that the server has given, and whose reader is interrupted while
+// they wait for the mount, are given by the next reads, all and once.
+func TestInterruptedReader(t *testing.T) {
+	w := newWorld(t, "", true)
+	_, fh := w.open(syscall.O_RDONLY, "events")
+	const events = 200 // several Treads
+	for i := range events {
+		w.host(store.Put, fmt.Sprint("key", i), "v")
+	}
+	w.settled()
+	w.FS.mu.Lock()
+	told := w.told
+	w.told = 0 // as if the mount had not followed
+	w.FS.mu.Unlock()
+	const size = 64 << 10
+	interrupted := make(chan struct{})
+	code := make(chan fuse.Status)
+	go func() {
+		_, c := w.Read(interrupted, &fuse.ReadIn{Fh: fh, Size: size}, make([]byte, size))
+		code <- c
+	}()
+	time.Sleep(100 * time.Millisecond) // the read waits by then; if not, the test asks less
+	close(interrupted)
+	if c := <-code; c != fuse.EINTR {
+		t.Fatalf("the interrupted read: %v", c)
+	}
+	w.FS.mu.Lock()
+	w.told = told
+	w.FS.mu.Unlock()
+	var all string
+	for strings.Count(all, "\n") < events {
+		all += w.read(fh, uint64(len(all)), 1000)
+	}
+	for i, line := range strings.SplitAfter(all, "\n")[:events] {
+		if !strings.Contains(line, fmt.Sprintf(`"key":"key%d"`, i)) {
+			t.Fatalf("event %d is %q", i, line)
+		}
+	}
+	w.host(store.Put, "last", "v")
+	if line := w.read(fh, uint64(len(all)), 1000); !strings.Contains(line, `"key":"last"`) {
+		t.Errorf("after that: %q", line)
+	}
+	w.shut(fh)
+}
+
 // TestRevIn: revisions are found however a reader cuts the lines.
 func TestRevIn(t *testing.T) {
 	text := `{"rev":1234567,"type":"key-set"}` + "\n" + `{"rev":89,"key":"{\"rev\":999"}` + "\n"

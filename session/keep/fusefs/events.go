@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -265,20 +266,45 @@ func revIn(tail, data []byte) (rev uint64, lost bool) {
 	return rev, i >= 0 && i+len(lineOfLost) > len(tail)
 }
 
-// passed waits until nothing that is kept is older than events that somebody is to read
-// by an open file.
-func (f *FS) passed(in keep.Interrupt, o *file, data []byte) error {
-	if !f.wanted || len(data) == 0 {
-		return nil
-	}
+// readEvents reads events by an open file, and gives them when nothing that is kept is older.
+// A reader who is interrupted until then gets them by his next read at that offset: they may
+// have come by several Treads, and the server gives only the last one's again.
+func (f *FS) readEvents(in keep.Interrupt, o *file, off uint64, buf []byte) ([]byte, error) {
 	o.mu.Lock()
-	rev, lost := revIn(o.tail, data)
-	o.tail = append(o.tail, data...)
-	o.tail = append(o.tail[:0], o.tail[max(0, len(o.tail)-maxTail):]...)
-	if cap(o.tail) > 4*maxTail {
-		o.tail = bytes.Clone(o.tail)
+	tail, due := o.tail, o.due
+	if o.dueAt != off {
+		due = nil
 	}
+	got := copy(buf, due)
 	o.mu.Unlock()
+	if got == 0 {
+		var err error
+		if got, err = f.readInto(in, o, o.fid, off, buf); err != nil || got == 0 {
+			return nil, err
+		}
+	}
+	data := buf[:got]
+	err := f.passed(in, tail, data)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case err == nil:
+		all := slices.Concat(tail, data)
+		o.tail = bytes.Clone(all[max(0, len(all)-maxTail):])
+		o.due, o.dueAt = due[min(got, len(due)):], off+uint64(got)
+	case due == nil:
+		o.due, o.dueAt = bytes.Clone(data), off
+	}
+	if len(o.due) == 0 {
+		o.due = nil
+	}
+	return data, err
+}
+
+// passed waits until nothing that is kept is older than events that somebody is to read, who
+// has got tail before.
+func (f *FS) passed(in keep.Interrupt, tail, data []byte) error {
+	rev, lost := revIn(tail, data)
 	late := time.NewTimer(behindTime)
 	defer late.Stop()
 	done := func() bool { return (f.told >= rev || !f.live()) && f.swept >= f.losses && !lost }

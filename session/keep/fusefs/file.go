@@ -171,10 +171,11 @@ func (f *FS) Read(cancel <-chan struct{}, r *fuse.ReadIn, buf []byte) (fuse.Read
 		data, err := f.readKey(in, o, r.Offset, len(buf))
 		return fuse.ReadResultData(data), status(err)
 	}
-	got, err := f.readInto(in, o, o.fid, r.Offset, buf)
-	if err == nil && o.node.at.dir != nil && o.node.at.dir.kind == vmRoot && o.node.at.name == "events" {
-		err = f.passed(in, o, buf[:got])
+	if f.wanted && o.node.at.dir != nil && o.node.at.dir.kind == vmRoot && o.node.at.name == "events" {
+		data, err := f.readEvents(in, o, r.Offset, buf)
+		return fuse.ReadResultData(data), status(err)
 	}
+	got, err := f.readInto(in, o, o.fid, r.Offset, buf)
 	return fuse.ReadResultData(buf[:got]), status(err)
 }
 

@@ -71,9 +71,9 @@ type entry struct {
 
 // file is an open file or folder.
 type file struct {
-	id     uint64
-	node   *node
-	fid    uint32
+	id   uint64
+	node *node
+	fid  uint32
 
 	foreign bool // fid is another file than the node's, which had its name by then: nothing it says is the node's
 	stream  bool // reads may wait, and nothing is known of its length
@@ -86,6 +86,8 @@ type file struct {
 	mu     sync.Mutex // guards what follows, and fid, which is wire.NoFid where nothing is open at the server
 	owners []uint32   // who may hold locks of fcntl(2)
 	tail   []byte     // the end of what was read of events
+	due    []byte     // events that the server gave, at dueAt, and that no reader got: he was interrupted
+	dueAt  uint64
 }
 
 // New attaches, and gives the file system. umask are bits that no mode has. cached: what
