@@ -81,15 +81,17 @@ type cache struct {
 	swept  uint64 // of these, how many the kernel was told of
 	moved  chan struct{}
 	bytes  int // of snapshots
+	pinned int // of those, what open files and others than nodes refer to: no room is made of it
 	absent map[entry]struct{}
 
 	lastHeard time.Time // of the server
 }
 
-// snapshot is one version of a value or of a listing. FS.mu guards refs.
+// snapshot is one version of a value or of a listing. FS.mu guards what follows data.
 type snapshot struct {
 	data []byte
-	refs int
+	refs int  // of open files, and of who is about to use it
+	kept bool // by a node
 }
 
 // live tells whether anything may be kept, or answered from what is. mu is held.
@@ -115,8 +117,19 @@ func (f *FS) wake() {
 func (f *FS) forget(n *node) {
 	f.seq++
 	n.known = false
-	f.release(n.kept)
-	n.kept = nil
+	f.evict(n)
+}
+
+// evict drops the snapshot that a node keeps. mu is held.
+func (f *FS) evict(n *node) {
+	s := n.kept
+	if s == nil {
+		return
+	}
+	n.kept, s.kept = nil, false
+	if s.refs == 0 {
+		f.bytes -= len(s.data)
+	}
 }
 
 // edited notes a change that this mount makes, before who made it hears of its end: of a
@@ -159,29 +172,40 @@ func (f *FS) ends(n *node) {
 func (f *FS) hold(data []byte) *snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(data) > maxKept {
+	if len(data) > maxKept || f.pinned+len(data) > maxAllKept { // evicting would make no room
 		return nil
 	}
 	for _, n := range f.nodes { // in no order
 		if f.bytes+len(data) <= maxAllKept {
 			break
 		}
-		f.release(n.kept)
-		n.kept = nil
-	}
-	if f.bytes+len(data) > maxAllKept {
-		return nil
+		if n.kept != nil && n.kept.refs == 0 {
+			f.evict(n)
+		}
 	}
 	f.bytes += len(data)
-	return &snapshot{data: data, refs: 1}
+	s := &snapshot{data: data}
+	f.refer(s)
+	return s
 }
 
-// release gives up a reference. mu is held.
+// refer takes a reference, which is not a node's. mu is held.
+func (f *FS) refer(s *snapshot) {
+	if s.refs++; s.refs == 1 {
+		f.pinned += len(s.data)
+	}
+}
+
+// release gives such a reference up. mu is held.
 func (f *FS) release(s *snapshot) {
 	if s == nil {
 		return
 	}
-	if s.refs--; s.refs == 0 {
+	if s.refs--; s.refs > 0 {
+		return
+	}
+	f.pinned -= len(s.data)
+	if !s.kept {
 		f.bytes -= len(s.data)
 	}
 }
@@ -193,9 +217,8 @@ func (f *FS) keep(n *node, mark uint64, s *snapshot) {
 	if s == nil || !f.fresh(mark) || !n.sure || n.writers > 0 || f.nodes[n.id] != n {
 		return
 	}
-	f.release(n.kept)
-	s.refs++
-	n.kept = s
+	f.evict(n)
+	n.kept, s.kept = s, true
 }
 
 // kept is a node's value or listing with a reference for who asks; nil: it is not known.
@@ -205,7 +228,7 @@ func (f *FS) kept(n *node) *snapshot {
 	if !f.live() || !n.sure || n.writers > 0 || n.kept == nil {
 		return nil
 	}
-	n.kept.refs++
+	f.refer(n.kept)
 	return n.kept
 }
 

@@ -291,6 +291,43 @@ func TestBounded(t *testing.T) {
 	}
 }
 
+// TestOldVersions: where open files hold all the room with versions that are old by now, what
+// is kept stays, though nothing more gets in. With them closed there is room again.
+func TestOldVersions(t *testing.T) {
+	w := newWorld(t, "", true)
+	w.host(store.Put, "small", "kept")
+	w.settled()
+	w.cat("keys", "small")
+	w.cat("keys", "small")
+	var open []uint64
+	for i := range maxAllKept / maxKept {
+		w.host(store.Put, "k", strings.Repeat(string(rune('a'+i%26)), maxKept-1))
+		w.settled()
+		_, fh := w.open(syscall.O_RDONLY, "keys", "k")
+		w.read(fh, 0, 1)
+		open = append(open, fh)
+	}
+	w.host(store.Put, "k", strings.Repeat("A", maxKept))
+	w.settled()
+	w.cat("keys", "small")
+	w.cat("keys", "k")
+	w.cat("keys", "k")
+	w.silently("cat of what was kept", func() { w.cat("keys", "small") })
+	for _, fh := range open {
+		w.shut(fh)
+	}
+	w.cat("keys", "k")
+	w.silently("cat, with room", func() { w.cat("keys", "k") })
+	w.host(store.Remove, "k", "")
+	w.host(store.Remove, "small", "")
+	w.settled()
+	w.FS.mu.Lock()
+	defer w.FS.mu.Unlock()
+	if w.bytes != 0 || w.pinned != 0 {
+		t.Errorf("%d bytes are counted, %d of them as pinned, and there are none", w.bytes, w.pinned)
+	}
+}
+
 // TestLost: without a link nothing is shown that was kept; afterwards all is right, in the
 // same session.
 func TestLost(t *testing.T) {
