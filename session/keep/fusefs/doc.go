@@ -28,10 +28,17 @@
 //
 // An answer is kept only if nothing has changed since the question was sent (mark, fresh):
 // one that was under way when an event came, or when the events were opened, before which
-// nobody tells of changes, is passed on and forgotten. All is
-// dropped when a transport or events are lost, or the server is silent (events.go). What
-// reads the mount's events file waits until what they tell of was dropped (passed). While a
-// file is open for writing nothing of it is kept.
+// nobody tells of changes, is passed on and forgotten. All is dropped when a transport or
+// events are lost, or the server is silent (events.go). What reads the mount's events file
+// waits until what they tell of was dropped (passed). While a file is open for writing
+// nothing of it is kept.
+//
+// Of a node: sure says that its name leads to it still, as far as events tell; known that attr
+// is current; given that the kernel may have attributes of it, and is to be told; kept is its
+// value or listing. Of the cache: wanted says that there is one, live that it may be used now;
+// seq numbers all that makes an answer old; told is the revision up to which events were
+// followed; losses counts how often all was dropped, and swept how many of these the kernel has
+// been told of; pinned are the bytes that no eviction would free.
 //
 // # Concurrency
 //

@@ -138,14 +138,14 @@ func (f *FS) Create(cancel <-chan struct{}, c *fuse.CreateIn, name string, out *
 	flags := linuxFlags(c.Flags)
 	in := patient(cancel, &c.Caller)
 	return status(f.at(in, dir, func(fid uint32, _ p9.QID) (bool, error) {
+		mark := f.mark()
 		m := &wire.Msg{Type: wire.Tlcreate, Fid: fid, Name: name, Perm: c.Mode}
 		m.L.Flags, m.L.GID = flags|linuxCreat, c.Gid
 		r, err := f.calls.Call(in, m)
 		if err != nil {
 			return false, err
 		}
-		mark := f.mark()
-		f.listed(dir, name)
+		f.listed(dir, name) // so mark is old, and nothing that enter is told is kept: the name may lead elsewhere by now
 		if f.enter(in, dir, name, fid, mark, &out.EntryOut) != nil {
 			return false, errs.IO // it is made: nothing is to be done again
 		}
