@@ -473,6 +473,26 @@ func TestLowerRevisions(t *testing.T) {
 	w.settled()
 }
 
+// TestOldAnswer: an answer that is older than a change does not make a name sure, also where it
+// tells of another file than was known by that name.
+func TestOldAnswer(t *testing.T) {
+	w := newWorld(t, "", true)
+	w.host(store.Put, "k", "v")
+	w.settled()
+	id, _ := w.look("keys", "k")
+	mark, n := w.mark(), w.node(id)
+	w.host(store.Put, "k", "w")
+	w.settled()
+	qid := n.qid
+	qid.Path++
+	if other, _ := w.found(n.at.dir, "k", qid, mark); other.sure {
+		t.Error("the name is sure by an old answer")
+	}
+	if other, _ := w.found(n.at.dir, "k", n.qid, w.mark()); !other.sure {
+		t.Error("the name is not sure by a new one")
+	}
+}
+
 // TestAnotherFile: a key that has taken another one's name between the kernel's Lookup and its
 // Open is read, and not kept under that name; to write it is not opened.
 func TestAnotherFile(t *testing.T) {

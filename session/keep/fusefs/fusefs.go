@@ -160,18 +160,17 @@ func (f *FS) path(n *node) (names []string, ok bool) {
 func (f *FS) found(dir *node, name string, qid p9.QID, mark uint64) (n *node, first bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	at := entry{dir, name}
+	at, fresh := entry{dir, name}, f.fresh(mark)
 	if n = f.named[at]; n == nil || n.qid.Path != qid.Path {
 		if n != nil {
 			f.forget(n)
 			n.sure = false
-			mark = f.seq
 		}
 		f.lastID++
 		n = &node{id: f.lastID, at: at, qid: qid, kind: kindOf(dir, name, qid.Type&p9.TypeDir != 0)}
 		f.nodes[n.id], f.named[at] = n, n
 	}
-	if f.fresh(mark) || n.kind == folder {
+	if fresh || n.kind == folder {
 		n.sure = true
 	}
 	n.lookups++
