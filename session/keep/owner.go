@@ -32,7 +32,10 @@ func (o owner) Begin(t *redial.Talk, unproven error) error {
 		return err
 	}
 	if !o.fresh {
-		o.opt.Log.Warn().Int("fids", len(o.byNum)).Int("stale", stale).Int("failed", o.failed).
+		o.conn.Lock() // addRequest drops stale fids by now
+		fids := len(o.byNum)
+		o.conn.Unlock()
+		o.opt.Log.Warn().Int("fids", fids).Int("stale", stale).Int("failed", o.failed).
 			Msg("the session is lost; files are open again as far as they could be restored")
 	}
 	o.fresh, o.failed = false, 0
