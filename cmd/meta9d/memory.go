@@ -73,9 +73,9 @@ func freeMemory(ctx context.Context, asleep func() int) {
 
 // By default Go lets garbage grow to as much as there is live memory, so that limits.memory
 // would bound only half of the heap. Here the garbage before a collection is at most: half
-// of what stays, such as the store; an eighth of what requests hold (large pieces, which
+// of what stays, such as the store; a sixteenth of what requests hold (large pieces, which
 // cost a collection little); and freeGarbage. It is never more than Go's default.
-const freeGarbage = 16 << 20
+const freeGarbage = 12 << 20
 
 // gcPercent is GOGC for live bytes, of which requests hold held.
 func gcPercent(live, held int64) int {
@@ -83,7 +83,7 @@ func gcPercent(live, held int64) int {
 		return 100
 	}
 	held = min(held, live)
-	garbage := (live-held)/2 + held/8 + freeGarbage
+	garbage := (live-held)/2 + held/16 + freeGarbage
 	return int(max(10, min(100, 100*garbage/live)))
 }
 
