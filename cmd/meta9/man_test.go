@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"meta9/cmd/roff"
 )
 
 // The manual pages are made from the commands, here and not in the binary:
@@ -21,8 +23,7 @@ import (
 var update = flag.Bool("update", false, "write the manual pages to docs/man")
 
 const (
-	manDir  = "../../docs/man"
-	manDate = "2026-11-27" // of all pages: a release changes it
+	manDir = "../../docs/man"
 )
 
 func TestManPages(t *testing.T) {
@@ -104,9 +105,9 @@ func manPages(cmd *cobra.Command, pages map[string][]byte) {
 func manPage(cmd *cobra.Command) []byte {
 	var b bytes.Buffer
 	name := manName(cmd)
-	fmt.Fprintf(&b, ".TH %s 1 %s meta9 \"meta9 manual\"\n", roffQuote(strings.ToUpper(name)), manDate)
-	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(name), roff(cmd.Short))
-	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", roff(cmd.UseLine()))
+	fmt.Fprintf(&b, ".TH %s 1 %s meta9 \"meta9 manual\"\n", roff.Quote(strings.ToUpper(name)), roff.Date)
+	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff.Text(name), roff.Text(cmd.Short))
+	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", roff.Text(cmd.UseLine()))
 	text := cmd.Long
 	if text == "" {
 		text = strings.ToUpper(cmd.Short[:1]) + cmd.Short[1:] + "."
@@ -114,7 +115,7 @@ func manPage(cmd *cobra.Command) []byte {
 	b.WriteString(".SH DESCRIPTION\n")
 	manText(&b, strings.TrimSpace(text))
 	if cmd.Example != "" {
-		fmt.Fprintf(&b, ".SH EXAMPLES\n.nf\n%s\n.fi\n", roff(cmd.Example))
+		fmt.Fprintf(&b, ".SH EXAMPLES\n.nf\n%s\n.fi\n", roff.Text(cmd.Example))
 	}
 	manCommands(&b, cmd)
 	manFlags(&b, "OPTIONS", cmd.NonInheritedFlags())
@@ -132,12 +133,12 @@ func manText(b *bytes.Buffer, text string) {
 		title, lines, _ := strings.Cut(par, "\n")
 		switch {
 		case strings.HasSuffix(title, ":"):
-			fmt.Fprintf(b, ".SH %s\n.nf\n%s\n.fi\n", strings.ToUpper(strings.TrimSuffix(title, ":")), roff(lines))
+			fmt.Fprintf(b, ".SH %s\n.nf\n%s\n.fi\n", strings.ToUpper(strings.TrimSuffix(title, ":")), roff.Text(lines))
 			continue
 		case i > 0:
 			b.WriteString(".PP\n")
 		}
-		fmt.Fprintf(b, "%s\n", filled(par))
+		fmt.Fprintf(b, "%s\n", roff.Filled(par))
 	}
 }
 
@@ -145,7 +146,7 @@ func manCommands(b *bytes.Buffer, cmd *cobra.Command) {
 	title := ".SH COMMANDS\n"
 	for _, sub := range cmd.Commands() {
 		if sub.IsAvailableCommand() {
-			fmt.Fprintf(b, "%s.TP\n.B %s\n%s\n", title, roff(sub.Name()), filled(sub.Short))
+			fmt.Fprintf(b, "%s.TP\n.B %s\n%s\n", title, roff.Text(sub.Name()), roff.Filled(sub.Short))
 			title = ""
 		}
 	}
@@ -171,7 +172,7 @@ func manFlags(b *bytes.Buffer, title string, flags *pflag.FlagSet) {
 		if f.Value.Type() == "duration" && f.DefValue != "0s" {
 			usage += " (default " + f.DefValue + ")"
 		}
-		fmt.Fprintf(b, ".TP\n.B %s\n%s\n", roff(text), filled(usage))
+		fmt.Fprintf(b, ".TP\n.B %s\n%s\n", roff.Text(text), roff.Filled(usage))
 	})
 }
 
@@ -196,46 +197,6 @@ func manSeeAlso(b *bytes.Buffer, cmd *cobra.Command) {
 		if i == len(also)-1 {
 			comma = ""
 		}
-		fmt.Fprintf(b, ".BR %s (%d)%s\n", roff(name), section, comma)
+		fmt.Fprintf(b, ".BR %s (%d)%s\n", roff.Text(name), section, comma)
 	}
 }
-
-// roff escapes text, so that no line is a request, and dashes stay dashes.
-func roff(s string) string {
-	s = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`).Replace(s)
-	lines := strings.Split(s, "\n")
-	for i, line := range lines {
-		if strings.HasPrefix(line, ".") {
-			lines[i] = `\&` + line
-		}
-	}
-	return strings.Join(lines, "\n")
-}
-
-// filled is roff for text that a reader's terminal breaks anew: mandoc wants its lines to
-// have at most 80 bytes. A line that begins with a blank begins a line for him, too.
-func filled(s string) string {
-	var b strings.Builder
-	length := 0
-	for i, line := range strings.Split(s, "\n") {
-		if i > 0 && (line == "" || line[0] == ' ') {
-			b.WriteByte('\n')
-			length = 0
-		}
-		for i, word := range strings.Split(line, " ") {
-			word = roff(word)
-			switch {
-			case length+1+len(word) > 80 && word != "":
-				b.WriteByte('\n')
-				length = 0
-			case length > 0 || i > 0:
-				word = " " + strings.TrimPrefix(word, `\&`)
-			}
-			b.WriteString(word)
-			length += len(word)
-		}
-	}
-	return b.String()
-}
-
-func roffQuote(s string) string { return `"` + roff(s) + `"` }
