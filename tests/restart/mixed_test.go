@@ -142,8 +142,9 @@ func (p *plainWorker) run(stop <-chan struct{}) {
 	}
 }
 
-// commands runs a meta9 again and again: a value is put, moved, read and removed.
-func (w *world) commands(bin string, stop <-chan struct{}, count *int) {
+// commands runs a meta9 again and again: a value is put, moved, read and removed. ran is
+// called after each.
+func (w *world) commands(bin string, stop <-chan struct{}, ran func()) {
 	for i := 0; ; i++ {
 		for _, args := range [][]string{
 			{"put", "keys/cli", fmt.Sprint("value ", i)}, {"mv", "keys/cli", "keys/clib"}, {"cat", "keys/clib"}, {"rm", "keys/clib"},
@@ -165,7 +166,7 @@ func (w *world) commands(bin string, stop <-chan struct{}, count *int) {
 				}
 				break
 			}
-			*count++
+			ran()
 		}
 	}
 }
@@ -349,7 +350,7 @@ func (w *world) mixedRound(ends int, rng *rand.Rand) (m mixed) {
 	plain := &plainWorker{w: w, key: 2, c: w.dial("9P2000.e", 2, false)}
 	w.rpc(plain.c, wire.Tattach, uint32(0), wire.NoFid, "", "")
 	w.running.Go(func() { plain.run(stop) })
-	w.running.Go(func() { w.commands(testenv.Binary(t, "meta9"), stop, &m.commands) })
+	w.running.Go(func() { w.commands(testenv.Binary(t, "meta9"), stop, func() { m.commands++ }) })
 	const programs = 3
 	keeper := w.keeper(guest.Static(t, "cmd/meta9"), programs, false)
 	resumes := 0

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"meta9/tests/daemon"
@@ -49,13 +50,13 @@ func buildOld(t *testing.T) (meta9d, meta9 string) {
 	return meta9d, meta9
 }
 
-// beside are those who work in a test of old and new.
-type beside struct {
+// workers are the clients of a test of old and new.
+type workers struct {
 	w        *world
 	stop     chan struct{}
 	did      [writers]writer
 	events   func() []event
-	commands int
+	commands atomic.Int64
 	keepers  []func() []work.Report
 	lossy    bool
 	resumes  int // ends of meta9d
@@ -63,28 +64,40 @@ type beside struct {
 
 // begin has session/client, the meta9 of that file as commands, and a mount by that of
 // another work.
-func (w *world) begin(command, mount string, lossy bool) *beside {
-	b := &beside{w: w, stop: make(chan struct{}), lossy: lossy, events: w.watch()}
+func (w *world) begin(command, mount string, lossy bool) *workers {
+	b := &workers{w: w, stop: make(chan struct{}), lossy: lossy, events: w.watch()}
 	for id := range b.did {
 		w.running.Go(func() { w.write(id, b.stop, &b.did[id]) })
 	}
-	w.running.Go(func() { w.commands(command, b.stop, &b.commands) })
+	w.running.Go(func() { w.commands(command, b.stop, func() { b.commands.Add(1) }) })
 	b.keepers = append(b.keepers, w.keeper(mount, 3, lossy))
 	b.goOn(0) // who connects for the first time does not try again
 	return b
 }
 
 // goOn waits until all go on, after so many more ends of meta9d.
-func (b *beside) goOn(more int) {
+func (b *workers) goOn(more int) {
 	b.w.t.Helper()
 	b.resumes += more
 	b.w.settle(b.resumes, &b.did)
-	before := b.commands
-	testenv.Eventually(b.w.t, "the commands go on", func() bool { return b.commands > before || b.w.t.Failed() })
+	before := b.commands.Load()
+	testenv.Eventually(b.w.t, "the commands go on", func() bool { return b.commands.Load() > before || b.w.t.Failed() })
+}
+
+// restartAndUpdate does so many planned restarts and live updates in turn, and holds after
+// each that all go on.
+func (b *workers) restartAndUpdate(times int) {
+	b.w.t.Helper()
+	for range times {
+		b.w.quiet(b.w.PlannedRestart())
+		b.goOn(1)
+		b.w.LiveUpdate()
+		b.goOn(0)
+	}
 }
 
 // end holds what came of it.
-func (b *beside) end() {
+func (b *workers) end() {
 	t := b.w.t
 	t.Helper()
 	close(b.stop)
@@ -97,10 +110,10 @@ func (b *beside) end() {
 	if n := b.w.renewed.Load(); n != 0 {
 		t.Errorf("%d sessions were not resumed", n)
 	}
-	t.Logf("%d changes, %d events, %d commands, %d steps in the mount; %d sessions resumed", changes, events, b.commands, programs, b.w.resumed.Load())
+	t.Logf("%d changes, %d events, %d commands, %d steps in the mount; %d sessions resumed", changes, events, b.commands.Load(), programs, b.w.resumed.Load())
 }
 
-// log holds that the log has no word of anything wrong.
+// quiet holds that the log has no word of anything wrong.
 func (w *world) quiet(log string) {
 	w.t.Helper()
 	if strings.Contains(log, `"level":"warn"`) || strings.Contains(log, `"level":"error"`) {
@@ -122,12 +135,7 @@ func TestSoakOld(t *testing.T) {
 		t.Run("the old keeper and commands, the new daemon", func(t *testing.T) {
 			w := newWorldWith(t, daemon.Options{Bin: newD})
 			b := w.begin(old9, old9, false)
-			for range 4 {
-				w.quiet(w.PlannedRestart())
-				b.goOn(1)
-				w.LiveUpdate()
-				b.goOn(0)
-			}
+			b.restartAndUpdate(4)
 			restarts, updates = restarts+4, updates+4
 			b.end()
 		})
@@ -145,12 +153,7 @@ func TestSoakOld(t *testing.T) {
 		t.Run("the new keeper and commands, the old daemon", func(t *testing.T) {
 			w := newWorldWith(t, daemon.Options{Bin: oldD})
 			b := w.begin(command, new9, false)
-			for range 4 {
-				w.quiet(w.PlannedRestart())
-				b.goOn(1)
-				w.LiveUpdate()
-				b.goOn(0)
-			}
+			b.restartAndUpdate(4)
 			restarts, updates = restarts+4, updates+4
 			b.end()
 		})
