@@ -321,8 +321,9 @@ func (c *conn) awaitRelief() {
 	}
 }
 
-// growForSmall sees to it that most small replies need no other buffer.
-func (c *conn) growForSmall() {
+// growForSmallReply makes room for a small reply of usual size in the output buffer, if there
+// is one.
+func (c *conn) growForSmallReply() {
 	const usual = 512
 	if cap(c.out)-len(c.out) < usual && c.out != nil {
 		_ = c.grow(usual) // as little as that is never refused
@@ -331,7 +332,7 @@ func (c *conn) growForSmall() {
 
 // answer appends a reply. What has no frame becomes an error reply.
 func (c *conn) answer(m *wire.Msg) {
-	c.growForSmall()
+	c.growForSmallReply()
 	from := len(c.out)
 	b, err := wire.Append(c.out, m, c.dialect)
 	if err != nil {
@@ -358,7 +359,7 @@ func (c *conn) answerQID(t wire.Type, tag uint16, q p9.QID) {
 
 // refuse appends the error reply that err is.
 func (c *conn) refuse(tag uint16, err error) {
-	c.growForSmall()
+	c.growForSmallReply()
 	from := len(c.out)
 	c.srv.stats.Errors.Add(1)
 	c.out = wire.AppendError(c.out, tag, err, c.dialect)

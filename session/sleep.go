@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// Half of what an idle connection takes is the stack of its loop. So a connection on which
-// nothing has come for Config.Silence gives its goroutine up and sleeps: the poller waits
-// for its input, and begins the loop anew. That costs the first request after a silence
-// one wake-up more, and all others nothing.
+// Half of the memory of an idle connection is the stack of its goroutine, which runs the
+// loop. So a connection on which no whole frame has come for Config.Silence ends its
+// goroutine and sleeps, also while requests still wait for their answers, but not in the
+// middle of a large frame. When input comes, the poller starts the loop again in a new
+// goroutine. Only the first request after that pays for it: one wake-up.
 //
 // Whose turn it is to sleep the sweep finds out, which looks at all that are awake, ten
 // times in Silence. It tells a loop by a deadline that has passed, since a loop that waits

@@ -83,12 +83,12 @@ type Scheduler struct {
 
 // Share is what one VM has: it is made by Scheduler.Share, once.
 type Share struct {
-	sched   *Scheduler
-	exempt  bool
-	running atomic.Int32 // places that it has
-	waiting atomic.Int32 // Places that wait
-	time    atomic.Int64 // that it has used
-	paidAt  atomic.Int64 // when, by the clock, its part will have paid for all that it has used
+	sched     *Scheduler
+	exempt    bool
+	running   atomic.Int32 // places that it has
+	waiting   atomic.Int32 // Places that wait
+	time      atomic.Int64 // that it has used
+	owesUntil atomic.Int64 // the time, by the clock, until which its part pays for what it has used; mostly ahead
 
 	// Scheduler.mu guards these.
 	first, last *Place // that wait
@@ -291,9 +291,9 @@ func (s *Share) spent(since, now int64) {
 // bill counts the time from since to now of something of which s has that part.
 func (s *Share) bill(since, now int64, part float64) {
 	for {
-		old := s.paidAt.Load()
+		old := s.owesUntil.Load()
 		paid := max(old, since) + int64(float64(now-since)/part)
-		if s.paidAt.CompareAndSwap(old, min(paid, now+int64(burst+longestRest))) {
+		if s.owesUntil.CompareAndSwap(old, min(paid, now+int64(burst+longestRest))) {
 			return
 		}
 	}
@@ -323,7 +323,7 @@ func (s *Share) Rest() time.Duration {
 
 // restFor is for how long s is to rest, if it is not alone; 0: it need not.
 func (s *Share) restFor(now int64) int64 {
-	long := s.paidAt.Load() - now - int64(burst)
+	long := s.owesUntil.Load() - now - int64(burst)
 	if long <= 0 || s.sched.alone(now) {
 		return 0
 	}

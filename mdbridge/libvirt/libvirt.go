@@ -85,6 +85,7 @@ func IsNoDomain(err error) bool {
 // Version is libvirt's, as 9000000 is 9.0.0.
 type Version uint64
 
+// String is the version as libvirt's own programs print it: 9.0.0.
 func (v Version) String() string {
 	return fmt.Sprintf("%d.%d.%d", v/1000000, v/1000%1000, v%1000)
 }

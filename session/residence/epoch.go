@@ -20,8 +20,9 @@ import (
 
 func (j *Journal) current() *segment { return j.segments[len(j.segments)-1] }
 
-// append adds a record. Where there is no new segment for it, or the newest batch leaves it
-// no room in that, the journal fails.
+// append adds a record to the current segment or, if that is full, to a new one. A new
+// segment begins with a copy of the newest batch. If there can be no new segment, or the copy
+// leaves no room for the record, the journal ends for good (fail).
 func (j *Journal) append(kind byte, body []byte) {
 	switch _, ok := j.room(len(body)); {
 	case ok:

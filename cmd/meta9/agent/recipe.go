@@ -221,6 +221,7 @@ type ignored struct{}
 
 func (ignored) UnmarshalTOML(any) error { return nil }
 
+// UnmarshalText reads a value of the recipe's setting missing; the error names those that there are.
 func (m *Missing) UnmarshalText(text []byte) error {
 	is, ok := missings[string(text)]
 	if !ok {
