@@ -258,7 +258,7 @@ func apart(pid int) bool {
 func (e *examination) holds(pid int) bool {
 	listeners := map[string]bool{}
 	for _, of := range []int{os.Getpid(), pid} {
-		for _, inode := range e.sockets(of).at(e.socket).listeners {
+		for _, inode := range e.sockets(of).boundBy(pid, e.socket).listeners {
 			listeners["socket:["+inode+"]"] = true
 		}
 	}

@@ -64,7 +64,7 @@ func (e *examination) missingSockets(vms []listed) (missing []listed) {
 				e.unseen("the sockets of VMs in %s: run doctor as root", e.run)
 				return nil
 			}
-			if err != nil || i.Mode().Type() != os.ModeSocket || sockets != nil && e.pid > 0 && !sockets.at(path).listening() {
+			if err != nil || i.Mode().Type() != os.ModeSocket || sockets != nil && e.pid > 0 && !sockets.boundBy(e.pid, path).listening() {
 				missing = append(missing, v)
 				break
 			}
@@ -200,9 +200,9 @@ func (e *examination) checkDevice(v listed, pid int, property, path string) {
 	}
 	its, ours := e.sockets(pid), e.daemonSockets()
 	switch {
-	case its != nil && !its.at(path).listening():
+	case its != nil && !its.boundBy(pid, path).listening():
 		e.found(said+"is one on which nobody listens", mend)
-	case e.pid > 0 && ours != nil && ours.at(path).connected == 0:
+	case e.pid > 0 && ours != nil && ours.boundBy(pid, path).connected == 0:
 		e.found(said+"is not connected to meta9d", "see why in the log (journalctl -u meta9d), and whether another client has it")
 	}
 }
@@ -231,7 +231,7 @@ func (e *examination) checkClient(q *qemuProcess) {
 		case err != nil:
 			e.found(fmt.Sprintf("the QEMU of VM %s (process %d), user %s, may not open %s: %v", uuid, q.pid, who, path, err),
 				fmt.Sprintf("meta9 vm update %s 9p_owner=%s, and let that user enter %s", uuid, who, e.run))
-		case e.up() && its != nil && its.at(path).connected == 0:
+		case e.up() && its != nil && its.boundBy(e.pid, path).connected == 0:
 			e.found(fmt.Sprintf("the QEMU of VM %s (process %d) is not connected to %s", uuid, q.pid, path),
 				"add reconnect=1 to its -chardev (from QEMU 9.2 on reconnect-ms=1000) and start it anew; 'meta9 vm attach "+uuid+"' prints the line")
 		}

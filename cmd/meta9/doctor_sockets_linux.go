@@ -20,8 +20,11 @@ type unixSocket struct {
 
 func (s unixSocket) listening() bool { return len(s.listeners) > 0 }
 
+// known tells whether there is any such socket.
+func (s unixSocket) known() bool { return s.listening() || s.connected+s.waiting > 0 }
+
 // unixSockets are the unix sockets of a network namespace, by their paths without links in
-// them; nil: they could not be read.
+// them, or as they are where they are not absolute; nil: they could not be read.
 type unixSockets map[string]unixSocket
 
 // at are those at a path, which may have symbolic links.
@@ -30,6 +33,23 @@ func (u unixSockets) at(path string) unixSocket {
 		path = real
 	}
 	return u[filepath.Join(withoutLinks(filepath.Dir(path)), filepath.Base(path))]
+}
+
+// boundBy are those at a path that a process has bound, which may have named it from its
+// working folder, as a meta9d with --run meta9-run does.
+func (u unixSockets) boundBy(pid int, path string) unixSocket {
+	if s := u.at(path); s.known() {
+		return s
+	}
+	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+	if err != nil {
+		return unixSocket{}
+	}
+	rel, err := filepath.Rel(cwd, filepath.Join(withoutLinks(filepath.Dir(path)), filepath.Base(path)))
+	if err != nil {
+		return unixSocket{}
+	}
+	return u[rel]
 }
 
 // withoutLinks is the folder's path without symbolic links; where that cannot be said, as
@@ -85,14 +105,16 @@ func readUnixSockets(file string) (unixSockets, error) {
 			continue
 		}
 		inode, path, ok := strings.Cut(strings.TrimLeft(strings.Join(fields[6:], " "), " "), " ")
-		if !ok || !filepath.IsAbs(path) {
+		if !ok || strings.HasPrefix(path, "@") { // it has no name, or none of a file's
 			continue
 		}
-		dir := filepath.Dir(path)
-		if _, ok := folders[dir]; !ok {
-			folders[dir] = withoutLinks(dir)
+		if path = filepath.Clean(path); filepath.IsAbs(path) {
+			dir := filepath.Dir(path)
+			if _, ok := folders[dir]; !ok {
+				folders[dir] = withoutLinks(dir)
+			}
+			path = filepath.Join(folders[dir], filepath.Base(path))
 		}
-		path = filepath.Join(folders[dir], filepath.Base(path))
 		flags, _ := strconv.ParseUint(fields[3], 16, 32)
 		s := all[path]
 		switch {

@@ -311,6 +311,26 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
+// TestWorkingFolder: a meta9d that names its run folder from where it was started, as that of
+// make run does, has its sockets all the same.
+func TestWorkingFolder(t *testing.T) {
+	dir, err := os.MkdirTemp("", "m9-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t, daemon.Options{Dir: dir, Config: small, Args: []string{"--run", "run"}, Wrap: []string{"sh", "-c", `cd "$0" && exec "$@"`, dir}})
+	uuid := h.newVM("")
+	c, err := net.Dial("unix", h.VM(uuid))
+	h.must(err)
+	defer c.Close()
+	h.pretender("-uuid", uuid, "-chardev", "socket,id=m,path="+h.VM(uuid))
+	h.well()
+}
+
 // TestDescriptors: the limits come to more than the system allows.
 func TestDescriptors(t *testing.T) {
 	h := newHost(t, daemon.Options{Config: "[limits]\nconnections = 1000\n", Wrap: []string{"prlimit", "--nofile=1024:1024"}})
