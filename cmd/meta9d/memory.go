@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"meta9/fs/budget"
 	"meta9/session"
 )
 
@@ -72,18 +71,19 @@ func freeMemory(ctx context.Context, asleep func() int) {
 }
 
 // By default Go lets garbage grow to as much as there is live memory, so that limits.memory
-// would bound only half of the heap. Here the garbage before a collection is at most: half
-// of what stays, such as the store; a sixteenth of what requests hold (large pieces, which
-// cost a collection little); and freeGarbage. It is never more than Go's default.
+// would bound only half of the heap. Here the garbage before a collection is at most a
+// quarter of the live memory that a collection must scan for pointers, which is what it costs;
+// a sixteenth of the rest, such as large values; and freeGarbage. It is never more than Go's
+// default.
 const freeGarbage = 12 << 20
 
-// gcPercent is GOGC for live bytes, of which requests hold held.
-func gcPercent(live, held int64) int {
+// gcPercent is GOGC for live bytes, of which scan bytes may hold pointers.
+func gcPercent(live, scan int64) int {
 	if live <= 0 {
 		return 100
 	}
-	held = min(held, live)
-	garbage := (live-held)/2 + held/16 + freeGarbage
+	scan = min(scan, live)
+	garbage := scan/4 + (live-scan)/16 + freeGarbage
 	return int(max(10, min(100, 100*garbage/live)))
 }
 
@@ -91,12 +91,12 @@ func gcPercent(live, held int64) int {
 type gcMark struct{ _ [16]byte }
 
 // paceGC sets GOGC after each collection, until stop, unless the environment sets GOGC.
-func paceGC(b *budget.Budget) (stop func()) {
+func paceGC() (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
 	}
 	var ended atomic.Bool
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/heap:bytes"}}
 	was := debug.SetGCPercent(100)
 	now := 100
 	var pace func(*gcMark)
@@ -106,7 +106,7 @@ func paceGC(b *budget.Budget) (stop func()) {
 			return
 		}
 		metrics.Read(sample)
-		if p := gcPercent(int64(sample[0].Value.Uint64()), b.Stats().Used); p < now-now/8 || p > now+now/8 {
+		if p := gcPercent(int64(sample[0].Value.Uint64()), int64(sample[1].Value.Uint64())); p < now-now/8 || p > now+now/8 {
 			now = p
 			debug.SetGCPercent(p)
 		}
