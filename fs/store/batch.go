@@ -326,6 +326,7 @@ func (b *batch) seal() {
 			w.failed = errLeft(w.cell.uuid) // of what was asked of it before
 		default:
 			from := len(b.ops)
+			b.pack(w)
 			b.appendOps(w, b.store.skipped[w.cell.uuid])
 			w.group = len(b.groups)
 			b.group(w.cell.uuid, from)

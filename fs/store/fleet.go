@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"time"
 
 	"meta9/fs/errs"
@@ -41,13 +42,58 @@ type Gift struct {
 	To   string // the host that owns it from then on; "": none does, whoever wants it may take it
 	With []byte // what goes with the VM beside its records
 	Mark uint64 // no revision of the VM's that was told is greater; the store sets it
+
+	// Pack makes With, in the committer, once it is known which events are the VM's last
+	// here. It must not wait for anything. last has no VM's name, and no events where nobody has
+	// asked for any. nil: With is as it is.
+	Pack func(mark uint64, last Tail) []byte
 }
 
 // Arrival is a VM that this host owns and that no Cell is of yet.
 type Arrival struct {
 	vm   *vm.VM
 	mark uint64
+	tail *Tail
 }
+
+// Mark is no less than any revision of the VM's that was told.
+func (a *Arrival) Mark() uint64 { return a.mark }
+
+// Bring has the VM's ring go on where it ended at the host before. errs.Invalid: it did not
+// end so.
+func (a *Arrival) Bring(t Tail) error {
+	t.VM = a.vm.UUID
+	if err := t.check(a.mark); err != nil {
+		return err
+	}
+	a.tail = &t
+	return nil
+}
+
+// Peek reads a VM, whosever it is, as it is now. Errors: NotFound; IO, with the record that
+// is damaged.
+func Peek(ctx context.Context, c Cluster, uuid string) (v *vm.VM, err error) {
+	var damage error
+	l := loader{whole: true, onVM: func(found *vm.VM) { v = found }, report: func(d Damage) {
+		damage = errs.New(errs.IO, "damaged data: %s", d)
+	}}
+	l.engine = scanner(func(fn func(key, value []byte) error) error { return c.Peek(ctx, uuid, fn) })
+	switch err := l.load(); {
+	case err != nil:
+		return nil, err
+	case damage != nil:
+		return nil, damage
+	case v == nil || v.UUID != uuid:
+		return nil, errs.New(errs.IO, "damaged data: VM %s has an owner and no record", uuid)
+	}
+	return v, nil
+}
+
+// scanner is an engine of which a loader reads.
+type scanner func(fn func(key, value []byte) error) error
+
+// Scan is Engine's.
+func (s scanner) Scan(fn func(key, value []byte) error) error { return s(fn) }
 
 var errNotShared = errs.New(errs.Unsupported, "this store's VMs are this host's: it is in no fleet")
 
@@ -65,7 +111,11 @@ func (s *Store) Fetch(uuid string) (*Arrival, error) {
 	a := new(Arrival)
 	var damage Damage
 	found := 0
-	l := loader{engine: oneVM{s.shared, uuid, &a.mark}, whole: true, onVM: func(v *vm.VM) { a.vm = v }, report: func(d Damage) {
+	read := scanner(func(fn func(key, value []byte) error) (err error) {
+		a.mark, err = s.shared.Fetch(uuid, fn)
+		return err
+	})
+	l := loader{engine: read, whole: true, onVM: func(v *vm.VM) { a.vm = v }, report: func(d Damage) {
 		if found++; found == 1 {
 			damage = d
 		}
@@ -79,19 +129,6 @@ func (s *Store) Fetch(uuid string) (*Arrival, error) {
 		return nil, errs.New(errs.IO, "damaged data: VM %s has an owner and no record", uuid)
 	}
 	return a, nil
-}
-
-// oneVM is the part of an engine that is about one VM, for a loader.
-type oneVM struct {
-	Shared
-	uuid string
-	mark *uint64
-}
-
-// Scan gives the VM's records.
-func (o oneVM) Scan(fn func(key, value []byte) error) (err error) {
-	*o.mark, err = o.Fetch(o.uuid, fn)
-	return err
 }
 
 // adopt makes a Cell of an Arrival. The engine has all of it already. Revisions of
@@ -109,6 +146,10 @@ func (b *batch) adopt(in *Intent) (Result, error) {
 	c := b.store.newCell(a.vm)
 	if err := b.claim(c, nil, a.vm); err != nil {
 		return Result{}, err
+	}
+	if t := a.tail; t != nil {
+		c.ring = newRing(b.store.cfg.VMEvents, t.After)
+		c.ring.Restore(t.After, t.Events, t.Last)
 	}
 	// Events that changed nothing may have had revisions beyond the newest record's, where
 	// the owner before has died.
@@ -150,6 +191,23 @@ func (b *batch) leave(w *work, gift *Gift) error {
 	}
 	w.edit.Note(vm.Change{Type: vm.Left, Rev: rev})
 	return nil
+}
+
+// pack makes what goes with a VM, when the batch has all that changes of it.
+func (b *batch) pack(w *work) {
+	if w.gift == nil || w.gift.Pack == nil {
+		return
+	}
+	var last Tail
+	if ring := w.cell.watched(); ring != nil {
+		last = TailOf(ring, 0)
+		for i := range b.events {
+			if ev := &b.events[i]; ev.cell == w.cell {
+				last.Events, last.Last = append(last.Events, ev.Event), ev.Rev
+			}
+		}
+	}
+	w.gift.With = w.gift.Pack(w.gift.Mark, last)
 }
 
 // lose ends the Cells of VMs that the engine has found to be another host's, in a batch

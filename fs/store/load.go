@@ -30,7 +30,9 @@ func (d Damage) String() string {
 // loader makes VMs of the records of an engine, which come in the order of their
 // keys: the marks, then of each VM its record and its entries.
 type loader struct {
-	engine Engine
+	engine interface {
+		Scan(fn func(key, value []byte) error) error
+	}
 	whole  bool // of a Shared engine: a VM of which anything is damaged is none
 	onVM   func(*vm.VM)
 	report func(Damage)

@@ -27,7 +27,7 @@ func TailOf(r *Ring, after uint64) Tail {
 // called before the first Submit and before anybody reads that Ring. A Tail of a VM
 // that is not there is nothing. errs.Invalid: it is no Tail of this store's.
 func (s *Store) RestoreTail(t Tail) error {
-	if err := s.checkTail(&t); err != nil {
+	if err := t.check(s.Rev()); err != nil {
 		return err
 	}
 	ring := s.ring
@@ -42,8 +42,8 @@ func (s *Store) RestoreTail(t Tail) error {
 	return nil
 }
 
-// checkTail says what no Tail of this store can have.
-func (s *Store) checkTail(t *Tail) error {
+// check says what no Tail can have whose store has come to a revision.
+func (t *Tail) check(rev uint64) error {
 	at := t.After
 	for i := range t.Events {
 		ev := &t.Events[i]
@@ -52,8 +52,8 @@ func (s *Store) checkTail(t *Tail) error {
 		}
 		at = ev.Rev
 	}
-	if at > t.Last || t.Last > s.Rev() {
-		return errs.New(errs.Invalid, "a ring of %q at revision %d, the store is at %d", t.VM, t.Last, s.Rev())
+	if at > t.Last || t.Last > rev {
+		return errs.New(errs.Invalid, "a ring of %q at revision %d, the store is at %d", t.VM, t.Last, rev)
 	}
 	return nil
 }

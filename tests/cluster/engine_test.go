@@ -103,7 +103,7 @@ func TestMove(t *testing.T) {
 			t.Fatal(err)
 		}
 		cell = do(t, to, store.Intent{Kind: store.Adopt, Arrival: a}).Cell
-		if with, err := engines[1-i%2].Residence(context.Background(), uuidA); err != nil || with != gift {
+		if with, _, err := engines[1-i%2].Residence(context.Background(), uuidA); err != nil || with != gift {
 			t.Fatalf("%d bytes came with it, want %d: %v", len(with), len(gift), err)
 		}
 		if n := cell.VM().Count(); n != i+1 {

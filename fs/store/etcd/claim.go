@@ -7,60 +7,117 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"meta9/fs/errs"
+	"meta9/fs/store"
 )
 
-// Owner says whose a VM is, as etcd had it at one moment.
-type Owner struct {
-	Host  string // "": nobody's
-	Epoch uint64 // grows with every owner, and every process of one
-	is    owner
-	rev   int64
-}
-
-// Owner asks whose the VM is. errs.NotFound: no host has such a VM.
-func (e *Engine) Owner(ctx context.Context, uuid string) (Owner, error) {
+// Owner is store.Cluster's.
+func (e *Engine) Owner(ctx context.Context, uuid string) (store.Owner, error) {
 	resp, err := e.kv.Get(ctx, e.key("own", uuid))
 	if err != nil {
-		return Owner{}, e.cfg.explain(err)
+		return store.Owner{}, e.cfg.explain(err)
 	}
 	if len(resp.Kvs) == 0 {
-		return Owner{}, errs.New(errs.NotFound, "no host of the fleet has VM %s", uuid)
+		return store.Owner{}, noVM(uuid)
 	}
 	o, err := readOwner(resp.Kvs[0].Value)
-	return Owner{o.Host, o.Epoch, o, resp.Kvs[0].ModRevision}, err
+	return store.Owner{Host: o.Host, Epoch: o.Epoch, Mark: o.Mark, Rev: resp.Kvs[0].ModRevision}, err
 }
 
-// Claim makes the VM this host's, without asking its owner, who must be dead or have
-// given it to nobody: what that one still sends is refused from then on. The VM is to be
-// fetched and adopted then. errs.Busy: its owner is no longer the one that from says.
-// Any other error leaves open what has become of it: ask whose it is.
-func (e *Engine) Claim(ctx context.Context, uuid string, from Owner) error {
-	own, o := e.key("own", uuid), from.is
-	ops := []clientv3.Op{clientv3.OpPut(e.key("by", e.cfg.Host, uuid), "")}
-	if o.Host != "" && o.Host != e.cfg.Host {
-		ops = append(ops, clientv3.OpDelete(e.key("by", o.Host, uuid)))
+func noVM(uuid string) error { return errs.New(errs.NotFound, "no host of the fleet has VM %s", uuid) }
+
+// Claim is store.Cluster's: whether the owner lives is compared in the same transaction.
+func (e *Engine) Claim(ctx context.Context, uuid string, from store.Owner) error {
+	own := e.key("own", uuid)
+	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(own), "=", from.Rev)}
+	ops := []clientv3.Op{
+		clientv3.OpPut(own, owner{Host: e.cfg.Host, Epoch: from.Epoch + 1, Mark: from.Mark}.text()),
+		clientv3.OpPut(e.key("by", e.cfg.Host, uuid), ""),
 	}
-	o.Host, o.Epoch = e.cfg.Host, o.Epoch+1
-	done, err := e.kv.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(own), "=", from.rev)).
-		Then(append(ops, clientv3.OpPut(own, o.text()))...).Commit()
-	switch {
-	case err != nil:
+	asks := []clientv3.Op{clientv3.OpGet(own, clientv3.WithKeysOnly())}
+	if from.Host != "" && from.Host != e.cfg.Host {
+		host := e.key("host", from.Host)
+		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(host), "=", 0))
+		ops = append(ops, clientv3.OpDelete(e.key("by", from.Host, uuid)))
+	}
+	done, err := e.kv.Txn(ctx).If(cmps...).Then(ops...).Else(asks...).Commit()
+	if err != nil {
 		return e.cfg.explain(err)
-	case !done.Succeeded:
-		return errs.New(errs.Busy, "VM %s has another owner by now", uuid)
 	}
-	return nil
+	if done.Succeeded {
+		return nil
+	}
+	if kvs := done.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 && kvs[0].ModRevision == from.Rev {
+		return errs.New(errs.Busy, "VM %s is host %q's, which lives: it must be asked", uuid, from.Host)
+	}
+	return errs.New(errs.Busy, "VM %s has another owner by now", uuid)
 }
 
-// Residence is what came with the VM when it was given to this host, or nothing.
-func (e *Engine) Residence(ctx context.Context, uuid string) (string, error) {
+// Residence is store.Cluster's. All pieces are of one gift, whose transactions are the
+// owner's alone; rev is the first one's.
+func (e *Engine) Residence(ctx context.Context, uuid string) (with string, rev int64, err error) {
 	resp, err := e.kv.Get(ctx, e.key("res", uuid)+"/", clientv3.WithPrefix())
 	if err != nil {
-		return "", e.cfg.explain(err)
+		return "", 0, e.cfg.explain(err)
 	}
 	var all strings.Builder
 	for _, kv := range resp.Kvs {
 		_, _ = all.Write(kv.Value)
 	}
-	return all.String(), nil
+	if len(resp.Kvs) > 0 {
+		rev = resp.Kvs[0].ModRevision
+	}
+	return all.String(), rev, nil
+}
+
+// Forget is store.Cluster's. What a copy of it would find that comes late is another one's.
+func (e *Engine) Forget(ctx context.Context, uuid string, rev int64) error {
+	res := e.key("res", uuid) + "/"
+	_, err := e.kv.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(res+firstPiece), "=", rev)).
+		Then(clientv3.OpDelete(res, clientv3.WithPrefix())).Commit()
+	if err != nil {
+		return e.cfg.explain(err)
+	}
+	return nil
+}
+
+// Came is store.Cluster's.
+func (e *Engine) Came(ctx context.Context) ([]string, error) {
+	res, by := e.key("res")+"/", e.key("by", e.cfg.Host)+"/"
+	resp, err := e.kv.Txn(ctx).Then(
+		clientv3.OpGet(res, clientv3.WithPrefix(), clientv3.WithKeysOnly()),
+		clientv3.OpGet(by, clientv3.WithPrefix(), clientv3.WithKeysOnly())).Commit()
+	if err != nil {
+		return nil, e.cfg.explain(err)
+	}
+	mine := make(map[string]bool)
+	for _, kv := range resp.Responses[1].GetResponseRange().Kvs {
+		mine[strings.TrimPrefix(string(kv.Key), by)] = true
+	}
+	var came []string
+	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
+		if uuid, first := strings.CutSuffix(strings.TrimPrefix(string(kv.Key), res), "/"+firstPiece); first && mine[uuid] {
+			came = append(came, uuid)
+		}
+	}
+	return came, nil
+}
+
+// Peek is store.Cluster's.
+func (e *Engine) Peek(_ context.Context, uuid string, fn func(key, value []byte) error) error {
+	all, err := e.read([]string{uuid})
+	if err != nil {
+		return err
+	}
+	r := &all[0]
+	switch {
+	case r.own == nil:
+		return noVM(uuid)
+	case r.q == nil:
+		return errs.New(errs.IO, "its sequence is not there")
+	}
+	seq, err := readSequence(uuid, r.q.Value)
+	if err != nil {
+		return err
+	}
+	return e.records(r, &state{seq: seq}, fn)
 }

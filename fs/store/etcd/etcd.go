@@ -33,6 +33,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-semver/semver"
@@ -66,6 +67,7 @@ type Engine struct {
 	kv     clientv3.KV
 	ctx    context.Context // ends with the engine
 	end    context.CancelFunc
+	lease  atomic.Int64 // the host's, under which it lives; 0: none
 
 	mu      sync.Mutex
 	vms     map[string]*state

@@ -23,9 +23,13 @@ import (
 //	v/UUID            the VM's record
 //	k/UUID/GEN/SPACE NAME  an entry's record
 //	res/UUID/N        what goes with a VM that is given away
+//	host/HOST         store.HostInfo, while the host lives: under its lease
+//	fenced/HOST       the Boot of a host that may not live
+//	ask/HOST/UUID     ask, under the lease of the host that asks
 const (
-	keyFleet = "fleet"
-	keyIDs   = "ids"
+	keyFleet   = "fleet"
+	keyIDs     = "ids"
+	firstPiece = "000000" // the first N
 )
 
 func (e *Engine) key(parts ...string) string { return e.cfg.Prefix + strings.Join(parts, "/") }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"meta9/fs/errs"
 	"meta9/fs/store"
@@ -18,6 +19,7 @@ type Fleet struct {
 	own   map[string]map[string][]byte // by host
 	full  string                       // the VM for which there is no room
 	noIDs error
+	cluster
 }
 
 type fleetVM struct {
@@ -26,11 +28,16 @@ type fleetVM struct {
 	number uint64
 	data   map[string][]byte
 	with   []byte // of the last Gift
+
+	rev     int64 // of the cluster, when host was written
+	withRev int64
 }
 
 // NewFleet makes an empty one.
 func NewFleet() *Fleet {
-	return &Fleet{ids: store.FirstID, vms: make(map[string]*fleetVM), own: make(map[string]map[string][]byte)}
+	f := &Fleet{ids: store.FirstID, vms: make(map[string]*fleetVM), own: make(map[string]map[string][]byte)}
+	f.cluster.init()
+	return f
 }
 
 // Host is the engine of one host.
@@ -40,7 +47,7 @@ func (f *Fleet) Host(name string) *Host { return &Host{fleet: f, name: name} }
 func (f *Fleet) Take(uuid, host string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.vms[uuid].host = host
+	f.vms[uuid].host, f.vms[uuid].rev = host, f.next()
 }
 
 // With is what came with the VM's last Gift.
@@ -80,6 +87,8 @@ func (f *Fleet) Harm(uuid, end string) {
 type Host struct {
 	fleet *Fleet
 	name  string
+	cut   atomic.Bool
+	life  *life // what Join has begun; Fleet.mu guards it
 }
 
 var _ store.Shared = (*Host)(nil)
@@ -142,6 +151,7 @@ func (h *Host) apply(g *store.Group) error {
 		return store.Unchanged(errs.New(errs.Exists, "VM %s is host %s's", g.VM, v.host))
 	case g.New:
 		v = &fleetVM{host: h.name, data: make(map[string][]byte)}
+		v.rev = f.next()
 		f.vms[g.VM] = v
 	case v == nil || v.host != h.name:
 		return store.Unchanged(errs.New(errs.Moved, "VM %s is another host's", g.VM))
@@ -150,6 +160,8 @@ func (h *Host) apply(g *store.Group) error {
 	v.number = g.Number
 	if g.Gift != nil {
 		v.host, v.mark, v.with = g.Gift.To, g.Gift.Mark, g.Gift.With
+		v.rev = f.next()
+		v.withRev = v.rev
 	}
 	if g.Gone {
 		delete(f.vms, g.VM)
