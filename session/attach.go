@@ -149,8 +149,11 @@ func (c *conn) judge(tag uint16, count uint32, message []byte) error {
 
 // become makes nobody's connection somebody's.
 func (c *conn) become(who fs.Principal) error {
-	if !c.srv.countFor(c, who.VM) {
-		return errs.New(errs.Quota, "the VM has %d connections already", c.srv.cfg.Limits.VMConns)
+	if err := c.srv.countFor(c, who.VM); err != nil {
+		if err == errFrozen {
+			c.shut() // no answer reaches him: he comes again
+		}
+		return err
 	}
 	c.sess.who = who
 	c.works()

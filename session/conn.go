@@ -33,6 +33,7 @@ type conn struct {
 	account atomic.Pointer[budget.Account] // whose bytes are taken here
 	share   atomic.Pointer[cpu.Share]      // of whose sess is
 	dead    atomic.Bool                    // the transport was closed from here
+	halts   atomic.Bool                    // the loop is to end: FreezeVM
 	waker   atomic.Pointer[chan struct{}]  // wakes the loop out of await
 
 	mu       sync.Mutex // the monitor of everything below, the session included
@@ -59,6 +60,8 @@ type conn struct {
 	proved string   // the VM that MUMBLE proved on this connection; "": none
 	vm     string   // the VM that this connection counts for; Server.mu guards it
 	sleeper
+
+	freezes *sync.WaitGroup // who waits for its end: FreezeVM; Server.mu guards it
 }
 
 // begins makes s the connection's session.
@@ -119,8 +122,11 @@ func (c *conn) awaitRoom() error {
 			return os.ErrDeadlineExceeded // as the read that would follow
 		}
 	}
-	if c.dead.Load() {
+	switch {
+	case c.dead.Load():
 		return errClosed
+	case c.halts.Load():
+		return os.ErrDeadlineExceeded
 	}
 	if c.in.sc.refusal = w.Take(); c.in.sc.refusal == nil {
 		c.in.paid(want)
@@ -252,6 +258,7 @@ func (c *conn) over(err error) {
 		return
 	}
 	c.end(err)
+	c.frozen()
 	c.srv.running.Done()
 	if c.ended != nil {
 		c.ended()

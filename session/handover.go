@@ -228,8 +228,8 @@ func (c *conn) takeUp(h *Handed) error {
 	}
 	if !n.who.Nobody() {
 		c.known()
-		if !c.srv.countFor(c, n.who.VM) {
-			return errs.New(errs.Quota, "the VM has %d connections already", c.srv.cfg.Limits.VMConns)
+		if err := c.srv.countFor(c, n.who.VM); err != nil {
+			return err
 		}
 	}
 	if h.Attached {

@@ -190,7 +190,8 @@ func (s *session) rebill(srv *Server, who fs.Principal) {
 func (s *Server) admit(c *conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch l := &s.cfg.Limits; {
+	l := &s.cfg.Limits
+	switch {
 	case s.handing.Load() && c.in.raw != nil:
 		s.hand(c)
 		return errHanded
@@ -202,8 +203,9 @@ func (s *Server) admit(c *conn) error {
 		return errs.New(errs.Quota, "%d connections of nobody, their limit", s.nobodies)
 	case s.crowded(c):
 		return errs.New(errs.Quota, "%d connections from its address, as many as there are places left", s.from[prefix(c.peer.Addr)].conns)
-	case !s.count(c, c.peer.Who.VM):
-		return errs.New(errs.Quota, "%d connections, the limit of a VM", l.VMConns)
+	}
+	if err := s.count(c, c.peer.Who.VM); err != nil {
+		return err
 	}
 	if c.peer.Who.Nobody() {
 		c.nobody = true
@@ -251,14 +253,14 @@ func (s *Server) crowd(c *conn, n int) {
 }
 
 // countFor is count for a connection of nobody that has proved to be the VM's.
-func (s *Server) countFor(c *conn, uuid string) bool {
+func (s *Server) countFor(c *conn, uuid string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.count(c, uuid) {
-		return false
+	if err := s.count(c, uuid); err != nil {
+		return err
 	}
 	s.uncountNobody(c)
-	return true
+	return nil
 }
 
 // uncountNobody uncounts c as a connection of nobody. Server.mu is held.
@@ -271,21 +273,24 @@ func (s *Server) uncountNobody(c *conn) {
 	}
 }
 
-// count makes c one of the VM's connections; false: it has as many as it may.
+// count makes c one of the VM's connections, unless it has as many as it may or is frozen.
 // Server.mu is held.
-func (s *Server) count(c *conn, uuid string) bool {
-	if uuid == "" || uuid == c.vm {
-		return true
+func (s *Server) count(c *conn, uuid string) error {
+	switch {
+	case uuid == "" || uuid == c.vm:
+		return nil
+	case s.isFrozen(uuid):
+		return errFrozen
 	}
 	u := s.use(uuid)
 	if u.conns >= s.cfg.Limits.VMConns {
 		s.forgetUnused(uuid)
-		return false
+		return errs.New(errs.Quota, "the VM has %d connections already, its limit", s.cfg.Limits.VMConns)
 	}
 	s.uncount(c)
 	u.conns++
 	c.vm = uuid
-	return true
+	return nil
 }
 
 // uncount undoes count. Server.mu is held.

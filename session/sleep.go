@@ -110,7 +110,7 @@ func (c *conn) sleep(err error) error {
 	s := c.srv
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing || !c.told {
+	if s.closing || !c.told || c.halts.Load() {
 		return err
 	}
 	c.told, c.quiet = false, 0

@@ -148,8 +148,8 @@ func (s *Server) States() iter.Seq[State] {
 
 // Restore parks a session that States told of, here or elsewhere, for another
 // lifetime. A fid whose file is gone meanwhile, or whose lock somebody else has,
-// answers errs.Stale from now on. Restore before the first Serve, so that nobody
-// takes a lock that is to be restored.
+// answers errs.Stale from now on. Restore before the first Serve, or while the VM is frozen, so
+// that nobody takes a lock that is to be restored.
 // errs.Invalid: it is not such a State.
 func (s *Server) Restore(st State) error {
 	n, err := s.restored(&st)
@@ -160,15 +160,7 @@ func (s *Server) Restore(st State) error {
 	n.bill.keep(0)
 	n.bill.force(n.size)
 	s.mu.Lock()
-	gone := s.enterKey(n)
-	if n.kept {
-		s.lastID++
-		n.id = s.lastID
-		s.byID[n.id] = n
-		gone = append(gone, s.park(n)...)
-	} else {
-		gone = append(gone, n)
-	}
+	gone := s.enterParked(n)
 	s.mu.Unlock()
 	closeAll(gone)
 	return nil

@@ -36,6 +36,7 @@ type vmUse struct {
 	bytes      int64     // the sizes of the parked ones
 	noted      int64     // bytes of the journal that its sessions take
 	admin      bool
+	frozen     bool    // nobody may come for it; see FreezeVM
 	parkedPart float64 // its part of what may be parked; see parkedHeap
 	heapAt     int     // its index in parkedVMs; -1: it is not there
 }
@@ -52,7 +53,7 @@ func (t *table) use(uuid string) *vmUse {
 
 // forgetUnused forgets a VM that has nothing here.
 func (t *table) forgetUnused(uuid string) {
-	if u := t.vms[uuid]; u != nil && u.conns == 0 && u.kept == 0 && u.parked.Len() == 0 {
+	if u := t.vms[uuid]; u != nil && u.conns == 0 && u.kept == 0 && u.parked.Len() == 0 && !u.frozen {
 		delete(t.vms, uuid)
 	}
 }
@@ -104,6 +105,18 @@ func (s *Server) enterKey(n *session) (gone []*session) {
 	s.byKey[n.index] = n
 	n.kept = true
 	return gone
+}
+
+// enterParked makes n, which was taken down, one that is parked, if its key can lead to it.
+func (s *Server) enterParked(n *session) (gone []*session) {
+	gone = s.enterKey(n)
+	if !n.kept {
+		return append(gone, n)
+	}
+	s.lastID++
+	n.id = s.lastID
+	s.byID[n.id] = n
+	return append(gone, s.park(n)...)
 }
 
 // forget undoes enterKey.
@@ -261,17 +274,17 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	mine := n.claims
 	for n.owner != nil {
 		freed := s.awaitFreed(n, limit.C)
-		if s.closing {
+		if s.closing || s.isFrozen(n.who.VM) {
 			break
 		}
 		if !freed || n.claims != mine || s.byKey[id] != n {
 			return nil, errs.New(busyOrLost(d), "the session is still in use")
 		}
 	}
-	if _, there := s.conns[c]; s.closing || !there { // it may have ended meanwhile
+	if _, there := s.conns[c]; s.closing || !there || s.isFrozen(n.who.VM) { // it may have ended meanwhile
 		return nil, errClosed
 	}
-	if !s.count(c, n.who.VM) {
+	if s.count(c, n.who.VM) != nil {
 		return nil, errs.New(busyOrLost(d), "the VM has too many connections")
 	}
 	s.uncountNobody(c)

@@ -33,7 +33,7 @@ func (c *conn) carries() bool {
 func (s *Server) keeps(n *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return n.kept && !s.closing
+	return n.kept && !s.closing && !s.isFrozen(n.who.VM)
 }
 
 // carry takes the requests that wait away from the connection, to its session.
