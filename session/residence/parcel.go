@@ -1,0 +1,193 @@
+package residence
+
+import (
+	"bytes"
+	"compress/flate"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+
+	tree "meta9/fs"
+	"meta9/fs/store"
+	"meta9/session"
+)
+
+// A parcel is the residence of one VM, which goes with it to another host: its sessions, and
+// what their event files have not read. It holds keys, so that it is sealed (AES-GCM) with
+// a key that only the hosts have.
+//
+//	version[1] nonce[12] sealed
+//
+// What is sealed is items: kind[1] uvarint length, deflated body. The kinds are those of a
+// file, kindTail (at most one) and kindSession, and so are the bodies.
+const (
+	parcelVersion = 1
+
+	// maxParcel bounds what goes along, and maxInflated what it may be once it is there. A
+	// session that does not fit is lost.
+	maxParcel   = 16 << 20
+	maxInflated = 256 << 20
+)
+
+// Parcel is one that is being made. It belongs to one goroutine at a time.
+type Parcel struct {
+	Sessions int // that are in it
+	Lost     int // that did not fit
+
+	items    []byte
+	inflated int
+	after    uint64 // up to where all events were read
+	reads    bool   // by anybody
+}
+
+// NewParcel takes in the sessions of a VM.
+func NewParcel(t *tree.Tree, uuid string, all iter.Seq[session.State]) *Parcel {
+	p := new(Parcel)
+	readers := make(map[uint64]uint64)
+	for st := range all {
+		body, err := appendSession(nil, &st)
+		if err != nil || !p.add(kindSession, body) {
+			p.Lost++
+			continue
+		}
+		st.Readers(readers)
+		p.Sessions++
+	}
+	for path, at := range readers {
+		if of, is := t.EventsOf(path); is && of == uuid && (!p.reads || at < p.after) {
+			p.after, p.reads = at, true
+		}
+	}
+	return p
+}
+
+// add adds an item; false: it does not fit.
+func (p *Parcel) add(kind byte, body []byte) bool {
+	if len(body) > maxInflated-p.inflated {
+		return false
+	}
+	var b bytes.Buffer
+	z, _ := flate.NewWriter(&b, flate.BestSpeed) // the level is one
+	_, _ = z.Write(body)                         // to memory
+	_ = z.Close()
+	item := binary.AppendUvarint([]byte{kind}, uint64(b.Len()))
+	if len(p.items)+len(item)+b.Len() > maxParcel {
+		return false
+	}
+	p.items = append(append(p.items, item...), b.Bytes()...)
+	p.inflated += len(body)
+	return true
+}
+
+// Seal makes the parcel, with the events of the VM's ring that somebody has not read. Only
+// who knows the key and says the same of it (about) can open it. nil: it has nothing.
+func (p *Parcel) Seal(key, about []byte, ring store.Tail) []byte {
+	if p.Sessions == 0 {
+		return nil
+	}
+	if p.reads {
+		for len(ring.Events) > 0 && ring.Events[0].Rev <= p.after {
+			ring.Events = ring.Events[1:]
+		}
+		ring.VM, ring.After = "", min(max(ring.After, p.after), ring.Last)
+		if body, err := tailBody(&ring); err == nil {
+			p.add(kindTail, body) // where it does not fit, its readers are told so
+		}
+	}
+	seal, err := newSeal(key)
+	if err != nil {
+		return nil
+	}
+	b := make([]byte, 1+seal.NonceSize(), 1+seal.NonceSize()+len(p.items)+seal.Overhead())
+	b[0] = parcelVersion
+	_, _ = rand.Read(b[1:]) // never fails (crypto/rand)
+	return seal.Seal(b, b[1:], p.items, about)
+}
+
+func newSeal(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// Opened is what was in a parcel.
+type Opened struct {
+	Tail     *store.Tail // nil: none
+	Sessions []session.State
+	Lost     int   // of the sessions, those that cannot be read
+	Why      error // of the first
+}
+
+// OpenParcel opens what Seal has made.
+func OpenParcel(key, about []byte, sealed string) (o Opened, err error) {
+	seal, err := newSeal(key)
+	if err != nil {
+		return o, err
+	}
+	switch n := seal.NonceSize(); {
+	case len(sealed) < 1+n:
+		return o, errCut
+	case sealed[0] != parcelVersion:
+		return o, fmt.Errorf("its format %d is not known to this version", sealed[0])
+	default:
+		items, err := seal.Open(nil, []byte(sealed[1:1+n]), []byte(sealed[1+n:]), about)
+		if err != nil {
+			return o, errors.New("it does not open: it is damaged, of another hand-over, or sealed with another key (cluster.key_file)")
+		}
+		o.read(items)
+		return o, nil
+	}
+}
+
+// read takes in the items.
+func (o *Opened) read(items []byte) {
+	room := int64(maxInflated)
+	for len(items) > 0 {
+		kind := items[0]
+		size, n := binary.Uvarint(items[1:])
+		if n <= 0 || size > uint64(len(items)-1-n) {
+			o.lost(errSession)
+			return
+		}
+		packed := items[1+n : 1+n+int(size)]
+		items = items[1+n+int(size):]
+		body, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(packed)), room+1))
+		if room -= int64(len(body)); err == nil && room < 0 {
+			err = errTooLarge
+		}
+		if err == nil {
+			err = o.item(kind, body)
+		}
+		if err != nil {
+			o.lost(err)
+		}
+	}
+}
+
+func (o *Opened) item(kind byte, body []byte) (err error) {
+	switch kind {
+	case kindTail:
+		o.Tail, err = readTail(body)
+		return err
+	case kindSession:
+		var st session.State
+		if st.Kept, err = readKept(body, &st); err == nil {
+			o.Sessions = append(o.Sessions, st)
+		}
+		return err
+	}
+	return fmt.Errorf("a record of the kind %q is not known to this version", kind)
+}
+
+func (o *Opened) lost(why error) {
+	if o.Lost++; o.Why == nil {
+		o.Why = why
+	}
+}
