@@ -50,6 +50,7 @@ var rooms = []struct {
 	{"session/posix", []string{"fs"}},
 	{"session/p9fs", []string{"fs", "session/posix"}},
 	{"session/residence", []string{"fs", "session"}},
+	{"session/fleet", []string{"fs", "session"}},
 	{"session", []string{"rarelog", "fs", "macro", "session/wire", "session/mumble", "session/auth", "session/packet", "session/posix"}},
 	{"mdbridge/*/server", []string{"backoff", "rarelog", "fs", "macro", "mdbridge"}},
 	{"mdbridge/qmp/hosts", []string{"backoff", "rarelog", "descriptors", "fs", "mdbridge"}},
@@ -74,6 +75,7 @@ var guests = map[string][]string{
 	"meta9/fs/store/bolt":             {"cmd"},
 	"meta9/fs/store/storetest":        {},
 	"meta9/session/redial/redialtest": {},
+	"meta9/session/fleet/fleettest":   {},
 }
 
 // within tells whether path is room or below it; a * in room is one element.

@@ -1,0 +1,368 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+)
+
+// claim is one VM that is to become this host's. Fleet.mu guards what changes.
+type claim struct {
+	uuid string
+	wake chan struct{} // something may have changed
+	done chan struct{} // closed when err is set
+	err  error         // nil: the VM is served here
+	why  string        // what it waits for
+	till time.Time     // then it gives up
+}
+
+// errLate is the error of a claim that nobody waited for any longer: who does begins anew.
+var errLate = errors.New("it took too long")
+
+// Claim makes the VM this host's, and returns when it is served here. Its owner is asked
+// where it lives, and may take until ctx ends. Errors: NotFound: no host has the VM; Busy: the
+// owner says no, or ctx has ended, and the text says what was waited for; IO: the VM is damaged.
+func (f *Fleet) Claim(ctx context.Context, uuid string) error {
+	for {
+		c, err := f.claiming(uuid)
+		if c == nil {
+			return err
+		}
+		select {
+		case <-c.done:
+			if c.err != errLate {
+				return c.err
+			}
+		case <-ctx.Done():
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return errs.New(errs.Busy, "VM %s is not here yet: %s", uuid, c.why)
+		}
+	}
+}
+
+// Appears is for who sees that the VM's guest runs here: the VM is claimed, in the
+// background, unless it is here. why is for the log.
+func (f *Fleet) Appears(uuid, why string) {
+	if c, err := f.claiming(uuid); err != nil {
+		f.cfg.Log.Warn().Str("vm", uuid).Str("why", why).Err(err).Msg("fleet: a VM that runs here cannot be claimed")
+	} else if c != nil {
+		f.cfg.Log.Debug().Str("vm", uuid).Str("why", why).Msg("fleet: claiming")
+	}
+}
+
+// claiming is the claim of the VM that is under way, or a new one; nil: the VM is here, or
+// the error says why there is none.
+func (f *Fleet) claiming(uuid string) (*claim, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	till := time.Now().Add(claimTime)
+	c := f.claims[uuid]
+	switch {
+	case f.stopped:
+		return nil, errs.New(errs.Busy, "meta9d is ending")
+	case c != nil:
+		c.till = till
+		return c, nil
+	case f.cfg.Store.Cell(uuid) != nil && f.giving[uuid] == nil:
+		return nil, nil
+	case f.draining:
+		return nil, errs.New(errs.Busy, "the host %q is being drained and takes no VM", f.host)
+	case len(f.claims) >= maxClaims:
+		return nil, errs.New(errs.Busy, "%d VMs are being claimed already", len(f.claims))
+	}
+	c = &claim{uuid: uuid, wake: make(chan struct{}, 1), done: make(chan struct{}), till: till, why: "its owner is not known yet"}
+	f.claims[uuid] = c
+	f.working.Go(func() {
+		err := f.pursue(c)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.claims, uuid)
+		c.err = err
+		close(c.done)
+	})
+	return c, nil
+}
+
+// wakeClaims has all claims look again.
+func (f *Fleet) wakeClaims() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.claims {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// waits notes what the claim waits for.
+func (f *Fleet) waits(c *claim, why string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c.why = why
+}
+
+// over tells whether the claim is to give up.
+func (f *Fleet) over(c *claim) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stopped || time.Now().After(c.till)
+}
+
+// pursue follows a claim to its end.
+func (f *Fleet) pursue(c *claim) error {
+	a := attempt{Fleet: f, claim: c, from: time.Now()}
+	for {
+		done, err := a.step()
+		switch {
+		case done:
+			return nil
+		case err != nil:
+			_ = a.unask() // what is left of it was answered
+			return err
+		case f.over(c) && a.giveUp():
+			return nil
+		case f.over(c): // still, for who has come meanwhile waits
+			return errLate
+		}
+		a.pause()
+	}
+}
+
+// attempt is a claim that is followed. It belongs to its goroutine.
+type attempt struct {
+	*Fleet
+	claim *claim
+	from  time.Time
+	of    string // the host that was asked; "": none
+	owner store.Owner
+	how   string
+}
+
+// step does what can be done now. An error is final; without one and not done it is to be
+// called again.
+func (a *attempt) step() (done bool, err error) {
+	uuid := a.claim.uuid
+	if done := a.settled(uuid); done != nil {
+		select { // it is on its way to another host
+		case <-done:
+		case <-a.ctx.Done():
+			return false, nil
+		}
+	}
+	if a.cfg.Store.Cell(uuid) != nil {
+		return true, nil
+	}
+	if since, unsure := a.cfg.Member.Since(); unsure {
+		a.waits(a.claim, "this host has no answer of the cluster since "+since.UTC().Format(time.RFC3339))
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(a.ctx, a.cfg.Patience)
+	defer cancel()
+	owner, err := a.cluster.Owner(ctx, uuid)
+	switch {
+	case errors.Is(err, errs.NotFound):
+		return false, err
+	case err != nil:
+		a.waits(a.claim, errs.Detail(err))
+		return false, nil
+	case owner.Host == a.host:
+		return a.takeOver()
+	}
+	lives, err := a.lives(ctx, owner.Host)
+	switch {
+	case err != nil:
+		a.waits(a.claim, errs.Detail(err))
+		return false, nil
+	case lives:
+		return false, a.ask(ctx, owner.Host)
+	}
+	a.how, a.owner = Claimed, owner // also where it is done and nobody could tell
+	if err := a.cluster.Claim(ctx, uuid, owner); err != nil {
+		a.waits(a.claim, errs.Detail(err))
+		return false, nil
+	}
+	return a.takeOver()
+}
+
+// pause waits until something may have changed.
+func (a *attempt) pause() {
+	select {
+	case <-a.claim.wake:
+	case <-time.After(lookEvery):
+	case <-a.ctx.Done():
+	}
+}
+
+// unask takes the request back, if there is one.
+func (a *attempt) unask() error {
+	if a.of == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(a.ctx, a.cfg.Patience)
+	defer cancel()
+	return a.cluster.Unask(ctx, a.of, a.claim.uuid)
+}
+
+// settled is closed when the VM is no longer being given away; nil: it is not.
+func (f *Fleet) settled(uuid string) <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if done := f.giving[uuid]; done != nil {
+		return done
+	}
+	return nil
+}
+
+// lives tells whether a host has its lease.
+func (f *Fleet) lives(ctx context.Context, host string) (bool, error) {
+	if host == "" {
+		return false, nil
+	}
+	hosts, err := f.cluster.Hosts(ctx)
+	return slices.ContainsFunc(hosts, func(h store.HostInfo) bool { return h.Host == host && !h.Fenced }), err
+}
+
+// ask asks the owner. The error is the owner's, that it does not give the VM away.
+func (a *attempt) ask(ctx context.Context, of string) error {
+	if a.of != of {
+		if err := a.unask(); err != nil {
+			a.waits(a.claim, errs.Detail(err))
+			return nil
+		}
+	}
+	a.of, a.owner, a.how = of, store.Owner{Host: of}, Taken
+	answer, err := a.cluster.Ask(ctx, of, a.claim.uuid)
+	switch {
+	case err != nil:
+		a.waits(a.claim, errs.Detail(err))
+		return nil
+	case answer != "":
+		return errs.New(errs.Busy, "%s", answer)
+	}
+	a.waits(a.claim, "the host "+of+" was asked for it and has not answered")
+	return nil
+}
+
+// giveUp takes the request back. The owner may be about to do it: then the VM becomes this
+// host's all the same, and is taken over: true.
+func (a *attempt) giveUp() (came bool) {
+	if a.of == "" {
+		return false
+	}
+	for end := time.Now().Add(lateTime); time.Now().Before(end) && a.ctx.Err() == nil; a.pause() {
+		err := a.unask()
+		ctx, cancel := context.WithTimeout(a.ctx, a.cfg.Patience)
+		owner, ownerErr := a.cluster.Owner(ctx, a.claim.uuid)
+		cancel()
+		if err == nil && ownerErr == nil && owner.Host == a.host {
+			if done, err := a.takeOver(); done || err != nil {
+				return done
+			}
+		}
+	}
+	a.of = ""
+	return false
+}
+
+// takeOver serves a VM that this host owns by now. An error is final; not done without one: it
+// is to be called again.
+func (a *attempt) takeOver() (done bool, err error) {
+	uuid := a.claim.uuid
+	select {
+	case a.taking <- struct{}{}:
+		defer func() { <-a.taking }()
+	case <-a.ctx.Done():
+		return false, nil
+	}
+	a.awaitDropped(uuid)
+	ctx, cancel := context.WithTimeout(a.ctx, a.cfg.Patience)
+	defer cancel()
+	frozen, err := a.cfg.Server.FreezeVM(ctx, uuid)
+	if err != nil {
+		a.waits(a.claim, errs.Detail(err))
+		return false, nil
+	}
+	defer frozen.Thaw()
+	arrival, err := a.cfg.Store.Fetch(uuid)
+	var with string
+	var rev int64
+	if err == nil {
+		with, rev, err = a.cluster.Residence(ctx, uuid)
+	}
+	if err != nil {
+		a.waits(a.claim, errs.Detail(err))
+		return false, nil
+	}
+	came := a.open(uuid, with, arrival.Mark())
+	if came.Tail != nil {
+		if err := arrival.Bring(*came.Tail); err != nil && came.Why == nil {
+			came.Why = err
+		}
+	}
+	if r := a.cfg.Store.Do(&store.Intent{Kind: store.Adopt, Arrival: arrival, By: "fleet"}); r.Err != nil {
+		return false, r.Err
+	}
+	n := a.restore(uuid, &came)
+	if !a.clear(uuid, rev) {
+		return false, errs.New(errs.Busy, "meta9d is ending")
+	}
+	a.arrived(uuid, n)
+	return true, nil
+}
+
+// clear deletes what came with the VM, and the request for it, however long that takes: until
+// then it cannot be served. false: Stop was called.
+func (a *attempt) clear(uuid string, rev int64) bool {
+	for {
+		ctx, cancel := context.WithTimeout(a.ctx, a.cfg.Patience)
+		var err error
+		if rev != 0 {
+			err = a.cluster.Forget(ctx, uuid, rev)
+		}
+		if err == nil && a.of != "" {
+			err = a.cluster.Unask(ctx, a.of, uuid)
+		}
+		cancel()
+		if err == nil {
+			a.of = ""
+			return true
+		}
+		a.waits(a.claim, errs.Detail(err))
+		select {
+		case <-time.After(pauseLonger):
+		case <-a.ctx.Done():
+			return false
+		}
+	}
+}
+
+// arrived tells that the VM is here.
+func (a *attempt) arrived(uuid string, sessions int) {
+	e := Event{Type: Taken, VM: uuid, From: a.owner.Host, To: a.host, Sessions: sessions, Took: time.Since(a.from)}
+	a.mu.Lock()
+	delete(a.expected, uuid)
+	if a.how == Claimed {
+		e.Type = Claimed
+		a.tally.Claimed++
+	} else {
+		a.tally.Taken++
+	}
+	a.mu.Unlock()
+	a.tell(e)
+}
+
+// awaitDropped waits until nothing is left of the VM's last time here.
+func (f *Fleet) awaitDropped(uuid string) {
+	f.mu.Lock()
+	done := f.dropping[uuid]
+	f.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+}

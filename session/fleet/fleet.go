@@ -1,0 +1,400 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/fs/ring"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+	"meta9/session"
+	"meta9/session/residence"
+)
+
+// Config is what New needs. Zero fields after Server take the defaults.
+type Config struct {
+	Member *Member
+	Store  *store.Store // over the Member's cluster
+	Tree   *fs.Tree
+	Server *session.Server
+
+	// Key, of 32 bytes and the same at each host, seals the sessions that go along. nil: they
+	// do not, and clients begin new ones.
+	Key []byte
+	// Name is the fleet's: what is sealed in one does not open in another.
+	Name string
+	// Patience is how long a guest that speaks waits for its VM; 10 s.
+	Patience time.Duration
+	// Drop ends all that a VM has here, which was deleted, given away or lost. It may wait. It is
+	// over before the VM comes back. nil: there is nothing but Server.DropVM.
+	Drop func(uuid string)
+	// Quiet has what else serves the VM stop for as long as it is given away; again undoes
+	// it, also where the VM has gone.
+	Quiet func(uuid string) (again func())
+	// Running tells that this host's hypervisor says that the VM runs here: then it is not
+	// given to who asks.
+	Running func(uuid string) bool
+	// Changed is told that Expected of the VM is another. It must return soon.
+	Changed func(uuid string)
+	Log     zerolog.Logger
+}
+
+// The bounds of a Fleet.
+const (
+	maxClaims   = 1024             // under way
+	maxGiven    = 16               // at once, of requests
+	atOnce      = 64               // of the claims that have the VM, those that take it over
+	lookEvery   = time.Second      // beside hints
+	freezeTime  = 10 * time.Second // for what a VM's connections have begun
+	claimTime   = 30 * time.Second // for one that nobody waits for
+	lateTime    = 15 * time.Second // after a request was taken back
+	pauseLonger = 250 * time.Millisecond
+	keptEvents  = 1024
+)
+
+// Fleet moves VMs between this host and others.
+type Fleet struct {
+	cfg     Config
+	cluster store.Cluster
+	host    string
+	ctx     context.Context // ends with Stop
+	end     context.CancelFunc
+	poke    chan struct{} // look at what others ask
+	taking  chan struct{} // slots
+	working sync.WaitGroup
+
+	mu       sync.Mutex
+	stopped  bool
+	draining bool
+	stale    bool // was told
+	claims   map[string]*claim
+	giving   map[string]chan struct{} // closed when it is over
+	dropping map[string]chan struct{} // the same
+	expected map[string]*expectation
+	waiting  map[string]int // connections, by the VM for which they wait
+	events   *ring.Ring[Event]
+	last     uint64 // the newest event's position
+	tally    Status // what counts from the start on
+}
+
+// New makes a Fleet that does nothing yet. It observes the store: call it before the
+// store's first Submit.
+func New(cfg Config) *Fleet {
+	cfg.Patience = cmp.Or(cfg.Patience, 10*time.Second)
+	if cfg.Drop == nil {
+		cfg.Drop = cfg.Server.DropVM
+	}
+	if cfg.Quiet == nil {
+		cfg.Quiet = func(string) func() { return func() {} }
+	}
+	if cfg.Running == nil {
+		cfg.Running = func(string) bool { return false }
+	}
+	if cfg.Changed == nil {
+		cfg.Changed = func(string) {}
+	}
+	f := &Fleet{
+		cfg: cfg, cluster: cfg.Member.cfg.Cluster, host: cfg.Member.Host(),
+		poke: make(chan struct{}, 1), taking: make(chan struct{}, atOnce),
+		claims: make(map[string]*claim), giving: make(map[string]chan struct{}), dropping: make(map[string]chan struct{}),
+		expected: make(map[string]*expectation), waiting: make(map[string]int),
+		events: ring.New(ring.Config[Event]{Items: keptEvents, Position: func(e *Event) uint64 { return e.Position }}, 0),
+	}
+	f.ctx, f.end = context.WithCancel(context.Background())
+	cfg.Store.Observe(f.committed)
+	return f
+}
+
+// Start restores the sessions of VMs that came to this host and were not served yet, and
+// begins to look at what others ask. Nobody is served before it returns.
+func (f *Fleet) Start(ctx context.Context) error {
+	came, err := f.cluster.Came(ctx)
+	if err != nil {
+		return err
+	}
+	for _, uuid := range came {
+		if err := f.restoreLeft(ctx, uuid); err != nil {
+			return err
+		}
+	}
+	f.working.Go(func() { f.cluster.Watch(f.ctx, f.hint) })
+	f.working.Go(f.look)
+	return nil
+}
+
+// Stop ends claims and takes no requests any more, and awaits what is under way.
+func (f *Fleet) Stop() {
+	f.mu.Lock()
+	f.stopped = true
+	f.mu.Unlock()
+	f.end()
+	f.working.Wait()
+}
+
+// hint has all that waits look.
+func (f *Fleet) hint() {
+	select {
+	case f.poke <- struct{}{}:
+	default:
+	}
+}
+
+// look looks at what others ask, once a second and with each hint, until Stop.
+func (f *Fleet) look() {
+	every := time.NewTicker(lookEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-f.ctx.Done():
+			return
+		case <-f.poke:
+			f.wakeClaims()
+		case <-every.C:
+			f.sweep(time.Now())
+		}
+		f.tellStale()
+		f.answerAsks()
+	}
+}
+
+// tellStale tells when this host begins, and ends, to be unsure of its lease.
+func (f *Fleet) tellStale() {
+	since, unsure := f.cfg.Member.Since()
+	f.mu.Lock()
+	was := f.stale
+	f.stale = unsure
+	f.mu.Unlock()
+	switch {
+	case unsure && !was:
+		f.tell(Event{Type: Stale, What: "no answer of the cluster: reads may be old since " + since.UTC().Format(time.RFC3339)})
+	case !unsure && was:
+		f.tell(Event{Type: Current})
+	}
+}
+
+// committed runs in the committer.
+func (f *Fleet) committed(c store.Committed) {
+	if c.After != nil {
+		return
+	}
+	uuid := c.Cell.UUID()
+	left := c.Changes[len(c.Changes)-1].Type == vm.Left
+	done := make(chan struct{})
+	f.mu.Lock()
+	before := f.dropping[uuid] // of one that was created anew since
+	f.dropping[uuid] = done
+	_, given := f.giving[uuid]
+	if left {
+		f.expect(uuid, c.Before, leftFor)
+	} else {
+		delete(f.expected, uuid)
+	}
+	f.mu.Unlock()
+	go func() {
+		if before != nil {
+			<-before
+		}
+		f.cfg.Drop(uuid)
+		f.mu.Lock()
+		if f.dropping[uuid] == done {
+			delete(f.dropping, uuid)
+		}
+		f.mu.Unlock()
+		close(done)
+		if left && !given {
+			f.count(func(s *Status) { s.Lost++ })
+			f.tell(Event{Type: Lost, VM: uuid, What: "another host has taken it"})
+		}
+	}()
+}
+
+// Where says whose the VM is. NotFound: no host of the fleet has it.
+func (f *Fleet) Where(ctx context.Context, uuid string) (store.Owner, error) {
+	return f.cluster.Owner(ctx, uuid)
+}
+
+// Hosts are those that live or are fenced, by name.
+func (f *Fleet) Hosts(ctx context.Context) ([]store.HostInfo, error) { return f.cluster.Hosts(ctx) }
+
+// Fence ends the life of a host that does not run, for who knows that, so that its VMs can
+// be claimed at once. Should it run all the same, its process stays out until it is started anew.
+// Errors: NotFound: it does not live already; Invalid: it is this host.
+func (f *Fleet) Fence(ctx context.Context, host string) error {
+	if host == f.host {
+		return errs.New(errs.Invalid, "the host %q would fence itself: stop meta9d there", host)
+	}
+	err := f.cluster.Fence(ctx, host)
+	if err == nil {
+		f.tell(Event{Type: Fenced, To: host})
+	}
+	return err
+}
+
+// Status is what goes on at this host.
+type Status struct {
+	Host       string
+	Sure       bool      // it has its lease
+	StaleSince time.Time // not Sure: since when what it answers may be old
+	Draining   bool
+	Fenced     bool
+	VMs        int
+	Expected   int // VMs of other hosts, with sockets here
+	Claiming   int
+	Giving     int
+
+	// From the start on.
+	Taken, Claimed         int64 // VMs that a living owner gave; of a dead one, or of nobody
+	Given, Refused, Failed int64 // VMs that went to others; requests that were answered no; hand-overs that came to nothing
+	Lost                   int64 // VMs that another host has taken
+	Sessions, SessionsLost int64 // that came with VMs
+}
+
+// Status is as of now.
+func (f *Fleet) Status() Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.tally
+	since, unsure := f.cfg.Member.Since()
+	s.Host, s.Sure, s.StaleSince, s.Fenced = f.host, !unsure, since, f.cfg.Member.Fenced()
+	s.Draining, s.VMs = f.draining, f.cfg.Store.Count()
+	s.Expected, s.Claiming, s.Giving = len(f.expected), len(f.claims), len(f.giving)
+	return s
+}
+
+func (f *Fleet) count(change func(*Status)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.tally)
+}
+
+// The types of events.
+const (
+	Taken    = "vm-taken"    // a living owner gave it
+	Claimed  = "vm-claimed"  // of a dead owner, or of nobody
+	Given    = "vm-given"    // to another host
+	Lost     = "vm-lost"     // another host has taken it
+	Refused  = "ask-refused" // of another host's
+	Failed   = "failed"      // a hand-over
+	Fenced   = "fenced"
+	Stale    = "stale" // the lease is not sure
+	Current  = "current"
+	Sessions = "sessions-restored" // at a start, of a VM that came before it
+)
+
+// Event is one thing that happened to this host in its fleet.
+type Event struct {
+	Position uint64 // grows, also over restarts: Unix microseconds
+	Date     time.Time
+	Type     string
+	VM       string // UUID
+	From, To string // hosts
+	What     string
+	Sessions int           // that went along
+	Took     time.Duration // until the VM is served again, or has gone
+}
+
+// Events are the newest.
+func (f *Fleet) Events() *ring.Ring[Event] { return f.events }
+
+// tell adds an event, and logs it.
+func (f *Fleet) tell(e Event) {
+	f.mu.Lock()
+	e.Date = time.Now()
+	f.last = max(f.last+1, uint64(e.Date.UnixMicro()))
+	e.Position = f.last
+	woken := f.events.Add(e, nil)
+	f.mu.Unlock()
+	for _, w := range woken {
+		w.Wake()
+	}
+	line := f.cfg.Log.Info()
+	if e.Type == Failed || e.Type == Lost || e.Type == Stale {
+		line = f.cfg.Log.Warn()
+	}
+	if e.VM != "" {
+		line = line.Str("vm", e.VM)
+	}
+	if e.From != "" || e.To != "" {
+		line = line.Str("from", e.From).Str("to", e.To)
+	}
+	if e.Took > 0 {
+		line = line.Int("sessions", e.Sessions).Dur("took", e.Took)
+	}
+	if e.What != "" {
+		line = line.Str("what", e.What)
+	}
+	line.Msg("fleet: " + e.Type)
+}
+
+// about is what is sealed with a VM's sessions: those of another hand-over do not open.
+func (f *Fleet) about(uuid string, mark uint64) []byte {
+	return fmt.Appendf(nil, "meta9 %q %s %d", f.cfg.Name, uuid, mark)
+}
+
+// open opens what came with a VM. What cannot be opened is told, and lost.
+func (f *Fleet) open(uuid, with string, mark uint64) (o residence.Opened) {
+	if with == "" {
+		return o
+	}
+	err := errors.New("this host has no key for it (cluster.key_file)")
+	if f.cfg.Key != nil {
+		o, err = residence.OpenParcel(f.cfg.Key, f.about(uuid, mark), with)
+	}
+	if err != nil {
+		o.Lost, o.Why = max(1, o.Lost), err
+	}
+	return o
+}
+
+// restore makes sessions of what came, and tells how many there are.
+func (f *Fleet) restore(uuid string, o *residence.Opened) (n int) {
+	for _, st := range o.Sessions {
+		err := errs.New(errs.Invalid, "it is not the VM's")
+		if st.VM == uuid && !st.Admin {
+			err = f.cfg.Server.Restore(st)
+		}
+		if err == nil {
+			n++
+		} else if o.Lost++; o.Why == nil {
+			o.Why = err
+		}
+	}
+	f.count(func(s *Status) { s.Sessions += int64(n); s.SessionsLost += int64(o.Lost) })
+	if o.Lost > 0 {
+		f.cfg.Log.Warn().Str("vm", uuid).Int("lost", o.Lost).Int("restored", n).Err(o.Why).Msg("not all sessions that came with a VM could be restored")
+	}
+	return n
+}
+
+// restoreLeft restores what came with a VM to the process before.
+func (f *Fleet) restoreLeft(ctx context.Context, uuid string) error {
+	owner, err := f.cluster.Owner(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	with, rev, err := f.cluster.Residence(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	o := f.open(uuid, with, owner.Mark)
+	if o.Tail != nil {
+		o.Tail.VM = uuid
+		if err := f.cfg.Store.RestoreTail(*o.Tail); err != nil && o.Why == nil {
+			o.Why = err
+		}
+	}
+	n := f.restore(uuid, &o)
+	if err := f.cluster.Forget(ctx, uuid, rev); err != nil {
+		return err
+	}
+	f.tell(Event{Type: Sessions, VM: uuid, To: f.host, Sessions: n})
+	return nil
+}

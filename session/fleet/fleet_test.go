@@ -1,0 +1,208 @@
+package fleet_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/store/storetest"
+	"meta9/session/fleet"
+	"meta9/session/fleet/fleettest"
+)
+
+const uuid = "00000000-0000-4000-8000-00000000000a"
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// pair is two hosts over a cluster in memory; the first has the VM.
+func pair(t *testing.T, change func(*fleet.MemberConfig, *fleet.Config)) (a, b *fleettest.Host) {
+	f := storetest.NewFleet()
+	a = fleettest.Open(t, f.Host("a"), "a", change)
+	b = fleettest.Open(t, f.Host("b"), "b", change)
+	fleettest.Create(a, uuid)
+	return a, b
+}
+
+// TestMove has a VM go to and fro with a guest that has files open, a lock, a read that waits
+// and an append that was not answered.
+func TestMove(t *testing.T) {
+	a, b := pair(t, nil)
+	fleettest.Move(t, a, b, uuid, 10)
+	if s := a.Fleet.Status(); s.Given != 5 || s.Taken != 5 || s.Sessions != 5 || s.SessionsLost != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestRefused: a VM whose hypervisor says that it runs here stays, and who asks is told.
+func TestRefused(t *testing.T) {
+	a, b := pair(t, func(m *fleet.MemberConfig, c *fleet.Config) {
+		c.Running = func(string) bool { return m.Host == "a" }
+	})
+	err := b.Fleet.Claim(t.Context(), uuid)
+	if !errors.Is(err, errs.Busy) || !strings.Contains(err.Error(), `runs at the host "a"`) {
+		t.Error(err)
+	}
+	if a.Store.Cell(uuid) == nil {
+		t.Error("it has gone")
+	}
+	if err := b.Fleet.Claim(t.Context(), "00000000-0000-4000-8000-0000000000ff"); !errors.Is(err, errs.NotFound) {
+		t.Error(err)
+	}
+}
+
+// TestDead: the VM of a dead host is claimed by who wants it, with what was acknowledged, and
+// no sooner than its lease has ended.
+func TestDead(t *testing.T) {
+	a, b := pair(t, func(m *fleet.MemberConfig, _ *fleet.Config) { m.TTL = 2 * time.Second })
+	a.Do(store.Intent{Kind: store.Put, Cell: a.Store.Cell(uuid), Name: "log", Data: "kept"})
+	a.Kill()
+	b.Claim(uuid)
+	if got := fleettest.Log(b, uuid); got != "kept" {
+		t.Errorf("it has %q", got)
+	}
+	if s := b.Fleet.Status(); s.Claimed != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestFence: the VMs of a host that is fenced can be claimed at once, and the host stays out.
+func TestFence(t *testing.T) {
+	a, b := pair(t, func(m *fleet.MemberConfig, _ *fleet.Config) { m.TTL = 2 * time.Second })
+	if err := b.Fleet.Fence(t.Context(), "b"); !errors.Is(err, errs.Invalid) {
+		t.Error(err)
+	}
+	if err := b.Fleet.Fence(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	b.Claim(uuid)
+	a.Until("the fence", func() bool { return a.Fleet.Status().Fenced })
+	if a.Member.Sure() {
+		t.Error("a fenced host is sure")
+	}
+	r := a.Store.Do(&store.Intent{Kind: store.Put, Cell: a.Store.Cell(uuid), Name: "log"})
+	if a.Store.Cell(uuid) != nil && !errors.Is(r.Err, errs.Moved) {
+		t.Error(r.Err)
+	}
+	if err := b.Fleet.Fence(t.Context(), "a"); !errors.Is(err, errs.NotFound) {
+		t.Error(err)
+	}
+}
+
+// TestExpected: a guest that comes to a host where its VM is expected brings it there; where
+// it is not, it is hung up on.
+func TestExpected(t *testing.T) {
+	a, b := pair(t, nil)
+	if err := fleettest.Hello(b, uuid); err == nil {
+		t.Error("served where its VM is neither here nor expected")
+	}
+	if err := b.Fleet.Expect(t.Context(), uuid); err != nil || b.Fleet.Expected(uuid) == nil {
+		t.Fatal(err)
+	}
+	if err := fleettest.Hello(b, uuid); err != nil {
+		t.Error(err)
+	}
+	if b.Store.Cell(uuid) == nil || a.Store.Cell(uuid) != nil || b.Fleet.Expected(uuid) != nil {
+		t.Error("it has not come")
+	}
+	// Where it was, it is expected: a migration may be cancelled.
+	if err := fleettest.Hello(a, uuid); err != nil || a.Store.Cell(uuid) == nil {
+		t.Errorf("it has not gone back: %v", err)
+	}
+}
+
+// TestSameName: of two that would be one host the second is refused, and one that takes the
+// place of its own earlier process is not.
+func TestSameName(t *testing.T) {
+	f := storetest.NewFleet()
+	fleettest.Open(t, f.Host("a"), "a", nil)
+	cfg := fleet.MemberConfig{Cluster: f.Host("a"), Host: "a", Instance: "other", TTL: 2 * time.Second}
+	if _, err := fleet.Join(t.Context(), cfg); !errors.Is(err, errs.Exists) {
+		t.Error(err)
+	}
+	cfg.Instance = "a"
+	m, err := fleet.Join(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Leave(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStale: a host that is cut off says since when its answers may be old, and claims nothing.
+func TestStale(t *testing.T) {
+	f := storetest.NewFleet()
+	e := f.Host("b")
+	a := fleettest.Open(t, f.Host("a"), "a", nil)
+	b := fleettest.Open(t, e, "b", func(m *fleet.MemberConfig, _ *fleet.Config) { m.TTL = 2 * time.Second })
+	fleettest.Create(a, uuid)
+	e.Cut(true)
+	b.Until("the end of the lease", func() bool { s := b.Fleet.Status(); return !s.Sure && !s.StaleSince.IsZero() })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := b.Fleet.Claim(ctx, uuid); !errors.Is(err, errs.Busy) {
+		t.Error(err)
+	}
+	e.Cut(false)
+	b.Claim(uuid)
+	if !b.Member.Sure() {
+		t.Error("it is not sure again")
+	}
+}
+
+// TestDrain: a host that is drained gives all away and takes nothing.
+func TestDrain(t *testing.T) {
+	a, b := pair(t, nil)
+	g := fleettest.NewGuest(a, uuid, 1)
+	gone, stay, err := a.Fleet.Drain(t.Context())
+	if gone != 1 || stay != 0 || err != nil {
+		t.Fatal(gone, stay, err)
+	}
+	if o, err := a.Fleet.Where(t.Context(), uuid); err != nil || o.Host != "" {
+		t.Error(o, err)
+	}
+	if err := a.Fleet.Claim(t.Context(), uuid); !errors.Is(err, errs.Busy) {
+		t.Error(err)
+	}
+	g.HungUp()
+	b.Claim(uuid)
+	g.Resume(b, 0, "")
+	a.Fleet.Undrain()
+	a.Claim(uuid)
+}
+
+// TestAtOnce: of hosts that claim a VM at once one gets it each time, and it is whole.
+func TestAtOnce(t *testing.T) {
+	f := storetest.NewFleet()
+	var hosts []*fleettest.Host
+	for i := range 3 {
+		name := fmt.Sprint("h", i)
+		hosts = append(hosts, fleettest.Open(t, f.Host(name), name, nil))
+	}
+	fleettest.Create(hosts[0], uuid)
+	for i := range 5 {
+		var all sync.WaitGroup
+		for _, h := range hosts {
+			all.Go(func() { h.Claim(uuid) }) // each has it for a time
+		}
+		all.Wait()
+		at := 0
+		for _, h := range hosts {
+			if c := h.Store.Cell(uuid); c != nil {
+				at++
+				h.Store.Do(&store.Intent{Kind: store.Append, Cell: c, Name: "log", Data: "x"})
+			}
+		}
+		if at > 1 {
+			t.Fatalf("round %d: %d hosts have it", i, at)
+		}
+	}
+}

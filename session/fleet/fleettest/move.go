@@ -1,0 +1,56 @@
+package fleettest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Move has the VM, which host a has, go to and fro so many times, with a guest that has files
+// open, a lock, a read that waits and an append that was not answered. It tells how long each
+// move took.
+func Move(t testing.TB, a, b *Host, uuid string, times int) (took []time.Duration) {
+	t.Helper()
+	g := NewGuest(a, uuid, 1)
+	if !g.Lock() {
+		t.Fatal("the log cannot be locked")
+	}
+	var want strings.Builder
+	for i := range times {
+		from, to := a, b
+		if i%2 == 1 {
+			from, to = b, a
+		}
+		answered, line := fmt.Sprintf("answered %d\n", i), fmt.Sprintf("under way %d\n", i)
+		want.WriteString(answered + line)
+		g.Append(answered)
+		g.Appended()
+		number := g.Append(line)
+		took = append(took, to.Claim(uuid))
+		g.HungUp()
+		if from.Store.Cell(uuid) != nil {
+			t.Fatal("both hosts have it")
+		}
+		g.Resume(to, number, line)
+		if other := NewGuest(to, uuid, 0); other.Lock() {
+			t.Errorf("move %d: the lock was lost", i)
+		}
+	}
+	h := a
+	if times%2 == 1 {
+		h = b
+	}
+	g.Append("end\n")
+	g.Appended()
+	g.Event(`"log"`)
+	if got := Log(h, uuid); got != want.String()+"end\n" {
+		t.Errorf("the log is\n%s, want\n%send", got, want.String())
+	}
+	if n := strings.Count(g.events, `"key-set"`); n != 2*times+1 {
+		t.Errorf("%d changes were told of, %d were made:\n%s", n, 2*times+1, g.events)
+	}
+	slices.Sort(took)
+	return took
+}

@@ -1,0 +1,191 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/session/residence"
+)
+
+// answerAsks begins to do what other hosts ask of this one.
+func (f *Fleet) answerAsks() {
+	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Patience)
+	defer cancel()
+	asks, err := f.cluster.Asks(ctx)
+	if err != nil {
+		return // the next look asks again
+	}
+	for _, ask := range asks {
+		if f.cfg.Store.Cell(ask.UUID) == nil {
+			f.askedInVain(ctx, ask)
+			continue
+		}
+		if done := f.giveBegins(ask.UUID, maxGiven); done != nil {
+			f.working.Go(func() {
+				defer done()
+				f.give(ask)
+			})
+		}
+	}
+}
+
+// askedInVain is asked for a VM that is not here. One that became this host's when nobody
+// waited for it any longer is taken over first.
+func (f *Fleet) askedInVain(ctx context.Context, ask store.Ask) {
+	if owner, err := f.cluster.Owner(ctx, ask.UUID); err == nil && owner.Host == f.host {
+		f.Appears(ask.UUID, "the host "+ask.By+" asks for it")
+	}
+}
+
+// giveBegins enters a VM that is to be given away, unless it is on its way or too many are;
+// call done when it is over.
+func (f *Fleet) giveBegins(uuid string, most int) (done func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopped || f.giving[uuid] != nil || f.claims[uuid] != nil || len(f.giving) >= most {
+		return nil
+	}
+	over := make(chan struct{})
+	f.giving[uuid] = over
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.giving, uuid)
+		close(over)
+	}
+}
+
+// give does what another host asks, or says why not.
+func (f *Fleet) give(ask store.Ask) {
+	why := ""
+	if f.cfg.Running(ask.UUID) {
+		why = fmt.Sprintf("VM %s runs at the host %q, as its hypervisor says", ask.UUID, f.host)
+	} else if err := f.handOver(f.ctx, ask.UUID, ask.By); err != nil {
+		why = fmt.Sprintf("the host %q cannot give VM %s away: %s", f.host, ask.UUID, errs.Detail(err))
+	}
+	if why == "" {
+		return
+	}
+	f.count(func(s *Status) { s.Refused++ })
+	f.tell(Event{Type: Refused, VM: ask.UUID, From: f.host, To: ask.By, What: why})
+	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Patience)
+	defer cancel()
+	_ = f.cluster.Answer(ctx, ask, why) // else it asks on, and is answered then
+}
+
+// handOver gives a VM that is entered in giving to a host, or to nobody.
+func (f *Fleet) handOver(ctx context.Context, uuid, to string) error {
+	from := time.Now()
+	cell := f.cfg.Store.Cell(uuid)
+	if cell == nil {
+		return errs.New(errs.NotFound, "VM %s is not here", uuid)
+	}
+	again := f.cfg.Quiet(uuid)
+	defer again()
+	freezing, cancel := context.WithTimeout(ctx, freezeTime)
+	frozen, err := f.cfg.Server.FreezeVM(freezing, uuid)
+	cancel()
+	if err != nil {
+		return err
+	}
+	parcel := new(residence.Parcel)
+	gift := &store.Gift{To: to}
+	if f.cfg.Key != nil {
+		parcel = residence.NewParcel(f.cfg.Tree, uuid, frozen.States())
+		gift.Pack = func(mark uint64, last store.Tail) []byte {
+			return parcel.Seal(f.cfg.Key, f.about(uuid, mark), last)
+		}
+	}
+	r := f.cfg.Store.Do(&store.Intent{Kind: store.Yield, Cell: cell, Gift: gift, By: "fleet"})
+	if r.Err == nil || cell.VM() == nil {
+		frozen.End()
+	} else {
+		frozen.Thaw()
+	}
+	e := Event{Type: Given, VM: uuid, From: f.host, To: to, Sessions: parcel.Sessions, Took: time.Since(from)}
+	if r.Err != nil {
+		f.count(func(s *Status) { s.Failed++ })
+		e.Type, e.What = Failed, r.Err.Error()
+		f.tell(e)
+		return r.Err
+	}
+	f.count(func(s *Status) { s.Given++; s.SessionsLost += int64(parcel.Lost) })
+	f.tell(e)
+	return nil
+}
+
+// Release gives the VM, with its sessions, to a host, or with "" to whoever claims it. Errors:
+// NotFound: it is not here; Busy: it comes or goes just now; and why it could not go.
+func (f *Fleet) Release(ctx context.Context, uuid, to string) error {
+	if to == f.host {
+		return errs.New(errs.Invalid, "VM %s would be given to its own host", uuid)
+	}
+	if to != "" {
+		lives, err := f.lives(ctx, to)
+		if err != nil {
+			return err
+		}
+		if !lives {
+			return errs.New(errs.NotFound, "no host %q lives", to)
+		}
+	}
+	if f.cfg.Store.Cell(uuid) == nil {
+		return errs.New(errs.NotFound, "VM %s is not here", uuid)
+	}
+	done := f.giveBegins(uuid, maxClaims)
+	if done == nil {
+		return errs.New(errs.Busy, "VM %s comes or goes just now", uuid)
+	}
+	defer done()
+	return f.handOver(ctx, uuid, to)
+}
+
+// Drain gives all VMs to whoever claims them, but for those that run here, and has none
+// claimed until Undrain. err says why the first of those that stay does.
+func (f *Fleet) Drain(ctx context.Context) (gone, stay int, err error) {
+	f.mu.Lock()
+	f.draining = true
+	f.mu.Unlock()
+	var uuids []string
+	f.cfg.Store.Cells(0, func(c *store.Cell) bool {
+		uuids = append(uuids, c.UUID())
+		return true
+	})
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	slots := make(chan struct{}, maxGiven)
+	for _, uuid := range uuids {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			one := ctx.Err()
+			switch {
+			case one != nil:
+			case f.cfg.Running(uuid):
+				one = errs.New(errs.Busy, "VM %s runs here, as its hypervisor says", uuid)
+			default:
+				one = f.Release(ctx, uuid, "")
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if one == nil {
+				gone++
+			} else if stay++; err == nil {
+				err = one
+			}
+		})
+	}
+	all.Wait()
+	return gone, stay, err
+}
+
+// Undrain has VMs claimed again.
+func (f *Fleet) Undrain() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.draining = false
+}

@@ -1,0 +1,174 @@
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+)
+
+// MemberConfig says who this host is.
+type MemberConfig struct {
+	Cluster   store.Cluster
+	Host      string   // its name in the cluster
+	Addresses []string // of its admin's listeners, for those who look for it
+	Version   string   // of meta9d
+	// Instance is what no two processes that run at one time have in common, and what a
+	// restart keeps: who has it replaces the lease of the process before at once.
+	Instance string
+	TTL      time.Duration // of the lease; 5 s, and at least 2 s
+	Log      zerolog.Logger
+}
+
+// The times of a lease.
+const (
+	defaultTTL = 5 * time.Second
+	leastTTL   = 2 * time.Second
+	sureBefore = time.Second // so much before the end of the lease nothing is sure any more
+	perTTL     = 3           // refreshes in the time of a lease
+)
+
+// Member is this host's place in the fleet. Its methods may be called from any goroutine.
+type Member struct {
+	cfg    MemberConfig
+	info   store.HostInfo
+	until  atomic.Int64 // of the machine's time, in nanoseconds: up to then the lease is sure
+	fenced atomic.Bool
+	end    context.CancelFunc
+	ended  chan struct{}
+}
+
+// Join makes this host a living one. It waits for up to the lease's time and a second where an
+// earlier process of another instance had the name. Errors: Exists: another meta9d has it; and those
+// of the cluster.
+func Join(ctx context.Context, cfg MemberConfig) (*Member, error) {
+	if cfg.TTL == 0 {
+		cfg.TTL = defaultTTL
+	}
+	if cfg.TTL < leastTTL {
+		return nil, errs.New(errs.Invalid, "a lease of %v is too short, %v is the least", cfg.TTL, leastTTL)
+	}
+	m := &Member{cfg: cfg, ended: make(chan struct{}), info: store.HostInfo{
+		Host: cfg.Host, Addresses: cfg.Addresses, Version: cfg.Version, Instance: cfg.Instance, Boot: rand.Text(),
+	}}
+	patience := time.Now().Add(cfg.TTL + time.Second)
+	for {
+		err := m.join(ctx)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errs.Exists) || time.Now().After(patience) {
+			return nil, err
+		}
+		select {
+		case <-time.After(cfg.TTL / (2 * perTTL)):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+	ctx, m.end = context.WithCancel(context.Background())
+	go m.keep(ctx)
+	return m, nil
+}
+
+// machineTime is what the machine's clock says that nobody sets and that goes on while the
+// machine sleeps (clock_gettime(2), CLOCK_BOOTTIME).
+func machineTime() int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // it fails for no clock that there is
+	return ts.Nano()
+}
+
+func (m *Member) join(ctx context.Context) error {
+	from := machineTime()
+	if err := m.cfg.Cluster.Join(ctx, m.info, m.cfg.TTL); err != nil {
+		return err
+	}
+	m.lives(from, m.cfg.TTL)
+	return nil
+}
+
+// lives notes a lease that is at least as long as ttl from then on.
+func (m *Member) lives(from int64, ttl time.Duration) {
+	m.until.Store(from + int64(ttl-min(sureBefore, ttl/4)))
+}
+
+// keep refreshes the lease until ctx ends.
+func (m *Member) keep(ctx context.Context) {
+	defer close(m.ended)
+	every := time.NewTicker(m.cfg.TTL / perTTL)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		}
+		m.refresh(ctx)
+	}
+}
+
+// refresh makes the lease longer, or takes a new one.
+func (m *Member) refresh(ctx context.Context) {
+	try, cancel := context.WithTimeout(ctx, m.cfg.TTL/2)
+	defer cancel()
+	from := machineTime()
+	ttl, err := m.cfg.Cluster.Refresh(try)
+	if err == nil {
+		m.lives(from, ttl)
+		return
+	}
+	if !errors.Is(err, errs.NotFound) {
+		return // the lease may still be there
+	}
+	m.until.Store(min(m.until.Load(), from))
+	err = m.join(try)
+	switch fenced := errors.Is(err, errs.Busy); {
+	case err == nil:
+		m.fenced.Store(false)
+		m.cfg.Log.Warn().Str("host", m.cfg.Host).Msg("this host's lease was lost, and it has a new one: others may have taken its VMs")
+	case fenced && !m.fenced.Swap(true), errors.Is(err, errs.Exists):
+		m.cfg.Log.Error().Err(err).Msg("this host is out of its fleet: it serves what it has from memory, and every change is refused once its VM is another host's")
+	}
+}
+
+// Host is this host's name.
+func (m *Member) Host() string { return m.cfg.Host }
+
+// Sure tells that the lease is this host's: nobody has taken a VM of it.
+func (m *Member) Sure() bool { return machineTime() < m.until.Load() }
+
+// Since is since when the host is not sure; false: it is.
+func (m *Member) Since() (time.Time, bool) {
+	over := machineTime() - m.until.Load()
+	if over < 0 {
+		return time.Time{}, false
+	}
+	return time.Now().Add(-time.Duration(over)), true
+}
+
+// Fenced tells that this process may not be the host any more (Fleet.Fence).
+func (m *Member) Fenced() bool { return m.fenced.Load() }
+
+// Leave ends the lease, so that others may take this host's VMs at once. Call it once, when
+// nothing changes here any more.
+func (m *Member) Leave(ctx context.Context) error {
+	m.end()
+	<-m.ended
+	m.until.Store(0)
+	return m.cfg.Cluster.Leave(ctx)
+}
+
+// Forsake ends the refreshing, and nothing else: to others the host dies, when its lease is
+// over. It is for tests.
+func (m *Member) Forsake() {
+	m.end()
+	<-m.ended
+}
