@@ -71,10 +71,10 @@ func freeMemory(ctx context.Context, asleep func() int) {
 }
 
 // By default Go lets garbage grow to as much as there is live memory, so that limits.memory
-// would bound only half of the heap. Here the garbage before a collection is at most a
-// quarter of the live memory that a collection must scan for pointers, which is what it costs;
-// a sixteenth of the rest, such as large values; and freeGarbage. It is never more than Go's
-// default.
+// would bound only half of the heap. Here the garbage before a collection is at most three
+// tenths of the live memory that a collection must scan for pointers, which is what it
+// costs; a sixteenth of the rest, such as large values; and freeGarbage. It is never more
+// than Go's default.
 const freeGarbage = 12 << 20
 
 // gcPercent is GOGC for live bytes, of which scan bytes may hold pointers.
