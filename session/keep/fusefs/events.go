@@ -49,7 +49,7 @@ func (f *FS) link(up, resumed bool) {
 	f.wake()
 }
 
-// lose drops all that is kept. mu is held.
+// lose drops all that is kept, and leaves it to sweep to tell the kernel. mu is held.
 func (f *FS) lose() {
 	f.losses++
 	f.seq++
@@ -62,6 +62,16 @@ func (f *FS) lose() {
 	case f.sweeps <- struct{}{}:
 	default:
 	}
+}
+
+// dropAll drops all that is kept, and waits until the kernel has done so, too: what is asked
+// from then on is asked of the server.
+func (f *FS) dropAll(in keep.Interrupt) error {
+	f.mu.Lock()
+	f.lose()
+	losses := f.losses
+	f.mu.Unlock()
+	return f.await(in.C, nil, func() bool { return f.swept >= losses })
 }
 
 // sweep has the kernel forget, each time that all was dropped, until the mount ends.
@@ -305,18 +315,17 @@ func (f *FS) readEvents(in keep.Interrupt, o *file, off uint64, buf []byte) ([]b
 // has got tail before.
 func (f *FS) passed(in keep.Interrupt, tail, data []byte) error {
 	rev, lost := revIn(tail, data)
+	if lost { // of what is not told of, nobody knows what it was
+		return f.dropAll(in)
+	}
 	late := time.NewTimer(behindTime)
 	defer late.Stop()
-	done := func() bool { return (f.told >= rev || !f.live()) && f.swept >= f.losses && !lost }
+	done := func() bool { return (f.told >= rev || !f.live()) && f.swept >= f.losses }
 	err := f.await(in.C, late.C, done)
-	if !errors.Is(err, errLate) {
-		return err
+	if errors.Is(err, errLate) {
+		return f.dropAll(in)
 	}
-	f.mu.Lock()
-	f.lose()
-	losses := f.losses
-	f.mu.Unlock()
-	return f.await(in.C, nil, func() bool { return f.swept >= losses })
+	return err
 }
 
 // errLate is await's, after its time.

@@ -115,10 +115,20 @@ func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fus
 		}
 		return err == nil, err
 	})
-	if err != nil && writes {
+	switch {
+	case err != nil && writes:
 		f.ends(n)
+	case err == nil && f.tells(n):
+		_ = f.dropAll(keep.Interrupt{}) // ends soon, since it waits for no server
 	}
 	return status(err)
+}
+
+// tells tells whether a node is the events of what is kept. Who has opened them is told of
+// what changes after that, and of nothing before: so what this mount has not heard of by
+// then must not be shown any more, or he would have the old value for good.
+func (f *FS) tells(n *node) bool {
+	return f.wanted && n.kind == other && n.at.dir.kind == vmRoot && n.at.name == "events"
 }
 
 // opened9p enters what an Rlopen or Rlcreate says.
@@ -171,7 +181,7 @@ func (f *FS) Read(cancel <-chan struct{}, r *fuse.ReadIn, buf []byte) (fuse.Read
 		data, err := f.readKey(in, o, r.Offset, len(buf))
 		return fuse.ReadResultData(data), status(err)
 	}
-	if f.wanted && o.node.at.dir != nil && o.node.at.dir.kind == vmRoot && o.node.at.name == "events" {
+	if f.tells(o.node) {
 		data, err := f.readEvents(in, o, r.Offset, buf)
 		return fuse.ReadResultData(data), status(err)
 	}
@@ -236,11 +246,7 @@ func (f *FS) wrote(in keep.Interrupt, o *file) {
 	if o.node.kind == key || !f.wanted {
 		return
 	}
-	f.mu.Lock()
-	f.lose()
-	losses := f.losses
-	f.mu.Unlock()
-	_ = f.await(in.C, nil, func() bool { return f.swept >= losses })
+	_ = f.dropAll(in)
 }
 
 // Fsync ends when what was written is durable, a truncation included.

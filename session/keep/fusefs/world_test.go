@@ -24,8 +24,9 @@ import (
 )
 
 const (
-	vmOne   = "550e8400-e29b-41d4-a716-446655440000"
-	waiting = 20 * time.Second // how long a test waits for what must come
+	vmOne      = "550e8400-e29b-41d4-a716-446655440000"
+	ringEvents = 1000             // that a VM keeps
+	waiting    = 20 * time.Second // how long a test waits for what must come
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -45,6 +46,7 @@ type world struct {
 
 	sent   atomic.Int64 // bytes of requests
 	forgot sync.Map     // node -> how often the kernel was told to forget it
+	stuck  sync.Map     // node -> a channel that the kernel waits for when it is first told
 	calls  *keep.Calls
 	rev    uint64 // of the host's last change
 }
@@ -64,6 +66,9 @@ func (s sending) Write(p []byte) (int, error) {
 func (w *world) InodeNotify(node uint64, off, _ int64) fuse.Status {
 	if off >= 0 {
 		w.t.Error("the kernel has no pages of ours")
+	}
+	if until, ok := w.stuck.LoadAndDelete(node); ok {
+		<-until.(chan struct{})
 	}
 	n, _ := w.forgot.LoadOrStore(node, new(atomic.Int64))
 	n.(*atomic.Int64).Add(1)
@@ -132,7 +137,7 @@ func newWorld(t *testing.T, aname string, cached bool) *world {
 	t.Helper()
 	w := &world{t: t}
 	var err error
-	if w.store, err = store.Open(storetest.NewDisk(), store.Config{Log: zerolog.Nop(), VMEvents: 10000}); err != nil {
+	if w.store, err = store.Open(storetest.NewDisk(), store.Config{Log: zerolog.Nop(), VMEvents: ringEvents}); err != nil {
 		t.Fatal(err)
 	}
 	w.server = session.New(session.Config{Tree: fs.New(w.store, fs.Config{Log: zerolog.Nop()}), Log: zerolog.Nop(), Lifetime: time.Hour})
@@ -165,6 +170,24 @@ func newWorld(t *testing.T, aname string, cached bool) *world {
 		w.until("the cache", func() bool { w.FS.mu.Lock(); defer w.FS.mu.Unlock(); return w.live() })
 	}
 	return w
+}
+
+// sticks has the mount stand still when it has the kernel forget a key, which it knows: stands
+// waits for that moment, and goOn ends it.
+func (w *world) sticks(path ...string) (stands, goOn func()) {
+	w.t.Helper()
+	id, code := w.look(path...)
+	if !code.Ok() {
+		w.t.Fatal(code)
+	}
+	until := make(chan struct{})
+	w.stuck.Store(id, until)
+	goOn = sync.OnceFunc(func() { close(until) })
+	w.t.Cleanup(goOn)
+	return func() {
+		w.t.Helper()
+		w.until("the mount stands still", func() bool { _, waits := w.stuck.Load(id); return !waits })
+	}, goOn
 }
 
 func (w *world) until(what string, ok func() bool) {
