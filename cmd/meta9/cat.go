@@ -28,7 +28,7 @@ Of an events file that is what comes from now on, as by watch.`,
 				for _, file := range args {
 					data, err := c.ReadFile(ctx, file)
 					if endless(file, err) {
-						err = a.watch(cmd.Context(), path.Dir(file), &watcher{tell: a.printEvent})
+						err = a.watch(cmd.Context(), place{path: path.Dir(file)}, &watcher{tell: a.printEvent})
 					}
 					if err != nil {
 						a.fail(err)

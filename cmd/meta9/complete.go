@@ -24,21 +24,33 @@ func (a *app) completePaths(n int) completer {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		dir := typed[:strings.LastIndexByte(typed, '/')+1]
-		var out []string
+		var names []string
 		for _, i := range a.names(cmd, dir) {
-			if name := dir + i.Name; strings.HasPrefix(name, typed) {
-				if i.IsDir() {
-					name += "/"
-				}
-				out = append(out, name)
-			}
+			names = append(names, folderName(i.Name, i.IsDir()))
 		}
-		directive := cobra.ShellCompDirectiveNoFileComp
-		if len(out) == 1 && strings.HasSuffix(out[0], "/") {
-			directive |= cobra.ShellCompDirectiveNoSpace
-		}
-		return out, directive
+		return completed(dir, typed, names)
 	}
+}
+
+// folderName is a name, with a slash behind it if it is a folder's.
+func folderName(name string, isDir bool) string {
+	if isDir {
+		return name + "/"
+	}
+	return name
+}
+
+// completed are those of the names in dir that what was typed may become.
+func completed(dir, typed string, names []string) (out []string, _ cobra.ShellCompDirective) {
+	for _, name := range names {
+		if strings.HasPrefix(dir+name, typed) {
+			out = append(out, dir+name)
+		}
+	}
+	if len(out) == 1 && strings.HasSuffix(out[0], "/") {
+		return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeUUID completes the first argument to the UUID of a VM.

@@ -14,16 +14,24 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"meta9/backoff"
 	"meta9/fs/errs"
 	"meta9/fs/vm"
 	"meta9/session/client"
 )
 
+// reopenAgain makes the pauses between tries to open lost events again, of which there are
+// reopenTries in a row: the session may be lost again meanwhile.
+var reopenAgain = backoff.Backoff{First: 50 * time.Millisecond, Last: 5 * time.Second}
+
+const reopenTries = 10
+
 // newWatch is `meta9 watch`.
 func newWatch(a *app) *cobra.Command {
 	r := &reaction{app: a}
+	var mount string
 	cmd := &cobra.Command{
-		Use:   "watch [--exec COMMAND] [--touch FILE] [--initial] [--debounce TIME] [PATH]",
+		Use:   "watch [--mount DIR] [--exec COMMAND] [--touch FILE] [--initial] [--debounce TIME] [PATH]",
 		Short: "print what changes, or do something about it, as it happens",
 		Long: `Print one JSON object a line for each event at or below PATH: a VM's folder, its
 keys, one key; without PATH all that the connection shows. Values are not in it.
@@ -34,32 +42,45 @@ after 45 s. Standard error says when the connection is lost and when it is there
 again. If the server did not keep the session, or if this command was too slow, a
 line {"type":"lost",...} says so. --timeout is for the beginning only.
 
+A PATH such as /metadata/keys or ./keys that leads into a mount of 'meta9 mount' is
+watched there, and with --mount any PATH is, as seen from DIR: a file of the mount that is
+read after an event is as new as the event, also where the mount keeps what it has read.
+Told by a connection of this command's own, the mount may not have heard of it yet. The
+mount does the waiting while its connection is lost, and says so itself.
+
 With --exec or --touch nothing is printed. Changes that come together, within
 --debounce of each other, are one run of COMMAND: those of a transaction, or those that
 come while it runs. COMMAND is a line for the shell; it reads the events on its
-standard input, and has META9_PATH, and META9_ADDR for a meta9 of its own. Where it
-fails it is run again, at once when something else changes and else after a pause that
-grows from 1 s to 1 minute, and standard error says so. A line "lost" is a run, too: a
-COMMAND that looks at what is there, and not at the events, misses nothing.`,
+standard input, and has META9_PATH (of a mount, that of the file), and META9_ADDR for a
+meta9 of its own. Where it fails it is run again, at once when something else changes
+and else after a pause that grows from 1 s to 1 minute, and standard error says so. A
+line "lost" is a run, too: a COMMAND that looks at what is there, and not at the
+events, misses nothing.`,
 		Example: `meta9 watch
 meta9 watch --initial --exec 'meta9 cat keys/app.conf >/etc/app.conf && systemctl reload app' keys/app.conf
+meta9 watch --initial --exec 'cp /metadata/keys/motd /etc/motd' /metadata/keys/motd
 meta9 watch --touch /run/meta9-keys keys    (for the PathChanged= of a systemd unit)`,
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: a.completePaths(1),
+		ValidArgsFunction: a.completePlaces(&mount),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			target := "/"
 			if len(args) > 0 {
 				target = args[0]
 			}
+			at, err := a.placeOf(cmd.Context(), mount, target)
+			if err != nil {
+				return err
+			}
 			if r.command == "" && r.touch == "" {
 				if r.initial || cmd.Flags().Changed("debounce") {
 					return misused("--initial and --debounce go with --exec or --touch")
 				}
-				return a.watch(cmd.Context(), target, &watcher{tell: a.printEvent})
+				return a.watch(cmd.Context(), at, &watcher{tell: a.printEvent})
 			}
-			return r.watch(cmd.Context(), target)
+			return r.watch(cmd.Context(), at)
 		},
 	}
+	placeFlag(cmd, &mount)
 	f := cmd.Flags()
 	f.StringVar(&r.command, "exec", "", "run the shell's line `COMMAND` when something has changed")
 	f.StringVar(&r.touch, "touch", "", "make `FILE`, or set its time, when something has changed")
@@ -75,23 +96,20 @@ func (a *app) printEvent(line []byte) error {
 	return err
 }
 
-// watch has w tell of the events of target until ctx ends, there can be no more, or w
+// watch has w tell of the events of a place until ctx ends, there can be no more, or w
 // says so. The time limit is for what comes before the first wait: events may take for
 // ever.
-func (a *app) watch(ctx context.Context, target string, w *watcher) error {
+func (a *app) watch(ctx context.Context, at place, w *watcher) error {
 	start, cancel := a.withTimeout(ctx)
 	defer cancel()
 	news := &outages{w: a.err}
-	c, err := a.connect(start, client.Options{Patience: -1, Notify: func(s client.State) {
-		a.progress.connection(s)
-		news.tell(s)
-	}})
+	src, err := a.source(start, at, news)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	w.c = c
-	if err := w.find(start, target); err != nil {
+	defer func() { _ = src.Close() }()
+	w.src = src
+	if err := w.find(start, at); err != nil {
 		return err
 	}
 	a.progress.hide()
@@ -146,9 +164,9 @@ type watcher struct {
 	tell  func(line []byte) error // without its LF. An error of either ends all
 	all   bool                    // without a filter
 
-	c    *client.Client
+	src  source
 	path string // of the events file
-	file *client.File
+	file stream
 	off  int64
 	part []byte // a line whose end has not come
 
@@ -156,22 +174,31 @@ type watcher struct {
 	rev        uint64 // the newest event that was seen
 }
 
-// find opens the events file that tells of target: its own, or that of the
+// find opens the events file that tells of a place: its own, or that of the
 // nearest folder above it, as far as the names between are a space and a key.
-func (w *watcher) find(ctx context.Context, target string) error {
+func (w *watcher) find(ctx context.Context, at place) error {
 	var below []string
-	for dir := path.Clean("/" + target); ; dir = path.Dir(dir) {
-		err := w.open(ctx, path.Join(dir, "events"))
+	for dir := path.Clean("/" + at.path); ; dir = path.Dir(dir) {
+		err := error(errs.NotFound)
+		if !isSpace(dir) {
+			err = w.open(ctx, path.Join(dir, "events"))
+		}
 		switch {
 		case err == nil && w.all:
 			return nil
 		case err == nil:
-			return w.filter(target, dir, below)
+			return w.filter(at.String(), dir, below)
 		case !errors.Is(err, errs.NotFound) && !errors.Is(err, errs.NotDir), dir == "/":
 			return err
 		}
 		below = append([]string{path.Base(dir)}, below...)
 	}
+}
+
+// isSpace tells whether a folder has keys, one of which may be called events.
+func isSpace(dir string) bool {
+	name := path.Base(dir)
+	return (name == "keys" || name == "internal") && path.Base(path.Dir(dir)) != "names"
 }
 
 // run tells of events until it cannot read more. A session that is lost is none of
@@ -209,21 +236,24 @@ func (w *watcher) filter(target, dir string, below []string) (err error) {
 // open opens the events at file. The stream begins there and then.
 func (w *watcher) open(ctx context.Context, file string) (err error) {
 	w.path, w.off, w.part = file, 0, nil
-	w.file, err = w.c.Open(ctx, file)
+	w.file, err = w.src.open(ctx, file)
 	return err
 }
 
 // startOver opens the file anew, since the session was lost, and says so among the events:
 // those between are not known.
 func (w *watcher) startOver(ctx context.Context) error {
-	w.file.Close()
-	for {
+	_ = w.file.Close()
+	for tries := 1; ; tries++ {
 		err := w.open(ctx, w.path)
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, errs.Stale) {
+		if !errors.Is(err, errs.Stale) || tries == reopenTries {
 			return err
+		}
+		if !reopenAgain.Wait(ctx, tries) {
+			return context.Cause(ctx)
 		}
 	}
 	return w.tell(fmt.Appendf(nil, `{"type":"lost","from":%d}`, w.rev+1))

@@ -35,24 +35,24 @@ type reaction struct {
 	initial  bool
 	debounce time.Duration
 
-	target string
-	wake   chan struct{} // holds one thing while there is something to do
+	at   place
+	wake chan struct{} // holds one thing while there is something to do
 
 	mu    sync.Mutex
 	lines []byte    // the events since the last run that went well
 	last  time.Time // when something came last
 }
 
-// watch reacts to the events of target until ctx ends or there can be no more. What
+// watch reacts to the events of a place until ctx ends or there can be no more. What
 // runs then is waited for.
-func (r *reaction) watch(ctx context.Context, target string) error {
-	r.target, r.wake = target, make(chan struct{}, 1)
+func (r *reaction) watch(ctx context.Context, at place) error {
+	r.at, r.wake = at, make(chan struct{}, 1)
 	if r.initial {
 		r.mark()
 	}
 	run, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	err := r.app.watch(ctx, target, &watcher{tell: r.gather, begun: func() error {
+	err := r.app.watch(ctx, at, &watcher{tell: r.gather, begun: func() error {
 		running.Go(func() { r.run(run) })
 		return nil
 	}})
@@ -166,7 +166,7 @@ func (r *reaction) act(ctx context.Context, lines []byte) error {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = killTime
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(lines), r.term, r.err
-	cmd.Env = append(os.Environ(), "META9_PATH="+r.target)
+	cmd.Env = append(os.Environ(), "META9_PATH="+r.at.String())
 	if r.addr != "" {
 		cmd.Env = append(cmd.Env, "META9_ADDR="+r.addr)
 	}

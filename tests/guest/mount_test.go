@@ -6,11 +6,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"meta9/session/wire"
 	"meta9/tests/daemon"
 	"meta9/tests/guest/kernel"
 	"meta9/tests/guest/machine"
+	"meta9/tests/mount/work"
 	"meta9/tests/raw"
 	"meta9/tests/testenv"
 )
@@ -254,7 +256,7 @@ func TestFUSE(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := serve(t, daemon.Options{Memory: true, TCP: []string{"as=vm:" + uuid}, Config: "[limits]\nvm_events = 2000\n"})
+			h := serve(t, daemon.Options{Memory: true, TCP: []string{"as=vm:" + uuid}, Config: "[limits]\nvm_events = 4000\n"})
 			g, addr := boot(t, h)
 			m := &mount{Guest: g, host: h, version: "9p2000.L", cache: "none", dir: "/mnt/fuse", fuse: addr}
 			m.remount(t)
@@ -263,7 +265,7 @@ func TestFUSE(t *testing.T) {
 				without := []string{"two mounts", "two users", "1000 keys"}
 				list = slices.DeleteFunc(list, func(s step) bool { return slices.Contains(without, s.name) })
 			}
-			for _, s := range append(list, step{"fresh", fresh}) {
+			for _, s := range append(list, step{"fresh", fresh}, step{"recipes", mountRecipes}) {
 				t.Run(s.name, func(t *testing.T) { s.do(t, m) })
 			}
 			m.Sh(t, "umount "+m.dir)
@@ -272,19 +274,33 @@ func TestFUSE(t *testing.T) {
 }
 
 // fresh: the host writes a key 1,000 times, and a guest that keeps what it has read never
-// reads an older value than that of an event that it was told.
+// reads an older value than that of an event that it was told. Package mount has the same over
+// cuts and restarts.
 func fresh(t *testing.T, m *mount) {
 	const writes = 1000
-	m.host.put(t, "fresh", "0")
-	done, err := m.Start("/", 0, fmt.Sprintf("fresh %s fresh %d", m.dir, writes))
+	write := func(n int) {
+		t.Helper()
+		if err := m.host.admin.Swrite(0, []byte(work.Write("fresh", n)), "txn"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(0)
+	done, err := m.Start("/", 0, fmt.Sprintf("fresh fresh %s fresh %d", m.dir, writes))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Sh(t, "until [ -e /tmp/fresh.open ]; do sleep 0.01; done")
-	for n := 1; n <= writes; n++ {
-		m.host.put(t, "fresh", fmt.Sprint(n))
+	for end := time.Now().Add(patience); strings.TrimSpace(m.Sh(t, "[ -e /tmp/fresh.open ] || echo no")) != ""; {
+		write(0) // it may not have opened the events before
+		if time.Now().After(end) {
+			t.Fatal("it is not told of events")
+		}
 	}
-	if r := <-done; r.Status != 0 {
+	for n := 1; n <= writes; n++ {
+		write(n)
+	}
+	r := <-done
+	if r.Status != 0 {
 		t.Errorf("exit %d: %s", r.Status, r.Output)
 	}
+	t.Logf("%d writes: %s", writes, r.Output)
 }

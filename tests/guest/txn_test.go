@@ -39,52 +39,82 @@ func transactions(t *testing.T, k *kernelGuest) {
 	}
 }
 
-// reactions runs the recipes that need no mount.
+// reactions runs the recipes that are told by the host, at a mount and without one.
 func reactions(t *testing.T, k *kernelGuest) {
+	mountRecipes(t, k.mount(t, k.few, "9p2000.L"))
 	addr := "tcp:10.0.2.2:" + k.few.port
-	for name, text := range readRecipes(t) {
-		k.writeScript(t, name, strings.ReplaceAll(text, "virtio:meta9", addr))
+	k.writeScript(t, "motd.sh", strings.ReplaceAll(readRecipes(t)["motd.sh"], "virtio:meta9", addr))
+	pid := k.background(t, "sh /tmp/motd.sh", "/tmp/motd.log")
+	for _, motd := range []string{"hello", "hello again"} {
+		k.few.put(t, "motd", motd)
+		testenv.Eventually(t, "/etc/motd is the key", func() bool { return k.Sh(t, "cat /etc/motd 2>/dev/null || :") == motd })
 	}
-	k.few.put(t, "tls.crt", "old crt\n")
-	k.few.put(t, "tls.key", "old key\n")
-	k.Sh(t, `(trap 'echo told >>/tmp/told' HUP; while :; do sleep 0.1; done) >/dev/null 2>&1 & mkdir -p /run; echo $! >/run/app.pid`)
-	k.Sh(t, "sh /tmp/rotate.sh >/tmp/rotate.log 2>&1 &")
+	k.few.put(t, "motd", "hello")
+	k.Sh(t, "kill "+pid)
+	agentRecipes(t, k, addr)
+	k.Sh(t, "kill $(pidof meta9) 2>/dev/null; :")
+}
+
+// mountRecipes runs those for a mount.
+func mountRecipes(t *testing.T, m *mount) {
+	for name, text := range readRecipes(t) {
+		m.writeScript(t, name, strings.ReplaceAll(text, "/metadata", m.dir))
+	}
+	m.host.put(t, "tls.crt", "old crt\n")
+	m.host.put(t, "tls.key", "old key\n")
+	m.Sh(t, "rm -f /etc/app.pem /tmp/told; mkdir -p /run")
+	app := m.app(t)
+	rotate := m.background(t, "sh /tmp/rotate.sh", "/tmp/rotate.log")
 	has := func(want string) func() bool {
-		return func() bool { return k.Sh(t, "cat /etc/app.pem /tmp/told 2>/dev/null || :") == want }
+		return func() bool { return m.Sh(t, "cat /etc/app.pem /tmp/told 2>/dev/null || :") == want }
 	}
 	testenv.Eventually(t, "the file is there", has("old crt\nold key\ntold\n"))
-	if err := k.few.admin.Swrite(0, []byte(`{"do":[{"put":"tls.crt","value":"new crt\n"},{"put":"tls.key","value":"new key\n"}]}`+"\n"), "txn"); err != nil {
+	if err := m.host.admin.Swrite(0, []byte(`{"do":[{"put":"tls.crt","value":"new crt\n"},{"put":"tls.key","value":"new key\n"}]}`+"\n"), "txn"); err != nil {
 		t.Fatal(err)
 	}
 	testenv.Eventually(t, "it is the new one", has("new crt\nnew key\ntold\ntold\n"))
-	k.few.put(t, "unrelated", "x")
+	m.host.put(t, "unrelated", "x")
 
-	ready, err := k.Start("/", 0, "sh /tmp/ready.sh")
+	ready, err := m.Start("/", 0, "sh /tmp/ready.sh")
 	if err != nil {
 		t.Fatal(err)
 	}
-	testenv.Eventually(t, "the guest says that it is up", func() bool { v, _ := k.few.value(t, "state"); return v == "up" })
-	k.few.put(t, "go", "no")
-	k.few.put(t, "go", "yes")
+	testenv.Eventually(t, "the guest says that it is up", func() bool { v, _ := m.host.value(t, "state"); return v == "up\n" })
+	m.host.put(t, "go", "no")
+	m.host.put(t, "go", "yes")
 	if r := <-ready; r.Status != 0 {
 		t.Errorf("wait: exit %d: %s", r.Status, r.Output)
 	}
-	k.few.put(t, "ssh-keys.ann", "ssh-ed25519 AAAA ann\n")
-	if got := k.Sh(t, "sh /tmp/authorized-keys.sh ann"); got != "ssh-ed25519 AAAA ann\n" {
+	m.host.put(t, "ssh-keys.ann", "ssh-ed25519 AAAA ann\n")
+	if got := m.Sh(t, "sh /tmp/authorized-keys.sh ann"); got != "ssh-ed25519 AAAA ann\n" {
 		t.Errorf("sshd is told %q", got)
 	}
-	if got := k.Sh(t, "cat /etc/app.pem /tmp/told /tmp/rotate.log"); got != "new crt\nnew key\ntold\ntold\n" {
+	if got := m.Sh(t, "cat /etc/app.pem /tmp/told /tmp/rotate.log"); got != "new crt\nnew key\ntold\ntold\n" {
 		t.Errorf("after a change of another key: %q", got)
 	}
-	k.Sh(t, "kill $(pidof meta9) 2>/dev/null; :") // what it runs may end by itself
-	agentRecipes(t, k, addr)
-	k.Sh(t, "kill $(pidof meta9) $(cat /run/app.pid) 2>/dev/null; :")
+	m.Sh(t, "kill "+rotate+" "+app+"; while [ -e /proc/"+rotate+"/exe ]; do sleep 0.05; done; rm "+m.dir+"/keys/go")
+}
+
+// app is the program that recipes tell by SIGHUP: /run/app.pid.
+func (g *Guest) app(t *testing.T) (pid string) {
+	t.Helper()
+	pid = g.background(t, `(trap 'echo told >>/tmp/told' HUP; while :; do sleep 0.1; done)`, "/dev/null")
+	g.Sh(t, "echo "+pid+" >/run/app.pid")
+	return pid
+}
+
+// background runs a shell's line in the background, and gives its process.
+func (g *Guest) background(t *testing.T, shell, log string) (pid string) {
+	t.Helper()
+	return strings.TrimSpace(g.Sh(t, shell+" >"+log+" 2>&1 </dev/null & echo $!"))
 }
 
 // agentRecipes has meta9 agent apply the recipes that are for it.
 func agentRecipes(t *testing.T, k *kernelGuest, addr string) {
 	k.few.put(t, "tls.crt", "CERTIFICATE 1\n")
 	k.few.put(t, "tls.key", "key 1\n")
+	app := k.app(t)
+	defer k.Sh(t, "kill "+app)
 	k.Sh(t, "rm -f /tmp/told; mkdir -p /etc/meta9/agent.d /etc/app /etc/ssh/keys; echo app:x:1000:2000::/:/bin/sh >>/etc/passwd")
 	for name, text := range readDoc(t, "toml", ".toml") {
 		k.Sh(t, fmt.Sprintf("cat >/etc/meta9/agent.d/%s <<'END'\n%s\nEND", name, text))

@@ -26,7 +26,7 @@ func TestSoak(t *testing.T) {
 	}
 	p := soak.Begin(t)
 	*seed = p.Seed
-	effort.fuseCuts = 200
+	effort.fuseCuts, freshWrites = 200, 1000
 	for i := p.From(0); p.More(); i++ {
 		suite, test := suites[i/len(tests)%len(suites)], tests[i%len(tests)]
 		*guest.Kernel = suite

@@ -39,6 +39,7 @@ var tools = map[string]func(args []string) error{
 	"fsx":      work.Fsx,
 	"posix":    work.Posix,
 	"fresh":    work.Fresh,
+	"told":     work.Told,
 }
 
 func main() {
