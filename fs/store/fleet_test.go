@@ -555,3 +555,64 @@ func TestMovedTouchesNoOther(t *testing.T) {
 		}
 	}
 }
+
+// TestTailMoves: the ring of a VM goes on at its next host where it ended at the one before,
+// with what was committed beside the gift.
+func TestTailMoves(t *testing.T) {
+	f := storetest.NewFleet()
+	a, b := open(t, f.Host("a"), store.Config{}), open(t, f.Host("b"), store.Config{})
+	c := create(t, a, `{"uuid":"`+uuidA+`"}`)
+	at := c.Ring().Last()
+	var mark uint64
+	var last store.Tail
+	gift := &store.Gift{To: "b", Pack: func(m uint64, tail store.Tail) []byte {
+		mark, last = m, tail
+		return []byte("packed")
+	}}
+	put(t, a, c, "k", "1")
+	beside := submit(a, store.Intent{Kind: store.Put, Cell: c, Name: "k", Data: "2"})
+	do(t, a, store.Intent{Kind: store.Yield, Cell: c, Gift: gift})
+	if r := wait(t, beside); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	if len(last.Events) != 2 || last.Last != last.Events[1].Rev || mark <= last.Last || string(f.With(uuidA)) != "packed" {
+		t.Fatalf("mark %d, %+v", mark, last)
+	}
+	arrival, err := b.Fetch(uuidA)
+	if err != nil || arrival.Mark() != mark {
+		t.Fatal(arrival.Mark(), err)
+	}
+	bad := last
+	bad.Last = mark + 1
+	if err := arrival.Bring(bad); errs.KindOf(err) != errs.Invalid {
+		t.Errorf("a ring that ends after the VM has left: %v", err)
+	}
+	if err := arrival.Bring(last); err != nil {
+		t.Fatal(err)
+	}
+	c = do(t, b, store.Intent{Kind: store.Adopt, Arrival: arrival}).Cell
+	put(t, b, c, "k", "3")
+	events, lost := c.Ring().After(at, 0, nil)
+	if len(events) != 3 || lost != 0 {
+		t.Errorf("%d events, %d lost", len(events), lost)
+	}
+}
+
+// TestPeek reads a VM of any host's, and no other.
+func TestPeek(t *testing.T) {
+	f := storetest.NewFleet()
+	h := f.Host("b")
+	a := open(t, f.Host("a"), store.Config{})
+	put(t, a, create(t, a, `{"uuid":"`+uuidA+`"}`), "k", "v")
+	v, err := store.Peek(t.Context(), h, uuidA)
+	if err != nil || v.Get(vm.Keys, "k").Value != "v" {
+		t.Error(err)
+	}
+	if _, err := store.Peek(t.Context(), h, uuidB); errs.KindOf(err) != errs.NotFound {
+		t.Error(err)
+	}
+	f.Harm(uuidA, "k")
+	if _, err := store.Peek(t.Context(), h, uuidA); errs.KindOf(err) != errs.IO {
+		t.Error(err)
+	}
+}

@@ -151,18 +151,16 @@ func (g *Guest) wait() {
 	g.read = g.count
 }
 
-// Event takes the next events, which must name the key, and waits for more.
-func (g *Guest) Event(key string) {
+// Events reads until it was told of so many changes of keys.
+func (g *Guest) Events(changes int) {
 	g.t.Helper()
-	for m := (*wire.Msg)(nil); ; {
-		if m = g.receive(); m == nil || m.Type != wire.Rread || m.Tag != tagRead {
-			g.t.Fatalf("a read of events was answered %v", m)
+	for strings.Count(g.events, `"key-set"`) < changes {
+		m := g.receive()
+		if m == nil || m.Type != wire.Rread || m.Tag != tagRead {
+			g.t.Fatalf("a read of events was answered %v; told before:\n%s", m, g.events)
 		}
 		g.events += string(m.Data)
 		g.wait()
-		if strings.Contains(string(m.Data), key) {
-			break
-		}
 	}
 	if strings.Contains(g.events, `"lost"`) {
 		g.t.Errorf("events were lost:\n%s", g.events)
