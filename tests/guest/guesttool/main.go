@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -34,6 +36,7 @@ var tools = map[string]func(args []string) error{
 	"rewrite":  rewrite,
 	"listings": listings,
 	"opens":    opens,
+	"cats":     cats,
 	"worker":   work.Run,
 	"hold":     work.Hold,
 	"fsx":      work.Fsx,
@@ -290,6 +293,48 @@ func openOnce(name string) (n, size int64, err error) {
 		return 0, 0, errors.New("a value that is not whole")
 	}
 	return int64(len(b)), stat.Size(), nil
+}
+
+// cats TIMES FILE opens, reads to its end and closes a file so many times, as cat does, but
+// in one process, and prints the nanoseconds that it took. Its system calls are not Go's,
+// whose runtime would do more around each than some of them do. For the same reason
+// GODEBUG=asyncpreemptoff=1 is to be set: a request that a signal interrupts is two.
+func cats(args []string) error {
+	times, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	path, err := unix.BytePtrFromString(args[1])
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 128<<10)
+	begin := time.Now()
+	for range times {
+		fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, 0, uintptr(unsafe.Pointer(path)), unix.O_RDONLY, 0, 0, 0)
+		if errno != 0 {
+			return os.NewSyscallError("open", errno)
+		}
+		all := 0
+		for {
+			n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
+			if errno != 0 {
+				return os.NewSyscallError("read", errno)
+			}
+			if n == 0 {
+				break
+			}
+			all += int(n)
+		}
+		if all == 0 {
+			return errors.New("the file is empty")
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0); errno != 0 {
+			return os.NewSyscallError("close", errno)
+		}
+	}
+	fmt.Println(time.Since(begin).Nanoseconds())
+	return nil
 }
 
 // run runs a command, which has f open if there is one.

@@ -36,9 +36,14 @@ const Default = "bookworm"
 var Suites = []string{"bullseye", "bookworm", "trixie", "forky", "sid"}
 
 // Cloud is Debian's cloud kernel of the default suite, which is built without 9P.
-const Cloud = Default + cloudSuffix
+const Cloud = Default + CloudSuffix
 
-const cloudSuffix = "-cloud"
+// kept begins the name of a kernel's folder in the cache. It changes with what is taken of a
+// kernel (needed), so that one which was cached before is not taken for whole.
+const kept = "kernel2-"
+
+// CloudSuffix after a suite names its cloud kernel.
+const CloudSuffix = "-cloud"
 
 // ErrGone says that Debian's mirror serves that suite no more.
 var ErrGone = apt.ErrGone
@@ -56,8 +61,8 @@ func Get(which string) (Kernel, error) {
 	if which == "" {
 		which = Default
 	}
-	if slices.Contains(Suites, strings.TrimSuffix(which, cloudSuffix)) {
-		dir, err := cached("kernel-"+which, func(dir string) error { return fetchKernel(dir, which) })
+	if slices.Contains(Suites, strings.TrimSuffix(which, CloudSuffix)) {
+		dir, err := cached(kept+which, func(dir string) error { return fetchKernel(dir, which) })
 		if err != nil {
 			return Kernel{}, err
 		}
@@ -74,7 +79,7 @@ func Get(which string) (Kernel, error) {
 	}
 	// The name in the cache has the package's version in it.
 	name := strings.TrimSuffix(filepath.Base(files[0]), ".deb")
-	dir, err := cached("kernel-"+name, func(dir string) error { return unpackKernel(dir, files) })
+	dir, err := cached(kept+name, func(dir string) error { return unpackKernel(dir, files) })
 	if err != nil {
 		return Kernel{}, err
 	}
@@ -148,7 +153,7 @@ func temporary(beside string, do func(dir string) error) error {
 // fetchKernel fills dir with the newest kernel of a suite, or its cloud kernel.
 func fetchKernel(dir, name string) error {
 	return temporary(dir, func(root string) error {
-		suite, cloud := strings.CutSuffix(name, cloudSuffix)
+		suite, cloud := strings.CutSuffix(name, CloudSuffix)
 		a, err := apt.Open(root, suite)
 		if err != nil {
 			return err
