@@ -1,10 +1,12 @@
 package mount
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"meta9/tests/daemon"
+	"meta9/tests/guest"
 	"meta9/tests/guest/kernel"
 )
 
@@ -42,10 +44,14 @@ func cuts(t *testing.T, w *world) {
 // TestCloud: in guests whose kernel has no 9P, meta9 mount takes FUSE by itself, and what
 // holds for it on this machine's kernel holds there, by each way to meta9d.
 func TestCloud(t *testing.T) {
+	boots := kernel.Cloud
+	if suite := *guest.Kernel; slices.Contains(kernel.Suites, suite) {
+		boots = suite + kernel.CloudSuffix
+	}
 	for _, via := range []string{"tcp", "virtio"} {
 		t.Run(via, func(t *testing.T) {
 			t.Parallel()
-			w := newWorldOn(t, via, kernel.Cloud, daemon.Options{})
+			w := newWorldOn(t, via, boots, daemon.Options{})
 			w.Sh(t, "! grep -qw 9p /proc/filesystems")
 			w.mount(t, "")
 			w.Sh(t, "grep ' fuse.meta9 ' /proc/mounts && uname -r")

@@ -62,7 +62,7 @@ func newWorldOn(t *testing.T, via, boots string, o daemon.Options) *world {
 	t.Helper()
 	t.Logf("-seed %d", *seed)
 	o.TCP = []string{"as=vm:" + uuid}
-	w := &world{Server: testenv.Start(t, o), via: via, cloud: boots == kernel.Cloud}
+	w := &world{Server: testenv.Start(t, o), via: via, cloud: strings.HasSuffix(boots, kernel.CloudSuffix)}
 	w.NewVM(uuid, `{"uuid":"`+uuid+`","alias":"guest","customer_metadata":{"motd":"hello"}}`)
 	w.tcp = w.TCPAddrs[0]
 	boot := machine.Options{Kernel: boots, Files: map[string]string{"/bin/meta9": guest.Static(t, "cmd/meta9")}}
