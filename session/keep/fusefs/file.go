@@ -95,7 +95,7 @@ func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fus
 	}
 	flags := linuxFlags(o.Flags) &^ linuxExcl
 	if o := f.openKept(n, flags); o != nil {
-		out.Fh, out.OpenFlags = o.id, fuse.FOPEN_DIRECT_IO
+		out.Fh, out.OpenFlags = o.id, openFlags(false)
 		return fuse.OK
 	}
 	in := patient(cancel, &o.Caller)
@@ -136,7 +136,17 @@ func (f *FS) opened9p(n *node, fid uint32, qid p9.QID, flags uint32, writes bool
 	o := f.opens(n, &file{
 		fid: fid, foreign: qid.Path != n.qid.Path, stream: qid.Version == 0, once: flags&linuxNonblock != 0, writes: writes,
 	})
-	out.Fh, out.OpenFlags = o.id, fuse.FOPEN_DIRECT_IO
+	out.Fh, out.OpenFlags = o.id, openFlags(writes)
+}
+
+// openFlags are what the kernel is told of a file that is opened: it keeps no pages of it,
+// and, from Linux 5.16 on, each close(2) is a request (Flush) only of what may be written. A
+// shared lock of fcntl(2) by a file that is open for reading only goes with that file.
+func openFlags(writes bool) uint32 {
+	if writes {
+		return fuse.FOPEN_DIRECT_IO
+	}
+	return fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
 }
 
 // Create makes a file and opens it.
@@ -262,7 +272,7 @@ func (f *FS) Fsync(cancel <-chan struct{}, s *fuse.FsyncIn) fuse.Status {
 	return status(err)
 }
 
-// Flush is called by each close(2), which ends the locks that the process has by
+// Flush is called by each close(2) of what may be written (openFlags), which ends the locks that the process has by
 // fcntl(2). The file itself may be open elsewhere, and what it holds stays.
 func (f *FS) Flush(cancel <-chan struct{}, l *fuse.FlushIn) fuse.Status {
 	o := f.file(l.Fh)

@@ -241,6 +241,10 @@ func (w *world) open(flags int, path ...string) (node, fh uint64) {
 	if code := w.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: node}, Flags: uint32(flags)}, &out); !code.Ok() {
 		w.t.Fatalf("opening %v: %v", path, code)
 	}
+	reads := flags&(syscall.O_ACCMODE|syscall.O_TRUNC) == syscall.O_RDONLY
+	if got := out.OpenFlags; got&fuse.FOPEN_DIRECT_IO == 0 || got&fuse.FOPEN_NOFLUSH != 0 != reads {
+		w.t.Errorf("%v, opened by %#x, is told as %#x", path, flags, got)
+	}
 	return node, out.Fh
 }
 
