@@ -25,7 +25,11 @@ var freshWrites = 150
 func fresh(t *testing.T, w *world) {
 	const key = "fresh"
 	w.mount(t, "")
-	last := 3 * freshWrites
+	writes, pace := freshWrites, 10*time.Millisecond
+	if w.cloud { // an emulated processor is slow
+		writes, pace = writes/5, 5*pace
+	}
+	last := 3 * writes
 	w.writes(t, key, 0, 1, 0)
 	w.Sh(t, "rm -f /tmp/exec.* /tmp/events.open /tmp/watch.open")
 	var done []<-chan agent.Reply
@@ -43,23 +47,22 @@ func fresh(t *testing.T, w *world) {
 		return err == nil && missing == 0
 	})
 
-	const pace = 10 * time.Millisecond
-	w.writes(t, key, 1, freshWrites+1, pace)
+	w.writes(t, key, 1, writes+1, pace)
 
 	if w.via == "fuse" { // where replies are ten times as many
 		w.cut.spares = 10
 	}
 	back := make(chan bool)
-	go func() { back <- w.cut.chop(freshWrites/10, 10*pace, 0) }()
-	w.writes(t, key, freshWrites+1, 2*freshWrites+1, pace)
+	go func() { back <- w.cut.chop(writes/10, 10*pace, 0) }()
+	w.writes(t, key, writes+1, 2*writes+1, pace)
 	if !<-back {
 		t.Errorf("the guest did not come back; sessions: %v", w.sessions(t))
 	}
 
-	n := 2*freshWrites + 1
+	n := 2*writes + 1
 	for _, restart := range []func(){func() { w.PlannedRestart(); w.moved() }, w.kill} {
-		w.writes(t, key, n, n+freshWrites/3, pace)
-		n += freshWrites / 3
+		w.writes(t, key, n, n+writes/3, pace)
+		n += writes / 3
 		restart()
 	}
 	w.writes(t, key, n, last+1, pace)

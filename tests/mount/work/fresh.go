@@ -115,7 +115,10 @@ func Fresh(args []string) error {
 			events.Add(1)
 			n, lost := marked(key, line)
 			told.Store(max(told.Load(), int64(n)))
-			err := errors.Join(opened(), read())
+			err := opened()
+			if err == nil && n >= 0 {
+				err = read()
+			}
 			if lost && err == nil {
 				err = missed()
 			}
