@@ -31,7 +31,7 @@ VERSION ?=
 LDFLAGS := -s -w $(if $(VERSION),-X meta9/cmd/version.named=$(VERSION))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run quick test unit blackbox test-guest test-fleet check fuzz soak bench bench-guest docs clean cc runner cross cross-quick release deb
+.PHONY: help build run run-fleet quick test unit blackbox test-guest test-fleet check fuzz soak bench bench-guest docs clean cc runner cross cross-quick release deb
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ run: build ## start meta9d here with a sample VM; Ctrl-C ends it
 		'  bin/meta9 put /vms/$(SAMPLE)/keys/color blue' \
 		'  bin/meta9 watch /vms/$(SAMPLE)/keys/color' '' 'Ctrl-C here ends it.' ''; \
 	wait $$daemon || :
+
+run-fleet: build ## start a fleet here: three members of etcd, two meta9d and a VM; Ctrl-C ends it
+	cd tests/cluster && $(GO) build -o ../../bin/run-fleet ./run
+	bin/run-fleet -bin bin -dir meta9-fleet
 
 # No race detector and no -count=1, so that go's cache answers for each package
 # that the change does not reach. Tests mostly wait: four packages at a time.

@@ -37,6 +37,7 @@ type config struct {
 	Mumble      mumble      `toml:"mumble"`
 	TLS         tlsFiles    `toml:"tls"`
 	QMP         qmpSettings `toml:"qmp"`
+	Cluster     cluster     `toml:"cluster"`
 	Limits      limits      `toml:"limits"`
 }
 
@@ -111,6 +112,7 @@ func defaults() config {
 		Sockets: sockets{Enabled: true, Mode: 0o660},
 		Session: sessions{Lifetime: span(30 * time.Second), Journal: true},
 		QMP:     defaultQMP(),
+		Cluster: cluster{Prefix: "/meta9/v1/"},
 		Limits: limits{
 			Value: size(v.Value), VMKeys: size(v.Keys), VMBytes: size(v.Bytes),
 			VMBatch: 1 << 20, VMEvents: 256, VMConns: size(s.VMConns), VMSessions: size(s.VMSessions), VMMemory: size(b.VM),
@@ -154,7 +156,7 @@ func (c *config) load(file string) error {
 // validate says what cannot be meant.
 func (c *config) validate() error {
 	for _, ok := range []func(*config) error{
-		checkLevel, checkListen, checkHTTP, checkMirror, checkMdata, checkMumble, checkTLS, checkQMP, checkLibvirt, checkLimits,
+		checkLevel, checkListen, checkHTTP, checkMirror, checkMdata, checkMumble, checkTLS, checkQMP, checkLibvirt, checkCluster, checkLimits,
 	} {
 		if err := ok(c); err != nil {
 			return usageError{err}
@@ -176,6 +178,9 @@ func (c *config) checkFiles() error {
 		return usageError{fmt.Errorf("tls.deny: %w", err)}
 	}
 	if _, err := groupID("admin_group", c.AdminGroup); err != nil {
+		return err
+	}
+	if _, err := c.Cluster.load(); err != nil {
 		return err
 	}
 	_, err := c.Sockets.perm()
@@ -210,8 +215,8 @@ func checkListen(c *config) error {
 	return nil
 }
 
-// minSecret is the shortest secret, in bytes, that signs MUMBLE messages: whoever has
-// seen a message can try secrets on it, as fast as his machines compute.
+// minSecret is the shortest secret, in bytes. Whoever has seen a MUMBLE message, or what a
+// fleet's prefix is marked with, can try secrets on it, as fast as his machines compute.
 const minSecret = 16
 
 // shortSecret is why a secret of n bytes is refused.

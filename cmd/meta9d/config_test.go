@@ -23,7 +23,7 @@ func TestSample(t *testing.T) {
 	}
 	want := defaults()
 	want.Listen, want.Mumble.AdminGroups, want.HTTP.Listen = []string{}, []string{}, []string{}
-	want.HTTP.Metrics = []string{}
+	want.HTTP.Metrics, want.Cluster.Endpoints = []string{}, []string{}
 	if d := cmp.Diff(want, c, cmp.AllowUnexported(mumble{})); d != "" {
 		t.Error(d)
 	}

@@ -24,6 +24,7 @@ import (
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/store/bolt"
+	"meta9/fs/store/etcd"
 	libvirt "meta9/mdbridge/libvirt/server"
 	mdata "meta9/mdbridge/mdata/server"
 	nocloud "meta9/mdbridge/nocloud/server"
@@ -63,6 +64,9 @@ type daemon struct {
 	quit    context.CancelFunc
 	undo    []func()
 
+	etcd    *etcd.Engine // the fleet's; nil: the VMs are in the data folder
+	without *noCluster   // this daemon has no VM, and why; nil: it may have some
+
 	folder        *bolt.Engine // nil: no session outlives the process
 	folderID      [16]byte
 	restored      residence.Report
@@ -100,7 +104,14 @@ func serve(c command, stdout, stderr io.Writer) error {
 		watch := time.AfterFunc(readyTime, func() { _ = d.from.back(fmt.Errorf("it did not serve within %v", readyTime)) })
 		defer watch.Stop()
 	}
-	if err := d.start(c.salvage); err != nil {
+	err := d.reachCluster(ctx)
+	if err == errEnded {
+		return nil
+	}
+	if err == nil {
+		err = d.start(c.salvage)
+	}
+	if err != nil {
 		d.startFailed()
 		return err
 	}
@@ -286,10 +297,14 @@ func (d *daemon) openStore(salvage bool) error {
 		cfg.Journal = d.journal
 	}
 	d.commits = newCommits()
-	d.store, err = store.Open(timed{e, d.commits}, cfg)
+	d.store, err = store.Open(timed(e, d.commits), cfg)
 	debug.SetGCPercent(collects)
 	if err != nil {
-		return errors.Join(fmt.Errorf("data folder %s: %w", d.cfg.Data, err), e.Close())
+		where := "data folder " + d.cfg.Data
+		if d.etcd != nil {
+			where = "cluster"
+		}
+		return errors.Join(fmt.Errorf("%s: %w", where, err), e.Close())
 	}
 	d.atEnd(func() {
 		if err := d.store.Close(); err != nil {
@@ -309,10 +324,15 @@ func (d *daemon) openStore(salvage bool) error {
 	return nil
 }
 
-// engine is the data folder's, or one that keeps nothing. What the daemon may not
-// use is an error of who started it; damage and another meta9d are not.
+// engine is the fleet's, or the data folder's, or one that keeps nothing. What the daemon
+// may not use is an error of who started it; damage and another meta9d are not.
 func (d *daemon) engine(salvage bool) (store.Engine, error) {
-	if d.cfg.Data == "" {
+	switch {
+	case d.without != nil:
+		return d.without, nil
+	case d.etcd != nil:
+		return d.etcd, nil
+	case d.cfg.Data == "":
 		d.log.Warn().Msg("all is kept in memory only, and lost at the end")
 		return store.NewMemory(), nil
 	}

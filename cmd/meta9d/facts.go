@@ -19,7 +19,7 @@ func (d *daemon) facts() string {
 	line := func(name string, value any) { fmt.Fprintf(&b, "%s %v\n", name, value) }
 	line("pid", os.Getpid())
 	line("run", absolute(d.cfg.Run))
-	if d.cfg.Data != "" {
+	if d.cfg.Data != "" && d.cfg.Cluster.off() {
 		line("data", absolute(d.cfg.Data))
 	}
 	line("vm_sockets", len(d.ownSockets()))

@@ -101,7 +101,10 @@ func (c command) complete() (command, error) {
 			return c, misused("%w", err)
 		}
 	}
-	return c, c.config.validate()
+	if err := c.config.validate(); err != nil {
+		return c, err
+	}
+	return c, c.checkFolder()
 }
 
 // bind makes the flags set c's fields. A flag for a list, if it is given, replaces the

@@ -35,7 +35,7 @@ func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, _ string, ended f
 func (d *daemon) status() string {
 	s, m, b := d.server.Stats(), d.mdata.Stats(), d.budget.Stats()
 	sessions, bytes := d.journal.Stats()
-	return d.mirrorStatus() + d.upgradeStatus() + d.libvirtStatus() + d.facts() + d.tallies.status() +
+	return d.mirrorStatus() + d.fleetStatus() + d.upgradeStatus() + d.libvirtStatus() + d.facts() + d.tallies.status() +
 		fmt.Sprintf("bytes_limit %d\n", d.cfg.Limits.Bytes) +
 		fmt.Sprintf("connections %d\nconnections_refused %d\nsessions %d\nsessions_parked %d\nrequests %d\nrequest_errors %d\n",
 			s.Conns, s.Refused, s.Sessions, s.Parked, s.Requests, s.Errors) +

@@ -21,25 +21,42 @@ func newCommits() prometheus.Histogram {
 	})
 }
 
-// timed is an engine whose commits are measured.
-type timed struct {
+// timed is the engine, with commits that are measured. What the engine can do beside them
+// it still can.
+func timed(e store.Engine, took prometheus.Histogram) store.Engine {
+	switch e := e.(type) {
+	case store.Shared:
+		return timedShared{e, took}
+	case store.Looker:
+		return timedLooker{timedEngine{e.(store.Engine), took}, e}
+	}
+	return timedEngine{e, took}
+}
+
+type timedEngine struct {
 	store.Engine
 	took prometheus.Histogram
 }
 
-func (t timed) Apply(groups []store.Group) []error {
-	began := time.Now()
-	errs := t.Engine.Apply(groups)
-	t.took.Observe(time.Since(began).Seconds())
-	return errs
+func (t timedEngine) Apply(groups []store.Group) []error { return measured(t.Engine, t.took, groups) }
+
+type timedLooker struct {
+	timedEngine
+	store.Looker
 }
 
-// Look makes it a store.Looker, as the engine may be one.
-func (t timed) Look() error {
-	if l, ok := t.Engine.(store.Looker); ok {
-		return l.Look()
-	}
-	return nil
+type timedShared struct {
+	store.Shared
+	took prometheus.Histogram
+}
+
+func (t timedShared) Apply(groups []store.Group) []error { return measured(t.Shared, t.took, groups) }
+
+func measured(e store.Engine, took prometheus.Histogram, groups []store.Group) []error {
+	began := time.Now()
+	failed := e.Apply(groups)
+	took.Observe(time.Since(began).Seconds())
+	return failed
 }
 
 // metrics are the daemon's figures for Prometheus, read when it asks for them.

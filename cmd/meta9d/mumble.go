@@ -31,13 +31,18 @@ func (m *mumble) load() ([]byte, error) {
 	if m.SecretFile == "" {
 		return []byte(m.Secret), nil
 	}
-	b, err := os.ReadFile(m.SecretFile)
+	return secretIn("mumble.secret_file", m.SecretFile)
+}
+
+// secretIn is the secret in the file that a setting names.
+func secretIn(setting, file string) ([]byte, error) {
+	b, err := os.ReadFile(file)
 	if err != nil {
-		return nil, misused("mumble.secret_file: %w", err)
+		return nil, misused("%s: %w", setting, err)
 	}
 	secret := bytes.TrimRight(b, "\r\n")
 	if len(secret) < minSecret {
-		return nil, misused("mumble.secret_file: %s: %w", m.SecretFile, shortSecret(len(secret)))
+		return nil, misused("%s: %s: %w", setting, file, shortSecret(len(secret)))
 	}
 	return secret, nil
 }

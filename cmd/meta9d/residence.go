@@ -53,7 +53,11 @@ func (d *daemon) identify() {
 // told, and set aside.
 func (d *daemon) restore(tree *fs.Tree) (err error) {
 	if d.folder == nil {
-		d.dropJournal("nothing is kept in a data folder")
+		why := "nothing is kept in a data folder"
+		if d.etcd != nil {
+			why = "the VMs are in etcd"
+		}
+		d.dropJournal(why)
 		return nil
 	}
 	if d.from != nil {

@@ -189,6 +189,8 @@ func (d *daemon) checkUpgrade(path string) (*os.File, error) {
 	case err != nil:
 	case failed != nil:
 		err = needsRestart("the store has failed, a restart is needed: %s", failed)
+	case !d.cfg.Cluster.off():
+		err = needsRestart("this host is one of a fleet: a restart is needed ('meta9 fleet drain' gives its VMs, with their sessions, to other hosts before)")
 	case d.folder == nil:
 		err = needsRestart("all is kept in memory only, or the data folder has no identity: a restart is needed")
 	}

@@ -71,6 +71,25 @@ func dupFile(fd int) (*os.File, error) {
 	return os.NewFile(uintptr(n), "inherited"), nil
 }
 
+// Again is the same listening sockets once more, for who serves them for a while before
+// those of in are taken.
+func (in *Inherited) Again() (*Inherited, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	again := new(Inherited)
+	for _, s := range in.socks {
+		p, err := Pass(s.asked, s.nl)
+		if err != nil {
+			return nil, err
+		}
+		p.Systemd = s.systemd
+		if err := errors.Join(again.Socket(p), unix.Close(p.FD)); err != nil {
+			return nil, err
+		}
+	}
+	return again, nil
+}
+
 // isVsock tells the one kind of socket that net does not know.
 func isVsock(f *os.File) bool {
 	domain, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)

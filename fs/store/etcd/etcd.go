@@ -30,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -91,7 +92,8 @@ var (
 	badName = errs.New(errs.Invalid, "a host's name has letters, digits, '.', '-' and '_', and at most 64 of them")
 )
 
-// Open connects, and looks whether that etcd can be used. Every error says what to mend.
+// Open connects, and looks whether that etcd can be used. Every error says what to mend;
+// errs.Busy: nothing, it is away, and may be back later.
 func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Prefix == "" {
 		cfg.Prefix = "/meta9/v1/"
@@ -113,7 +115,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 		Logger: zap.NewNop(),
 	})
 	if err != nil {
-		return nil, cfg.explain(err)
+		return nil, cfg.noClient(context.WithoutCancel(ctx), err) // ctx may be over
 	}
 	e := &Engine{cfg: cfg, client: client, kv: clientv3.NewKV(client), vms: make(map[string]*state)}
 	e.ctx, e.end = context.WithCancel(context.Background())
@@ -122,6 +124,19 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	return e, nil
+}
+
+// noClient says why there is no client: with a user, it has asked for a token already.
+func (c *Config) noClient(ctx context.Context, err error) error {
+	if !isAny(err, context.DeadlineExceeded) {
+		return c.explain(err)
+	}
+	for _, ep := range c.Endpoints {
+		if why := c.why(ctx, ep, err); why != err {
+			return c.explain(fmt.Errorf("%s: %w", ep, why))
+		}
+	}
+	return c.explain(err)
 }
 
 func validHost(name string) bool {
@@ -157,7 +172,7 @@ func (e *Engine) lookEach(ctx context.Context) error {
 			defer cancel()
 			st, err := e.client.Status(ctx, ep)
 			if err != nil {
-				failed[i] = e.cfg.explain(fmt.Errorf("%s: %w", ep, e.why(ep, err)))
+				failed[i] = e.cfg.explain(fmt.Errorf("%s: %w", ep, e.cfg.why(e.ctx, ep, err)))
 				return
 			}
 			versions[i] = st.Version
@@ -175,6 +190,11 @@ func (e *Engine) lookEach(ctx context.Context) error {
 		}
 	}
 	if !reached {
+		for _, err := range failed {
+			if err != nil && errs.KindOf(err) != errs.Busy {
+				return err // it will not mend itself
+			}
+		}
 		return cmp.Or(append(failed, errs.New(errs.Invalid, "no endpoint of etcd is set"))...)
 	}
 	return nil
@@ -182,24 +202,36 @@ func (e *Engine) lookEach(ctx context.Context) error {
 
 // why asks by HTTP, for gRPC says only that time is over when it cannot connect. err: that
 // tells no more.
-func (e *Engine) why(ep string, err error) error {
+func (c *Config) why(ctx context.Context, ep string, err error) error {
 	if !isAny(err, context.DeadlineExceeded) {
 		return err
 	}
-	client := http.Client{Timeout: e.cfg.Patience / 3, Transport: &http.Transport{TLSClientConfig: e.cfg.TLS, DisableKeepAlives: true}}
-	resp, httpErr := client.Get(ep + "/version")
+	ctx, cancel := context.WithTimeout(ctx, c.Patience/3)
+	defer cancel()
+	req, httpErr := http.NewRequestWithContext(ctx, http.MethodGet, ep+"/version", nil)
+	if httpErr != nil {
+		return httpErr
+	}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: c.TLS, DisableKeepAlives: true}}
+	resp, httpErr := client.Do(req)
 	if httpErr != nil {
 		return httpErr
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-	if resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "etcdserver") {
+	switch {
+	case strings.Contains(string(body), "HTTPS server"):
+		return errTLS
+	case resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "etcdserver"):
 		return errNoEtcd
 	}
 	return err
 }
 
-var errNoEtcd = errors.New("that is no etcd")
+var (
+	errNoEtcd = errors.New("that is no etcd")
+	errTLS    = errors.New("it speaks TLS: write https://")
+)
 
 // explain says what an error of etcd's means for who runs meta9d.
 func (c *Config) explain(err error) error {
@@ -214,17 +246,21 @@ func (c *Config) explain(err error) error {
 	case is(rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken):
 		return errs.New(errs.IO, "etcd wants a user and a password")
 	case is(rpctypes.ErrNoLeader, rpctypes.ErrLeaderChanged, rpctypes.ErrTimeoutDueToLeaderFail):
-		return errs.New(errs.IO, "etcd has no leader: most of its members are down or cut off")
+		return errs.New(errs.Busy, "etcd has no leader: most of its members are down or cut off")
 	case is(rpctypes.ErrCompacted):
 		return errs.New(errs.IO, "etcd has compacted what was to be read")
 	case is(rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge):
 		return errs.New(errs.TooLarge, "etcd takes less in one transaction than its defaults are: %v", err)
 	case strings.Contains(text, "certificate"), strings.Contains(text, "tls:"):
 		return errs.New(errs.IO, "etcd's certificate or ours is refused: %s", text)
-	case errors.Is(err, errNoEtcd):
+	case errors.Is(err, errNoEtcd), errors.Is(err, errTLS):
 		return errs.New(errs.IO, "%s", text)
+	case strings.Contains(text, "HTTP response to HTTPS client"):
+		return errs.New(errs.IO, "it speaks no TLS: write http:// (%s)", text)
 	case errors.Is(err, context.DeadlineExceeded), strings.Contains(text, "DeadlineExceeded"), strings.Contains(text, "deadline"):
-		return errs.New(errs.IO, "etcd does not answer: %s", text)
+		return errs.New(errs.Busy, "etcd does not answer: %s", text)
+	case errors.As(err, new(*net.OpError)), strings.Contains(text, "connection refused"):
+		return errs.New(errs.Busy, "etcd cannot be reached: %s", text)
 	}
 	return errs.New(errs.IO, "etcd: %s", text)
 }

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long a test waits for what must come, however busy the machine is.
+const patience = 2 * time.Minute
+
+// bin is the folder of the programs that are tested.
+var bin string
+
+func TestMain(m *testing.M) {
+	code := func() int {
+		dir, err := os.MkdirTemp("", "meta9-fleet")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		bin = dir
+		build := exec.Command("go", "build", "-o", dir, "./cmd/meta9d", "./cmd/meta9")
+		build.Dir = "../../.."
+		if said, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%v\n%s", err, said)
+			return 1
+		}
+		return m.Run()
+	}()
+	os.Exit(code)
+}
+
+// folder is a folder for sockets, whose paths must be short.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "m9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// proc is a meta9d.
+type proc struct {
+	t    *testing.T
+	run  string // its run folder
+	cmd  *exec.Cmd
+	log  bytes.Buffer
+	gone chan struct{}
+}
+
+// begin starts a meta9d whose settings are text; its run folder is dir/HOST.
+func begin(t *testing.T, dir, host, text string) *proc {
+	t.Helper()
+	p := &proc{t: t, run: filepath.Join(dir, host), gone: make(chan struct{})}
+	settings := filepath.Join(dir, host+".toml")
+	text = fmt.Sprintf("data = \"\"\nrun = %q\n[cluster]\nhost = %q\n", p.run, host) + text
+	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.cmd = exec.Command(filepath.Join(bin, "meta9d"), "--config", settings)
+	p.cmd.Dir = dir
+	p.cmd.Stderr = &p.log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.gone)
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.gone
+	})
+	return p
+}
+
+// end waits for its end, and gives its exit status and its log.
+func (p *proc) end() (code int, log string) {
+	p.t.Helper()
+	select {
+	case <-p.gone:
+	case <-time.After(patience):
+		_ = p.cmd.Process.Kill()
+		<-p.gone
+		p.t.Fatalf("meta9d does not end; its log:\n%s", p.log.String())
+	}
+	return p.cmd.ProcessState.ExitCode(), p.log.String()
+}
+
+func (p *proc) stop() (code int, log string) {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	return p.end()
+}
+
+// meta9 runs the command at the daemon's admin socket.
+func (p *proc) meta9(args ...string) (out string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c := exec.CommandContext(ctx, filepath.Join(bin, "meta9"), append([]string{"--addr", "unix:" + filepath.Join(p.run, "admin.sock")}, args...)...)
+	said, err := c.CombinedOutput()
+	return string(said), err
+}
+
+// must is meta9 for what must not fail.
+func (p *proc) must(args ...string) string {
+	p.t.Helper()
+	out, err := p.meta9(args...)
+	if err != nil {
+		p.t.Fatalf("meta9 %s: %v\n%s\nmeta9d:\n%s", strings.Join(args, " "), err, out, p.log.String())
+	}
+	return out
+}
+
+// until waits until the command says that; an error of it is taken for a no.
+func (p *proc) until(want string, args ...string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		out, err := p.meta9(args...)
+		if err == nil && strings.Contains(out, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("meta9 %s never says %q, but: %v\n%s", strings.Join(args, " "), want, err, out)
+		}
+	}
+}
+
+// settingsOf are those of [cluster] for a cluster of the test's.
+func (e *etcds) settingsOf(t *testing.T, dir string) string {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "key"), []byte("a secret of this test's\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("endpoints = [\"%s\"]\nkey_file = \"key\"\n", strings.Join(e.endpoints, `", "`))
+}
+
+// TestEtcdAway: a host whose etcd is away at its start answers its admin, has no VM, makes none,
+// and says why; as soon as etcd is there it serves. What was made is there after
+// a restart.
+func TestEtcdAway(t *testing.T) {
+	dir := folder(t)
+	e, err := cluster(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := e.settingsOf(t, dir)
+	a := begin(t, dir, "a", settings)
+	a.until("fleet_etcd no VM is here until etcd is back", "cat", "/ctl")
+	out, err := a.meta9("vm", "create", "web0")
+	if err == nil || !strings.Contains(out, "no VM is here until etcd is back") {
+		t.Errorf("a VM is made without etcd: %v, %s", err, out)
+	}
+	if err := e.start(); err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	a.until("fleet_etcd ok", "cat", "/ctl")
+	a.must("vm", "create", "web0", "-m", "motd=hello")
+	if code, log := a.stop(); code != 0 {
+		t.Fatalf("exit %d\n%s", code, log)
+	}
+	a = begin(t, dir, "a", settings)
+	a.until("hello", "cat", "/names/web0/keys/motd")
+	if code, log := a.stop(); code != 0 {
+		t.Fatalf("exit %d\n%s", code, log)
+	}
+}
+
+// TestRefused: settings that cannot be used are one line that says why, and exit status 2.
+func TestRefused(t *testing.T) {
+	dir := folder(t)
+	e, err := cluster(dir)
+	if err == nil {
+		err = e.start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	web := httptest.NewServer(http.NotFoundHandler())
+	defer web.Close()
+	settings := e.settingsOf(t, dir)
+	a := begin(t, dir, "a", settings)
+	a.until("fleet_etcd ok", "cat", "/ctl")
+	if err := os.WriteFile(filepath.Join(dir, "other"), []byte("another fleet's secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ settings, why string }{
+		"noetcd": {"endpoints = [\"" + web.URL + "\"]\nkey_file = \"key\"\n", "that is no etcd"},
+		"other":  {strings.Replace(settings, `"key"`, `"other"`, 1), "is in use by the fleet"},
+	} {
+		code, log := begin(t, dir, name, c.settings).end()
+		lines := strings.Split(strings.TrimSpace(log), "\n")
+		last := lines[len(lines)-1]
+		if code != 2 || !strings.HasPrefix(last, "meta9d: ") || !strings.Contains(last, c.why) {
+			t.Errorf("%s: exit %d, want 2; the last line is %q, want %q in it", name, code, last, c.why)
+		}
+	}
+}
+
+// TestRunFleet: what make run-fleet does, until it is told to end.
+func TestRunFleet(t *testing.T) {
+	dir := filepath.Join(folder(t), "fleet")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	out := &said{has: make(chan struct{}, 1)}
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, bin, dir, out) }()
+	select {
+	case <-out.has:
+	case err := <-ended:
+		t.Fatal(err)
+	case <-time.After(patience):
+		t.Fatal("it does not begin")
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it does not end")
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", dir, err)
+	}
+}
+
+// said tells when something was written.
+type said struct{ has chan struct{} }
+
+func (s *said) Write(b []byte) (int, error) {
+	select {
+	case s.has <- struct{}{}:
+	default:
+	}
+	return len(b), nil
+}

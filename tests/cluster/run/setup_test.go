@@ -1,0 +1,127 @@
+package main
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// block is the first block of that language in docs/fleet.md.
+func block(t *testing.T, language string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../../docs/fleet.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile("(?s)```" + language + "\n(.*?)```").FindSubmatch(text)
+	if found == nil {
+		t.Fatalf("docs/fleet.md has no block of %s", language)
+	}
+	return string(found[1])
+}
+
+// TestSetUp runs the lines of docs/fleet.md that set up etcd, and meta9d with the settings
+// there; then with each of them wrong.
+func TestSetUp(t *testing.T) {
+	dir := folder(t)
+	for name, of := range map[string]string{"etcd": "go.etcd.io/etcd/server/v3", "etcdctl": "go.etcd.io/etcd/etcdctl/v3"} {
+		if said, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), of).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, said)
+		}
+	}
+	var free [2]string
+	for i := range free {
+		var err error
+		if free[i], err = freePort(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, port, _ := net.SplitHostPort(free[0])
+	here := func(text string) string { return strings.ReplaceAll(text, ":2379", ":"+port) } // that one may be taken
+	peer := "http://" + free[1]
+	sh := exec.Command("sh", "-ec", here(block(t, "sh"))+"\necho all is set up\nwait")
+	sh.Dir = dir
+	sh.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	sh.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "ETCD_LOG_LEVEL=fatal",
+		"ETCD_LISTEN_PEER_URLS="+peer, "ETCD_INITIAL_ADVERTISE_PEER_URLS="+peer, "ETCD_INITIAL_CLUSTER=default="+peer)
+	said := new(lines)
+	sh.Stdout, sh.Stderr = said, said
+	if err := sh.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = syscall.Kill(-sh.Process.Pid, syscall.SIGKILL)
+		_ = sh.Wait()
+	}()
+	said.until(t, "all is set up")
+
+	_, settings, _ := strings.Cut(here(block(t, "toml")), "[cluster]\n")
+	settings = regexp.MustCompile(`(?m)^host = .*\n`).ReplaceAllString(settings, "")
+	a := begin(t, dir, "host1", settings)
+	a.until("fleet_etcd ok", "cat", "/ctl")
+	a.must("vm", "create", "web0", "-m", "motd=hello")
+	if code, log := a.stop(); code != 0 {
+		t.Fatalf("exit %d\n%s", code, log)
+	}
+	a = begin(t, dir, "host1", settings)
+	a.until("hello", "cat", "/names/web0/keys/motd")
+
+	for _, file := range []string{"wrong.password", "wrong.key"} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte("none of those above\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct{ was, is, why string }{
+		"password":  {`"etcd.password"`, `"wrong.password"`, "the name or the password is wrong"},
+		"nobody":    {"user = \"meta9\"\npassword_file = \"etcd.password\"\n", "", "etcd wants a user and a password"},
+		"clear":     {"https://127.0.0.1:" + port + "\"]", "http://127.0.0.1:" + port + "\"]", "cluster: etcd: http://"},
+		"prefix":    {"", "prefix = \"/others/\"\n", "not read and write below /others/"},
+		"authority": {"ca = \"ca.crt\"\n", "", "certificate"},
+		"secret":    {`"fleet.key"`, `"wrong.key"`, "is in use by the fleet"},
+	} {
+		text := strings.Replace(settings, c.was, c.is, 1)
+		if name == "clear" {
+			text = strings.Replace(text, "ca = \"ca.crt\"\n", "", 1)
+		}
+		code, log := begin(t, dir, name, text).end()
+		all := strings.Split(strings.TrimSpace(log), "\n")
+		if last := all[len(all)-1]; code != 2 || !strings.HasPrefix(last, "meta9d: ") || !strings.Contains(last, c.why) {
+			t.Errorf("%s: exit %d, want 2; the last line is %q, want %q in it", name, code, last, c.why)
+		}
+	}
+}
+
+// lines are what a program says.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+// until waits until that was said.
+func (l *lines) until(t *testing.T, want string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		l.mu.Lock()
+		text := l.text.String()
+		l.mu.Unlock()
+		if strings.Contains(text, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%q was never said, but:\n%s", want, text)
+		}
+	}
+}
