@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -96,6 +97,38 @@ func TestFigures(t *testing.T) {
 			if !strings.Contains(figures, "\n"+name+" ") && !strings.Contains(figures, "\n"+name+"{") && !slices.Contains(elsewhere, name) {
 				t.Errorf("%s: %s is no figure of meta9d's", file, name)
 			}
+		}
+	}
+}
+
+// TestDashboard: each panel has a number and a place of its own; and each figure by listener
+// is in one.
+func TestDashboard(t *testing.T) {
+	text, err := os.ReadFile("../../docs/dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var is struct {
+		Panels []struct {
+			ID      int
+			Title   string
+			GridPos struct{ X, Y, W, H int }
+		}
+	}
+	if err := json.Unmarshal(text, &is); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range is.Panels {
+		for _, q := range is.Panels[:i] {
+			a, b := p.GridPos, q.GridPos
+			if p.ID == q.ID || a.X < b.X+b.W && b.X < a.X+a.W && a.Y < b.Y+b.H && b.Y < a.Y+a.H {
+				t.Errorf("the panels %q and %q are in the same place, or both are number %d", p.Title, q.Title, p.ID)
+			}
+		}
+	}
+	for _, figure := range []string{"meta9_listener_connections", "meta9_listener_accepted_total", "meta9_listener_refused_total"} {
+		if !strings.Contains(string(text), figure) {
+			t.Errorf("%s is in no panel", figure)
 		}
 	}
 }
