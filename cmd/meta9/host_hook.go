@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
-	"meta9/fs/errs"
 	"meta9/fs/vm"
-	"meta9/fs/vm/ordjson"
 	"meta9/session/client"
 )
 
@@ -72,26 +69,10 @@ func (a *app) starting(in io.Reader) (v *attaching, sock string, err error) {
 	return v, sock, nil
 }
 
-// hook makes a VM of the domain, if there is none, and tells it of the channel. A name
-// that another VM has, or that none can have, is no reason to have no metadata.
+// hook makes a VM of the domain, if there is none, and tells it of the channel.
 func (v *attaching) hook(ctx context.Context, c *client.Client, sock string) error {
-	_, err := c.Stat(ctx, vmPath(v.uuid))
-	if errors.Is(err, errs.NotFound) {
-		create := func(members ...ordjson.Member) error {
-			members = append(ordjson.Members{{Name: vm.PropUUID, Value: ordjson.Str(v.uuid)}}, members...)
-			payload := ordjson.Value{Kind: ordjson.Object, Members: members}
-			return verb(ctx, c, "/ctl", "create", payload.AppendJSON(nil))
-		}
-		err = create(ordjson.Member{Name: vm.PropAlias, Value: ordjson.Str(v.name)})
-		if errors.Is(err, errs.Invalid) || errors.Is(err, errs.Exists) {
-			err = create()
-		}
-	}
-	if err != nil {
-		return about(v.uuid, err)
-	}
-	if sock == "" {
-		return nil
+	if _, err := v.beVM(ctx, c); err != nil || sock == "" {
+		return err
 	}
 	_, props, err := findVM(ctx, c, v.uuid)
 	if err != nil || props.Text(vm.Prop9PChardev) == sock+",link" {

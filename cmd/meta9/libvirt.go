@@ -32,12 +32,40 @@ func virsh(ctx context.Context, uri string, args ...string) (string, error) {
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("virsh %s: %w", args[0], context.Cause(ctx))
+		}
 		if text := strings.TrimSpace(said.String()); text != "" {
 			err = errors.New(strings.TrimPrefix(strings.ReplaceAll(text, "\n", "; "), "error: "))
 		}
 		return "", fmt.Errorf("virsh %s: %w", args[0], err)
 	}
 	return strings.TrimRight(out.String(), "\n"), nil
+}
+
+// domainUUIDs are the UUIDs of domains, by their names or UUIDs; of all where none is named.
+func domainUUIDs(ctx context.Context, uri string, domains []string) (uuids []string, err error) {
+	ask := [][]string{{"list", "--all", "--uuid"}}
+	if len(domains) > 0 {
+		ask = nil
+	}
+	for _, domain := range domains {
+		ask = append(ask, []string{"domuuid", "--", domain})
+	}
+	for _, args := range ask {
+		said, err := virsh(ctx, uri, args...)
+		if err != nil {
+			return nil, err
+		}
+		for _, text := range strings.Fields(said) {
+			uuid, err := vm.ParseUUID(text)
+			if err != nil {
+				return nil, fmt.Errorf("virsh %s: %w", args[0], err)
+			}
+			uuids = append(uuids, uuid)
+		}
+	}
+	return uuids, nil
 }
 
 // devices is what of a domain's XML is asked.
@@ -164,7 +192,7 @@ func (v *attaching) attachLive(ctx context.Context, c *client.Client, d *domain)
 	}
 	done, err := v.attach(ctx, c, d)
 	if err == nil {
-		fmt.Fprintf(v.err, "VM %s: %s. In the guest, as root: mkdir -p /metadata && meta9 mount /metadata\n", v.name, done)
+		fmt.Fprintf(v.err, "VM %s: %s.\n%s", v.name, done, inGuest)
 	}
 	return err
 }
@@ -189,6 +217,8 @@ func (v *attaching) attach(ctx context.Context, c *client.Client, d *domain) (do
 	}
 	attached, err := v.attachDevices(ctx, d, sock)
 	switch {
+	case errors.Is(err, client.ErrUnknown): // what libvirt makes of it must find the property
+		return "", err
 	case err != nil && !attached && d.sock == "":
 		return "", errors.Join(err, v.setChardev(ctx, c, before))
 	case errors.Is(err, errNoController):
@@ -274,5 +304,8 @@ func (v *attaching) attachDevice(ctx context.Context, text, flag string) error {
 		return err
 	}
 	_, err = virsh(ctx, v.uri, "attach-device", v.uuid, file, flag)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", client.ErrUnknown, err)
+	}
 	return err
 }

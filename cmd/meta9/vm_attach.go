@@ -71,6 +71,11 @@ meta9 vm attach --for firecracker web0`,
 			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				if err := v.find(ctx, c, args[0]); err != nil {
+					if errors.As(err, new(noVMError)) {
+						if _, absent := domainUUIDs(ctx, uri, args); absent == nil {
+							return fmt.Errorf("%s is a domain of libvirt's, and no VM yet: 'meta9 host adopt --libvirt %[1]s' makes it one and gives it its channel", args[0])
+						}
+					}
 					return err
 				}
 				d, err := v.domain(ctx)
@@ -82,7 +87,7 @@ meta9 vm attach --for firecracker web0`,
 				}
 				if live {
 					if hypervisor != "libvirt" {
-						return fmt.Errorf("--live: %s is no domain of a libvirt that is found here (%v); without --live the lines for %s are printed", v.name, err, hypervisor)
+						return fmt.Errorf("--live: %s is no domain of a libvirt that is found here (%v). A domain's VM has its UUID: 'meta9 host adopt --libvirt DOMAIN' makes it. Without --live the lines for %s are printed", v.name, err, hypervisor)
 					}
 					return v.attachLive(ctx, c, d)
 				}
@@ -148,6 +153,13 @@ func (v *attaching) find(ctx context.Context, c *client.Client, name string) err
 	return nil
 }
 
+// noVMError is that there is no VM of that name or UUID.
+type noVMError string
+
+func (e noVMError) Error() string {
+	return fmt.Sprintf("there is no VM %s: 'meta9 vm list' has those that are known, and 'meta9 vm create' makes one", string(e))
+}
+
 // findVM is the UUID and the properties of a VM, by its UUID or its alias.
 func findVM(ctx context.Context, c *client.Client, name string) (uuid string, props ordjson.Members, err error) {
 	file := "/names/" + vm.FileName(name) + "/vm.json"
@@ -156,7 +168,7 @@ func findVM(ctx context.Context, c *client.Client, name string) (uuid string, pr
 	}
 	text, err := c.ReadFile(ctx, file)
 	if errors.Is(err, errs.NotFound) {
-		return "", nil, fmt.Errorf("there is no VM %s: 'meta9 vm list' has those that are known, and 'meta9 vm create' makes one", name)
+		return "", nil, noVMError(name)
 	}
 	if err != nil {
 		return "", nil, about(name, err)
@@ -233,7 +245,8 @@ func (v *attaching) property(text string) string {
 
 // inGuest is what the guest's root does when the virtio-serial port is there.
 const inGuest = `
-# In the guest, as root:
+# In the guest, as root. Its package meta9-guest mounts by itself; without it, copy this host's
+# /usr/bin/meta9 into the guest, which is static, and there:
 mkdir -p /metadata && meta9 mount /metadata
 `
 
