@@ -208,13 +208,20 @@ var ways = []string{machine.Net, machine.Serial}
 
 // TestMounts goes through what users do in a shell, by every transport, dialect
 // and cache mode: all of it for 9p2000.L with cache=none, the short list for the
-// rest.
+// rest. The guest with a network gets its seed by HTTP, too.
 func TestMounts(t *testing.T) {
 	for _, via := range ways {
 		t.Run(via, func(t *testing.T) {
 			t.Parallel() // a guest has one processor, and waits for meta9d half of the time
 			h := serve(t, daemon.Options{Memory: true})
-			g := Boot(t, machine.Options{Connect: h.socket(), Via: via})
+			o := machine.Options{Connect: h.socket(), Via: via}
+			if via == machine.Net {
+				o.QEMU = h.seedNet(t)
+			}
+			g := Boot(t, o)
+			if via == machine.Net {
+				t.Run("http", func(t *testing.T) { seed(t, g, h) })
+			}
 			for _, version := range []string{"9p2000.L", "9p2000.u", "9p2000"} {
 				for _, cache := range []string{"none", "mmap", "loose"} {
 					t.Run(version+"/"+cache, func(t *testing.T) {

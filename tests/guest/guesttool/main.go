@@ -5,9 +5,12 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/textproto"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,6 +40,7 @@ var tools = map[string]func(args []string) error{
 	"listings": listings,
 	"opens":    opens,
 	"cats":     cats,
+	"ask":      ask,
 	"worker":   work.Run,
 	"hold":     work.Hold,
 	"fsx":      work.Fsx,
@@ -335,6 +339,56 @@ func cats(args []string) error {
 	}
 	fmt.Println(time.Since(begin).Nanoseconds())
 	return nil
+}
+
+// ask ADDRESS PATH TIMES gets a file by HTTP, on a connection each time, which it closes
+// without having said so; and prints it.
+func ask(args []string) error {
+	times, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	var body []byte
+	for i := range times {
+		if body, err = askOnce(args[0], args[1]); err != nil {
+			return fmt.Errorf("number %d: %w", i+1, err)
+		}
+	}
+	_, err = os.Stdout.Write(body)
+	return err
+}
+
+func askOnce(address, path string) ([]byte, error) {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, address); err != nil {
+		return nil, err
+	}
+	in := textproto.NewReader(bufio.NewReader(c))
+	status, err := in.ReadLine()
+	if err != nil {
+		return nil, err
+	}
+	if !strings.HasPrefix(status, "HTTP/1.1 200 ") {
+		return nil, errors.New(status)
+	}
+	header, err := in.ReadMIMEHeader()
+	if err != nil {
+		return nil, err
+	}
+	length, err := strconv.Atoi(header.Get("Content-Length"))
+	if err != nil {
+		return nil, err
+	}
+	body := make([]byte, length)
+	_, err = io.ReadFull(in.R, body)
+	return body, err
 }
 
 // run runs a command, which has f open if there is one.
