@@ -196,7 +196,7 @@ func (c *conn) frames() (n int64, err error) {
 		case err != nil:
 			return n, err
 		case frame != nil:
-			err = c.handle(frame, c.turn(frame))
+			err = c.handle(frame, c.mayTell(frame, c.turn(frame)))
 		case c.in.sc.refusal != nil:
 			err = c.refuseFrame()
 		default:
@@ -223,6 +223,21 @@ func (c *conn) frames() (n int64, err error) {
 // CPUs.
 var atOnce = [256]bool{
 	wire.Tversion: true, wire.Tsession: true, wire.Tresume: true, wire.Tflush: true, wire.Tclunk: true,
+}
+
+// tells are the requests that are answered with what the store has.
+var tells = [256]bool{
+	wire.Twalk: true, wire.Topen: true, wire.Tlopen: true, wire.Tread: true, wire.Tstat: true, wire.Tsread: true,
+	wire.Tgetattr: true, wire.Treaddir: true,
+}
+
+// mayTell refuses a request that would be told something old. It is asked right before the
+// request is done: what is true then is true at a moment of the request.
+func (c *conn) mayTell(frame []byte, refused error) error {
+	if fresh := c.srv.cfg.Fresh; fresh != nil && refused == nil && tells[frame[4]] {
+		return fresh()
+	}
+	return refused
 }
 
 // turn sees to it that the loop has a place for the frame, and gives up the one that it

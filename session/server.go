@@ -26,6 +26,7 @@ type Config struct {
 	Lifetime time.Duration     // of a parked session; 30 s
 	Auth     *auth.Ring        // nil: no MUMBLE
 	Journal  Journal           // nil: none
+	Fresh    func() error      // why what the store has may be old: then nothing is told of it; nil: it never is
 	Trace    func(line string) // nil: off. One line a message, masked (wire.Mask)
 	Log      zerolog.Logger
 	Now      func() time.Time // time.Now

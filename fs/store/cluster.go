@@ -34,6 +34,9 @@ type Cluster interface {
 	// adopted then. Busy: it has another owner, or the owner lives.
 	Claim(ctx context.Context, uuid string, from Owner) error
 
+	// Mine are the VMs of this host.
+	Mine(ctx context.Context) ([]string, error)
+
 	// Ask asks a host for a VM, unless somebody has; the request lives as long as this
 	// host does. answer is what the other said, if it does not give the VM away.
 	Ask(ctx context.Context, of, uuid string) (answer string, err error)

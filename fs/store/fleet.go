@@ -233,3 +233,14 @@ func (s *Store) end(c *Cell) {
 		}
 	}})
 }
+
+// Elsewhere ends the Cell of a VM that another host owns by now, where nothing else has
+// found that out. It returns when nobody is served what the Cell had. It must not be called from the
+// committer's goroutine.
+func (s *Store) Elsewhere(c *Cell) error {
+	r := s.Do(&Intent{Kind: elsewhere, Cell: c})
+	if c.VM() == nil {
+		return nil
+	}
+	return r.Err
+}

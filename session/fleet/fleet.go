@@ -85,7 +85,7 @@ type Fleet struct {
 	tally    Status // what counts from the start on
 }
 
-// New makes a Fleet that does nothing yet. It observes the store: call it before the
+// New makes a Fleet that does nothing yet. It is told of the store's changes: call it before the
 // store's first Submit.
 func New(cfg Config) *Fleet {
 	cfg.Patience = cmp.Or(cfg.Patience, 10*time.Second)
@@ -109,8 +109,47 @@ func New(cfg Config) *Fleet {
 		events: ring.New(ring.Config[Event]{Items: keptEvents, Position: func(e *Event) uint64 { return e.Position }}, 0),
 	}
 	f.ctx, f.end = context.WithCancel(context.Background())
-	cfg.Store.Observe(f.committed)
+	cfg.Store.Record(f.committed) // before who gives a VM away hears that it has gone
+	check := f.letGo
+	cfg.Member.check.Store(&check)
 	return f
+}
+
+// letGo ends what this host has of VMs that are another's by now. It has its lease, so
+// that no more of them become another's meanwhile.
+func (f *Fleet) letGo(ctx context.Context) error {
+	var cells []*store.Cell // first: what comes after that is this host's
+	f.cfg.Store.Cells(0, func(c *store.Cell) bool {
+		cells = append(cells, c)
+		return true
+	})
+	all, err := f.cluster.Mine(ctx)
+	if err != nil {
+		return err
+	}
+	mine := make(map[string]bool, len(all))
+	for _, uuid := range all {
+		mine[uuid] = true
+	}
+	for _, c := range cells {
+		if mine[c.UUID()] {
+			continue
+		}
+		if err := f.cfg.Store.Elsewhere(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Fresh is nil where what this host has of its VMs is what the fleet has of them. The error,
+// an IO, says since when it may be old. It costs a look at a clock.
+func (f *Fleet) Fresh() error {
+	since, unsure := f.cfg.Member.Since()
+	if !unsure {
+		return nil
+	}
+	return errs.New(errs.IO, "this host has had no answer of its fleet's cluster since %s, and what it has may be old", since.UTC().Format(time.RFC3339))
 }
 
 // Start restores the sessions of VMs that came to this host and were not served yet, and

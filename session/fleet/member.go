@@ -41,6 +41,8 @@ type Member struct {
 	info   store.HostInfo
 	until  atomic.Int64 // of the machine's time, in nanoseconds: up to then the lease is sure
 	fenced atomic.Bool
+	check  atomic.Pointer[func(context.Context) error] // that what this host serves is its own; nil: it serves nothing yet
+	lost   bool                                        // the lease was, and check has not succeeded since; keep's
 	end    context.CancelFunc
 	ended  chan struct{}
 }
@@ -91,7 +93,9 @@ func (m *Member) join(ctx context.Context) error {
 	if err := m.cfg.Cluster.Join(ctx, m.info, m.cfg.TTL); err != nil {
 		return err
 	}
-	m.lives(from, m.cfg.TTL)
+	if !m.lost {
+		m.lives(from, m.cfg.TTL)
+	}
 	return nil
 }
 
@@ -115,25 +119,43 @@ func (m *Member) keep(ctx context.Context) {
 	}
 }
 
-// refresh makes the lease longer, or takes a new one.
+// refresh makes the lease longer, or takes a new one. While there was none others may have
+// taken VMs, so that the host is not sure before it has let go of these.
 func (m *Member) refresh(ctx context.Context) {
 	try, cancel := context.WithTimeout(ctx, m.cfg.TTL/2)
 	defer cancel()
 	from := machineTime()
 	ttl, err := m.cfg.Cluster.Refresh(try)
-	if err == nil {
-		m.lives(from, ttl)
+	if errors.Is(err, errs.NotFound) {
+		m.lost = true
+		m.until.Store(min(m.until.Load(), from))
+		m.joinAnew(try)
 		return
 	}
-	if !errors.Is(err, errs.NotFound) {
+	if err != nil {
 		return // the lease may still be there
 	}
-	m.until.Store(min(m.until.Load(), from))
-	err = m.join(try)
+	if m.lost {
+		check := m.check.Load()
+		if check == nil {
+			return // New comes
+		}
+		err = (*check)(try)
+	}
+	if err == nil {
+		m.lost = false
+		m.lives(from, ttl)
+	}
+}
+
+// joinAnew takes a new lease; the next refresh makes the host sure of it.
+func (m *Member) joinAnew(ctx context.Context) {
+	err := m.join(ctx)
 	switch fenced := errors.Is(err, errs.Busy); {
 	case err == nil:
 		m.fenced.Store(false)
 		m.cfg.Log.Warn().Str("host", m.cfg.Host).Msg("this host's lease was lost, and it has a new one: others may have taken its VMs")
+		m.refresh(ctx)
 	case fenced && !m.fenced.Swap(true), errors.Is(err, errs.Exists):
 		m.cfg.Log.Error().Err(err).Msg("this host is out of its fleet: it serves what it has from memory, and every change is refused once its VM is another host's")
 	}

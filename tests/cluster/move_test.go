@@ -9,7 +9,6 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/fs/store"
-	"meta9/fs/vm"
 	"meta9/session/fleet"
 	"meta9/session/fleet/fleettest"
 )
@@ -96,31 +95,21 @@ func TestClaimedAtOnce(t *testing.T) {
 		line := fmt.Sprintf("%d\n", i)
 		winner.Do(store.Intent{Kind: store.Append, Cell: winner.Store.Cell(uuidA), Name: "log", Data: line})
 		want.WriteString(line)
-		if loser.Store.Cell(uuidA) != nil {
-			t.Fatalf("round %d: both serve it", i)
-		}
+		loser.Until("the end of the VM at the loser", func() bool { return loser.Store.Cell(uuidA) == nil })
 		if _, err := loser.Store.Fetch(uuidA); errs.KindOf(err) != errs.Moved {
 			t.Errorf("round %d: the loser fetches it: %v", i, err)
 		}
 		at = winner
 	}
-	// Whole claims at once: each gets it, one after the other, and it is whole.
+	// Whole claims at once: each gets it, one after the other, and nothing is lost.
 	var both sync.WaitGroup
 	for _, h := range []*fleettest.Host{a, b} {
 		both.Go(func() { h.Claim(uuidA) })
 	}
 	both.Wait()
-	served := 0
-	for _, h := range []*fleettest.Host{a, b} {
-		if cell := h.Store.Cell(uuidA); cell != nil {
-			served++
-			if got := cell.VM().Get(vm.Keys, "log").Value; got != want.String() {
-				t.Errorf("host %s has %d bytes, want %d", h.Name, len(got), want.Len())
-			}
-		}
-	}
-	if served != 1 {
-		t.Errorf("%d hosts serve it", served)
+	a.Claim(uuidA)
+	if got := fleettest.Log(a, uuidA); got != want.String() {
+		t.Errorf("it has %d bytes, want %d", len(got), want.Len())
 	}
 }
 
@@ -224,7 +213,50 @@ func TestRestartedBefore(t *testing.T) {
 	if got := fleettest.Log(b, uuidA); got != "under way\nend\n" {
 		t.Errorf("the log is %q", got)
 	}
+	if mine, err := b.Engine.Mine(t.Context()); err != nil || len(mine) != 1 || mine[0] != uuidA {
+		t.Errorf("its VMs are %v, %v", mine, err)
+	}
 	if came, err := b.Engine.Came(t.Context()); err != nil || len(came) != 0 {
 		t.Errorf("what came is there still: %v, %v", came, err)
+	}
+}
+
+// TestFencedHost: the VMs of a host that is fenced can be claimed at once, and it stays out
+// until it is started anew; a second process of its name is refused.
+func TestFencedHost(t *testing.T) {
+	c := start(t, 1)
+	a, b := c.host(t, "/fenced/", "a", 0), c.host(t, "/fenced/", "b", 0)
+	fleettest.Create(a, uuidA)
+	cfg := fleet.MemberConfig{Cluster: c.engine(t, "/fenced/", "a"), Host: "a", Instance: "another"}
+	if _, err := fleet.Join(t.Context(), cfg); errs.KindOf(err) != errs.Exists || !strings.Contains(err.Error(), "test:a") {
+		t.Errorf("two hosts have one name: %v", err)
+	}
+	if err := b.Fleet.Fence(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	b.Claim(uuidA)
+	if s := b.Fleet.Status(); s.Claimed != 1 {
+		t.Errorf("%+v", s)
+	}
+	a.Until("the fence", func() bool { return a.Fleet.Status().Fenced })
+	hosts, err := b.Fleet.Hosts(t.Context())
+	if err != nil || len(hosts) != 2 || !hosts[0].Fenced || hosts[1].Fenced || a.Fleet.Fresh() == nil {
+		t.Errorf("%+v, %v", hosts, err)
+	}
+	if cell := a.Store.Cell(uuidA); cell != nil {
+		if r := a.Store.Do(&store.Intent{Kind: store.Put, Cell: cell, Name: "log"}); errs.KindOf(r.Err) != errs.Moved {
+			t.Errorf("a fenced host changes a VM: %v", r.Err)
+		}
+	}
+	cfg.Instance = "a" // started anew
+	m, err := fleet.Join(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Leave(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := cfg.Cluster.(store.Engine).Close(); err != nil {
+		t.Error(err)
 	}
 }

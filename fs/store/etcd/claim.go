@@ -52,6 +52,20 @@ func (e *Engine) Claim(ctx context.Context, uuid string, from store.Owner) error
 	return errs.New(errs.Busy, "VM %s has another owner by now", uuid)
 }
 
+// Mine is store.Cluster's.
+func (e *Engine) Mine(ctx context.Context) ([]string, error) {
+	by := e.key("by", e.cfg.Host) + "/"
+	resp, err := e.kv.Get(ctx, by, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return nil, e.cfg.explain(err)
+	}
+	all := make([]string, 0, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
+		all = append(all, strings.TrimPrefix(string(kv.Key), by))
+	}
+	return all, nil
+}
+
 // Residence is store.Cluster's. All pieces are of one gift, whose transactions are the
 // owner's alone; rev is the first one's.
 func (e *Engine) Residence(ctx context.Context, uuid string) (with string, rev int64, err error) {

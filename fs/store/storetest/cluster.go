@@ -184,6 +184,20 @@ func (h *Host) Claim(ctx context.Context, uuid string, from store.Owner) error {
 	return nil
 }
 
+// Mine is store.Cluster's.
+func (h *Host) Mine(ctx context.Context) (all []string, err error) {
+	if err := h.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer h.fleet.mu.Unlock()
+	for uuid, v := range h.fleet.vms {
+		if v.host == h.name {
+			all = append(all, uuid)
+		}
+	}
+	return all, nil
+}
+
 // Ask is store.Cluster's.
 func (h *Host) Ask(ctx context.Context, of, uuid string) (string, error) {
 	if err := h.enter(ctx); err != nil {
