@@ -95,7 +95,8 @@ func (f *Fleet) sweep(now time.Time) {
 // Arrive is for each new connection on a channel of the VM's own, before it is served. Where
 // the VM is at home it returns at once. Where it is expected, it waits for the first
 // byte of the guest, which is left unread, has the VM claimed, and waits for that. After an
-// error the connection is to be closed.
+// error the connection is to be closed. Of a stream that carries links each link is such a
+// connection.
 func (f *Fleet) Arrive(nc net.Conn, uuid string) error {
 	f.mu.Lock()
 	c, going := f.claims[uuid], f.giving[uuid]
@@ -130,8 +131,12 @@ func (f *Fleet) Arrive(nc net.Conn, uuid string) error {
 	return f.Claim(ctx, uuid)
 }
 
-// awaitByte waits until something can be read.
+// awaitByte waits until something can be read. A link in packets (session/packet) begins
+// when its guest has asked for it.
 func (f *Fleet) awaitByte(nc net.Conn) error {
+	if _, link := nc.(interface{ Past() bool }); link {
+		return nil
+	}
 	sc, is := nc.(syscall.Conn)
 	if !is {
 		return errs.New(errs.Unsupported, "on such a channel it cannot be seen that the guest speaks")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -118,6 +119,30 @@ func TestExpected(t *testing.T) {
 	if err := fleettest.Hello(a, uuid); err != nil || a.Store.Cell(uuid) == nil {
 		t.Errorf("it has not gone back: %v", err)
 	}
+}
+
+// link is a link in packets, of which the guest has asked for.
+type link struct{ net.Conn }
+
+func (link) Past() bool { return false }
+
+// TestLinkArrives: a link brings its VM before anything is read of it; what is neither a link
+// nor has a descriptor is refused.
+func TestLinkArrives(t *testing.T) {
+	a, b := pair(t, nil)
+	if err := b.Fleet.Expect(t.Context(), uuid); err != nil {
+		t.Fatal(err)
+	}
+	one, other := net.Pipe()
+	defer one.Close()
+	defer other.Close()
+	if err := b.Fleet.Arrive(one, uuid); !errors.Is(err, errs.Unsupported) {
+		t.Error(err)
+	}
+	if err := b.Fleet.Arrive(link{one}, uuid); err != nil || b.Store.Cell(uuid) == nil {
+		t.Error(err)
+	}
+	a.Until("the end of the VM there", func() bool { return a.Store.Cell(uuid) == nil })
 }
 
 // TestSameName: of two that would be one host the second is refused, and one that takes the

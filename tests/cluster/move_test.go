@@ -225,9 +225,9 @@ func TestRestartedBefore(t *testing.T) {
 // until it is started anew; a second process of its name is refused.
 func TestFencedHost(t *testing.T) {
 	c := start(t, 1)
-	a, b := c.host(t, "/fenced/", "a", 0), c.host(t, "/fenced/", "b", 0)
+	a, b := c.host(t, "/fenced/", "a", 2*time.Second), c.host(t, "/fenced/", "b", 2*time.Second)
 	fleettest.Create(a, uuidA)
-	cfg := fleet.MemberConfig{Cluster: c.engine(t, "/fenced/", "a"), Host: "a", Instance: "another"}
+	cfg := fleet.MemberConfig{Cluster: c.engine(t, "/fenced/", "a"), Host: "a", Instance: "another", TTL: 2 * time.Second}
 	if _, err := fleet.Join(t.Context(), cfg); errs.KindOf(err) != errs.Exists || !strings.Contains(err.Error(), "test:a") {
 		t.Errorf("two hosts have one name: %v", err)
 	}
