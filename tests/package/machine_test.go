@@ -229,6 +229,7 @@ func (m *machine) life(t *testing.T) {
 	m.says(m.run("stat -c %a:%U /var/lib/meta9 /run/meta9 /etc/meta9d.toml"), "700:root\n755:root\n644:root\n")
 	m.settings()
 	m.unit()
+	m.run("apparmor_parser --skip-kernel-load --skip-read-cache --skip-cache /etc/apparmor.d/usr.bin.meta9d") // it parses
 
 	m.certificates()
 	d := m.start("--qmp-listen", "unix:/run/meta9/qmp.sock", "--listen", "tls:127.0.0.1:564", "--config", "/etc/meta9/test.toml")
