@@ -6,7 +6,7 @@ FUZZTIME ?= 20s
 FUZZLOG  ?= bin/fuzz.log
 FUZZJOBS ?= 2
 BENCH    ?=
-SECTIONS ?= check cross-quick unit blackbox test-guest fuzz
+SECTIONS ?= check cross-quick unit blackbox test-guest test-fleet fuzz
 BASE     ?=
 SOAK     ?=
 SOAKTIME ?= 45m
@@ -106,6 +106,8 @@ check: $(GOFUMPT) $(STATICCHECK) $(ERRCHECK) $(INEFFASSIGN) $(MISSPELL) ## forma
 	@bad=$$($(GOFUMPT) -l .); test -z "$$bad" || { echo "not gofumpt'ed:"; echo "$$bad"; exit 1; }
 	$(GO) vet ./...
 	cd tests && $(GO) vet ./... && $(GO) vet -tags soak ./...
+	cd tests/cluster && $(GO) vet ./...
+	$(GO) vet -tags unfenced ./fs/store/etcd && $(GO) vet -tags unsequenced ./fs/store/etcd
 	$(STATICCHECK) -checks all ./...
 	cd tests && ../$(STATICCHECK) -checks all ./...
 	$(ERRCHECK) -ignoretests -exclude .ci/errcheck.txt ./...
@@ -114,6 +116,7 @@ check: $(GOFUMPT) $(STATICCHECK) $(ERRCHECK) $(INEFFASSIGN) $(MISSPELL) ## forma
 	@git ls-files -z ':!:*testdata*' ':!:*go.sum' ':!:LICENSE' | xargs -0 $(MISSPELL) -error -i stpo
 	$(GO) mod tidy -diff
 	cd tests && $(GO) mod tidy -diff
+	cd tests/cluster && $(GO) mod tidy -diff
 	cd tests && $(GO) test -count=1 ./arrow
 
 unit: cc runner ## the tests of every package, with the race detector
@@ -126,7 +129,7 @@ blackbox: cc runner ## foreign clients, kill -9, strace, attacks: against the re
 test-guest: runner ## a real Linux kernel in QEMU mounts the real meta9d
 	cd tests && $(GOTEST) -count=1 -timeout 30m -p 1 ./guest/... ./mount/...
 
-test-fleet: runner ## several hosts' stores over a real etcd cluster of three (not in make test yet)
+test-fleet: runner ## several hosts' stores over a real etcd cluster of three
 	cd tests/cluster && $(GOTEST) -count=1 -timeout 7m ./...
 
 fuzz: ## run every fuzz target for FUZZTIME (20s), FUZZJOBS (2) at a time; the log goes to FUZZLOG

@@ -332,6 +332,9 @@ func (b *batch) seal() {
 			b.group(w.cell.uuid, from)
 			g := &b.groups[w.group]
 			g.New, g.Gone, g.Gift = w.before == nil, w.deleted && !w.left, w.gift
+			if b.store.shared != nil {
+				g.Frees, g.Takes = aliases(w.before, w.after)
+			}
 		}
 		if w.left {
 			w.after = nil

@@ -50,7 +50,7 @@ func (s *Store) commit(b *batch) {
 		for i, in := range b.intents {
 			r := Result{Err: err}
 			if w := b.owners[i]; w != nil && w.failed != nil {
-				r.Err = w.failed
+				r.Err = w.refusal(in)
 			}
 			in.done(r)
 		}
@@ -60,7 +60,7 @@ func (s *Store) commit(b *batch) {
 	tell(&s.recorders, b.committed)
 	for i, in := range b.intents {
 		if w := b.owners[i]; w != nil && w.failed != nil {
-			b.results[i] = Result{Err: w.failed}
+			b.results[i] = Result{Err: w.refusal(in)}
 		}
 		in.done(b.results[i])
 	}
@@ -94,7 +94,12 @@ func (s *Store) apply(b *batch) error {
 		return nil
 	}
 	from := time.Now()
-	failed := s.engine.Apply(b.groups)
+	var failed []error
+	if s.shared != nil {
+		failed = s.await(b.groups)
+	} else {
+		failed = s.engine.Apply(b.groups)
+	}
 	b.disk = time.Since(from)
 	if failed == nil {
 		s.numbers.durable()
@@ -137,6 +142,14 @@ func (s *Store) apply(b *batch) error {
 		return failed[0]
 	}
 	return b.claimAnew()
+}
+
+// refusal is what an intent gets whose VM's group has failed.
+func (w *work) refusal(in *Intent) error {
+	if in.Guest && errs.KindOf(w.failed) == errs.Exists { // the alias that the host wanted for it
+		return errs.New(errs.Again, "another change of the VM was refused, and this with it")
+	}
+	return w.failed
 }
 
 // bearable says whether the engine can go on after that error of a group.

@@ -14,8 +14,11 @@ import (
 //
 // Scan gives the store's own records and those of the VMs that this host owns. Apply
 // refuses a group by itself, Unchanged: as errs.Moved where another host owns the VM by
-// now, as errs.Exists where it is to create a VM that is there, at any host. A VM of
-// which a record is damaged is not served, and others are.
+// now, as errs.Exists where it is to create a VM that is there, or takes an alias that a VM
+// has, at any host. A VM of which a record is damaged is not served, and others are.
+//
+// Apply returns when it knows what has become of each group, however long that takes;
+// what waits meanwhile is refused after Config.Patience.
 type Shared interface {
 	Engine
 	// Block is the first of count ids in a row, at least so many as least, that no store
@@ -28,6 +31,60 @@ type Shared interface {
 	Fetch(uuid string, fn func(key, value []byte) error) (mark uint64, err error)
 	// Mark is no less than any revision that was told of a VM that Scan has given.
 	Mark() uint64
+	// Keep sees to it that no store gets a block with ids below limit, for VMs that come
+	// with ids of their own. false: some may have got one already.
+	Keep(limit uint64) (bool, error)
+	// Trouble is why the engine has had no answer of late, or nil. Any goroutine may ask.
+	Trouble() error
+	// Interrupt ends what Apply waits for, and all else: a group may be durable then, or
+	// not, and the next Scan finds out. Any goroutine may call it.
+	Interrupt()
+}
+
+// Interrupt lets Stop and Close return where a fleet's engine waits for a cluster that
+// does not answer, for who cannot wait: what waits here is refused. What was under way is
+// durable or not; its Number tells the next process. Another engine never waits so.
+func (s *Store) Interrupt() {
+	if s.shared != nil {
+		s.queue.fail(errClosed)
+		s.shared.Interrupt()
+	}
+}
+
+// patienceTicks is how often the committer looks within its patience for who has waited
+// too long.
+const patienceTicks = 4
+
+// await is Apply of a fleet's engine. An intent that has waited longer than the store's
+// patience for its turn is refused meanwhile; nothing of it was begun.
+func (s *Store) await(groups []Group) []error {
+	done := make(chan []error, 1)
+	from := s.cfg.Now()
+	go func() { done <- s.shared.Apply(groups) }()
+	tick := time.NewTicker(max(s.cfg.Patience/patienceTicks, time.Millisecond))
+	defer tick.Stop()
+	var newest [patienceTicks]uint64 // intent at each of the last ticks, the oldest tick first
+	for {
+		select {
+		case failed := <-done:
+			return failed
+		case <-tick.C:
+			late := newest[0]
+			copy(newest[:], newest[1:])
+			newest[patienceTicks-1] = s.queue.seq.Load()
+			s.turns.add(s.queue.take(true))
+			s.turns.refuseUntil(late, s.impatient(from))
+		}
+	}
+}
+
+// impatient is what an intent gets that has waited too long.
+func (s *Store) impatient(from time.Time) error {
+	why := "it does not answer"
+	if err := s.shared.Trouble(); err != nil {
+		why = errs.Detail(err)
+	}
+	return errs.New(errs.IO, "nothing was changed: the fleet's cluster has taken no change since %s (%s)", from.UTC().Format(time.RFC3339), why)
 }
 
 // Unchanged marks the error of a group of which nothing has changed, nor will.

@@ -76,6 +76,20 @@ func aliasOf(v *vm.VM) nameKey {
 	return nameKey{nameAlias, v.Link()}
 }
 
+// aliases are the alias that a VM gives up and the one that it gets, where they differ.
+func aliases(was, will *vm.VM) (frees, takes string) {
+	if was != nil {
+		frees = was.Link()
+	}
+	if will != nil {
+		takes = will.Link()
+	}
+	if frees == takes {
+		return "", ""
+	}
+	return frees, takes
+}
+
 // hintOf is the alias by which the VM is found while no VM is by a link.
 func hintOf(v *vm.VM) nameKey {
 	if v == nil || v.Alias() == "" || v.Link() != "" {

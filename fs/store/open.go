@@ -17,6 +17,7 @@ const (
 	defaultVMEvents   = 256
 	defaultRootEvents = 8192
 	defaultLookEvery  = 2 * time.Second
+	defaultPatience   = 10 * time.Second
 )
 
 // maxReported is how many damaged records Open logs one by one.
@@ -114,6 +115,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.LookEvery <= 0 {
 		c.LookEvery = defaultLookEvery
+	}
+	if c.Patience <= 0 {
+		c.Patience = defaultPatience
 	}
 	if c.Now == nil {
 		c.Now = time.Now

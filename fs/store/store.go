@@ -40,6 +40,8 @@ type Group struct {
 	New    bool   // the VM is not there before
 	Gone   bool   // nor after: Ops delete all of it
 	Gift   *Gift  // of a Shared: the VM is given away with it; nil: it stays
+	Takes  string // of a Shared: an alias that no VM of the fleet has, and that the VM has from then on
+	Frees  string // of a Shared: the alias that the VM has no longer
 	Number uint64 // of the batch; greater than that of any Apply before, also of one that failed
 	Ops    []Op
 }
@@ -90,6 +92,7 @@ type Config struct {
 	FirstRev   uint64           // revisions handed out are no less, so that those of stores that are gone never come again
 	Salvage    bool             // skip damaged records instead of failing
 	LookEvery  time.Duration    // how often a Looker looks; 2 s
+	Patience   time.Duration    // of a Shared: how long an intent waits for a cluster that does not answer; 10 s
 	ReadOnly   string           // why only intents of the mirror change VMs; "": all may
 	Now        func() time.Time // time.Now
 	Log        zerolog.Logger

@@ -142,3 +142,22 @@ func (t *turns) refuse(err error) {
 		return true
 	})
 }
+
+// refuseUntil answers what has come no later than that intent with an error, but for what
+// only frees something.
+func (t *turns) refuseUntil(seq uint64, err error) {
+	t.each(func(l *line) bool {
+		var kept chain
+		for l.first != nil {
+			in := l.pop()
+			if in.seq > seq || in.Kind == dropHold || in.Kind == elsewhere {
+				kept.push(in)
+				continue
+			}
+			l.saved = 0
+			in.done(Result{Err: err})
+		}
+		l.chain = kept
+		return true
+	})
+}

@@ -25,6 +25,8 @@ const memberEnv = "META9_TEST_ETCD"
 type memberConfig struct {
 	Name, Dir, Client, Peer, Cluster string
 	Quota                            int64
+	Fast                             bool   // no fsync: a killed process loses nothing by that
+	Cert, Key, CA                    string // files: clients speak TLS, and have a certificate of this CA
 }
 
 func TestMain(m *testing.M) {
@@ -50,6 +52,11 @@ func serveMember(text string) error {
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = urls(c.Peer), urls(c.Peer)
 	cfg.TickMs, cfg.ElectionMs = 50, 500
 	cfg.QuotaBackendBytes = c.Quota
+	cfg.UnsafeNoFsync = c.Fast
+	if c.Cert != "" {
+		cfg.ClientTLSInfo.CertFile, cfg.ClientTLSInfo.KeyFile = c.Cert, c.Key
+		cfg.ClientTLSInfo.TrustedCAFile, cfg.ClientTLSInfo.ClientCertAuth = c.CA, true
+	}
 	cfg.LogLevel, cfg.Logger, cfg.LogOutputs = "fatal", "zap", []string{"stderr"}
 	s, err := embed.StartEtcd(cfg)
 	if err != nil {
@@ -78,6 +85,9 @@ type cluster struct {
 	configs []memberConfig
 	members []*exec.Cmd
 }
+
+// fast is for start.
+func fast(m *memberConfig) { m.Fast = true }
 
 // start starts a cluster of n members, which ends with the test.
 func start(t *testing.T, n int, change ...func(*memberConfig)) *cluster {

@@ -3,7 +3,6 @@ package etcd
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -44,16 +43,18 @@ func (e *Engine) Apply(groups []store.Group) []error {
 	if len(groups) == 1 {
 		failed[0] = e.apply(&groups[0])
 	} else {
-		var running sync.WaitGroup
-		room := make(chan struct{}, atOnce)
-		for i := range groups {
-			room <- struct{}{}
-			running.Go(func() {
-				failed[i] = e.apply(&groups[i])
-				<-room
-			})
+		for _, some := range inTurn(groups) {
+			var running sync.WaitGroup
+			room := make(chan struct{}, atOnce)
+			for _, i := range some {
+				room <- struct{}{}
+				running.Go(func() {
+					failed[i] = e.apply(&groups[i])
+					<-room
+				})
+			}
+			running.Wait()
 		}
-		running.Wait()
 	}
 	for _, err := range failed {
 		if err != nil {
@@ -61,6 +62,38 @@ func (e *Engine) Apply(groups []store.Group) []error {
 		}
 	}
 	return nil
+}
+
+// inTurn are the groups, by index, that may be sent side by side, each some before the
+// next: who takes an alias comes after who frees it. Where each of several waits for
+// another, all of them are the last, and some are refused.
+func inTurn(groups []store.Group) (all [][]int) {
+	freed := make(map[string]bool) // by a group that is in no turn yet
+	var left []int
+	for i := range groups {
+		left = append(left, i)
+		if f := groups[i].Frees; f != "" {
+			freed[f] = true
+		}
+	}
+	for len(left) > 0 {
+		var now, later []int
+		for _, i := range left {
+			if freed[groups[i].Takes] {
+				later = append(later, i)
+			} else {
+				now = append(now, i)
+			}
+		}
+		if len(now) == 0 {
+			return append(all, later)
+		}
+		for _, i := range now {
+			delete(freed, groups[i].Frees)
+		}
+		all, left = append(all, now), later
+	}
+	return all
 }
 
 // applyOwn writes the host's own record, which no other process writes.
@@ -137,29 +170,27 @@ func (e *Engine) at(uuid string, gen uint64, rest string) string {
 func (e *Engine) apply(g *store.Group) error {
 	st := e.known(g.VM)
 	switch {
-	case g.New && st != nil:
-		return store.Unchanged(errs.New(errs.Exists, "VM %s is this host's already", g.VM))
-	case g.New:
+	case g.New && st == nil:
 		st = &state{owner: owner{Host: e.cfg.Host, Epoch: 1}}
+	case g.New && st.whole():
+		return store.Unchanged(errs.New(errs.Exists, "VM %s is this host's already", g.VM))
 	case st == nil:
 		return moved(g.VM)
 	}
 	next := *st
-	w := &writer{engine: e, uuid: g.VM, st: &next, isNew: g.New}
-	if err := w.group(g); err != nil {
-		if errs.KindOf(err) == errs.Moved {
-			e.learn(g.VM, nil)
-		} else if w.wrote {
-			e.learn(g.VM, &next) // of a generation that is not finished
-		}
-		return err
-	}
-	if g.Gone || g.Gift != nil {
+	w := &writer{engine: e, uuid: g.VM, st: &next, isNew: st.own == 0}
+	err := w.group(g)
+	switch {
+	case errs.KindOf(err) == errs.Moved, err == nil && (g.Gone || g.Gift != nil):
 		e.learn(g.VM, nil)
-	} else {
+	case err == nil:
 		e.learn(g.VM, &next)
+	case g.New && w.wrote && w.forget() == nil:
+		e.learn(g.VM, nil)
+	case w.wrote:
+		e.learn(g.VM, &next) // of a generation that is not finished
 	}
-	return nil
+	return err
 }
 
 func moved(uuid string) error {
@@ -178,14 +209,7 @@ type writer struct {
 func (w *writer) group(g *store.Group) error {
 	e := w.engine
 	if g.Gone {
-		// What goes is gone whatever generation it is in.
-		return w.write(nil, nil, []clientv3.Op{
-			clientv3.OpDelete(e.key("k", w.uuid)+"/", clientv3.WithPrefix()),
-			clientv3.OpDelete(e.key("v", w.uuid)),
-			clientv3.OpDelete(e.key("res", w.uuid)+"/", clientv3.WithPrefix()),
-			clientv3.OpDelete(e.key("by", e.cfg.Host, w.uuid)),
-			clientv3.OpDelete(e.key("q", w.uuid)),
-		})
+		return w.gone(w.free(nil, g.Frees))
 	}
 	c, err := e.changeOf(g)
 	if err != nil {
@@ -220,13 +244,42 @@ func (w *writer) group(g *store.Group) error {
 			last = append(last, clientv3.OpPut(e.key("by", to.Host, w.uuid), ""))
 		}
 	}
-	return w.write(&seq, to, last)
+	return w.write(step{seq: &seq, to: to, ops: w.free(last, g.Frees), takes: g.Takes})
+}
+
+// gone takes the VM away, whatever generation its entries are in, beside the ops.
+func (w *writer) gone(ops []clientv3.Op) error {
+	e := w.engine
+	return w.write(step{ops: append(
+		ops,
+		clientv3.OpDelete(e.key("k", w.uuid)+"/", clientv3.WithPrefix()),
+		clientv3.OpDelete(e.key("v", w.uuid)),
+		clientv3.OpDelete(e.key("res", w.uuid)+"/", clientv3.WithPrefix()),
+		clientv3.OpDelete(e.key("by", e.cfg.Host, w.uuid)),
+		clientv3.OpDelete(e.key("q", w.uuid)),
+	)})
+}
+
+// forget takes away what there is of a VM that was never whole.
+func (w *writer) forget() error {
+	w.isNew = false
+	return w.gone(nil)
+}
+
+// free appends that the VM gives up an alias, if it is the VM's.
+func (w *writer) free(ops []clientv3.Op, alias string) []clientv3.Op {
+	if alias == "" {
+		return ops
+	}
+	key := w.engine.key("alias", alias)
+	return append(ops, clientv3.OpTxn([]clientv3.Cmp{clientv3.Compare(clientv3.Value(key), "=", w.uuid)}, []clientv3.Op{clientv3.OpDelete(key)}, nil))
 }
 
 // residence writes what goes with the VM.
 func (w *writer) residence(with []byte) error {
 	seq := w.st.seq
-	if err := w.write(&seq, nil, []clientv3.Op{clientv3.OpDelete(w.engine.key("res", w.uuid)+"/", clientv3.WithPrefix())}); err != nil {
+	old := clientv3.OpDelete(w.engine.key("res", w.uuid)+"/", clientv3.WithPrefix())
+	if err := w.write(step{seq: &seq, ops: []clientv3.Op{old}}); err != nil {
 		return err // what came here with it
 	}
 	for n := 0; len(with) > 0; n++ {
@@ -234,7 +287,7 @@ func (w *writer) residence(with []byte) error {
 		with = with[len(some):]
 		op := clientv3.OpPut(w.engine.key("res", w.uuid, fmt.Sprintf("%06d", n)), string(some))
 		seq := w.st.seq
-		if err := w.write(&seq, nil, []clientv3.Op{op}); err != nil {
+		if err := w.write(step{seq: &seq, ops: []clientv3.Op{op}}); err != nil {
 			return err
 		}
 	}
@@ -273,7 +326,7 @@ func (w *writer) generation(c *change, gen uint64) (rest *change, err error) {
 	seq := w.st.seq
 	ops := []clientv3.Op{clientv3.OpDelete(e.entries(w.uuid, gen), clientv3.WithPrefix())}
 	flush := func() error {
-		err := w.write(&seq, nil, ops)
+		err := w.write(step{seq: &seq, ops: ops})
 		ops, seq = nil, w.st.seq
 		return err
 	}
@@ -299,44 +352,57 @@ func (w *writer) generation(c *change, gen uint64) (rest *change, err error) {
 	return rest, nil
 }
 
-// write is one fenced transaction of the VM. seq is what q/UUID says then, nil: the VM goes;
-// to is its new owner, nil: as it was.
-func (w *writer) write(seq *sequence, to *owner, ops []clientv3.Op) error {
+// step is one transaction of the VM.
+type step struct {
+	seq   *sequence // what q/UUID says then; nil: the VM goes
+	to    *owner    // its new one; nil: as it was
+	ops   []clientv3.Op
+	takes string // an alias that no VM may have; "": none
+}
+
+// write makes a step, fenced.
+func (w *writer) write(s step) error {
 	e, st := w.engine, w.st
 	own, q := e.key("own", w.uuid), e.key("q", w.uuid)
-	t := txn{
-		cmps: []clientv3.Cmp{
-			clientv3.Compare(clientv3.ModRevision(own), "=", st.own),
-			clientv3.Compare(clientv3.ModRevision(q), "=", st.q),
-		},
-		ops: ops, ask: []string{own, q},
+	t := txn{ops: s.ops, ask: []string{own, q}}
+	if compareOwner {
+		t.cmps = append(t.cmps, clientv3.Compare(clientv3.ModRevision(own), "=", st.own))
+	}
+	if compareSequence {
+		t.cmps = append(t.cmps, clientv3.Compare(clientv3.ModRevision(q), "=", st.q))
 	}
 	var text string
 	switch {
-	case seq == nil:
+	case s.seq == nil:
 		t.ops = append(t.ops, clientv3.OpDelete(own))
 	default:
-		seq.Step = st.seq.Step + 1
-		text = seq.text(w.uuid)
+		s.seq.Step = st.seq.Step + 1
+		text = s.seq.text(w.uuid)
 		t.ops = append(t.ops, clientv3.OpPut(q, text))
 	}
 	is := st.owner
 	if w.isNew && !w.wrote {
 		t.ops = append(t.ops, clientv3.OpPut(own, is.text()), clientv3.OpPut(e.key("by", e.cfg.Host, w.uuid), ""))
 	}
-	if to != nil {
-		is = *to
+	if s.to != nil {
+		is = *s.to
 		t.ops = append(t.ops, clientv3.OpPut(own, is.text()))
+	}
+	if s.takes != "" {
+		alias := e.key("alias", s.takes)
+		t.cmps = append(t.cmps, clientv3.Compare(clientv3.CreateRevision(alias), "=", 0))
+		t.ops = append(t.ops, clientv3.OpPut(alias, w.uuid))
+		t.ask = append(t.ask, alias)
 	}
 	rev, found, err := e.commit(&t)
 	if err != nil {
 		return err
 	}
 	if found == nil {
-		w.took(seq, is, rev, rev, to != nil)
+		w.took(s.seq, is, rev, rev, s.to != nil)
 		return nil
 	}
-	return w.judge(&t, seq, is, text, found)
+	return w.judge(&t, s, is, text, found)
 }
 
 // took notes that a transaction was made.
@@ -352,27 +418,92 @@ func (w *writer) took(seq *sequence, is owner, own, q int64, given bool) {
 }
 
 // judge finds out what has become of a transaction whose compares have failed.
-func (w *writer) judge(t *txn, seq *sequence, is owner, text string, found []*mvccpb.KeyValue) error {
+func (w *writer) judge(t *txn, s step, is owner, text string, found []*mvccpb.KeyValue) error {
 	own, q := found[0], found[1]
 	switch {
-	case seq == nil && own == nil && t.again:
+	case s.seq == nil && own == nil && t.again:
 		return nil // an earlier copy has deleted it
 	case q != nil && text != "" && string(q.Value) == text && own != nil && string(own.Value) == is.text():
-		w.took(seq, is, own.ModRevision, q.ModRevision, true)
+		w.took(s.seq, is, own.ModRevision, q.ModRevision, true)
 		return nil
-	case w.isNew && !w.wrote && own != nil:
-		o, err := readOwner(own.Value)
+	case revision(own) != w.st.own:
+		return w.taken(t, s, is, text, own)
+	case revision(q) != w.st.q || s.takes == "":
+		return errs.New(errs.IO, "VM %s: another meta9d writes as the host %q", w.uuid, w.engine.cfg.Host)
+	}
+	holder := found[2]
+	if holder == nil || string(holder.Value) != w.uuid {
+		return store.Unchanged(errs.New(errs.Exists, "alias: %q is VM %s's already, at another host", s.takes, value(holder)))
+	}
+	s.takes = "" // it is the VM's
+	return w.write(s)
+}
+
+// revision is 0 where there is no such key, as it is in a compare.
+func revision(kv *mvccpb.KeyValue) int64 {
+	if kv == nil {
+		return 0
+	}
+	return kv.ModRevision
+}
+
+func value(kv *mvccpb.KeyValue) string {
+	if kv == nil {
+		return ""
+	}
+	return string(kv.Value)
+}
+
+// taken is the error of a transaction whose VM has got another owner; own is what says so
+// now, nil: the VM was deleted since. nil: the transaction was made before that.
+func (w *writer) taken(t *txn, s step, is owner, text string, own *mvccpb.KeyValue) error {
+	w.engine.fencedOff.Add(1)
+	if t.again && own != nil && text != "" {
+		made, err := w.made(text, own.ModRevision)
 		if err != nil {
-			return store.Unchanged(errs.New(errs.Exists, "VM %s is there: %s", w.uuid, errs.Detail(err)))
+			return store.Unchanged(errs.New(errs.Moved, "VM %s was taken by another host, and this may or may not be there: %s", w.uuid, errs.Detail(err)))
 		}
-		return store.Unchanged(errs.New(errs.Exists, "VM %s is host %q's", w.uuid, o.Host))
-	case own == nil || own.ModRevision != w.st.own:
-		if t.again && text != "" && (q == nil || q.ModRevision != w.st.q) && (q == nil || string(q.Value) != text) {
-			return store.Unchanged(errs.New(errs.Moved, "VM %s was taken by another host: this may or may not be there", w.uuid))
+		if made {
+			w.took(s.seq, is, w.st.own, w.st.q, false)
+			return nil
 		}
+	}
+	if own == nil {
 		return moved(w.uuid)
 	}
-	return errs.New(errs.IO, "VM %s: another meta9d writes as the host %q", w.uuid, w.engine.cfg.Host)
+	o, err := readOwner(own.Value)
+	switch {
+	case w.isNew && !w.wrote && err != nil:
+		return store.Unchanged(errs.New(errs.Exists, "VM %s is there: %s", w.uuid, errs.Detail(err)))
+	case w.isNew && !w.wrote:
+		return store.Unchanged(errs.New(errs.Exists, "VM %s is host %q's", w.uuid, o.Host))
+	case err == nil && o.Host == w.engine.cfg.Host:
+		return store.Unchanged(errs.New(errs.Moved, "VM %s is now that of another meta9d that runs as the host %q", w.uuid, o.Host))
+	}
+	return moved(w.uuid)
+}
+
+// made says whether a transaction that was to write text to q/UUID was made before the VM
+// got another owner, which is in etcd's history: the first owner after this engine has
+// found q/UUID as it stayed, for what this engine has sent was refused from then on. rev
+// is that of the newest owner.
+func (w *writer) made(text string, rev int64) (bool, error) {
+	e := w.engine
+	for {
+		before, err := e.get(e.key("own", w.uuid), clientv3.WithRev(rev-1))
+		if err != nil {
+			return false, err
+		}
+		if len(before) == 0 && w.st.own != 0 {
+			return false, errs.New(errs.IO, "it was deleted and made anew")
+		}
+		if len(before) == 0 || before[0].ModRevision == w.st.own {
+			break
+		}
+		rev = before[0].ModRevision
+	}
+	q, err := e.get(e.key("q", w.uuid), clientv3.WithRev(rev))
+	return err == nil && len(q) == 1 && string(q[0].Value) == text, err
 }
 
 // txn is a transaction that may be sent again: its compares fail if it was made.
@@ -391,9 +522,13 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 		asks = append(asks, clientv3.OpGet(key))
 	}
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if e.ctx.Err() != nil && !t.again {
+			return 0, nil, store.Unchanged(errClosed)
+		}
 		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
 		resp, err := e.kv.Txn(ctx).If(t.cmps...).Then(t.ops...).Else(asks...).Commit()
 		cancel()
+		e.notice(err)
 		switch {
 		case err == nil && resp.Succeeded:
 			return resp.Header.Revision, nil, nil
@@ -408,14 +543,29 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 		case definite(err) && !t.again:
 			return 0, nil, store.Unchanged(e.cfg.explain(err))
 		}
-		t.again = t.again || !definite(err)
+		if !t.again {
+			e.unsure.Add(1)
+		}
+		t.again = true
 		select {
 		case <-time.After(pause):
 		case <-e.ctx.Done():
-			return 0, nil, errs.New(errs.IO, "the engine is closed, and etcd has not said whether it was done: %v", err)
+			return 0, nil, errs.New(errs.IO, "stopped before etcd has said whether it was done, which the next start finds out: %v", err)
 		}
 	}
 }
+
+// notice notes what Trouble tells, from what became of a try.
+func (e *Engine) notice(err error) {
+	if err == nil {
+		e.trouble.Store(nil)
+		return
+	}
+	err = e.cfg.explain(err)
+	e.trouble.Store(&err)
+}
+
+var errClosed = errs.New(errs.IO, "the engine is closed: nothing was changed")
 
 // definite says whether etcd has refused a request, so that nothing of it was done.
 func definite(err error) bool {
@@ -426,19 +576,20 @@ func definite(err error) bool {
 // get reads keys until that succeeds, for what must go on.
 func (e *Engine) get(key string, opts ...clientv3.OpOption) ([]*mvccpb.KeyValue, error) {
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Patience)
+		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
 		resp, err := e.kv.Get(ctx, key, opts...)
 		cancel()
-		if err == nil {
+		e.notice(err)
+		switch {
+		case err == nil:
 			return resp.Kvs, nil
-		}
-		if definite(err) {
+		case definite(err), isAny(err, rpctypes.ErrCompacted):
 			return nil, store.Unchanged(e.cfg.explain(err))
 		}
 		select {
 		case <-time.After(pause):
 		case <-e.ctx.Done():
-			return nil, errors.Join(errs.New(errs.IO, "the engine is closed"), err)
+			return nil, store.Unchanged(errClosed)
 		}
 	}
 }

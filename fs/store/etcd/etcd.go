@@ -14,10 +14,19 @@
 // A process that starts writes own/UUID anew for all that it owns (the epoch grows), before
 // it reads: a transaction that the process before has sent is made by then or never.
 //
+// Where the VM has got another owner since, etcd's history tells: what q/UUID held when that
+// one came is what it will have held for ever.
+//
+// A process that ends before it knows (Interrupt) leaves that to the next one, which finds the
+// number of the VM's newest whole group in q/UUID.
+//
 // What is too large for one transaction is written to a new generation of the VM's
 // entries, in several, all fenced; the last one switches q/UUID to it and deletes the old
-// one. What a process has left of an unfinished one is deleted before the same generation is
-// written again.
+// one. What a process has left of an unfinished one is deleted when the VM is loaded, and so
+// is a VM whose first group was never whole.
+//
+// An alias is one VM's in all the fleet: the transaction that gives it to a VM makes
+// alias/NAME, and fails where that is there.
 //
 // Apply is called from one goroutine, the rest from any. Engine.mu guards the table of VMs
 // and is held over no call of etcd's.
@@ -70,6 +79,13 @@ type Engine struct {
 	end    context.CancelFunc
 	lease  atomic.Int64 // the host's, under which it lives; 0: none
 
+	trouble   atomic.Pointer[error] // of the last try; nil: it was answered
+	unsure    atomic.Uint64
+	fencedOff atomic.Uint64
+
+	noBlocks   error // the last answer to Block, at noBlocksAt; the goroutine of Apply alone uses it
+	noBlocksAt time.Time
+
 	mu      sync.Mutex
 	vms     map[string]*state
 	fenced  bool   // the VMs of the host were taken over from the process before
@@ -81,8 +97,28 @@ type Engine struct {
 // state is what the engine knows of a VM that its host owns.
 type state struct {
 	owner  owner
-	own, q int64 // the revisions of own/UUID and q/UUID
+	own, q int64 // the revisions of own/UUID and q/UUID; 0: they are not there
 	seq    sequence
+}
+
+// whole says whether the VM's first group was made; else there is only a part of it.
+func (s *state) whole() bool { return s.seq.Number > 0 }
+
+// Stats are counts since Open.
+type Stats struct {
+	Unsure uint64 // transactions that were sent again, since nobody knew what had become of them
+	Fenced uint64 // transactions that were refused, since the VM had got another owner
+}
+
+// Stats may be asked from any goroutine.
+func (e *Engine) Stats() Stats { return Stats{e.unsure.Load(), e.fencedOff.Load()} }
+
+// Trouble is store.Shared's.
+func (e *Engine) Trouble() error {
+	if err := e.trouble.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 var _ store.Shared = (*Engine)(nil)
@@ -294,7 +330,10 @@ func (e *Engine) Mark() uint64 {
 	return e.mark
 }
 
-// Close lets go of etcd. What Apply waits for then has failed.
+// Interrupt is store.Shared's.
+func (e *Engine) Interrupt() { e.end() }
+
+// Close lets go of etcd.
 func (e *Engine) Close() error {
 	e.end()
 	return e.client.Close()

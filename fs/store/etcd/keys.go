@@ -26,6 +26,7 @@ import (
 //	host/HOST         store.HostInfo, while the host lives: under its lease
 //	fenced/HOST       the Boot of a host that may not live
 //	ask/HOST/UUID     ask, under the lease of the host that asks
+//	alias/NAME        the UUID of the VM that has the alias
 const (
 	keyFleet   = "fleet"
 	keyIDs     = "ids"

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -184,8 +185,35 @@ func (e *Engine) give(r record, fn func(key, value []byte) error) error {
 		e.cfg.Log.Error().Str("vm", r.uuid).Err(err).Msg("a VM in etcd is damaged, and not served")
 		return fn(vmKey(r.uuid, 0), []byte("damaged"))
 	}
+	switch err := e.sweep(&r, st); {
+	case errs.KindOf(err) == errs.Moved, err == nil && !st.whole():
+		return nil
+	case err != nil:
+		e.cfg.Log.Warn().Str("vm", r.uuid).Err(err).Msg("what an unfinished change has left in etcd stays there until the next start")
+	}
+	if !st.whole() {
+		return nil
+	}
 	e.learn(r.uuid, st)
 	return e.records(&r, st, fn)
+}
+
+// sweep deletes what was left of a generation that no transaction has switched to, or of a
+// VM that was never whole.
+func (e *Engine) sweep(r *record, st *state) error {
+	w := &writer{engine: e, uuid: r.uuid, st: st}
+	if !st.whole() {
+		return w.forget()
+	}
+	head, all := e.entries(r.uuid, st.seq.Gen), e.key("k", r.uuid)+"/"
+	if !slices.ContainsFunc(r.entries, func(kv *mvccpb.KeyValue) bool { return !strings.HasPrefix(string(kv.Key), head) }) {
+		return nil
+	}
+	seq := st.seq
+	return w.write(step{seq: &seq, ops: []clientv3.Op{
+		clientv3.OpDelete(all, clientv3.WithRange(head)),
+		clientv3.OpDelete(clientv3.GetPrefixRangeEnd(head), clientv3.WithRange(clientv3.GetPrefixRangeEnd(all))),
+	}})
 }
 
 // records gives what a store has of the VM, in the order of a store's keys.
@@ -216,6 +244,14 @@ func (e *Engine) Fetch(uuid string, fn func(key, value []byte) error) (mark uint
 	if err != nil {
 		return 0, err
 	}
+	switch err := e.sweep(&all[0], st); {
+	case errs.KindOf(err) == errs.Moved:
+		return 0, err
+	case !st.whole():
+		return 0, errs.New(errs.NotFound, "VM %s was never whole: its host has died while it was made", uuid)
+	case err != nil:
+		e.cfg.Log.Warn().Str("vm", uuid).Err(err).Msg("what an unfinished change has left in etcd stays there until the next start")
+	}
 	if err := e.records(&all[0], st, fn); err != nil {
 		return 0, err
 	}
@@ -229,12 +265,39 @@ const blockSize = 1 << 20
 // Block is store.Shared's. A block that etcd has given without our knowing is lost,
 // which does no harm: there are 2^42.
 func (e *Engine) Block(least uint64) (first, count uint64, err error) {
+	if e.noBlocks != nil && time.Since(e.noBlocksAt) < noBlocksFor {
+		return 0, 0, e.noBlocks // many intents of a batch may ask
+	}
+	first, count, err = e.block(least)
+	e.noBlocks, e.noBlocksAt = err, time.Now()
+	return first, count, err
+}
+
+// noBlocksFor is how long nobody asks again where no block could be had.
+const noBlocksFor = time.Second
+
+// blockPause is how long a try that has failed waits for the next.
+const blockPause = 100 * time.Millisecond
+
+func (e *Engine) block(least uint64) (first, count uint64, err error) {
 	count = (least + blockSize - 1) / blockSize * blockSize
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Patience)
 	defer cancel()
+	// An etcd that has lost a member answers soon: ctx bounds the tries.
+	again := func(err error) bool {
+		select {
+		case <-time.After(blockPause):
+			return !definite(err)
+		case <-ctx.Done():
+			return false
+		}
+	}
 	key := e.key(keyIDs)
 	for {
 		resp, err := e.kv.Get(ctx, key)
+		if err != nil && again(err) {
+			continue
+		}
 		if err != nil {
 			return 0, 0, e.noBlock(err)
 		}
@@ -247,6 +310,9 @@ func (e *Engine) Block(least uint64) (first, count uint64, err error) {
 		}
 		put, err := e.kv.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", rev)).
 			Then(clientv3.OpPut(key, strconv.FormatUint(first+count, 10))).Commit()
+		if err != nil && again(err) {
+			continue
+		}
 		if err != nil {
 			return 0, 0, e.noBlock(err)
 		}
@@ -254,6 +320,20 @@ func (e *Engine) Block(least uint64) (first, count uint64, err error) {
 			return first, count, nil
 		}
 	}
+}
+
+// Keep is store.Shared's.
+func (e *Engine) Keep(limit uint64) (bool, error) {
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Patience)
+	defer cancel()
+	key := e.key(keyIDs)
+	next := max(1, (limit+blockSize-1)/blockSize) * blockSize
+	resp, err := e.kv.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
+		Then(clientv3.OpPut(key, strconv.FormatUint(next, 10))).Commit()
+	if err != nil {
+		return false, e.noBlock(err)
+	}
+	return resp.Succeeded, nil
 }
 
 // noBlock is the error of who needs an ID.

@@ -17,9 +17,12 @@ type Fleet struct {
 	ids   uint64
 	vms   map[string]*fleetVM
 	own   map[string]map[string][]byte // by host
+	alias map[string]string            // the VM that has it
 	full  string                       // the VM for which there is no room
 	noIDs error
 	cluster
+	stuck chan struct{} // Apply waits until it is closed; nil: it does not
+	waits chan struct{} // told when it does
 }
 
 type fleetVM struct {
@@ -35,13 +38,15 @@ type fleetVM struct {
 
 // NewFleet makes an empty one.
 func NewFleet() *Fleet {
-	f := &Fleet{ids: store.FirstID, vms: make(map[string]*fleetVM), own: make(map[string]map[string][]byte)}
+	f := &Fleet{ids: store.FirstID, vms: make(map[string]*fleetVM), own: make(map[string]map[string][]byte), alias: make(map[string]string)}
 	f.cluster.init()
 	return f
 }
 
 // Host is the engine of one host.
-func (f *Fleet) Host(name string) *Host { return &Host{fleet: f, name: name} }
+func (f *Fleet) Host(name string) *Host {
+	return &Host{fleet: f, name: name, ended: make(chan struct{})}
+}
 
 // Take makes the VM that host's, without asking its owner.
 func (f *Fleet) Take(uuid, host string) {
@@ -71,6 +76,21 @@ func (f *Fleet) NoIDs(err error) {
 	f.noIDs = err
 }
 
+// Stick lets Apply of all hosts wait until free is called, or the engine is interrupted.
+// One that waits is told through waits.
+func (f *Fleet) Stick() (waits <-chan struct{}, free func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	stuck := make(chan struct{})
+	f.stuck, f.waits = stuck, make(chan struct{}, 1)
+	return f.waits, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.stuck = nil
+		close(stuck)
+	}
+}
+
 // Harm changes the first byte of a VM's record whose key ends so.
 func (f *Fleet) Harm(uuid, end string) {
 	f.mu.Lock()
@@ -89,6 +109,8 @@ type Host struct {
 	name  string
 	cut   atomic.Bool
 	life  *life // what Join has begun; Fleet.mu guards it
+	end   sync.Once
+	ended chan struct{}
 }
 
 var _ store.Shared = (*Host)(nil)
@@ -121,6 +143,19 @@ func inOrder(all map[string][]byte, fn func(key, value []byte) error) error {
 // Apply is store.Engine's.
 func (h *Host) Apply(groups []store.Group) []error {
 	h.fleet.mu.Lock()
+	if stuck := h.fleet.stuck; stuck != nil {
+		select {
+		case h.fleet.waits <- struct{}{}:
+		default:
+		}
+		h.fleet.mu.Unlock()
+		select {
+		case <-stuck:
+		case <-h.ended:
+			return store.AllFailed(groups, errs.New(errs.IO, "interrupted"))
+		}
+		h.fleet.mu.Lock()
+	}
 	defer h.fleet.mu.Unlock()
 	failed := make([]error, len(groups))
 	any := false
@@ -152,10 +187,19 @@ func (h *Host) apply(g *store.Group) error {
 	case g.New:
 		v = &fleetVM{host: h.name, data: make(map[string][]byte)}
 		v.rev = f.next()
-		f.vms[g.VM] = v
 	case v == nil || v.host != h.name:
 		return store.Unchanged(errs.New(errs.Moved, "VM %s is another host's", g.VM))
 	}
+	if other := f.alias[g.Takes]; g.Takes != "" && other != "" && other != g.VM {
+		return store.Unchanged(errs.New(errs.Exists, "alias: %q is VM %s's already", g.Takes, other))
+	}
+	if g.Takes != "" {
+		f.alias[g.Takes] = g.VM
+	}
+	if f.alias[g.Frees] == g.VM {
+		delete(f.alias, g.Frees)
+	}
+	f.vms[g.VM] = v
 	change(v.data, g.Ops)
 	v.number = g.Number
 	if g.Gift != nil {
@@ -225,6 +269,30 @@ func (h *Host) Mark() (mark uint64) {
 	}
 	return mark
 }
+
+// Keep is store.Shared's.
+func (h *Host) Keep(limit uint64) (bool, error) {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	if h.fleet.ids != store.FirstID {
+		return false, nil
+	}
+	h.fleet.ids = max(limit, store.FirstID+1)
+	return true, nil
+}
+
+// Trouble is store.Shared's.
+func (h *Host) Trouble() error {
+	h.fleet.mu.Lock()
+	defer h.fleet.mu.Unlock()
+	if h.fleet.stuck != nil {
+		return errs.New(errs.IO, "the test's cluster stands still")
+	}
+	return nil
+}
+
+// Interrupt is store.Shared's.
+func (h *Host) Interrupt() { h.end.Do(func() { close(h.ended) }) }
 
 // Close does nothing.
 func (h *Host) Close() error { return nil }

@@ -1,0 +1,8 @@
+//go:build unfenced && !unsequenced
+
+package etcd
+
+const (
+	compareOwner    = false
+	compareSequence = true
+)

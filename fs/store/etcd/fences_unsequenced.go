@@ -1,0 +1,8 @@
+//go:build unsequenced && !unfenced
+
+package etcd
+
+const (
+	compareOwner    = true
+	compareSequence = false
+)

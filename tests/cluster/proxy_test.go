@@ -1,0 +1,370 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/store/etcd"
+	"meta9/fs/vm"
+)
+
+// proxy is an etcd to an engine, which passes on to a member what it is asked for; but
+// for the next transaction of a VM, with which a plan may have something else in mind.
+type proxy struct {
+	pb.UnimplementedKVServer
+	pb.UnimplementedMaintenanceServer
+	kv   pb.KVClient
+	main pb.MaintenanceClient
+	url  string
+
+	mu      sync.Mutex
+	plan    plan
+	hold    bool   // until free is closed, the transactions that follow wait
+	version string // that Status tells; "": the member's
+
+	met  chan *pb.TxnRequest // the transaction that a plan was for
+	free chan struct{}       // lets an answer be lost, and others go on
+}
+
+type plan int
+
+const (
+	pass plan = iota
+	keep      // it does not reach the member, and nobody answers
+	lose      // it does, and its answer is lost when free is closed
+	held      // it waits until then
+)
+
+// behind starts a proxy in front of a member.
+func (c *cluster) behind(t *testing.T, member int) *proxy {
+	t.Helper()
+	to, err := grpc.NewClient(strings.TrimPrefix(c.configs[member].Client, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{
+		kv: pb.NewKVClient(to), main: pb.NewMaintenanceClient(to), url: "http://" + l.Addr().String(),
+		met: make(chan *pb.TxnRequest, 1), free: make(chan struct{}),
+	}
+	srv := grpc.NewServer()
+	pb.RegisterKVServer(srv, p)
+	pb.RegisterMaintenanceServer(srv, p)
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() {
+		srv.Stop()
+		_ = to.Close()
+	})
+	return p
+}
+
+func (p *proxy) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	return p.kv.Range(ctx, r)
+}
+
+func (p *proxy) Status(ctx context.Context, r *pb.StatusRequest) (*pb.StatusResponse, error) {
+	resp, err := p.main.Status(ctx, r)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil && p.version != "" {
+		resp.Version = p.version
+	}
+	return resp, err
+}
+
+func (p *proxy) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	switch p.planFor(r) {
+	case held:
+		select {
+		case <-p.free:
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+	case keep:
+		p.met <- r
+		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case lose:
+		if _, err := p.kv.Txn(context.WithoutCancel(ctx), r); err != nil {
+			return nil, err
+		}
+		p.met <- r
+		<-p.free
+		return nil, status.Error(codes.Unavailable, "the answer was lost")
+	}
+	return p.kv.Txn(ctx, r)
+}
+
+// planFor is the plan, which is over then, if the request is a VM's change.
+func (p *proxy) planFor(r *pb.TxnRequest) plan {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, op := range r.Success {
+		if put := op.GetRequestPut(); put != nil && strings.Contains(string(put.Key), "/q/") {
+			is := p.plan
+			if p.plan = pass; p.hold {
+				p.plan = held
+			}
+			return is
+		}
+	}
+	return pass
+}
+
+func (p *proxy) next(is plan, hold bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.plan, p.hold = is, hold
+}
+
+// deliver brings what was kept to the member, at last.
+func (p *proxy) deliver(t *testing.T, r *pb.TxnRequest) {
+	t.Helper()
+	resp, err := p.kv.Txn(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Succeeded {
+		t.Error("a copy that came late was made")
+	}
+}
+
+// try is how long an engine waits for an answer before it asks again.
+const try = 300 * time.Millisecond
+
+func engineAt(t *testing.T, prefix, host string, endpoints ...string) *etcd.Engine {
+	t.Helper()
+	e, err := etcd.Open(context.Background(), etcd.Config{
+		Endpoints: endpoints, Prefix: prefix, Fleet: "test", Host: host, Try: try, Log: zerolog.Nop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// late is a VM at a host whose transactions go through a proxy.
+type late struct {
+	*cluster
+	t      *testing.T
+	prefix string
+	proxy  *proxy
+	engine *etcd.Engine
+	store  *store.Store
+	cell   *store.Cell
+}
+
+func newLate(t *testing.T, c *cluster, prefix string) *late {
+	t.Helper()
+	l := &late{cluster: c, t: t, prefix: prefix, proxy: c.behind(t, 0)}
+	l.engine = engineAt(t, prefix, "a", l.proxy.url)
+	l.store = opened(t, l.engine)
+	l.cell = do(t, l.store, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}).Cell
+	l.put("k", "first")
+	return l
+}
+
+func (l *late) put(name, value string) {
+	l.t.Helper()
+	do(l.t, l.store, store.Intent{Kind: store.Put, Cell: l.cell, Name: name, Data: value})
+}
+
+// begin submits a change whose transaction meets a plan, and waits until it has. hold: its
+// further copies wait until free is closed.
+func (l *late) begin(is plan, hold bool, in store.Intent) (*pb.TxnRequest, <-chan store.Result) {
+	l.t.Helper()
+	l.proxy.next(is, hold)
+	done := make(chan store.Result, 1)
+	in.Cell, in.Done = l.cell, func(r store.Result) { done <- r }
+	l.store.Submit(&in)
+	return wait(l.t, l.proxy.met), done
+}
+
+// wait is what comes through the channel, with patience for a busy machine.
+func wait[T any](t *testing.T, ch <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(time.Minute):
+		t.Fatal("nothing happened")
+		panic("unreachable")
+	}
+}
+
+// again opens a new process's store, which knows only what etcd has; nothing of the one
+// before ends but what a kill ends.
+func (l *late) again(host string) (*etcd.Engine, *store.Store, *store.Cell) {
+	l.t.Helper()
+	e := engineAt(l.t, l.prefix, host, l.endpoints()...)
+	s := opened(l.t, e)
+	return e, s, s.Cell(uuidA)
+}
+
+func wantKey(t *testing.T, c *store.Cell, name, want string) {
+	t.Helper()
+	e := c.VM().Get(vm.Keys, name)
+	if e == nil || e.Value != want {
+		t.Errorf("%s is %v, want %q", name, e, want)
+	}
+}
+
+// TestLateCopy: a copy of a transaction that reaches etcd when others have followed does
+// nothing.
+func TestLateCopy(t *testing.T) {
+	l := newLate(t, start(t, 1, fast), "/late/")
+	kept, done := l.begin(keep, false, store.Intent{Kind: store.Put, Name: "k", Data: "second"})
+	if r := wait(t, done); r.Err != nil { // by its second copy
+		t.Fatal(r.Err)
+	}
+	l.put("k", "third")
+	l.proxy.deliver(t, kept)
+	l.put("k", "fourth")
+	l.proxy.deliver(t, kept)
+	_, _, cell := l.again("a")
+	wantKey(t, cell, "k", "fourth")
+	if l.engine.Stats().Unsure == 0 {
+		t.Error("no transaction was sent again")
+	}
+}
+
+// TestLateAfterKill: a transaction that reaches etcd when its process was killed and the
+// next one has begun does nothing, and the next one sees it neither before nor after.
+func TestLateAfterKill(t *testing.T) {
+	l := newLate(t, start(t, 1, fast), "/latekill/")
+	kept, done := l.begin(keep, true, store.Intent{Kind: store.Put, Name: "k", Data: "late"})
+	l.store.Interrupt()
+	if r := wait(t, done); r.Err == nil {
+		t.Error("acknowledged, and nothing was done")
+	}
+	_, s, cell := l.again("a")
+	wantKey(t, cell, "k", "first")
+	l.proxy.deliver(t, kept)
+	_, s2, cell := l.again("a") // and so the one between has lost the VM
+	wantKey(t, cell, "k", "first")
+	do(t, s2, store.Intent{Kind: store.Append, Cell: cell, Name: "k", Data: ", second"})
+	if r := s.Do(&store.Intent{Kind: store.Put, Cell: s.Cell(uuidA), Name: "k"}); errs.KindOf(r.Err) != errs.Moved || !strings.Contains(r.Err.Error(), `another meta9d that runs as the host "a"`) {
+		t.Errorf("a change of the process before: %v", r.Err)
+	}
+	_, _, cell = l.again("a")
+	wantKey(t, cell, "k", "first, second")
+}
+
+// TestAnswerLost: a transaction whose answer is lost is done once, whether its process
+// asks again, or is killed and the next one looks.
+func TestAnswerLost(t *testing.T) {
+	for _, kill := range []bool{false, true} {
+		l := newLate(t, start(t, 1, fast), "/lost/")
+		number := l.engine.Number(uuidA)
+		_, done := l.begin(lose, true, store.Intent{Kind: store.Append, Name: "k", Data: ", second"})
+		if kill {
+			l.store.Interrupt()
+			close(l.proxy.free)
+			wait(t, done)
+		} else {
+			close(l.proxy.free)
+			if r := wait(t, done); r.Err != nil {
+				t.Fatal(r.Err)
+			}
+		}
+		e, s, cell := l.again("a")
+		wantKey(t, cell, "k", "first, second")
+		if n := e.Number(uuidA); n != number+1 {
+			t.Errorf("the number is %d after %d: the next process takes it for undone", n, number)
+		}
+		do(t, s, store.Intent{Kind: store.Append, Cell: cell, Name: "k", Data: ", third"})
+		wantKey(t, cell, "k", "first, second, third")
+	}
+}
+
+// TestTakenMeanwhile: a host takes the VM while the other has a transaction of which it
+// does not know what has become. It learns that from etcd's history, and says so rightly;
+// only where that is compacted it says that it may or may not be.
+func TestTakenMeanwhile(t *testing.T) {
+	for name, tt := range map[string]struct {
+		is      plan
+		compact bool
+		want    error
+		text    string
+	}{
+		"made":          {lose, false, nil, ""},
+		"not made":      {keep, false, errs.Moved, ""},
+		"nobody knows":  {lose, true, errs.Moved, "may or may not be there"},
+		"nobody knows2": {keep, true, errs.Moved, "may or may not be there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := start(t, 1, fast)
+			l := newLate(t, c, "/taken/")
+			b := engineAt(t, l.prefix, "b", c.endpoints()...)
+			s := opened(t, b)
+			_, done := l.begin(tt.is, true, store.Intent{Kind: store.Append, Name: "k", Data: ", second"})
+			from, err := b.Owner(t.Context(), uuidA)
+			if err == nil {
+				err = b.Claim(t.Context(), uuidA, from)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := s.Fetch(uuidA)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cell := do(t, s, store.Intent{Kind: store.Adopt, Arrival: a}).Cell
+			last := do(t, s, store.Intent{Kind: store.Append, Cell: cell, Name: "k", Data: ", by b"})
+			if tt.compact {
+				plain := c.client(t)
+				resp, err := plain.Get(t.Context(), "none")
+				if err == nil {
+					_, err = plain.Compact(t.Context(), resp.Header.Revision, clientv3.WithCompactPhysical())
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			close(l.proxy.free)
+			r := wait(t, done)
+			if !errors.Is(r.Err, tt.want) || tt.text == "" && r.Err != nil && strings.Contains(r.Err.Error(), "may or may not") || r.Err != nil && !strings.Contains(r.Err.Error(), tt.text) {
+				t.Errorf("the change under way: %v", r.Err)
+			}
+			want := "first, second, by b"
+			if tt.is == keep {
+				want = "first, by b"
+			}
+			if last.Entry.Value != want {
+				t.Errorf("b has %q, want %q", last.Entry.Value, want)
+			}
+			if l.store.Err() != nil {
+				t.Error(l.store.Err())
+			}
+		})
+	}
+}
+
+// client is a plain client of the cluster's.
+func (c *cluster) client(t testing.TB) *clientv3.Client {
+	t.Helper()
+	client, err := clientv3.New(clientv3.Config{Endpoints: c.endpoints(), DialTimeout: 30 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
