@@ -12,6 +12,7 @@ import (
 
 	"meta9/fs"
 	"meta9/fs/errs"
+	"meta9/session/packet"
 	"meta9/session/wire"
 )
 
@@ -46,6 +47,8 @@ type Handed struct {
 	Counted []uint64 `json:"counted,omitempty"`
 	Skip    int      `json:"skip,omitempty"`
 	Output  []byte   `json:"output,omitempty"` // replies, of which nothing was sent
+
+	Link *packet.State `json:"link,omitempty"` // of one that is carried in packets; nil: it is not
 }
 
 // backed is a request that is handled once more, by another process.
@@ -74,8 +77,8 @@ func (h *handing) put(a asked, m *wire.Msg) { h.back = append(h.back, backed{a, 
 var errHanded = errors.New("handed over")
 
 // HandOver stops the server as Freeze does, but keeps connections that have a file
-// descriptor: they are neither read nor written any more, and not closed; the rest
-// (tls, links of packets) are closed as by Freeze. What was begun is done, and its reply
+// descriptor, also under a link of packets: they are neither read nor written any more, and
+// not closed; the rest (tls) are closed as by Freeze. What was begun is done, and its reply
 // is among the Output that was not sent; what blocks is among the Input.
 func (s *Server) HandOver(ctx context.Context) error {
 	err := s.stop(ctx, handOver)
@@ -83,8 +86,8 @@ func (s *Server) HandOver(ctx context.Context) error {
 	return err
 }
 
-// Handed gives the connections that HandOver has kept. Nothing changes any more: the
-// store was stopped.
+// Handed gives the connections that HandOver has kept, as they were given to Serve. Nothing
+// changes any more: the store was stopped.
 func (s *Server) Handed() iter.Seq2[net.Conn, Handed] {
 	return func(yield func(net.Conn, Handed) bool) {
 		s.mu.Lock()
@@ -107,15 +110,28 @@ func (c *conn) leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.leaving = true
-	_ = c.nc.SetDeadline(time.Unix(1, 0))
+	if l := c.link(); l != nil {
+		l.Leave()
+	} else {
+		_ = c.nc.SetDeadline(time.Unix(1, 0))
+	}
 	c.wake()
 	c.moved.Broadcast()
 }
 
+// link is the connection's transport, if that is a link of packets; else nil.
+func (c *conn) link() *packet.Link {
+	l, _ := c.nc.(*packet.Link)
+	return l
+}
+
+// movable tells whether the transport can go to another process.
+func (c *conn) movable() bool { return c.in.raw != nil || c.link() != nil }
+
 // standsStill is the end of a connection that is handed over; false: it is not. What
 // can be cancelled is put back, what was begun is awaited.
 func (c *conn) standsStill(err error) bool {
-	if !c.srv.handing.Load() || !errors.Is(err, os.ErrDeadlineExceeded) || c.in.raw == nil || c.dead.Load() {
+	if !c.srv.handing.Load() || !errors.Is(err, os.ErrDeadlineExceeded) || !c.movable() || c.dead.Load() {
 		return false
 	}
 	c.known()
@@ -184,11 +200,15 @@ func (c *conn) state() Handed {
 	}
 	skipped := min(c.in.skip, len(unread))
 	h.Input, h.Skip = append(h.Input, unread[skipped:]...), c.in.skip-skipped
+	if l := c.link(); l != nil {
+		st := l.State()
+		h.Link = &st
+	}
 	return h
 }
 
-// Adopt takes up a connection that another process has handed over. serve goes on with
-// it as Go does, and is to be called; adopt all before the first is served, as with
+// Adopt takes up a connection that another process has handed over; nc is of packet.Resume
+// where h has a Link. serve goes on with it as Go does, and is to be called; adopt all before the first is served, as with
 // Restore. An error has closed it.
 func (s *Server) Adopt(nc net.Conn, h Handed) (serve func(ended func()), err error) {
 	_ = nc.SetDeadline(time.Time{})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"meta9/fs/store"
 	"meta9/session"
 	"meta9/session/auth"
+	"meta9/session/packet"
 	"meta9/session/wire"
 )
 
@@ -53,18 +55,58 @@ func (w *world) handOver() (next func() *world) {
 			if w.passing != nil {
 				w.passing(&h)
 			}
+			was, isLink := nc.(*packet.Link)
+			if isLink {
+				nc = packet.Resume(was.NetConn(), *h.Link)
+			}
 			serve, err := other.server.Adopt(nc, h)
 			if err != nil {
 				w.t.Error(err)
 				continue
 			}
-			all = append(all, func() { serve(nil) })
+			if !isLink {
+				all = append(all, func() { serve(nil) })
+				continue
+			}
+			all = append(all, func() {
+				nc.(*packet.Link).GoOn(func(l net.Conn) {
+					if l == nc {
+						serve(nil)
+					} else {
+						other.server.Serve(l, peers["vm"])
+					}
+				})
+			})
 		}
 		for _, serve := range all {
 			other.served.Go(serve)
 		}
 		return other
 	}
+}
+
+// byLink is a client of the world by a link of packets, that does not read yet.
+func (w *world) byLink(p session.Peer) *client {
+	w.t.Helper()
+	server, end := unixPair(w.t)
+	w.served.Go(func() { packet.Serve(server, func(l net.Conn) { w.server.Serve(l, p) }) })
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	defer cancel()
+	l, err := packet.Dial(ctx, end)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.client(l)
+}
+
+// meets is a client by a connection or, with by "link", by a link of packets on one.
+func (w *world) meets(by string, p session.Peer) *client {
+	if by != "link" {
+		return w.dial(by, p)
+	}
+	c := w.byLink(p)
+	c.resume()
+	return c
 }
 
 // sent is h as another process gets it.
@@ -110,73 +152,89 @@ var dialects = []wire.Dialect{wire.Plain, wire.U, wire.L, wire.E, wire.EN, wire.
 // connection: what was begun is answered, what blocks goes on to block, half a frame is
 // completed, its fids are there, and each request is answered once.
 func TestHandOver(t *testing.T) {
-	for _, d := range dialects {
-		w := newWorld(t, nil)
-		w.put("color", "blue")
-		a := w.dial("unix", peers["vm"])
-		a.do(&wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: 8192, Version: d.String()}, wire.Rversion)
-		if d.Numbered() {
-			refusal := wire.Rerror
-			if d.IsL() {
-				refusal = wire.Rlerror
-			}
-			a.do(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(1)}, refusal)
+	for _, by := range []string{"unix", "link"} {
+		for _, d := range dialects {
+			t.Run(by+", "+d.String(), func(t *testing.T) { handOverUnder(t, by, d) })
 		}
-		a.do(&wire.Msg{Type: wire.Tattach, Tag: 1, Afid: wire.NoFid, Uname: "glenda", NUname: wire.NoUID}, wire.Rattach)
-		a.openFid(1, "keys", "color")
-		_, release := w.engine.Block()
-		a.send(&wire.Msg{Type: wire.Twrite, Tag: 7, Fid: 1, Data: []byte("red"), Count: 3})
-		half, err := wire.Append(nil, &wire.Msg{Type: wire.Tread, Tag: 9, Fid: 1, Count: 100}, d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a.do(&wire.Msg{Type: wire.Tflush, Tag: 3, Oldtag: 4}, wire.Rflush)
-		a.write(half[:10])
-		waits := w.dial("unix", peers["vm2"])
-		waits.hello(d.String())
-		waits.openFid(2, "events")
-		waits.send(&wire.Msg{Type: wire.Tread, Tag: 8, Fid: 2, Count: 1000})
-		waits.do(&wire.Msg{Type: wire.Tflush, Tag: 3, Oldtag: 4}, wire.Rflush)
-		next := w.handOver()
-		release()
-		b := next()
-		if m := a.receive(); m == nil || m.Type != wire.Rwrite || m.Tag != 7 {
-			t.Fatalf("%s: got %v for the write", d, m)
-		}
-		a.write(half[10:])
-		if m := a.receive(); m == nil || m.Type != wire.Rread || string(m.Data) != "rede" {
-			t.Fatalf("%s: got %v for the read", d, m)
-		}
-		b.do(&store.Intent{Kind: store.Put, Cell: b.store.Cell(vmTwo), Name: "size", Data: "xl", By: "admin"})
-		if m := waits.receive(); m == nil || m.Type != wire.Rread || m.Tag != 8 || !strings.Contains(string(m.Data), `"size"`) {
-			t.Fatalf("%s: got %v for the events", d, m)
-		}
-		a.do(&wire.Msg{Type: wire.Tclunk, Tag: 1, Fid: 1}, wire.Rclunk)
-		if n := b.server.Stats().Conns; n != 2 {
-			t.Errorf("%s: %d connections", d, n)
-		}
-		if !d.Numbered() {
-			continue
-		}
-		// attach, walk, open, write, flush, read, clunk
-		a.nc.Close()
-		b.until("the parked session", func() bool { return b.server.Stats().Parked == 1 })
-		back := b.numbered(d, 1, &numbered{client: a, d: d, count: 7})
-		back.resume([]uint64{4, 7, 8}, wire.Answered, wire.Answered, wire.Unseen)
-		back.expect(wire.Rwrite, 7)
-		back.expect(wire.Rclunk, 1)
 	}
+}
+
+func handOverUnder(t *testing.T, by string, d wire.Dialect) {
+	w := newWorld(t, nil)
+	w.put("color", "blue")
+	a := w.meets(by, peers["vm"])
+	a.do(&wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: 8192, Version: d.String()}, wire.Rversion)
+	if d.Numbered() {
+		refusal := wire.Rerror
+		if d.IsL() {
+			refusal = wire.Rlerror
+		}
+		a.do(&wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: keyNumber(1)}, refusal)
+	}
+	a.do(&wire.Msg{Type: wire.Tattach, Tag: 1, Afid: wire.NoFid, Uname: "glenda", NUname: wire.NoUID}, wire.Rattach)
+	a.openFid(1, "keys", "color")
+	_, release := w.engine.Block()
+	a.send(&wire.Msg{Type: wire.Twrite, Tag: 7, Fid: 1, Data: []byte("red"), Count: 3})
+	half, err := wire.Append(nil, &wire.Msg{Type: wire.Tread, Tag: 9, Fid: 1, Count: 100}, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.do(&wire.Msg{Type: wire.Tflush, Tag: 3, Oldtag: 4}, wire.Rflush)
+	a.write(half[:10])
+	waits := w.meets(by, peers["vm2"])
+	waits.hello(d.String())
+	waits.openFid(2, "events")
+	waits.send(&wire.Msg{Type: wire.Tread, Tag: 8, Fid: 2, Count: 1000})
+	waits.do(&wire.Msg{Type: wire.Tflush, Tag: 3, Oldtag: 4}, wire.Rflush)
+	next := w.handOver()
+	release()
+	b := next()
+	if m := a.receive(); m == nil || m.Type != wire.Rwrite || m.Tag != 7 {
+		t.Fatalf("%s: got %v for the write", d, m)
+	}
+	a.write(half[10:])
+	if m := a.receive(); m == nil || m.Type != wire.Rread || string(m.Data) != "rede" {
+		t.Fatalf("%s: got %v for the read", d, m)
+	}
+	b.do(&store.Intent{Kind: store.Put, Cell: b.store.Cell(vmTwo), Name: "size", Data: "xl", By: "admin"})
+	if m := waits.receive(); m == nil || m.Type != wire.Rread || m.Tag != 8 || !strings.Contains(string(m.Data), `"size"`) {
+		t.Fatalf("%s: got %v for the events", d, m)
+	}
+	a.do(&wire.Msg{Type: wire.Tclunk, Tag: 1, Fid: 1}, wire.Rclunk)
+	if n := b.server.Stats().Conns; n != 2 {
+		t.Errorf("%s: %d connections", d, n)
+	}
+	if !d.Numbered() {
+		return
+	}
+	// attach, walk, open, write, flush, read, clunk
+	a.nc.Close()
+	b.until("the parked session", func() bool { return b.server.Stats().Parked == 1 })
+	back := b.numbered(d, 1, &numbered{client: a, d: d, count: 7})
+	back.resume([]uint64{4, 7, 8}, wire.Answered, wire.Answered, wire.Unseen)
+	back.expect(wire.Rwrite, 7)
+	back.expect(wire.Rclunk, 1)
 }
 
 // TestHandOverUnsent: replies that a peer does not take go along, and come once, in
 // their order, when it does.
 func TestHandOverUnsent(t *testing.T) {
-	w := newWorld(t, nil)
+	t.Run("unix", func(t *testing.T) {
+		w := newWorld(t, nil)
+		server, end := unixPair(t)
+		a := w.client(end)
+		w.serve(server, peers["vm"])
+		handOverUnsent(t, w, a)
+	})
+	t.Run("link", func(t *testing.T) {
+		w := newWorld(t, nil)
+		handOverUnsent(t, w, w.byLink(peers["vm"]))
+	})
+}
+
+func handOverUnsent(t *testing.T, w *world, a *client) {
 	value := strings.Repeat("0123456789abcdef", 1<<16)
 	w.put("big", value)
-	server, end := unixPair(t)
-	a := w.client(end)
-	w.serve(server, peers["vm"])
 	a.send(&wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: 1 << 20, Version: "9P2000"})
 	a.dialect = wire.Plain
 	a.send(&wire.Msg{Type: wire.Tattach, Tag: 1, Afid: wire.NoFid, Uname: "glenda"})

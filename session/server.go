@@ -124,6 +124,9 @@ func (s *Server) begin(nc net.Conn, p Peer) *conn {
 	c := s.welcome(nc, p)
 	c.place.Force(c.share.Load())
 	if err := s.admit(c); err == errHanded {
+		if l := c.link(); l != nil {
+			l.Leave()
+		}
 		c.place.Give()
 		return nil
 	} else if err != nil {
@@ -193,7 +196,7 @@ func (s *Server) admit(c *conn) error {
 	defer s.mu.Unlock()
 	l := &s.cfg.Limits
 	switch {
-	case s.handing.Load() && c.in.raw != nil:
+	case s.handing.Load() && c.movable():
 		s.hand(c)
 		return errHanded
 	case s.closing:
@@ -405,7 +408,7 @@ func (s *Server) closeToNew(how ending) {
 	}
 	s.arm()
 	for c := range s.conns {
-		if how == handOver && c.in.raw != nil {
+		if how == handOver && c.movable() {
 			leave = append(leave, c)
 		} else {
 			_ = c.nc.SetReadDeadline(time.Unix(1, 0))

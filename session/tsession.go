@@ -99,8 +99,8 @@ func (c *conn) lookUp(k key) error {
 // past tells whether the guest went back in time since it had the session (packet.ErrPast):
 // it must not be resumed.
 func (c *conn) past() bool {
-	l, is := c.nc.(interface{ Past() bool })
-	return is && l.Past()
+	l := c.link()
+	return l != nil && l.Past()
 }
 
 // announce answers for a key that leads nowhere. Where the channel proves its

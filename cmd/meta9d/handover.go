@@ -20,14 +20,19 @@ import (
 	"meta9/cmd/version"
 	tree "meta9/fs"
 	"meta9/session/listen"
+	"meta9/session/packet"
 	"meta9/session/residence"
 )
 
 // What the program that ends leaves to the next one: its sockets and connections as
 // descriptors, which stay as they are, and all else in files in memory.
 
-// handoverFormat is the version of what is handed over; another one is not understood.
-const handoverFormat = 1
+// handoverFormat is the version of what is handed over. This program takes from
+// oldestHandover on.
+const (
+	handoverFormat = 2 // connections may be links of packets
+	oldestHandover = 1
+)
 
 // The variable by which a program learns that it was executed for a live update.
 const handoverEnv = "META9D_HANDOVER"
@@ -166,6 +171,9 @@ func (d *daemon) writeState(f *os.File, t *tree.Tree) error {
 
 // inheritable lets the connection's descriptor stay open when a program is executed.
 func inheritable(c net.Conn) (int, error) {
+	if l, is := c.(*packet.Link); is {
+		c = l.NetConn()
+	}
 	fd, err := listen.Descriptor(c)
 	if err == nil {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)

@@ -113,6 +113,21 @@ func (d *daemon) serveLink(c net.Conn, who tree.Principal, via, addr string, end
 	packet.Serve(c, func(link net.Conn) { d.serve(link, who, via, addr, func() {}) })
 }
 
+// goOnWithLinks is serveLink for a connection that an earlier program has handed over, with
+// the link that it had: run serves that.
+func (d *daemon) goOnWithLinks(l *packet.Link, who tree.Principal, via, addr string, run func(ended func())) func(ended func()) {
+	return func(ended func()) {
+		defer ended()
+		l.GoOn(func(link net.Conn) {
+			if link == l {
+				run(func() {})
+			} else {
+				d.serve(link, who, via, addr, func() {})
+			}
+		})
+	}
+}
+
 // cpu is the share of the CPUs that a VM works with; nil: it is gone.
 func (d *daemon) cpu(uuid string) *cpu.Share {
 	if c := d.store.Cell(uuid); c != nil {

@@ -18,6 +18,7 @@ import (
 	mdata "meta9/mdbridge/mdata/server"
 	"meta9/session"
 	"meta9/session/listen"
+	"meta9/session/packet"
 	"meta9/session/residence"
 )
 
@@ -32,7 +33,7 @@ func inheritedHandover() (*handover, error) {
 	}
 	_ = os.Unsetenv(handoverEnv)
 	h := new(handover)
-	if err := json.Unmarshal([]byte(text), h); err != nil || h.Format != handoverFormat {
+	if err := json.Unmarshal([]byte(text), h); err != nil || h.Format < oldestHandover || h.Format > handoverFormat {
 		return nil, fmt.Errorf("%s: not what this version hands over", handoverEnv)
 	}
 	h.file = os.NewFile(uintptr(h.State), "handover")
@@ -104,12 +105,20 @@ func (h *handover) back(why error) error {
 func (d *daemon) takeOver(t *tree.Tree) (err error) {
 	h := d.from
 	d.restored, err = residence.TakeOver(h.file, d.home(), d.server, t, d.takeExtra,
-		func(fd int) (net.Conn, error) {
+		func(fd int, s *session.Handed) (net.Conn, error) {
 			h.fds = append(h.fds, fd)
-			return listen.FromDescriptor(fd)
+			c, err := listen.FromDescriptor(fd)
+			if err != nil || s.Link == nil {
+				return c, err
+			}
+			return packet.Resume(c, *s.Link), nil
 		},
 		func(c net.Conn, s *session.Handed, run func(ended func())) {
-			d.adopt(c, s.Via, tree.Principal{Admin: s.Admin, VM: s.VM}, run)
+			who := tree.Principal{Admin: s.Admin, VM: s.VM}
+			if l, is := c.(*packet.Link); is {
+				c, run = l.NetConn(), d.goOnWithLinks(l, who, s.Via, s.Addr, run)
+			}
+			d.adopt(c, s.Via, who, run)
 		})
 	if lost := d.restored.Lost; err == nil && lost > 0 {
 		if !h.isBack() {

@@ -85,7 +85,7 @@ func (c command) answerCheck(in *os.File, out interface{ Write([]byte) (int, err
 	if err := c.config.checkFiles(); err != nil {
 		return err
 	}
-	if h != ourHead {
+	if h.Session != ourHead.Session || h.Handover < oldestHandover || h.Handover > handoverFormat {
 		_, err := fmt.Fprintln(out, onlyRestart)
 		return errors.Join(fmt.Errorf("meta9d %s takes over %+v, not %+v: a restart is needed", version.String(), ourHead, h), err)
 	}

@@ -24,6 +24,9 @@
 // so does a Hello, for the host's is. A packet that is left unfinished for 30 s
 // ends the stream; one that another program's Hello or Ask has cut short, in a moment.
 //
+// A live update of the host's program hands a stream over with the link that is on it
+// (Link.Leave, Link.State, Resume): the guest notices a pause.
+//
 // Layout, little-endian: mark[4] kind[1] link[8] seq[4] length[4]
 // payload[length] crc[4]. The CRC32C (Castagnoli) is of all that stands before it.
 //

@@ -53,12 +53,17 @@ type control struct {
 // appendPacket appends a whole packet.
 func appendPacket(b []byte, k kind, link uint64, seq uint32, payload []byte) []byte {
 	from := len(b)
-	b = append(append(b, mark...), byte(k))
-	b = binary.LittleEndian.AppendUint64(b, link)
-	b = binary.LittleEndian.AppendUint32(b, seq)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(payload)))
+	b = appendHeader(b, header{k, link, seq, uint32(len(payload))})
 	b = append(b, payload...)
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[from:], table))
+}
+
+// appendHeader appends what parseHeader reads.
+func appendHeader(b []byte, h header) []byte {
+	b = append(append(b, mark...), byte(h.kind))
+	b = binary.LittleEndian.AppendUint64(b, h.link)
+	b = binary.LittleEndian.AppendUint32(b, h.seq)
+	return binary.LittleEndian.AppendUint32(b, h.length)
 }
 
 func appendControl(b []byte, k kind, c control) []byte {

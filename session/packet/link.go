@@ -7,11 +7,12 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
+	"os"
 	"time"
 )
 
-// link is one link of a stream. Its reading half belongs to whoever reads.
-type link struct {
+// Link is one link of a stream. Its reading half belongs to whoever reads.
+type Link struct {
 	*stream
 	host   bool
 	number uint64 // set before begun
@@ -21,6 +22,7 @@ type link struct {
 	rest  []byte  // of its payload, what nobody has read yet
 	heard uint32  // packets that came
 	fault error   // why nothing more can be read
+	torn  []byte  // what was read of the packet in which the stream was left; see handover.go
 	clock *time.Timer
 
 	sent uint32 // packets that went; writing guards it
@@ -39,7 +41,7 @@ var (
 // Read gives what came, in order and whole. On the host's side the first Read
 // waits for the link to begin. A deadline that passes within a packet ends the
 // link.
-func (l *link) Read(p []byte) (int, error) {
+func (l *Link) Read(p []byte) (int, error) {
 	for len(l.rest) == 0 {
 		l.release()
 		if l.fault != nil {
@@ -57,7 +59,7 @@ func (l *link) Read(p []byte) (int, error) {
 }
 
 // release gives the packet's room back: an idle link has none.
-func (l *link) release() {
+func (l *Link) release() {
 	if l.room != nil {
 		buffers.Put(l.room)
 		l.room = nil
@@ -65,7 +67,7 @@ func (l *link) release() {
 }
 
 // advance brings the link to its next packet, or says what the matter is.
-func (l *link) advance() error {
+func (l *Link) advance() error {
 	if l.host && !l.begun {
 		if err := l.begin(); err != nil {
 			return err
@@ -79,7 +81,7 @@ func (l *link) advance() error {
 }
 
 // begin does the host's part of the handshake.
-func (l *link) begin() error {
+func (l *Link) begin() error {
 	nonce := l.asked
 	l.asked = 0
 	if nonce == 0 {
@@ -99,7 +101,7 @@ func (l *link) begin() error {
 }
 
 // accept begins the link for the guest that asked.
-func (l *link) accept(nonce uint64) error {
+func (l *Link) accept(nonce uint64) error {
 	number, err := random()
 	if err != nil {
 		return err
@@ -110,14 +112,14 @@ func (l *link) accept(nonce uint64) error {
 	return l.signal(hello, control{link: number, nonce: nonce})
 }
 
-func (l *link) start(number uint64) {
+func (l *Link) start(number uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.number, l.begun = number, true
 }
 
 // packet takes one packet, of which a byte is there.
-func (l *link) packet() error {
+func (l *Link) packet() error {
 	l.timed()
 	defer l.clock.Stop()
 	b, err := l.in.Peek(headerLen)
@@ -133,7 +135,10 @@ func (l *link) packet() error {
 	room := buffers.Get().(*buffer)
 	l.room = room
 	body := room[:h.length+crcLen]
-	if err := l.fill(body); err != nil {
+	if n, err := l.fill(body); err != nil {
+		if l.leaves() {
+			l.torn = append(appendHeader(nil, h), body[:n]...)
+		}
 		return cut(err)
 	}
 	payload := body[:h.length]
@@ -146,13 +151,13 @@ func (l *link) packet() error {
 // fill reads the rest of a packet. Where the stream pauses after a Hello (or at the
 // host's end an Ask), the peer that began the packet is gone, and another waits to
 // be heard: what is missing never comes. But a packet may carry such bytes, too, so
-// that the stream ends only when nothing more has come for a moment.
-func (l *link) fill(rest []byte) error {
+// that the stream ends only when nothing more has come for a moment. n is what was read.
+func (l *Link) fill(rest []byte) (n int, err error) {
 	late, hurried := time.Now().Add(unfinished), false
-	for n := 0; n < len(rest); {
+	for n < len(rest) {
 		m, err := l.in.Read(rest[n:])
 		if n += m; err != nil {
-			return err
+			return n, err
 		}
 		switch hurry := n < len(rest) && l.another(rest[:n]); {
 		case hurry == hurried:
@@ -164,11 +169,11 @@ func (l *link) fill(rest []byte) error {
 			l.clock.Reset(time.Until(late))
 		}
 	}
-	return nil
+	return n, nil
 }
 
 // another tells whether b ends in what a peer begins with.
-func (l *link) another(b []byte) bool {
+func (l *Link) another(b []byte) bool {
 	if len(b) < controlLen {
 		return false
 	}
@@ -181,7 +186,7 @@ func (l *link) another(b []byte) bool {
 }
 
 // timed ends the stream unless the packet is there in time.
-func (l *link) timed() {
+func (l *Link) timed() {
 	if l.clock == nil {
 		l.clock = time.AfterFunc(unfinished, func() { _ = l.kill() })
 	} else {
@@ -190,7 +195,7 @@ func (l *link) timed() {
 }
 
 // take does what a packet that came whole is for.
-func (l *link) take(h header, payload []byte) error {
+func (l *Link) take(h header, payload []byte) error {
 	switch {
 	case h.kind == data && h.link == l.number && h.seq == l.heard+1:
 		l.heard++
@@ -213,7 +218,7 @@ func (l *link) take(h header, payload []byte) error {
 }
 
 // askedAgain answers a guest that was too impatient. Any other is a new one.
-func (l *link) askedAgain(c control) error {
+func (l *Link) askedAgain(c control) error {
 	if c.nonce != l.nonce {
 		l.asked = c.nonce
 		if l.was.behind(c) {
@@ -248,7 +253,7 @@ func (p *place) behind(c control) bool {
 }
 
 // position is the link's number, and how many packets were sent on it.
-func (l *link) position() (number uint64, sent uint32) {
+func (l *Link) position() (number uint64, sent uint32) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	return l.number, l.sent
@@ -256,7 +261,7 @@ func (l *link) position() (number uint64, sent uint32) {
 
 // Past tells whether the guest went back in time before this link, of the host's end: what
 // it had before must not be resumed (ErrPast). It is known once something was read.
-func (l *link) Past() bool {
+func (l *Link) Past() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.past
@@ -264,7 +269,7 @@ func (l *link) Past() bool {
 
 // end notes that the peer has ended the link, or that it cannot be understood any
 // more: the stream is good for another.
-func (l *link) end(why error) error {
+func (l *Link) end(why error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.over = true
@@ -280,7 +285,7 @@ func cut(err error) error {
 }
 
 // Write sends p in as many packets as it takes.
-func (l *link) Write(p []byte) (n int, err error) {
+func (l *Link) Write(p []byte) (n int, err error) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	for n < len(p) {
@@ -300,12 +305,14 @@ func (l *link) Write(p []byte) (n int, err error) {
 // errSilent is why nothing can be written: the host is silent until it is asked.
 var errSilent = errors.New("the link has not begun")
 
-func (l *link) writable() error {
+func (l *Link) writable() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.over || l.dead:
 		return net.ErrClosed
+	case l.leaving:
+		return os.ErrDeadlineExceeded
 	case !l.begun:
 		return errSilent
 	}
@@ -315,7 +322,7 @@ func (l *link) writable() error {
 // Close ends the link, and waits for nobody but, on the guest's side, the peer to
 // take the last packet. The host's stream stays open where it was the peer who
 // ended the link: another link follows on it.
-func (l *link) Close() error {
+func (l *Link) Close() error {
 	l.mu.Lock()
 	over, begun := l.over, l.begun
 	l.over = true
@@ -331,7 +338,7 @@ func (l *link) Close() error {
 
 // sayEnd tells the host that the guest wants no more, unless a write is in the
 // way.
-func (l *link) sayEnd() {
+func (l *Link) sayEnd() {
 	if !l.writing.TryLock() {
 		return
 	}
@@ -342,8 +349,8 @@ func (l *link) sayEnd() {
 
 // The rest of a net.Conn is the transport's.
 
-func (l *link) LocalAddr() net.Addr                { return l.nc.LocalAddr() }
-func (l *link) RemoteAddr() net.Addr               { return l.nc.RemoteAddr() }
-func (l *link) SetDeadline(t time.Time) error      { return l.nc.SetDeadline(t) }
-func (l *link) SetReadDeadline(t time.Time) error  { return l.nc.SetReadDeadline(t) }
-func (l *link) SetWriteDeadline(t time.Time) error { return l.nc.SetWriteDeadline(t) }
+func (l *Link) LocalAddr() net.Addr                { return l.nc.LocalAddr() }
+func (l *Link) RemoteAddr() net.Addr               { return l.nc.RemoteAddr() }
+func (l *Link) SetDeadline(t time.Time) error      { return l.nc.SetDeadline(t) }
+func (l *Link) SetReadDeadline(t time.Time) error  { return l.nc.SetReadDeadline(t) }
+func (l *Link) SetWriteDeadline(t time.Time) error { return l.nc.SetWriteDeadline(t) }

@@ -13,14 +13,25 @@ import (
 // Serve is the host's end of nc: it hands links to serve, one after the other,
 // until nc ends, and closes nc. serve must close its link. The first Read of a
 // link waits until a guest asks for it. A link that serve closes of its own accord
-// takes nc with it; one that the guest has ended, or that was damaged, does not.
+// takes nc with it; one that the guest has ended, or that was damaged, does not. After
+// Link.Leave it returns without closing anything, once serve has returned.
 func Serve(nc net.Conn, serve func(link net.Conn)) {
-	s := newStream(nc)
+	newStream(nc).serve(nil, serve)
+}
+
+// serve does what Serve says. l is the first link; nil: a new one.
+func (s *stream) serve(l *Link, serve func(link net.Conn)) {
 	for s.alive() {
-		l := &link{stream: s, host: true}
+		if l == nil {
+			l = &Link{stream: s, host: true}
+		}
 		serve(l)
+		if l.left() {
+			return
+		}
 		_ = l.Close()
 		s.settle()
+		l = nil
 	}
 }
 
@@ -32,7 +43,7 @@ const askAgain = time.Second
 // where the host has come further with the same program, the guest went back in time.
 type Guest struct {
 	program uint64 // the upper half of its nonces: random
-	last    *link  // nil: it has had none
+	last    *Link  // nil: it has had none
 }
 
 // Dial is Guest.Dial for a program that has one link.
@@ -42,7 +53,7 @@ func Dial(ctx context.Context, nc net.Conn) (net.Conn, error) { return new(Guest
 // until ctx ends. Closing the link closes nc; so does an error. nc must have
 // deadlines. The link before must have been closed.
 func (g *Guest) Dial(ctx context.Context, nc net.Conn) (net.Conn, error) {
-	l := &link{stream: newStream(nc)}
+	l := &Link{stream: newStream(nc)}
 	stop := context.AfterFunc(ctx, func() { _ = l.kill() })
 	err := g.dial(l)
 	if !stop() {
@@ -57,7 +68,7 @@ func (g *Guest) Dial(ctx context.Context, nc net.Conn) (net.Conn, error) {
 }
 
 // dial does the guest's part of the handshake.
-func (g *Guest) dial(l *link) (err error) {
+func (g *Guest) dial(l *Link) (err error) {
 	if l.nonce, err = random(); err != nil {
 		return err
 	}
@@ -88,7 +99,7 @@ func (g *Guest) dial(l *link) (err error) {
 }
 
 // hear waits a while for a Hello.
-func (l *link) hear() (control, error) {
+func (l *Link) hear() (control, error) {
 	if err := l.nc.SetReadDeadline(time.Now().Add(askAgain)); err != nil {
 		return control{}, err
 	}

@@ -269,7 +269,7 @@ func TestDamage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := pair(t)
-			l := &link{stream: newStream(a), host: name != "an end", number: number, begun: true}
+			l := &Link{stream: newStream(a), host: name != "an end", number: number, begun: true}
 			if _, err := b.Write(append(good(1), bad...)); err != nil {
 				t.Fatal(err)
 			}
@@ -298,7 +298,7 @@ func TestImpatient(t *testing.T) {
 	if _, err := b.Write(append(twice, twice...)); err != nil {
 		t.Fatal(err)
 	}
-	l := &link{stream: newStream(b), nonce: 5}
+	l := &Link{stream: newStream(b), nonce: 5}
 	var c control
 	for c.nonce != 5 {
 		var err error
@@ -391,7 +391,7 @@ func TestUnfinished(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			a, b := net.Pipe()
 			defer b.Close()
-			l := &link{stream: newStream(a), host: atHost, number: 1, begun: true}
+			l := &Link{stream: newStream(a), host: atHost, number: 1, begun: true}
 			defer l.Close()
 			whole := appendPacket(nil, data, 1, 1, []byte("abc"))
 			torn := appendPacket(nil, data, 1, 2, []byte("def"))
@@ -438,7 +438,7 @@ func TestCutShort(t *testing.T) {
 		} {
 			synctest.Test(t, func(t *testing.T) {
 				a, b := net.Pipe()
-				l := &link{stream: newStream(a), host: atHost, number: 1, begun: true}
+				l := &Link{stream: newStream(a), host: atHost, number: 1, begun: true}
 				defer l.Close()
 				go func() {
 					_, _ = b.Write(whole[:in])
@@ -465,7 +465,7 @@ func TestCutShort(t *testing.T) {
 // TestSilentHost: nothing goes out before a guest has asked.
 func TestSilentHost(t *testing.T) {
 	a, b := pair(t)
-	l := &link{stream: newStream(a), host: true}
+	l := &Link{stream: newStream(a), host: true}
 	if _, err := l.Write([]byte("x")); !errors.Is(err, errSilent) {
 		t.Errorf("Write: %v", err)
 	}
@@ -508,7 +508,7 @@ func FuzzLink(f *testing.F) {
 	f.Add(appendPacket(nil, end, 1, 2, nil), true)
 	f.Fuzz(func(t *testing.T, more []byte, host bool) {
 		good := appendPacket(nil, data, 1, 1, []byte("a"))
-		l := &link{stream: newStream(readOnly{bytes.NewReader(append(good, more...))}), host: host, number: 1, begun: true}
+		l := &Link{stream: newStream(readOnly{bytes.NewReader(append(good, more...))}), host: host, number: 1, begun: true}
 		got, _ := io.ReadAll(l)
 		l.Close()
 		if len(got) == 0 || got[0] != 'a' {

@@ -2,7 +2,10 @@ package packet
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -30,9 +33,11 @@ type stream struct {
 	asked uint64        // the reader's: the Ask that ended the last link; 0: none did
 
 	writing sync.Mutex // held over a write
+	unsent  []byte     // to be written before anything else; writing guards it
 
-	mu   sync.Mutex
-	dead bool // nc is closed
+	mu      sync.Mutex
+	dead    bool // nc is closed
+	leaving bool // nothing is read or written any more: see handover.go
 }
 
 func newStream(nc net.Conn) *stream {
@@ -75,8 +80,26 @@ var buffers = sync.Pool{New: func() any { return new(buffer) }}
 func (s *stream) emit(k kind, link uint64, seq uint32, payload []byte) error {
 	room := buffers.Get().(*buffer)
 	defer buffers.Put(room)
-	_, err := s.nc.Write(appendPacket(room[:0], k, link, seq, payload))
-	if err != nil {
+	return s.put(appendPacket(room[:0], k, link, seq, payload))
+}
+
+// put writes bytes of packets, or keeps what cannot be written because the stream is
+// handed over; writing is held.
+func (s *stream) put(b []byte) error {
+	if len(s.unsent) > 0 {
+		b = append(s.unsent, b...)
+		s.unsent = nil
+	}
+	n, err := 0, error(os.ErrDeadlineExceeded)
+	if !s.leaves() {
+		n, err = s.nc.Write(b)
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrDeadlineExceeded) && s.leaves():
+		s.unsent = bytes.Clone(b[n:])
+		return nil
+	default:
 		_ = s.kill()
 	}
 	return err
@@ -89,9 +112,5 @@ func (s *stream) signal(k kind, c control) error {
 	defer s.writing.Unlock()
 	_ = s.nc.SetWriteDeadline(time.Now().Add(patience))
 	defer s.nc.SetWriteDeadline(time.Time{})
-	_, err := s.nc.Write(appendControl(nil, k, c))
-	if err != nil {
-		_ = s.kill()
-	}
-	return err
+	return s.put(appendControl(nil, k, c))
 }

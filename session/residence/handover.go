@@ -53,9 +53,9 @@ func HandOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, fd func(
 }
 
 // TakeOver restores what HandOver has written. extra is given the caller's records, and
-// conn makes a connection of a descriptor; each that is taken up is given to serve, with
+// conn makes what is served of a descriptor; each that is taken up is given to serve, with
 // what goes on with it, to be called when all are. An error of conn costs that connection.
-func TakeOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, extra func([]byte) error, conn func(fd int) (net.Conn, error), serve func(nc net.Conn, h *session.Handed, run func(ended func()))) (r Report, err error) {
+func TakeOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, extra func([]byte) error, conn func(fd int, h *session.Handed) (net.Conn, error), serve func(nc net.Conn, h *session.Handed, run func(ended func()))) (r Report, err error) {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
@@ -68,7 +68,7 @@ func TakeOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, extra fu
 		case []byte:
 			return extra(rec)
 		case *connForm:
-			nc, err := conn(rec.FD)
+			nc, err := conn(rec.FD, &rec.Handed)
 			if err != nil {
 				return fmt.Errorf("a connection: %w", err)
 			}

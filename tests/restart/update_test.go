@@ -2,6 +2,7 @@ package restart
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"meta9/session/packet"
 	"meta9/session/wire"
 	"meta9/tests/daemon"
 	"meta9/tests/raw"
@@ -102,6 +104,22 @@ func (w *world) speaks(c *raw.Conn, version string) *raw.Conn {
 	return c
 }
 
+// link is a link of packets on the VM's link.sock.
+func (w *world) link() net.Conn {
+	w.t.Helper()
+	c, err := net.Dial("unix", filepath.Join(w.Run(), uuid, "link.sock"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(w.ctx, patient)
+	defer cancel()
+	l, err := packet.Dial(ctx, c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return l
+}
+
 // pace is how often those beside the writers do something: they are not to hold them up.
 const pace = 2 * time.Millisecond
 
@@ -166,7 +184,7 @@ func (w *world) beside(what string, stop <-chan struct{}, steps *int, step func(
 }
 
 // TestLiveUpdate: under writers, a reader of events, a holder of a lock and one who waits
-// for it, clients of the kernel's dialects by unix and tcp, and one of the Joyent protocol,
+// for it, clients of the kernel's dialects by unix, tcp and a link of packets, and one of the Joyent protocol,
 // every live update is a pause. Nobody gets an error, and nobody's connection is another
 // than before: session/client would resume its session, the others cannot connect again.
 func TestLiveUpdate(t *testing.T) {
@@ -181,11 +199,13 @@ func TestLiveUpdate(t *testing.T) {
 	for id := range did {
 		w.running.Go(func() { w.write(id, stop, &did[id]) })
 	}
-	var steps [6]int
+	var steps [7]int
 	device := w.device()
-	for i, version := range []string{"9P2000", "9P2000.u", "9P2000.L", "9P2000.e", "9P2000.L"} {
+	for i, version := range []string{"9P2000", "9P2000.u", "9P2000.L", "9P2000.e", "9P2000.L", "9P2000.L"} {
 		var c *raw.Conn
-		if i < 4 {
+		if i == 5 {
+			c = w.speaks(raw.New(w.link()), version)
+		} else if i < 4 {
 			c = w.plain("tcp", w.TCPAddrs[0], version)
 		} else {
 			c = w.speaks(raw.New(device.accept()), version)
@@ -205,7 +225,7 @@ func TestLiveUpdate(t *testing.T) {
 		})
 	}
 	mdata := w.lines()
-	w.beside("the Joyent protocol", stop, &steps[5], func(int) error {
+	w.beside("the Joyent protocol", stop, &steps[6], func(int) error {
 		v, err := mdata.get("open")
 		if err == nil && v != "of open" {
 			err = fmt.Errorf("it is told %q", v)
