@@ -82,8 +82,10 @@ func (is status) number(name string) int64 {
 }
 
 // json is one object, with numbers as numbers.
-func (is status) json() []byte {
-	all := make(map[string]any, len(is))
+func (is status) json() []byte { return is.object(map[string]any{"listeners": is.listeners()}) }
+
+// object is one with more members.
+func (is status) object(all map[string]any) []byte {
 	for _, line := range is {
 		if line[0] == "listener" {
 			continue // they are many, and have a member of their own
@@ -94,7 +96,6 @@ func (is status) json() []byte {
 			all[line[0]] = line[1]
 		}
 	}
-	all["listeners"] = is.listeners()
 	b, _ := json.Marshal(all) // strings and numbers
 	return b
 }

@@ -36,6 +36,8 @@ type cluster struct {
 	Key          string   `toml:"key"`
 	User         string   `toml:"user"` // "": etcd knows this host by its certificate, or asks nobody
 	PasswordFile string   `toml:"password_file"`
+	TTL          span     `toml:"ttl"`      // of this host's lease
+	Patience     span     `toml:"patience"` // of what waits for etcd or for another host
 }
 
 // off says that this host is in no fleet.
@@ -69,6 +71,10 @@ func checkCluster(c *config) error {
 		return errors.New("cluster.cert and cluster.key go together")
 	case (s.User == "") != (s.PasswordFile == ""):
 		return errors.New("cluster.user and cluster.password_file go together")
+	case time.Duration(s.TTL) < 2*time.Second || time.Duration(s.TTL) > time.Minute:
+		return fmt.Errorf("cluster.ttl: %s is not from 2s to 1m", time.Duration(s.TTL))
+	case time.Duration(s.Patience) < time.Second || time.Duration(s.Patience) > 10*time.Minute:
+		return fmt.Errorf("cluster.patience: %s is not from 1s to 10m", time.Duration(s.Patience))
 	case s.KeyFile == "":
 		return errors.New("cluster.key_file: every fleet has a secret of its own, which its hosts share: openssl rand -hex 32 makes one")
 	case !validPrefix(s.Prefix):
@@ -213,7 +219,7 @@ func (d *daemon) reachCluster(ctx context.Context) error {
 		d.log.Warn().Str("data", d.cfg.Data).Msg("the data folder has VMs, and none of them is served: this host is one of a fleet, whose VMs are in etcd (docs/fleet.md)")
 	}
 	d.log.Info().Str("host", cfg.Host).Msg("one of a fleet: there are no live updates, and no session outlives this meta9d")
-	d.etcd, err = etcd.Open(ctx, *cfg)
+	err = d.openCluster(ctx, cfg)
 	switch {
 	case ctx.Err() != nil:
 		return errEnded
@@ -223,6 +229,17 @@ func (d *daemon) reachCluster(ctx context.Context) error {
 		return misused("cluster: %s", errs.Detail(err))
 	}
 	return nil
+}
+
+// openCluster opens etcd, and takes this host's place in the fleet there.
+func (d *daemon) openCluster(ctx context.Context, cfg *etcd.Config) (err error) {
+	if d.etcd, err = etcd.Open(ctx, *cfg); err != nil {
+		return err
+	}
+	if err = d.join(ctx, cfg.Host); err != nil {
+		_ = d.etcd.Close()
+	}
+	return err
 }
 
 // awaitCluster is reachCluster of an etcd that was away, and says why.
@@ -237,9 +254,8 @@ func (d *daemon) awaitCluster(ctx context.Context, cfg etcd.Config, why error) e
 	d.log.Error().Str("error", oneLine(why)).Msg("cluster: etcd is away; there is no VM until it is back")
 	systemd.Notify("READY=1\nSTATUS=without VMs: etcd is away")
 	for tries := 1; clusterPauses.Wait(ctx, tries); tries++ {
-		e, err := etcd.Open(ctx, cfg)
+		err := d.openCluster(ctx, &cfg)
 		if err == nil {
-			d.etcd = e
 			d.log.Info().Dur("after", time.Since(without.since)).Msg("cluster: etcd is back")
 			systemd.Notify("STATUS=")
 			return nil
@@ -299,9 +315,42 @@ func (d *daemon) fleetStatus() string {
 		return ""
 	}
 	name, _ := s.host() // it was found before
-	how := "ok"
 	if d.without != nil {
-		how = oneLine(errors.New(d.without.String()))
+		return fmt.Sprintf("fleet_host %s\nfleet_etcd %s\n", name, oneLine(errors.New(d.without.String())))
 	}
-	return fmt.Sprintf("fleet_host %s\nfleet_etcd %s\n", name, how)
+	st, how := d.fleet.Status(), "ok"
+	if !st.Sure {
+		how = "the lease is lost: etcd does not answer"
+	}
+	b := fmt.Appendf(nil, "fleet_host %s\nfleet_etcd %s\n", name, how)
+	if !st.StaleSince.IsZero() {
+		b = fmt.Appendf(b, "fleet_stale_since %s\n", st.StaleSince.UTC().Format(time.RFC3339))
+	}
+	for _, f := range []struct {
+		name string
+		is   int64
+	}{
+		{"fenced", one(st.Fenced)},
+		{"draining", one(st.Draining)},
+		{"expected", int64(st.Expected)},
+		{"taken", st.Taken},
+		{"claimed", st.Claimed},
+		{"given", st.Given},
+		{"refused", st.Refused},
+		{"failed", st.Failed},
+		{"lost", st.Lost},
+		{"sessions", st.Sessions},
+		{"sessions_lost", st.SessionsLost},
+	} {
+		b = fmt.Appendf(b, "fleet_%s %d\n", f.name, f.is)
+	}
+	return string(b)
+}
+
+// one is 1 for true.
+func one(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -33,6 +33,7 @@ import (
 	vminfo "meta9/mdbridge/vminfo/server"
 	"meta9/mdbridge/vminfo/server/mirror"
 	"meta9/session"
+	"meta9/session/fleet"
 	"meta9/session/listen"
 	"meta9/session/residence"
 )
@@ -65,6 +66,8 @@ type daemon struct {
 	undo    []func()
 
 	etcd    *etcd.Engine // the fleet's; nil: the VMs are in the data folder
+	member  *fleet.Member
+	fleet   *fleet.Fleet // nil: this host is in none
 	without *noCluster   // this daemon has no VM, and why; nil: it may have some
 
 	folder        *bolt.Engine // nil: no session outlives the process
@@ -179,9 +182,16 @@ func (d *daemon) start(salvage bool) error {
 	d.server = session.New(cfg)
 	d.budget.OnShortage(tree.GiveBack)
 	d.budget.OnShortage(d.server.GiveBack)
+	if err := d.newFleet(tree); err != nil {
+		return err
+	}
 	if err := d.restore(tree); err != nil {
 		return err
 	}
+	if err := d.startFleet(); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	d.atEnd(d.stopFleet)
 	if err := d.listen(); err != nil {
 		return err
 	}
@@ -307,6 +317,8 @@ func (d *daemon) openStore(salvage bool) error {
 		return errors.Join(fmt.Errorf("%s: %w", where, err), e.Close())
 	}
 	d.atEnd(func() {
+		d.store.Stop()
+		d.leaveFleet()
 		if err := d.store.Close(); err != nil {
 			d.log.Error().Err(err).Msg("closing the store")
 		}

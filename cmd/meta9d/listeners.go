@@ -99,7 +99,7 @@ func (d *daemon) open(cfg listen.Config, text string) error {
 // serve hands a connection to the sessions. What proves nobody cannot resume by
 // a key alone.
 func (d *daemon) serve(c net.Conn, who tree.Principal, via, addr string, ended func()) {
-	if !d.waitOpen() {
+	if !d.waitOpen() || !d.arrives(c, who) {
 		c.Close()
 		ended()
 		return
@@ -139,7 +139,7 @@ func (d *daemon) cpu(uuid string) *cpu.Share {
 // vms follows what becomes of the VMs, for their own channels.
 func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 	cfg := listen.VMConfig{
-		Run: d.cfg.Run, Perm: perm, VM: d.vm, CPU: d.cpu, Log: d.log, Inherited: d.inherited,
+		Run: d.cfg.Run, Perm: perm, VM: d.vmHere, CPU: d.cpu, Log: d.log, Inherited: d.inherited,
 		Devices: []listen.Device{
 			{Property: vm.Prop9PChardev, Handle: d.serve, Link: d.serveLink, Tally: d.tallies.kind(vm.Prop9PChardev)},
 			{Property: vm.PropMdataChardev, Handle: d.serveMdata, Tally: d.tallies.kind(vm.PropMdataChardev)},
@@ -154,13 +154,9 @@ func (d *daemon) vms(perm listen.Perm) *listen.VMs {
 	m := listen.NewVMs(cfg)
 	d.atEnd(func() { d.closeVMs(m) })
 	d.store.Observe(func(c store.Committed) {
-		if c.After == nil {
+		if c.After == nil && d.fleet == nil { // which does it itself
 			// It closes connections, which must not hold up the committer.
-			go func() {
-				d.server.DropVM(c.Cell.UUID())
-				d.mdata.DropVM(c.Cell.UUID())
-				d.nocloud.DropVM(c.Cell.UUID())
-			}()
+			go d.dropVM(c.Cell.UUID())
 		}
 		if propertiesChanged(c) {
 			m.Changed(c.Cell.UUID())

@@ -24,7 +24,7 @@ func (d *daemon) newMdata(t *fs.Tree) *mdata.Server {
 // serveMdata hands a VM's connection to it.
 func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, _ string, ended func()) {
 	defer ended()
-	if !d.waitOpen() {
+	if !d.waitOpen() || !d.arrives(c, who) {
 		c.Close()
 		return
 	}

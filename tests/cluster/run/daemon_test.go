@@ -199,6 +199,10 @@ func TestRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "other"), []byte("another fleet's secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	twin := begin(t, folder(t), "a", strings.Replace(settings, `"key"`, `"`+filepath.Join(dir, "key")+`"`, 1))
+	if code, log := twin.end(); code != 2 || !strings.Contains(log, `another meta9d is the host "a"`) {
+		t.Errorf("a second host a: exit %d\n%s", code, log)
+	}
 	for name, c := range map[string]struct{ settings, why string }{
 		"noetcd": {"endpoints = [\"" + web.URL + "\"]\nkey_file = \"key\"\n", "that is no etcd"},
 		"other":  {strings.Replace(settings, `"key"`, `"other"`, 1), "is in use by the fleet"},

@@ -1,6 +1,6 @@
 // Run is a fleet on one machine, to try: three members of etcd in this process, two meta9d
-// as the hosts a and b, and a VM of a's. `make run-fleet` runs it; all of it is in one
-// folder, and ends with it.
+// as the hosts a and b, and a VM that can be claimed to and fro. `make
+// run-fleet` runs it; all of it is in one folder, and ends with it.
 package main
 
 import (
@@ -89,11 +89,12 @@ A fleet of two hosts serves. Paste into another terminal, in this folder:
 
   a() { bin/meta9 --addr unix:%[1]s/a/admin.sock "$@"; }
   b() { bin/meta9 --addr unix:%[1]s/b/admin.sock "$@"; }
+  a fleet status
+  a fleet where %[2]s
   a put /vms/%[2]s/keys/motd 'written at a'
-  a cat /vms/%[2]s/keys/motd
-  b vm create %[2]s      (refused: it is a's)
-  a vm list
-  b vm list
+  b fleet claim %[2]s
+  b cat /vms/%[2]s/keys/motd
+  a fleet claim %[2]s
 
 Ctrl-C here ends it, and removes %[1]s.
 `

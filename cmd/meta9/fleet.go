@@ -1,0 +1,393 @@
+//go:build !guest && !plan9
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"meta9/fs/errs"
+	"meta9/fs/vm"
+	"meta9/session/client"
+)
+
+// newFleet is `meta9 fleet` and what is below it.
+func newFleet(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "fleet COMMAND [ARG]...",
+		Short: "see and move the VMs of a fleet",
+		Long: `Commands for hosts whose meta9d share VMs over one etcd. They speak to the meta9d of this
+host; a VM that is given away or claimed goes with its sessions, and its guest notices
+nothing but a pause.`,
+		Example: "meta9 fleet status\nmeta9 fleet claim 550e8400-e29b-41d4-a716-446655440000",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return misused("which fleet command? There are %s", commandNames(cmd))
+		},
+	}
+	cmd.AddCommand(newFleetStatus(a), newFleetWhere(a), newFleetExpect(a), newFleetClaim(a), newFleetRelease(a), newFleetDrain(a), newFleetFence(a))
+	return cmd
+}
+
+// fleetHost is a line of /fleet/hosts.
+type fleetHost struct {
+	Host      string   `json:"host"`
+	State     string   `json:"state"`
+	Here      bool     `json:"here"`
+	Addresses []string `json:"addresses"`
+	Version   string   `json:"version"`
+}
+
+func newFleetStatus(a *app) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status [-o json]",
+		Short: "say how the fleet is, as this host sees it",
+		Long: `Say who this host is in the fleet, how it stands with etcd, how many VMs it has, gave away
+and got, and which hosts live. It exits with 1 where etcd cannot be reached, or this host
+is fenced. With -o json all of that is one object.`,
+		Example:           "meta9 fleet status\nmeta9 fleet status -o json | jq .hosts",
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error { return a.fleetStatus(ctx, c, output) })
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// errNoFleet is why there is nothing to say.
+var errNoFleet = errors.New("this meta9d is in no fleet: [cluster] is not set in its settings")
+
+// fleetStatus prints what /ctl and /fleet/hosts say.
+func (a *app) fleetStatus(ctx context.Context, c *client.Client, output string) error {
+	text, err := c.ReadFile(ctx, "/ctl")
+	if err != nil {
+		return err
+	}
+	is := readStatus(string(text))
+	if is.text("fleet_host") == "" {
+		return errNoFleet
+	}
+	hosts, hostsErr := readFleetHosts(ctx, c)
+	if output == outputJSON {
+		own := status{}
+		for _, line := range is {
+			if name, ok := strings.CutPrefix(line[0], "fleet_"); ok {
+				own = append(own, [2]string{name, line[1]})
+			}
+		}
+		err = a.printJSON(own.object(map[string]any{"hosts": hosts, "vms": is.number("vms")}))
+	} else {
+		_, err = fmt.Fprint(a.out, fleetScreen(is, hosts))
+	}
+	how := is.text("fleet_etcd")
+	switch {
+	case err != nil:
+		return err
+	case how != "ok":
+		return fmt.Errorf("the fleet is not well here: %s", how)
+	case is.number("fleet_fenced") > 0:
+		return errors.New("the fleet is not well here: this host was fenced; start its meta9d anew")
+	}
+	return hostsErr
+}
+
+func readFleetHosts(ctx context.Context, c *client.Client) ([]fleetHost, error) {
+	hosts := []fleetHost{}
+	text, err := c.ReadFile(ctx, "/fleet/hosts")
+	if err != nil {
+		return hosts, err
+	}
+	for line := range bytes.Lines(text) {
+		var h fleetHost
+		if err := json.Unmarshal(line, &h); err != nil {
+			return hosts, fmt.Errorf("the server's JSON of a host: %w", err)
+		}
+		hosts = append(hosts, h)
+	}
+	return hosts, nil
+}
+
+// fleetScreen is for people.
+func fleetScreen(is status, hosts []fleetHost) string {
+	var b strings.Builder
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-12s "+format+"\n", append([]any{name}, args...)...)
+	}
+	n := is.number
+	draining := ""
+	if n("fleet_draining") > 0 {
+		draining = ", which gives its VMs away (drain) and takes none"
+	}
+	row("this host", "%s%s", printable(is.text("fleet_host")), draining)
+	row("etcd", "%s", printable(is.text("fleet_etcd")))
+	if since := is.text("fleet_stale_since"); since != "" {
+		row("reads", "may be old, since %s", printable(since))
+	}
+	row("VMs", "%d here, %d expected", n("vms"), n("fleet_expected"))
+	row("moves", "%d taken, %d claimed, %d given, %d lost; %d failed", n("fleet_taken"), n("fleet_claimed"), n("fleet_given"), n("fleet_lost"), n("fleet_failed"))
+	row("sessions", "%d came along, %d were lost", n("fleet_sessions"), n("fleet_sessions_lost"))
+	for _, h := range hosts {
+		here := ""
+		if h.Here {
+			here = ", this one"
+		}
+		at := "reached on itself only"
+		if len(h.Addresses) > 0 {
+			at = strings.Join(h.Addresses, " ")
+		}
+		row("host", "%s %s%s; %s; %s", printable(h.Host), printable(h.State), here, printable(orDash(h.Version)), printable(at))
+	}
+	return b.String()
+}
+
+func newFleetWhere(a *app) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "where [-o json] UUID...",
+		Short: "say which host has a VM",
+		Long: `Print a line for each VM: its UUID, the host that has it ("-": none, whoever wants it may
+claim it), and the epoch, a number that grows with each new owner.`,
+		Example:           "meta9 fleet where 550e8400-e29b-41d4-a716-446655440000",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeVMs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				for _, name := range args {
+					a.fail(about(name, a.fleetWhere(ctx, c, name, output)))
+				}
+				return nil
+			})
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func (a *app) fleetWhere(ctx context.Context, c *client.Client, name, output string) error {
+	uuid, err := fleetUUID(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	text, err := c.ReadFile(ctx, "/fleet/vms/"+uuid)
+	if err != nil {
+		return noFleet(ctx, c, err)
+	}
+	var is struct {
+		Host  string
+		Epoch uint64
+	}
+	if err := json.Unmarshal(text, &is); err != nil {
+		return fmt.Errorf("the server's JSON of the VM: %w", err)
+	}
+	if output == outputJSON {
+		return a.printJSON(text)
+	}
+	_, err = fmt.Fprintf(a.out, "%s %s %d\n", uuid, printable(orDash(is.Host)), is.Epoch)
+	return err
+}
+
+// fleetUUID is the UUID of a VM of the fleet, by itself or, of this host's, by its alias.
+func fleetUUID(ctx context.Context, c *client.Client, name string) (string, error) {
+	if uuid, err := vm.ParseUUID(name); err == nil {
+		return uuid, nil
+	}
+	text, err := c.ReadFile(ctx, "/names/"+vm.FileName(name)+"/sdc/uuid")
+	if errors.Is(err, errs.NotFound) {
+		return "", fmt.Errorf("%q is no UUID, and no VM of this host has such an alias; other hosts' VMs are named by their UUIDs", name)
+	}
+	if err != nil {
+		return "", err
+	}
+	return vm.ParseUUID(string(text))
+}
+
+// noFleet is err, or that there is no fleet where that is why.
+func noFleet(ctx context.Context, c *client.Client, err error) error {
+	if errors.Is(err, errs.NotFound) || errors.Is(err, errs.Invalid) {
+		if _, missing := c.Stat(ctx, "/fleet"); errors.Is(missing, errs.NotFound) {
+			return errNoFleet
+		}
+	}
+	return err
+}
+
+// fleetDo has the daemon do something with the fleet, and gives what it says of it.
+func fleetDo(ctx context.Context, c *client.Client, words ...string) ([]byte, error) {
+	f, err := c.OpenFile(ctx, "/ctl", os.O_RDWR)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	line := []byte("fleet " + strings.Join(words, " ") + "\n")
+	if _, err := f.WriteAt(ctx, line, 0); err != nil {
+		return nil, noFleet(ctx, c, err)
+	}
+	return readAnswer(ctx, f, int64(len(line)))
+}
+
+// newFleetVMs is a command that does one thing with each of some VMs.
+func (a *app) newFleetVMs(use, short, long, example, done string, words func(uuid string) []string) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Long: long, Example: example,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeVMs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				for _, name := range args {
+					uuid, err := fleetUUID(ctx, c, name)
+					if err == nil {
+						_, err = fleetDo(ctx, c, words(uuid)...)
+					}
+					if err != nil {
+						a.fail(about(name, err))
+						continue
+					}
+					if _, err := fmt.Fprintf(a.out, "%s: %s\n", uuid, done); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func newFleetClaim(a *app) *cobra.Command {
+	return a.newFleetVMs("claim UUID...", "make VMs this host's",
+		`Make each VM this host's, with its sessions. The host that has it is asked, and gives it
+away unless its own hypervisor says that the VM runs there. The VM of a host that does not
+live any more is taken without asking. Done when the VM is served here.`,
+		"meta9 fleet claim 550e8400-e29b-41d4-a716-446655440000", "here now",
+		func(uuid string) []string { return []string{"claim", uuid} })
+}
+
+func newFleetExpect(a *app) *cobra.Command {
+	var undo bool
+	cmd := a.newFleetVMs("expect [--undo] UUID...", "make the sockets of VMs that will come",
+		`Make the sockets of each VM here though another host has it: for a QEMU that is the
+destination of a migration, which does not start without them. The first byte that the
+guest sends here claims the VM. If none comes within an hour, the sockets go again; with
+--undo they go now.`,
+		"meta9 fleet expect 550e8400-e29b-41d4-a716-446655440000", "expected",
+		func(uuid string) []string {
+			if undo {
+				return []string{"unexpect", uuid}
+			}
+			return []string{"expect", uuid}
+		})
+	cmd.Flags().BoolVar(&undo, "undo", false, "expect it no longer")
+	return cmd
+}
+
+func newFleetRelease(a *app) *cobra.Command {
+	var to string
+	cmd := a.newFleetVMs("release [--to HOST] UUID...", "give VMs of this host away",
+		`Give each VM, with its sessions, to HOST, or, without --to, to nobody: whoever claims it has
+it then, without asking this host.`,
+		"meta9 fleet release --to host2 web0", "given away",
+		func(uuid string) []string {
+			if to == "" {
+				return []string{"release", uuid}
+			}
+			return []string{"release", uuid, to}
+		})
+	cmd.Flags().StringVar(&to, "to", "", "give it to `HOST`")
+	_ = cmd.RegisterFlagCompletionFunc("to", a.completeFleetHost)
+	return cmd
+}
+
+func newFleetDrain(a *app) *cobra.Command {
+	var undo bool
+	cmd := &cobra.Command{
+		Use:   "drain [--undo]",
+		Short: "give all VMs of this host away",
+		Long: `Give all VMs of this host to nobody, so that other hosts can claim them, but those that
+its own hypervisor says run here. From then on this host takes none, until --undo. It exits
+with 1 where VMs stay.`,
+		Example:           "meta9 fleet drain\nmeta9 fleet drain --undo",
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				if undo {
+					_, err := fleetDo(ctx, c, "undrain")
+					return err
+				}
+				text, err := fleetDo(ctx, c, "drain")
+				if err != nil {
+					return err
+				}
+				var is struct {
+					Gone, Stay int
+					Why        string
+				}
+				if err := json.Unmarshal(text, &is); err != nil {
+					return fmt.Errorf("it is done, but what it gave could not be read: %w", err)
+				}
+				if _, err := fmt.Fprintf(a.out, "%d VMs are given away, %d stay\n", is.Gone, is.Stay); err != nil {
+					return err
+				}
+				if is.Stay > 0 {
+					return fmt.Errorf("%d VMs stay: %s", is.Stay, is.Why)
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&undo, "undo", false, "take VMs again")
+	return cmd
+}
+
+func newFleetFence(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "fence HOST",
+		Short: "say that a host is dead",
+		Long: `End HOST's life in the fleet at once, for who knows that it does not run: its VMs can be
+claimed without waiting for its lease to end. Should its meta9d run after all, it can write
+nothing any more for the VMs that others claim, and takes part again when it is started
+anew.`,
+		Example:           "meta9 fleet fence host2",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeFleetHost,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				_, err := fleetDo(ctx, c, "fence", args[0])
+				return about(args[0], err)
+			})
+		},
+	}
+}
+
+// completeFleetHost completes to the name of a host of the fleet.
+func (a *app) completeFleetHost(cmd *cobra.Command, args []string, typed string) (out []string, _ cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
+	defer cancel()
+	c, err := a.connect(ctx, client.Options{})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer c.Close()
+	hosts, _ := readFleetHosts(ctx, c)
+	for _, h := range hosts {
+		if strings.HasPrefix(h.Host, typed) {
+			out = append(out, h.Host)
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}

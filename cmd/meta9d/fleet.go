@@ -1,0 +1,411 @@
+package main
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hugelgupf/p9/p9"
+
+	"meta9/cmd/version"
+	"meta9/fs"
+	"meta9/fs/errs"
+	"meta9/fs/ring"
+	"meta9/fs/store"
+	"meta9/fs/vm"
+	"meta9/session/fleet"
+	"meta9/session/listen"
+)
+
+// join takes this host's place in the fleet. That another meta9d has the name is an error
+// of who started this one.
+func (d *daemon) join(ctx context.Context, host string) error {
+	instance, err := d.instance()
+	if err != nil {
+		return err
+	}
+	d.member, err = fleet.Join(ctx, fleet.MemberConfig{
+		Cluster: d.etcd, Host: host, Addresses: d.adminAddresses(), Version: version.String(), Instance: instance,
+		TTL: time.Duration(d.cfg.Cluster.TTL), Log: d.log,
+	})
+	return err
+}
+
+// instance is what this meta9d and the next one at the same run folder have in common, and
+// no two that run at one time.
+func (d *daemon) instance() (string, error) {
+	id, err := os.ReadFile("/etc/machine-id")
+	if err != nil {
+		return "", misused("cluster: which machine this is cannot be known: %w", err)
+	}
+	run, err := filepath.Abs(d.cfg.Run)
+	if err != nil {
+		return "", err
+	}
+	// The machine's ID is not to be told to others as it is (machine-id(5)).
+	sum := sha256.Sum256([]byte("meta9 instance\x00" + strings.TrimSpace(string(id)) + "\x00" + run))
+	return fmt.Sprintf("%x", sum[:16]), nil
+}
+
+// adminAddresses are where the admin of other hosts reaches this one: by tls.
+func (d *daemon) adminAddresses() (all []string) {
+	if d.cfg.TLS.Admin == "" {
+		return nil
+	}
+	for _, text := range d.cfg.Listen {
+		a, err := listen.Parse(text)
+		if err != nil || a.Net != listen.TLS {
+			continue
+		}
+		host, port, err := net.SplitHostPort(a.Host)
+		if err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
+			// Others do not reach "every address"; they may know the host by its name.
+			name, err := os.Hostname()
+			if err != nil {
+				continue
+			}
+			host = name
+		}
+		all = append(all, "tls:"+net.JoinHostPort(host, port))
+	}
+	return all
+}
+
+// newFleet makes what moves VMs between this host and others. It comes before the store's
+// first change.
+func (d *daemon) newFleet(tree *fs.Tree) error {
+	if d.member == nil {
+		return nil
+	}
+	secret, err := secretIn("cluster.key_file", d.cfg.Cluster.KeyFile)
+	if err != nil {
+		return err
+	}
+	key, err := hkdf.Key(sha256.New, secret, nil, "meta9 sessions of a fleet", 32)
+	if err != nil {
+		return err
+	}
+	d.fleet = fleet.New(fleet.Config{
+		Member: d.member, Store: d.store, Tree: tree, Server: d.server, Key: key,
+		Name: d.cfg.Cluster.Prefix, Patience: time.Duration(d.cfg.Cluster.Patience),
+		Drop: d.dropVM, Running: d.runsHere, Log: d.log,
+		Changed: func(uuid string) {
+			if own := d.own; own != nil {
+				own.Changed(uuid)
+			}
+		},
+	})
+	tree.GraftRoot("fleet", d.fleetFolder)
+	tree.RootVerb("fleet", d.fleetVerb)
+	return nil
+}
+
+// startFleet takes up what came with VMs, before anybody is served.
+func (d *daemon) startFleet() error {
+	if d.fleet == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), fleetVerbTime)
+	defer cancel()
+	return d.fleet.Start(ctx)
+}
+
+// stopFleet ends claims and hand-overs.
+func (d *daemon) stopFleet() {
+	if d.fleet != nil {
+		d.fleet.Stop()
+	}
+}
+
+// leaveFleet says that this host does not live any more: others need not wait.
+func (d *daemon) leaveFleet() {
+	if d.member == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askTime)
+	defer cancel()
+	if err := d.member.Leave(ctx); err != nil {
+		d.log.Warn().Str("error", oneLine(err)).Msg("the lease in etcd ends by itself: it could not be given up")
+	}
+}
+
+// runsHere tells that a QEMU of this host has the VM, by QMP.
+func (d *daemon) runsHere(uuid string) bool {
+	v := d.vm(uuid)
+	return v != nil && v.State() == "running" && d.hosts != nil && d.hosts.Owns(uuid)
+}
+
+// dropVM ends all connections of a VM.
+func (d *daemon) dropVM(uuid string) {
+	d.server.DropVM(uuid)
+	d.mdata.DropVM(uuid)
+	d.nocloud.DropVM(uuid)
+}
+
+// vmHere is the VM as it is now, or, where another host has it and this one expects it, as
+// it was then. nil: there is none.
+func (d *daemon) vmHere(uuid string) *vm.VM {
+	if v := d.vm(uuid); v != nil || d.fleet == nil {
+		return v
+	}
+	return d.fleet.Expected(uuid)
+}
+
+// arrives waits until the VM whose guest has come by c is here; false: c is not to be
+// served.
+func (d *daemon) arrives(c net.Conn, who fs.Principal) bool {
+	if d.fleet == nil || who.VM == "" {
+		return true
+	}
+	if err := d.fleet.Arrive(c, who.VM); err != nil {
+		d.log.Debug().Str("vm", who.VM).Err(err).Msg("a guest's connection is closed: its VM is not here")
+		return false
+	}
+	return true
+}
+
+// The files of fleet/ have no VM: their numbers come from their names.
+func fleetPath(name string) uint64 { return fs.DerivedPath(0, "fleet", name) }
+
+// fleetFolder is fleet/ of the admin's root.
+func (d *daemon) fleetFolder(_ fs.Principal, v *fs.View) fs.Node {
+	return fs.NewFolder(fleetPath(""), func() []fs.NamedNode {
+		return []fs.NamedNode{
+			{Name: "hosts", Node: fs.NewFile(fleetPath("hosts"), 0o400, func() ([]byte, error) { return d.fleetHosts(v) })},
+			{Name: "vms", Node: &fleetVMs{d, v}},
+			{Name: "events", Node: fs.NewStream(fleetPath("events"), 0o400, fleetEvents{d.fleet.Events()})},
+		}
+	})
+}
+
+// askTime is how long etcd is asked for who reads a file.
+const askTime = 5 * time.Second
+
+// fleetHosts is fleet/hosts: a line of JSON for each host that lives or is fenced.
+func (d *daemon) fleetHosts(v *fs.View) ([]byte, error) {
+	all, err := fs.Ask(v, "fleet/hosts", func() ([]store.HostInfo, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), askTime)
+		defer cancel()
+		return d.fleet.Hosts(ctx)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var b []byte
+	for _, h := range all {
+		b = appendLine(b, struct {
+			Host      string   `json:"host"`
+			State     string   `json:"state"` // "lives" or "fenced"
+			Here      bool     `json:"here,omitempty"`
+			Addresses []string `json:"addresses"`
+			Version   string   `json:"version,omitempty"`
+		}{h.Host, map[bool]string{false: "lives", true: "fenced"}[h.Fenced], h.Host == d.fleet.Status().Host, orNone(h.Addresses), h.Version})
+	}
+	return b, nil
+}
+
+func orNone(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+func appendLine(b []byte, v any) []byte {
+	line, _ := json.Marshal(v) // strings, numbers and bools
+	return append(append(b, line...), '\n')
+}
+
+// fleetVMs is fleet/vms: a file for each VM of the fleet, whosever it is. It lists none: they
+// may be a hundred thousand, and etcd would be asked for all. vms/ lists this host's.
+type fleetVMs struct {
+	d *daemon
+	v *fs.View
+}
+
+func (n *fleetVMs) QID() p9.QID { return p9.QID{Type: p9.TypeDir, Path: fleetPath("vms")} }
+
+// Stat is fs.Node's.
+func (n *fleetVMs) Stat(st *fs.Stat) error {
+	*st = fs.Stat{QID: n.QID(), Mode: 0o755, Name: "vms"}
+	return nil
+}
+
+// Walk leads to the file of any UUID; whether a host has the VM is found when it is read.
+func (n *fleetVMs) Walk(name string) (fs.Node, error) {
+	if vm.ValidUUID(name) != nil {
+		return nil, errs.NotFound
+	}
+	return fs.NewFile(fleetPath("vms/"+name), 0o400, func() ([]byte, error) { return n.d.whereIs(n.v, name) }), nil
+}
+
+// List lists nothing.
+func (n *fleetVMs) List(uint64, func(uint64, *fs.Stat) bool) error { return nil }
+
+// whereIs is a VM's file in fleet/vms.
+func (d *daemon) whereIs(v *fs.View, uuid string) ([]byte, error) {
+	type answer struct {
+		host  string
+		epoch uint64
+	}
+	is, err := fs.Ask(v, "fleet/vms/"+uuid, func() (answer, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), askTime)
+		defer cancel()
+		o, err := d.fleet.Where(ctx, uuid)
+		return answer{o.Host, o.Epoch}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return appendLine(nil, struct {
+		UUID  string `json:"uuid"`
+		Host  string `json:"host"` // "": nobody's
+		Epoch uint64 `json:"epoch"`
+		Here  bool   `json:"here"`
+	}{uuid, is.host, is.epoch, d.vm(uuid) != nil}), nil
+}
+
+// fleetEvents makes lines of what has become of the fleet here.
+type fleetEvents struct{ ring *ring.Ring[fleet.Event] }
+
+func (s fleetEvents) Last() uint64 { return s.ring.Last() }
+
+// Wait is the ring's.
+func (s fleetEvents) Wait(after uint64, wake func()) (cancel func(), ready bool) {
+	return s.ring.Wait(after, wake)
+}
+
+// Lines is fs.Source's.
+func (s fleetEvents) Lines(after uint64, room int) (buf []byte, to uint64, ended bool) {
+	found := make([]fleet.Event, 0, 16)
+	for to = after; ; {
+		events, lost := s.ring.After(to, cap(found), found[:0])
+		if lost != 0 {
+			buf, to = fs.AppendLost(buf, to+1, lost), lost
+		}
+		if len(events) == 0 {
+			return buf, to, false
+		}
+		for i := range events {
+			e := &events[i]
+			line := len(buf)
+			buf = appendLine(buf, struct {
+				Position uint64 `json:"position"`
+				Date     string `json:"date"`
+				Type     string `json:"type"`
+				VM       string `json:"vm,omitempty"`
+				From     string `json:"from,omitempty"`
+				To       string `json:"to,omitempty"`
+				Sessions int    `json:"sessions,omitempty"`
+				TookMS   int64  `json:"took_ms,omitempty"`
+				What     string `json:"what,omitempty"`
+			}{e.Position, e.Date.UTC().Format("2006-01-02T15:04:05.000Z"), e.Type, e.VM, e.From, e.To, e.Sessions, e.Took.Milliseconds(), e.What})
+			if line > 0 && len(buf) > room {
+				return buf[:line], to, false
+			}
+			to = e.Position
+		}
+	}
+}
+
+// fleetVerbTime is how long a verb may take that waits for other hosts, where its caller
+// sets no shorter time.
+const fleetVerbTime = 2 * time.Minute
+
+// fleetVerb is the root's verb "fleet WHAT ...", for the admin. Each may wait for other
+// hosts, and runs in a goroutine of its own.
+func (d *daemon) fleetVerb(c fs.Call, done func(error)) {
+	words := strings.Fields(c.Arg)
+	what := ""
+	if len(words) > 0 {
+		what, words = words[0], words[1:]
+	}
+	v, known := fleetVerbs[what]
+	switch {
+	case !known:
+		done(errs.New(errs.Invalid, "fleet %.32q: there is claim UUID, release UUID [HOST], expect UUID, unexpect UUID, drain, undrain, fence HOST", what))
+		return
+	case len(words) < v.least || len(words) > v.most:
+		done(errs.New(errs.Invalid, "it is fleet %s", v.usage))
+		return
+	}
+	if v.ofVM {
+		uuid, err := vm.ParseUUID(words[0])
+		if err != nil {
+			done(err)
+			return
+		}
+		words[0] = uuid
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), fleetVerbTime)
+		defer cancel()
+		said, err := v.do(d, ctx, words)
+		if err == nil && said != nil && c.Answer != nil {
+			c.Answer(appendLine(nil, said))
+		}
+		done(err)
+	}()
+}
+
+// fleetVerbs are what the root's verb fleet can do. What it says is read from the ctl.
+var fleetVerbs = map[string]struct {
+	usage       string
+	least, most int // words after the verb
+	ofVM        bool
+	do          func(d *daemon, ctx context.Context, words []string) (said any, err error)
+}{
+	"claim": {"claim UUID", 1, 1, true, func(d *daemon, ctx context.Context, w []string) (any, error) {
+		return nil, d.fleet.Claim(ctx, w[0])
+	}},
+	"release": {"release UUID [HOST]", 1, 2, true, func(d *daemon, ctx context.Context, w []string) (any, error) {
+		to := ""
+		if len(w) > 1 {
+			to = w[1]
+		}
+		return nil, d.fleet.Release(ctx, w[0], to)
+	}},
+	"expect": {"expect UUID", 1, 1, true, func(d *daemon, ctx context.Context, w []string) (any, error) {
+		if err := d.fleet.Expect(ctx, w[0]); err != nil {
+			return nil, err
+		}
+		made := make(chan struct{})
+		d.made(w[0], func() { close(made) })
+		select {
+		case <-made:
+			return nil, nil
+		case <-ctx.Done():
+			return nil, errs.New(errs.IO, "its sockets are not there yet")
+		}
+	}},
+	"unexpect": {"unexpect UUID", 1, 1, true, func(d *daemon, _ context.Context, w []string) (any, error) {
+		d.fleet.Unexpect(w[0])
+		return nil, nil
+	}},
+	"drain": {"drain", 0, 0, false, func(d *daemon, ctx context.Context, _ []string) (any, error) {
+		gone, stay, err := d.fleet.Drain(ctx)
+		why := ""
+		if err != nil {
+			why = oneLine(err)
+		}
+		return struct {
+			Gone int    `json:"gone"`
+			Stay int    `json:"stay"`
+			Why  string `json:"why,omitempty"` // of the first that stays
+		}{gone, stay, why}, nil
+	}},
+	"undrain": {"undrain", 0, 0, false, func(d *daemon, _ context.Context, _ []string) (any, error) {
+		d.fleet.Undrain()
+		return nil, nil
+	}},
+	"fence": {"fence HOST", 1, 1, false, func(d *daemon, ctx context.Context, w []string) (any, error) {
+		return nil, d.fleet.Fence(ctx, w[0])
+	}},
+}

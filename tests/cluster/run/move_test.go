@@ -1,0 +1,129 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestMove claims a VM to and fro with `meta9 fleet claim`, while `meta9 watch` is attached as
+// its guest and goes where the VM is: it sees each change once, and no line "lost", so
+// that its session has gone along.
+func TestMove(t *testing.T) {
+	dir := folder(t)
+	e, err := cluster(dir)
+	if err == nil {
+		err = e.start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	settings := e.settingsOf(t, dir)
+	hosts := []*proc{begin(t, dir, "a", settings), begin(t, dir, "b", settings)}
+	for _, h := range hosts {
+		h.until("fleet_etcd ok", "cat", "/ctl")
+	}
+	a, b := hosts[0], hosts[1]
+	payload := filepath.Join(dir, "vm.json")
+	if err := os.WriteFile(payload, []byte(`{"uuid":"`+vm+`","customer_metadata":{"motd":"hello"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.must("vm", "create", "-f", payload)
+	if out, err := b.meta9("vm", "create", "-f", payload); err == nil || !strings.Contains(out, `host "a"`) {
+		t.Errorf("it is created at two hosts: %v, %s", err, out)
+	}
+	guest := filepath.Join(dir, "guest")
+	lead := func(to *proc) {
+		t.Helper()
+		next := guest + ".new"
+		if err := os.Symlink(filepath.Join(to.run, vm, "9p.sock"), next); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(next, guest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lead(a)
+	watch := exec.Command(filepath.Join(bin, "meta9"), "--addr", "unix:"+guest, "watch")
+	seen, told := new(lines), new(lines)
+	watch.Stdout, watch.Stderr = seen, told
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = watch.Process.Kill()
+		_ = watch.Wait()
+	}()
+	a.until("vm:"+vm, "sessions")
+	const moves = 4
+	for i := range moves {
+		from, to := hosts[i%2], hosts[1-i%2]
+		before := "before" + string(rune('0'+i))
+		from.must("put", "/vms/"+vm+"/keys/"+before, "x")
+		seen.until(t, before)
+		lead(to) // before it goes: a guest that speaks where it was claims it back
+		if out := to.must("fleet", "claim", vm); !strings.Contains(out, vm+": here now") {
+			t.Errorf("meta9 fleet claim says %s", out)
+		}
+		after := "after" + string(rune('0'+i))
+		to.must("put", "/vms/"+vm+"/keys/"+after, "x")
+		seen.until(t, after)
+		if out := from.must("fleet", "where", vm); !strings.Contains(out, vm+" "+filepath.Base(to.run)+" ") {
+			t.Errorf("after its move: %s", out)
+		}
+		if out, err := from.meta9("cat", "/vms/"+vm+"/keys/motd"); err == nil {
+			t.Errorf("it is still at its old host: %s", out)
+		}
+	}
+	seen.mu.Lock()
+	text := seen.text.String()
+	seen.mu.Unlock()
+	if n := strings.Count(text, `"key-set"`); n != 2*moves || strings.Contains(text, `"lost"`) {
+		t.Errorf("%d changes were seen, want %d, and none lost:\n%s%s", n, 2*moves, text, told.text.String())
+	}
+
+	// It is given away, expected, and claimed by the first byte. A guest that speaks would
+	// claim it before.
+	_ = watch.Process.Kill()
+	_ = watch.Wait()
+	a.must("fleet", "release", vm)
+	if out := b.must("fleet", "where", vm); !strings.Contains(out, vm+" - ") {
+		t.Errorf("nobody has it: %s", out)
+	}
+	b.must("fleet", "expect", vm)
+	lead(b)
+	comes := exec.Command(filepath.Join(bin, "meta9"), "--addr", "unix:"+guest, "cat", "keys/motd")
+	if out, err := comes.CombinedOutput(); err != nil || string(out) != "hello" {
+		t.Errorf("a guest where it is expected: %v, %s", err, out)
+	}
+	if out := b.must("fleet", "drain"); !strings.Contains(out, "1 VMs are given away, 0 stay") {
+		t.Errorf("drain says %s", out)
+	}
+	a.must("fleet", "claim", vm)
+	var is struct {
+		Host  string
+		Hosts []struct{ Host, State string }
+		Taken int
+	}
+	if err := json.Unmarshal([]byte(a.must("fleet", "status", "-o", "json")), &is); err != nil || is.Host != "a" || len(is.Hosts) != 2 || is.Taken == 0 {
+		t.Errorf("status: %v, %+v", err, is)
+	}
+	t.Log(a.must("fleet", "status"))
+	if out, err := a.meta9("fleet", "claim", "00000000-0000-4000-8000-000000000001"); err == nil || !strings.Contains(out, "no host of the fleet has") {
+		t.Errorf("a VM that is not there: %v, %s", err, out)
+	}
+
+	// A host that ends lives no more, and its VM can be claimed at once.
+	if code, log := a.stop(); code != 0 {
+		t.Errorf("exit %d\n%s", code, log)
+	}
+	b.must("fleet", "drain", "--undo")
+	b.must("fleet", "claim", vm)
+	if out := b.must("cat", "/vms/"+vm+"/keys/motd"); out != "hello" {
+		t.Errorf("got %q", out)
+	}
+}
