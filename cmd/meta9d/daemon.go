@@ -302,6 +302,7 @@ func (d *daemon) openStore(salvage bool) error {
 		VMEvents: int(l.VMEvents), RootEvents: int(l.Events),
 		FirstRev: uint64(time.Now().UnixMicro()), // no store has commits faster
 		Salvage:  salvage, ReadOnly: d.readOnly(), Log: d.log,
+		Patience: time.Duration(d.cfg.Cluster.Patience),
 	}
 	if d.journal != nil {
 		cfg.Journal = d.journal
@@ -317,7 +318,11 @@ func (d *daemon) openStore(salvage bool) error {
 		return errors.Join(fmt.Errorf("%s: %w", where, err), e.Close())
 	}
 	d.atEnd(func() {
+		// A fleet's etcd may be silent: what is under way then is done or not, and the next
+		// start finds out.
+		late := time.AfterFunc(drainTime, d.store.Interrupt)
 		d.store.Stop()
+		late.Stop()
 		d.leaveFleet()
 		if err := d.store.Close(); err != nil {
 			d.log.Error().Err(err).Msg("closing the store")
