@@ -339,6 +339,10 @@ func TestStreamWaitsForRoom(t *testing.T) {
 	c.do(&wire.Msg{Type: wire.Topen, Tag: 1, Fid: 1}, wire.Ropen)
 	c.send(&wire.Msg{Type: wire.Tread, Tag: 2, Fid: 1, Count: 60_000})
 	c.do(&wire.Msg{Type: wire.Tstat, Tag: 1, Fid: 0}, wire.Rstat) // the read is entered
+	// The read may still hold the room for a reply that it found not to be there yet.
+	a := w.budget.Account(vmOne)
+	defer a.Close()
+	w.until("an account at rest", func() bool { return a.Used() == 0 })
 	undo := w.fill(t, share, 1000)
 	w.put("color", "blue")
 	w.until("a request that waits for room", func() bool { return w.budget.Stats().Waiting == 1 })
