@@ -1,9 +1,9 @@
 // Package packaging holds the Debian packages that make deb makes: what is in them, for
 // each architecture, and what becomes of a machine on which they are installed, upgraded,
-// removed and purged.
+// removed and purged, without systemd and with it.
 //
 // The machine is a Debian root that debootstrap makes for the test, in a folder and in
-// mounts of the test's own.
+// mounts of the test's own; for systemd it is booted in QEMU.
 package packaging
 
 import (
@@ -101,6 +101,7 @@ func TestPackages(t *testing.T) {
 		m := newMachine(t, old, now)
 		t.Run("life", m.life)
 		t.Run("guest", m.guest)
+		t.Run("systemd", m.systemd)
 	})
 }
 

@@ -1,12 +1,14 @@
 package machine
 
 import (
+	"bytes"
 	"embed"
 	"fmt"
 	"io/fs"
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -65,6 +67,24 @@ func (m *Machine) pack(o Options, k kernel.Kernel) error {
 	}
 	if a.err != nil {
 		return fmt.Errorf("the initramfs: %w", a.err)
+	}
+	return f.Close()
+}
+
+// packRoot writes an initramfs of all that is in a folder but in mounts, with owners, modes
+// and links.
+func (m *Machine) packRoot(root string) error {
+	cmd := exec.Command("sh", "-c", `find . -xdev -print0 | cpio --null --create --quiet --format=newc`)
+	cmd.Dir = root
+	f, err := os.Create(m.path("initrd"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = f, &said
+	if err := cmd.Run(); err != nil || said.Len() > 0 {
+		return fmt.Errorf("cpio of %s: %w\n%s", root, err, said.Bytes())
 	}
 	return f.Close()
 }

@@ -1,7 +1,7 @@
 // Package machine boots a Linux kernel of Debian's in QEMU with a script to run,
 // and a way from the guest to a server on this host. The guest is busybox in an
-// initramfs and is thrown away; QEMU emulates its processor (TCG), so that it runs
-// on every machine alike.
+// initramfs, or a whole system of Debian's, and is thrown away; QEMU emulates its
+// processor (TCG), so that it runs on every machine alike.
 //
 // A Machine's methods may be called from any goroutine.
 package machine
@@ -56,8 +56,15 @@ type Options struct {
 	Files   map[string]string // more files of the guest: its path, and the host's
 	Debian  bool              // Debian's programs, see kernel.Programs, in /debian
 	Memory  int               // MB; 0 is 256
+	Root    string            // a folder that is the guest, see systemInit
 	QEMU    []string          // more arguments
 }
+
+// A guest that is a folder (Options.Root) boots the folder's own /sbin/init, which is to be
+// systemd, and the modules that it has: of the other options only Kernel, Memory and QEMU
+// hold. What it writes to /dev/virtio-ports/out is Machine.Out, a number that it writes to
+// /dev/virtio-ports/status is its exit status, and it ends by a reboot.
+const systemInit = "rdinit=/sbin/init systemd.show_status=1 random.trust_cpu=on"
 
 // Machine is a guest that runs.
 type Machine struct {
@@ -118,6 +125,11 @@ func need(o *Options) error {
 		return fmt.Errorf("%d ports: at most %d work", o.Ports, MaxPorts)
 	}
 	logf := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+	if o.Root != "" {
+		if err := testenv.Debian(logf, "cpio", "cpio"); err != nil {
+			return err
+		}
+	}
 	if o.Connect != "" && o.Via == Net || o.Forward != "" {
 		if err := testenv.Debian(logf, "socat", "socat"); err != nil {
 			return err
@@ -131,7 +143,14 @@ func (m *Machine) start(o Options, k kernel.Kernel) error {
 	if err != nil {
 		return err
 	}
-	if err := m.pack(o, k); err != nil {
+	boot := "console=ttyS0 quiet panic=-1 reboot=t mitigations=off nokaslr"
+	if o.Root != "" {
+		boot += " " + systemInit
+		err = m.packRoot(o.Root)
+	} else {
+		err = m.pack(o, k)
+	}
+	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(m.path("status"), nil, 0o600); err != nil {
@@ -141,7 +160,7 @@ func (m *Machine) start(o Options, k kernel.Kernel) error {
 		"-M", "pc", "-accel", "tcg", "-cpu", "max", "-m", strconv.Itoa(o.Memory),
 		"-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none",
 		"-kernel", k.Image, "-initrd", m.path("initrd"),
-		"-append", "console=ttyS0 quiet panic=-1 reboot=t mitigations=off nokaslr",
+		"-append", boot,
 		"-serial", "file:" + comma(m.path("kernel.log")),
 		"-device", "virtio-serial-pci,id=vs,max_ports=31",
 		"-chardev", "stdio,id=out,signal=off",
