@@ -3,7 +3,6 @@ package packet
 import (
 	"bufio"
 	"bytes"
-	"io"
 	"net"
 	"slices"
 	"time"
@@ -51,7 +50,27 @@ func (l *Link) State() State {
 		Sent: l.sent, Past: l.past, Asked: l.asked, Input: slices.Concat(l.torn, unread),
 		Rest: bytes.Clone(l.rest), Output: bytes.Clone(l.unsent),
 	}
+	if l.early != nil {
+		st.Input = append(st.Input, l.early.b...)
+	}
 	return st
+}
+
+// early reads what another process has read and not taken, and then the transport.
+type early struct {
+	b  []byte
+	nc net.Conn
+}
+
+func (e *early) Read(p []byte) (n int, err error) {
+	if len(e.b) == 0 {
+		return e.nc.Read(p)
+	}
+	n = copy(p, e.b)
+	if e.b = e.b[n:]; len(e.b) == 0 {
+		e.b = nil // it is not kept for as long as the stream lasts
+	}
+	return n, nil
 }
 
 // Resume is the link of that State on its transport. Nothing is read or written before
@@ -60,7 +79,8 @@ func Resume(nc net.Conn, st State) *Link {
 	_ = nc.SetDeadline(time.Time{}) // Leave's
 	s := newStream(nc)
 	if len(st.Input) > 0 {
-		s.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(st.Input), nc), readAhead)
+		s.early = &early{st.Input, nc}
+		s.in = bufio.NewReaderSize(s.early, readAhead)
 	}
 	s.was = place{program: st.Program, link: st.Link, heard: st.Heard}
 	s.asked, s.unsent = st.Asked, st.Output

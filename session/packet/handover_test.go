@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"io"
@@ -116,14 +117,19 @@ func TestHandOver(t *testing.T) {
 		_, err := io.ReadFull(l, got)
 		ended <- err
 	}()
+	const most = 300 // so that it gets on where each program has hardly any time
 	moves := 0
 	for left := 2; left > 0; {
+		var next <-chan time.Time
+		if moves < most {
+			next = time.After(time.Duration(rand.IntN(2000)) * time.Microsecond)
+		}
 		select {
 		case err := <-ended:
 			if left--; err != nil {
 				t.Fatal(err)
 			}
-		case <-time.After(time.Duration(rand.IntN(2000)) * time.Microsecond):
+		case <-next:
 			h.next()
 			moves++
 		}
@@ -139,6 +145,71 @@ func TestHandOver(t *testing.T) {
 	t.Logf("%d programs", moves+1)
 }
 
+// leftAfter is what a link reads from that is left when n bytes have come.
+type leftAfter struct {
+	net.Conn
+	link *Link
+	n    int
+}
+
+func (r *leftAfter) Read(p []byte) (int, error) {
+	if r.n == 0 {
+		r.link.Leave()
+	}
+	n, err := r.Conn.Read(p[:min(len(p), max(r.n, 1))])
+	r.n -= n
+	return n, err
+}
+
+// TestHandOverUnread: what nobody has read goes from program to program, however many there
+// are and whatever they have read of it; a link that was left gives nothing out any more.
+func TestHandOverUnread(t *testing.T) {
+	a, b := pair(t)
+	l := &Link{stream: newStream(a), host: true, number: 77, begun: true}
+	l.was = place{program: 3, link: 77}
+	sent := noise(2, 30<<10)
+	whole := appendPacket(nil, data, 77, 1, sent)
+	st := l.State()
+	st.Input = whole[:20<<10] // it was torn
+	var got []byte
+	room := make([]byte, 4<<10)
+	for program := range 6 {
+		l = Resume(a, st)
+		switch program {
+		case 1:
+			if _, err := l.in.Peek(1); err != nil {
+				t.Fatal(err)
+			}
+		case 2:
+			if _, err := b.Write(whole[20<<10:]); err != nil {
+				t.Fatal(err)
+			}
+		case 3, 4:
+			n, err := l.Read(room)
+			if got = append(got, room[:n]...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.Leave()
+		if program == 0 { // it reads nothing at all
+			st = l.State()
+			continue
+		}
+		if n, err := l.Read(room); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("program %d reads %d bytes after it was left: %v", program, n, err)
+		}
+		if n, err := l.Read(nil); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("program %d: %d, %v", program, n, err)
+		}
+		st = l.State()
+	}
+	rest := make([]byte, len(sent)-len(got))
+	_, err := io.ReadFull(Resume(a, st), rest)
+	if err != nil || string(append(got, rest...)) != string(sent) {
+		t.Error("what is read is not what was sent", err)
+	}
+}
+
 // TestHandOverTorn: each cut of a packet, in either direction, is completed by the next
 // program: what came of the guest's, and what went of the host's.
 func TestHandOverTorn(t *testing.T) {
@@ -151,13 +222,13 @@ func TestHandOverTorn(t *testing.T) {
 		if _, err := b.Write(whole[:at]); err != nil {
 			t.Fatal(err)
 		}
-		l.Leave()
-		_ = a.SetReadDeadline(time.Now().Add(10 * time.Millisecond)) // it takes what there is
+		l.in = bufio.NewReader(&leftAfter{a, l, at})
 		got := make([]byte, 5)
 		n, err := l.Read(got)
 		if at == len(whole) != (err == nil) {
 			t.Fatalf("%d bytes: %v", at, err)
 		}
+		l.Leave()
 		if n, err := l.Write([]byte("answer")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("written: %d, %v", n, err)
 		}

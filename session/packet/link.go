@@ -42,6 +42,9 @@ var (
 // waits for the link to begin. A deadline that passes within a packet ends the
 // link.
 func (l *Link) Read(p []byte) (int, error) {
+	if l.fault == nil && l.leaves() {
+		return 0, os.ErrDeadlineExceeded // also where something is there: it goes along (State)
+	}
 	for len(l.rest) == 0 {
 		l.release()
 		if l.fault != nil {

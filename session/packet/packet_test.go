@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patient = 10 * time.Second
+const patient = 30 * time.Second
 
 // pair is a byte stream with two ends.
 func pair(t testing.TB) (a, b net.Conn) {

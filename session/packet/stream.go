@@ -30,6 +30,7 @@ type stream struct {
 	was   place // of the host: the newest link that was begun; the reader's
 	nc    net.Conn
 	in    *bufio.Reader // the reader's
+	early *early        // the reader's: what in reads before nc; nil: nothing
 	asked uint64        // the reader's: the Ask that ended the last link; 0: none did
 
 	writing sync.Mutex // held over a write
