@@ -18,8 +18,10 @@ import (
 	"meta9/session/client"
 )
 
-// hasTree tells whether a mount may show meta9d's tree: by a keeper, or by v9fs alone.
-func (e *mountEntry) hasTree() bool { return e.ours() || e.fstype == "9p" }
+// hasTree tells whether a mount may show meta9d's tree: by a keeper, or by v9fs alone. A root
+// file system by 9P, as some VMs have, does not: each path would lead there, also that of a
+// connection.
+func (e *mountEntry) hasTree() bool { return e.ours() || e.fstype == "9p" && e.dir != "/" }
 
 // mountsOfOurs are the folders of mounts that may show meta9d's tree.
 func mountsOfOurs() (dirs []string) {

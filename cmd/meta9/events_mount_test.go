@@ -31,6 +31,22 @@ func TestPlaceIn(t *testing.T) {
 	}
 }
 
+// TestRootBy9P: where the root file system itself comes by 9P, a path of the connection's stays one.
+func TestRootBy9P(t *testing.T) {
+	list := parseMountTable(`21 1 0:19 / / rw - 9p /dev/root rw,trans=virtio
+36 21 0:40 / /metadata rw - 9p meta9 rw,trans=virtio
+`)
+	for abs, want := range map[string]place{
+		"/":              {},
+		"/vms/x/keys":    {},
+		"/metadata/keys": {"/metadata", "/keys"},
+	} {
+		if got := placeIn(list, abs); got != want {
+			t.Errorf("%s: %+v, want %+v", abs, got, want)
+		}
+	}
+}
+
 func TestResolve(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err == nil {
