@@ -272,8 +272,9 @@ func (f *FS) Fsync(cancel <-chan struct{}, s *fuse.FsyncIn) fuse.Status {
 	return status(err)
 }
 
-// Flush is called by each close(2) of what may be written (openFlags), which ends the locks that the process has by
-// fcntl(2). The file itself may be open elsewhere, and what it holds stays.
+// Flush is called by each close(2) of what may be written (openFlags), which ends the locks
+// that the process has by fcntl(2). The file itself may be open elsewhere, and what it holds
+// stays.
 func (f *FS) Flush(cancel <-chan struct{}, l *fuse.FlushIn) fuse.Status {
 	o := f.file(l.Fh)
 	if o == nil {

@@ -25,8 +25,8 @@ import (
 
 const (
 	vmOne      = "550e8400-e29b-41d4-a716-446655440000"
-	ringEvents = 1000             // that a VM keeps
-	waiting    = 20 * time.Second // how long a test waits for what must come
+	ringEvents = 1000        // that a VM keeps
+	waiting    = time.Minute // how long a test waits for what must come
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
