@@ -41,6 +41,10 @@ import (
 // drainTime is how long the end waits for connections that have begun something.
 const drainTime = 15 * time.Second
 
+// silentTime is how long the end waits for a fleet's etcd that does not answer. It is longer than
+// drainTime, so that a slow etcd has as long as a disk.
+const silentTime = drainTime + 5*time.Second
+
 // daemon is what runs. undo ends it, the last part first.
 type daemon struct {
 	cfg     config  // as it runs: what a reload has left alone is as it was
@@ -232,6 +236,12 @@ func (d *daemon) atEnd(f func()) { d.undo = append(d.undo, f) }
 
 // stop undoes what start did, also where start got only half the way.
 func (d *daemon) stop() {
+	if d.etcd != nil && d.store != nil {
+		// etcd may be silent, and each part awaits what it has begun there: that is done or
+		// not, and the next start finds out.
+		late := time.AfterFunc(silentTime, d.store.Interrupt)
+		defer late.Stop()
+	}
 	for len(d.undo) > 0 {
 		last := len(d.undo) - 1
 		undo := d.undo[last]
@@ -318,11 +328,7 @@ func (d *daemon) openStore(salvage bool) error {
 		return errors.Join(fmt.Errorf("%s: %w", where, err), e.Close())
 	}
 	d.atEnd(func() {
-		// A fleet's etcd may be silent: what is under way then is done or not, and the next
-		// start finds out.
-		late := time.AfterFunc(drainTime, d.store.Interrupt)
 		d.store.Stop()
-		late.Stop()
 		d.leaveFleet()
 		if err := d.store.Close(); err != nil {
 			d.log.Error().Err(err).Msg("closing the store")

@@ -150,14 +150,14 @@ func (e *etcds) settingsOf(t *testing.T, dir string) string {
 
 // TestEtcdAway: a host whose etcd is away at its start answers its admin, has no VM, makes none,
 // and says why; as soon as etcd is there it serves. What was made is there after
-// a restart.
+// a restart. When etcd is away again the host ends all the same, though a change waits for it.
 func TestEtcdAway(t *testing.T) {
 	dir := folder(t)
 	e, err := cluster(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings := e.settingsOf(t, dir)
+	settings := e.settingsOf(t, dir) + "ttl = \"2s\"\n"
 	a := begin(t, dir, "a", settings)
 	a.until("fleet_etcd no VM is here until etcd is back", "cat", "/ctl")
 	out, err := a.meta9("vm", "create", "web0")
@@ -167,7 +167,7 @@ func TestEtcdAway(t *testing.T) {
 	if err := e.start(); err != nil {
 		t.Fatal(err)
 	}
-	defer e.close()
+	t.Cleanup(e.close)
 	a.until("fleet_etcd ok", "cat", "/ctl")
 	a.must("vm", "create", "web0", "-m", "motd=hello")
 	if code, log := a.stop(); code != 0 {
@@ -175,7 +175,18 @@ func TestEtcdAway(t *testing.T) {
 	}
 	a = begin(t, dir, "a", settings)
 	a.until("hello", "cat", "/names/web0/keys/motd")
-	if code, log := a.stop(); code != 0 {
+
+	e.close()
+	put := exec.Command(filepath.Join(bin, "meta9"), "--addr", "unix:"+filepath.Join(a.run, "admin.sock"), "put", "/names/web0/keys/motd", "never told")
+	if err := put.Start(); err != nil {
+		t.Fatal(err)
+	}
+	a.until("fleet_etcd the lease is lost", "cat", "/ctl") // by then the change is under way
+	code, log := a.stop()
+	if err := put.Wait(); err == nil {
+		t.Error("a change is acknowledged without etcd")
+	}
+	if code != 0 {
 		t.Fatalf("exit %d\n%s", code, log)
 	}
 }
