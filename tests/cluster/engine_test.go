@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -201,6 +202,7 @@ func TestLeaderKilled(t *testing.T) {
 	do(t, s, store.Intent{Kind: store.Create, Cell: cell, Name: "log"})
 	stop := make(chan struct{})
 	acked := make(chan int)
+	var now atomic.Int64
 	go func() {
 		n := 0
 		for ; ; n++ {
@@ -215,12 +217,22 @@ func TestLeaderKilled(t *testing.T) {
 				acked <- n
 				return
 			}
+			now.Add(1)
 		}
 	}()
+	more := func() {
+		t.Helper()
+		till := now.Load() + 10
+		for end := time.Now().Add(time.Minute); now.Load() < till; time.Sleep(time.Millisecond) {
+			if t.Failed() || time.Now().After(end) {
+				t.Fatal("no changes are acknowledged any more")
+			}
+		}
+	}
 	for i := range 3 {
-		time.Sleep(300 * time.Millisecond) // there are changes under way
+		more() // and so some are under way
 		c.kill(i)
-		time.Sleep(300 * time.Millisecond)
+		more()
 		c.run(i)()
 	}
 	close(stop)
@@ -229,7 +241,7 @@ func TestLeaderKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Fields(c.open(t, "/killed/", "a").Cell(uuidA).VM().Get(vm.Keys, "log").Value)
-	if len(lines) != n || n < 50 {
+	if len(lines) != n || n < 60 {
 		t.Errorf("%d acknowledged, %d are there", n, len(lines))
 	}
 	for i, l := range lines {

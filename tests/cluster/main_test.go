@@ -94,10 +94,11 @@ func start(t *testing.T, n int, change ...func(*memberConfig)) *cluster {
 	t.Helper()
 	c := &cluster{t: t, members: make([]*exec.Cmd, n)}
 	var all []string
+	ports := freePorts(t, 2*n)
 	for i := range n {
 		m := memberConfig{
 			Name: fmt.Sprint("m", i), Dir: t.TempDir(),
-			Client: "http://" + freePort(t), Peer: "http://" + freePort(t),
+			Client: "http://" + ports[2*i], Peer: "http://" + ports[2*i+1],
 		}
 		for _, f := range change {
 			f(&m)
@@ -121,14 +122,19 @@ func start(t *testing.T, n int, change ...func(*memberConfig)) *cluster {
 	return c
 }
 
-func freePort(t *testing.T) string {
+// freePorts are so many addresses of the loopback that nobody listens at now. No two are
+// one, since all are taken before any is given back.
+func freePorts(t *testing.T, n int) (all []string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		all = append(all, l.Addr().String())
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return all
 }
 
 // run starts a member; the function that it gives waits until it serves.

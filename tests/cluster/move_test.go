@@ -225,7 +225,7 @@ func TestRestartedBefore(t *testing.T) {
 // until it is started anew; a second process of its name is refused.
 func TestFencedHost(t *testing.T) {
 	c := start(t, 1)
-	a, b := c.host(t, "/fenced/", "a", 2*time.Second), c.host(t, "/fenced/", "b", 2*time.Second)
+	a, b := c.host(t, "/fenced/", "a", 10*time.Second), c.host(t, "/fenced/", "b", 10*time.Second) // no lease ends by itself
 	fleettest.Create(a, uuidA)
 	cfg := fleet.MemberConfig{Cluster: c.engine(t, "/fenced/", "a"), Host: "a", Instance: "another", TTL: 2 * time.Second}
 	if _, err := fleet.Join(t.Context(), cfg); errs.KindOf(err) != errs.Exists || !strings.Contains(err.Error(), "test:a") {

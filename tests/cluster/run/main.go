@@ -109,16 +109,13 @@ type etcds struct {
 // cluster makes three members in dir, on ports that are free now. None is started.
 func cluster(dir string) (*etcds, error) {
 	e := new(etcds)
+	ports, err := freePorts(6)
+	if err != nil {
+		return nil, err
+	}
 	var peers []string
 	for i := range 3 {
-		var urls [2]url.URL
-		for k := range urls {
-			addr, err := freePort()
-			if err != nil {
-				return nil, err
-			}
-			urls[k] = url.URL{Scheme: "http", Host: addr}
-		}
+		urls := []url.URL{{Scheme: "http", Host: ports[2*i]}, {Scheme: "http", Host: ports[2*i+1]}}
 		cfg := embed.NewConfig()
 		cfg.Name = fmt.Sprint("etcd", i+1)
 		cfg.Dir = filepath.Join(dir, cfg.Name)
@@ -156,20 +153,26 @@ func (e *etcds) start() error {
 	return nil
 }
 
+// close ends the members that were started.
 func (e *etcds) close() {
 	for _, m := range e.all {
 		m.Close()
 	}
+	e.all = nil
 }
 
-// freePort is an address of the loopback that nobody listens at now.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freePorts are so many addresses of the loopback that nobody listens at now. No two are
+// one, since all are taken before any is given back.
+func freePorts(n int) (all []string, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		all = append(all, l.Addr().String())
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return all, nil
 }
 
 // daemon runs a host's meta9d in dir/HOST, and waits until it serves.

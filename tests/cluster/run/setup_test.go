@@ -36,12 +36,9 @@ func TestSetUp(t *testing.T) {
 			t.Fatalf("%v\n%s", err, said)
 		}
 	}
-	var free [2]string
-	for i := range free {
-		var err error
-		if free[i], err = freePort(); err != nil {
-			t.Fatal(err)
-		}
+	free, err := freePorts(2)
+	if err != nil {
+		t.Fatal(err)
 	}
 	_, port, _ := net.SplitHostPort(free[0])
 	here := func(text string) string { return strings.ReplaceAll(text, ":2379", ":"+port) } // that one may be taken
