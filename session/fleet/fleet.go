@@ -160,6 +160,9 @@ func (f *Fleet) Start(ctx context.Context) error {
 		return err
 	}
 	for _, uuid := range came {
+		if f.cfg.Store.Cell(uuid) == nil {
+			continue // it came when the store was open already: who takes it over restores them
+		}
 		if err := f.restoreLeft(ctx, uuid); err != nil {
 			return err
 		}

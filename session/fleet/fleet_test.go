@@ -260,3 +260,41 @@ func TestAtOnce(t *testing.T) {
 		t.Errorf("%d changes are there, %d were acknowledged", got, acked.Load())
 	}
 }
+
+// givenLate is the engine of a host that gets a VM when its store is open, and its Fleet has not
+// begun.
+type givenLate struct {
+	fleettest.Engine
+	give func()
+}
+
+func (e givenLate) Came(ctx context.Context) ([]string, error) {
+	e.give()
+	return e.Engine.Came(ctx)
+}
+
+// TestGivenAtStart: a VM that is given to a host which is just starting brings its sessions.
+func TestGivenAtStart(t *testing.T) {
+	f := storetest.NewFleet()
+	a := fleettest.Open(t, f.Host("a"), "a", nil)
+	fleettest.Create(a, uuid)
+	g := fleettest.NewGuest(a, uuid, 1)
+	g.Append("before\n")
+	g.Appended()
+	b := fleettest.Open(t, givenLate{f.Host("b"), func() {
+		if err := a.Fleet.Release(t.Context(), uuid, "b"); err != nil {
+			t.Error(err)
+		}
+	}}, "b", nil)
+	g.HungUp()
+	b.Claim(uuid)
+	if s := b.Fleet.Status(); s.Sessions != 1 || s.SessionsLost != 0 {
+		t.Errorf("%+v", s)
+	}
+	g.Resume(b, 0, "")
+	g.Append("after\n") // by the file that was open at a
+	g.Appended()
+	if got := fleettest.Log(b, uuid); got != "before\nafter\n" {
+		t.Errorf("the log is %q", got)
+	}
+}
