@@ -115,7 +115,7 @@ func (c *conn) awaitRoom() error {
 	c.in.sc.wants = frameCost{}
 	w := c.in.sc.bill.account.Wait(want.more, wake)
 	defer w.End()
-	if !c.dead.Load() {
+	if !c.dead.Load() && !c.halts.Load() { // else wake may have come before there was a waker
 		select {
 		case <-ready:
 		case <-c.srv.quit:

@@ -22,3 +22,15 @@ func (s *Server) Noted() (most int) {
 	}
 	return most
 }
+
+// WouldHand is what would be handed over of the one connection, on which nothing goes on.
+func (s *Server) WouldHand() (h Handed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.mu.Lock()
+		h = c.state()
+		c.mu.Unlock()
+	}
+	return h
+}

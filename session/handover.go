@@ -194,12 +194,13 @@ func (c *conn) state() Handed {
 		}
 		h.Input, _ = wire.Append(h.Input, b.msg, c.dialect) // it came in a frame
 	}
+	h.Counted = append(h.Counted, c.passes().counted...) // of yet another process, and still unread
 	unread := c.in.part
 	if c.in.sc != nil {
 		unread = c.in.sc.in[c.in.sc.start:c.in.sc.end]
 	}
 	skipped := min(c.in.skip, len(unread))
-	h.Input, h.Skip = append(h.Input, unread[skipped:]...), c.in.skip-skipped
+	h.Input, h.Skip = append(h.Input, unread[skipped:]...), c.in.skip-skipped+c.in.later
 	if l := c.link(); l != nil {
 		st := l.State()
 		h.Link = &st
@@ -208,8 +209,8 @@ func (c *conn) state() Handed {
 }
 
 // Adopt takes up a connection that another process has handed over; nc is of packet.Resume
-// where h has a Link. serve goes on with it as Go does, and is to be called; adopt all before the first is served, as with
-// Restore. An error has closed it.
+// where h has a Link. serve goes on with it as Go does, and is to be called; adopt all
+// before the first is served, as with Restore. An error has closed it.
 func (s *Server) Adopt(nc net.Conn, h Handed) (serve func(ended func()), err error) {
 	_ = nc.SetDeadline(time.Time{})
 	c := s.begin(nc, Peer{Who: fs.Principal{Admin: h.Admin, VM: h.VM}, Via: h.Via, Addr: h.Addr, Resumes: h.Resumes})
@@ -217,13 +218,12 @@ func (s *Server) Adopt(nc net.Conn, h Handed) (serve func(ended func()), err err
 		return nil, errs.New(errs.Quota, "one connection too many")
 	}
 	if err := c.takeUp(&h); err != nil {
-		c.end(err)
-		s.running.Done()
+		c.over(err)
 		return nil, err
 	}
 	return func(ended func()) {
 		c.maySleep(ended)
-		c.over(c.goOn(h.Skip))
+		c.over(c.goOn())
 	}, nil
 }
 
@@ -241,7 +241,7 @@ func (c *conn) takeUp(h *Handed) error {
 	n.paysKept()
 	c.dialect, c.msize, c.seq, c.first = n.dialect, min(h.Msize, max(firstMsize, c.srv.cfg.Limits.Msize)), h.Seq, h.First
 	c.resuming, c.missed, c.proved = h.Resuming, int32(h.Missed), h.Proved
-	c.passes().counted, c.in.part = h.Counted, h.Input
+	c.passes().counted, c.in.part, c.in.later = h.Counted, h.Input, h.Skip
 	if len(h.Output) > 0 {
 		c.out = h.Output
 		c.settleOut()
@@ -259,16 +259,20 @@ func (c *conn) takeUp(h *Handed) error {
 }
 
 // goOn is the loop of a connection that was taken up.
-func (c *conn) goOn(skip int) error {
+func (c *conn) goOn() (err error) {
 	c.mu.Lock()
 	c.note(nil)
 	c.mu.Unlock()
 	if len(c.in.part) > 0 || len(c.out) > 0 {
 		c.in.borrow()
-		if err := c.bursts(); err != nil {
-			return err
-		}
+		err = c.bursts()
 	}
-	c.in.skip += skip // the last frame of part may be one of which the rest is to be skipped
+	if sc := c.in.sc; sc == nil || sc.start == sc.end { // else it leaves once more
+		c.in.skip += c.in.later // the last frame of part may be one of which the rest is to be skipped
+		c.in.later = 0
+	}
+	if err != nil {
+		return err
+	}
 	return c.loop()
 }

@@ -422,3 +422,45 @@ func TestHandOverPutBack(t *testing.T) {
 		t.Errorf("%d have come, %d are counted: %+v", came, st.Count, st.Tokens)
 	}
 }
+
+// TestHandOverAgain: what a process has not begun to handle of what it was handed is handed
+// on as it came.
+func TestHandOverAgain(t *testing.T) {
+	w := newWorld(t, nil)
+	a := w.numbered(wire.EN2, 1, nil)
+	a.events(1, 8)
+	a.settled()
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	defer cancel()
+	if err := w.server.HandOver(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.store.Stop()
+	w.left = true
+	next := openWorld(t, w.disk.Clone(), nil)
+	const skip = 60
+	for nc, h := range w.server.Handed() {
+		h.Skip = skip
+		if len(h.Counted) != 1 || len(h.Input) == 0 {
+			t.Errorf("%+v", h)
+		}
+		readers := make(map[uint64]uint64)
+		h.Session.Readers(readers)
+		if err := w.tree.Tails(readers, next.store.RestoreTail); err != nil {
+			t.Error(err)
+		}
+		serve, err := next.server.Adopt(nc, sent(t, h))
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := next.server.WouldHand()
+		if diff := cmp.Diff(h, other, cmpopts.EquateEmpty()); diff != "" {
+			t.Error(diff)
+		}
+		next.served.Go(func() { serve(nil) })
+	}
+	a.write(make([]byte, skip))
+	a.settled()
+	next.put("size", "xl")
+	a.expect(wire.Rread, 8)
+}

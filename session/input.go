@@ -72,6 +72,7 @@ type input struct {
 	part    []byte   // the unread bytes while sc is given back
 	peek    []byte
 	skip    int // bytes to come that no one wants: the rest of a frame
+	later   int // the same, behind what is unread of part: see Handed.Skip
 	err     error
 	crowded bool // tryRead found no place
 	late    bool // it is to go on without one
