@@ -54,8 +54,8 @@ cross: ## build meta9 and meta9d for every system that they run on, into bin/cro
 	for t in $(CLIENTS); do one meta9 $$t; done; \
 	for t in $(DAEMONS); do one meta9d $$t; done
 
-cross-quick: ## of make cross, the client for two systems: what make test has of it
-	@$(MAKE) --no-print-directory cross CLIENTS="freebsd/amd64 windows/amd64" DAEMONS=
+cross-quick: ## of make cross, the client for three systems: what make test has of it
+	@$(MAKE) --no-print-directory cross CLIENTS="freebsd/amd64 windows/amd64 linux/386" DAEMONS=
 	GOOS=freebsd $(GO) vet ./session/keep/fusefs
 
 # The commit's tag, or what meta9 version says; a changed tree cannot be released.

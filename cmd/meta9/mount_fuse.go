@@ -43,6 +43,9 @@ func (m *mounting) chooseKind(ctx context.Context) error {
 
 // missingFUSE is what a mount by FUSE lacks, and how to get it.
 func missingFUSE(ctx context.Context) error {
+	if errNotBuilt != nil {
+		return errNotBuilt
+	}
 	if _, err := os.Stat(fuseDevice); err != nil {
 		loadModules(ctx, "fuse")
 	}

@@ -10,9 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -22,7 +20,6 @@ import (
 
 	"meta9/session/client"
 	"meta9/session/keep"
-	"meta9/session/keep/fusefs"
 )
 
 const (
@@ -32,12 +29,6 @@ const (
 	// keeperMemory is what a keeper's heap is kept below, in bytes, as long as that
 	// goes. A request that waits may be as long as msize.
 	keeperMemory = 10 << 20
-
-	// fuseProcs is how many of Go's processors a mount by FUSE has at least. Two threads
-	// wait in reads of /dev/fuse, each with one. Where no other is idle, the runtime takes
-	// them away after 20 us each time, which wakes a thread of its own at each request: on
-	// one CPU a request takes a tenth longer.
-	fuseProcs = 4
 )
 
 // serve mounts, and carries the mount until somebody unmounts it or ctx ends.
@@ -158,31 +149,6 @@ func (m *mounting) mountV9fs(run context.Context, k *keep.Keeper, served chan<- 
 	defer far.Close() // the kernel has its own then
 	go func() { served <- k.Serve(run, near) }()
 	return unix.Mount(m.source, m.dir, "9p", m.opt.flags, m.opt.kernelData(int(far.Fd())))
-}
-
-// mountFUSE mounts by FUSE: as root by mount(2), as anybody else by fusermount3.
-func (m *mounting) mountFUSE(run context.Context, k *keep.Keeper, served chan<- error) error {
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), fuseProcs))
-	calls := k.Calls(run)
-	context.AfterFunc(run, calls.Close)
-	umask, _ := strconv.ParseUint(m.opt.umask, 8, 9) // which was looked at
-	fsys, err := fusefs.New(calls, os.Getenv("USER"), m.opt.fullAname(), uint32(umask), !m.opt.noCache)
-	var done <-chan struct{}
-	if err == nil {
-		done, err = fsys.Mount(fusefs.Options{
-			Source: m.source, Dir: m.dir, Direct: mayMount(), Flags: m.opt.flags | unix.MS_NOSUID | unix.MS_NODEV, Words: m.fuseWords(),
-			AllowOther: mayMount() || m.opt.allowOther, Data: int(m.opt.msize), Log: m.keeperLog(),
-		})
-	}
-	go func() {
-		select {
-		case <-done:
-		case <-run.Done():
-		}
-		calls.Close()
-		served <- nil
-	}()
-	return err
 }
 
 // socketPair is the way between keeper and kernel; the kernel's end is far.

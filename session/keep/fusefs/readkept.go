@@ -1,4 +1,4 @@
-//go:build linux || freebsd || darwin
+//go:build (linux && !386 && !arm) || freebsd || darwin
 
 package fusefs
 
