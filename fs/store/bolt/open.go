@@ -18,9 +18,10 @@ import (
 
 // mapSize is the address space in bytes that is taken at the start: growing past it maps
 // the file anew, which has to wait for open reads. Where there is not so much (ulimit
-// -v), and as much again for all else that grows, the map grows with the file.
+// -v), and as much again for all else that grows, the map grows with the file. Of 32 bits
+// an eighth is taken.
 func mapSize() int {
-	const size = 1 << 30
+	const size = 1 << (27 + 3*(^uint(0)>>63))
 	m, err := unix.Mmap(-1, 0, 2*size, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	if err != nil {
 		return 0
