@@ -350,10 +350,18 @@ func (l *Link) sayEnd() {
 	_ = l.emit(end, l.number, l.sent+1, nil)
 }
 
-// The rest of a net.Conn is the transport's.
+// LocalAddr is the transport's address at this end.
+func (l *Link) LocalAddr() net.Addr { return l.nc.LocalAddr() }
 
-func (l *Link) LocalAddr() net.Addr                { return l.nc.LocalAddr() }
-func (l *Link) RemoteAddr() net.Addr               { return l.nc.RemoteAddr() }
-func (l *Link) SetDeadline(t time.Time) error      { return l.nc.SetDeadline(t) }
-func (l *Link) SetReadDeadline(t time.Time) error  { return l.nc.SetReadDeadline(t) }
+// RemoteAddr is the transport's address of the peer.
+func (l *Link) RemoteAddr() net.Addr { return l.nc.RemoteAddr() }
+
+// SetDeadline sets the transport's, as net.Conn says.
+func (l *Link) SetDeadline(t time.Time) error { return l.nc.SetDeadline(t) }
+
+// SetReadDeadline sets the transport's, as net.Conn says.
+func (l *Link) SetReadDeadline(t time.Time) error { return l.nc.SetReadDeadline(t) }
+
+// SetWriteDeadline sets the transport's, as net.Conn says. A packet that cannot be written
+// whole by then ends the transport.
 func (l *Link) SetWriteDeadline(t time.Time) error { return l.nc.SetWriteDeadline(t) }
