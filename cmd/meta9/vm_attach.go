@@ -71,12 +71,7 @@ meta9 vm attach --for firecracker web0`,
 			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				if err := v.find(ctx, c, args[0]); err != nil {
-					if errors.As(err, new(noVMError)) {
-						if _, absent := domainUUIDs(ctx, uri, args); absent == nil {
-							return fmt.Errorf("%s is a domain of libvirt's, and no VM yet: 'meta9 host adopt --libvirt %[1]s' makes it one and gives it its channel", args[0])
-						}
-					}
-					return err
+					return v.orDomain(ctx, args[0], err)
 				}
 				d, err := v.domain(ctx)
 				if hypervisor == "libvirt" && err != nil {
@@ -103,6 +98,16 @@ meta9 vm attach --for firecracker web0`,
 	f.StringVar(&uri, "connect", systemLibvirt, "ask the libvirt at `URI`")
 	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(hypervisorNames, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// orDomain is err, or says that what is no VM is a domain that can become one.
+func (v *attaching) orDomain(ctx context.Context, name string, err error) error {
+	if errors.As(err, new(noVMError)) {
+		if _, absent := domainUUIDs(ctx, v.uri, []string{name}); absent == nil {
+			return fmt.Errorf("%s is a domain of libvirt's, and no VM yet: 'meta9 host adopt --libvirt %[1]s' makes it one and gives it its channel", name)
+		}
+	}
+	return err
 }
 
 // systemLibvirt is the URI of the host's own libvirt.

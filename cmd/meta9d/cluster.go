@@ -354,3 +354,16 @@ func one(b bool) int64 {
 	}
 	return 0
 }
+
+// fleetMetrics are those of a host of a fleet.
+func (d *daemon) fleetMetrics(gauge, counter func(name, help string, is func() float64)) {
+	if d.member == nil {
+		return
+	}
+	gauge("fleet_lease", "1 while this host surely has its lease in etcd; else what it answers may be old.", func() float64 { return float64(one(d.fleet.Status().Sure)) })
+	counter("fleet_came_total", "VMs that came from other hosts, or were nobody's.", func() float64 { st := d.fleet.Status(); return float64(st.Taken + st.Claimed) })
+	counter("fleet_given_total", "VMs that were given to other hosts, or to nobody.", func() float64 { return float64(d.fleet.Status().Given) })
+	counter("fleet_lost_total", "VMs that another host has taken without being given them.", func() float64 { return float64(d.fleet.Status().Lost) })
+	counter("fleet_failed_total", "Hand-overs of VMs that came to nothing.", func() float64 { return float64(d.fleet.Status().Failed) })
+	counter("fleet_sessions_lost_total", "Sessions that could not go with their VMs.", func() float64 { return float64(d.fleet.Status().SessionsLost) })
+}

@@ -33,6 +33,7 @@ import (
 	vminfo "meta9/mdbridge/vminfo/server"
 	"meta9/mdbridge/vminfo/server/mirror"
 	"meta9/session"
+	"meta9/session/auth"
 	"meta9/session/fleet"
 	"meta9/session/listen"
 	"meta9/session/residence"
@@ -171,21 +172,7 @@ func (d *daemon) start(salvage bool) error {
 	d.graftUpstream(tree)
 	d.newQMP(tree)
 	d.newLibvirt()
-	cfg := session.Config{
-		Tree:     tree,
-		Limits:   d.cfg.Limits.session(),
-		Budget:   d.budget,
-		Lifetime: time.Duration(d.cfg.Session.Lifetime),
-		Auth:     ring,
-		Trace:    d.trace(d.cfg.Trace),
-		Log:      d.log,
-	}
-	if d.journal != nil {
-		cfg.Journal = d.journal
-	}
-	d.server = session.New(cfg)
-	d.budget.OnShortage(tree.GiveBack)
-	d.budget.OnShortage(d.server.GiveBack)
+	d.newServer(tree, ring)
 	if err := d.newFleet(tree); err != nil {
 		return err
 	}
@@ -218,6 +205,26 @@ func (d *daemon) start(salvage bool) error {
 	}
 	d.warnDescriptors()
 	return nil
+}
+
+// newServer makes the 9P server. When memory is short, the tree gives back of what it holds
+// before the server does.
+func (d *daemon) newServer(tree *fs.Tree, ring *auth.Ring) {
+	cfg := session.Config{
+		Tree:     tree,
+		Limits:   d.cfg.Limits.session(),
+		Budget:   d.budget,
+		Lifetime: time.Duration(d.cfg.Session.Lifetime),
+		Auth:     ring,
+		Trace:    d.trace(d.cfg.Trace),
+		Log:      d.log,
+	}
+	if d.journal != nil {
+		cfg.Journal = d.journal
+	}
+	d.server = session.New(cfg)
+	d.budget.OnShortage(tree.GiveBack)
+	d.budget.OnShortage(d.server.GiveBack)
 }
 
 // waitOpen waits until all is there. It says false where that will not be: the start has
