@@ -1,0 +1,110 @@
+package etcd
+
+import (
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+)
+
+// took notes that a transaction was made.
+func (w *writer) took(seq *sequence, is owner, own, q int64, given bool) {
+	if w.isNew && !w.wrote || given {
+		w.st.own = own
+	}
+	w.wrote = true
+	w.st.owner = is
+	if seq != nil {
+		w.st.seq, w.st.q = *seq, q
+	}
+}
+
+// judge finds out what has become of a transaction whose compares have failed.
+func (w *writer) judge(t *txn, s step, is owner, text string, found []*mvccpb.KeyValue) error {
+	own, q := found[0], found[1]
+	switch {
+	case s.seq == nil && own == nil && t.again:
+		return nil // an earlier copy has deleted it
+	case q != nil && text != "" && string(q.Value) == text && own != nil && string(own.Value) == is.text():
+		w.took(s.seq, is, own.ModRevision, q.ModRevision, true)
+		return nil
+	case revision(own) != w.st.own:
+		return w.taken(t, s, is, text, own)
+	case revision(q) != w.st.q || s.takes == "":
+		return errs.New(errs.IO, "VM %s: another meta9d writes as the host %q", w.uuid, w.engine.cfg.Host)
+	}
+	holder := found[2]
+	if holder == nil || string(holder.Value) != w.uuid {
+		return store.Unchanged(errs.New(errs.Exists, "alias: %q is VM %s's already, at another host", s.takes, value(holder)))
+	}
+	s.takes = "" // it is the VM's
+	return w.write(s)
+}
+
+// revision is 0 where there is no such key, as it is in a compare.
+func revision(kv *mvccpb.KeyValue) int64 {
+	if kv == nil {
+		return 0
+	}
+	return kv.ModRevision
+}
+
+func value(kv *mvccpb.KeyValue) string {
+	if kv == nil {
+		return ""
+	}
+	return string(kv.Value)
+}
+
+// taken is the error of a transaction whose VM has got another owner; own is what says so
+// now, nil: the VM was deleted since. nil: the transaction was made before that.
+func (w *writer) taken(t *txn, s step, is owner, text string, own *mvccpb.KeyValue) error {
+	w.engine.fencedOff.Add(1)
+	if t.again && own != nil && text != "" {
+		made, err := w.made(text, own.ModRevision)
+		if err != nil {
+			return store.Unchanged(errs.New(errs.Moved, "VM %s was taken by another host, and this may or may not be there: %s", w.uuid, errs.Detail(err)))
+		}
+		if made {
+			w.took(s.seq, is, w.st.own, w.st.q, false)
+			return nil
+		}
+	}
+	if own == nil {
+		return moved(w.uuid)
+	}
+	o, err := readOwner(own.Value)
+	switch {
+	case w.isNew && !w.wrote && err != nil:
+		return store.Unchanged(errs.New(errs.Exists, "VM %s is there: %s", w.uuid, errs.Detail(err)))
+	case w.isNew && !w.wrote:
+		return store.Unchanged(errs.New(errs.Exists, "VM %s is host %q's", w.uuid, o.Host))
+	case err == nil && o.Host == w.engine.cfg.Host:
+		return store.Unchanged(errs.New(errs.Moved, "VM %s is now that of another meta9d that runs as the host %q", w.uuid, o.Host))
+	}
+	return moved(w.uuid)
+}
+
+// made says whether a transaction that was to write text to q/UUID was made before the VM
+// got another owner, which is in etcd's history: the first owner after this engine has
+// found q/UUID as it stayed, for what this engine has sent was refused from then on. rev
+// is that of the newest owner.
+func (w *writer) made(text string, rev int64) (bool, error) {
+	e := w.engine
+	for {
+		before, err := e.get(e.key("own", w.uuid), clientv3.WithRev(rev-1))
+		if err != nil {
+			return false, err
+		}
+		if len(before) == 0 && w.st.own != 0 {
+			return false, errs.New(errs.IO, "it was deleted and made anew")
+		}
+		if len(before) == 0 || before[0].ModRevision == w.st.own {
+			break
+		}
+		rev = before[0].ModRevision
+	}
+	q, err := e.get(e.key("q", w.uuid), clientv3.WithRev(rev))
+	return err == nil && len(q) == 1 && string(q[0].Value) == text, err
+}

@@ -1,0 +1,101 @@
+package etcd
+
+import (
+	"context"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+)
+
+// txn is a transaction that may be sent again: its compares fail if it was made.
+type txn struct {
+	cmps  []clientv3.Cmp
+	ops   []clientv3.Op
+	ask   []string // what to tell if the compares fail
+	again bool     // it was sent before, with an outcome that is not known
+}
+
+// commit sends a transaction until it is known what has become of it: it is made, at rev,
+// or its compares have failed, and found is what the keys that it asks for hold then.
+func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error) {
+	var asks []clientv3.Op
+	for _, key := range t.ask {
+		asks = append(asks, clientv3.OpGet(key))
+	}
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if e.ctx.Err() != nil && !t.again {
+			return 0, nil, store.Unchanged(errClosed)
+		}
+		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
+		resp, err := e.kv.Txn(ctx).If(t.cmps...).Then(t.ops...).Else(asks...).Commit()
+		cancel()
+		e.notice(err)
+		switch {
+		case err == nil && resp.Succeeded:
+			return resp.Header.Revision, nil, nil
+		case err == nil:
+			found = make([]*mvccpb.KeyValue, len(t.ask))
+			for i, r := range resp.Responses {
+				if kvs := r.GetResponseRange().Kvs; len(kvs) > 0 {
+					found[i] = kvs[0]
+				}
+			}
+			return 0, found, nil
+		case definite(err) && !t.again:
+			return 0, nil, store.Unchanged(e.cfg.explain(err))
+		}
+		if !t.again {
+			e.unsure.Add(1)
+		}
+		t.again = true
+		select {
+		case <-time.After(pause):
+		case <-e.ctx.Done():
+			return 0, nil, errs.New(errs.IO, "stopped before etcd has said whether it was done, which the next start finds out: %v", err)
+		}
+	}
+}
+
+// notice notes what Trouble tells, from what became of a try.
+func (e *Engine) notice(err error) {
+	if err == nil {
+		e.trouble.Store(nil)
+		return
+	}
+	err = e.cfg.explain(err)
+	e.trouble.Store(&err)
+}
+
+var errClosed = errs.New(errs.IO, "the engine is closed: nothing was changed")
+
+// definite says whether etcd has refused a request, so that nothing of it was done.
+func definite(err error) bool {
+	return isAny(err, rpctypes.ErrNoSpace, rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty,
+		rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge, rpctypes.ErrDuplicateKey)
+}
+
+// get reads keys until that succeeds, for what must go on.
+func (e *Engine) get(key string, opts ...clientv3.OpOption) ([]*mvccpb.KeyValue, error) {
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
+		resp, err := e.kv.Get(ctx, key, opts...)
+		cancel()
+		e.notice(err)
+		switch {
+		case err == nil:
+			return resp.Kvs, nil
+		case definite(err), isAny(err, rpctypes.ErrCompacted):
+			return nil, store.Unchanged(e.cfg.explain(err))
+		}
+		select {
+		case <-time.After(pause):
+		case <-e.ctx.Done():
+			return nil, store.Unchanged(errClosed)
+		}
+	}
+}
