@@ -10,6 +10,7 @@ require (
 	go.etcd.io/etcd/server/v3 v3.7.3
 	google.golang.org/grpc v1.83.2
 	meta9 v0.0.0
+	meta9/tests v0.0.0
 )
 
 require (
@@ -95,3 +96,5 @@ require (
 replace meta9 => ../..
 
 tool go.etcd.io/etcd/etcdctl/v3
+
+replace meta9/tests => ..

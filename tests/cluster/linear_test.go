@@ -19,6 +19,7 @@ import (
 	"meta9/fs/store"
 	"meta9/fs/store/etcd"
 	"meta9/fs/vm"
+	"meta9/tests/linear/order"
 )
 
 var (
@@ -571,7 +572,7 @@ func (w *world) judge() {
 	for n, ops := range of {
 		switch result, info := porcupine.CheckOperationsVerbose(model, ops, checkTime); result {
 		case porcupine.Illegal:
-			w.t.Errorf("VM %d: no order explains what clients were told:\n%s", n, blame(ops, info))
+			w.t.Errorf("VM %d: no order explains what clients were told:\n%s", n, order.Blame(ops, info, describeAny))
 		case porcupine.Unknown:
 			w.t.Errorf("%d operations on VM %d were not judged within %v", len(ops), n, checkTime)
 		}

@@ -3,8 +3,6 @@ package cluster
 import (
 	"fmt"
 	"hash/maphash"
-	"slices"
-	"strings"
 
 	"github.com/anishathalye/porcupine"
 )
@@ -66,7 +64,7 @@ var model = func() porcupine.Model {
 		Init:              func() []any { return []any{content{}} },
 		Step:              func(s, in, out any) []any { return next(s.(content), in.(input), out.(output)) },
 		Hash:              func(s any) uint64 { return maphash.Comparable(hashSeed, s.(content)) },
-		DescribeOperation: func(in, out any) string { return describe(in.(input), out.(output)) },
+		DescribeOperation: describeAny,
 	}
 	return m.ToModel()
 }()
@@ -137,36 +135,7 @@ func describe(in input, out output) string {
 	return text
 }
 
-func keyName(i int) string { return string(rune('a' + i)) }
+// describeAny is describe as porcupine calls it.
+func describeAny(in, out any) string { return describe(in.(input), out.(output)) }
 
-// blame tells how far an order goes at most, and what could not follow.
-func blame(ops []porcupine.Operation, info porcupine.LinearizationInfo) string {
-	var best []int
-	for _, ids := range info.PartialLinearizations()[0] {
-		if len(ids) > len(best) {
-			best = ids
-		}
-	}
-	sorted := slices.Sorted(slices.Values(best))
-	var b strings.Builder
-	line := func(id int) {
-		op := ops[id]
-		fmt.Fprintf(&b, "  %12d to %12d  %s\n", op.Call, op.Return, describe(op.Input.(input), op.Output.(output)))
-	}
-	fmt.Fprintf(&b, "an order of %d of %d; its end:\n", len(best), len(ops))
-	for _, id := range best[max(0, len(best)-12):] {
-		line(id)
-	}
-	var left []int
-	for id := range ops {
-		if _, in := slices.BinarySearch(sorted, id); !in {
-			left = append(left, id)
-		}
-	}
-	slices.SortFunc(left, func(a, b int) int { return int(ops[a].Return - ops[b].Return) })
-	b.WriteString("after which none of these can come (the first to have ended must):\n")
-	for _, id := range left[:min(8, len(left))] {
-		line(id)
-	}
-	return b.String()
-}
+func keyName(i int) string { return string(rune('a' + i)) }

@@ -1,14 +1,13 @@
 package linear
 
 import (
-	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"meta9/tests/linear/order"
 )
 
 // history is what the clients of a round asked for and were told, with times of
@@ -119,42 +118,9 @@ func judge(t *testing.T, ops []porcupine.Operation) {
 	for _, of := range partition(ops) { // which of them, and why
 		switch result, info := porcupine.CheckOperationsVerbose(model, of, checkTime); result {
 		case porcupine.Illegal:
-			t.Errorf("no order explains what clients were told:\n%s", blame(of, info))
+			t.Errorf("no order explains what clients were told:\n%s", order.Blame(of, info, describeAny))
 		case porcupine.Unknown:
 			t.Errorf("%d operations on VM %d were not judged within %v", len(of), of[0].Input.(input).vm, checkTime)
 		}
 	}
-}
-
-// blame tells how far an order goes at most, and what could not follow.
-func blame(ops []porcupine.Operation, info porcupine.LinearizationInfo) string {
-	var best []int
-	for _, ids := range info.PartialLinearizations()[0] {
-		if len(ids) > len(best) {
-			best = ids
-		}
-	}
-	sorted := slices.Clone(best)
-	slices.Sort(sorted)
-	var b strings.Builder
-	line := func(id int) {
-		op := ops[id]
-		fmt.Fprintf(&b, "  %12d to %12d  %s\n", op.Call, op.Return, describe(op.Input.(input), op.Output.(output)))
-	}
-	fmt.Fprintf(&b, "an order of %d of %d; its end:\n", len(best), len(ops))
-	for _, id := range best[max(0, len(best)-12):] {
-		line(id)
-	}
-	var left []int
-	for id := range ops {
-		if _, in := slices.BinarySearch(sorted, id); !in {
-			left = append(left, id)
-		}
-	}
-	slices.SortFunc(left, func(a, b int) int { return int(ops[a].Return - ops[b].Return) })
-	b.WriteString("after which none of these can come (the first to have ended must):\n")
-	for _, id := range left[:min(8, len(left))] {
-		line(id)
-	}
-	return b.String()
 }

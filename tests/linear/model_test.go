@@ -87,7 +87,7 @@ var model = func() porcupine.Model {
 		Step:              func(s, in, out any) []any { return step(s.(state), in.(input), out.(output)) },
 		Partition:         partition,
 		Hash:              func(s any) uint64 { return maphash.Comparable(hashSeed, s.(state)) },
-		DescribeOperation: func(in, out any) string { return describe(in.(input), out.(output)) },
+		DescribeOperation: describeAny,
 	}
 	return m.ToModel()
 }()
@@ -300,6 +300,9 @@ func describe(in input, out output) string {
 	}
 	return b.String()
 }
+
+// describeAny is describe as porcupine calls it.
+func describeAny(in, out any) string { return describe(in.(input), out.(output)) }
 
 // brief is a value for people: its length, and its beginning.
 func brief(v string) string { return fmt.Sprintf("%d:%.40q", len(v), v) }

@@ -139,6 +139,20 @@ func (p *proc) until(want string, args ...string) {
 	}
 }
 
+// started is a cluster that runs until the test ends.
+func started(t *testing.T, dir string) *etcds {
+	t.Helper()
+	e, err := cluster(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.close)
+	return e
+}
+
 // settingsOf are those of [cluster] for a cluster of the test's.
 func (e *etcds) settingsOf(t *testing.T, dir string) string {
 	t.Helper()
@@ -194,14 +208,7 @@ func TestEtcdAway(t *testing.T) {
 // TestRefused: settings that cannot be used are one line that says why, and exit status 2.
 func TestRefused(t *testing.T) {
 	dir := folder(t)
-	e, err := cluster(dir)
-	if err == nil {
-		err = e.start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.close()
+	e := started(t, dir)
 	web := httptest.NewServer(http.NotFoundHandler())
 	defer web.Close()
 	settings := e.settingsOf(t, dir)

@@ -14,14 +14,7 @@ import (
 // that its session has gone along.
 func TestMove(t *testing.T) {
 	dir := folder(t)
-	e, err := cluster(dir)
-	if err == nil {
-		err = e.start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.close()
+	e := started(t, dir)
 	settings := e.settingsOf(t, dir)
 	hosts := []*proc{begin(t, dir, "a", settings), begin(t, dir, "b", settings)}
 	for _, h := range hosts {
