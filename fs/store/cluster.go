@@ -10,11 +10,12 @@ import (
 // host's engine is both.
 //
 // Any goroutine may call its methods. Each ends with its context. After an error of the
-// kind IO it is open whether what was asked for was done; after any other it was not.
+// kind IO or Busy, what was asked for may or may not have been done; after any other it was
+// not.
 type Cluster interface {
 	// Join makes this host one that lives, for that long (rounded up to seconds), unless
 	// Refresh makes it longer. An earlier record of the same Instance is replaced. Errors:
-	// Exists: another instance is this host, and lives; Busy: this Boot is fenced.
+	// Exists: another instance is this host, and lives; Moved: this Boot is fenced.
 	Join(ctx context.Context, h HostInfo, ttl time.Duration) error
 	// Refresh makes the host live for so long from now on. NotFound: it no longer does,
 	// and what it has asked for is gone: Join again.
@@ -57,9 +58,9 @@ type Cluster interface {
 	// host has it.
 	Peek(ctx context.Context, uuid string, fn func(key, value []byte) error) error
 
-	// Watch calls hint, from several goroutines, when a request, a VM of this host's or a host has
-	// come or gone; it returns when ctx ends. A hint may be late, or lost: what waits for one
-	// must look by itself as well.
+	// Watch calls hint when a request to this host, one of this host's VMs, or any host
+	// appears or disappears. Calls come from several goroutines. A hint can be late or
+	// missing, so who waits for one must look by itself, too. Watch returns when ctx ends.
 	Watch(ctx context.Context, hint func())
 }
 

@@ -151,7 +151,7 @@ func (m *Member) refresh(ctx context.Context) {
 // joinAnew takes a new lease; the next refresh makes the host sure of it.
 func (m *Member) joinAnew(ctx context.Context) {
 	err := m.join(ctx)
-	switch fenced := errors.Is(err, errs.Busy); {
+	switch fenced := errors.Is(err, errs.Moved); {
 	case err == nil:
 		m.fenced.Store(false)
 		m.cfg.Log.Warn().Str("host", m.cfg.Host).Msg("this host's lease was lost, and it has a new one: others may have taken its VMs")

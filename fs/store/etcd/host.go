@@ -64,7 +64,7 @@ func (e *Engine) join(ctx context.Context, h *store.HostInfo, value string, leas
 		return false, errs.New(errs.Exists, "another meta9d is the host %q, at %s: each host needs a name of its own", e.cfg.Host, is.at())
 	}
 	if found[1] != nil && string(found[1].Value) == h.Boot {
-		return false, errs.New(errs.Busy, "the host %q is fenced: start meta9d anew", e.cfg.Host)
+		return false, errs.New(errs.Moved, "the host %q is fenced: start meta9d anew", e.cfg.Host)
 	}
 	put, err := e.kv.Txn(ctx).If(
 		clientv3.Compare(clientv3.ModRevision(host), "=", revs[0]), clientv3.Compare(clientv3.ModRevision(fenced), "=", revs[1]),

@@ -83,7 +83,7 @@ func (h *Host) Join(ctx context.Context, info store.HostInfo, ttl time.Duration)
 		return errs.New(errs.Exists, "another meta9d is the host %q", h.name)
 	}
 	if f.fenced[h.name] == info.Boot {
-		return errs.New(errs.Busy, "the host %q is fenced", h.name)
+		return errs.New(errs.Moved, "the host %q is fenced", h.name)
 	}
 	delete(f.fenced, h.name)
 	h.life = &life{info: info, ttl: ttl, until: time.Now().Add(ttl)}
