@@ -72,9 +72,10 @@ deb: $(NFPM) ## Debian's packages meta9d, meta9 and meta9-guest of this commit, 
 SAMPLE := 550e8400-e29b-41d4-a716-446655440000
 
 run: build ## start meta9d here with a sample VM; Ctrl-C ends it
-	@set -eu; export META9_ADDR=unix:meta9-run/admin.sock; \
+	@set -eu; export META9_ADDR=unix:meta9-run/admin.sock; ended=; \
+	! bin/meta9 ls / >/dev/null 2>&1 || { echo 'a meta9d serves this folder already (meta9-run/admin.sock)' >&2; exit 1; }; \
 	bin/meta9d & daemon=$$!; \
-	trap 'kill $$daemon 2>/dev/null || :' INT TERM EXIT; \
+	trap 'ended=1; kill $$daemon 2>/dev/null || :' INT TERM; trap 'kill $$daemon 2>/dev/null || :' EXIT; \
 	until bin/meta9 ls / >/dev/null 2>&1; do \
 		kill -0 $$daemon 2>/dev/null || { wait $$daemon; exit $$?; }; \
 		sleep 0.1; \
@@ -86,7 +87,7 @@ run: build ## start meta9d here with a sample VM; Ctrl-C ends it
 		'  bin/meta9 cat /vms/$(SAMPLE)/keys/motd' \
 		'  bin/meta9 put /vms/$(SAMPLE)/keys/color blue' \
 		'  bin/meta9 watch /vms/$(SAMPLE)/keys/color' '' 'Ctrl-C here ends it.' ''; \
-	wait $$daemon || :
+	wait $$daemon || test -n "$$ended"
 
 run-fleet: build ## start a fleet here: three members of etcd, two meta9d and a VM; Ctrl-C ends it
 	cd tests/cluster && $(GO) build -o ../../bin/run-fleet ./run

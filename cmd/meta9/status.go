@@ -41,8 +41,10 @@ with 1 where it is not well. With -o json all of the admin's ctl is one object.`
 				} else if _, err := fmt.Fprint(a.out, is.screen()); err != nil {
 					return err
 				}
-				if health := is.text("health"); health != "ok" {
-					return fmt.Errorf("meta9d is not well: %s", health)
+				for _, name := range []string{"health", "fleet_etcd"} {
+					if how := is.text(name); how != "" && how != "ok" {
+						return fmt.Errorf("meta9d is not well: %s", how)
+					}
 				}
 				return nil
 			})
@@ -134,6 +136,9 @@ func (is status) screen() string {
 	n := is.number
 	row("meta9d", "%s, up %s", is.text("version"), time.Duration(n("uptime"))*time.Second)
 	row("health", "%s", is.text("health"))
+	if host := is.text("fleet_host"); host != "" {
+		row("fleet", "host %s; etcd: %s", host, is.text("fleet_etcd"))
+	}
 	if from := is.text("upstream"); from != "" {
 		row("mirror", "of %s", from)
 	}

@@ -174,6 +174,9 @@ func TestEtcdAway(t *testing.T) {
 	settings := e.settingsOf(t, dir) + "ttl = \"2s\"\n"
 	a := begin(t, dir, "a", settings)
 	a.until("fleet_etcd no VM is here until etcd is back", "cat", "/ctl")
+	if out, err := a.meta9("status"); err == nil || !strings.Contains(out, "meta9d is not well: no VM is here until etcd is back") {
+		t.Errorf("status: %v\n%s", err, out)
+	}
 	out, err := a.meta9("vm", "create", "web0")
 	if err == nil || !strings.Contains(out, "no VM is here until etcd is back") {
 		t.Errorf("a VM is made without etcd: %v, %s", err, out)
