@@ -44,7 +44,7 @@ func (a *app) placeOf(ctx context.Context, mount, name string) (place, error) {
 	case mount != "" && a.addr != "":
 		return place{}, misused("--mount and --addr: which of the two?")
 	case mount != "":
-		at, err := findPlace(ctx, filepath.Join(mount, path.Clean("/"+name)))
+		at, err := mountedPlace(ctx, filepath.Join(mount, path.Clean("/"+name)))
 		if err == nil && at.mount == "" {
 			err = notMounted(mount)
 		}
@@ -52,7 +52,7 @@ func (a *app) placeOf(ctx context.Context, mount, name string) (place, error) {
 	case a.addr != "" || !isLocal(name):
 		return place{path: name}, nil
 	}
-	if at, err := findPlace(ctx, name); err == nil && at.mount != "" {
+	if at, err := mountedPlace(ctx, name); err == nil && at.mount != "" {
 		return at, nil
 	}
 	return place{path: name}, nil

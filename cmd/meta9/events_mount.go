@@ -34,9 +34,9 @@ func mountsOfOurs() (dirs []string) {
 	return dirs
 }
 
-// findPlace finds the mount that a path of the file system leads into; place.mount is "" if
-// none may show meta9d's tree. What the path names need not be there.
-func findPlace(ctx context.Context, name string) (place, error) {
+// mountedPlace finds the mount that a path of the file system leads into; place.mount is "" if
+// none may show meta9d's tree. The path need not exist.
+func mountedPlace(ctx context.Context, name string) (place, error) {
 	abs, err := filepath.Abs(name)
 	if err != nil {
 		return place{}, err
@@ -48,11 +48,11 @@ func findPlace(ctx context.Context, name string) (place, error) {
 	if at := placeIn(list, abs); at.mount != "" {
 		return at, nil
 	}
-	plain, err := within(ctx, func() (string, error) { return resolve(abs), nil })
+	plain, err := within(ctx, func() (string, error) { return plainPath(abs), nil })
 	return placeIn(list, plain), err
 }
 
-// placeIn is findPlace for a path without symbolic links. It asks no file system anything:
+// placeIn is mountedPlace for a path without symbolic links. It asks no file system anything:
 // that of a mount may be away.
 func placeIn(list []mountEntry, abs string) place {
 	var on mountEntry
@@ -73,8 +73,9 @@ func below(dir, path string) bool {
 	return ok && (rest == "" || rest[0] == '/')
 }
 
-// resolve is an absolute path without symbolic links, as far as it is there.
-func resolve(abs string) string {
+// plainPath is an absolute path without symbolic links. The part of it that does not exist
+// stays as it is.
+func plainPath(abs string) string {
 	rest := ""
 	for dir := abs; dir != "/"; dir = filepath.Dir(dir) {
 		if plain, err := filepath.EvalSymlinks(dir); err == nil {

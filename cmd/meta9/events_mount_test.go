@@ -58,7 +58,7 @@ func TestResolve(t *testing.T) {
 	for name, want := range map[string]string{
 		"link": "", "link/none": "none", "link/none/at/all": "none/at/all", "none": "none",
 	} {
-		if got := resolve(filepath.Join(dir, name)); got != filepath.Join(dir, want) {
+		if got := plainPath(filepath.Join(dir, name)); got != filepath.Join(dir, want) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}

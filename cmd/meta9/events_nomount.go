@@ -7,6 +7,6 @@ import "context"
 // mountsOfOurs are none: only Linux has meta9 mount.
 func mountsOfOurs() []string { return nil }
 
-func findPlace(context.Context, string) (place, error) { return place{}, errNoMount }
+func mountedPlace(context.Context, string) (place, error) { return place{}, errNoMount }
 
 func openMount(string) source { panic("there is no mount") }

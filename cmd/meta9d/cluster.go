@@ -76,7 +76,7 @@ func checkCluster(c *config) error {
 	case time.Duration(s.Patience) < time.Second || time.Duration(s.Patience) > 10*time.Minute:
 		return fmt.Errorf("cluster.patience: %s is not from 1s to 10m", time.Duration(s.Patience))
 	case s.KeyFile == "":
-		return errors.New("cluster.key_file: every fleet has a secret of its own, which its hosts share: openssl rand -hex 32 makes one")
+		return errors.New("cluster.key_file is not set: every fleet has a secret of its own, which its hosts share: openssl rand -hex 32 makes one")
 	case !validPrefix(s.Prefix):
 		return fmt.Errorf("cluster.prefix: %q is not as /meta9/v1/: it begins and ends with a slash, and has at most 128 letters, digits, '.', '-', '_' and '/'", s.Prefix)
 	case err != nil:
@@ -202,9 +202,9 @@ var errEnded = errors.New("told to end")
 // clusterPauses are those between the tries to reach an etcd that is away.
 var clusterPauses = backoff.Backoff{First: 500 * time.Millisecond, Last: 5 * time.Second}
 
-// reachCluster opens the fleet's etcd, if there is a fleet. One that cannot be used is an
-// error of who started meta9d. One that is away is waited for: meanwhile the admin finds
-// a meta9d that has no VM and says why.
+// reachCluster opens the fleet's etcd, if there is a fleet. If it cannot be used at the first
+// try, meta9d ends with a usage error. If it does not answer, meta9d serves the admin without
+// VMs and tries again until etcd is back; later errors are only logged, and in fleet status.
 func (d *daemon) reachCluster(ctx context.Context) error {
 	s := &d.cfg.Cluster
 	cfg, err := s.load()

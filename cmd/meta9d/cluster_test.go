@@ -25,7 +25,7 @@ func TestClusterSettings(t *testing.T) {
 		`endpoints = ["https://a:1/v3"]`:                                             "is not https://HOST:PORT",
 		`endpoints = ["https://root:x@a:1"]`:                                         "is not https://HOST:PORT",
 		`endpoints = ["https://a:1", "http://b:1"]`:                                  "some are https, and some are not",
-		`endpoints = ["http://127.0.0.1:2379"]`:                                      "cluster.key_file: every fleet has a secret of its own",
+		`endpoints = ["http://127.0.0.1:2379"]`:                                      "cluster.key_file is not set: every fleet has a secret of its own",
 		good + `prefix = "meta9"`:                                                    `"meta9" is not as /meta9/v1/`,
 		good + `prefix = "/a b/"`:                                                    `"/a b/" is not as /meta9/v1/`,
 		good + `user = "meta9"`:                                                      "user and cluster.password_file go together",

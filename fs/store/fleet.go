@@ -41,9 +41,9 @@ type Shared interface {
 	Interrupt()
 }
 
-// Interrupt lets Stop and Close return where a fleet's engine waits for a cluster that
-// does not answer, for who cannot wait: what waits here is refused. What was under way is
-// durable or not; its Number tells the next process. Another engine never waits so.
+// Interrupt makes Stop and Close return although the fleet's cluster does not answer. What
+// waits in the queue is refused. What is being committed may or may not be durable: the next
+// process finds out by its Number. Without a fleet Interrupt does nothing.
 func (s *Store) Interrupt() {
 	if s.shared != nil {
 		s.queue.fail(errClosed)

@@ -116,7 +116,7 @@ func (f *Fleet) over(c *claim) bool {
 
 // pursue follows a claim to its end.
 func (f *Fleet) pursue(c *claim) error {
-	a := attempt{Fleet: f, claim: c, from: time.Now()}
+	a := pursuit{Fleet: f, claim: c, from: time.Now()}
 	for {
 		done, err := a.step()
 		switch {
@@ -134,8 +134,8 @@ func (f *Fleet) pursue(c *claim) error {
 	}
 }
 
-// attempt is a claim that is followed. It belongs to its goroutine.
-type attempt struct {
+// pursuit is one goroutine's work on a claim.
+type pursuit struct {
 	*Fleet
 	claim *claim
 	from  time.Time
@@ -146,7 +146,7 @@ type attempt struct {
 
 // step does what can be done now. An error is final; without one and not done it is to be
 // called again.
-func (a *attempt) step() (done bool, err error) {
+func (a *pursuit) step() (done bool, err error) {
 	uuid := a.claim.uuid
 	if done := a.settled(uuid); done != nil {
 		select { // it is on its way to another host
@@ -191,7 +191,7 @@ func (a *attempt) step() (done bool, err error) {
 }
 
 // pause waits until something may have changed.
-func (a *attempt) pause() {
+func (a *pursuit) pause() {
 	select {
 	case <-a.claim.wake:
 	case <-time.After(lookEvery):
@@ -200,7 +200,7 @@ func (a *attempt) pause() {
 }
 
 // unask takes the request back, if there is one.
-func (a *attempt) unask() error {
+func (a *pursuit) unask() error {
 	if a.of == "" {
 		return nil
 	}
@@ -229,7 +229,7 @@ func (f *Fleet) lives(ctx context.Context, host string) (bool, error) {
 }
 
 // ask asks the owner. The error is the owner's, that it does not give the VM away.
-func (a *attempt) ask(ctx context.Context, of string) error {
+func (a *pursuit) ask(ctx context.Context, of string) error {
 	if a.of != of {
 		if err := a.unask(); err != nil {
 			a.waits(a.claim, errs.Detail(err))
@@ -251,7 +251,7 @@ func (a *attempt) ask(ctx context.Context, of string) error {
 
 // giveUp takes the request back. The owner may be about to do it: then the VM becomes this
 // host's all the same, and is taken over: true.
-func (a *attempt) giveUp() (came bool) {
+func (a *pursuit) giveUp() (came bool) {
 	if a.of == "" {
 		return false
 	}
@@ -272,7 +272,7 @@ func (a *attempt) giveUp() (came bool) {
 
 // takeOver serves a VM that this host owns by now. An error is final; not done without one: it
 // is to be called again.
-func (a *attempt) takeOver() (done bool, err error) {
+func (a *pursuit) takeOver() (done bool, err error) {
 	uuid := a.claim.uuid
 	select {
 	case a.taking <- struct{}{}:
@@ -318,7 +318,7 @@ func (a *attempt) takeOver() (done bool, err error) {
 
 // clear deletes what came with the VM, and the request for it, however long that takes: until
 // then it cannot be served. false: Stop was called.
-func (a *attempt) clear(uuid string, rev int64) bool {
+func (a *pursuit) clear(uuid string, rev int64) bool {
 	for {
 		ctx, cancel := context.WithTimeout(a.ctx, a.cfg.Patience)
 		var err error
@@ -343,7 +343,7 @@ func (a *attempt) clear(uuid string, rev int64) bool {
 }
 
 // arrived tells that the VM is here.
-func (a *attempt) arrived(uuid string, sessions int) {
+func (a *pursuit) arrived(uuid string, sessions int) {
 	e := Event{Type: Taken, VM: uuid, From: a.owner.Host, To: a.host, Sessions: sessions, Took: time.Since(a.from)}
 	a.mu.Lock()
 	delete(a.expected, uuid)

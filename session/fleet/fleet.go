@@ -376,8 +376,9 @@ func (f *Fleet) tell(e Event) {
 	line.Msg("fleet: " + e.Type)
 }
 
-// about is what is sealed with a VM's sessions: those of another hand-over do not open.
-func (f *Fleet) about(uuid string, mark uint64) []byte {
+// sealContext is the associated data of the seal of a VM's sessions: those of another
+// hand-over do not open.
+func (f *Fleet) sealContext(uuid string, mark uint64) []byte {
 	return fmt.Appendf(nil, "meta9 %q %s %d", f.cfg.Name, uuid, mark)
 }
 
@@ -388,7 +389,7 @@ func (f *Fleet) open(uuid, with string, mark uint64) (o residence.Opened) {
 	}
 	err := errors.New("this host has no key for it (cluster.key_file)")
 	if f.cfg.Key != nil {
-		o, err = residence.OpenParcel(f.cfg.Key, f.about(uuid, mark), with)
+		o, err = residence.OpenParcel(f.cfg.Key, f.sealContext(uuid, mark), with)
 	}
 	if err != nil {
 		o.Lost, o.Why = max(1, o.Lost), err

@@ -97,7 +97,7 @@ func (f *Fleet) handOver(ctx context.Context, uuid, to string) error {
 	if f.cfg.Key != nil {
 		parcel = residence.NewParcel(f.cfg.Tree, uuid, frozen.States())
 		gift.Pack = func(mark uint64, last store.Tail) []byte {
-			return parcel.Seal(f.cfg.Key, f.about(uuid, mark), last)
+			return parcel.Seal(f.cfg.Key, f.sealContext(uuid, mark), last)
 		}
 	}
 	r := f.cfg.Store.Do(&store.Intent{Kind: store.Yield, Cell: cell, Gift: gift, By: "fleet"})

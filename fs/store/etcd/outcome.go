@@ -86,10 +86,10 @@ func (w *writer) taken(t *txn, s step, is owner, text string, own *mvccpb.KeyVal
 	return moved(w.uuid)
 }
 
-// made says whether a transaction that was to write text to q/UUID was made before the VM
-// got another owner, which is in etcd's history: the first owner after this engine has
-// found q/UUID as it stayed, for what this engine has sent was refused from then on. rev
-// is that of the newest owner.
+// made says whether our transaction, which writes text to q/UUID, was done before another host
+// took the VM. It goes back in etcd's history to the revision at which the first next owner
+// took it, and reads q/UUID there: nothing of ours is accepted later. rev is where the newest
+// owner was written.
 func (w *writer) made(text string, rev int64) (bool, error) {
 	e := w.engine
 	for {

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// Move has the VM, which host a has, go to and fro so many times, with a guest that has files
-// open, a lock, a read that waits and an append that was not answered. It tells how long each
-// move took.
+// Move moves the VM, which is at a, between a and b: times moves in all, with a guest that has
+// files open, a lock, a read that waits and an append that was not answered. It returns how
+// long the moves took, the shortest first.
 func Move(t testing.TB, a, b *Host, uuid string, times int) (took []time.Duration) {
 	t.Helper()
 	g := NewGuest(a, uuid, 1)
