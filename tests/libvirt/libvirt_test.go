@@ -313,7 +313,24 @@ func (h *host) adopt(t *testing.T) {
 		t.Errorf("vm list: %v\n%s", err, out)
 	}
 
-	// One domain, by its name; the hypervisor is found.
+	// One domain, by its name; and one whose name is another VM's.
+	for uuid, name := range map[string]string{testenv.UUID(4): "one", testenv.UUID(5): "taken"} {
+		h.define(name, uuid, "")
+	}
+	if out, err := meta9("vm", "create", "taken"); err != nil {
+		t.Fatalf("vm create: %v\n%s", err, out)
+	}
+	if out, err := meta9("host", "adopt", "--libvirt", "one"); err != nil || !strings.HasPrefix(out, testenv.UUID(4)+" one: is a VM now; it will have its channel") || strings.Contains(out, "taken") {
+		t.Errorf("host adopt of one: %v\n%s", err, out)
+	}
+	if out, err := meta9("host", "adopt", "--libvirt", testenv.UUID(5)); err != nil || !strings.HasPrefix(out, testenv.UUID(5)+" taken: is a VM now, without an alias") {
+		t.Errorf("host adopt of one whose name is taken: %v\n%s", err, out)
+	}
+	for _, name := range []string{"one", "taken"} {
+		h.virsh("undefine", name)
+	}
+
+	// The hypervisor is found.
 	if out, err := meta9("vm", "attach", "web"); err != nil || !strings.Contains(out, "for libvirt\n") || !strings.Contains(out, "9p_chardev=/var/lib/libvirt/qemu/web.meta9,link") {
 		t.Errorf("vm attach: %v\n%s", err, out)
 	}
