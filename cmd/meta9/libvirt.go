@@ -45,27 +45,43 @@ func virsh(ctx context.Context, uri string, args ...string) (string, error) {
 
 // domainUUIDs are the UUIDs of domains, by their names or UUIDs; of all where none is named.
 func domainUUIDs(ctx context.Context, uri string, domains []string) (uuids []string, err error) {
-	ask := [][]string{{"list", "--all", "--uuid"}}
-	if len(domains) > 0 {
-		ask = nil
-	}
-	for _, domain := range domains {
-		ask = append(ask, []string{"domuuid", "--", domain})
-	}
-	for _, args := range ask {
-		said, err := virsh(ctx, uri, args...)
+	var texts []string
+	if len(domains) == 0 {
+		said, err := virsh(ctx, uri, "list", "--all", "--uuid")
 		if err != nil {
 			return nil, err
 		}
-		for _, text := range strings.Fields(said) {
-			uuid, err := vm.ParseUUID(text)
-			if err != nil {
-				return nil, fmt.Errorf("virsh %s: %w", args[0], err)
-			}
-			uuids = append(uuids, uuid)
+		texts = strings.Fields(said)
+	}
+	for _, domain := range domains {
+		info, err := dominfo(ctx, uri, domain)
+		if err != nil {
+			return nil, err
 		}
+		texts = append(texts, info["UUID"])
+	}
+	for _, text := range texts {
+		uuid, err := vm.ParseUUID(text)
+		if err != nil {
+			return nil, fmt.Errorf("virsh: %w", err)
+		}
+		uuids = append(uuids, uuid)
 	}
 	return uuids, nil
+}
+
+// dominfo is what virsh says of a domain, by its name or its UUID (domuuid takes no UUID).
+func dominfo(ctx context.Context, uri, domain string) (map[string]string, error) {
+	said, err := virsh(ctx, uri, "dominfo", "--", domain)
+	if err != nil {
+		return nil, err
+	}
+	info := make(map[string]string)
+	for line := range strings.Lines(said) {
+		name, value, _ := strings.Cut(line, ":")
+		info[name] = strings.TrimSpace(value)
+	}
+	return info, nil
 }
 
 // devices is what of a domain's XML is asked.
@@ -120,22 +136,11 @@ func (is *devices) serial() bool {
 
 // domain asks libvirt for the VM's; nil with an error that says why there is none.
 func (v *attaching) domain(ctx context.Context) (*domain, error) {
-	info, err := virsh(ctx, v.uri, "dominfo", v.uuid)
+	info, err := dominfo(ctx, v.uri, v.uuid)
 	if err != nil {
 		return nil, err
 	}
-	d := new(domain)
-	for line := range strings.Lines(info) {
-		name, value, _ := strings.Cut(line, ":")
-		switch value = strings.TrimSpace(value); name {
-		case "Name":
-			d.name = value
-		case "State":
-			d.state = value
-		case "Persistent":
-			d.transient = value == "no"
-		}
-	}
+	d := &domain{name: info["Name"], state: info["State"], transient: info["Persistent"] == "no"}
 	is, err := v.devices(ctx)
 	if err != nil {
 		return nil, err
