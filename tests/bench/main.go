@@ -42,6 +42,7 @@ type options struct {
 	dir     string
 	meta9d  string
 	serve   string
+	follow  int
 	socket  string
 	verbose bool
 }
@@ -53,6 +54,12 @@ func main() {
 	}
 	if o.serve != "" {
 		fail(servePeer(o.serve, o.socket))
+	}
+	if o.follow > 0 {
+		if err := beCrowd(o.socket, o.follow); err != nil {
+			fail(err)
+		}
+		return
 	}
 	missed, err := run(o)
 	if err != nil {
@@ -85,7 +92,8 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.dir, "dir", "", "where data folders are made (default: the system's temporary folder)")
 	f.StringVar(&o.meta9d, "meta9d", "", "the meta9d to measure (default: built from the tree)")
 	f.StringVar(&o.serve, "serve", "", "be the peer of this name (the bench runs itself so)")
-	f.StringVar(&o.socket, "socket", "", "with -serve: the unix socket to serve on")
+	f.IntVar(&o.follow, "follow", 0, "be so many who follow the events of all VMs (the bench runs itself so)")
+	f.StringVar(&o.socket, "socket", "", "with -serve: the unix socket to serve on; with -follow: the admin's")
 	f.BoolVar(&o.verbose, "v", false, "say what is being measured")
 	if err := f.Parse(args); err != nil {
 		return o, err

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"meta9/session/wire"
@@ -43,10 +49,10 @@ type follower struct {
 	read atomic.Int64 // bytes
 }
 
-func follow(d *daemon.Daemon) (*follower, error) {
-	c, err := d.Dial("")
+func follow(admin string) (*follower, error) {
+	c, err := raw.Dial("unix", admin)
 	if err == nil {
-		err = errors.Join(c.Walk(0, 1, "events"), c.Open(1, wire.ORead))
+		err = errors.Join(daemon.Hello(c, plainE.version, ""), c.Walk(0, 1, "events"), c.Open(1, wire.ORead))
 	}
 	return &follower{c: c}, err
 }
@@ -84,15 +90,14 @@ func (b *bench) readsBesideStreams(n int) (f figure, err error) {
 			return f, err
 		}
 	}
-	followers := make([]*follower, n)
-	var reading sync.WaitGroup
-	defer reading.Wait()
-	for i := range followers {
-		if followers[i], err = follow(in.daemon); err != nil {
-			return f, fmt.Errorf("stream %d: %w", i+1, err)
+	end := func() error { return nil }
+	if n > 0 {
+		crowd, err := startCrowd(in.daemon.Admin(), n)
+		if err != nil {
+			return f, err
 		}
-		defer followers[i].c.Close()
-		reading.Go(followers[i].run)
+		defer crowd.kill()
+		end = crowd.end
 	}
 	writer, err := in.daemon.Dial(plainE.aname)
 	if err != nil {
@@ -123,7 +128,7 @@ func (b *bench) readsBesideStreams(n int) (f figure, err error) {
 	for _, t := range took {
 		all = append(all, t...)
 	}
-	if err := errors.Join(append(errs, caughtUp(followers))...); err != nil {
+	if err := errors.Join(append(errs, end())...); err != nil {
 		return f, err
 	}
 	f, err = summary(all, 4*b.time)
@@ -151,4 +156,67 @@ func caughtUp(list []*follower) error {
 			return fmt.Errorf("%d streams are behind the others after 20 s", behind)
 		}
 	}
+}
+
+// beCrowd is the process of n followers: it follows until standard input ends, and then
+// until all have the same. In the guests' process a guest that has its reply would wait
+// behind all followers that have one.
+func beCrowd(admin string, n int) error {
+	followers := make([]*follower, n)
+	for i := range followers {
+		f, err := follow(admin)
+		if err != nil {
+			return fmt.Errorf("stream %d: %w", i+1, err)
+		}
+		followers[i] = f
+		go f.run()
+	}
+	fmt.Println("ready")
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return err
+	}
+	return caughtUp(followers)
+}
+
+// crowd is the process of the followers.
+type crowd struct {
+	cmd  *exec.Cmd
+	stop io.Closer
+}
+
+// startCrowd starts n followers and waits until all follow.
+func startCrowd(admin string, n int) (*crowd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	c := &crowd{cmd: exec.Command(self, "-follow", strconv.Itoa(n), "-socket", admin)}
+	c.cmd.Stderr = os.Stderr
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if c.stop, err = c.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		c.kill()
+		return nil, fmt.Errorf("the streams could not be opened: %w", err)
+	}
+	return c, nil
+}
+
+// end waits until all followers have got what the others have.
+func (c *crowd) end() error {
+	c.stop.Close()
+	return c.cmd.Wait()
+}
+
+func (c *crowd) kill() {
+	_ = c.cmd.Process.Kill()
+	_ = c.cmd.Wait()
 }
