@@ -158,7 +158,7 @@ func (d *daemon) start(salvage bool) error {
 	d.log.Info().Str("version", version.String()).Str("data", d.cfg.Data).Str("run", d.cfg.Run).
 		Int("vms", d.store.Count()).Int64("bytes", d.store.Bytes()).Msg("meta9d")
 	d.budget = budget.New(d.cfg.Limits.budget())
-	d.atEnd(paceGC())
+	d.atEnd(paceGC(d.budget))
 	d.store.CPU().LendThreads()
 	tree := fs.New(d.store, fs.Config{
 		Budget: d.budget, Log: d.log, Version: version.String(), Status: d.status, VMStatus: d.vmStatus, Made: d.made,

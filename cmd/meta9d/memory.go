@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"meta9/fs/budget"
 	"meta9/session"
 )
 
@@ -73,17 +74,22 @@ func freeMemory(ctx context.Context, asleep func() int) {
 // By default Go lets garbage grow to as much as there is live memory, so that limits.memory
 // would bound only half of the heap. Here the garbage before a collection is at most three
 // tenths of the live memory that a collection must scan for pointers, which is what it
-// costs; a sixteenth of the rest, such as large values; and freeGarbage. It is never more
-// than Go's default.
-const freeGarbage = 12 << 20
+// costs; a sixteenth of the rest, such as large values; half of what is neither requests' of
+// VMs nor small, such as a large store or the streams of an admin; and freeGarbage. It is
+// never more than Go's default.
+const (
+	freeGarbage = 12 << 20
+	small       = 128 << 20
+)
 
-// gcPercent is GOGC for live bytes, of which scan bytes may hold pointers.
-func gcPercent(live, scan int64) int {
+// gcPercent is GOGC for live bytes, of which scan bytes may hold pointers, and of which the
+// requests of VMs hold held.
+func gcPercent(live, scan, held int64) int {
 	if live <= 0 {
 		return 100
 	}
 	scan = min(scan, live)
-	garbage := scan/4 + (live-scan)/16 + freeGarbage
+	garbage := 3*scan/10 + (live-scan)/16 + max(0, live-held-small)/2 + freeGarbage
 	return int(max(10, min(100, 100*garbage/live)))
 }
 
@@ -91,7 +97,7 @@ func gcPercent(live, scan int64) int {
 type gcMark struct{ _ [16]byte }
 
 // paceGC sets GOGC after each collection, until stop, unless the environment sets GOGC.
-func paceGC() (stop func()) {
+func paceGC(b *budget.Budget) (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
 	}
@@ -106,7 +112,7 @@ func paceGC() (stop func()) {
 			return
 		}
 		metrics.Read(sample)
-		if p := gcPercent(int64(sample[0].Value.Uint64()), int64(sample[1].Value.Uint64())); p < now-now/8 || p > now+now/8 {
+		if p := gcPercent(int64(sample[0].Value.Uint64()), int64(sample[1].Value.Uint64()), b.Stats().Used); p < now-now/8 || p > now+now/8 {
 			now = p
 			debug.SetGCPercent(p)
 		}
