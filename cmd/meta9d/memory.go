@@ -72,13 +72,14 @@ func freeMemory(ctx context.Context, asleep func() int) {
 }
 
 // By default Go lets garbage grow to as much as there is live memory, so that limits.memory
-// would bound only half of the heap. Here the garbage before a collection is at most three
-// tenths of the live memory that a collection must scan for pointers, which is what it
+// would bound only half of the heap. Here the garbage before a collection is at most a
+// quarter of the live memory that a collection must scan for pointers, which is what it
 // costs; a sixteenth of the rest, such as large values; half of what is neither requests' of
 // VMs nor small, such as a large store or the streams of an admin; and freeGarbage. It is
-// never more than Go's default.
+// never more than twice the live memory: a collection of a small heap costs as much as one
+// of the program's own data.
 const (
-	freeGarbage = 12 << 20
+	freeGarbage = 14 << 20
 	small       = 128 << 20
 )
 
@@ -89,8 +90,8 @@ func gcPercent(live, scan, held int64) int {
 		return 100
 	}
 	scan = min(scan, live)
-	garbage := 3*scan/10 + (live-scan)/16 + max(0, live-held-small)/2 + freeGarbage
-	return int(max(10, min(100, 100*garbage/live)))
+	garbage := scan/4 + (live-scan)/16 + max(0, live-held-small)/2 + freeGarbage
+	return int(max(10, min(200, 100*garbage/live)))
 }
 
 // gcMark is an object without references: its finalizer runs after each collection.
