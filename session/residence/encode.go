@@ -26,8 +26,8 @@ func appendWithKept(b []byte, form any, kept []session.KeptReply) ([]byte, error
 	return appendKept(append(b, text...), kept), nil
 }
 
-// appendChange does the same with a Change. It is made for each reply that shows one, so
-// that it writes the JSON of the usual fids by itself.
+// appendChange does the same with a Change. It runs for each reply that changes a session,
+// so it writes the JSON of the usual fids without encoding/json.
 func appendChange(b []byte, ch *session.Change) []byte {
 	var room [512]byte
 	text := appendChangeJSON(room[:0], ch)
@@ -92,7 +92,7 @@ func appendFid(b []byte, f *session.FidState) []byte {
 	n, h := f.Node, f.Handle
 	if f.Auth || f.Stale || f.Rclose || f.Listing != (session.Listing{}) || f.Pause != nil || len(f.Locks) > 0 ||
 		n == nil || n.Look != nil || h != nil && (h.Refused || h.Skips || h.Offset != 0 || h.Last != nil || h.Rest != nil) {
-		text, _ := json.Marshal(f) // it has nothing that could not be written
+		text, _ := json.Marshal(f) // never fails: all its fields can be marshalled
 		return append(b, text...)
 	}
 	b = strconv.AppendUint(append(b, `{"fid":`...), uint64(f.Fid), 10)
@@ -125,7 +125,7 @@ func appendFid(b []byte, f *session.FidState) []byte {
 func appendText(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			text, _ := json.Marshal(s) // as above
+			text, _ := json.Marshal(s) // never fails
 			return append(b, text...)
 		}
 	}

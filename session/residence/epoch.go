@@ -35,7 +35,9 @@ func (j *Journal) append(kind byte, body []byte) {
 
 var errNoRoom = errors.New("a batch leaves no room in a segment for what follows it")
 
-// room sees to it that a record has room; fresh: in a segment that has just begun.
+// room begins a new segment if the current one has no room for a record of n bytes. fresh:
+// it has begun one. ok is false if the journal has failed, or if the copy of the newest
+// batch leaves no room.
 func (j *Journal) room(n int) (fresh, ok bool) {
 	if j.current().fits(n) {
 		return false, true
@@ -63,7 +65,7 @@ func (j *Journal) nextOrFail() bool {
 	return err == nil
 }
 
-// next begins the next segment, with the newest batch.
+// next begins a new segment with a copy of the newest batch.
 func (j *Journal) next() error {
 	if len(j.segments) == maxSegments {
 		return fmt.Errorf("it has %d MiB", maxSegments*segmentSize>>20)
@@ -93,8 +95,8 @@ func (j *Journal) next() error {
 	return nil
 }
 
-// fail ends the journal for good: what it has is no longer true as soon as a reply leaves
-// of which it has not heard.
+// fail ends the journal for good. It must: once a client gets a reply that the journal
+// does not have, a restore from it would be wrong.
 func (j *Journal) fail(err error) {
 	j.epoch.Store(0)
 	j.log.Error().Err(err).Str("journal", j.dir).Msg("no session will outlive a kill: the journal has failed")
@@ -102,7 +104,7 @@ func (j *Journal) fail(err error) {
 		j.log.Error().Err(err).Msg("removing the journal")
 	}
 	for _, s := range j.segments {
-		_ = s.unmap() // it was mapped
+		_ = s.unmap() // cannot fail: it was mapped
 	}
 	j.segments, j.sizes, j.changed = nil, nil, nil
 	if j.wake != nil {
@@ -110,8 +112,8 @@ func (j *Journal) fail(err error) {
 	}
 }
 
-// sweep sees to it that each epoch gets to know all sessions, and then drops the segments
-// before it.
+// sweep writes into the new epoch all sessions that are not in it yet, and then deletes
+// the segments from before it.
 func (j *Journal) sweep(srv *session.Server, t *tree.Tree) {
 	defer close(j.swept)
 	for range j.wake {
@@ -135,11 +137,10 @@ func (j *Journal) sweep(srv *session.Server, t *tree.Tree) {
 	}
 }
 
-// sweepPause is how long sweep waits for sessions that are on their way from or to a
-// connection.
+// sweepPause is how long sweep waits for sessions that are just being parked or resumed.
 const sweepPause = 20 * time.Millisecond
 
-// tails keeps what readers of events have not read of what came before this epoch.
+// tails writes the events from before this epoch that their readers have not read yet.
 func (j *Journal) tails(t *tree.Tree) {
 	j.mu.Lock()
 	readers := maps.Clone(j.readers)
@@ -158,7 +159,7 @@ func (j *Journal) tails(t *tree.Tree) {
 	})
 }
 
-// segmentNumbers are the segments in the folder, in their order.
+// segmentNumbers lists the segments in the folder, in ascending order.
 func segmentNumbers(dir string) (list []uint64, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

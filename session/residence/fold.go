@@ -20,7 +20,8 @@ import (
 	"meta9/session/wire"
 )
 
-// folded is what a journal comes to.
+// folded is the result of reading a journal: the state that all its records together
+// describe.
 type folded struct {
 	place    Place // of the oldest segment
 	sessions map[uint64]*foldedSession
@@ -32,14 +33,14 @@ type folded struct {
 }
 
 type foldedSession struct {
-	state session.State // without its fids and kept replies
+	state session.State // its fids and kept replies are in the maps below
 	fids  map[uint32]session.FidState
 	kept  map[uint16]foldedReply // by tag
-	doubt map[uint16]foldedReply // by tag: what is answered if nothing more is known
-	last  int                    // the record that told of it last
+	doubt map[uint16]foldedReply // by tag: the reply to send if no later record says more
+	last  int                    // the number of the last record about this session
 }
 
-// made is what a batch has changed of a session, if it is done.
+// made is a change of a session that is true only if its batch became durable.
 type made struct {
 	number, id uint64
 	change     session.Change
@@ -55,10 +56,11 @@ func newFolded() *folded {
 	return &folded{sessions: make(map[uint64]*foldedSession), tails: make(map[string]*store.Tail), failed: make(map[uint64]bool)}
 }
 
-// Restore restores what a journal has that a killed meta9d has left, in the same boot and
-// on the same folder as it is now. It does not touch the journal, but for one that cannot
-// be used, which is set aside: that one sessions of which it tells cannot be had is not a
-// reason. Call it before the first connection is served, and then Begin.
+// Restore restores the sessions and events from the journal of a meta9d that was killed,
+// if that ran in the same boot and on the same data folder as this one. It does not change
+// the journal, except that it renames one that cannot be used (Report.Aside). A session in
+// the journal that cannot be restored is no reason for that. Call it before the first
+// connection is served, and then Begin.
 func (j *Journal) Restore(p Place, srv *session.Server, t *tree.Tree) (r Report, err error) {
 	switch _, err := os.Lstat(j.dir); {
 	case errors.Is(err, os.ErrNotExist):
@@ -76,7 +78,8 @@ func (j *Journal) Restore(p Place, srv *session.Server, t *tree.Tree) (r Report,
 	return r, err
 }
 
-// SetAside gives a journal that is there another name. There is one such: they are large.
+// SetAside renames the journal, if there is one, and deletes the one that was renamed
+// before: they are large. It returns the new name.
 func (j *Journal) SetAside() (string, error) {
 	to := j.dir + ".aside"
 	if err := os.RemoveAll(to); err != nil {
@@ -133,7 +136,7 @@ func readSegment(path string) (b []byte, err error) {
 	return b, err
 }
 
-// segment takes in the bytes of one segment.
+// segment applies the records of one segment.
 func (f *folded) segment(b []byte, p Place, first bool) error {
 	b, err := segmentRecords(b)
 	if err != nil {
@@ -229,7 +232,7 @@ func (f *folded) whole(id uint64, body []byte) error {
 func (f *folded) change(id uint64, body []byte) error {
 	s := f.sessions[id]
 	if s == nil {
-		return nil // its whole was dropped, and another one follows, or it is gone
+		return nil // the session's first record is not here: a later record has all of it, or says that it is gone
 	}
 	var ch session.Change
 	kept, err := readKept(body, &ch)
@@ -282,8 +285,8 @@ func (f *folded) receipt(number uint64, body []byte) error {
 	return err
 }
 
-// judge answers what was under way: by what a batch has made that is done, or else as what
-// is in doubt.
+// judge decides about each request that was under way: if a durable batch contains its
+// change, the reply is restored (made); otherwise it gets the reply in doubt.
 func (f *folded) judge() (made, doubtful int) {
 	for _, m := range f.made {
 		s := f.sessions[m.id]
@@ -304,21 +307,21 @@ func (f *folded) judge() (made, doubtful int) {
 	return made, doubtful
 }
 
-// answered tells whether the reply to the request is known, or one to a later request
-// under the same tag: then the client has had it.
+// answered tells whether the journal has the reply to the request, or to a later request
+// under the same tag. In both cases the client has received the reply.
 func (s *foldedSession) answered(k session.KeptReply) bool {
 	tag, _ := tagOf(k.Frame)
 	has, is := s.kept[tag]
 	return is && has.Number >= k.Number
 }
 
-// settle finds out which batches the engine has, whose newest is number, and drops the
-// events of those that it has not.
+// settle compares the batches with the engine, whose newest durable batch is number, and
+// drops the events of those that are not durable.
 func (f *folded) settle(number uint64) error {
 	done, newest, last := f.place.Number, uint64(0), uint64(0)
 	for _, b := range f.batches {
 		if b.Number == last && last > 0 {
-			continue // a segment has begun with it once more
+			continue // a copy at the beginning of a segment
 		}
 		if newest > 0 && !f.failed[newest] {
 			done = newest
@@ -341,7 +344,7 @@ func (f *folded) settle(number uint64) error {
 	return nil
 }
 
-// restore restores the events and then the sessions.
+// restore restores the events, then the sessions.
 func (f *folded) restore(r *Report, srv *session.Server, t *tree.Tree) {
 	r.Receipts, r.Doubtful = f.judge()
 	sessions := slices.SortedFunc(maps.Values(f.sessions), func(a, b *foldedSession) int { return cmp.Compare(b.last, a.last) })
@@ -358,8 +361,8 @@ func (f *folded) restore(r *Report, srv *session.Server, t *tree.Tree) {
 			}
 		}
 	}
-	// The last that was told of is the first: of two that have the same lock it has it, as
-	// the other has given it up without having been told of again.
+	// Newest first: where two sessions have the same lock, the one with the newer record
+	// holds it. The other has given it up since, without a record of its own.
 	for _, st := range states {
 		if err := srv.Restore(st); err != nil {
 			r.lost(err)
@@ -369,21 +372,21 @@ func (f *folded) restore(r *Report, srv *session.Server, t *tree.Tree) {
 	}
 }
 
-// whole is the session's State.
+// whole builds the session's State.
 func (s *foldedSession) whole() session.State {
 	st := s.state
 	st.Fids = slices.SortedFunc(maps.Values(s.fids), func(a, b session.FidState) int { return cmp.Compare(a.Fid, b.Fid) })
 	kept := slices.SortedFunc(maps.Values(s.kept), func(a, b foldedReply) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.Number, b.Number))
 	})
-	for _, k := range kept[max(0, len(kept)-wire.MaxNumbers):] { // the client has had the others
+	for _, k := range kept[max(0, len(kept)-wire.MaxNumbers):] { // the client has received the others
 		st.Kept = append(st.Kept, k.KeptReply)
 	}
 	st.Undone = st.Count
 	return st
 }
 
-// tail is what the ring of a VM has, or the root's.
+// tail builds the tail of a VM's ring, or for "" of the root's.
 func (f *folded) tail(vm string) store.Tail {
 	t := store.Tail{VM: vm, After: f.place.Rev, Last: f.place.Rev}
 	if had := f.tails[vm]; had != nil {

@@ -56,7 +56,7 @@ type eventForm struct {
 	As    []byte `json:"as,omitempty"`
 }
 
-// errTooLarge is what writing a record gets that could not be read again.
+// errTooLarge is the error of writing a record that would be too large to be read again.
 var errTooLarge = fmt.Errorf("more than %d bytes", maxRecord)
 
 // writer writes records.
@@ -133,7 +133,8 @@ func (w *writer) session(st session.State) error {
 	return w.withKept(kindSession, st, kept)
 }
 
-// conn writes a connection, whose session's kept replies are raw, too.
+// conn writes a connection. Its session's kept replies are raw, as those of a parked
+// session are.
 func (w *writer) conn(fd int, h session.Handed) error {
 	kept := h.Session.Kept
 	h.Session.Kept = nil
@@ -174,7 +175,7 @@ func read(from io.Reader, size int64, home Home, take func(rec any) error, lost 
 // reader reads records.
 type reader struct {
 	in      *bufio.Reader
-	left    int64 // bytes that are to come
+	left    int64 // bytes that are not read yet
 	records uint64
 }
 
@@ -207,7 +208,8 @@ func (r *reader) read(b []byte) error {
 	return err
 }
 
-// errBody is damage that costs one record; any other error costs the rest.
+// errBody says that one record is lost. After any other error the rest of the file is lost
+// too.
 var errBody = errors.New("a record is damaged: its checksum is wrong")
 
 func (r *reader) next() (kind byte, body []byte, err error) {
@@ -248,7 +250,8 @@ func (r *reader) home(h Home) error {
 	return h.check(body)
 }
 
-// each gives the other records to take, up to the end, and those that are lost to lost.
+// each gives the records after the home to take, up to the end. It calls lost for each
+// record that is lost.
 func (r *reader) each(take func(rec any) error, lost func(error)) error {
 	for {
 		kind, body, err := r.next()
@@ -308,7 +311,8 @@ func readTail(body []byte) (*store.Tail, error) {
 
 var errSession = errors.New("a session's record is malformed")
 
-// readKept reads what withKept has written: the JSON into form.
+// readKept reads what appendWithKept has written: the JSON into form, then the kept
+// replies.
 func readKept(body []byte, form any) (kept []session.KeptReply, err error) {
 	size, n := binary.Uvarint(body)
 	if n <= 0 || size > uint64(len(body)-n) {

@@ -13,9 +13,9 @@ import (
 	"meta9/session"
 )
 
-// HandOver writes into f what Save writes of parked sessions, and all of the connections
-// of a server whose HandOver is done; fd is the descriptor of one, under which the next
-// program has it. extras are the caller's own.
+// HandOver writes into f what Save writes of parked sessions, and all open connections of
+// a server whose HandOver has returned. fd gives the descriptor under which the next
+// program will have a connection. extras are records of the caller's own.
 func HandOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, fd func(net.Conn) (int, error), extras iter.Seq[[]byte]) (lost int, err error) {
 	readers := make(map[uint64]uint64)
 	for st := range srv.Parked() {
@@ -41,7 +41,7 @@ func HandOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, fd func(
 		switch err := w.conn(n, h); {
 		case err == errTooLarge:
 			lost++
-			_ = nc.Close() // nobody will know of it
+			_ = nc.Close() // the next program does not get it
 		case err != nil:
 			return lost, err
 		}
@@ -52,9 +52,10 @@ func HandOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, fd func(
 	return lost, w.out.Flush()
 }
 
-// TakeOver restores what HandOver has written. extra is given the caller's records, and
-// conn makes what is served of a descriptor; each that is taken up is given to serve, with
-// what goes on with it, to be called when all are. An error of conn costs that connection.
+// TakeOver restores what HandOver has written. extra gets the caller's records. conn makes
+// a connection from a descriptor; an error of conn loses that connection. serve gets each
+// restored connection, with its function run, which starts it; call run only after
+// TakeOver has returned.
 func TakeOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, extra func([]byte) error, conn func(fd int, h *session.Handed) (net.Conn, error), serve func(nc net.Conn, h *session.Handed, run func(ended func()))) (r Report, err error) {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err == nil {
@@ -87,7 +88,7 @@ func TakeOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, extra fu
 	return r, nil
 }
 
-// restore takes up one record that a file may have.
+// restore restores one record that a file may have.
 func (r *Report) restore(rec any, srv *session.Server, t *tree.Tree) error {
 	switch rec := rec.(type) {
 	case *store.Tail:

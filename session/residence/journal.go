@@ -28,24 +28,24 @@ const (
 	kindWhole  = 'w' // uvarint id, and what a session's record has
 	kindChange = 'c' // uvarint id, and a session.Change in the same form
 	kindGone   = 'x' // uvarint id
-	kindMade   = 'r' // uvarint number of a batch, and what a change's record has: it is so if the batch is done
+	kindMade   = 'r' // uvarint number of a batch, then as a change's record: it counts only if that batch is durable
 	kindBatch  = 'b' // batchForm as JSON: the store is about to make it durable
-	kindFailed = 'f' // uvarint number: it is not durable, and never will be
+	kindFailed = 'f' // uvarint number of a batch: it is not durable, and never will be
 )
 
-// The bounds of a journal: the bytes of the sessions in it, and of one change; with what
-// is on its way to be dropped it has at most maxSegments.
+// The bounds of a journal: the bytes of the sessions in it, and the bytes of one change.
+// With the segments that are about to be deleted it has at most maxSegments.
 const (
 	maxLive     = 48 << 20
 	maxChange   = 1 << 20
 	maxSegments = 32
 )
 
-// Place is what a journal belongs to, and where it was begun.
+// Place says which data folder and boot a journal belongs to, and at which point it began.
 type Place struct {
-	Home        // the number of the newest batch that was told of when it was begun
-	Boot string // of the kernel: what was not synced is lost with it
-	Rev  uint64 // up to which events are known otherwise
+	Home        // Number is that of the newest batch when the journal began
+	Boot string // the kernel's boot id: what was not synced is lost at the next boot
+	Rev  uint64 // events up to this revision are kept elsewhere
 }
 
 type placeForm struct {
@@ -67,14 +67,15 @@ func Boot() (string, error) {
 }
 
 // Journal keeps sessions for the case that the process is killed (session.Journal), and
-// the events that their readers have not read (store.Journal), in files that are mapped
-// and never synced: they outlive the process, and not the host, with which the guests go.
-// The zero-epoch Journal, before Begin and after End, keeps nothing. Its methods may be
-// called from any goroutine, and call nothing with its mutex held.
+// the events that their readers have not read yet (store.Journal). Its files are mapped
+// and never synced: they survive the process, but not a crash of the host, which ends the
+// guests too. Before Begin and after End the epoch is 0, and the Journal keeps nothing.
+// Its methods may be called from any goroutine; while one holds the mutex it calls nothing
+// outside of this package.
 //
-// What has changed since the beginning of an epoch is appended; when that is twice what
-// the sessions take, the next epoch begins: each session is told of whole, and the
-// segments of the epoch before go.
+// Changes are appended. When those of an epoch take twice the bytes of the sessions, the
+// next epoch begins: each session is written whole again, and then the segments of the
+// epoch before are deleted.
 type Journal struct {
 	log   zerolog.Logger
 	lock  *os.File
@@ -89,15 +90,15 @@ type Journal struct {
 	from     uint64            // the number of the epoch's first segment
 	sweeping bool              // the segments before that are there still
 	since    int               // bytes since the epoch began
-	live     int               // of the sessions, as they were told of
-	sizes    map[uint64]int    // by session; one that has none is not kept
-	changed  map[uint64]int    // bytes of changes since the session's Whole, those made while sweeping
-	readers  map[uint64]uint64 // how far streams were read, of those told of in this epoch
+	live     int               // bytes of the sessions when they were written whole
+	sizes    map[uint64]int    // bytes by session; a session that is not in it is not in the journal
+	changed  map[uint64]int    // bytes of changes since the session was written whole, while sweeping
+	readers  map[uint64]uint64 // how far event streams were read, of those written in this epoch
 	scratch  []byte
-	newest   []record // the newest batch's, which may not be published yet
+	newest   []record // of the newest batch, which may not be published yet
 	number   uint64   // its number
-	rev      uint64   // and revision
-	failed   bool     // and it has failed
+	rev      uint64   // the revision of its newest event
+	failed   bool     // that batch has failed
 }
 
 type record struct {
@@ -105,7 +106,7 @@ type record struct {
 	body []byte
 }
 
-// OpenJournal takes the journal's place in the run folder, which nobody else has. The
+// OpenJournal prepares a journal in the run folder, which no other process may use. The
 // Journal keeps nothing before Begin.
 func OpenJournal(run string, log zerolog.Logger) (*Journal, error) {
 	if err := os.MkdirAll(run, 0o755); err != nil {
@@ -121,9 +122,10 @@ func OpenJournal(run string, log zerolog.Logger) (*Journal, error) {
 	return &Journal{log: log, lock: f, dir: filepath.Join(run, JournalName)}, nil
 }
 
-// Begin begins a journal of the sessions that are there, in place of one that is there.
-// Nobody is served yet. After an error the one that was there still is, and is to be set
-// aside: it says what the sessions were before.
+// Begin begins a journal with all sessions that the server has now, and replaces the
+// journal in the folder, if there is one. Call it before anybody is served. After an error
+// the old journal is still there; rename it (SetAside), because what it says of the
+// sessions will soon be wrong.
 func (j *Journal) Begin(p Place, srv *session.Server, t *tree.Tree) (err error) {
 	dir, draft := j.dir, j.dir+".new"
 	defer func() {
@@ -168,13 +170,13 @@ func (j *Journal) Begin(p Place, srv *session.Server, t *tree.Tree) (err error) 
 	}
 	j.wake, j.swept = make(chan struct{}, 1), make(chan struct{})
 	go j.sweep(srv, t)
-	if err := os.RemoveAll(draft); err != nil { // what was in its place
+	if err := os.RemoveAll(draft); err != nil { // the old journal, after the exchange
 		j.log.Warn().Err(err).Msg("removing the journal before this one")
 	}
 	return nil
 }
 
-// exchange gives a folder the name of another, which is there or not.
+// exchange renames the folder from to the name to. If to exists, the two swap names.
 func exchange(from, to string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
 	if err == unix.ENOENT {
@@ -183,8 +185,8 @@ func exchange(from, to string) error {
 	return err
 }
 
-// End ends the journal. remove: it is not needed any more, since nobody is left in it or
-// they are kept elsewhere.
+// End ends the journal. remove: delete its files, because they are not needed any more (no
+// session is left, or they are kept elsewhere).
 func (j *Journal) End(remove bool) error {
 	j.mu.Lock()
 	wake, swept := j.wake, j.swept
@@ -218,7 +220,7 @@ func poke(wake chan struct{}) {
 	}
 }
 
-// Stats are how many sessions the journal has, and how many bytes of files.
+// Stats returns the number of sessions in the journal, and the bytes of its files.
 func (j *Journal) Stats() (sessions int, bytes int64) {
 	if j == nil {
 		return 0, 0
@@ -269,9 +271,9 @@ func (j *Journal) Change(id uint64, ch *session.Change) {
 	j.append(kindChange, b)
 }
 
-// countChange counts n bytes of a session's changes. While the segments of the epoch
-// before are there still, a session that changes much would fill the journal, which would
-// end it for all.
+// countChange counts n bytes of a session's changes, and returns true when the session
+// must leave the journal: while the segments of the epoch before are still there, one
+// session that changes much would fill the journal, and that ends it for all.
 func (j *Journal) countChange(id uint64, n int) bool {
 	j.changed[id] += n
 	most := maxChange
@@ -316,7 +318,7 @@ func (j *Journal) Begun(number uint64, events []store.Event) {
 		return
 	}
 	b, err := json.Marshal(form)
-	if n := len(events); err == nil && n > 0 && len(b) > segmentSize/2 { // its receipts are to fit, too
+	if n := len(events); err == nil && n > 0 && len(b) > segmentSize/2 { // leave room for its receipts
 		b, err = json.Marshal(batchForm{Number: number, Lost: events[n-1].Rev})
 	}
 	if err != nil {
@@ -341,10 +343,10 @@ func (j *Journal) Receipt(number, id uint64, ch *session.Change) {
 	}
 }
 
-// ofBatch adds a record of the newest batch.
+// ofBatch adds a record about the newest batch.
 func (j *Journal) ofBatch(kind byte, b []byte) {
 	j.newest = append(j.newest, record{kind, b})
-	if fresh, ok := j.room(len(b)); !fresh && ok { // a segment begins with all of them
+	if fresh, ok := j.room(len(b)); !fresh && ok { // a new segment begins with a copy of all of them
 		j.current().append(kind, b)
 	}
 	if j.epoch.Load() != 0 {
@@ -352,8 +354,8 @@ func (j *Journal) ofBatch(kind byte, b []byte) {
 	}
 }
 
-// published takes in that the store has published the newest batch, or has given it up:
-// it begins the next.
+// published notes that the newest batch was published, or has failed: the store begins the
+// next one only then.
 func (j *Journal) published() {
 	if j.newest == nil || j.failed {
 		return

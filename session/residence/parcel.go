@@ -17,9 +17,9 @@ import (
 	"meta9/session"
 )
 
-// A parcel is the residence of one VM, which goes with it to another host: its sessions, and
-// what their event files have not read. It holds keys, so that it is sealed (AES-GCM) with
-// a key that only the hosts have.
+// A parcel holds the sessions of one VM, and the events that their readers have not read
+// yet. It goes with the VM to another host. It contains session keys, so it is encrypted
+// (AES-GCM) with a key that only the hosts have.
 //
 //	version[1] nonce[12] sealed
 //
@@ -28,24 +28,24 @@ import (
 const (
 	parcelVersion = 1
 
-	// maxParcel bounds what goes along, and maxInflated what it may be once it is there. A
-	// session that does not fit is lost.
+	// maxParcel bounds the bytes of a parcel, and maxInflated the bytes after it was
+	// inflated. Sessions that do not fit are lost.
 	maxParcel   = 16 << 20
 	maxInflated = 256 << 20
 )
 
-// Parcel is one that is being made. It belongs to one goroutine at a time.
+// Parcel is a parcel that is being made. It belongs to one goroutine at a time.
 type Parcel struct {
-	Sessions int // that are in it
-	Lost     int // that did not fit
+	Sessions int // how many are in it
+	Lost     int // how many did not fit
 
 	items    []byte
 	inflated int
-	after    uint64 // up to where all events were read
-	reads    bool   // by anybody
+	after    uint64 // all readers have read the events up to this revision
+	reads    bool   // somebody reads events
 }
 
-// NewParcel takes in the sessions of a VM.
+// NewParcel makes a parcel of the sessions of a VM.
 func NewParcel(t *tree.Tree, uuid string, all iter.Seq[session.State]) *Parcel {
 	p := new(Parcel)
 	readers := make(map[uint64]uint64)
@@ -72,8 +72,8 @@ func (p *Parcel) add(kind byte, body []byte) bool {
 		return false
 	}
 	var b bytes.Buffer
-	z, _ := flate.NewWriter(&b, flate.BestSpeed) // the level is one
-	_, _ = z.Write(body)                         // to memory
+	z, _ := flate.NewWriter(&b, flate.BestSpeed) // a valid level does not fail
+	_, _ = z.Write(body)                         // a buffer does not fail
 	_ = z.Close()
 	item := binary.AppendUvarint([]byte{kind}, uint64(b.Len()))
 	if len(p.items)+len(item)+b.Len() > maxParcel {
@@ -84,8 +84,9 @@ func (p *Parcel) add(kind byte, body []byte) bool {
 	return true
 }
 
-// Seal makes the parcel, with the events of the VM's ring that somebody has not read. Only
-// who knows the key and says the same of it (about) can open it. nil: it has nothing.
+// Seal returns the encrypted parcel, with the events of the VM's ring that somebody has
+// not read yet. It opens only with the same key and the same about. nil: there is nothing
+// to send.
 func (p *Parcel) Seal(key, about []byte, ring store.Tail) []byte {
 	if p.Sessions == 0 {
 		return nil
@@ -96,7 +97,7 @@ func (p *Parcel) Seal(key, about []byte, ring store.Tail) []byte {
 		}
 		ring.VM, ring.After = "", min(max(ring.After, p.after), ring.Last)
 		if body, err := tailBody(&ring); err == nil {
-			p.add(kindTail, body) // where it does not fit, its readers are told so
+			p.add(kindTail, body) // if it does not fit, the readers are told that events are lost
 		}
 	}
 	seal, err := newSeal(key)
@@ -117,15 +118,15 @@ func newSeal(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// Opened is what was in a parcel.
+// Opened is the content of a parcel.
 type Opened struct {
 	Tail     *store.Tail // nil: none
 	Sessions []session.State
-	Lost     int   // of the sessions, those that cannot be read
-	Why      error // of the first
+	Lost     int   // how many sessions cannot be read
+	Why      error // of the first that cannot be read
 }
 
-// OpenParcel opens what Seal has made.
+// OpenParcel decrypts and reads what Seal has made.
 func OpenParcel(key, about []byte, sealed string) (o Opened, err error) {
 	seal, err := newSeal(key)
 	if err != nil {
@@ -146,7 +147,7 @@ func OpenParcel(key, about []byte, sealed string) (o Opened, err error) {
 	}
 }
 
-// read takes in the items.
+// read reads the items.
 func (o *Opened) read(items []byte) {
 	room := int64(maxInflated)
 	for len(items) > 0 {

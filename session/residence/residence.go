@@ -63,21 +63,21 @@ type Home struct {
 	Number uint64   // of its newest batch
 }
 
-// Report is what became of a file.
+// Report says what was restored from a file or a journal, and what was not.
 type Report struct {
 	Found    bool   // there was one
-	Sessions int    // that were restored
+	Sessions int    // how many were restored
 	Receipts int    // of a journal: requests under way that were done
 	Doubtful int    // of a journal: requests under way that get an error
-	Lost     int    // sessions and tails of rings that could not be; what a damaged head has hidden counts as one
+	Lost     int    // sessions and rings' tails that could not be restored; all that follows a damaged head counts as one
 	Why      string // of the first that was lost, or of the whole file; "" if all is well
 	Aside    string // the name that the file has now, if it could not be used as a whole
 }
 
-// Save writes the sessions of a server that was frozen, and what their event files have
-// not read, into dir. The store must have been stopped. It tells how many sessions are
-// kept, and how many are not, since they take too much; without any there is no file. An
-// error leaves no file, and all are lost.
+// Save writes into dir the sessions of a frozen server, and the events that their readers
+// have not read yet. The store must have been stopped. It returns how many sessions are in
+// the file, and how many are lost because they are too large. Without sessions there is no
+// file. After an error there is no file either, and all are lost.
 func Save(dir string, home Home, srv *session.Server, t *tree.Tree) (kept, lost int, err error) {
 	path := filepath.Join(dir, FileName)
 	readers := make(map[uint64]uint64)
@@ -97,7 +97,8 @@ func Save(dir string, home Home, srv *session.Server, t *tree.Tree) (kept, lost 
 	return kept - lost, lost, err
 }
 
-// sessions writes all up to the sessions, and tells how many take too much.
+// sessions writes the home, the tails of rings and the sessions, and returns how many were
+// too large.
 func (w *writer) sessions(home Home, t *tree.Tree, readers map[uint64]uint64, all iter.Seq[session.State]) (lost int, err error) {
 	if err := w.home(home); err != nil {
 		return 0, err
@@ -116,10 +117,10 @@ func (w *writer) sessions(home Home, t *tree.Tree, readers map[uint64]uint64, al
 	return lost, nil
 }
 
-// Load restores what Save has written, and takes the file away once restored, which is
-// called in any case, has returned. Call it before the first connection is served. An
-// error means that the file is still there: nobody must be served then, as the next start
-// would restore the sessions once more.
+// Load restores what Save has written. Then it calls restored, in any case, and after that
+// deletes the file. Call it before the first connection is served. An error means that the
+// file is still there; then nobody may be served, because the next start would restore the
+// sessions a second time.
 func Load(dir string, home Home, srv *session.Server, t *tree.Tree, restored func(*Report) error) (r Report, err error) {
 	path := filepath.Join(dir, FileName)
 	switch _, err := os.Lstat(path); {
@@ -145,7 +146,7 @@ func Load(dir string, home Home, srv *session.Server, t *tree.Tree, restored fun
 	return r, store.SyncDir(dir)
 }
 
-// read restores what from gives, and notes what became of it.
+// read restores each record that from gives, and counts.
 func (r *Report) read(srv *session.Server, t *tree.Tree, from func(take func(rec any) error, lost func(error)) error) {
 	err := from(func(rec any) error { return r.restore(rec, srv, t) }, r.lost)
 	if err != nil {
@@ -159,7 +160,7 @@ func (r *Report) lost(why error) {
 	}
 }
 
-// setAside renames the file to a name that tells the time and that no file has yet.
+// setAside renames the file to a name that contains the time and is not in use.
 func setAside(path string) (string, error) {
 	name := path + ".aside-" + time.Now().UTC().Format("20060102T150405")
 	to := name
@@ -175,9 +176,9 @@ func setAside(path string) (string, error) {
 	return to, store.SyncDir(filepath.Dir(path))
 }
 
-// open opens the file, if it may be used.
+// open opens the file, and checks that it may be used.
 func open(path string) (*os.File, error) {
-	// A fifo would wait for who writes to it.
+	// O_NONBLOCK: if it is a fifo, open would wait for a writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ELOOP) {
 		return nil, errors.New("it is a symbolic link")
@@ -209,7 +210,7 @@ func usable(f *os.File) error {
 	return nil
 }
 
-// writeFile makes the file whole under another name, durably, and then gives it its own.
+// writeFile writes the file under a temporary name, syncs it, and then renames it.
 func writeFile(path string, write func(*writer) error) (err error) {
 	name := path + ".new"
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -221,7 +222,7 @@ func writeFile(path string, write func(*writer) error) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(name) // what led to err is what matters
+			_ = os.Remove(name) // err is what the caller needs to know
 		}
 	}()
 	w := newWriter(f)
@@ -241,9 +242,9 @@ func writeFile(path string, write func(*writer) error) (err error) {
 	return store.SyncDir(filepath.Dir(path))
 }
 
-// readFile gives the records of the file, in their order, to take; a nil error says that
-// it is whole and this home's. lost is told of each record that is damaged or that take
-// refuses.
+// readFile gives the records of the file, in order, to take. It calls lost for each record
+// that is damaged or that take refuses. A nil error says that the file has its end, and
+// belongs to this home.
 func readFile(path string, home Home, take func(rec any) error, lost func(error)) (err error) {
 	f, err := open(path)
 	if err != nil {
@@ -261,14 +262,14 @@ func readFile(path string, home Home, take func(rec any) error, lost func(error)
 type homeForm struct {
 	Folder  []byte `json:"folder"`
 	Number  uint64 `json:"number"`
-	Written string `json:"written"` // for who looks into the file
+	Written string `json:"written"` // for a person who looks into the file
 }
 
 func (h *Home) form() ([]byte, error) {
 	return json.Marshal(homeForm{h.Folder[:], h.Number, time.Now().UTC().Format(time.RFC3339)})
 }
 
-// check says what is wrong with a Home that was written, here and now.
+// check compares a Home that was written with this one, and returns what is different.
 func (h *Home) check(text []byte) error {
 	var was homeForm
 	if err := json.Unmarshal(text, &was); err != nil {

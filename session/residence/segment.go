@@ -40,7 +40,7 @@ type segment struct {
 
 func segmentName(number uint64) string { return fmt.Sprintf("%012d", number) }
 
-// newSegment makes a segment that has its first record, under a name of its own.
+// newSegment makes a segment with its first record, under a temporary name.
 func newSegment(dir string, number uint64, home []byte) (_ *segment, err error) {
 	draft := filepath.Join(dir, "draft")
 	if err := os.Remove(draft); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -67,7 +67,7 @@ func newSegment(dir string, number uint64, home []byte) (_ *segment, err error) 
 	return s, nil
 }
 
-// fits tells whether a record whose body has n bytes has room.
+// fits tells whether there is room for a record with a body of n bytes.
 func (s *segment) fits(n int) bool { return s.used+headLen+n <= len(s.mem) }
 
 // append adds a record that fits.
@@ -75,7 +75,7 @@ func (s *segment) append(kind byte, body []byte) {
 	head := appendHead(s.mem[s.used:s.used], kind, body)
 	copy(s.mem[s.used+len(head):], body)
 	s.used += len(head) + len(body)
-	// Aligned, since a map begins at a page.
+	// The address is aligned to 8 bytes, because a mapping begins at a page.
 	atomic.StoreUint64((*uint64)(unsafe.Pointer(&s.mem[endAt])), binary.NativeEndian.Uint64(endWord(s.used)))
 }
 
@@ -86,10 +86,10 @@ func endWord(used int) []byte {
 
 func (s *segment) unmap() error { return unix.Munmap(s.mem) }
 
-// remove ends the segment.
+// remove unmaps the segment and deletes its file.
 func (s *segment) remove() error { return errors.Join(s.unmap(), os.Remove(s.path)) }
 
-// segmentRecords is where the records of a segment's bytes begin and end.
+// segmentRecords returns the part of a segment's bytes that holds its records.
 func segmentRecords(b []byte) ([]byte, error) {
 	switch {
 	case len(b) != segmentSize:
