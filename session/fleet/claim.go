@@ -10,22 +10,24 @@ import (
 	"meta9/fs/store"
 )
 
-// claim is one VM that is to become this host's. Fleet.mu guards what changes.
+// claim is the work to make one VM this host's. Fleet.mu guards what changes.
 type claim struct {
 	uuid string
 	wake chan struct{} // something may have changed
 	done chan struct{} // closed when err is set
 	err  error         // nil: the VM is served here
-	why  string        // what it waits for
-	till time.Time     // then it gives up
+	why  string        // what it waits for, for the error
+	till time.Time     // when it gives up
 }
 
-// errLate is the error of a claim that nobody waited for any longer: who does begins anew.
+// errLate is the error of a claim that nobody waits for any more: a new caller must begin
+// a new claim.
 var errLate = errors.New("it took too long")
 
-// Claim makes the VM this host's, and returns when it is served here. Its owner is asked
-// where it lives, and may take until ctx ends. Errors: NotFound: no host has the VM; Busy: the
-// owner says no, or ctx has ended, and the text says what was waited for; IO: the VM is damaged.
+// Claim makes the VM this host's, and returns when the VM is served here. If another host
+// owns it, and is alive, that host is asked, and may take until ctx ends. Errors:
+// NotFound: no host has the VM; Busy: the owner refuses, or ctx has ended (the text says
+// what the claim was waiting for); IO: the VM's records are damaged.
 func (f *Fleet) Claim(ctx context.Context, uuid string) error {
 	for {
 		c, err := f.claiming(uuid)
@@ -45,8 +47,8 @@ func (f *Fleet) Claim(ctx context.Context, uuid string) error {
 	}
 }
 
-// Appears is for who sees that the VM's guest runs here: the VM is claimed, in the
-// background, unless it is here. why is for the log.
+// Appears tells the Fleet that the VM's guest runs on this host: unless the VM is here, a
+// claim begins in the background. why is for the log.
 func (f *Fleet) Appears(uuid, why string) {
 	if c, err := f.claiming(uuid); err != nil {
 		f.cfg.Log.Warn().Str("vm", uuid).Str("why", why).Err(err).Msg("fleet: a VM that runs here cannot be claimed")
@@ -55,8 +57,8 @@ func (f *Fleet) Appears(uuid, why string) {
 	}
 }
 
-// claiming is the claim of the VM that is under way, or a new one; nil: the VM is here, or
-// the error says why there is none.
+// claiming returns the VM's claim that is under way, or begins one. nil: the VM is here,
+// or the error says why no claim can begin.
 func (f *Fleet) claiming(uuid string) (*claim, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,7 +90,7 @@ func (f *Fleet) claiming(uuid string) (*claim, error) {
 	return c, nil
 }
 
-// wakeClaims has all claims look again.
+// wakeClaims lets all claims check their VMs again.
 func (f *Fleet) wakeClaims() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,14 +109,14 @@ func (f *Fleet) waits(c *claim, why string) {
 	c.why = why
 }
 
-// over tells whether the claim is to give up.
+// over tells whether the claim must give up.
 func (f *Fleet) over(c *claim) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.stopped || time.Now().After(c.till)
 }
 
-// pursue follows a claim to its end.
+// pursue works on a claim until it is done or has failed.
 func (f *Fleet) pursue(c *claim) error {
 	a := pursuit{Fleet: f, claim: c, from: time.Now()}
 	for {
@@ -123,11 +125,11 @@ func (f *Fleet) pursue(c *claim) error {
 		case done:
 			return nil
 		case err != nil:
-			_ = a.unask() // what is left of it was answered
+			_ = a.unask() // if it fails, the request was answered already
 			return err
 		case f.over(c) && a.giveUp():
 			return nil
-		case f.over(c): // still, for who has come meanwhile waits
+		case f.over(c): // not yet, if a new caller waits for it
 			return errLate
 		}
 		a.pause()
@@ -139,17 +141,17 @@ type pursuit struct {
 	*Fleet
 	claim *claim
 	from  time.Time
-	of    string // the host that was asked; "": none
+	of    string // the host that was asked for the VM; "": none
 	owner store.Owner
 	how   string
 }
 
-// step does what can be done now. An error is final; without one and not done it is to be
-// called again.
+// step does what can be done now. An error is final. If it returns neither an error nor
+// done, call it again.
 func (a *pursuit) step() (done bool, err error) {
 	uuid := a.claim.uuid
 	if done := a.settled(uuid); done != nil {
-		select { // it is on its way to another host
+		select { // it is being given to another host
 		case <-done:
 		case <-a.ctx.Done():
 			return false, nil
@@ -182,7 +184,7 @@ func (a *pursuit) step() (done bool, err error) {
 	case lives:
 		return false, a.ask(ctx, owner.Host)
 	}
-	a.how, a.owner = Claimed, owner // also where it is done and nobody could tell
+	a.how, a.owner = Claimed, owner // even if this claim gets no answer: the transaction may have been made
 	if err := a.cluster.Claim(ctx, uuid, owner); err != nil {
 		a.waits(a.claim, errs.Detail(err))
 		return false, nil
@@ -199,7 +201,7 @@ func (a *pursuit) pause() {
 	}
 }
 
-// unask takes the request back, if there is one.
+// unask deletes the request, if there is one.
 func (a *pursuit) unask() error {
 	if a.of == "" {
 		return nil
@@ -209,7 +211,8 @@ func (a *pursuit) unask() error {
 	return a.cluster.Unask(ctx, a.of, a.claim.uuid)
 }
 
-// settled is closed when the VM is no longer being given away; nil: it is not.
+// settled returns a channel that is closed when the VM is no longer being given away. nil:
+// it is not being given away.
 func (f *Fleet) settled(uuid string) <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -219,7 +222,7 @@ func (f *Fleet) settled(uuid string) <-chan struct{} {
 	return nil
 }
 
-// lives tells whether a host has its lease.
+// lives tells whether a host is alive, which means that it has its lease.
 func (f *Fleet) lives(ctx context.Context, host string) (bool, error) {
 	if host == "" {
 		return false, nil
@@ -228,7 +231,7 @@ func (f *Fleet) lives(ctx context.Context, host string) (bool, error) {
 	return slices.ContainsFunc(hosts, func(h store.HostInfo) bool { return h.Host == host && !h.Fenced }), err
 }
 
-// ask asks the owner. The error is the owner's, that it does not give the VM away.
+// ask sends the owner a request for the VM. The error is the owner's refusal.
 func (a *pursuit) ask(ctx context.Context, of string) error {
 	if a.of != of {
 		if err := a.unask(); err != nil {
@@ -249,8 +252,8 @@ func (a *pursuit) ask(ctx context.Context, of string) error {
 	return nil
 }
 
-// giveUp takes the request back. The owner may be about to do it: then the VM becomes this
-// host's all the same, and is taken over: true.
+// giveUp deletes the request. The owner may have begun to give the VM; if the VM becomes
+// this host's all the same, giveUp returns true, and the VM must be taken over.
 func (a *pursuit) giveUp() (came bool) {
 	if a.of == "" {
 		return false
@@ -270,8 +273,8 @@ func (a *pursuit) giveUp() (came bool) {
 	return false
 }
 
-// takeOver serves a VM that this host owns by now. An error is final; not done without one: it
-// is to be called again.
+// takeOver starts to serve a VM that this host owns by now. An error is final. If it
+// returns neither an error nor done, call it again.
 func (a *pursuit) takeOver() (done bool, err error) {
 	uuid := a.claim.uuid
 	select {
@@ -316,8 +319,9 @@ func (a *pursuit) takeOver() (done bool, err error) {
 	return true, nil
 }
 
-// clear deletes what came with the VM, and the request for it, however long that takes: until
-// then it cannot be served. false: Stop was called.
+// clear deletes the sessions that came with the VM, and the request for the VM, and tries
+// until that succeeds: before that the VM must not be served. It returns false when Stop
+// was called.
 func (a *pursuit) clear(uuid string, rev int64) bool {
 	for {
 		ctx, cancel := context.WithTimeout(a.ctx, a.cfg.Patience)
@@ -342,7 +346,7 @@ func (a *pursuit) clear(uuid string, rev int64) bool {
 	}
 }
 
-// arrived tells that the VM is here.
+// arrived adds the event that the VM is here.
 func (a *pursuit) arrived(uuid string, sessions int) {
 	e := Event{Type: Taken, VM: uuid, From: a.owner.Host, To: a.host, Sessions: sessions, Took: time.Since(a.from)}
 	a.mu.Lock()
@@ -357,7 +361,8 @@ func (a *pursuit) arrived(uuid string, sessions int) {
 	a.tell(e)
 }
 
-// awaitDropped waits until nothing is left of the VM's last time here.
+// awaitDropped waits until all connections and sessions from the VM's earlier time at this
+// host have ended.
 func (f *Fleet) awaitDropped(uuid string) {
 	f.mu.Lock()
 	done := f.dropping[uuid]

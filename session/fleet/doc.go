@@ -1,14 +1,15 @@
-// Package fleet has this host be one of several over one store.Cluster: each VM has one
-// owner among them, and moves, with its sessions, to where its guest is.
+// Package fleet makes this host one of several hosts over one store.Cluster. Each VM is
+// owned by one host, and moves, with its sessions, to the host where its guest runs.
 //
 // # The lease
 //
-// A host lives as long as its lease (Member). Who asks whether a host is dead asks the
-// cluster, in the transaction that takes its VM away. Who asks himself whether he lives
-// (Member.Sure) counts from when he sent the last refresh that was answered, by a clock that
-// goes on while the machine sleeps, and is sure for one second less than the cluster. What
-// a host does to a VM needs no lease: the cluster refuses the changes of who is no longer
-// the owner. Without one its answers may be old, it claims nothing, and says so.
+// A host is alive as long as it has its lease (Member). Whether another host is dead, only
+// the cluster decides, in the transaction that takes the VM from it. Whether this host is
+// alive (Member.Sure), it decides itself: it counts from the moment when it sent the last
+// refresh that was answered, by a clock that goes on while the machine sleeps, and it
+// stops being sure one second before the cluster ends the lease. Changes of a VM need no
+// lease: the cluster refuses them when another host owns the VM. A host without a lease
+// goes on serving reads, which may be old (Fresh), and claims nothing.
 //
 // # How a VM moves
 //
@@ -22,18 +23,19 @@
 //	deletes what came, and its request
 //	serves it
 //
-// What came with the VM is deleted, durably, before anybody is served: so no session is
-// restored twice, or as it was before. A host that dies before leaves it to who
-// comes next, also to itself (Start). Where the owner is dead, or it is nobody's, the first
-// two steps are one: the VM is claimed, if its owner is still the same and does not live.
+// The sessions that came with the VM are deleted from the cluster, durably, before anybody
+// is served. So no session is restored twice, or in an old state. If the host dies before
+// that, the next owner finds them, which may be the same host (Start). If the owner is
+// dead, or nobody owns the VM, the first two steps are one: a transaction claims the VM if
+// its owner is still the same and not alive.
 //
 // A request stays until it was done, was refused, or its host is dead. Every step may be
-// repeated, and what waits looks once a second by itself, beside the cluster's hints.
+// repeated. Everything that waits checks once a second, and at each hint from the cluster.
 //
 // # Concurrency
 //
-// A Fleet has one goroutine that looks at requests, one for each claim, and one for each
-// VM that is given away; all are bounded, and Stop awaits them. Fleet.mu guards the tables and
-// is never held over a call of the cluster's, the store's or the server's. Member has one
-// goroutine; what it tells is atomic.
+// A Fleet has one goroutine that looks for requests, one for each claim, and one for each
+// VM that is given away; all are bounded, and Stop waits for them. Fleet.mu guards the
+// tables. It is never held while the cluster, the store or the server is called. Member
+// has one goroutine; its answers are atomic values.
 package fleet

@@ -14,24 +14,24 @@ import (
 	"meta9/fs/vm"
 )
 
-// expectation is a VM of another host's that has its sockets here: its guest is on the way,
-// or was here and may come back.
+// expectation is another host's VM for which this host has sockets: its guest is about to
+// come, or was here and may come back.
 type expectation struct {
-	vm    *vm.VM // as it was then
+	vm    *vm.VM // as it was when the expectation began
 	until time.Time
 }
 
-// The bounds of what is expected.
+// The bounds of expectations.
 const (
 	expectFor   = time.Hour
-	leftFor     = 10 * time.Minute // of a VM that was here
+	leftFor     = 10 * time.Minute // for a VM that was here
 	maxExpected = 4096
 	maxWaiting  = 64 // connections for one VM
 )
 
-// Expect has the VM's sockets made here, for an hour or until it comes: the first byte of its
-// guest claims it. Errors: NotFound: no host has it; Quota: too many are expected; those of the
-// cluster.
+// Expect makes the VM's sockets on this host, for an hour or until the VM comes: the first
+// byte from its guest starts a claim. Errors: NotFound: no host has it; Quota: too many
+// VMs are expected; and the cluster's.
 func (f *Fleet) Expect(ctx context.Context, uuid string) error {
 	if f.cfg.Store.Cell(uuid) != nil {
 		return nil
@@ -51,14 +51,14 @@ func (f *Fleet) Expect(ctx context.Context, uuid string) error {
 	return nil
 }
 
-// expect enters a VM that is expected, if there is room. Fleet.mu is held.
+// expect adds an expectation, if there is room. Fleet.mu is held.
 func (f *Fleet) expect(uuid string, v *vm.VM, long time.Duration) {
 	if f.expected[uuid] != nil || len(f.expected) < maxExpected {
 		f.expected[uuid] = &expectation{v, time.Now().Add(long)}
 	}
 }
 
-// Unexpect takes that back.
+// Unexpect ends the expectation.
 func (f *Fleet) Unexpect(uuid string) {
 	f.mu.Lock()
 	delete(f.expected, uuid)
@@ -66,7 +66,8 @@ func (f *Fleet) Unexpect(uuid string) {
 	f.cfg.Changed(uuid)
 }
 
-// Expected is the VM as it was when it was expected, or left; nil: it is not expected.
+// Expected returns the VM as it was when it was expected or when it left. nil: it is not
+// expected.
 func (f *Fleet) Expected(uuid string) *vm.VM {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -76,7 +77,7 @@ func (f *Fleet) Expected(uuid string) *vm.VM {
 	return nil
 }
 
-// sweep forgets VMs that were expected for too long.
+// sweep ends expectations that are too old.
 func (f *Fleet) sweep(now time.Time) {
 	var gone []string
 	f.mu.Lock()
@@ -92,11 +93,11 @@ func (f *Fleet) sweep(now time.Time) {
 	}
 }
 
-// Arrive is for each new connection on a channel of the VM's own, before it is served. Where
-// the VM is at home it returns at once. Where it is expected, it waits for the first
-// byte of the guest, which is left unread, has the VM claimed, and waits for that. After an
-// error the connection is to be closed. Of a stream that carries links each link is such a
-// connection.
+// Arrive must be called for each new connection on a channel of the VM's own, before the
+// connection is served. If the VM is here, it returns at once. If the VM is expected, it
+// waits for the first byte from the guest (which stays unread), starts a claim, and waits
+// for its end. After an error the caller must close the connection. Where a stream carries
+// links, each link is such a connection.
 func (f *Fleet) Arrive(nc net.Conn, uuid string) error {
 	f.mu.Lock()
 	c, going := f.claims[uuid], f.giving[uuid]
@@ -131,8 +132,8 @@ func (f *Fleet) Arrive(nc net.Conn, uuid string) error {
 	return f.Claim(ctx, uuid)
 }
 
-// awaitByte waits until something can be read. A link in packets (session/packet) begins
-// when its guest has asked for it.
+// awaitByte waits until the connection has a byte to read. A link in packets
+// (session/packet) begins with its guest's request for it, so there it returns at once.
 func (f *Fleet) awaitByte(nc net.Conn) error {
 	if _, link := nc.(interface{ Past() bool }); link {
 		return nil

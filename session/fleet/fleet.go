@@ -26,23 +26,26 @@ type Config struct {
 	Tree   *fs.Tree
 	Server *session.Server
 
-	// Key, of 32 bytes and the same at each host, seals the sessions that go along. nil: they
-	// do not, and clients begin new ones.
+	// Key encrypts the sessions that go with a VM; 32 bytes, the same at each host. nil:
+	// they do not go along, and clients begin new ones.
 	Key []byte
-	// Name is the fleet's: what is sealed in one does not open in another.
+	// Name is the fleet's name. What is encrypted in one fleet cannot be decrypted in
+	// another.
 	Name string
-	// Patience is how long a guest that speaks waits for its VM; 10 s.
+	// Patience is how long the connection of a guest waits for its VM; 10 s.
 	Patience time.Duration
-	// Drop ends all that a VM has here, which was deleted, given away or lost. It may wait. It is
-	// over before the VM comes back. nil: there is nothing but Server.DropVM.
+	// Drop ends all that a VM has on this host after the VM was deleted, given away or lost.
+	// It may wait. The VM is served here again only after Drop has returned. nil: only
+	// Server.DropVM is called.
 	Drop func(uuid string)
-	// Quiet has what else serves the VM stop for as long as it is given away; again undoes
-	// it, also where the VM has gone.
+	// Quiet stops what else serves the VM, beside Server, while it is given away. Call again
+	// when that is over, also if it has failed.
 	Quiet func(uuid string) (again func())
-	// Running tells that this host's hypervisor says that the VM runs here: then it is not
-	// given to who asks.
+	// Running tells that this host's hypervisor says that the VM runs here. Such a VM is not
+	// given to a host that asks for it.
 	Running func(uuid string) bool
-	// Changed is told that Expected of the VM is another. It must return soon.
+	// Changed is called when the result of Expected for the VM has changed. It must return
+	// soon.
 	Changed func(uuid string)
 	Log     zerolog.Logger
 }
@@ -50,12 +53,12 @@ type Config struct {
 // The bounds of a Fleet.
 const (
 	maxClaims   = 1024             // under way
-	maxGiven    = 16               // at once, of requests
-	atOnce      = 64               // of the claims that have the VM, those that take it over
-	lookEvery   = time.Second      // beside hints
-	freezeTime  = 10 * time.Second // for what a VM's connections have begun
-	claimTime   = 30 * time.Second // for one that nobody waits for
-	lateTime    = 15 * time.Second // after a request was taken back
+	maxGiven    = 16               // requests of other hosts that are answered at once
+	atOnce      = 64               // claims that take over a VM at once
+	lookEvery   = time.Second      // also without a hint
+	freezeTime  = 10 * time.Second // to end the requests that a VM's connections have begun
+	claimTime   = 30 * time.Second // for a claim that nobody waits for
+	lateTime    = 15 * time.Second // how long a VM may still come after its request was deleted
 	pauseLonger = 250 * time.Millisecond
 	keptEvents  = 1024
 )
@@ -67,26 +70,26 @@ type Fleet struct {
 	host    string
 	ctx     context.Context // ends with Stop
 	end     context.CancelFunc
-	poke    chan struct{} // look at what others ask
-	taking  chan struct{} // slots
+	poke    chan struct{} // there may be new requests of other hosts
+	taking  chan struct{} // one item for each claim in takeOver
 	working sync.WaitGroup
 
 	mu       sync.Mutex
 	stopped  bool
 	draining bool
-	stale    bool // was told
+	stale    bool // the last event about this was Stale
 	claims   map[string]*claim
-	giving   map[string]chan struct{} // closed when it is over
-	dropping map[string]chan struct{} // the same
+	giving   map[string]chan struct{} // by VM; closed when it was given, or cannot be
+	dropping map[string]chan struct{} // by VM; closed when Drop has returned
 	expected map[string]*expectation
-	waiting  map[string]int // connections, by the VM for which they wait
+	waiting  map[string]int // connections that wait, by VM
 	events   *ring.Ring[Event]
 	last     uint64 // the newest event's position
-	tally    Status // what counts from the start on
+	tally    Status // only the counters
 }
 
-// New makes a Fleet that does nothing yet. It is told of the store's changes: call it before the
-// store's first Submit.
+// New makes a Fleet that does nothing yet. It must see all changes of the store, so call
+// it before the store's first Submit.
 func New(cfg Config) *Fleet {
 	cfg.Patience = cmp.Or(cfg.Patience, 10*time.Second)
 	if cfg.Drop == nil {
@@ -109,16 +112,16 @@ func New(cfg Config) *Fleet {
 		events: ring.New(ring.Config[Event]{Items: keptEvents, Position: func(e *Event) uint64 { return e.Position }}, 0),
 	}
 	f.ctx, f.end = context.WithCancel(context.Background())
-	cfg.Store.Record(f.committed) // before who gives a VM away hears that it has gone
+	cfg.Store.Record(f.committed) // runs before handOver returns from the store
 	check := f.letGo
 	cfg.Member.check.Store(&check)
 	return f
 }
 
-// letGo ends what this host has of VMs that are another's by now. It has its lease, so
-// that no more of them become another's meanwhile.
+// letGo ends the Cells of VMs that other hosts own by now. This host has its lease again,
+// so no other host can take one of its VMs meanwhile.
 func (f *Fleet) letGo(ctx context.Context) error {
-	var cells []*store.Cell // first: what comes after that is this host's
+	var cells []*store.Cell // listed before Mine is asked: a Cell that comes later is this host's
 	f.cfg.Store.Cells(0, func(c *store.Cell) bool {
 		cells = append(cells, c)
 		return true
@@ -142,8 +145,8 @@ func (f *Fleet) letGo(ctx context.Context) error {
 	return nil
 }
 
-// Fresh is nil where what this host has of its VMs is what the fleet has of them. The error,
-// an IO, says since when it may be old. It costs a look at a clock.
+// Fresh returns nil if what this host has in memory of its VMs is what the cluster has.
+// Otherwise the error, an IO, says since when it may be old. It only reads a clock.
 func (f *Fleet) Fresh() error {
 	since, unsure := f.cfg.Member.Since()
 	if !unsure {
@@ -152,8 +155,9 @@ func (f *Fleet) Fresh() error {
 	return errs.New(errs.IO, "this host has had no answer of its fleet's cluster since %s, and what it has may be old", since.UTC().Format(time.RFC3339))
 }
 
-// Start restores the sessions of VMs that came to this host and were not served yet, and
-// begins to look at what others ask. Nobody is served before it returns.
+// Start restores the sessions of VMs that came to this host before it started, and were
+// not served yet. Then it begins to answer other hosts' requests. Nobody may be served
+// before it returns.
 func (f *Fleet) Start(ctx context.Context) error {
 	came, err := f.cluster.Came(ctx)
 	if err != nil {
@@ -161,7 +165,7 @@ func (f *Fleet) Start(ctx context.Context) error {
 	}
 	for _, uuid := range came {
 		if f.cfg.Store.Cell(uuid) == nil {
-			continue // it came when the store was open already: who takes it over restores them
+			continue // it came after the store was opened: takeOver restores its sessions
 		}
 		if err := f.restoreLeft(ctx, uuid); err != nil {
 			return err
@@ -172,7 +176,7 @@ func (f *Fleet) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends claims and takes no requests any more, and awaits what is under way.
+// Stop ends all claims, answers no more requests, and waits for what is under way.
 func (f *Fleet) Stop() {
 	f.mu.Lock()
 	f.stopped = true
@@ -181,7 +185,7 @@ func (f *Fleet) Stop() {
 	f.working.Wait()
 }
 
-// hint has all that waits look.
+// hint lets the Fleet look for requests now, and wakes all claims.
 func (f *Fleet) hint() {
 	select {
 	case f.poke <- struct{}{}:
@@ -189,7 +193,7 @@ func (f *Fleet) hint() {
 	}
 }
 
-// look looks at what others ask, once a second and with each hint, until Stop.
+// look answers other hosts' requests, once a second and at each hint, until Stop.
 func (f *Fleet) look() {
 	every := time.NewTicker(lookEvery)
 	defer every.Stop()
@@ -207,7 +211,8 @@ func (f *Fleet) look() {
 	}
 }
 
-// tellStale tells when this host begins, and ends, to be unsure of its lease.
+// tellStale adds an event when this host becomes unsure of its lease, and when it is sure
+// again.
 func (f *Fleet) tellStale() {
 	since, unsure := f.cfg.Member.Since()
 	f.mu.Lock()
@@ -222,7 +227,7 @@ func (f *Fleet) tellStale() {
 	}
 }
 
-// committed runs in the committer.
+// committed is called for each commit, by the committer. It is about the end of a VM here.
 func (f *Fleet) committed(c store.Committed) {
 	if c.After != nil {
 		return
@@ -231,7 +236,7 @@ func (f *Fleet) committed(c store.Committed) {
 	left := c.Changes[len(c.Changes)-1].Type == vm.Left
 	done := make(chan struct{})
 	f.mu.Lock()
-	before := f.dropping[uuid] // of one that was created anew since
+	before := f.dropping[uuid] // the earlier VM with this UUID may still be ending
 	f.dropping[uuid] = done
 	_, given := f.giving[uuid]
 	if left {
@@ -258,17 +263,18 @@ func (f *Fleet) committed(c store.Committed) {
 	}()
 }
 
-// Where says whose the VM is. NotFound: no host of the fleet has it.
+// Where returns the VM's owner. NotFound: no host of the fleet has the VM.
 func (f *Fleet) Where(ctx context.Context, uuid string) (store.Owner, error) {
 	return f.cluster.Owner(ctx, uuid)
 }
 
-// Hosts are those that live or are fenced, by name.
+// Hosts lists the hosts that are alive or fenced, by name.
 func (f *Fleet) Hosts(ctx context.Context) ([]store.HostInfo, error) { return f.cluster.Hosts(ctx) }
 
-// Fence ends the life of a host that does not run, for who knows that, so that its VMs can
-// be claimed at once. Should it run all the same, its process stays out until it is started anew.
-// Errors: NotFound: it does not live already; Invalid: it is this host.
+// Fence declares a host dead, so that its VMs can be claimed at once. Call it only if you
+// know that the host does not run. If it runs all the same, its process cannot rejoin the
+// fleet until it is restarted. Errors: NotFound: it is not alive; Invalid: it is this
+// host.
 func (f *Fleet) Fence(ctx context.Context, host string) error {
 	if host == f.host {
 		return errs.New(errs.Invalid, "the host %q would fence itself: stop meta9d there", host)
@@ -280,11 +286,11 @@ func (f *Fleet) Fence(ctx context.Context, host string) error {
 	return err
 }
 
-// Status is what goes on at this host.
+// Status is this host's state in its fleet.
 type Status struct {
 	Host       string
 	Sure       bool      // it has its lease
-	StaleSince time.Time // not Sure: since when what it answers may be old
+	StaleSince time.Time // not Sure: reads may be old since then
 	Draining   bool
 	Fenced     bool
 	VMs        int
@@ -292,14 +298,14 @@ type Status struct {
 	Claiming   int
 	Giving     int
 
-	// From the start on.
-	Taken, Claimed         int64 // VMs that a living owner gave; of a dead one, or of nobody
-	Given, Refused, Failed int64 // VMs that went to others; requests that were answered no; hand-overs that came to nothing
+	// Counters, since the start.
+	Taken, Claimed         int64 // VMs that a living owner gave; VMs of a dead owner, or of nobody
+	Given, Refused, Failed int64 // VMs given to others; requests refused; hand-overs that failed
 	Lost                   int64 // VMs that another host has taken
 	Sessions, SessionsLost int64 // that came with VMs
 }
 
-// Status is as of now.
+// Status returns the state of this moment.
 func (f *Fleet) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -319,16 +325,16 @@ func (f *Fleet) count(change func(*Status)) {
 
 // The types of events.
 const (
-	Taken    = "vm-taken"    // a living owner gave it
-	Claimed  = "vm-claimed"  // of a dead owner, or of nobody
+	Taken    = "vm-taken"    // by its living owner
+	Claimed  = "vm-claimed"  // from a dead owner, or from nobody
 	Given    = "vm-given"    // to another host
 	Lost     = "vm-lost"     // another host has taken it
-	Refused  = "ask-refused" // of another host's
-	Failed   = "failed"      // a hand-over
+	Refused  = "ask-refused" // a request of another host
+	Failed   = "failed"      // a hand-over to another host
 	Fenced   = "fenced"
 	Stale    = "stale" // the lease is not sure
 	Current  = "current"
-	Sessions = "sessions-restored" // at a start, of a VM that came before it
+	Sessions = "sessions-restored" // at the start, of a VM that came before
 )
 
 // Event is one thing that happened to this host in its fleet.
@@ -339,14 +345,14 @@ type Event struct {
 	VM       string // UUID
 	From, To string // hosts
 	What     string
-	Sessions int           // that went along
-	Took     time.Duration // until the VM is served again, or has gone
+	Sessions int           // that went with the VM
+	Took     time.Duration // until the VM was served, or had left
 }
 
-// Events are the newest.
+// Events returns the newest events.
 func (f *Fleet) Events() *ring.Ring[Event] { return f.events }
 
-// tell adds an event, and logs it.
+// tell adds an event and logs it.
 func (f *Fleet) tell(e Event) {
 	f.mu.Lock()
 	e.Date = time.Now()
@@ -376,13 +382,14 @@ func (f *Fleet) tell(e Event) {
 	line.Msg("fleet: " + e.Type)
 }
 
-// sealContext is the associated data of the seal of a VM's sessions: those of another
-// hand-over do not open.
+// sealContext is the associated data of the encryption of a VM's sessions. So a parcel of
+// another hand-over cannot be decrypted.
 func (f *Fleet) sealContext(uuid string, mark uint64) []byte {
 	return fmt.Appendf(nil, "meta9 %q %s %d", f.cfg.Name, uuid, mark)
 }
 
-// open opens what came with a VM. What cannot be opened is told, and lost.
+// open decrypts the parcel that came with a VM. What cannot be read is lost, and o says
+// so.
 func (f *Fleet) open(uuid, with string, mark uint64) (o residence.Opened) {
 	if with == "" {
 		return o
@@ -397,7 +404,7 @@ func (f *Fleet) open(uuid, with string, mark uint64) (o residence.Opened) {
 	return o
 }
 
-// restore makes sessions of what came, and tells how many there are.
+// restore restores the sessions of a parcel, and returns how many.
 func (f *Fleet) restore(uuid string, o *residence.Opened) (n int) {
 	for _, st := range o.Sessions {
 		err := errs.New(errs.Invalid, "it is not the VM's")
@@ -417,7 +424,7 @@ func (f *Fleet) restore(uuid string, o *residence.Opened) (n int) {
 	return n
 }
 
-// restoreLeft restores what came with a VM to the process before.
+// restoreLeft restores the sessions of a VM that came to this host's earlier process.
 func (f *Fleet) restoreLeft(ctx context.Context, uuid string) error {
 	owner, err := f.cluster.Owner(ctx, uuid)
 	if err != nil {

@@ -24,7 +24,7 @@ const uuid = "00000000-0000-4000-8000-00000000000a"
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// pair is two hosts over a cluster in memory; the first has the VM.
+// pair makes two hosts over one cluster in memory; the first has the VM.
 func pair(t *testing.T, change func(*fleet.MemberConfig, *fleet.Config)) (a, b *fleettest.Host) {
 	f := storetest.NewFleet()
 	a = fleettest.Open(t, f.Host("a"), "a", change)
@@ -33,8 +33,8 @@ func pair(t *testing.T, change func(*fleet.MemberConfig, *fleet.Config)) (a, b *
 	return a, b
 }
 
-// TestMove has a VM go to and fro with a guest that has files open, a lock, a read that waits
-// and an append that was not answered.
+// TestMove moves a VM between two hosts. Its guest has open files, a lock, a read that
+// waits and an append without an answer.
 func TestMove(t *testing.T) {
 	a, b := pair(t, nil)
 	fleettest.Move(t, a, b, uuid, 10)
@@ -43,7 +43,8 @@ func TestMove(t *testing.T) {
 	}
 }
 
-// TestRefused: a VM whose hypervisor says that it runs here stays, and who asks is told.
+// TestRefused: a VM that runs here, as its hypervisor says, stays, and the host that asks
+// is told why.
 func TestRefused(t *testing.T) {
 	a, b := pair(t, func(m *fleet.MemberConfig, c *fleet.Config) {
 		c.Running = func(string) bool { return m.Host == "a" }
@@ -60,8 +61,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestDead: the VM of a dead host is claimed by who wants it, with what was acknowledged, and
-// no sooner than its lease has ended.
+// TestDead: the VM of a dead host can be claimed when its lease has ended, and no sooner.
+// All acknowledged changes are there.
 func TestDead(t *testing.T) {
 	a, b := pair(t, func(m *fleet.MemberConfig, _ *fleet.Config) { m.TTL = 2 * time.Second })
 	a.Do(store.Intent{Kind: store.Put, Cell: a.Store.Cell(uuid), Name: "log", Data: "kept"})
@@ -75,7 +76,7 @@ func TestDead(t *testing.T) {
 	}
 }
 
-// TestFence: the VMs of a host that is fenced can be claimed at once, and the host stays out.
+// TestFence: the VMs of a fenced host can be claimed at once, and the host cannot rejoin.
 func TestFence(t *testing.T) {
 	a, b := pair(t, func(m *fleet.MemberConfig, _ *fleet.Config) { m.TTL = 2 * time.Second })
 	if err := b.Fleet.Fence(t.Context(), "b"); !errors.Is(err, errs.Invalid) {
@@ -98,8 +99,8 @@ func TestFence(t *testing.T) {
 	}
 }
 
-// TestExpected: a guest that comes to a host where its VM is expected brings it there; where
-// it is not, it is hung up on.
+// TestExpected: a guest that connects to a host where its VM is expected brings the VM
+// there. Where the VM is not expected, the connection is closed.
 func TestExpected(t *testing.T) {
 	a, b := pair(t, nil)
 	if err := fleettest.Hello(b, uuid); err == nil {
@@ -115,7 +116,7 @@ func TestExpected(t *testing.T) {
 		t.Error("it has not come")
 	}
 	a.Until("the end of the VM there", func() bool { return a.Store.Cell(uuid) == nil })
-	// Where it was, it is expected: a migration may be cancelled.
+	// The VM is expected where it was before: a migration may be cancelled.
 	if err := fleettest.Hello(a, uuid); err != nil || a.Store.Cell(uuid) == nil {
 		t.Errorf("it has not gone back: %v", err)
 	}
@@ -126,8 +127,8 @@ type link struct{ net.Conn }
 
 func (link) Past() bool { return false }
 
-// TestLinkArrives: a link brings its VM before anything is read of it; what is neither a link
-// nor has a descriptor is refused.
+// TestLinkArrives: a link brings its VM before anything is read from it. A connection that
+// is neither a link nor has a descriptor is refused.
 func TestLinkArrives(t *testing.T) {
 	a, b := pair(t, nil)
 	if err := b.Fleet.Expect(t.Context(), uuid); err != nil {
@@ -145,8 +146,8 @@ func TestLinkArrives(t *testing.T) {
 	a.Until("the end of the VM there", func() bool { return a.Store.Cell(uuid) == nil })
 }
 
-// TestSameName: of two that would be one host the second is refused, and one that takes the
-// place of its own earlier process is not.
+// TestSameName: a second process with a host's name is refused, except one that takes the
+// place of its own earlier process.
 func TestSameName(t *testing.T) {
 	f := storetest.NewFleet()
 	fleettest.Open(t, f.Host("a"), "a", nil)
@@ -164,7 +165,8 @@ func TestSameName(t *testing.T) {
 	}
 }
 
-// TestStale: a host that is cut off says since when its answers may be old, and claims nothing.
+// TestStale: a host without a connection to the cluster says since when its answers may be
+// old, and claims nothing.
 func TestStale(t *testing.T) {
 	f := storetest.NewFleet()
 	e := f.Host("b")
@@ -185,8 +187,9 @@ func TestStale(t *testing.T) {
 	}
 }
 
-// TestTakenMeanwhile: a host that was cut off, and whose VM another has taken and changed, serves
-// the VM no longer when it is sure of its lease again, also if nobody changes anything there.
+// TestTakenMeanwhile: a host was cut off, and another host has taken its VM and changed
+// it. When the host is sure of its lease again, it no longer serves the VM, also if nobody
+// changes anything there.
 func TestTakenMeanwhile(t *testing.T) {
 	f := storetest.NewFleet()
 	e := f.Host("a")
@@ -207,7 +210,7 @@ func TestTakenMeanwhile(t *testing.T) {
 	a.Until("the loss", func() bool { return a.Fleet.Status().Lost == 1 })
 }
 
-// TestDrain: a host that is drained gives all away and takes nothing.
+// TestDrain: a host that is drained gives all its VMs away and takes none.
 func TestDrain(t *testing.T) {
 	a, b := pair(t, nil)
 	g := fleettest.NewGuest(a, uuid, 1)
@@ -228,8 +231,8 @@ func TestDrain(t *testing.T) {
 	a.Claim(uuid)
 }
 
-// TestAtOnce: hosts claim a VM at once. Each has it for a time, and no change that one has
-// acknowledged is lost.
+// TestAtOnce: several hosts claim one VM at once. Each has it for a time, and no
+// acknowledged change is lost.
 func TestAtOnce(t *testing.T) {
 	f := storetest.NewFleet()
 	var hosts []*fleettest.Host
@@ -261,8 +264,8 @@ func TestAtOnce(t *testing.T) {
 	}
 }
 
-// givenLate is the engine of a host that gets a VM when its store is open, and its Fleet has not
-// begun.
+// givenLate is the engine of a host that gets a VM after its store was opened, and before
+// its Fleet starts.
 type givenLate struct {
 	fleettest.Engine
 	give func()
@@ -273,7 +276,7 @@ func (e givenLate) Came(ctx context.Context) ([]string, error) {
 	return e.Engine.Came(ctx)
 }
 
-// TestGivenAtStart: a VM that is given to a host which is just starting brings its sessions.
+// TestGivenAtStart: a VM that is given to a host while it starts brings its sessions.
 func TestGivenAtStart(t *testing.T) {
 	f := storetest.NewFleet()
 	a := fleettest.Open(t, f.Host("a"), "a", nil)

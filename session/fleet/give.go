@@ -11,7 +11,7 @@ import (
 	"meta9/session/residence"
 )
 
-// answerAsks begins to do what other hosts ask of this one.
+// answerAsks begins to answer the requests of other hosts.
 func (f *Fleet) answerAsks() {
 	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Patience)
 	defer cancel()
@@ -33,16 +33,16 @@ func (f *Fleet) answerAsks() {
 	}
 }
 
-// askedInVain is asked for a VM that is not here. One that became this host's when nobody
-// waited for it any longer is taken over first.
+// askedInVain is called for a request for a VM that is not served here. If this host owns
+// the VM (it came after its claim had given up), it is taken over first.
 func (f *Fleet) askedInVain(ctx context.Context, ask store.Ask) {
 	if owner, err := f.cluster.Owner(ctx, ask.UUID); err == nil && owner.Host == f.host {
 		f.Appears(ask.UUID, "the host "+ask.By+" asks for it")
 	}
 }
 
-// giveBegins enters a VM that is to be given away, unless it is on its way or too many are;
-// call done when it is over.
+// giveBegins adds a VM to giving, unless it is already coming or going, or too many are.
+// Call done when it is over.
 func (f *Fleet) giveBegins(uuid string, most int) (done func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -59,7 +59,7 @@ func (f *Fleet) giveBegins(uuid string, most int) (done func()) {
 	}
 }
 
-// give does what another host asks, or says why not.
+// give gives the VM to the host that asks for it, or answers why not.
 func (f *Fleet) give(ask store.Ask) {
 	why := ""
 	if f.cfg.Running(ask.UUID) {
@@ -74,10 +74,10 @@ func (f *Fleet) give(ask store.Ask) {
 	f.tell(Event{Type: Refused, VM: ask.UUID, From: f.host, To: ask.By, What: why})
 	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Patience)
 	defer cancel()
-	_ = f.cluster.Answer(ctx, ask, why) // else it asks on, and is answered then
+	_ = f.cluster.Answer(ctx, ask, why) // if this fails, the request is still there, and is answered later
 }
 
-// handOver gives a VM that is entered in giving to a host, or to nobody.
+// handOver gives a VM, which is in giving, to a host, or with "" to nobody.
 func (f *Fleet) handOver(ctx context.Context, uuid, to string) error {
 	from := time.Now()
 	cell := f.cfg.Store.Cell(uuid)
@@ -118,8 +118,9 @@ func (f *Fleet) handOver(ctx context.Context, uuid, to string) error {
 	return nil
 }
 
-// Release gives the VM, with its sessions, to a host, or with "" to whoever claims it. Errors:
-// NotFound: it is not here; Busy: it comes or goes just now; and why it could not go.
+// Release gives the VM and its sessions to a host, or with "" to whichever host claims it.
+// Errors: NotFound: the VM is not here; Busy: it is just coming or going; others say why
+// it could not be given.
 func (f *Fleet) Release(ctx context.Context, uuid, to string) error {
 	if to == f.host {
 		return errs.New(errs.Invalid, "VM %s would be given to its own host", uuid)
@@ -144,8 +145,9 @@ func (f *Fleet) Release(ctx context.Context, uuid, to string) error {
 	return f.handOver(ctx, uuid, to)
 }
 
-// Drain gives all VMs to whoever claims them, but for those that run here, and has none
-// claimed until Undrain. err says why the first of those that stay does.
+// Drain gives all VMs away to the hosts that claim them, except those that run here, and
+// refuses new claims until Undrain. It returns how many have gone and how many stay, and
+// why the first of these stays.
 func (f *Fleet) Drain(ctx context.Context) (gone, stay int, err error) {
 	f.mu.Lock()
 	f.draining = true
@@ -183,7 +185,7 @@ func (f *Fleet) Drain(ctx context.Context) (gone, stay int, err error) {
 	return gone, stay, err
 }
 
-// Undrain has VMs claimed again.
+// Undrain allows claims again.
 func (f *Fleet) Undrain() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -18,10 +18,11 @@ import (
 type MemberConfig struct {
 	Cluster   store.Cluster
 	Host      string   // its name in the cluster
-	Addresses []string // of its admin's listeners, for those who look for it
+	Addresses []string // of its admin's listeners, for the admins of other hosts
 	Version   string   // of meta9d
-	// Instance is what no two processes that run at one time have in common, and what a
-	// restart keeps: who has it replaces the lease of the process before at once.
+	// Instance identifies this meta9d. It stays the same over a restart, and two processes
+	// that run at the same time never have the same: a process with the same Instance takes
+	// over its predecessor's lease at once.
 	Instance string
 	TTL      time.Duration // of the lease; 5 s, and at least 2 s
 	Log      zerolog.Logger
@@ -31,25 +32,25 @@ type MemberConfig struct {
 const (
 	defaultTTL = 5 * time.Second
 	leastTTL   = 2 * time.Second
-	sureBefore = time.Second // so much before the end of the lease nothing is sure any more
-	perTTL     = 3           // refreshes in the time of a lease
+	sureBefore = time.Second // this long before its end the lease is not relied on any more
+	perTTL     = 3           // refreshes per TTL
 )
 
 // Member is this host's place in the fleet. Its methods may be called from any goroutine.
 type Member struct {
 	cfg    MemberConfig
 	info   store.HostInfo
-	until  atomic.Int64 // of the machine's time, in nanoseconds: up to then the lease is sure
+	until  atomic.Int64 // machineTime up to which the lease is sure, in nanoseconds
 	fenced atomic.Bool
-	check  atomic.Pointer[func(context.Context) error] // that what this host serves is its own; nil: it serves nothing yet
-	lost   bool                                        // the lease was, and check has not succeeded since; keep's
+	check  atomic.Pointer[func(context.Context) error] // ends what is no longer this host's; nil: it serves nothing yet
+	lost   bool                                        // the lease was lost, and check has not succeeded since; only keep's goroutine uses it
 	end    context.CancelFunc
 	ended  chan struct{}
 }
 
-// Join makes this host a living one. It waits for up to the lease's time and a second where an
-// earlier process of another instance had the name. Errors: Exists: another meta9d has it; and those
-// of the cluster.
+// Join makes this host a living member of the fleet. If an earlier process of another
+// Instance has the name, it waits for up to the TTL and a second. Errors: Exists: another
+// meta9d has the name; and the cluster's.
 func Join(ctx context.Context, cfg MemberConfig) (*Member, error) {
 	if cfg.TTL == 0 {
 		cfg.TTL = defaultTTL
@@ -80,11 +81,11 @@ func Join(ctx context.Context, cfg MemberConfig) (*Member, error) {
 	return m, nil
 }
 
-// machineTime is what the machine's clock says that nobody sets and that goes on while the
-// machine sleeps (clock_gettime(2), CLOCK_BOOTTIME).
+// machineTime reads the clock that nobody sets and that goes on while the machine sleeps
+// (clock_gettime(2), CLOCK_BOOTTIME), in nanoseconds.
 func machineTime() int64 {
 	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // it fails for no clock that there is
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // never fails for this clock
 	return ts.Nano()
 }
 
@@ -99,7 +100,7 @@ func (m *Member) join(ctx context.Context) error {
 	return nil
 }
 
-// lives notes a lease that is at least as long as ttl from then on.
+// lives notes that the lease lasts at least ttl from the given machineTime on.
 func (m *Member) lives(from int64, ttl time.Duration) {
 	m.until.Store(from + int64(ttl-min(sureBefore, ttl/4)))
 }
@@ -119,8 +120,9 @@ func (m *Member) keep(ctx context.Context) {
 	}
 }
 
-// refresh makes the lease longer, or takes a new one. While there was none others may have
-// taken VMs, so that the host is not sure before it has let go of these.
+// refresh extends the lease, or takes a new one if it is lost. Without a lease other hosts
+// may have taken VMs; so the host is sure of a new lease only after it has ended what it
+// has of these (check).
 func (m *Member) refresh(ctx context.Context) {
 	try, cancel := context.WithTimeout(ctx, m.cfg.TTL/2)
 	defer cancel()
@@ -138,7 +140,7 @@ func (m *Member) refresh(ctx context.Context) {
 	if m.lost {
 		check := m.check.Load()
 		if check == nil {
-			return // New comes
+			return // New (Fleet) was not called yet
 		}
 		err = (*check)(try)
 	}
@@ -148,7 +150,7 @@ func (m *Member) refresh(ctx context.Context) {
 	}
 }
 
-// joinAnew takes a new lease; the next refresh makes the host sure of it.
+// joinAnew takes a new lease; the refresh after it makes the host sure of it.
 func (m *Member) joinAnew(ctx context.Context) {
 	err := m.join(ctx)
 	switch fenced := errors.Is(err, errs.Moved); {
@@ -164,10 +166,10 @@ func (m *Member) joinAnew(ctx context.Context) {
 // Host is this host's name.
 func (m *Member) Host() string { return m.cfg.Host }
 
-// Sure tells that the lease is this host's: nobody has taken a VM of it.
+// Sure tells that this host has its lease, so that no other host has taken one of its VMs.
 func (m *Member) Sure() bool { return machineTime() < m.until.Load() }
 
-// Since is since when the host is not sure; false: it is.
+// Since returns since when the host is not sure of its lease; false: it is sure.
 func (m *Member) Since() (time.Time, bool) {
 	over := machineTime() - m.until.Load()
 	if over < 0 {
@@ -176,11 +178,11 @@ func (m *Member) Since() (time.Time, bool) {
 	return time.Now().Add(-time.Duration(over)), true
 }
 
-// Fenced tells that this process may not be the host any more (Fleet.Fence).
+// Fenced tells that this process may not take the host's place any more (Fleet.Fence).
 func (m *Member) Fenced() bool { return m.fenced.Load() }
 
-// Leave ends the lease, so that others may take this host's VMs at once. Call it once, when
-// nothing changes here any more.
+// Leave ends the lease, so that others may take this host's VMs at once. Call it once,
+// when this process makes no changes any more.
 func (m *Member) Leave(ctx context.Context) error {
 	m.end()
 	<-m.ended
@@ -188,8 +190,8 @@ func (m *Member) Leave(ctx context.Context) error {
 	return m.cfg.Cluster.Leave(ctx)
 }
 
-// Forsake ends the refreshing, and nothing else: to others the host dies, when its lease is
-// over. It is for tests.
+// Forsake only ends the refreshing, so that for others the host dies when its lease ends.
+// It is for tests.
 func (m *Member) Forsake() {
 	m.end()
 	<-m.ended

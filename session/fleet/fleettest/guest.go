@@ -143,7 +143,7 @@ func (g *Guest) Lock() bool {
 	return g.do(m, wire.Rlock).L.Status == p9.LockStatusOK
 }
 
-// wait has a read of the events wait.
+// wait sends a read of the events, which waits at the server.
 func (g *Guest) wait() {
 	g.t.Helper()
 	g.send(&wire.Msg{Type: wire.Tread, Tag: tagRead, Fid: eventFid, Offset: uint64(len(g.events)), Count: 1000})
@@ -151,7 +151,7 @@ func (g *Guest) wait() {
 	g.read = g.count
 }
 
-// Events reads until it was told of so many changes of keys.
+// Events reads until it has got this many changes of keys.
 func (g *Guest) Events(changes int) {
 	g.t.Helper()
 	for strings.Count(g.events, `"key-set"`) < changes {
@@ -167,7 +167,7 @@ func (g *Guest) Events(changes int) {
 	}
 }
 
-// Append sends a line for the log, and waits for no answer.
+// Append sends a write of a line to the log, and does not wait for the reply.
 func (g *Guest) Append(line string) (number uint64) {
 	g.t.Helper()
 	g.send(&wire.Msg{Type: wire.Twrite, Tag: tagWrite, Fid: logFid, Data: []byte(line), Count: uint32(len(line))})
@@ -175,7 +175,7 @@ func (g *Guest) Append(line string) (number uint64) {
 	return g.count
 }
 
-// Appended takes the answer.
+// Appended waits for the reply to Append.
 func (g *Guest) Appended() {
 	g.t.Helper()
 	for {
@@ -194,15 +194,15 @@ func (g *Guest) Appended() {
 	}
 }
 
-// HungUp waits until its host has ended the connection; what comes before that is dropped.
+// HungUp waits until the host has ended the connection, and drops what comes before that.
 func (g *Guest) HungUp() {
 	for g.receive() != nil {
 	}
 	_ = g.nc.Close()
 }
 
-// Resume takes the session up at a host: what was sent without an answer is not done again
-// where it was done. line is what Append has sent under the number; 0: nothing.
+// Resume resumes the session at a host. Append has sent line as request number; if the
+// host has not done it, it is sent again. 0: there is none.
 func (g *Guest) Resume(h *Host, number uint64, line string) {
 	g.t.Helper()
 	g.connect(h, wire.Rsession)
@@ -213,8 +213,8 @@ func (g *Guest) Resume(h *Host, number uint64, line string) {
 	slices.Sort(numbers)
 	r := g.uncounted(&wire.Msg{Type: wire.Tresume, Tag: wire.NoTag, Numbers: numbers, Counted: g.count, Token: g.token}, wire.Rresume)
 	g.token = r.Token
-	// What was never seen is sent again, with a number of its own. The read changes nothing, and
-	// is asked anew in any case.
+	// A request that the server has not seen is sent again, under a new number. The read
+	// changes nothing, so it is always sent anew.
 	for i, n := range numbers {
 		switch state := r.States[i]; {
 		case n == number && state == wire.Unseen:
@@ -229,7 +229,7 @@ func (g *Guest) Resume(h *Host, number uint64, line string) {
 	}
 }
 
-// Log is the log as its host has it.
+// Log returns the value of the log at the VM's host.
 func Log(h *Host, uuid string) string {
 	c := h.Store.Cell(uuid)
 	if c == nil {

@@ -1,5 +1,5 @@
-// Package fleettest has hosts of a fleet in one process, and guests that go from one to the
-// other, for tests over any store.Cluster.
+// Package fleettest makes hosts of a fleet in one process, and guests that move between
+// them, for tests over any store.Cluster.
 package fleettest
 
 import (
@@ -20,7 +20,7 @@ import (
 	"meta9/session/fleet"
 )
 
-// Patience is how long a test waits for what must come.
+// Patience is how long a test waits for an event that must come.
 const Patience = 30 * time.Second
 
 // Engine is what a host needs of its cluster.
@@ -44,7 +44,7 @@ type Host struct {
 	over   bool
 }
 
-// Open brings up a host, which ends with the test. change may change what it is told.
+// Open starts a host, which ends with the test. change may change its configuration.
 func Open(t testing.TB, e Engine, name string, change func(*fleet.MemberConfig, *fleet.Config)) *Host {
 	t.Helper()
 	h := &Host{T: t, Name: name, Engine: e, budget: budget.New(budget.Limits{})}
@@ -71,7 +71,7 @@ func Open(t testing.TB, e Engine, name string, change func(*fleet.MemberConfig, 
 	return h
 }
 
-// Close ends the host in order.
+// Close stops the host in the right order.
 func (h *Host) Close() {
 	if h.over {
 		return
@@ -93,7 +93,7 @@ func (h *Host) Close() {
 	}
 }
 
-// Kill ends the host as a crash does, as far as others see it: its lease ends by itself.
+// Kill ends the host as a crash does, as others see it: nobody ends its lease.
 func (h *Host) Kill() {
 	h.over = true
 	h.Member.Forsake()
@@ -105,7 +105,7 @@ func (h *Host) Kill() {
 	_ = h.Store.Close()
 }
 
-// Do has the store do something, which must succeed.
+// Do runs an intent, which must succeed.
 func (h *Host) Do(in store.Intent) store.Result {
 	h.T.Helper()
 	r := h.Store.Do(&in)
@@ -115,7 +115,7 @@ func (h *Host) Do(in store.Intent) store.Result {
 	return r
 }
 
-// Claim claims the VM, which must succeed, and tells how long that took.
+// Claim claims the VM, which must succeed, and returns how long that took.
 func (h *Host) Claim(uuid string) time.Duration {
 	h.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
@@ -155,7 +155,7 @@ func (h *Host) dial(uuid string) net.Conn {
 	return ends[1]
 }
 
-// Until waits for what must come.
+// Until waits until ok returns true.
 func (h *Host) Until(what string, ok func() bool) {
 	h.T.Helper()
 	for end := time.Now().Add(Patience); !ok(); time.Sleep(time.Millisecond) {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Move moves the VM, which is at a, between a and b: times moves in all, with a guest that has
-// files open, a lock, a read that waits and an append that was not answered. It returns how
+// Move moves the VM, which is at a, between a and b, times moves in all. Its guest has
+// open files, a lock, a read that waits and an append without an answer. It returns how
 // long the moves took, the shortest first.
 func Move(t testing.TB, a, b *Host, uuid string, times int) (took []time.Duration) {
 	t.Helper()
@@ -30,7 +30,7 @@ func Move(t testing.TB, a, b *Host, uuid string, times int) (took []time.Duratio
 		number := g.Append(line)
 		took = append(took, to.Claim(uuid))
 		g.HungUp()
-		// Its owner hears later than others that it has given it away.
+		// The old owner may notice later than others that it has given the VM away.
 		from.Until("the end of the VM there", func() bool { return from.Store.Cell(uuid) == nil })
 		g.Resume(to, number, line)
 		if other := NewGuest(to, uuid, 0); other.Lock() {
