@@ -8,42 +8,44 @@ import (
 	"meta9/fs/vm"
 )
 
-// Shared is an Engine that several stores write to, one on each host of a fleet. Each VM
-// has one owner among them, which alone changes it and has it in memory; a VM moves when
-// its owner gives it away (Yield) and another store takes it (Adopt).
+// Shared is an Engine to which several stores write, one on each host of a fleet. Each VM
+// is owned by one host; only that host's store changes it and has it in memory. A VM moves
+// when its owner gives it away (Yield) and another store takes it (Adopt).
 //
-// Scan gives the store's own records and those of the VMs that this host owns. Apply
-// refuses a group by itself, Unchanged: as errs.Moved where another host owns the VM by
-// now, as errs.Exists where it is to create a VM that is there, or takes an alias that a VM
-// has, at any host. A VM of which a record is damaged is not served, and others are.
+// Scan gives the store's own records and those of the VMs that this host owns. Apply may
+// refuse single groups, with an error that says Unchanged: errs.Moved if another host owns
+// the VM by now; errs.Exists if the group would create a VM that exists, or takes an alias
+// that a VM has, at any host. A VM with a damaged record is not served; the others are.
 //
-// Apply returns when it knows what has become of each group, however long that takes;
-// what waits meanwhile is refused after Config.Patience.
+// Apply returns when the outcome of each group is known, however long that takes. Intents
+// that wait longer than Config.Patience meanwhile are refused.
 type Shared interface {
 	Engine
-	// Block is the first of count ids in a row, at least so many as least, that no store
-	// of the fleet has or will get. It may be asked from the goroutine of Apply alone.
+	// Block returns the first of count consecutive ids that no other store of the fleet has
+	// or will get; count is at least least. Only the goroutine of Apply may call it.
 	Block(least uint64) (first, count uint64, err error)
-	// Fetch gives the records of one VM as they are at one moment, in the order of
-	// their keys, as Scan does, and a revision that is no less than any of the VM's that
-	// was told. Only a VM that this host owns can be fetched, else errs.Moved; any
-	// goroutine may, while this store has no Cell of the VM.
+	// Fetch gives the records of one VM, of one moment, in the order of their keys, as Scan
+	// does. mark is at least as high as every revision of the VM that anybody was told. Only
+	// the owner can fetch a VM; others get errs.Moved. Any goroutine may call it, while this
+	// store has no Cell of the VM.
 	Fetch(uuid string, fn func(key, value []byte) error) (mark uint64, err error)
-	// Mark is no less than any revision that was told of a VM that Scan has given.
+	// Mark is at least as high as every revision that anybody was told of a VM that Scan has
+	// given.
 	Mark() uint64
-	// Keep sees to it that no store gets a block with ids below limit, for VMs that come
-	// with ids of their own. false: some may have got one already.
+	// Keep reserves the ids below limit, so that no store gets a block of them: VMs come
+	// with ids of their own. false: some store may already have such a block.
 	Keep(limit uint64) (bool, error)
-	// Trouble is why the engine has had no answer of late, or nil. Any goroutine may ask.
+	// Trouble returns the reason why the engine has had no answer lately, or nil. Any
+	// goroutine may call it.
 	Trouble() error
-	// Interrupt ends what Apply waits for, and all else: a group may be durable then, or
-	// not, and the next Scan finds out. Any goroutine may call it.
+	// Interrupt ends all waiting, that of Apply too. A group may be durable then, or not;
+	// the next Scan finds out. Any goroutine may call it.
 	Interrupt()
 }
 
-// Interrupt makes Stop and Close return although the fleet's cluster does not answer. What
-// waits in the queue is refused. What is being committed may or may not be durable: the next
-// process finds out by its Number. Without a fleet Interrupt does nothing.
+// Interrupt lets Stop and Close return although the fleet's cluster does not answer.
+// Intents in the queue are refused. The batch that is being committed may be durable or
+// not; the next process finds out by its Number. Without a fleet Interrupt does nothing.
 func (s *Store) Interrupt() {
 	if s.shared != nil {
 		s.queue.fail(errClosed)
@@ -51,19 +53,19 @@ func (s *Store) Interrupt() {
 	}
 }
 
-// patienceTicks is how often the committer looks within its patience for who has waited
-// too long.
+// patienceTicks is how many times within its patience the committer checks which intents
+// have waited too long.
 const patienceTicks = 4
 
-// await is Apply of a fleet's engine. An intent that has waited longer than the store's
-// patience for its turn is refused meanwhile; nothing of it was begun.
+// await is Apply for a fleet's engine. Meanwhile it refuses intents that have waited
+// longer than the store's patience; these were not begun.
 func (s *Store) await(groups []Group) []error {
 	done := make(chan []error, 1)
 	from := s.cfg.Now()
 	go func() { done <- s.shared.Apply(groups) }()
 	tick := time.NewTicker(max(s.cfg.Patience/patienceTicks, time.Millisecond))
 	defer tick.Stop()
-	var newest [patienceTicks]uint64 // intent at each of the last ticks, the oldest tick first
+	var newest [patienceTicks]uint64 // the newest intent at each of the last ticks, the oldest tick first
 	for {
 		select {
 		case failed := <-done:
@@ -78,7 +80,7 @@ func (s *Store) await(groups []Group) []error {
 	}
 }
 
-// impatient is what an intent gets that has waited too long.
+// impatient is the error of an intent that has waited too long.
 func (s *Store) impatient(from time.Time) error {
 	why := "it does not answer"
 	if err := s.shared.Trouble(); err != nil {
@@ -87,37 +89,37 @@ func (s *Store) impatient(from time.Time) error {
 	return errs.New(errs.IO, "nothing was changed: the fleet's cluster has taken no change since %s (%s)", from.UTC().Format(time.RFC3339), why)
 }
 
-// Unchanged marks the error of a group of which nothing has changed, nor will.
+// Unchanged marks an error of Apply: nothing of the group was made durable, nor will be.
 func Unchanged(err error) error { return &unchanged{err} }
 
 type unchanged struct{ error }
 
 func (u *unchanged) Unwrap() error { return u.error }
 
-// Gift is a VM that its owner gives away, with all that its group changes.
+// Gift says to whom a VM is given, and what goes with it.
 type Gift struct {
-	To   string // the host that owns it from then on; "": none does, whoever wants it may take it
-	With []byte // what goes with the VM beside its records
-	Mark uint64 // no revision of the VM's that was told is greater; the store sets it
+	To   string // the new owner; "": none, so any host may claim the VM
+	With []byte // bytes that go with the VM, beside its records
+	Mark uint64 // at least as high as every revision of the VM that anybody was told; the store sets it
 
-	// Pack makes With, in the committer, once it is known which events are the VM's last
-	// here. It must not wait for anything. last has no VM's name, and no events where nobody has
-	// asked for any. nil: With is as it is.
+	// Pack returns With. The committer calls it when the VM's last events here are known; it
+	// must not wait for anything. last has no VM's name, and no events if nobody has asked
+	// for any. nil: With stays as it is.
 	Pack func(mark uint64, last Tail) []byte
 }
 
-// Arrival is a VM that this host owns and that no Cell is of yet.
+// Arrival is a VM that this host owns, and that has no Cell here yet.
 type Arrival struct {
 	vm   *vm.VM
 	mark uint64
 	tail *Tail
 }
 
-// Mark is no less than any revision of the VM's that was told.
+// Mark is at least as high as every revision of the VM that anybody was told.
 func (a *Arrival) Mark() uint64 { return a.mark }
 
-// Bring has the VM's ring go on where it ended at the host before. errs.Invalid: it did not
-// end so.
+// Bring adds the events with which the VM's ring ended at the host before. errs.Invalid:
+// the ring did not end so.
 func (a *Arrival) Bring(t Tail) error {
 	t.VM = a.vm.UUID
 	if err := t.check(a.mark); err != nil {
@@ -127,8 +129,8 @@ func (a *Arrival) Bring(t Tail) error {
 	return nil
 }
 
-// Peek reads a VM, whosever it is, as it is now. Errors: NotFound; IO, with the record that
-// is damaged.
+// Peek reads a VM of any owner, as it is now. Errors: NotFound; IO, which names the
+// damaged record.
 func Peek(ctx context.Context, c Cluster, uuid string) (v *vm.VM, err error) {
 	var damage error
 	l := loader{whole: true, onVM: func(found *vm.VM) { v = found }, report: func(d Damage) {
@@ -146,7 +148,7 @@ func Peek(ctx context.Context, c Cluster, uuid string) (v *vm.VM, err error) {
 	return v, nil
 }
 
-// scanner is an engine of which a loader reads.
+// scanner is the part of an engine that a loader needs.
 type scanner func(fn func(key, value []byte) error) error
 
 // Scan is Engine's.
@@ -154,13 +156,13 @@ func (s scanner) Scan(fn func(key, value []byte) error) error { return s(fn) }
 
 var errNotShared = errs.New(errs.Unsupported, "this store's VMs are this host's: it is in no fleet")
 
-// errLeft is what an intent gets whose VM another host owns.
+// errLeft is the error of an intent whose VM another host owns.
 func errLeft(uuid string) error {
 	return errs.New(errs.Moved, "VM %s is another host's now", uuid)
 }
 
 // Fetch reads a VM that this host owns, for Adopt. Any goroutine may call it. Errors:
-// Moved (the host does not own it, or no longer), IO with the record that is damaged.
+// Moved: the host does not own it (any more); IO: it names the damaged record.
 func (s *Store) Fetch(uuid string) (*Arrival, error) {
 	if s.shared == nil {
 		return nil, errNotShared
@@ -188,8 +190,8 @@ func (s *Store) Fetch(uuid string) (*Arrival, error) {
 	return a, nil
 }
 
-// adopt makes a Cell of an Arrival. The engine has all of it already. Revisions of
-// the VM go on above those that other hosts have told.
+// adopt makes a Cell from an Arrival; the engine has all of it already. New revisions of
+// the VM are higher than those that other hosts have told.
 func (b *batch) adopt(in *Intent) (Result, error) {
 	a := in.Arrival
 	switch {
@@ -208,8 +210,8 @@ func (b *batch) adopt(in *Intent) (Result, error) {
 		c.ring = newRing(b.store.cfg.VMEvents, t.After)
 		c.ring.Restore(t.After, t.Events, t.Last)
 	}
-	// Events that changed nothing may have had revisions beyond the newest record's, where
-	// the owner before has died.
+	// An event without a change also uses a revision. If the owner before has died, such
+	// revisions may be higher than the newest record's.
 	b.store.numbers.above(max(a.mark, a.vm.Rev+blockSize))
 	b.store.numbers.batch = max(b.store.numbers.batch, b.store.engine.Number(a.vm.UUID))
 	b.bytes += a.vm.Bytes()
@@ -220,8 +222,8 @@ func (b *batch) adopt(in *Intent) (Result, error) {
 	return Result{Cell: c}, nil
 }
 
-// yield gives the VM away: its Cell ends, and what the batch has changed of it before
-// goes with it.
+// yield gives the VM away: its Cell ends. Changes of the VM earlier in this batch go with
+// it.
 func (b *batch) yield(w *work, in *Intent) (Result, error) {
 	switch {
 	case b.store.shared == nil:
@@ -250,7 +252,7 @@ func (b *batch) leave(w *work, gift *Gift) error {
 	return nil
 }
 
-// pack makes what goes with a VM, when the batch has all that changes of it.
+// pack makes Gift.With, when the batch has all changes of the VM.
 func (b *batch) pack(w *work) {
 	if w.gift == nil || w.gift.Pack == nil {
 		return
@@ -267,8 +269,8 @@ func (b *batch) pack(w *work) {
 	w.gift.With = w.gift.Pack(w.gift.Mark, last)
 }
 
-// lose ends the Cells of VMs that the engine has found to be another host's, in a batch
-// of its own: the one that has found it out is over.
+// lose ends the Cells of VMs which, as the engine has found, belong to another host. It
+// does so in a batch of its own, because the batch of the failed groups is over.
 func (s *Store) lose(b *batch, failed []error) {
 	for _, w := range b.works {
 		if w.group >= 0 && errs.KindOf(failed[w.group]) == errs.Moved && w.before != nil && !w.cell.going {
@@ -278,11 +280,12 @@ func (s *Store) lose(b *batch, failed []error) {
 	}
 }
 
-// endAgain is when a Cell whose end could not be told is to end again.
+// endAgain is the pause before a Cell whose end could not be published is ended again.
 const endAgain = 100 * time.Millisecond
 
-// end ends the Cell of a VM that is another host's, however often that takes: without room
-// for the marks, nothing can be told, and nobody may read here what others change there.
+// end ends the Cell of a VM that is another host's, and tries until it succeeds: without
+// room for its marks the store can publish nothing, and until then nobody may read here a
+// VM that changes there.
 func (s *Store) end(c *Cell) {
 	s.Submit(&Intent{Kind: elsewhere, Cell: c, Done: func(r Result) {
 		if c.VM() != nil && r.Err != errClosed && s.Err() == nil {
@@ -291,9 +294,9 @@ func (s *Store) end(c *Cell) {
 	}})
 }
 
-// Elsewhere ends the Cell of a VM that another host owns by now, where nothing else has
-// found that out. It returns when nobody is served what the Cell had. It must not be called from the
-// committer's goroutine.
+// Elsewhere ends the Cell of a VM that another host owns by now, if nothing else has
+// noticed that. When it returns, nobody is served from the Cell any more. It must not be
+// called by the committer's goroutine.
 func (s *Store) Elsewhere(c *Cell) error {
 	r := s.Do(&Intent{Kind: elsewhere, Cell: c})
 	if c.VM() == nil {

@@ -13,7 +13,7 @@ import (
 	"meta9/fs/store"
 )
 
-// What one transaction has at most. etcd's defaults are 128 and 1.5 MiB.
+// The most that one transaction has. etcd's own limits are 128 operations and 1.5 MiB.
 const (
 	maxOps   = 120
 	maxBytes = 1 << 20
@@ -61,11 +61,12 @@ func (e *Engine) Apply(groups []store.Group) []error {
 	return nil
 }
 
-// inTurn are the groups, by index, that may be sent side by side, each some before the
-// next: who takes an alias comes after who frees it. Where each of several waits for
-// another, all of them are the last, and some are refused.
+// inTurn parts the groups, by index, into rounds. The groups of one round are sent side by
+// side, after the round before is done: a group that takes an alias comes after the group
+// that frees it. Groups that wait for each other are all in the last round, and some of
+// them are refused.
 func inTurn(groups []store.Group) (all [][]int) {
-	freed := make(map[string]bool) // by a group that is in no turn yet
+	freed := make(map[string]bool) // by a group that is in no round yet
 	var left []int
 	for i := range groups {
 		left = append(left, i)
@@ -121,9 +122,9 @@ func (e *Engine) applyOwn(g *store.Group) error {
 	return nil
 }
 
-// change is a group's ops by their keys here, each key once.
+// change is a group's operations by their keys in etcd, each key once.
 type change struct {
-	puts  map[string]string // by the rest of the key after the generation; the VM's record: ""
+	puts  map[string]string // by the part of the key after the generation; "": the VM's record
 	gone  map[string]bool
 	bytes int
 }
@@ -155,7 +156,7 @@ func (e *Engine) changeOf(g *store.Group) (*change, error) {
 	return c, nil
 }
 
-// at is the key in a generation.
+// at returns the key of an entry in a generation.
 func (e *Engine) at(uuid string, gen uint64, rest string) string {
 	if rest == "" {
 		return e.key("v", uuid)
@@ -185,7 +186,7 @@ func (e *Engine) apply(g *store.Group) error {
 	case g.New && w.wrote && w.forget() == nil:
 		e.learn(g.VM, nil)
 	case w.wrote:
-		e.learn(g.VM, &next) // of a generation that is not finished
+		e.learn(g.VM, &next) // the number of a generation that is not finished
 	}
 	return err
 }
@@ -199,8 +200,8 @@ type writer struct {
 	engine *Engine
 	uuid   string
 	st     *state
-	isNew  bool // own/UUID is to be made
-	wrote  bool // a transaction of the group was made
+	isNew  bool // own/UUID must be created
+	wrote  bool // a transaction of the group was done
 }
 
 func (w *writer) group(g *store.Group) error {
@@ -244,7 +245,7 @@ func (w *writer) group(g *store.Group) error {
 	return w.write(step{seq: &seq, to: to, ops: w.free(last, g.Frees), takes: g.Takes})
 }
 
-// gone takes the VM away, whatever generation its entries are in, beside the ops.
+// gone deletes the VM and its entries of all generations, together with ops.
 func (w *writer) gone(ops []clientv3.Op) error {
 	e := w.engine
 	return w.write(step{ops: append(
@@ -257,13 +258,13 @@ func (w *writer) gone(ops []clientv3.Op) error {
 	)})
 }
 
-// forget takes away what there is of a VM that was never whole.
+// forget deletes the parts of a VM whose first group was never finished.
 func (w *writer) forget() error {
 	w.isNew = false
 	return w.gone(nil)
 }
 
-// free appends that the VM gives up an alias, if it is the VM's.
+// free appends the deletion of an alias, if the alias is the VM's.
 func (w *writer) free(ops []clientv3.Op, alias string) []clientv3.Op {
 	if alias == "" {
 		return ops
@@ -272,12 +273,12 @@ func (w *writer) free(ops []clientv3.Op, alias string) []clientv3.Op {
 	return append(ops, clientv3.OpTxn([]clientv3.Cmp{clientv3.Compare(clientv3.Value(key), "=", w.uuid)}, []clientv3.Op{clientv3.OpDelete(key)}, nil))
 }
 
-// residence writes what goes with the VM.
+// residence writes the parcel that goes with the VM.
 func (w *writer) residence(with []byte) error {
 	seq := w.st.seq
 	old := clientv3.OpDelete(w.engine.key("res", w.uuid)+"/", clientv3.WithPrefix())
 	if err := w.write(step{seq: &seq, ops: []clientv3.Op{old}}); err != nil {
-		return err // what came here with it
+		return err // the parcel with which it came here
 	}
 	for n := 0; len(with) > 0; n++ {
 		some := with[:min(piece, len(with))]
@@ -291,7 +292,7 @@ func (w *writer) residence(with []byte) error {
 	return nil
 }
 
-// generation writes all entries as they are to be into a new generation, and gives what
+// generation writes all entries, as they will be, into a new generation, and returns what
 // is left for the transaction that switches to it.
 func (w *writer) generation(c *change, gen uint64) (rest *change, err error) {
 	e := w.engine
@@ -351,13 +352,13 @@ func (w *writer) generation(c *change, gen uint64) (rest *change, err error) {
 
 // step is one transaction of the VM.
 type step struct {
-	seq   *sequence // what q/UUID says then; nil: the VM goes
-	to    *owner    // its new one; nil: as it was
+	seq   *sequence // the new value of q/UUID; nil: the VM is deleted
+	to    *owner    // the new owner; nil: as it was
 	ops   []clientv3.Op
-	takes string // an alias that no VM may have; "": none
+	takes string // an alias that no VM may have yet; "": none
 }
 
-// write makes a step, fenced.
+// write runs a step's transaction, fenced.
 func (w *writer) write(s step) error {
 	e, st := w.engine, w.st
 	own, q := e.key("own", w.uuid), e.key("q", w.uuid)

@@ -25,7 +25,7 @@ func (e *Engine) Owner(ctx context.Context, uuid string) (store.Owner, error) {
 
 func noVM(uuid string) error { return errs.New(errs.NotFound, "no host of the fleet has VM %s", uuid) }
 
-// Claim is store.Cluster's: whether the owner lives is compared in the same transaction.
+// Claim is store.Cluster's. The same transaction checks that the owner is not alive.
 func (e *Engine) Claim(ctx context.Context, uuid string, from store.Owner) error {
 	own := e.key("own", uuid)
 	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(own), "=", from.Rev)}
@@ -66,8 +66,8 @@ func (e *Engine) Mine(ctx context.Context) ([]string, error) {
 	return all, nil
 }
 
-// Residence is store.Cluster's. All pieces are of one gift, whose transactions are the
-// owner's alone; rev is the first one's.
+// Residence is store.Cluster's. All pieces belong to one gift: only the owner writes them.
+// rev is the revision of the first piece.
 func (e *Engine) Residence(ctx context.Context, uuid string) (with string, rev int64, err error) {
 	resp, err := e.kv.Get(ctx, e.key("res", uuid)+"/", clientv3.WithPrefix())
 	if err != nil {
@@ -83,7 +83,8 @@ func (e *Engine) Residence(ctx context.Context, uuid string) (with string, rev i
 	return all.String(), rev, nil
 }
 
-// Forget is store.Cluster's. What a copy of it would find that comes late is another one's.
+// Forget is store.Cluster's. A late copy of this transaction does nothing: what it would
+// find is of a later gift, and has another revision.
 func (e *Engine) Forget(ctx context.Context, uuid string, rev int64) error {
 	res := e.key("res", uuid) + "/"
 	_, err := e.kv.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(res+firstPiece), "=", rev)).

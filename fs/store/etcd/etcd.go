@@ -59,14 +59,14 @@ import (
 // Config says which etcd, and who is there. Zero durations take the defaults.
 type Config struct {
 	Endpoints []string // https://HOST:PORT
-	Prefix    string   // of all keys; "/meta9/v1/"
-	Fleet     string   // its name: another one's prefix is refused
+	Prefix    string   // of all keys; default "/meta9/v1/"
+	Fleet     string   // the fleet's name; a prefix that another fleet uses is refused
 	Host      string   // this host's name, which no other host of the fleet has
 	TLS       *tls.Config
 	User      string
 	Password  string
 	Try       time.Duration // for one try of a transaction; 2 s
-	Patience  time.Duration // for what need not be done, and for the start; 10 s
+	Patience  time.Duration // for requests that may fail, and for the start; 10 s
 	Log       zerolog.Logger
 }
 
@@ -77,13 +77,13 @@ type Engine struct {
 	kv     clientv3.KV
 	ctx    context.Context // ends with the engine
 	end    context.CancelFunc
-	lease  atomic.Int64 // the host's, under which it lives; 0: none
+	lease  atomic.Int64 // the host's lease; 0: none
 
-	trouble   atomic.Pointer[error] // of the last try; nil: it was answered
+	trouble   atomic.Pointer[error] // the error of the last try; nil: it was answered
 	unsure    atomic.Uint64
 	fencedOff atomic.Uint64
 
-	noBlocks   error // the last answer to Block, at noBlocksAt; the goroutine of Apply alone uses it
+	noBlocks   error // the last error of Block, at noBlocksAt; only the goroutine of Apply uses it
 	noBlocksAt time.Time
 
 	mu      sync.Mutex
@@ -91,7 +91,7 @@ type Engine struct {
 	fenced  bool   // the VMs of the host were taken over from the process before
 	mark    uint64 // store.Shared's
 	ownRev  int64  // of mark/HOST
-	highest uint64 // Number of any VM
+	highest uint64 // the highest Number of any VM
 }
 
 // state is what the engine knows of a VM that its host owns.
@@ -101,13 +101,14 @@ type state struct {
 	seq    sequence
 }
 
-// whole says whether the VM's first group was made; else there is only a part of it.
+// whole tells whether the VM's first group is finished; if not, only parts of the VM are
+// there.
 func (s *state) whole() bool { return s.seq.Number > 0 }
 
 // Stats are counts since Open.
 type Stats struct {
-	Unsure uint64 // transactions that were sent again, since nobody knew what had become of them
-	Fenced uint64 // transactions that were refused, since the VM had got another owner
+	Unsure uint64 // transactions that were sent again, because their outcome was not known
+	Fenced uint64 // transactions that were refused, because the VM had another owner
 }
 
 // Stats may be asked from any goroutine.
@@ -128,8 +129,8 @@ var (
 	badName = errs.New(errs.Invalid, "a host's name has letters, digits, '.', '-' and '_', and at most 64 of them")
 )
 
-// Open connects, and looks whether that etcd can be used. Every error says what to mend;
-// errs.Busy: nothing, it is away, and may be back later.
+// Open connects, and checks that this etcd can be used. Every error says what to change;
+// only errs.Busy does not: etcd does not answer now, and may answer later.
 func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Prefix == "" {
 		cfg.Prefix = "/meta9/v1/"
@@ -162,7 +163,8 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// noClient says why there is no client: with a user, it has asked for a token already.
+// noClient says why there is no client. (With a user, clientv3.New asks etcd for a token,
+// which can fail.)
 func (c *Config) noClient(ctx context.Context, err error) error {
 	if !isAny(err, context.DeadlineExceeded) {
 		return c.explain(err)
@@ -179,7 +181,7 @@ func validHost(name string) bool {
 	return name != "" && len(name) <= 64 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") == ""
 }
 
-// look says why this etcd cannot be used.
+// look returns why this etcd cannot be used, or nil.
 func (e *Engine) look(ctx context.Context) error {
 	if err := e.lookEach(ctx); err != nil {
 		return err
@@ -198,7 +200,7 @@ func (e *Engine) look(ctx context.Context) error {
 	return nil
 }
 
-// lookEach asks all members at once which version they are; one that answers is enough.
+// lookEach asks all members at once for their version; one answer is enough.
 func (e *Engine) lookEach(ctx context.Context) error {
 	versions, failed := make([]string, len(e.cfg.Endpoints)), make([]error, len(e.cfg.Endpoints))
 	var asking sync.WaitGroup
@@ -228,7 +230,7 @@ func (e *Engine) lookEach(ctx context.Context) error {
 	if !reached {
 		for _, err := range failed {
 			if err != nil && errs.KindOf(err) != errs.Busy {
-				return err // it will not mend itself
+				return err // waiting does not help
 			}
 		}
 		return cmp.Or(append(failed, errs.New(errs.Invalid, "no endpoint of etcd is set"))...)
@@ -236,8 +238,8 @@ func (e *Engine) lookEach(ctx context.Context) error {
 	return nil
 }
 
-// why asks by HTTP, for gRPC says only that time is over when it cannot connect. err: that
-// tells no more.
+// why asks the endpoint by HTTP for a better error: when gRPC cannot connect, it only says
+// that the time is over. It returns err if HTTP says no more.
 func (c *Config) why(ctx context.Context, ep string, err error) error {
 	if !isAny(err, context.DeadlineExceeded) {
 		return err
@@ -269,7 +271,7 @@ var (
 	errTLS    = errors.New("it speaks TLS: write https://")
 )
 
-// explain says what an error of etcd's means for who runs meta9d.
+// explain turns an error of etcd's into words for the operator.
 func (c *Config) explain(err error) error {
 	text := err.Error()
 	switch is := func(kinds ...error) bool { return isAny(err, kinds...) }; {
@@ -310,7 +312,7 @@ func isAny(err error, kinds ...error) bool {
 	return false
 }
 
-// Number is that of the newest group of the VM, or of any VM of the host's.
+// Number returns that of the VM's newest group, or for "" the highest of all VMs.
 func (e *Engine) Number(vm string) uint64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -333,7 +335,7 @@ func (e *Engine) Mark() uint64 {
 // Interrupt is store.Shared's.
 func (e *Engine) Interrupt() { e.end() }
 
-// Close lets go of etcd.
+// Close closes the connection to etcd.
 func (e *Engine) Close() error {
 	e.end()
 	return e.client.Close()
@@ -345,7 +347,7 @@ func (e *Engine) known(uuid string) *state {
 	return e.vms[uuid]
 }
 
-// learn enters a VM, or with nil takes it out.
+// learn notes the state of a VM; nil: it is not this host's.
 func (e *Engine) learn(uuid string, st *state) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

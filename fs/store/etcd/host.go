@@ -19,7 +19,7 @@ import (
 
 var _ store.Cluster = (*Engine)(nil)
 
-// errNoLease is errs.NotFound, since what depends on the lease is gone.
+// errNoLease is an errs.NotFound, because what depends on the lease is gone.
 var errNoLease = errs.New(errs.NotFound, "this host has no lease in etcd")
 
 // Join is store.Cluster's.
@@ -35,7 +35,7 @@ func (e *Engine) Join(ctx context.Context, h store.HostInfo, ttl time.Duration) 
 	for {
 		done, err := e.join(ctx, &h, string(value), grant.ID)
 		if err == nil && !done {
-			continue // another has come or gone since
+			continue // the record has changed meanwhile
 		}
 		if err != nil {
 			e.revoke(grant.ID)
@@ -53,7 +53,7 @@ func (e *Engine) join(ctx context.Context, h *store.HostInfo, value string, leas
 	if err != nil {
 		return false, e.cfg.explain(err)
 	}
-	var revs [2]int64 // 0: it is not there
+	var revs [2]int64 // 0: the key is not there
 	var found [2]*mvccpb.KeyValue
 	for i := range found {
 		if kvs := resp.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
@@ -81,7 +81,7 @@ type hostRecord struct {
 	lease clientv3.LeaseID
 }
 
-// at is where the host is, for people.
+// at says, for people, where the host is.
 func (h *hostRecord) at() string {
 	if len(h.Addresses) == 0 {
 		return "an address that it does not tell"
@@ -89,7 +89,8 @@ func (h *hostRecord) at() string {
 	return strings.Join(h.Addresses, ", ")
 }
 
-// readHost reads a host's record; nil: there is none. One that cannot be read is another's.
+// readHost reads a host's record. nil: there is none. A record that cannot be read counts
+// as another meta9d's.
 func readHost(name string, kv *mvccpb.KeyValue) *hostRecord {
 	if kv == nil {
 		return nil
@@ -129,7 +130,7 @@ func (e *Engine) Leave(ctx context.Context) error {
 	return nil
 }
 
-// revoke ends a lease that nobody uses; it would end by itself.
+// revoke ends a lease that nobody uses. Without it the lease ends after its TTL.
 func (e *Engine) revoke(lease clientv3.LeaseID) {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
 	defer cancel()
@@ -157,7 +158,7 @@ func (e *Engine) Hosts(ctx context.Context) ([]store.HostInfo, error) {
 	return all, nil
 }
 
-// Fence is store.Cluster's. With the lease goes all that the host has asked for.
+// Fence is store.Cluster's. The lease's end deletes the host's requests, too.
 func (e *Engine) Fence(ctx context.Context, host string) error {
 	key := e.key("host", host)
 	resp, err := e.kv.Get(ctx, key)
@@ -185,7 +186,7 @@ func (e *Engine) Fence(ctx context.Context, host string) error {
 // ask is a request for a VM, as JSON.
 type ask struct {
 	By     string `json:"by"`
-	Answer string `json:"answer,omitempty"` // why not
+	Answer string `json:"answer,omitempty"` // why the owner refuses
 }
 
 func (a ask) text() string {
@@ -212,10 +213,10 @@ func (e *Engine) Ask(ctx context.Context, of, uuid string) (answer string, err e
 	}
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 && clientv3.LeaseID(kvs[0].Lease) == lease {
 		var a ask
-		_ = json.Unmarshal(kvs[0].Value, &a) // one that cannot be read has no answer
+		_ = json.Unmarshal(kvs[0].Value, &a) // a request that cannot be read has no answer
 		return a.Answer, nil
 	}
-	return "", nil // another's, who will have the VM then
+	return "", nil // it is another host's request; that host gets the VM first
 }
 
 // Unask is store.Cluster's.
@@ -260,7 +261,7 @@ func (e *Engine) Answer(ctx context.Context, a store.Ask, text string) error {
 	return nil
 }
 
-// watchAgain is how long it takes until a watch that has ended is begun again.
+// watchAgain is the pause before a watch that has ended begins again.
 const watchAgain = time.Second
 
 // Watch is store.Cluster's.

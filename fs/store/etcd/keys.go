@@ -35,7 +35,7 @@ const (
 
 func (e *Engine) key(parts ...string) string { return e.cfg.Prefix + strings.Join(parts, "/") }
 
-// entries is what the keys of a VM's entries begin with.
+// entries returns the prefix of the keys of a VM's entries.
 func (e *Engine) entries(uuid string, gen uint64) string {
 	return e.key("k", uuid, strconv.FormatUint(gen, 10)) + "/"
 }
@@ -47,7 +47,7 @@ const (
 	markKey   = "m"
 )
 
-// keyOf is the key here of a record of that VM.
+// keyOf returns the etcd key of a record of that VM.
 func (e *Engine) keyOf(uuid string, gen uint64, key []byte) (string, error) {
 	if len(key) < keyHead || key[0] != 'v' || uuidText(key[1:1+uuidBytes]) != uuid {
 		return "", errs.New(errs.IO, "the key %q is not VM %s's", key, uuid)
@@ -59,16 +59,17 @@ func (e *Engine) keyOf(uuid string, gen uint64, key []byte) (string, error) {
 	return e.entries(uuid, gen) + strconv.Itoa(int(tag)-1) + string(key[keyHead:]), nil
 }
 
-// recordKey is the store's name of an entry's record, of which rest follows GEN.
+// recordKey returns the store's key of an entry's record; rest is the part of the etcd key
+// after GEN.
 func recordKey(uuid, rest string) []byte {
 	if rest == "" || rest[0] < '0' || rest[0] > '9' {
-		return []byte("?" + uuid + rest) // the store says that it is none of meta9's
+		return []byte("?" + uuid + rest) // the store reports that it cannot be meta9's
 	}
 	return append(vmKey(uuid, rest[0]-'0'+1), rest[1:]...)
 }
 
-// vmKey is the store's name of a VM's record (tag 0), or what those of its entries
-// begin with.
+// vmKey returns the store's key of a VM's record (tag 0), or the prefix of the keys of its
+// entries.
 func vmKey(uuid string, tag byte) []byte {
 	raw, _ := hex.DecodeString(strings.ReplaceAll(uuid, "-", ""))
 	return append(append([]byte{'v'}, raw...), tag)
@@ -79,7 +80,7 @@ func uuidText(raw []byte) string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// owner says whose a VM is. It is JSON, for who looks into etcd.
+// owner says which host owns a VM. It is JSON, so that people can read it in etcd.
 type owner struct {
 	Host  string `json:"host"` // "": nobody's
 	Epoch uint64 `json:"epoch"`
@@ -101,11 +102,11 @@ func readOwner(b []byte) (o owner, err error) {
 // sequence is what every transaction of a VM writes.
 type sequence struct {
 	Number uint64 // store.Group's, of the newest whole group
-	Gen    uint64 // of the entries that count
-	Step   uint64 // of the VM's transactions; so no two are alike
+	Gen    uint64 // the generation of the current entries
+	Step   uint64 // counts the VM's transactions, so that no two write the same
 }
 
-// text has a checksum: a wrong GEN would look like a VM without entries.
+// text has a checksum, because with a wrong GEN the VM would seem to have no entries.
 func (s sequence) text(uuid string) string {
 	t := fmt.Sprintf("%d %d %d", s.Number, s.Gen, s.Step)
 	return fmt.Sprintf("%s %08x", t, crc32.Checksum([]byte(uuid+" "+t), castagnoli))

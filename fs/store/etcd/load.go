@@ -69,8 +69,8 @@ func (e *Engine) Scan(fn func(key, value []byte) error) error {
 	return nil
 }
 
-// fence writes own/UUID of VMs anew: what the process before has sent and was not made
-// yet never will be.
+// fence writes own/UUID of VMs anew. After that, a transaction that the process before has
+// sent can no longer be done.
 func (e *Engine) fence(uuids []string) error {
 	for {
 		var gets []clientv3.Op
@@ -98,14 +98,15 @@ func (e *Engine) fence(uuids []string) error {
 		if len(t.ops) == 0 {
 			return nil
 		}
-		// Where a VM has moved in between, or an earlier copy was made: once more.
+		// If the compares fail, a VM has moved meanwhile, or an earlier copy of this
+		// transaction was done: try again.
 		if _, missed, err := e.commit(&t); err != nil || missed == nil {
 			return err
 		}
 	}
 }
 
-// record is all that etcd has of a VM, of one moment.
+// record is all that etcd has of a VM at one moment.
 type record struct {
 	uuid    string
 	own, q  *mvccpb.KeyValue
@@ -138,7 +139,7 @@ func (e *Engine) read(uuids []string) ([]record, error) {
 	return all, nil
 }
 
-// many gets what all the ops find, at one moment.
+// many runs all the gets at one moment.
 func (e *Engine) many(gets []clientv3.Op) ([][]*mvccpb.KeyValue, error) {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Patience)
 	defer cancel()
@@ -153,7 +154,7 @@ func (e *Engine) many(gets []clientv3.Op) ([][]*mvccpb.KeyValue, error) {
 	return found, nil
 }
 
-// stateOf is what the record says of the VM's owner, which must be this host.
+// stateOf returns the VM's state as the record says it. This host must be the owner.
 func (e *Engine) stateOf(r *record) (*state, error) {
 	if r.own == nil {
 		return nil, moved(r.uuid)
@@ -174,8 +175,9 @@ func (e *Engine) stateOf(r *record) (*state, error) {
 	return &state{owner: o, own: r.own.ModRevision, q: r.q.ModRevision, seq: seq}, nil
 }
 
-// give gives the records of a VM that this host owns. One whose own records are damaged
-// is given as one that the store cannot read, so that it is named and not served.
+// give gives the records of a VM that this host owns. If the VM's own records are damaged,
+// it gives one that the store cannot read, so that the VM is named in the log and not
+// served.
 func (e *Engine) give(r record, fn func(key, value []byte) error) error {
 	st, err := e.stateOf(&r)
 	switch {
@@ -198,8 +200,8 @@ func (e *Engine) give(r record, fn func(key, value []byte) error) error {
 	return e.records(&r, st, fn)
 }
 
-// sweep deletes what was left of a generation that no transaction has switched to, or of a
-// VM that was never whole.
+// sweep deletes the entries of a generation that no transaction has switched to, and the
+// parts of a VM whose first group was never finished.
 func (e *Engine) sweep(r *record, st *state) error {
 	w := &writer{engine: e, uuid: r.uuid, st: st}
 	if !st.whole() {
@@ -216,7 +218,7 @@ func (e *Engine) sweep(r *record, st *state) error {
 	}})
 }
 
-// records gives what a store has of the VM, in the order of a store's keys.
+// records gives the VM's records in the order of a store's keys.
 func (e *Engine) records(r *record, st *state, fn func(key, value []byte) error) error {
 	if r.vm != nil {
 		if err := fn(vmKey(r.uuid, 0), r.vm.Value); err != nil {
@@ -259,31 +261,31 @@ func (e *Engine) Fetch(uuid string, fn func(key, value []byte) error) (mark uint
 	return st.owner.Mark, nil
 }
 
-// blockSize is how many IDs a host takes at once. The first block is nobody's.
+// blockSize is how many IDs a host takes at once. No host gets the first block.
 const blockSize = 1 << 20
 
-// Block is store.Shared's. A block that etcd has given without our knowing is lost,
-// which does no harm: there are 2^42.
+// Block is store.Shared's. If etcd's answer is lost, the block is lost too, which does no
+// harm: there are 2^42 blocks.
 func (e *Engine) Block(least uint64) (first, count uint64, err error) {
 	if e.noBlocks != nil && time.Since(e.noBlocksAt) < noBlocksFor {
-		return 0, 0, e.noBlocks // many intents of a batch may ask
+		return 0, 0, e.noBlocks // so that not every intent of a batch waits for etcd
 	}
 	first, count, err = e.block(least)
 	e.noBlocks, e.noBlocksAt = err, time.Now()
 	return first, count, err
 }
 
-// noBlocksFor is how long nobody asks again where no block could be had.
+// noBlocksFor is how long Block answers with its last error without asking etcd again.
 const noBlocksFor = time.Second
 
-// blockPause is how long a try that has failed waits for the next.
+// blockPause is the pause between two tries.
 const blockPause = 100 * time.Millisecond
 
 func (e *Engine) block(least uint64) (first, count uint64, err error) {
 	count = (least + blockSize - 1) / blockSize * blockSize
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Patience)
 	defer cancel()
-	// An etcd that has lost a member answers soon: ctx bounds the tries.
+	// When etcd has lost a member, its errors come at once: ctx bounds the tries.
 	again := func(err error) bool {
 		select {
 		case <-time.After(blockPause):
@@ -336,7 +338,7 @@ func (e *Engine) Keep(limit uint64) (bool, error) {
 	return resp.Succeeded, nil
 }
 
-// noBlock is the error of who needs an ID.
+// noBlock is the error of an intent that needs an ID.
 func (e *Engine) noBlock(err error) error {
 	return errs.New(errs.IO, "no IDs for new files can be had: %s", errs.Detail(e.cfg.explain(err)))
 }

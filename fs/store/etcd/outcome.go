@@ -8,7 +8,7 @@ import (
 	"meta9/fs/store"
 )
 
-// took notes that a transaction was made.
+// took notes that a transaction was done.
 func (w *writer) took(seq *sequence, is owner, own, q int64, given bool) {
 	if w.isNew && !w.wrote || given {
 		w.st.own = own
@@ -20,7 +20,7 @@ func (w *writer) took(seq *sequence, is owner, own, q int64, given bool) {
 	}
 }
 
-// judge finds out what has become of a transaction whose compares have failed.
+// judge finds out what has happened to a transaction whose compares have failed.
 func (w *writer) judge(t *txn, s step, is owner, text string, found []*mvccpb.KeyValue) error {
 	own, q := found[0], found[1]
 	switch {
@@ -38,11 +38,11 @@ func (w *writer) judge(t *txn, s step, is owner, text string, found []*mvccpb.Ke
 	if holder == nil || string(holder.Value) != w.uuid {
 		return store.Unchanged(errs.New(errs.Exists, "alias: %q is VM %s's already, at another host", s.takes, value(holder)))
 	}
-	s.takes = "" // it is the VM's
+	s.takes = "" // the VM has the alias already
 	return w.write(s)
 }
 
-// revision is 0 where there is no such key, as it is in a compare.
+// revision returns the key's revision; 0: there is no such key, as in a compare.
 func revision(kv *mvccpb.KeyValue) int64 {
 	if kv == nil {
 		return 0
@@ -57,8 +57,9 @@ func value(kv *mvccpb.KeyValue) string {
 	return string(kv.Value)
 }
 
-// taken is the error of a transaction whose VM has got another owner; own is what says so
-// now, nil: the VM was deleted since. nil: the transaction was made before that.
+// taken returns the error of a transaction whose VM has another owner now, or nil if the
+// transaction was done before the owner changed. own is the current record of the owner;
+// nil: the VM was deleted since.
 func (w *writer) taken(t *txn, s step, is owner, text string, own *mvccpb.KeyValue) error {
 	w.engine.fencedOff.Add(1)
 	if t.again && own != nil && text != "" {
@@ -86,10 +87,10 @@ func (w *writer) taken(t *txn, s step, is owner, text string, own *mvccpb.KeyVal
 	return moved(w.uuid)
 }
 
-// made says whether our transaction, which writes text to q/UUID, was done before another host
-// took the VM. It goes back in etcd's history to the revision at which the first next owner
-// took it, and reads q/UUID there: nothing of ours is accepted later. rev is where the newest
-// owner was written.
+// made tells whether our transaction, which writes text to q/UUID, was done before another
+// host took the VM. It goes back in etcd's history to the revision at which the first
+// later owner took it, and reads q/UUID there: after that revision none of our
+// transactions is accepted. rev is the revision at which the newest owner was written.
 func (w *writer) made(text string, rev int64) (bool, error) {
 	e := w.engine
 	for {

@@ -12,16 +12,17 @@ import (
 	"meta9/fs/store"
 )
 
-// txn is a transaction that may be sent again: its compares fail if it was made.
+// txn is a transaction that may be sent several times: once it is done, its compares fail.
 type txn struct {
 	cmps  []clientv3.Cmp
 	ops   []clientv3.Op
-	ask   []string // what to tell if the compares fail
-	again bool     // it was sent before, with an outcome that is not known
+	ask   []string // keys to read if the compares fail
+	again bool     // it was sent before, and its outcome is not known
 }
 
-// commit sends a transaction until it is known what has become of it: it is made, at rev,
-// or its compares have failed, and found is what the keys that it asks for hold then.
+// commit sends a transaction until its outcome is known. Either it was done, at revision
+// rev; or its compares have failed, and found are the values of the keys in ask at that
+// moment.
 func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error) {
 	var asks []clientv3.Op
 	for _, key := range t.ask {
@@ -61,7 +62,7 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 	}
 }
 
-// notice notes what Trouble tells, from what became of a try.
+// notice notes the result of a try, for Trouble.
 func (e *Engine) notice(err error) {
 	if err == nil {
 		e.trouble.Store(nil)
@@ -73,13 +74,15 @@ func (e *Engine) notice(err error) {
 
 var errClosed = errs.New(errs.IO, "the engine is closed: nothing was changed")
 
-// definite says whether etcd has refused a request, so that nothing of it was done.
+// definite tells whether the error means that etcd has refused the request, so that
+// nothing of it was done.
 func definite(err error) bool {
 	return isAny(err, rpctypes.ErrNoSpace, rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty,
 		rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge, rpctypes.ErrDuplicateKey)
 }
 
-// get reads keys until that succeeds, for what must go on.
+// get reads keys, and tries until it succeeds. It is for callers that cannot go on
+// without.
 func (e *Engine) get(key string, opts ...clientv3.OpOption) ([]*mvccpb.KeyValue, error) {
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
