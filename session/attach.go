@@ -39,7 +39,7 @@ func tattach(c *conn, m *wire.Msg) error {
 	return nil
 }
 
-// checkAfid refuses an afid that is not one.
+// checkAfid refuses an afid that is not an auth fid.
 func (s *session) checkAfid(num uint32) error {
 	if num == wire.NoFid {
 		return nil
@@ -68,10 +68,10 @@ func tauth(c *conn, m *wire.Msg) error {
 	return nil
 }
 
-// authenticates tells whether a Tauth has a use. Where the channel has proved who is
-// there, attach(5) wants an error, with which clients go on (diodcat, py9p, 9pfuse);
-// but Erlang on Xen sends its message whatever the channel is, since that sets its
-// session key, and so may our own programs.
+// authenticates tells whether a Tauth makes sense. Where the channel has proved its peer,
+// attach(5) asks for an error, and clients go on without (diodcat, py9p, 9pfuse). But
+// Erlang on Xen sends its message on every channel, because the message also sets its
+// session key, and our own programs may do the same.
 func (c *conn) authenticates() bool {
 	switch c.dialect {
 	case wire.Plain, wire.U, wire.L:
@@ -80,10 +80,10 @@ func (c *conn) authenticates() bool {
 	return c.srv.cfg.Auth != nil
 }
 
-// stays is who the connection's client is after a Tversion. A VM that MUMBLE proved
-// here stays proved: eoxmount of Erlang on Xen authenticates and then hands the
-// transport to Linux, which begins with a Tversion of its own. The admin does not:
-// nothing needs that, and it would be a right that outlives its session.
+// stays is the principal of the connection's client after a Tversion. A VM that was proved
+// here by MUMBLE stays proved: eoxmount of Erlang on Xen authenticates and then hands the
+// transport to Linux, which begins with a Tversion of its own. The admin does not stay:
+// nothing needs that, and the right would outlive its session.
 func (c *conn) stays() fs.Principal {
 	if c.peer.Who.Nobody() {
 		return fs.Principal{VM: c.proved}
@@ -115,7 +115,7 @@ func (c *conn) authenticate(m *wire.Msg) error {
 	return nil
 }
 
-// refuseMessage counts and logs a MUMBLE message that proves nobody.
+// refuseMessage counts and logs a MUMBLE message that is refused.
 func (c *conn) refuseMessage() error {
 	c.srv.stats.AuthFailures.Add(1)
 	c.miss()
@@ -147,11 +147,11 @@ func (c *conn) judge(tag uint16, count uint32, message []byte) error {
 	return nil
 }
 
-// become makes nobody's connection somebody's.
+// become gives a connection whose peer was unknown its principal.
 func (c *conn) become(who fs.Principal) error {
 	if err := c.srv.countFor(c, who.VM); err != nil {
 		if err == errFrozen {
-			c.shut() // no answer reaches him: he comes again
+			c.shut() // it gets no answer, and will connect again
 		}
 		return err
 	}
@@ -166,7 +166,7 @@ func (c *conn) become(who fs.Principal) error {
 	return nil
 }
 
-// known stops the clock of a connection that had to say who it is.
+// known stops the timer of a connection whose peer had to prove who it is.
 func (c *conn) known() {
 	if c.clock != nil {
 		c.clock.Stop()

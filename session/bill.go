@@ -2,15 +2,15 @@ package session
 
 import "meta9/fs/budget"
 
-// bill is what was taken of one VM's account for one purpose, and is to be given back.
-// The zero bill has no account, and all that it asks for. Whoever has what it is for
-// guards it.
+// bill is the bytes that were taken from one VM's account for one purpose, and that will
+// be given back. The zero bill has no account, and gets all that it asks for. Whoever
+// guards what the bytes are for guards the bill too.
 type bill struct {
 	account *budget.Account
 	paid    int64 // bytes
 }
 
-// ask takes n bytes more, if they are to be had now.
+// ask takes n more bytes, if the account has them now.
 func (b *bill) ask(n int64) error {
 	err := b.account.Try(n)
 	if err == nil {
@@ -19,7 +19,7 @@ func (b *bill) ask(n int64) error {
 	return err
 }
 
-// force takes n bytes more, for what must not fail.
+// force takes n more bytes, even if the account has too little: for what must not fail.
 func (b *bill) force(n int64) {
 	b.account.Force(n)
 	b.paid += n
@@ -31,14 +31,14 @@ func (b *bill) refund(n int64) {
 	b.paid -= n
 }
 
-// keep gives back all but n bytes.
+// keep gives back all except n bytes.
 func (b *bill) keep(n int64) {
 	if b.paid > n {
 		b.refund(b.paid - n)
 	}
 }
 
-// moveTo makes it another account's.
+// moveTo moves the bill to another account.
 func (b *bill) moveTo(a *budget.Account) {
 	if b.account != a {
 		a.Force(b.paid)
@@ -47,7 +47,7 @@ func (b *bill) moveTo(a *budget.Account) {
 	}
 }
 
-// give hands n bytes over to another bill, so that nobody else gets them meanwhile.
+// give moves n bytes to another bill, so that nobody else can take them in between.
 func (b *bill) give(to *bill, n int64) {
 	n = min(n, b.paid)
 	if b.account != to.account {
@@ -59,8 +59,8 @@ func (b *bill) give(to *bill, n int64) {
 	to.paid += n
 }
 
-// What the parts of a connection count for, in bytes. What is cheaper than a free
-// amount is not counted, so that a request of usual size costs no account.
+// How many bytes each part of a connection counts as. A request that needs less than a
+// free amount is not counted, so that a request of usual size does not touch the account.
 const (
 	billStep    = 32 << 10 // taken at a time for what grows in small steps
 	freeWaiting = 16 << 10 // of a connection's requests that wait
@@ -71,8 +71,8 @@ const (
 	streamBytes = 10 << 10 // an open stream keeps what it gave last
 )
 
-// pays sees to it that bill covers what a connection's waiting requests hold; more is
-// what one more would add.
+// pays takes what is missing for the bytes that a connection's waiting requests hold, and
+// for more, the bytes of one more request.
 func (w *waits) pays(more int64) error {
 	due := int64(w.held) + int64(len(w.waiting))*requestBytes + more - freeWaiting
 	if due <= w.bill.paid {
@@ -81,7 +81,7 @@ func (w *waits) pays(more int64) error {
 	return w.bill.ask(due - w.bill.paid + billStep)
 }
 
-// settleBill gives back what is paid for requests that wait no more.
+// settleBill gives back the bytes of requests that no longer wait.
 func (w *waits) settleBill() {
 	if w.bill.paid == 0 {
 		return
@@ -94,15 +94,16 @@ func (w *waits) settleBill() {
 	}
 }
 
-// due is what the session's fids and kept replies count for; fids and streams are how
-// many more there would be.
+// due is how many bytes the session's fids and kept replies count as, with so many more
+// fids and streams.
 func (s *session) due(fids, streams int) int64 {
 	return fidBytes*int64(max(0, len(s.fids)+fids-freeFids)) +
 		streamBytes*int64(max(0, s.streams+streams-freeStreams)) +
 		keptFrame*int64(max(0, len(s.numbers.kept)-freeKept))
 }
 
-// pays sees to it that the session's bill covers so many more fids and streams.
+// pays takes what is missing for the session's fids, and for so many more fids and
+// streams.
 func (s *session) pays(fids, streams int) error {
 	if due := s.due(fids, streams); due > s.bill.paid {
 		return s.bill.ask(due - s.bill.paid + billStep)
@@ -110,14 +111,14 @@ func (s *session) pays(fids, streams int) error {
 	return nil
 }
 
-// paysKept is pays for a reply that is kept, which cannot be refused.
+// paysKept is pays for a reply that is kept. It cannot be refused.
 func (s *session) paysKept() {
 	if due := s.due(0, 0); due > s.bill.paid {
 		s.bill.force(due - s.bill.paid + billStep)
 	}
 }
 
-// settleBill gives back what is paid for fids that are gone.
+// settleBill gives back the bytes of fids that are gone.
 func (s *session) settleBill() {
 	if s.bill.paid > 0 {
 		if due := s.due(0, 0); s.bill.paid > due+2*billStep {

@@ -16,7 +16,8 @@ import (
 	"meta9/session/wire"
 )
 
-// firstMsize bounds frames before an msize is agreed on: the longest Tversion.
+// firstMsize bounds frames until an msize is agreed on: the length of the longest
+// Tversion.
 const firstMsize = wire.HeaderLen + 4 + 2 + 1<<16 - 1
 
 // conn is one transport and what travels on it. Fields above mu are set before the
@@ -28,18 +29,18 @@ type conn struct {
 	peer  Peer
 	in    input       // the loop's
 	place cpu.Place   // the loop's
-	clock *time.Timer // closes a connection that stays nobody's
+	clock *time.Timer // closes a connection whose peer does not prove who it is
 
-	account atomic.Pointer[budget.Account] // whose bytes are taken here
-	share   atomic.Pointer[cpu.Share]      // of whose sess is
-	dead    atomic.Bool                    // the transport was closed from here
-	halts   atomic.Bool                    // the loop is to end: FreezeVM
+	account atomic.Pointer[budget.Account] // the account that pays for this connection
+	share   atomic.Pointer[cpu.Share]      // of the session's principal
+	dead    atomic.Bool                    // this side closed the transport
+	halts   atomic.Bool                    // the loop must end: FreezeVM
 	waker   atomic.Pointer[chan struct{}]  // wakes the loop out of await
 
 	mu       sync.Mutex // the monitor of everything below, the session included
 	moved    sync.Cond  // on mu: something went out, ended or was closed
 	dialect  wire.Dialect
-	resuming bool // Tresume is to come; what the session carries lies until then
+	resuming bool // Tresume must come next; until then nobody touches what the session carries
 	leaving  bool // the transport goes to another process: nothing more is handled or sent here
 	handed   bool // it is one of Server.handed; Server.mu guards it
 	nobody   bool // it is one of Server.nobodies; Server.mu guards it
@@ -53,15 +54,15 @@ type conn struct {
 	handing *handing // nil: it does not go from one process to another
 	now     asked    // the request that is handled
 	nowTag  uint16   // its tag
-	missed  int32    // keys and MUMBLE messages that were wrong
-	work    *work    // the loop's scratch has it, or askAgain
+	missed  int32    // wrong keys and MUMBLE messages
+	work    *work    // in the loop's scratch, or askAgain's own
 
 	try    *request // the MUMBLE message that was delayed last
 	proved string   // the VM that MUMBLE proved on this connection; "": none
 	vm     string   // the VM that this connection counts for; Server.mu guards it
 	sleeper
 
-	freezes *sync.WaitGroup // who waits for its end: FreezeVM; Server.mu guards it
+	freezes *sync.WaitGroup // FreezeVM waits for it until the connection has ended; Server.mu guards it
 }
 
 // begins makes s the connection's session.
@@ -70,7 +71,7 @@ func (c *conn) begins(s *session) {
 	c.works()
 }
 
-// works finds whose share of the CPUs the connection has.
+// works sets the share of the CPUs that the connection uses.
 func (c *conn) works() { c.share.Store(c.srv.cfg.Tree.CPU(c.sess.who, c.sess.streams > 0)) }
 
 // loop reads and handles until the transport ends. The error says why.
@@ -99,8 +100,8 @@ func (c *conn) bursts() error {
 	return err
 }
 
-// awaitRoom waits until the account has what the frame at hand needs, or says that it gets
-// nothing. What the connection has to send goes out meanwhile.
+// awaitRoom waits until the account has enough for the frame at hand, or says that it will
+// get nothing. Meanwhile it sends what the connection has to send.
 func (c *conn) awaitRoom() error {
 	ready := make(chan struct{}, 1)
 	wake := func() {
@@ -146,14 +147,14 @@ func (c *conn) wake() {
 	c.srv.sleepers.wake(c.id)
 }
 
-// burst handles every frame that is there, in one critical section but for the
-// writes: the monitor costs the same for one request as for a hundred.
+// burst handles every whole frame in the input. It holds the monitor all the time, except
+// during writes: one lock serves one request or a hundred.
 func (c *conn) burst() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lend()
 	n, err := c.frames()
-	c.srv.stats.Requests.Add(n) // whoever reads his reply finds it counted
+	c.srv.stats.Requests.Add(n) // before the replies go out
 	c.flush()
 	c.place.Give()
 	c.takeBack()
@@ -163,8 +164,8 @@ func (c *conn) burst() error {
 	return err
 }
 
-// lend makes the loop's scratch buffer the output buffer, unless there is one
-// already: replies that another goroutine could not send yet.
+// lend makes a part of the loop's scratch the output buffer, unless there is one already,
+// with replies that another goroutine could not send yet.
 func (c *conn) lend() {
 	c.lent, c.work = true, &c.in.sc.work
 	if c.out == nil {
@@ -172,7 +173,7 @@ func (c *conn) lend() {
 	}
 }
 
-// takeBack undoes lend. Replies that another goroutine is to send stay.
+// takeBack undoes lend. Replies that another goroutine will send stay.
 func (c *conn) takeBack() {
 	c.lent = false
 	if len(c.out) == 0 && c.out != nil {
@@ -216,23 +217,23 @@ func (c *conn) frames() (n int64, err error) {
 	return n, nil
 }
 
-// atOnce are the requests that get a place whoever waits: a client that is held up ends with
-// them what holds it up (v9fs waits for Rflush whatever happens, and the keeper asks with a
-// Tflush whether the server is there), and begins anew. Where a VM has used more than its
-// part they wait for half a second at most, or those who send nothing else would have all
-// CPUs.
+// atOnce are the requests that get a place even if others wait: a client that is held up
+// ends with them what holds it up, and begins anew (v9fs waits for Rflush whatever
+// happens, and the keeper sends a Tflush to see whether the server answers). If the VM has
+// used more than its part, they wait too, for half a second at most; otherwise clients
+// that send nothing else would get all CPUs.
 var atOnce = [256]bool{
 	wire.Tversion: true, wire.Tsession: true, wire.Tresume: true, wire.Tflush: true, wire.Tclunk: true,
 }
 
-// tells are the requests that are answered with what the store has.
+// tells are the requests whose replies show data of the store.
 var tells = [256]bool{
 	wire.Twalk: true, wire.Topen: true, wire.Tlopen: true, wire.Tread: true, wire.Tstat: true, wire.Tsread: true,
 	wire.Tgetattr: true, wire.Treaddir: true,
 }
 
-// mayTell refuses a request that would be told something old. It is asked right before the
-// request is done: what is true then is true at a moment of the request.
+// mayTell refuses a request whose reply might show old data. It is called right before the
+// request is done: what is true then is true at some moment of the request.
 func (c *conn) mayTell(frame []byte, refused error) error {
 	if fresh := c.srv.cfg.Fresh; fresh != nil && refused == nil && tells[frame[4]] {
 		return fresh()
@@ -240,9 +241,9 @@ func (c *conn) mayTell(frame []byte, refused error) error {
 	return refused
 }
 
-// turn sees to it that the loop has a place for the frame, and gives up the one that it
-// has had for long while others wait. It gives the monitor up to wait. The error is
-// for the frame.
+// turn waits until the loop has a place for the frame. It gives up a place that the loop
+// has had for long while others wait. It releases the monitor to wait. The error is the
+// frame's.
 func (c *conn) turn(frame []byte) error {
 	switch {
 	case c.place.Held() && !c.place.Over():
@@ -267,7 +268,7 @@ func (c *conn) turn(frame []byte) error {
 	return nil
 }
 
-// over is what follows the loop, unless another one will come.
+// over is called after the loop has ended, unless another loop will come.
 func (c *conn) over(err error) {
 	if err == errAsleep {
 		return
@@ -280,10 +281,10 @@ func (c *conn) over(err error) {
 	}
 }
 
-// end is the end of a connection: the requests end, or go on without a connection,
-// and the session is parked or ends. It always ends where the guest went back in time:
-// under the numbers of its fids its program would find what it opened later, which it
-// knows nothing of, and write there.
+// end ends a connection: its requests end, or go on without a connection, and the session
+// is parked or ends. The session always ends if the guest went back in time: the guest's
+// program would use the numbers of fids that were opened later, which it knows nothing of,
+// and write to the wrong files.
 func (c *conn) end(err error) {
 	if c.standsStill(err) {
 		return
@@ -297,14 +298,14 @@ func (c *conn) end(err error) {
 		c.finishAll(err)
 	}
 	c.place.Give()
-	c.place.Force(c.share.Load()) // whoever has a place may wait for the monitor
+	c.place.Force(c.share.Load()) // Force: who holds a place may be waiting for the monitor
 	c.shut()
 	s := c.sess
 	c.sess = nil
 	c.waits.bill.keep(0)
 	c.mu.Unlock()
 	c.srv.dismiss(c)
-	c.place.Take(c.share.Load()) // in vain or not: what was there must go
+	c.place.Take(c.share.Load()) // also without a place: what is there must be cleaned up
 	c.srv.parkOrEnd(s, !past)
 	c.srv.logEnd(c, s.who.String(), err)
 	c.in.drop()
@@ -312,10 +313,10 @@ func (c *conn) end(err error) {
 	c.place.Give()
 }
 
-// finishAll cancels what blocks and awaits what was begun. A client that only
-// stopped sending still gets its replies. A session is awaited even if it is not
-// kept, since a truncation that it holds must not be dropped before the write that
-// follows it is computed: half an "echo v > key" would be left.
+// finishAll cancels what blocks, and waits for the changes that were begun. A client that
+// has only stopped sending still gets its replies. Changes are waited for even if the
+// session is not kept: a truncation that it holds must not be dropped before the write
+// that follows it is computed, or only half of an "echo v > key" would be done.
 func (c *conn) finishAll(err error) {
 	c.place.Give()
 	c.cancelReads()
@@ -329,14 +330,15 @@ func (c *conn) finishAll(err error) {
 	}
 }
 
-// kill closes the transport; the loop notices. It needs no lock, and Server.mu may be held.
+// kill closes the transport, and the loop ends by that. It needs no lock; Server.mu may be
+// held.
 func (c *conn) kill() {
 	c.dead.Store(true)
 	_ = c.nc.Close()
 	c.wake()
 }
 
-// expectIdentity starts the clock of a connection that has to say who it is.
+// expectIdentity starts the timer of a connection whose peer has to prove who it is.
 func (c *conn) expectIdentity() {
 	c.clock = time.AfterFunc(c.srv.cfg.Limits.AuthTime, c.kill)
 }

@@ -23,7 +23,7 @@ type fid struct {
 	pause   *Pause     // an open stream; nil: nothing is known
 	locks   *lockTable // nil: it has never locked anything
 	running int        // changes that are submitted and not answered
-	unsure  int        // of these, those that do not come again from a client that is told that they were not done
+	unsure  int        // of these, those that the client does not send again when it is told that they were not done
 	queue   []queued   // changes that wait for earlier ones
 }
 
@@ -34,7 +34,7 @@ type queued struct {
 	run   func()
 }
 
-// free tells whether a change may run now; alone: it waits for all earlier ones.
+// free tells whether a change may run now. alone: it must wait for all earlier ones.
 func (f *fid) free(alone bool) bool {
 	return len(f.queue) == 0 && f.ready(alone)
 }
@@ -53,8 +53,8 @@ func (f *fid) advance() {
 	}
 }
 
-// find is the fid of that number. A fid whose Tclunk or Tremove has come is no
-// longer there, even while that waits for earlier writes: a client that does not
+// find returns the fid of that number. A fid is gone from the moment that its Tclunk or
+// Tremove has come, even while that still waits for earlier writes: a client that does not
 // wait for the reply may use the number for something else.
 func (s *session) find(num uint32) (*fid, error) {
 	if f := s.fids[num]; f != nil {
@@ -63,7 +63,7 @@ func (s *session) find(num uint32) (*fid, error) {
 	return nil, errs.UnknownFid
 }
 
-// file is the fid of that number if it is a file or folder.
+// file returns the fid of that number, if it is a file or folder.
 func (s *session) file(num uint32) (*fid, error) {
 	f, err := s.find(num)
 	switch {
@@ -77,12 +77,12 @@ func (s *session) file(num uint32) (*fid, error) {
 	return f, nil
 }
 
-// lookAt runs look, which is about what an unopened fid is and gives its qid to the
-// client. Where that is gone the fid becomes, for good, what its name leads to now
-// (fs.Ref.LookAt): a client that has looked a name up and goes on with the fid asks
-// for the name still. That it is another object the qid in the reply says, and by
-// that alone a fid changes what it is: what alters a file never reaches one that
-// the client was not told of, nor does what the client has asked for before.
+// lookAt runs look, which asks about an unopened fid and gives its qid to the client. If
+// the fid's object is gone, the fid becomes, for good, what its name leads to now
+// (fs.Ref.LookAt): a client that has looked a name up and goes on with the fid still means
+// the name. The qid in the reply tells the client that it is another object, and only such
+// a reply changes what a fid is. So a change never reaches an object that the client was
+// not told of, and neither does a request that was sent earlier.
 func (f *fid) lookAt(look func(at *fs.Ref) error) error {
 	if f.running > 0 {
 		return look(f.ref)
@@ -92,7 +92,7 @@ func (f *fid) lookAt(look func(at *fs.Ref) error) error {
 	return err
 }
 
-// openOn is another fid that has the same object open; nil: none has.
+// openOn returns another fid that has the same object open; nil: there is none.
 func (s *session) openOn(f *fid) *fid {
 	path := f.ref.QID().Path
 	for _, other := range s.fids {
@@ -103,9 +103,9 @@ func (s *session) openOn(f *fid) *fid {
 	return nil
 }
 
-// foundBy is a fid that was cloned together with f and was open for reading when what
-// they were walked to had been replaced, so that its open found another object; nil:
-// there is none. It is given once, to the first that asks.
+// foundBy returns a fid that was cloned together with f, and whose open for reading has
+// found another object, because the one that both were walked to had been replaced. nil:
+// there is none. A fid is returned once, to the first that asks.
 //
 // Linux opens a clone of the fid of its lookup, asks by that fid for the length of
 // what a program has open, and since 6.8 reads by it: where the name had still
@@ -120,7 +120,7 @@ func (s *session) foundBy(f *fid) *fid {
 	return nil
 }
 
-// opened is the fid of that number if it is open for all that want says.
+// opened returns the fid of that number, if it is open for all that want says.
 func (s *session) opened(num uint32, want fs.Flags) (*fid, error) {
 	f, err := s.file(num)
 	if err == nil && (f.handle == nil || f.flags&want != want) {
@@ -129,7 +129,7 @@ func (s *session) opened(num uint32, want fs.Flags) (*fid, error) {
 	return f, err
 }
 
-// vacant tells whether num can be a new fid's number.
+// vacant returns an error if num cannot be the number of a new fid.
 func (c *conn) vacant(num uint32) error {
 	switch s := c.sess; {
 	case num == wire.NoFid:
@@ -142,7 +142,7 @@ func (c *conn) vacant(num uint32) error {
 	return c.sess.pays(1, 0)
 }
 
-// add enters a fid under its number, which is vacant.
+// add adds a fid under its number, which is vacant.
 func (s *session) add(f *fid) {
 	if s.fids == nil {
 		s.fids = make(map[uint32]*fid)

@@ -9,25 +9,26 @@ import (
 	"meta9/fs/errs"
 )
 
-// A VM goes to another host's server without a restart of this one (session/fleet): its
-// connections end as by Freeze, and its sessions are taken out of the table, so that nobody
-// resumes them or sees them change while they are written down. Nobody can come for the VM
-// until that is over, one way or the other.
+// A VM moves to another host's server while this one goes on (session/fleet). Its
+// connections end as by Freeze. Its sessions are taken out of the table, so that nobody
+// resumes or changes them while they are written down. Until that is over, in success or
+// failure, no connection of the VM is accepted.
 
-// Frozen is what a VM has here while nobody is served for it. Thaw or End it.
+// Frozen is the sessions of a VM while nobody is served for it. Call Thaw or End.
 type Frozen struct {
 	srv      *Server
 	uuid     string
 	sessions []*session // with a key; the longest parked first
 }
 
-// errFrozen is what who comes for a frozen VM gets: he is hung up on, and comes again.
+// errFrozen refuses a connection for a frozen VM: it is closed, and its client tries
+// again.
 var errFrozen = errs.New(errs.Busy, "the VM is on its way to or from another host")
 
-// FreezeVM ends the VM's connections when what they have begun is done, and keeps its
-// sessions. When ctx ends first the connections are closed at once, and what they have
-// begun is awaited all the same. Where there is nothing of the VM it only keeps others out.
-// errs.Busy: it is frozen already, or the server ends.
+// FreezeVM ends the VM's connections when the requests that they have begun are done, and
+// keeps its sessions. If ctx ends first, the connections are closed at once; the requests
+// are waited for all the same. If there is nothing of the VM here, FreezeVM only refuses
+// its new connections. errs.Busy: the VM is frozen already, or the server ends.
 func (s *Server) FreezeVM(ctx context.Context, uuid string) (*Frozen, error) {
 	var ends sync.WaitGroup
 	s.mu.Lock()
@@ -41,7 +42,7 @@ func (s *Server) FreezeVM(ctx context.Context, uuid string) (*Frozen, error) {
 			c.freeze(&ends)
 		}
 	}
-	for _, n := range s.byID { // that has a connection which is no longer counted
+	for _, n := range s.byID { // also those with a connection that is no longer counted
 		if n.who.VM == uuid && n.owner != nil {
 			n.owner.freeze(&ends)
 		}
@@ -74,7 +75,7 @@ func (s *Server) FreezeVM(ctx context.Context, uuid string) (*Frozen, error) {
 	return f, nil
 }
 
-// freeze has the loop end as if the time to read were over. Server.mu is held.
+// freeze makes the loop end, as if a read deadline had passed. Server.mu is held.
 func (c *conn) freeze(ends *sync.WaitGroup) {
 	if c.freezes != nil {
 		return
@@ -86,7 +87,7 @@ func (c *conn) freeze(ends *sync.WaitGroup) {
 	c.wake()
 }
 
-// frozen tells who waits for the connection that it has ended.
+// frozen tells FreezeVM that the connection has ended.
 func (c *conn) frozen() {
 	c.srv.mu.Lock()
 	ends := c.freezes
@@ -96,7 +97,7 @@ func (c *conn) frozen() {
 	}
 }
 
-// isFrozen tells whether nobody may come for the VM. Server.mu is held.
+// isFrozen tells whether new connections of the VM are refused. Server.mu is held.
 func (t *table) isFrozen(uuid string) bool {
 	u := t.vms[uuid]
 	return uuid != "" && u != nil && u.frozen
@@ -113,7 +114,8 @@ func (f *Frozen) States() iter.Seq[State] {
 	}
 }
 
-// Thaw lets the VM be served again; its sessions can be resumed for another lifetime.
+// Thaw allows connections of the VM again; its sessions can be resumed for another
+// lifetime.
 func (f *Frozen) Thaw() {
 	var gone []*session
 	s := f.srv
@@ -131,7 +133,7 @@ func (f *Frozen) Thaw() {
 	closeAll(gone)
 }
 
-// End ends the VM's sessions: they are elsewhere, or nowhere.
+// End ends the VM's sessions: they are at another host, or lost.
 func (f *Frozen) End() {
 	closeAll(f.sessions)
 	f.srv.mu.Lock()

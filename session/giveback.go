@@ -2,13 +2,14 @@ package session
 
 import "time"
 
-// stuckTime is how long a connection that holds large buffers may take no replies, or
-// send nothing more of a frame that it has begun, while others wait for the memory.
+// stuckTime is how long a connection with large buffers may take no replies, or send
+// nothing more of a frame that it has begun, while others wait for memory.
 const stuckTime = 10 * time.Second
 
-// GiveBack is for budget.Budget.OnShortage. A VM loses its connections that are stuck, and
-// its session that was parked longest, unless sessions are kept for the next process.
-// "" are those who have not said who they are: they have connections only.
+// GiveBack is for budget.Budget.OnShortage. It ends the VM's connections that are stuck,
+// and its session that was parked longest, unless sessions are kept for the next process.
+// "" means the connections whose peers have not proved who they are; they have no sessions
+// to lose.
 func (s *Server) GiveBack(vm string) {
 	var stuck []*conn
 	var gone []*session
@@ -31,8 +32,8 @@ func (s *Server) GiveBack(vm string) {
 	s.stats.Stuck.Add(int64(len(stuck)))
 }
 
-// stuck tells whether nothing has moved here for stuckTime, in large buffers. One whose
-// monitor is taken is at work.
+// stuck tells whether nothing has moved here for stuckTime, in large buffers. A connection
+// whose monitor is held is working.
 func (c *conn) stuck(now time.Time) bool {
 	if at := c.in.moving.Load(); at != 0 && now.Sub(time.Unix(0, at)) > stuckTime {
 		return true

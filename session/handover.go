@@ -16,9 +16,10 @@ import (
 	"meta9/session/wire"
 )
 
-// A live update (docs/architecture.md) hands connections to another process: their
-// transports as they are, and beside each what this one knows of it, as a Handed. Its
-// client notices a pause, whatever its dialect and whether or not its session has a key.
+// A live update (docs/architecture.md) hands connections over to another process: each
+// transport as it is, with a Handed, which is all that this process knows of it. The
+// client notices only a pause, whatever its dialect, and whether or not its session has a
+// key.
 
 // Handed is a connection in a plain form, without its transport.
 type Handed struct {
@@ -32,17 +33,17 @@ type Handed struct {
 	Msize    uint32 `json:"msize"`
 	Seq      uint64 `json:"seq,omitempty"`      // frames that came
 	First    uint64 `json:"first,omitempty"`    // the one after Rversion
-	Resuming bool   `json:"resuming,omitempty"` // Tresume is to come
+	Resuming bool   `json:"resuming,omitempty"` // Tresume must come next
 	Missed   int    `json:"missed,omitempty"`   // keys and MUMBLE messages that were wrong
 	Proved   string `json:"proved,omitempty"`   // the VM that MUMBLE proved here
 
 	Attached bool  `json:"attached,omitempty"` // the session has had an attach
 	Session  State `json:"session"`            // also of one without a key
 
-	// Input is what was read and is not done: first the requests that waited for
-	// something (events, a lock), in whole frames, and then what follows. Counted are the
-	// numbers of the former, where they have some. Skip bytes to come belong to a frame
-	// that nobody wants.
+	// Input is what was read and not done yet: first the requests that waited for something
+	// (events, a lock), in whole frames, then what follows. Counted are the numbers of the
+	// requests that waited, if they have some. The next Skip bytes from the transport belong
+	// to a frame that nobody wants.
 	Input   []byte   `json:"input,omitempty"`
 	Counted []uint64 `json:"counted,omitempty"`
 	Skip    int      `json:"skip,omitempty"`
@@ -51,16 +52,17 @@ type Handed struct {
 	Link *packet.State `json:"link,omitempty"` // of one that is carried in packets; nil: it is not
 }
 
-// backed is a request that is handled once more, by another process.
+// backed is a request that will be handled again, by the other process.
 type backed struct {
 	asked
 	msg *wire.Msg
 }
 
-// handing is what only a connection has that goes from one process to another.
+// handing is the state of a connection that goes from one process to another, or has come
+// from one.
 type handing struct {
-	back    []backed // where leaving: requests that are to be handled there
-	counted []uint64 // numbers of the requests that come next, which came before: see Handed.Counted
+	back    []backed // leaving: requests that the other process will handle
+	counted []uint64 // numbers of the next requests, which were counted before: see Handed.Counted
 }
 
 // passes is the connection's handing.
@@ -73,21 +75,22 @@ func (c *conn) passes() *handing {
 
 func (h *handing) put(a asked, m *wire.Msg) { h.back = append(h.back, backed{a, m}) }
 
-// errHanded says that a connection that came when others had gone goes after them.
+// errHanded is admit's answer for a connection that comes after the others have been
+// handed over: it is handed over, too.
 var errHanded = errors.New("handed over")
 
-// HandOver stops the server as Freeze does, but keeps connections that have a file
-// descriptor, also under a link of packets: they are neither read nor written any more, and
-// not closed; the rest (tls) are closed as by Freeze. What was begun is done, and its reply
-// is among the Output that was not sent; what blocks is among the Input.
+// HandOver stops the server as Freeze does, but keeps the connections that have a file
+// descriptor, also under a link of packets: they are no longer read or written, and not
+// closed. The others (tls) are closed as by Freeze. Requests that were begun are done, and
+// their replies, unsent, are in Output; requests that block are in Input.
 func (s *Server) HandOver(ctx context.Context) error {
 	err := s.stop(ctx, handOver)
 	s.settleParked()
 	return err
 }
 
-// Handed gives the connections that HandOver has kept, as they were given to Serve. Nothing
-// changes any more: the store was stopped.
+// Handed gives the connections that HandOver has kept, as they were given to Serve.
+// Nothing changes any more, because the store was stopped.
 func (s *Server) Handed() iter.Seq2[net.Conn, Handed] {
 	return func(yield func(net.Conn, Handed) bool) {
 		s.mu.Lock()
@@ -128,8 +131,8 @@ func (c *conn) link() *packet.Link {
 // movable tells whether the transport can go to another process.
 func (c *conn) movable() bool { return c.in.raw != nil || c.link() != nil }
 
-// standsStill is the end of a connection that is handed over; false: it is not. What
-// can be cancelled is put back, what was begun is awaited.
+// standsStill ends the loop of a connection that is handed over; false: it is not handed
+// over. Requests that can be cancelled are put back, and changes are waited for.
 func (c *conn) standsStill(err error) bool {
 	if !c.srv.handing.Load() || !errors.Is(err, os.ErrDeadlineExceeded) || !c.movable() || c.dead.Load() {
 		return false
@@ -160,13 +163,13 @@ func (c *conn) standsStill(err error) bool {
 	return true
 }
 
-// hand enters a connection that stands still. Server.mu is held.
+// hand adds a connection to Server.handed. Server.mu is held.
 func (s *Server) hand(c *conn) {
 	c.handed = true
 	s.handed = append(s.handed, c)
 }
 
-// putBack cancels a request that waits, so that it is handled once more.
+// putBack cancels a request that waits, so that the other process handles it again.
 func (c *conn) putBack(r *request) {
 	r.cancel()
 	delete(c.waiting, r.tag)
@@ -177,7 +180,7 @@ func (c *conn) putBack(r *request) {
 	c.passes().put(r.asked, m)
 }
 
-// state is what the other process has to know.
+// state returns what the other process has to know.
 func (c *conn) state() Handed {
 	back := c.passes().back
 	h := Handed{
@@ -194,7 +197,7 @@ func (c *conn) state() Handed {
 		}
 		h.Input, _ = wire.Append(h.Input, b.msg, c.dialect) // it came in a frame
 	}
-	h.Counted = append(h.Counted, c.passes().counted...) // of yet another process, and still unread
+	h.Counted = append(h.Counted, c.passes().counted...) // from a process before this one, and still unread
 	unread := c.in.part
 	if c.in.sc != nil {
 		unread = c.in.sc.in[c.in.sc.start:c.in.sc.end]
@@ -208,9 +211,10 @@ func (c *conn) state() Handed {
 	return h
 }
 
-// Adopt takes up a connection that another process has handed over; nc is of packet.Resume
-// where h has a Link. serve goes on with it as Go does, and is to be called; adopt all
-// before the first is served, as with Restore. An error has closed it.
+// Adopt takes over a connection from another process. Where h has a Link, nc is from
+// packet.Resume. The caller must call serve, which goes on with the connection as Go does;
+// adopt all connections before the first serve, as with Restore. After an error nc is
+// closed.
 func (s *Server) Adopt(nc net.Conn, h Handed) (serve func(ended func()), err error) {
 	_ = nc.SetDeadline(time.Time{})
 	c := s.begin(nc, Peer{Who: fs.Principal{Admin: h.Admin, VM: h.VM}, Via: h.Via, Addr: h.Addr, Resumes: h.Resumes})
@@ -227,7 +231,7 @@ func (s *Server) Adopt(nc net.Conn, h Handed) (serve func(ended func()), err err
 	}, nil
 }
 
-// takeUp makes the connection what h says.
+// takeUp sets the connection's state from h.
 func (c *conn) takeUp(h *Handed) error {
 	n, err := c.srv.rebuilt(&h.Session, h.Attached)
 	if err != nil {
@@ -258,7 +262,7 @@ func (c *conn) takeUp(h *Handed) error {
 	return nil
 }
 
-// goOn is the loop of a connection that was taken up.
+// goOn is the loop of a connection that was taken over.
 func (c *conn) goOn() (err error) {
 	c.mu.Lock()
 	c.note(nil)

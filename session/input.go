@@ -15,10 +15,10 @@ import (
 const (
 	inSize     = 16 << 10 // input that is read at once
 	smallFrame = 8 << 10  // a frame up to this size is read and handled without asking the account
-	keepPart   = 4 << 10  // an unfinished frame up to this size is kept in a buffer of its own
+	keepPart   = 4 << 10  // the unread part of a frame, up to this size, is kept in a buffer of its own
 	peekSize   = 1 << 10  // what is read at first where readiness cannot be asked for
 
-	scratchBytes = inSize + outSize + 4<<10 // what a scratch counts for
+	scratchBytes = inSize + outSize + 4<<10 // what one scratch counts in memory limits
 )
 
 // scratch is what a connection borrows while it has input to handle. An idle
@@ -32,17 +32,17 @@ type scratch struct {
 	unread
 }
 
-// unread is what an input knows of what it has borrowed a scratch for.
+// unread is the state of an input that has borrowed a scratch.
 type unread struct {
 	start, end int       // the unread bytes of in
 	need       int       // how many of them the frame at hand will be
 	bill       bill      // for the scratch
 	ahead      bill      // for the request of the frame at hand
-	wants      frameCost //  what awaitRoom is to wait for; zero: nothing
-	refusal    error     // why the frame at hand is not to be read
+	wants      frameCost // what awaitRoom has to wait for; zero: nothing
+	refusal    error     // why the frame at hand is refused unread
 }
 
-// work is what handlers work in, so that it costs no allocation.
+// work is memory that handlers use, so that it is not allocated for each request.
 type work struct {
 	st  fs.Stat
 	dir wire.Dir
@@ -64,18 +64,18 @@ var scratches = sync.Pool{New: func() any {
 // own bytes and once for what its request may hold of them (ahead). Where the account
 // does not have that, next stops there, and awaitRoom waits for it.
 type input struct {
-	c       *conn           // whose it is: the loop's place, and whose bytes are taken
+	c       *conn           // for the loop's place and the account
 	moving  atomic.Int64    // when something of a large frame came last, in Unix nanoseconds
 	raw     syscall.RawConn // nil: there is none
 	try     func(fd uintptr) bool
 	sc      *scratch // nil: nothing is unread, but for part
 	part    []byte   // the unread bytes while sc is given back
 	peek    []byte
-	skip    int // bytes to come that no one wants: the rest of a frame
-	later   int // the same, behind what is unread of part: see Handed.Skip
+	skip    int // this many of the next bytes are dropped: the rest of a frame
+	later   int // the same, after the unread bytes of part: see Handed.Skip
 	err     error
-	crowded bool // tryRead found no place
-	late    bool // it is to go on without one
+	crowded bool // tryRead found no free place
+	late    bool // it must go on without one
 }
 
 func (in *input) init(c *conn) {
@@ -87,7 +87,7 @@ func (in *input) init(c *conn) {
 	}
 }
 
-// fill waits until there is more input than before. Then sc is there.
+// fill waits until there is new input. Then sc is set.
 func (in *input) fill() error {
 	if in.raw == nil {
 		return in.fillPlain()
@@ -104,10 +104,11 @@ func (in *input) fill() error {
 	}
 }
 
-// tryRead reads what there is; false: there is nothing yet. net calls it until it
-// is true and waits in between. The rest of a large frame is read with a place, since
-// its bytes cost as much as any work; what begins with a read needs none. Nothing is
-// waited for here: whoever closes the connection waits until tryRead has returned.
+// tryRead reads what is there; false: there is nothing yet. net calls it until it returns
+// true, and waits for the descriptor in between. The rest of a large frame is read with a
+// place, because copying its bytes costs as much as any work; other reads need none.
+// tryRead must not wait for anything: whoever closes the connection waits until it has
+// returned.
 func (in *input) tryRead(fd uintptr) bool {
 	in.borrow()
 	if in.sc.end-in.sc.start > keepPart && !in.c.place.Held() && !in.late && !in.c.place.Try(in.c.share.Load()) {
@@ -145,8 +146,8 @@ func (in *input) fillPlain() error {
 	return in.err
 }
 
-// took notes the outcome of a read. Bytes that came with an error are handled
-// first; the next read gets the error again.
+// took notes the result of a read. Bytes that came with an error are handled first; the
+// next read gets the error again.
 func (in *input) took(n int, err error) {
 	in.err = nil
 	switch {
@@ -177,8 +178,8 @@ func (in *input) borrow() {
 	in.part = nil
 }
 
-// giveBack returns the scratch before a wait. It stays where a large frame is
-// under way, since its sender has paid for it by then.
+// giveBack gives the scratch back before a wait. It keeps the scratch while a large frame
+// is being read, since its sender has paid for it by then.
 func (in *input) giveBack() {
 	sc := in.sc
 	if sc == nil || sc.end-sc.start > keepPart {
@@ -201,7 +202,7 @@ func (in *input) giveBack() {
 	scratches.Put(sc)
 }
 
-// framingError closes a connection: where the next frame begins is not known.
+// framingError closes a connection: it is not known where the next frame begins.
 type framingError struct{ size, msize uint32 }
 
 func (e framingError) Error() string {
@@ -248,15 +249,16 @@ type frameCost struct {
 	buffer, request int64 // what bill and ahead are then
 }
 
-// asks is what a frame of that size needs beyond what the input has.
+// asks returns what the account must still grant for a frame of that size.
 func (in *input) asks(size int64) frameCost {
 	a := frameCost{buffer: scratchBytes + max(0, size-inSize, int64(len(in.sc.in))-inSize), request: size}
 	a.more = max(0, a.buffer-in.sc.bill.paid) + max(0, a.request-in.sc.ahead.paid)
 	return a
 }
 
-// pays takes from the account what a frame of that size needs; false: it is to wait.
-// Then it holds nothing of an earlier one, or those who wait would wait for each other.
+// pays takes what a frame of that size needs from the account; false: it must wait. While
+// it waits it holds nothing for an earlier frame; otherwise connections that wait could
+// wait for each other.
 func (in *input) pays(t wire.Type, size int64) bool {
 	a := in.asks(size)
 	switch {
@@ -275,8 +277,8 @@ func (in *input) pays(t wire.Type, size int64) bool {
 	return true
 }
 
-// shrink gives up what an earlier frame has needed. What is unread fits the rest, since
-// no more than a frame that is paid was read at a time (space).
+// shrink gives up the memory of an earlier large frame. The unread bytes fit into what is
+// left, because space never lets a read go beyond a frame that is paid for.
 func (in *input) shrink() {
 	in.sc.ahead.keep(0)
 	in.moving.Store(0)
@@ -288,8 +290,8 @@ func (in *input) shrink() {
 	}
 }
 
-// space is where the next bytes are read to: to the end of the frame at hand where that
-// is large, so that no part of another lies behind it in its buffer.
+// space is where the next bytes are read to. It ends with the frame at hand if that is
+// large, so that no bytes of the next frame are in its buffer.
 func (in *input) space() []byte {
 	end := len(in.sc.in)
 	if end > inSize {
@@ -298,13 +300,13 @@ func (in *input) space() []byte {
 	return in.sc.in[in.sc.end:end]
 }
 
-// paid notes what was taken.
+// paid notes what was taken from the account.
 func (in *input) paid(a frameCost) {
 	in.sc.bill.paid = max(in.sc.bill.paid, a.buffer)
 	in.sc.ahead.paid = max(in.sc.ahead.paid, a.request)
 }
 
-// skipFrame drops the frame at hand, of which the header is there.
+// skipFrame drops the frame at hand, whose header was read.
 func (in *input) skipFrame() (t wire.Type, tag uint16) {
 	in.sc.refusal = nil
 	b := in.sc.in[in.sc.start:in.sc.end]
@@ -314,9 +316,9 @@ func (in *input) skipFrame() (t wire.Type, tag uint16) {
 	return t, tag
 }
 
-// room sees to it that something can be read after the unread bytes, of which a
-// frame of need bytes is the first. The buffer grows once it is full, so that a size
-// alone costs its sender's victim nothing.
+// room makes room behind the unread bytes, the first of which are a frame of need bytes.
+// The buffer grows only when it is full: a frame that only claims to be large takes no
+// memory.
 func (in *input) room(need int) {
 	in.sc.need = need
 	unread := in.sc.end - in.sc.start
@@ -335,7 +337,7 @@ func (in *input) room(need int) {
 	in.sc.in, in.sc.start, in.sc.end = b, 0, unread
 }
 
-// drop gives back what was borrowed, unread or not: the transport has ended.
+// drop gives back all that was borrowed, because the transport has ended.
 func (in *input) drop() {
 	if in.sc != nil {
 		in.sc.start, in.sc.end = 0, 0

@@ -34,7 +34,7 @@ func tread(c *conn, m *wire.Msg) error {
 	return c.block(m.Tag, f, m.Offset, count)
 }
 
-// readFile answers with what is there. fs.ErrWait: nothing is yet.
+// readFile answers with what is there. fs.ErrWait: there is nothing yet.
 func (c *conn) readFile(tag uint16, f *fid, off uint64, count int) error {
 	n, err := c.readInto(f, off, count)
 	switch {
@@ -72,8 +72,8 @@ func (c *conn) readInto(f *fid, off uint64, count int) (int, error) {
 	}
 }
 
-// most is how many bytes a read of count bytes at off can get at most, so that no
-// memory is taken for what is not there. What is no value is given in parts.
+// most is how many bytes a read of count bytes at off can get at most, so that no memory
+// is taken for bytes that are not there. What is not a value is given in parts.
 func (f *fid) most(off uint64, count int) int {
 	h, ok := f.handle.(fs.Sized)
 	if !ok {
@@ -100,7 +100,7 @@ func (c *conn) block(tag uint16, f *fid, off uint64, count int) error {
 	return nil
 }
 
-// watch asks to be woken when there is something to read.
+// watch registers r to be woken when there is something to read.
 func (r *request) watch() {
 	cancel, ready := r.fid.handle.(fs.Waiter).Wait(r.woken)
 	r.cancel = cancel
@@ -109,8 +109,8 @@ func (r *request) watch() {
 	}
 }
 
-// readAgain goes on with a read that was woken: it is answered, waits on, or
-// stalls while the peer does not take the replies that it has.
+// readAgain goes on with a read that was woken: it is answered, or waits on, or waits
+// until the peer takes the replies that it has.
 func readAgain(r *request) {
 	c := r.c
 	if len(c.out)+c.sending > c.srv.cfg.Limits.Unsent {
@@ -162,7 +162,7 @@ func twrite(c *conn, m *wire.Msg) error {
 	return nil
 }
 
-// write runs a write in its turn: an earlier create may have failed by now.
+// write runs a write when its turn has come. An earlier create may have failed meanwhile.
 func (f *fid) write(r *request, data []byte, off uint64) {
 	if f.handle == nil || f.flags&fs.Write == 0 {
 		r.ended(errs.BadUse)

@@ -21,55 +21,56 @@ import (
 type Journal interface {
 	// Epoch is the current epoch, from 1 on; 0: the journal has ended.
 	Epoch() uint64
-	// Whole keeps what a session is, in place of all that it has of it, in at most room
-	// bytes, and tells how many it took and the epoch. 0 bytes: it is not kept.
+	// Whole records all of a session, in place of all earlier records of it, in at most room
+	// bytes. It returns how many bytes that took, and the epoch. 0 bytes: the session is not
+	// in the journal.
 	Whole(id uint64, st *State, room int) (size int, epoch uint64)
-	// Change keeps what has changed since.
+	// Change records what has changed since the last record.
 	Change(id uint64, ch *Change)
-	// Receipt keeps what changes of the session if the store's batch of that number is
-	// found to be durable, and with it the reply to a request.
+	// Receipt records what changes in the session, and the reply to a request, if the
+	// store's batch of that number is durable.
 	Receipt(number, id uint64, ch *Change)
-	// Gone forgets the session.
+	// Gone records that the session has ended.
 	Gone(id uint64)
 }
 
-// Change is what has changed of a session.
+// Change is what has changed in a session.
 type Change struct {
 	Count  uint64      `json:"count,omitempty"`  // as State's
 	Fids   []FidState  `json:"fids,omitempty"`   // those that are new or different
-	Gone   []uint32    `json:"gone,omitempty"`   // those that are no more
-	Tokens *Tokens     `json:"tokens,omitempty"` // if they are others
-	Doubt  []uint64    `json:"doubt,omitempty"`  // of Kept, those that are the replies only if no Receipt says more
-	Kept   []KeptReply `json:"kept,omitempty"`   // those that were kept since
+	Gone   []uint32    `json:"gone,omitempty"`   // those that have ended
+	Tokens *Tokens     `json:"tokens,omitempty"` // if they have changed
+	Doubt  []uint64    `json:"doubt,omitempty"`  // numbers of replies in Kept that count only if there is no Receipt
+	Kept   []KeptReply `json:"kept,omitempty"`   // those that are new
 }
 
-// receipt is what a change that is submitted needs for the journal. All but effect is set
-// before that.
+// receipt is what the journal needs of a change that is submitted to the store. All but
+// effect is set before that.
 type receipt struct {
 	keys   bool             // it is one change of one key
 	makes  func() *FidState // a create: the fid when it is done, but for what the key is
 	effect atomic.Pointer[Change]
 }
 
-// noted is what the journal knows of a session. Its epoch, and whether it is kept there,
-// change under Server.mu; the rest belongs to the monitor.
+// noted is what the journal knows of a session. Its epoch and its size change under
+// Server.mu; the monitor guards the rest.
 type noted struct {
-	size  atomic.Int64 // bytes of the session as it was noted last; 0: it is not kept, and nothing is gathered
-	since *gathered    // nil: nothing is
+	size  atomic.Int64 // bytes of the session's last record as a whole; 0: it is not in the journal, and nothing is gathered
+	since *gathered    // nil: nothing has changed
 }
 
-// gathered is what the journal is to be told next.
+// gathered is what has changed since the session's last record.
 type gathered struct {
-	dirty  []uint32 // the numbers of the fids that may be other than they were noted
-	fresh  []uint16 // the tags of the replies that were kept since
-	tokens bool     // the tokens are other than was noted
+	dirty  []uint32 // the numbers of the fids that may have changed
+	fresh  []uint16 // the tags of the replies that are new
+	tokens bool     // the tokens have changed
 }
 
 func (g *gathered) nothing() bool {
 	return len(g.dirty) == 0 && len(g.fresh) == 0 && !g.tokens
 }
 
-// gather is where to add to what is gathered; nil: the session is not kept.
+// gather returns the session's gathered; nil: the session is not in the journal.
 func (n *noted) gather() *gathered {
 	if n.size.Load() == 0 {
 		return nil
@@ -80,14 +81,14 @@ func (n *noted) gather() *gathered {
 	return n.since
 }
 
-// otherTokens notes that the session's tokens are others.
+// otherTokens notes that the session's tokens have changed.
 func (n *noted) otherTokens() {
 	if g := n.gather(); g != nil {
 		g.tokens = true
 	}
 }
 
-// rest gives up the memory of a session that is parked.
+// rest frees the memory for gathering in a session that is parked.
 func (n *noted) rest() {
 	if n.since != nil && n.since.nothing() {
 		n.since = nil
@@ -101,15 +102,16 @@ const (
 	maxNoted     = 1 << 20
 )
 
-// journalled tells whether the session is one for the journal: one that has a key, of a
-// dialect that is not numbered, or has tokens. Those of the numbered dialects without
-// tokens are not: a client could not be told that what it asked for was
-// not done. It makes a new session after a kill, and judges by itself what is in doubt.
+// journalled tells whether the session belongs in the journal: it has a key, and its
+// dialect is not numbered or has tokens. Sessions of the numbered dialects without tokens
+// do not belong there, because their clients could not be told that a request was not
+// done. Such a client makes a new session after a kill, and decides itself about requests
+// in doubt.
 func (s *session) journalled() bool {
 	return s.key.set && (!s.dialect.Numbered() || s.dialect.Tokens())
 }
 
-// touch notes that the fid of that number may be other than the journal says.
+// touch notes that the fid of that number may have changed.
 func (s *session) touch(num uint32) {
 	g := s.noted.gather()
 	if g == nil {
@@ -120,8 +122,8 @@ func (s *session) touch(num uint32) {
 	}
 }
 
-// touchLocks is touch for all fids that may have locks: one that is taken by a process
-// takes what the process has locked by others.
+// touchLocks is touch for all fids that may have locks: when a process takes a lock by one
+// fid, the locks that it has by other fids may go.
 func (s *session) touchLocks() {
 	if s.noted.size.Load() == 0 {
 		return
@@ -133,7 +135,7 @@ func (s *session) touchLocks() {
 	}
 }
 
-// asked touches the fids that a request may have changed.
+// asked calls touch for the fids that a request may have changed.
 func (s *session) asked(m *wire.Msg) {
 	if s.noted.size.Load() == 0 {
 		return
@@ -155,13 +157,13 @@ func (s *session) asked(m *wire.Msg) {
 	}
 }
 
-// steady tells that reading and writing the fid does not change what its State says.
+// steady tells that reads and writes of the fid do not change its FidState.
 func (f *fid) steady() bool {
 	_, is := f.handle.(fs.Sized)
 	return is
 }
 
-// ended touches what a request that has waited may have changed.
+// ended calls touch for what a request that has waited may have changed.
 func (s *session) ended(r *request) {
 	switch f := r.fid; {
 	case s == nil || f == nil || s.noted.size.Load() == 0:
@@ -174,8 +176,8 @@ func (s *session) ended(r *request) {
 	}
 }
 
-// note brings the journal to what the session is now: what follows may leave. begun is a
-// change that is about to be submitted; nil: none.
+// note records all changes of the session, so that replies may be sent. begun is a change
+// that is about to be submitted; nil: none.
 func (c *conn) note(begun *request) {
 	j, s := c.srv.cfg.Journal, c.sess
 	if j == nil || s == nil || s.view == nil || !s.journalled() {
@@ -225,8 +227,8 @@ func (c *conn) note(begun *request) {
 	j.Change(s.id, &ch)
 }
 
-// noteBefore has the journal know of a change before it may be submitted: of what came
-// before it, and of the change itself where nobody could tell whether it was done.
+// noteBefore records, before a change is submitted, what came before it, and also the
+// change itself if afterwards nobody could tell whether it was done.
 func (c *conn) noteBefore(r *request) {
 	if !r.once || c.srv.cfg.Journal == nil || !c.sess.journalled() {
 		r.keys = false
@@ -246,8 +248,9 @@ func (c *conn) noteBefore(r *request) {
 	}
 }
 
-// submit runs what submits a change, with its receipt. Where the session is not in the
-// journal, it may get there before the change is done: then that is in doubt.
+// submit runs the function that submits a change, with its receipt. A session that is not
+// in the journal may be recorded before the change is done; then that record has the
+// change as in doubt.
 func (c *conn) submit(r *request, run func()) {
 	s := c.sess
 	if !r.keys || s.view == nil || s.noted.size.Load() == 0 {
@@ -269,8 +272,8 @@ func (c *conn) submit(r *request, run func()) {
 	s.view.Receipt(nil)
 }
 
-// changes are those of the session when the change is done. It is called by the committer,
-// and looks at nothing that changes.
+// changes returns the changes of the session when the change is done. The committer calls
+// it, so it reads nothing that can change meanwhile.
 func (r *request) changes(d wire.Dialect, res store.Result, made *FidState, iounit uint32) *Change {
 	m := wire.Msg{Type: r.answer, Tag: r.tag}
 	ch := &Change{Count: r.number}
@@ -312,10 +315,10 @@ func (n *noted) clear() {
 	}
 }
 
-// maxIdle is how long a list may be that is kept for the next time.
+// maxIdle is the largest capacity of a list that is kept for its next use.
 const maxIdle = 16
 
-// nowWaiting are the session's requests that wait.
+// nowWaiting returns the session's requests that wait.
 func (c *conn) nowWaiting() map[uint16]*request {
 	if c.sess.carried != nil {
 		return c.sess.nowCarried()
@@ -323,7 +326,7 @@ func (c *conn) nowWaiting() map[uint16]*request {
 	return c.waiting
 }
 
-// nowCarried are those that wait without a connection.
+// nowCarried returns those that wait without a connection.
 func (s *session) nowCarried() map[uint16]*request {
 	if s.carried == nil {
 		return nil
@@ -331,9 +334,9 @@ func (s *session) nowCarried() map[uint16]*request {
 	return s.carried.waiting
 }
 
-// there is the fid that the client knows by the number. One whose clunk has no reply yet is
-// there still, as the clunk comes again if the reply does not; but in a numbered dialect
-// without tokens it is answered errInDoubt.
+// there returns the fid that the client knows by the number. A fid whose clunk has no
+// reply yet is still included, because the client sends the clunk again if the reply is
+// lost. In a numbered dialect without tokens that clunk is answered errInDoubt.
 func (s *session) there(num uint32, waiting map[uint16]*request) *fid {
 	f := s.fids[num]
 	if f != nil || s.dialect.Numbered() && !s.dialect.Tokens() {
@@ -347,8 +350,7 @@ func (s *session) there(num uint32, waiting map[uint16]*request) *fid {
 	return nil
 }
 
-// leaving are the numbers of the fids that are there still though they have no number any
-// more.
+// leaving returns the numbers of the fids whose clunk has no reply yet.
 func (s *session) leaving(waiting map[uint16]*request) (list []uint32) {
 	for _, r := range waiting {
 		if f := r.fid; f != nil && s.fids[f.num] == nil && s.there(f.num, waiting) != nil {
@@ -359,8 +361,8 @@ func (s *session) leaving(waiting map[uint16]*request) (list []uint32) {
 	return slices.Compact(list)
 }
 
-// noteWhole keeps all of a session. Server.mu is held, and the session's monitor where it
-// has one.
+// noteWhole records all of a session. Server.mu is held, and the session's monitor if it
+// has a connection.
 func (s *Server) noteWhole(n *session, waiting map[uint16]*request) {
 	if !n.kept || !n.journalled() {
 		return
@@ -386,8 +388,8 @@ func (s *Server) noteWhole(n *session, waiting map[uint16]*request) {
 	n.epoch.Store(epoch)
 }
 
-// over are those of the requests that have ended, and whose replies are not made yet:
-// they wait in the list, or were just taken from it.
+// over returns the requests that have ended and whose replies are not made yet: they are
+// in the list of ended ones, or were just taken from it.
 func (s *session) over(waiting map[uint16]*request) (list []*request) {
 	for _, r := range waiting {
 		r.done.mu.Lock()
@@ -399,7 +401,7 @@ func (s *session) over(waiting map[uint16]*request) (list []*request) {
 	return list
 }
 
-// apply makes it the State after a change that was done.
+// apply changes the State as a change that was done has changed the session.
 func (st *State) apply(ch *Change) {
 	st.Fids = slices.DeleteFunc(st.Fids, func(f FidState) bool {
 		return slices.Contains(ch.Gone, f.Fid) || slices.ContainsFunc(ch.Fids, func(o FidState) bool { return o.Fid == f.Fid })
@@ -420,7 +422,7 @@ func (s *Server) countNoted(n *session, size int) {
 	n.noted.size.Store(int64(size))
 }
 
-// forgetNoted has the journal forget a session. Server.mu is held.
+// forgetNoted removes a session from the journal. Server.mu is held.
 func (s *Server) forgetNoted(n *session) {
 	if n.epoch.Load() == 0 {
 		return
@@ -430,9 +432,8 @@ func (s *Server) forgetNoted(n *session) {
 	s.countNoted(n, 0)
 }
 
-// Note has the journal keep all sessions that were not told of in its epoch. It tells how
-// many are left, which are just on their way from or to a connection, or are parked while
-// the server stops.
+// Note records all sessions that are not in the current epoch yet. It returns how many are
+// left: they are just being parked or resumed, or are parked while the server stops.
 func (s *Server) Note() (left int) {
 	epoch := s.cfg.Journal.Epoch()
 	s.mu.Lock()
@@ -451,7 +452,7 @@ func (s *Server) Note() (left int) {
 	return left
 }
 
-// noteDue notes a session if it is where its owner has it.
+// noteDue records a session. false: it is just being parked or resumed.
 func (s *Server) noteDue(n *session, epoch uint64) bool {
 	s.mu.Lock()
 	c := n.owner

@@ -10,18 +10,18 @@ import (
 	"meta9/session/wire"
 )
 
-// Listing is how far an open folder was read. A Tread may go on, begin anew at 0,
-// or repeat the last one, whose reply may have been lost with a transport; a Treaddir
-// may be at any cookie.
+// Listing is how far an open folder was read. A Tread may go on, begin anew at 0, or
+// repeat the last one, whose reply may have been lost with a transport. A Treaddir may
+// begin at any cookie.
 //
-// A folder of a VM is listed as it was at the message that began it: what fits one reply
-// is all there, and more is kept with the open file (fs.Lister). Where it could not be
-// kept, as over a restart, the VM's revision tells whether it can be made once more.
+// A folder of a VM is listed as it was when the listing began: if it does not fit one
+// reply, the whole text is kept with the open file (fs.Lister). If it could not be kept,
+// as over a restart, Rev tells whether the same text can be made once more.
 type Listing struct {
 	Last Place  `json:"last"`           // where the last message began
 	Next Place  `json:"next"`           // where the next goes on
 	Most int    `json:"most,omitempty"` // the largest count of a Tread, in bytes
-	Rev  uint64 `json:"rev,omitempty"`  // of what is kept; 0: nothing is
+	Rev  uint64 `json:"rev,omitempty"`  // the VM's revision of the kept text; 0: nothing is kept
 	End  bool   `json:"end,omitempty"`  // nothing comes after Next
 }
 
@@ -32,7 +32,7 @@ type Place struct {
 	Cookie uint64 `json:"cookie"`
 }
 
-// at finds the place of a Tread's offset.
+// at returns the place of a Tread's offset.
 func (l *Listing) at(off uint64) (Place, error) {
 	switch off {
 	case 0:
@@ -45,7 +45,8 @@ func (l *Listing) at(off uint64) (Place, error) {
 	return Place{}, errs.BadOffset
 }
 
-// after is the place of a Treaddir's cookie. Where nothing ended there its Offset is 0.
+// after returns the place of a Treaddir's cookie. If no message has ended there, its
+// Offset is 0.
 func (l *Listing) after(cookie uint64) Place {
 	switch cookie {
 	case 0:
@@ -58,12 +59,12 @@ func (l *Listing) after(cookie uint64) Place {
 	return Place{Cookie: cookie}
 }
 
-// rest tells whether a Tread at off, which has no room for the next record, asks for
-// the rest of a buffer that it has read records into already. Linux does: v9fs
-// repeats Tread until its buffer of msize - 24 bytes is full or nothing comes, and
-// fails the whole read on an error (p9_client_read). It gets nothing then, and goes
-// on at the same offset with an empty buffer. A client with one fixed small count
-// must get the error: nothing would mean to it that it has read all.
+// rest tells whether a Tread at off, which has no room for the next record, only asks to
+// fill the rest of a buffer that has got records already. Linux does that: v9fs repeats
+// Tread until its buffer of msize - 24 bytes is full or nothing comes, and an error fails
+// the whole read (p9_client_read). Such a Tread gets 0 bytes, and the client goes on at
+// the same offset with an empty buffer. A client with one fixed small count must get the
+// error instead: 0 bytes would tell it that it has read all.
 func (l *Listing) rest(off uint64, count int) bool {
 	return off > 0 && count < l.Most
 }
@@ -72,12 +73,12 @@ func (l *Listing) rest(off uint64, count int) bool {
 type form struct {
 	fs.Form
 	record func(text string) int // bytes of the record that begins text
-	cookie int                   // where a record has the entry's cookie; 0: it has none
+	cookie int                   // offset of the cookie in a record; 0: it has none
 
-	path, length int // where it has the file's qid.path and length; 0: it has no length
+	path, length int // offsets of qid.path and length in a record; 0: it has no length
 }
 
-// The forms. Their IDs are told apart by package fs.
+// The forms. Package fs keeps listings of different IDs apart.
 var (
 	statForm  = newStatForm(1, wire.Plain)
 	statFormU = newStatForm(2, wire.U)
@@ -119,7 +120,7 @@ func newStatForm(id uint8, dialect wire.Dialect) form {
 	}
 }
 
-// number is a number of 9P.
+// number decodes a number of 9P.
 func number(text string) (n uint64) {
 	for i := range len(text) {
 		n |= uint64(text[i]) << (8 * i)
@@ -127,7 +128,7 @@ func number(text string) (n uint64) {
 	return n
 }
 
-// form is that of the connection's dialect.
+// form returns that of the connection's dialect.
 func (c *conn) form() *form {
 	switch {
 	case c.dialect.IsL():
@@ -164,15 +165,15 @@ func (c *conn) readFolder(tag uint16, f *fid, off uint64, count int) error {
 	return nil
 }
 
-// page is a part of a listing, in the room that conn.reserve gives.
+// page is the part of a listing in one reply, in the room that conn.reserve gives.
 type page struct {
 	used   int    // bytes
 	cookie uint64 // of the last entry, in .L or where nothing is kept
 	more   bool   // there are more
-	rev    uint64 // of what is kept
+	rev    uint64 // of the kept text
 }
 
-// progress is how far the open folder was read.
+// progress returns how far the open folder was read.
 func (f *fid) progress() *Listing {
 	if f.listing == nil {
 		f.listing = new(Listing)
@@ -180,27 +181,28 @@ func (f *fid) progress() *Listing {
 	return f.listing
 }
 
-// listed notes that p was given from that place on.
+// listed notes that a reply has given p, from that place on.
 func (f *fid) listed(from Place, p page) {
 	l := f.progress()
 	l.Last, l.Next = from, Place{from.Offset + uint64(p.used), p.cookie}
 	l.Rev, l.End = p.rev, !p.more
 	if h, ok := f.handle.(fs.Lister); ok && p.used == 0 {
-		h.Unlist() // the client has it all
+		h.Unlist() // the client has read it all
 		l.Rev = 0
 	}
 }
 
-// list puts the entries of a folder from that place on into room for an Rread of at
-// most max bytes: at the beginning, or where nothing was read before, as they are now;
-// elsewhere as they were then. errShort: there is no memory for it. errs.Again: it is
-// not known any more how they were.
+// list writes entries of a folder, from that place on, into the room of an Rread of at
+// most max bytes. At the beginning of a listing, or where nothing was read before, it
+// writes the folder's entries of now; elsewhere those of the listing's beginning.
+// errShort: there is no memory for it. errs.Again: the entries of the beginning are not
+// known any more.
 func (c *conn) list(f *fid, from Place, max int) (page, error) {
 	h, ok := f.handle.(fs.Lister)
 	l, form := f.progress(), c.form()
 	begun := from != Place{}
 	switch {
-	case !ok: // such as vms/: nothing changes two of its entries together
+	case !ok: // such as vms/: no change is of two of its entries
 		return c.entries(f.ref, from.Cookie, max)
 	case begun && l.End && from == l.Next:
 		_, err := c.reserve(0)
@@ -214,7 +216,7 @@ func (c *conn) list(f *fid, from Place, max int) (page, error) {
 			from.Offset = form.find(text, from.Cookie)
 		}
 		return c.cut(text, form, from, l.Rev, max)
-	case begun && !c.dialect.IsL(): // a meta9d before this one has begun it
+	case begun && !c.dialect.IsL(): // an older meta9d has begun it
 		return c.entries(f.ref, from.Cookie, max)
 	case !h.Large(&form.Form, max):
 		p, err := c.entries(f.ref, from.Cookie, max)
@@ -230,15 +232,15 @@ func (c *conn) list(f *fid, from Place, max int) (page, error) {
 	if err != nil {
 		return page{}, err
 	}
-	if begun { // a Treaddir on a fid that was not read up to there
+	if begun { // a Treaddir at a cookie that this fid has not reached
 		from.Offset = form.find(text, from.Cookie)
 	}
 	return c.cut(text, form, from, rev, max)
 }
 
-// kept has a folder list itself into memory that is taken from the VM's account: what
-// this request has waited for, or else what is there. errShort: there is too little,
-// also for the reply.
+// kept makes the text of a folder, in memory that is taken from the VM's account: what
+// this request has waited for, or else what is available now. errShort: that is too
+// little, also for the reply.
 func (c *conn) kept(take func(room *int64) (string, error)) (string, error) {
 	room := c.granted
 	text, err := take(&room)
@@ -252,8 +254,8 @@ func (c *conn) kept(take func(room *int64) (string, error)) (string, error) {
 	return text, err
 }
 
-// cut is a part of a listing that is kept. Where this session holds truncations, its
-// files are as empty as they look everywhere else.
+// cut writes a part of a kept listing. Files whose truncation this session holds get the
+// length 0, as they have in its other replies.
 func (c *conn) cut(text string, form *form, from Place, rev uint64, max int) (page, error) {
 	if from.Offset > uint64(len(text)) {
 		return page{}, errs.BadOffset
@@ -287,7 +289,7 @@ func (c *conn) cut(text string, form *form, from Place, rev uint64, max int) (pa
 	return p, nil
 }
 
-// find is where the entries after a cookie begin.
+// find returns the offset of the first entry after a cookie.
 func (f *form) find(text string, after uint64) (at uint64) {
 	for len(text) > int(at) {
 		if number(text[at:][f.cookie:][:8]) > after {
@@ -298,11 +300,11 @@ func (f *form) find(text string, after uint64) (at uint64) {
 	return at
 }
 
-// listSize is how many bytes of a folder one reply has at most.
+// listSize is the most bytes of a folder that one reply has.
 const listSize = midSize - outSlack - wire.ReadLen
 
-// recordsSize is how many bytes the stat records of a folder take. errs.TooBig: it is
-// over max.
+// recordsSize returns how many bytes the stat records of a folder have. errs.TooBig: more
+// than max.
 func (c *conn) recordsSize(ref *fs.Ref, max int) (size int, err error) {
 	d := &c.work.dir
 	err = ref.List(0, func(_ uint64, st *fs.Stat) bool {
@@ -316,7 +318,7 @@ func (c *conn) recordsSize(ref *fs.Ref, max int) (size int, err error) {
 	return size, err
 }
 
-// entries puts entries of a folder as they are now into room for an Rread.
+// entries writes entries of a folder, as they are now, into the room of an Rread.
 func (c *conn) entries(ref *fs.Ref, after uint64, max int) (page, error) {
 	b, err := c.reserve(max)
 	if err != nil {

@@ -11,10 +11,11 @@ import (
 	"meta9/session/wire"
 )
 
-// The bounds of locks: on one file, and what one session holds. What would pass
-// them, an unlock that splits a lock included, is refused as by a full lock table
-// (LockStatusError, which is ENOLCK). And of who waits for those of one file, as
-// each lock that goes makes all of them try again: the rest is LockStatusBlocked.
+// The bounds of locks: of one file, and of one session. A Tlock that would exceed them, or
+// an unlock that would split a lock, is refused as with a full lock table
+// (LockStatusError, which is ENOLCK). Also bounded is how many requests wait for the locks
+// of one file, because each lock that goes makes all of them try again; one more gets
+// LockStatusBlocked.
 const (
 	maxFileLocks    = 1024
 	maxSessionLocks = 1024
@@ -38,8 +39,8 @@ type lock struct {
 	pid    uint32
 }
 
-// owns tells whether l and o never conflict: flock(2)'s owner is the open file,
-// fcntl(2)'s the process.
+// owns tells whether l and o have the same owner, and so never conflict: for flock(2) the
+// owner is the open file, for fcntl(2) the process.
 func (l *lock) owns(o *lock) bool { return l.fid == o.fid || l.sameProcess(o) }
 
 func (l *lock) sameProcess(o *lock) bool {
@@ -52,16 +53,16 @@ type lockOp uint8
 const (
 	// lockRange takes a range, whatever else the owner has there.
 	lockRange lockOp = iota
-	// freeProcess frees what the process has. Linux sends it for fcntl(2), and for
-	// every close(2) by every process that has the file open, so that it must not
-	// free what another process has locked through the same fid.
+	// freeProcess frees the process's locks in the range. Linux sends it for fcntl(2), and
+	// for every close(2) of the file by any process. So it must not free what another
+	// process has locked through the same fid.
 	freeProcess
-	// freeFid frees what the fid has, whoever locked it: flock(2) with LOCK_UN,
-	// which Linux tells from the rest by asking to wait.
+	// freeFid frees all locks of the fid, whichever process took them: flock(2) with
+	// LOCK_UN. Linux sets the flag "may wait" only on this one.
 	freeFid
 )
 
-// replaces tells whether op on l's range takes that range from o.
+// replaces tells whether op on l's range takes that range away from o.
 func (op lockOp) replaces(l, o *lock) bool {
 	if op == freeProcess {
 		return l.sameProcess(o)
@@ -73,14 +74,14 @@ func (l *lock) conflicts(o *lock) bool {
 	return (l.write || o.write) && l.meets(o.span) && !l.owns(o)
 }
 
-// lockTable is the locks of all files, by qid path. Its mutex comes after the
-// monitor of a conn, and nothing is called with it held but request.woken.
+// lockTable has the locks of all files, by qid path. Its mutex comes after the monitor of
+// a conn; with it held nothing is called but request.woken.
 type lockTable struct {
 	mu    sync.Mutex
 	files map[uint64]*fileLocks
 }
 
-// fileLocks are those of one file, and who waits for some of them to go.
+// fileLocks has the locks of one file, and the requests that wait for them.
 type fileLocks struct {
 	held  []lock
 	waits []*request
@@ -111,7 +112,8 @@ func (t *lockTable) set(path uint64, l lock, op lockOp) p9.LockStatus {
 	return p9.LockStatusOK
 }
 
-// file is the locks of a file, made when it has none: the caller calls forgetUnused in the end.
+// file returns the locks of a file, and makes them if there are none; then the caller must
+// call forgetUnused in the end.
 func (t *lockTable) file(path uint64) *fileLocks {
 	f := t.files[path]
 	if f == nil {
@@ -130,7 +132,7 @@ func (t *lockTable) forgetUnused(path uint64, f *fileLocks) {
 	}
 }
 
-// conflict is a lock that is in l's way, or nil.
+// conflict returns a lock that conflicts with l, or nil.
 func (f *fileLocks) conflict(l *lock) *lock {
 	i := slices.IndexFunc(f.held, func(o lock) bool { return l.conflicts(&o) })
 	if i < 0 {
@@ -139,8 +141,8 @@ func (f *fileLocks) conflict(l *lock) *lock {
 	return &f.held[i]
 }
 
-// without is what is held when op has taken l's range from its owner; of a
-// lock that reaches further, the ends stay. fewer: something was taken out.
+// without returns the locks after op has taken l's range from its owner. Of a lock that
+// reaches beyond the range, the ends stay. fewer: something was taken out.
 func (f *fileLocks) without(l *lock, op lockOp) (held []lock, fewer bool) {
 	held = make([]lock, 0, len(f.held)+2)
 	for _, o := range f.held {
@@ -158,7 +160,7 @@ func (f *fileLocks) without(l *lock, op lockOp) (held []lock, fewer bool) {
 	return held, fewer
 }
 
-// without is what is left of s when o is taken out: none, one or two ends.
+// without returns what is left of s when o is taken out: none, one or two ends.
 func (s span) without(o span) []span {
 	var ends []span
 	if s.from < o.from {
@@ -170,7 +172,7 @@ func (s span) without(o span) []span {
 	return ends
 }
 
-// wake lets all who wait try again; who is still in conflict waits on.
+// wake lets all requests that wait try again; those that are still in conflict wait on.
 func (f *fileLocks) wake() {
 	for _, r := range f.waits {
 		r.woken()
@@ -178,8 +180,8 @@ func (f *fileLocks) wake() {
 	f.waits = nil
 }
 
-// wait enters a request that waits for l; ready: nothing is in its way any more,
-// and woken is not called. No cancel: too many wait already.
+// wait adds a request that waits for l. ready: nothing conflicts any more, and woken will
+// not be called. If cancel is nil, too many wait already.
 func (t *lockTable) wait(path uint64, l *lock, r *request) (cancel func(), ready bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -203,7 +205,7 @@ func (t *lockTable) forget(path uint64, r *request) {
 	}
 }
 
-// test is the lock that is in l's way; false: none.
+// test returns a lock that conflicts with l; false: there is none.
 func (t *lockTable) test(path uint64, l *lock) (lock, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -215,7 +217,7 @@ func (t *lockTable) test(path uint64, l *lock) (lock, bool) {
 	return lock{}, false
 }
 
-// unlock frees what the fid has locked, for it ends.
+// unlock frees the fid's locks, because the fid ends.
 func (f *fid) unlock() {
 	if f.locks != nil {
 		f.locks.drop(f.ref.QID().Path, f)
@@ -244,8 +246,8 @@ func (t *lockTable) drop(path uint64, owner *fid) {
 	t.forgetUnused(path, f)
 }
 
-// lockOf is the lock that a Tlock or Tgetlock means. The fid must be open, so
-// that no walk or create makes it another file, whose locks would not go with it.
+// lockOf returns the lock that a Tlock or Tgetlock means. The fid must be open: then no
+// walk or create can make it another file and leave its locks behind.
 func (c *conn) lockOf(m *wire.Msg) (l lock, f *fid, err error) {
 	if f, err = c.sess.opened(m.Fid, 0); err != nil {
 		return l, nil, err
@@ -269,9 +271,9 @@ func (c *conn) lockOf(m *wire.Msg) (l lock, f *fid, err error) {
 // name.
 const maxClientID = 255
 
-// tlock locks or unlocks a range of a file. One that is in the way of a request
-// that may block makes it wait here, so that a flock(1) goes on the moment it can
-// (Linux would ask again after 30 s).
+// tlock locks or unlocks a range of a file. A request that may wait waits here for a lock
+// in conflict, so a flock(1) goes on at once when it can (Linux would ask again after 30
+// s).
 func tlock(c *conn, m *wire.Msg) error {
 	l, f, err := c.lockOf(m)
 	if err != nil {
@@ -301,10 +303,10 @@ func (c *conn) lockStatus(tag uint16, status p9.LockStatus) {
 	c.answer(&r)
 }
 
-// awaitLock enters a Tlock that waits; a Tflush or the fid's clunk ends it. Locks
-// take at most half of what may wait on a connection: whoever has the lock that
-// the others wait for must still be able to write. The rest ask again, as Linux
-// does after 30 s, and so do those for whom there is no room at the file.
+// awaitLock adds a Tlock that waits; a Tflush or the fid's clunk ends it. Tlocks may be at
+// most half of a connection's waiting requests: the holder of the lock that the others
+// wait for must still be able to write. Tlocks beyond that, or beyond the bound of a file,
+// are answered, and Linux asks again after 30 s.
 func (c *conn) awaitLock(m *wire.Msg, f *fid, l lock) {
 	if len(c.waiting) >= c.srv.cfg.Limits.Waiting/2 {
 		c.lockStatus(m.Tag, p9.LockStatusBlocked)
@@ -343,7 +345,7 @@ func (r *request) lockAgain(l *lock) {
 	r.locked(status)
 }
 
-// tgetlock tells which lock would be in the way.
+// tgetlock answers which lock conflicts.
 func tgetlock(c *conn, m *wire.Msg) error {
 	l, f, err := c.lockOf(m)
 	if err != nil {
@@ -363,7 +365,7 @@ func tgetlock(c *conn, m *wire.Msg) error {
 	return nil
 }
 
-// length is that of a range as Rgetlock says it: 0 is to the end.
+// length is the length of a range in an Rgetlock: 0 means to the end.
 func (s span) length() uint64 {
 	if s.to == math.MaxUint64 {
 		return 0

@@ -6,13 +6,13 @@ import (
 	"meta9/session/packet"
 )
 
-// warn logs what a peer has caused; so often as rarelog lets who.
+// warn logs what a peer has caused. rarelog limits how often, for each who.
 func (s *Server) warn(p Peer, who, what string, err error) {
 	s.rare.Warn(who).Str("who", who).Str("via", p.Via).Str("addr", p.Addr).Err(err).Msg(what)
 }
 
-// logEnd counts and logs a connection that ended because its peer broke the
-// protocol. All other ends are nobody's business.
+// logEnd counts and logs a connection that ended because its peer broke the protocol.
+// Other ends are not logged.
 func (s *Server) logEnd(c *conn, who string, err error) {
 	var framing framingError
 	if errors.Is(err, packet.ErrPast) {

@@ -4,7 +4,7 @@ import (
 	"meta9/session/wire"
 )
 
-// asked names the request that a reply is for, in a numbered dialect.
+// asked says which request a reply is for, in a numbered dialect.
 type asked struct {
 	number uint64 // 1 is the session's first; 0: not counted
 	once   bool   // its reply is kept: it must not run again
@@ -23,7 +23,7 @@ type numbers struct {
 	given uint64           // replies that were kept, ever
 
 	// Of the dialects with tokens (wire.Dialect.Tokens).
-	undone uint64 // requests up to that which have no kept reply were not done: the server was killed
+	undone uint64 // up to this number, requests without a kept reply were not done, because the server was killed
 	tokens Tokens
 }
 
@@ -47,14 +47,14 @@ type kept struct {
 	frame  []byte
 }
 
-// countRequest gives the request that comes now its number.
+// countRequest gives the request that has just come its number.
 func (c *conn) countRequest(m *wire.Msg) {
 	if !c.dialect.Numbered() || !m.Type.Counted() {
 		return
 	}
 	n := &c.sess.numbers
 	var number uint64
-	if h := c.handing; h != nil && len(h.counted) > 0 { // it came before, to another process
+	if h := c.handing; h != nil && len(h.counted) > 0 { // it came to an earlier process
 		number, h.counted = h.counted[0], h.counted[1:]
 	} else {
 		n.count = max(n.count, n.tokens.Sent) + 1
@@ -67,8 +67,8 @@ func (c *conn) countRequest(m *wire.Msg) {
 	c.now, c.nowTag = asked{number: number, once: !m.Type.Again()}, m.Tag
 }
 
-// askedUnder is the request that a reply under tag is for: one that waits, or the
-// one that came just now.
+// askedUnder returns the request that a reply under tag is for: one that waits, or the one
+// that has just come.
 func (c *conn) askedUnder(tag uint16) (a asked) {
 	if r := c.waiting[tag]; r != nil {
 		return r.asked
@@ -79,8 +79,7 @@ func (c *conn) askedUnder(tag uint16) (a asked) {
 	return a
 }
 
-// keepReply keeps the reply that begins at from in the output, if it is one that must
-// not be lost.
+// keepReply keeps the reply that begins at from in the output, if it must not be lost.
 func (c *conn) keepReply(tag uint16, from int) {
 	if !c.dialect.Numbered() {
 		return
@@ -111,8 +110,8 @@ func (n *numbers) keepReply(tag uint16, number uint64, frame []byte) {
 	k.number, k.given, k.frame = number, n.given, append(k.frame[:0], frame...)
 }
 
-// forgetOldest is for a client that uses more tags than it may: it has to look at
-// all of them.
+// forgetOldest drops the oldest reply. Only a client that uses more tags than it may gets
+// here; the search looks at all replies.
 func (n *numbers) forgetOldest() {
 	var oldest uint16
 	given := n.given + 1

@@ -21,7 +21,7 @@ func topen(c *conn, m *wire.Msg) error {
 	return c.open(m.Tag, f, flags, m.Mode&wire.ORclose != 0, wire.Ropen)
 }
 
-// open opens what the fid is and answers with a message of type t.
+// open opens the fid's file and answers with a message of type t.
 func (c *conn) open(tag uint16, f *fid, flags fs.Flags, rclose bool, t wire.Type) error {
 	switch {
 	case f.handle != nil || f.making:
@@ -42,8 +42,8 @@ func (c *conn) open(tag uint16, f *fid, flags fs.Flags, rclose bool, t wire.Type
 	return nil
 }
 
-// openNow opens what the fid is, or what its name leads to by now; but never does it
-// truncate an object that the client has not been told of.
+// openNow opens the fid's object, or the one that its name leads to by now. It never
+// truncates an object that the client was not told of.
 func (f *fid) openNow(flags fs.Flags) (h fs.Handle, err error) {
 	if flags&fs.Trunc != 0 {
 		return f.ref.Open(flags)
@@ -59,8 +59,9 @@ func (f *fid) openNow(flags fs.Flags) (h fs.Handle, err error) {
 	return h, err
 }
 
-// countStream refuses a stream when as many are open as could wait. Each keeps
-// what it gave last, so that a great many take more than all else that fids are.
+// countStream refuses a stream when as many are open as requests may wait. Each stream
+// keeps the bytes that it gave last, so a great many would take more memory than all else
+// of the fids.
 func (c *conn) countStream(f *fid) error {
 	limit := c.srv.cfg.Limits.Waiting
 	switch {
@@ -85,14 +86,14 @@ func (f *fid) opened(h fs.Handle, flags fs.Flags, rclose bool) {
 	_, f.stream = h.(fs.Waiter)
 }
 
-// iounit is what fits a Twrite or an Rread of any dialect, as Plan 9 counts it.
+// iounit is how many bytes fit a Twrite or an Rread of any dialect, as Plan 9 counts.
 func (c *conn) iounit() uint32 { return c.msize - 24 }
 
-// modeBits are those of a mode that say something here; 0x20 is Plan 9's
-// close-on-exec, which is the client's own business.
+// modeBits are the bits of an open mode that are known here; 0x20 is Plan 9's
+// close-on-exec, which only concerns the client.
 const modeBits = 3 | wire.OTrunc | 0x20 | wire.ORclose | wire.OAppend
 
-// openFlags are the flags that an open mode asks for.
+// openFlags returns the flags that an open mode asks for.
 func (c *conn) openFlags(mode uint8) (fs.Flags, error) {
 	if mode&^modeBits != 0 || (mode&wire.OAppend != 0 && !c.dialect.IsU()) {
 		return 0, errs.New(errs.Invalid, "open mode 0x%02x", mode)

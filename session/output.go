@@ -26,26 +26,26 @@ const (
 	smallest = 9 << 10  // a reply up to this size is never refused for want of room: what a message of 8 KiB holds
 )
 
-// buffers are some that are free, of one size, for whoever needs one next. Large replies
-// come at a VM's pace: a buffer made for each of them would have the garbage collector run
-// all the time, and a sync.Pool is emptied by each of its runs.
+// buffers keeps free buffers of one size for their next use. Large replies come as fast as
+// a VM asks: if a buffer were made for each of them, the garbage collector would run all
+// the time, and each of its runs empties a sync.Pool.
 type buffers struct {
 	free  chan []byte
-	least atomic.Int64 // that were free at any one time since trim
+	least atomic.Int64 // the fewest that were free at any moment since trim
 }
 
-// There are about as many as one VM may use at a time.
+// Each keeps about as many as one VM may use at a time.
 var (
 	midBuffers = buffers{free: make(chan []byte, 64)}
 	bigBuffers = buffers{free: make(chan []byte, 64)}
 )
 
-// FreeBuffers lets go of the output buffers that nobody has needed since it was called
-// last, and tells their bytes. No VM's account has them: whoever calls it now and then
-// sees to it that those of a short rush do not stay.
+// FreeBuffers frees the output buffers that were not needed since its last call, and
+// returns their bytes. They are in no VM's account. Call it now and then, so that the
+// buffers of a short rush do not stay for ever.
 func FreeBuffers() int64 { return midBuffers.trim() + bigBuffers.trim() }
 
-// trim lets go of as many as were free all the time.
+// trim frees as many buffers as were free all the time since the last trim.
 func (f *buffers) trim() (bytes int64) {
 	defer f.note()
 	for n := f.least.Swap(math.MaxInt64); n > 0; n-- {
@@ -59,7 +59,7 @@ func (f *buffers) trim() (bytes int64) {
 	return bytes
 }
 
-// note takes in how many are free now.
+// note notes how many are free now, for trim.
 func (f *buffers) note() {
 	n := int64(len(f.free))
 	for {
@@ -70,7 +70,7 @@ func (f *buffers) note() {
 	}
 }
 
-// get is an empty buffer of that size.
+// get returns an empty buffer of that size.
 func (f *buffers) get(size int) []byte {
 	defer f.note()
 	select {
@@ -81,7 +81,7 @@ func (f *buffers) get(size int) []byte {
 	}
 }
 
-// put keeps a buffer that nobody uses any more, if there are few.
+// put keeps a buffer that is no longer used, unless there are enough.
 func (f *buffers) put(b []byte) {
 	select {
 	case f.free <- b[:0]:
@@ -89,7 +89,7 @@ func (f *buffers) put(b []byte) {
 	}
 }
 
-// newBuffer is an empty buffer for n bytes; sizeFor tells its size.
+// newBuffer returns an empty buffer for n bytes; sizeFor tells its size.
 func newBuffer(n int) []byte {
 	switch size := sizeFor(n); size {
 	case midSize:
@@ -111,7 +111,7 @@ func discard(b []byte) {
 	}
 }
 
-// cost is what a buffer of that size counts for.
+// cost is how many bytes a buffer of that size counts as.
 func cost(size int) int64 {
 	if size <= outSize {
 		return 0
@@ -130,7 +130,8 @@ func sizeFor(n int) int {
 	return n
 }
 
-// errShort says that a reply has no room now: its request is to wait (awaitRoomToReply).
+// errShort says that there is no room for a reply now: its request has to wait
+// (awaitRoomToReply).
 var errShort = errors.New("no room for a reply")
 
 // errClosed ends the loop of a connection whose transport was closed here.
@@ -152,8 +153,8 @@ type output struct {
 	closed  bool   // nothing goes out any more
 }
 
-// writes is what is written at one time where the transport has a file descriptor.
-// Whoever set output.writing borrows one.
+// writes is the state of a write to a transport with a file descriptor. Whoever has set
+// output.writing borrows one.
 type writes struct {
 	try   func(fd uintptr) bool // tryWrite
 	b     []byte
@@ -161,8 +162,8 @@ type writes struct {
 	share *cpu.Share
 	err   error
 
-	crowded bool // tryWrite found no place
-	late    bool // it is to go on without one
+	crowded bool // tryWrite found no free place
+	late    bool // it must go on without one
 }
 
 var writers = sync.Pool{New: func() any {
@@ -171,12 +172,12 @@ var writers = sync.Pool{New: func() any {
 	return w
 }}
 
-// large is how much is not written without a place: to copy it into a socket takes as
-// long as to make it. Less goes out, whoever has no turn.
+// large is the size from which a write needs a place: to copy so much into a socket takes
+// as long as to make it. A smaller write needs none.
 const large = 16 << 10
 
-// write writes b. It holds a place only while it need not wait. rest is what was not
-// written.
+// write writes b. It holds a place only while it does not wait. rest are the bytes that
+// were not written.
 func (c *conn) write(b []byte, p *cpu.Place, share *cpu.Share) (rest []byte, err error) {
 	if c.in.raw == nil {
 		p.Give()
@@ -201,8 +202,9 @@ func (c *conn) write(b []byte, p *cpu.Place, share *cpu.Share) (rest []byte, err
 	}
 }
 
-// tryWrite writes what there is room for; false: not all of it. net calls it until it
-// is true and waits in between. Nothing else is waited for here, as in tryRead.
+// tryWrite writes as much as the socket has room for; false: that was not all. net calls
+// it until it returns true, and waits in between. Like tryRead it must not wait for
+// anything.
 func (w *writes) tryWrite(fd uintptr) bool {
 	if !w.place.Held() && len(w.b) >= large && !w.late && !w.place.Try(w.share) {
 		w.crowded = true
@@ -228,9 +230,9 @@ func (w *writes) tryWrite(fd uintptr) bool {
 // flush is the loop's send.
 func (c *conn) flush() { c.send(&c.place) }
 
-// send sends the replies unless another goroutine is at it, which then sends
-// these too. The monitor is given up during each write and taken again; so is the
-// place where the peer does not take them at once.
+// send sends the replies, unless another goroutine is sending, which then sends these too.
+// The monitor is released during each write and taken again; so is the place, if the peer
+// does not take the bytes at once.
 func (c *conn) send(p *cpu.Place) {
 	c.collect()
 	if c.writing {
@@ -274,13 +276,13 @@ func (c *conn) send(p *cpu.Place) {
 	}
 }
 
-// settleOut brings the bill for the buffers to what they are.
+// settleOut adjusts the bill to the buffers that are there now.
 func (c *conn) settleOut() {
 	due := cost(cap(c.out)) + cost(c.buffer) + c.granted
 	switch paid := c.output.bill.paid; {
 	case paid > due:
 		c.output.bill.keep(due)
-	case paid < due: // small replies have made it grow
+	case paid < due: // small replies have made the buffer grow
 		c.output.bill.force(due - paid)
 	}
 }
@@ -297,10 +299,10 @@ func (c *conn) shut() {
 	c.moved.Broadcast()
 }
 
-// overloaded tells whether the loop must not take in more: replies are not sent
-// or writes not durable past the limit or past what the VM's account has, or too many
-// changes wait. All of these end by themselves, or with the transport; blocking reads
-// do not, and so must not count here, or the Tflush that ends them would never be read.
+// overloaded tells whether the loop must not read more requests: unsent replies and writes
+// that are not durable exceed the limit, or what the VM's account has, or too many changes
+// wait. All of these end by themselves, or with the transport. Blocking reads do not, so
+// they must not count here: the Tflush that ends them would never be read.
 func (c *conn) overloaded() bool {
 	l := &c.srv.cfg.Limits
 	switch {
@@ -312,7 +314,7 @@ func (c *conn) overloaded() bool {
 	return c.buffer > 0 && c.output.bill.paid > 0 && c.output.bill.account.Over() > 0
 }
 
-// awaitRelief gives the monitor up until the connection is no longer overloaded.
+// awaitRelief releases the monitor until the connection is no longer overloaded.
 func (c *conn) awaitRelief() {
 	c.flush()
 	c.place.Give()
@@ -321,8 +323,8 @@ func (c *conn) awaitRelief() {
 	}
 }
 
-// growForSmallReply makes room for a small reply of usual size in the output buffer, if there
-// is one.
+// growForSmallReply makes room for a reply of usual size in the output buffer, if there is
+// a buffer.
 func (c *conn) growForSmallReply() {
 	const usual = 512
 	if cap(c.out)-len(c.out) < usual && c.out != nil {
@@ -330,7 +332,7 @@ func (c *conn) growForSmallReply() {
 	}
 }
 
-// answer appends a reply. What has no frame becomes an error reply.
+// answer appends a reply. One that cannot be encoded becomes an error reply.
 func (c *conn) answer(m *wire.Msg) {
 	c.growForSmallReply()
 	from := len(c.out)
@@ -357,7 +359,7 @@ func (c *conn) answerQID(t wire.Type, tag uint16, q p9.QID) {
 	c.answer(&wire.Msg{Type: t, Tag: tag, QID: q})
 }
 
-// refuse appends the error reply that err is.
+// refuse appends an error reply for err.
 func (c *conn) refuse(tag uint16, err error) {
 	c.growForSmallReply()
 	from := len(c.out)
@@ -367,16 +369,16 @@ func (c *conn) refuse(tag uint16, err error) {
 	c.traceReply(from, wire.NoFid, nil)
 }
 
-// empty appends a reply that says no more than that it was done.
+// empty appends a reply without a body.
 func (c *conn) empty(t wire.Type, tag uint16) {
 	c.answer(&wire.Msg{Type: t, Tag: tag})
 }
 
-// free is how long an Rread may be for which there is room already.
+// free is how many bytes of data an Rread can have in the buffer as it is.
 func (c *conn) free() int { return cap(c.out) - len(c.out) - wire.ReadLen }
 
-// reserve makes room for an Rread of up to n bytes and gives the room for its
-// data; the frame begins at the end of c.out. errShort: there is no memory for it.
+// reserve makes room for an Rread of up to n bytes, and returns the room for its data; the
+// frame begins at the end of c.out. errShort: there is no memory for it.
 func (c *conn) reserve(n int) ([]byte, error) {
 	from := len(c.out)
 	if c.free() < n {
@@ -387,8 +389,8 @@ func (c *conn) reserve(n int) ([]byte, error) {
 	return c.out[from+wire.ReadLen : from+wire.ReadLen+n], nil
 }
 
-// grow makes room in the output for n bytes more, and some. What it needs is taken from
-// the account before it is made.
+// grow makes room in the output for at least n more bytes. It takes the memory from the
+// account before it allocates.
 func (c *conn) grow(n int) error {
 	size := len(c.out) + n
 	if size > outSize || c.lent {
@@ -418,7 +420,8 @@ func (c *conn) grow(n int) error {
 	return nil
 }
 
-// freeBuffer ends the use of a buffer, which may be the scratch's.
+// freeBuffer gives back a buffer that is no longer used: to the scratch if it is the
+// scratch's.
 func (c *conn) freeBuffer(b []byte) {
 	if c.lent && c.in.sc.out == nil && cost(cap(b)) == 0 {
 		c.in.sc.out = b[:0]
@@ -427,8 +430,8 @@ func (c *conn) freeBuffer(b []byte) {
 	discard(b)
 }
 
-// answerRead finishes the reply whose n bytes of data are in reserve's room. They
-// are from what fid and names lead to.
+// answerRead finishes the reply whose n bytes of data are in reserve's room. They were
+// read from the file that fid and names lead to.
 func (c *conn) answerRead(t wire.Type, tag uint16, n int, fid uint32, names []string) {
 	from := len(c.out)
 	c.out = c.out[:from+wire.ReadLen+n]

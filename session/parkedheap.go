@@ -10,11 +10,12 @@ type parkedHeap struct {
 	all    []*vmUse
 }
 
-// adminPart is the part of what may be parked that is reserved for the admin: while he
-// has no more than that, only guests' sessions are evicted.
+// adminPart is the part of all parked sessions that is reserved for the admin: as long as
+// the admin has no more, only guests' sessions are evicted.
 const adminPart = 1.0 / 16
 
-// of is the VM's part of the sessions or of the bytes, whichever is greater.
+// of returns the VM's part of the parked sessions, or of their bytes, whichever is
+// greater.
 func (s *parkedHeap) of(u *vmUse) float64 {
 	part := max(float64(u.parked.Len())/float64(s.limits.Parked), float64(u.bytes)/float64(s.limits.ParkedBytes))
 	if u.admin {
@@ -36,7 +37,7 @@ func (s *parkedHeap) update(u *vmUse) {
 	}
 }
 
-// most is the session to be evicted first.
+// most returns the session that is evicted first.
 func (s *parkedHeap) most() *session { return s.all[0].oldest() }
 
 func (u *vmUse) oldest() *session { return u.parked.Front().Value.(*session) }

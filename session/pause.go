@@ -33,14 +33,14 @@ type Pause struct {
 	Due    bool   `json:"due,omitempty"`    // the Tread that goes on gets 0 bytes where there is nothing
 	Offset uint64 `json:"offset,omitempty"` // of that Tread
 	Count  int    `json:"count,omitempty"`  // its count
-	Full   bool   `json:"full,omitempty"`   // or any greater one
+	Full   bool   `json:"full,omitempty"`   // or any greater count
 
 	Number uint64 `json:"number,omitempty"` // of the request that got 0 bytes last; 0: none
 	Tag    uint16 `json:"tag,omitempty"`
-	Lost   bool   `json:"lost,omitempty"` // Tresume said so
+	Lost   bool   `json:"lost,omitempty"` // Tresume said that its reply was lost
 }
 
-// noteRead notes that a Tread of a stream at off got n bytes of count.
+// noteRead notes that a Tread of a stream at off, for count bytes, got n bytes.
 func (c *conn) noteRead(f *fid, off uint64, n, count int) {
 	f.pause = nil
 	if !c.dialect.IsL() && !c.dialect.IsU() {
@@ -52,8 +52,8 @@ func (c *conn) noteRead(f *fid, off uint64, n, count int) {
 	}
 }
 
-// pauses tells whether a Tread under tag that finds nothing is to get 0 bytes, and
-// notes that it does.
+// pauses tells whether a Tread under tag that finds nothing gets 0 bytes, and notes that
+// it does.
 func (c *conn) pauses(f *fid, tag uint16, off uint64, count int) bool {
 	p := f.pause
 	if p == nil {
@@ -71,7 +71,7 @@ func (c *conn) pauses(f *fid, tag uint16, off uint64, count int) bool {
 	return true
 }
 
-// losePauses takes in which requests have no answer; numbers ascend.
+// losePauses notes which requests got no answer; numbers ascend.
 func (s *session) losePauses(numbers []uint64) {
 	for _, f := range s.fids {
 		if p := f.pause; p != nil && p.Number != 0 {

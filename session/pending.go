@@ -8,9 +8,9 @@ import (
 	"meta9/session/wire"
 )
 
-// awaitAnswer enters a request whose file somebody else has to be asked for (fs.Pending). It
-// is handled once more when the answer is there, as if it came only then; but in a
-// numbered dialect it has its number, and Tflush cancels it.
+// awaitAnswer adds a request about a file that another service has to be asked for
+// (fs.Pending). When the answer is there, the request is handled again, as if it had come
+// only then. In a numbered dialect it already has its number, and Tflush cancels it.
 func (c *conn) awaitAnswer(m *wire.Msg, p *fs.Pending) error {
 	r, err := c.postpone(m)
 	if err == nil {
@@ -29,33 +29,33 @@ func (c *conn) awaitRoomToReply(m *wire.Msg) error {
 	return err
 }
 
-// postpone makes a request that is to be handled once more.
+// postpone makes a request that will be handled again.
 func (c *conn) postpone(m *wire.Msg) (*request, error) {
 	if err := c.mayWait(); err != nil {
 		return nil, err
 	}
-	kept := *m // whose lists live as long as the call; what has Data changes something, and does not come here
+	kept := *m // a copy, because m's lists end with the call; requests with Data are changes, and do not come here
 	kept.Names, kept.Data = slices.Clone(m.Names), nil
 	r := &request{tag: m.Tag, again: askAgain, msg: &kept}
-	r.cancel = func() {} // ask: the answer finds nobody
+	r.cancel = func() {} // ask finds it gone when the answer comes
 	return r, nil
 }
 
-// ask lets r wait for an answer. One that was cancelled is not in c.waiting any more
-// when that comes.
+// ask lets r wait for an answer. If r is cancelled, it is not in c.waiting any more when
+// the answer comes.
 func (c *conn) ask(r *request, p *fs.Pending) {
 	r.answers = append(r.answers, p)
 	c.enter(r)
 	p.Start(r.woken)
 }
 
-// enterForRoom lets r wait for what its reply needs.
+// enterForRoom adds r, which waits for the memory that its reply needs.
 func (c *conn) enterForRoom(r *request) {
 	c.enter(r)
 	c.awaitRoomFor(r)
 }
 
-// awaitRoomFor lets r, which was entered, wait for what its reply needs.
+// awaitRoomFor lets r, which was added, wait for the memory that its reply needs.
 func (c *conn) awaitRoomFor(r *request) {
 	w := c.output.bill.account.Wait(c.need, r.woken)
 	r.room, r.cancel = w, w.End
@@ -90,10 +90,10 @@ func (c *conn) hasRoom(r *request) error {
 	return nil
 }
 
-// askAgain handles a request with what it has waited for, once the replies before it are
-// sent: each has a buffer of the usual size, and none is made that is as large as all of
-// them. The loop may be about to read meanwhile, or handle another request: its place to
-// work in is not ours.
+// askAgain handles a request with what it has waited for. First it sends the replies
+// before it: so each reply has a buffer of the usual size, and none has one as large as
+// all of them. The loop may be reading meanwhile, or handling another request, so its work
+// is not used.
 func askAgain(r *request) {
 	c := r.c
 	if len(c.out) >= sendSize {

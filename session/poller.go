@@ -8,24 +8,24 @@ import (
 )
 
 // poller waits for input on the connections that sleep, by an epoll(7) of its own: Go's
-// can only wake a goroutine for each. It has one goroutine, which waits for the epoll in
-// Go's poller, as for any descriptor.
+// poller would need a goroutine for each. It has one goroutine, which waits for the epoll
+// in Go's poller, as for any descriptor.
 //
-// A connection is in conns as long as it sleeps. What the epoll tells of one that is not
-// there was overtaken by somebody who has woken it, or is about a descriptor that is
-// closed here and still open elsewhere.
+// A connection is in conns as long as it sleeps. An event for a connection that is not
+// there is ignored: somebody else has woken the connection, or the event is about a
+// descriptor that is closed here and still open elsewhere.
 type poller struct {
-	awaken func(c *conn) // goes on with one that has slept
+	awaken func(c *conn) // goes on with a connection that has slept
 
 	mu    sync.Mutex       // nothing else is taken with it
 	conns map[uint64]*conn // by id
 	file  *os.File         // the epoll; nil: none was needed yet
 	fd    int              // of file
-	spent bool             // its goroutine has ended by itself: nobody sleeps any more
+	spent bool             // its goroutine has ended by itself: no connection may sleep any more
 	done  chan struct{}    // closed when its goroutine has ended
 }
 
-// add waits for input on c, which is woken then; false: it cannot, and c is awake.
+// add waits for input on c, which is woken then. false: it cannot, and c stays awake.
 func (p *poller) add(c *conn) bool {
 	p.mu.Lock()
 	if p.spent || p.file == nil && p.open() != nil {
@@ -59,9 +59,9 @@ func (p *poller) open() error {
 	return p.use(fd)
 }
 
-// use begins with an epoll, and owns it. p.mu is held.
+// use starts with an epoll, and owns it. p.mu is held.
 func (p *poller) use(fd int) error {
-	if err := syscall.SetNonblock(fd, true); err != nil { // or Go's poller does not take it
+	if err := syscall.SetNonblock(fd, true); err != nil { // otherwise Go's poller does not take it
 		_ = syscall.Close(fd)
 		return err
 	}
@@ -94,7 +94,7 @@ func (p *poller) loop(raw syscall.RawConn) {
 				continue
 			}
 			if n <= 0 {
-				return err != nil // no more can come of it
+				return err != nil // on an error it ends
 			}
 			for _, e := range events[:n] {
 				p.wake(uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32)
@@ -124,7 +124,7 @@ func (p *poller) wake(id uint64) {
 	}
 }
 
-// remove is the connection that sleeps under the id, and does so no more; nil: none does.
+// remove takes the connection with that id out; nil: it does not sleep.
 func (p *poller) remove(id uint64) *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -140,7 +140,7 @@ func (p *poller) count() int {
 	return len(p.conns)
 }
 
-// close ends the goroutine. Nobody sleeps any more, or will.
+// close ends the goroutine. No connection sleeps any more.
 func (p *poller) close() {
 	p.mu.Lock()
 	f := p.file

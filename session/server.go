@@ -18,27 +18,27 @@ import (
 	"meta9/session/auth"
 )
 
-// Config is what a Server is told. Zero fields take the defaults.
+// Config configures a Server. Zero fields take the defaults.
 type Config struct {
 	Tree     *fs.Tree
 	Limits   Limits            // DefaultLimits
 	Budget   *budget.Budget    // of the bytes that requests hold; nil: none
-	Lifetime time.Duration     // of a parked session; 30 s
+	Lifetime time.Duration     // how long a session stays parked; 30 s
 	Auth     *auth.Ring        // nil: no MUMBLE
 	Journal  Journal           // nil: none
-	Fresh    func() error      // why what the store has may be old: then nothing is told of it; nil: it never is
+	Fresh    func() error      // why the store's data may be old: then no request is answered with it; nil: it never is
 	Trace    func(line string) // nil: off. One line a message, masked (wire.Mask)
 	Log      zerolog.Logger
 	Now      func() time.Time // time.Now
-	Silence  time.Duration    // after so long without a frame a connection gives its goroutine up; 5 s
+	Silence  time.Duration    // how long a connection without a frame keeps its goroutine; 5 s
 }
 
-// Peer is what a channel tells of who is at its other end.
+// Peer is what a channel says about its other end.
 type Peer struct {
 	Who fs.Principal // proved by the channel; zero: nobody
 	Via string       // the listener's text, for logs and sessions/: "unix:/run/meta9/admin.sock"
-	// Addr is the peer's address without its port, where keys can be guessed from
-	// anywhere: misses are counted by it. "" elsewhere.
+	// Addr is the peer's address without its port, on channels where keys can be guessed
+	// from anywhere: wrong keys are counted by it. "" on others.
 	Addr string
 	// Resumes tells that the channel proves its peer. A plain tcp channel does
 	// not: there a key finds only sessions that MUMBLE authenticated on such a
@@ -60,16 +60,16 @@ type Server struct {
 
 	mu       sync.Mutex // after any conn.mu
 	conns    map[*conn]struct{}
-	nobodies int // of conns, those of nobody
+	nobodies int // conns whose peer is not known yet
 	from     map[netip.Prefix]crowd
 	nextID   uint64
 	closing  bool
 	frozen   bool           // closing, and sessions are kept
-	handing  atomic.Bool    // frozen, and connections are kept, too; written with mu held
-	handed   []*conn        // those that stand still
+	handing  atomic.Bool    // frozen, and connections are kept too; written with mu held
+	handed   []*conn        // connections that were stopped, to be handed over
 	running  sync.WaitGroup // of conns
-	awake    int            // of conns, those that may sleep and do not
-	sweeping bool           // a sweep will come
+	awake    int            // conns that may sleep and do not
+	sweeping bool           // the next sweep has a timer
 	sweeper  *time.Timer
 	sleepers poller
 	table
@@ -99,25 +99,25 @@ func New(cfg Config) *Server {
 // Serve serves one connection until it ends, and closes it. One too many is
 // closed at once.
 //
-// Half of the memory of a connection that waits, and does not sleep, is the stack under
-// its loop. Its frames, and those of who calls it, are kept so small that a stack that was
-// grown shrinks to 4 KiB again, which it does where a quarter of 8 KiB is enough.
+// Half of the memory of a connection that waits, and does not sleep, is the stack of its
+// loop. The frames of the loop and its callers are kept small, so that a stack that has
+// grown shrinks to 4 KiB again: it does when a quarter of 8 KiB is enough.
 func (s *Server) Serve(nc net.Conn, p Peer) { s.Go(nc, p, nil) }
 
-// Go is Serve for who needs no goroutine as long as the connection lasts: while nothing
-// comes it may return. Once the connection has ended, it calls ended, in whatever
-// goroutine. With nil it is Serve.
+// Go is Serve for a caller that can do without its goroutine: Go may return while nothing
+// comes. When the connection has ended, it calls ended, in any goroutine. If ended is nil,
+// Go is Serve.
 func (s *Server) Go(nc net.Conn, p Peer, ended func()) {
 	if c := s.begin(nc, p); c != nil {
 		c.maySleep(ended)
-		c.place.Take(c.share.Load()) // in vain or not: each request needs one
+		c.place.Take(c.share.Load()) // also if it gets none: each request takes one itself
 		c.over(c.loop())
 	} else if ended != nil {
 		ended()
 	}
 }
 
-// begin admits a connection; nil: one too many.
+// begin admits a connection; nil: it is not admitted.
 //
 //go:noinline
 func (s *Server) begin(nc net.Conn, p Peer) *conn {
@@ -157,7 +157,7 @@ func (s *Server) welcome(nc net.Conn, p Peer) *conn {
 	return c
 }
 
-// account is whose bytes are counted for who; Close it.
+// account returns the account of that principal; Close it.
 func (s *Server) account(who fs.Principal) *budget.Account {
 	if who.Admin {
 		return s.cfg.Budget.Admin()
@@ -165,32 +165,32 @@ func (s *Server) account(who fs.Principal) *budget.Account {
 	return s.cfg.Budget.Account(who.VM)
 }
 
-// newSession makes a session that has nothing yet. It is to be closed.
+// newSession makes an empty session. It must be closed.
 func (s *Server) newSession(who fs.Principal) *session {
 	return &session{who: who, bill: bill{account: s.account(who)}}
 }
 
-// rebill has the connection's bytes, and its session's, counted for who.
+// rebill moves the bytes of the connection and of its session to the account of who.
 func (c *conn) rebill(who fs.Principal) {
 	old, a := c.account.Load(), c.srv.account(who)
 	if a == old {
 		a.Close()
 		return
 	}
-	c.account.Store(a) // what the loop has borrowed stays on the old one until it is given back
+	c.account.Store(a) // what the loop has borrowed stays on the old account until it is given back
 	c.output.bill.moveTo(a)
 	c.waits.bill.moveTo(a)
 	old.Close()
 }
 
-// rebill has what the session holds counted for who.
+// rebill moves the bytes of the session to the account of who.
 func (s *session) rebill(srv *Server, who fs.Principal) {
 	old := s.bill.account
 	s.bill.moveTo(srv.account(who))
 	old.Close()
 }
 
-// admit enters a connection, unless there are too many.
+// admit adds a connection, unless there are too many.
 func (s *Server) admit(c *conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,12 +223,13 @@ func (s *Server) admit(c *conn) error {
 	return nil
 }
 
-// crowd is what has come from one address of a network.
+// crowd counts the connections from one address of a network.
 type crowd struct{ conns, nobodies int }
 
-// crowded tells that c's address has at least as many connections as there are places
-// left, of all or of nobodies: so one address gets half of them at most, two get two
-// thirds, and however many take all they can, some are left for the next.
+// crowded tells whether c's address has at least as many connections as there are places
+// left, of all connections or of those of unknown peers. So one address gets half of the
+// places at most, two get two thirds, and however many addresses take all they can, some
+// places are left for the next.
 func (s *Server) crowded(c *conn) bool {
 	if c.peer.Addr == "" {
 		return false
@@ -238,7 +239,7 @@ func (s *Server) crowded(c *conn) bool {
 		c.peer.Who.Nobody() && has.nobodies >= l.nobodies()-s.nobodies
 }
 
-// crowd counts c for its address once more, or once less. Server.mu is held.
+// crowd adds n, 1 or -1, to the count of c's address. Server.mu is held.
 func (s *Server) crowd(c *conn, n int) {
 	if c.peer.Addr == "" {
 		return
@@ -256,7 +257,8 @@ func (s *Server) crowd(c *conn, n int) {
 	s.from[p] = has
 }
 
-// countFor is count for a connection of nobody that has proved to be the VM's.
+// countFor is count for a connection whose peer was unknown and has now proved to be the
+// VM.
 func (s *Server) countFor(c *conn, uuid string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -267,7 +269,8 @@ func (s *Server) countFor(c *conn, uuid string) error {
 	return nil
 }
 
-// uncountNobody uncounts c as a connection of nobody. Server.mu is held.
+// uncountNobody takes c out of the count of connections of unknown peers. Server.mu is
+// held.
 func (s *Server) uncountNobody(c *conn) {
 	if c.nobody {
 		s.crowd(c, -1)
@@ -277,8 +280,8 @@ func (s *Server) uncountNobody(c *conn) {
 	}
 }
 
-// count makes c one of the VM's connections, unless it has as many as it may or is frozen.
-// Server.mu is held.
+// count adds c to the VM's connections, unless the VM has too many or is frozen. Server.mu
+// is held.
 func (s *Server) count(c *conn, uuid string) error {
 	switch {
 	case uuid == "" || uuid == c.vm:
@@ -319,8 +322,8 @@ func (s *Server) dismiss(c *conn) {
 	}
 }
 
-// DropVM ends the VM's connections and sessions: the VM was deleted. It waits for
-// nobody.
+// DropVM ends the VM's connections and sessions, because the VM was deleted. It does not
+// wait.
 func (s *Server) DropVM(uuid string) {
 	var gone []*session
 	s.mu.Lock()
@@ -334,7 +337,7 @@ func (s *Server) DropVM(uuid string) {
 	closeAll(gone)
 }
 
-// kill closes the transports of some connections. Server.mu is held.
+// kill closes the transports of the connections that which chooses. Server.mu is held.
 func (s *Server) kill(which func(c *conn) bool) {
 	for c := range s.conns {
 		if which(c) {
@@ -343,18 +346,18 @@ func (s *Server) kill(which func(c *conn) bool) {
 	}
 }
 
-// Drain stops the server: new connections are refused, no more requests are
-// read, what was begun is answered, then the connections are closed; parked
-// sessions end. When ctx ends first, the rest is closed at once, and the error is
-// ctx's. It returns when every Serve is done.
+// Drain stops the server: new connections are refused, no more requests are read, requests
+// that were begun are answered, then the connections are closed; parked sessions end. If
+// ctx ends first, the rest is closed at once, and the error is ctx's. It returns when
+// every Serve has returned.
 func (s *Server) Drain(ctx context.Context) error {
 	return s.stop(ctx, drain)
 }
 
 // Freeze stops the server as Drain does, but keeps the sessions that have a key, so that
-// they can be restored in another process: parked ones stay, and those of connections
-// are parked when what they have begun is done. Blocking reads end without an answer;
-// clients ask anew. Nothing of what States tells changes any more then.
+// another process can restore them: parked ones stay, and those of connections are parked
+// when their requests are done. Blocking reads end without a reply; clients ask again.
+// After Freeze nothing of what States gives changes.
 func (s *Server) Freeze(ctx context.Context) error {
 	err := s.stop(ctx, freeze)
 	s.settleParked()
@@ -370,7 +373,7 @@ const (
 	handOver               // and connections as well
 )
 
-// stop closes the door and wakes every loop, and waits for the ends of all.
+// stop refuses new connections, wakes every loop, and waits until all have ended.
 func (s *Server) stop(ctx context.Context, how ending) error {
 	s.closeToNew(how)
 	done := make(chan struct{})
@@ -391,14 +394,14 @@ func (s *Server) stop(ctx context.Context, how ending) error {
 	return ctx.Err()
 }
 
-// closeToNew lets no one in any more, ends the parked sessions unless they are to be
-// kept, and wakes every loop.
+// closeToNew refuses new connections, ends the parked sessions unless they are kept, and
+// wakes every loop.
 func (s *Server) closeToNew(how ending) {
 	var gone []*session
 	var leave []*conn
 	s.mu.Lock()
 	s.frozen = how != drain
-	s.handing.Store(how == handOver) // before quit: who is woken by that looks here
+	s.handing.Store(how == handOver) // before quit: a goroutine that it wakes reads this
 	if !s.closing {
 		s.closing = true
 		close(s.quit)
@@ -422,8 +425,8 @@ func (s *Server) closeToNew(how ending) {
 	}
 }
 
-// settleParked awaits what parked sessions carry: in another process nobody could
-// tell whether it has happened.
+// settleParked waits for the changes that parked sessions carry: another process could not
+// tell whether they were done.
 func (s *Server) settleParked() {
 	s.mu.Lock()
 	var carry []*session

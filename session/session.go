@@ -10,10 +10,9 @@ import (
 	"meta9/session/wire"
 )
 
-// session is what a client has at the server, whatever transport it is at. The
-// monitor of its owner guards it; while it is parked, nobody uses it. who,
-// dialect and foreign do not change once it is enrolled, which makes them safe to
-// read under Server.mu as well.
+// session is a client's state at the server; it can move from one transport to another.
+// The monitor of its owner guards it; while it is parked, nobody uses it. who, dialect and
+// foreign do not change once it is enrolled, so they may also be read under Server.mu.
 type session struct {
 	who     fs.Principal // zero: nobody yet
 	dialect wire.Dialect
@@ -22,13 +21,13 @@ type session struct {
 	view    *fs.View // nil before the first attach
 	fids    map[uint32]*fid
 	nfids   atomic.Int32  // len(fids), for sessions/
-	streams int           // of its fids, those that are open streams
+	streams int           // its fids that are open streams
 	locks   int           // held by its fids; written under lockTable.mu too
 	numbers numbers       // of a numbered dialect
-	carried *carried      // nil: the owner has what waits
+	carried *carried      // nil: the requests that wait are the owner's
 	bill    bill          // for its fids and kept replies
-	noted   noted         // in the journal
-	epoch   atomic.Uint64 // of the journal when the session was noted whole; 0: it is not there
+	noted   noted         // what the journal has of it
+	epoch   atomic.Uint64 // the journal's epoch when the session was recorded whole; 0: it never was
 
 	// Server.mu guards the rest.
 	id         uint64  // its name in sessions/; 0: not enrolled
@@ -38,8 +37,8 @@ type session struct {
 	via        string
 	since      time.Time     // enrolled, parked or resumed
 	claims     int           // how many connections have claimed it
-	freed      chan struct{} // closed when the owner gives it up; nil: nobody waits for that
-	size       int64         // bytes of memory that it is thought to take while parked
+	freed      chan struct{} // closed when the owner gives the session up; nil: nobody waits for that
+	size       int64         // estimated bytes of memory while it is parked
 	inParked   *list.Element // in Server.parked
 	inVMParked *list.Element // in its VM's list of parked sessions
 }
@@ -55,7 +54,7 @@ func (s *session) close() {
 		f.unlock()
 	}
 	if s.view != nil {
-		s.view.Close() // all that its keys hold at once
+		s.view.Close() // gives up all that its fids hold
 		s.view = nil
 	}
 	for _, f := range s.fids {
@@ -70,8 +69,8 @@ func (s *session) close() {
 	s.bill = bill{}
 }
 
-// Estimates of what a parked session takes, in bytes, beside what can be counted;
-// TestEstimate holds them against the truth.
+// Estimates of the memory of a parked session, in bytes, beside what can be counted;
+// TestEstimate compares them with measured figures.
 const (
 	placesBytes  = 400 // its entries in the tables and lists of the Server
 	slotBytes    = 28  // a fid in the map of fids, which is half empty at times

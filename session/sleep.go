@@ -7,38 +7,38 @@ import (
 )
 
 // Half of the memory of an idle connection is the stack of its goroutine, which runs the
-// loop. So a connection on which no whole frame has come for Config.Silence ends its
-// goroutine and sleeps, also while requests still wait for their answers, but not in the
-// middle of a large frame. When input comes, the poller starts the loop again in a new
-// goroutine. Only the first request after that pays for it: one wake-up.
+// loop. So a connection without a whole frame for Config.Silence ends its goroutine and
+// sleeps. It does so also while requests wait for their answers, but not in the middle of
+// a large frame. When input comes, the poller starts the loop again in a new goroutine.
+// Only the first request after that pays for it, by one wake-up.
 //
-// Whose turn it is to sleep the sweep finds out, which looks at all that are awake, ten
-// times in Silence. It tells a loop by a deadline that has passed, since a loop that waits
-// to read has nothing else that ends its wait. The loop then goes to sleep by itself, also if
-// something has come in between: the poller finds that at once, and wakes it.
+// The sweep, which looks at all connections that are awake ten times in Silence, finds
+// those that should sleep. It tells a loop so by a read deadline in the past, because
+// nothing else ends the loop's wait. The loop then goes to sleep by itself, even if input
+// has come meanwhile: the poller notices that at once and wakes it.
 //
 // Server.mu is held while a connection goes to sleep, so that whoever ends all connections
-// finds it either awake or asleep. Whoever wakes it takes it out of the poller first, so
-// that there is one loop.
+// finds it either awake or asleep. Whoever wakes it first takes it out of the poller, so
+// that there is only one loop.
 
 // errAsleep ends the loop of a connection that sleeps.
 var errAsleep = errors.New("asleep")
 
 const (
-	sweeps  = 10   // in Config.Silence
-	maxTold = 1000 // connections that one sweep sends to sleep, so that requests do not wait for that
+	sweeps  = 10   // sweeps in a time of Config.Silence
+	maxTold = 1000 // connections that one sweep sends to sleep, so that requests do not wait long for Server.mu
 )
 
 // sleeper is what a connection needs to sleep. Server.mu guards it.
 type sleeper struct {
-	ended  func() // is called when the connection has ended; nil: it never sleeps
+	ended  func() // called when the connection has ended; nil: it never sleeps
 	asleep bool
-	told   bool   // its loop is to go to sleep
+	told   bool   // its loop was told to go to sleep
 	seen   uint64 // conn.seq when the sweep looked last
 	quiet  int    // sweeps since it has changed
 }
 
-// maySleep lets the connection sleep, where it has a descriptor that can be waited for.
+// maySleep allows the connection to sleep, if it has a descriptor that can be waited for.
 func (c *conn) maySleep(ended func()) {
 	c.srv.mu.Lock()
 	defer c.srv.mu.Unlock()
@@ -48,10 +48,11 @@ func (c *conn) maySleep(ended func()) {
 	}
 }
 
-// sleeps tells a connection that may sleep. Server.mu is held.
+// sleeps tells whether the connection may sleep. Server.mu is held.
 func (c *conn) sleeps() bool { return c.ended != nil && c.in.raw != nil }
 
-// armSweep has the next sweep come, if there is anybody to look at. Server.mu is held.
+// armSweep sets the timer of the next sweep, if there are connections to look at.
+// Server.mu is held.
 func (s *Server) armSweep() {
 	if s.awake > 0 && !s.closing && !s.sweeping {
 		s.sweeping = true
@@ -69,7 +70,7 @@ func (s *Server) sweep() {
 	defer s.mu.Unlock()
 	s.sweeping = false
 	if s.closing {
-		return // whoever closes has set deadlines of his own
+		return // the end of the server has set other deadlines
 	}
 	told := 0
 	for c := range s.conns {
@@ -82,7 +83,7 @@ func (s *Server) sweep() {
 	s.armSweep()
 }
 
-// silent tells whether no frame has come for long. Server.mu is held.
+// silent tells whether no frame has come for Silence. Server.mu is held.
 func (c *conn) silent() bool {
 	if !c.mu.TryLock() {
 		c.quiet = 0
@@ -97,8 +98,9 @@ func (c *conn) silent() bool {
 	return c.quiet > sweeps
 }
 
-// sleep is what follows an error of input.fill: errAsleep, if it says that the loop is to
-// end and the connection sleeps now; nil, if the loop is to go on.
+// sleep handles an error of input.fill, and returns what the loop does: nil: it goes on;
+// errAsleep: it ends, because the connection sleeps now; any other error ends the
+// connection.
 //
 //go:noinline
 func (c *conn) sleep(err error) error {
@@ -127,7 +129,7 @@ func (c *conn) sleep(err error) error {
 	}
 	c.asleep = false
 	s.awake++
-	return nil // it is closed, as the next read says, or the system has no room for it
+	return nil // it is closed, as the next read says, or the system has no memory for it
 }
 
 // awaken goes on with a connection that has slept, in a goroutine of its own.

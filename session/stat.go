@@ -34,17 +34,16 @@ func tstat(c *conn, m *wire.Msg) error {
 	return nil
 }
 
-// stat is what Tstat and Tgetattr tell of a fid. An object that is gone is told of as
-// long as the session has it open: Linux asks by the fid that it has looked up for
-// what a program has open, and reads no further than the length that it is told.
-// From then on the fid is what its name leads to, or led to when a clone of it was
-// opened.
+// stat returns what Tstat and Tgetattr say of a fid. An object that is gone is still
+// described as long as the session has it open: Linux asks by the fid of its lookup about
+// a file that a program has open, and reads no further than the length in the reply. After
+// that the fid becomes what its name leads to, or led to when a clone of it was opened.
 func (s *session) stat(f *fid, st *fs.Stat) error {
 	err := f.stat(st)
 	if err == nil || f.handle != nil || errs.KindOf(err) != errs.NotFound {
 		return err
 	}
-	if f.running == 0 { // a change that waits means what the fid was when it came
+	if f.running == 0 { // a change that waits means the object that the fid had when it came
 		if other := s.foundBy(f); other != nil {
 			f.ref = other.ref
 			s.touch(f.num)
@@ -58,7 +57,8 @@ func (s *session) stat(f *fid, st *fs.Stat) error {
 	return f.lookAt(func(at *fs.Ref) error { return at.Stat(st) })
 }
 
-// stat is the file's as its client sees it: with what this fid holds, if open.
+// stat returns the file's attributes as this fid's client sees them: with a truncation
+// that the fid holds, if it is open.
 func (f *fid) stat(st *fs.Stat) error {
 	if f.handle == nil {
 		return f.ref.Stat(st)
@@ -70,7 +70,7 @@ func (f *fid) stat(st *fs.Stat) error {
 	return nil
 }
 
-// record makes a stat record of st, all of its fields.
+// record fills a stat record from st.
 func record(d *wire.Dir, st *fs.Stat) {
 	*d = wire.Dir{
 		QID: st.QID, Mode: uint32(st.Mode & 0o777),
@@ -83,7 +83,7 @@ func record(d *wire.Dir, st *fs.Stat) {
 	}
 }
 
-// seconds are those of Unix nanoseconds, as far as a stat record can say them.
+// seconds converts Unix nanoseconds to seconds, as far as a stat record can hold them.
 func seconds(ns int64) uint32 {
 	return uint32(max(0, min(ns/1e9, math.MaxUint32)))
 }
@@ -129,9 +129,9 @@ func (f *fid) change(r *request, change fs.Change) {
 	}
 }
 
-// unchangeable refuses a record that would change what nobody may. type, dev and
-// qid also say nothing when they are zero, as LING's client sends them; muid and
-// atime are the server's to say, and Linux sends both along.
+// unchangeable refuses a record that would change what no client can change. type, dev and
+// qid may also be zero, as LING's client sends them. The server sets muid and atime; Linux
+// sends both, and they are ignored.
 func unchangeable(d *wire.Dir, st *fs.Stat) error {
 	switch {
 	case d.Type != 0 && d.Type != math.MaxUint16,
@@ -147,8 +147,8 @@ func unchangeable(d *wire.Dir, st *fs.Stat) error {
 	return nil
 }
 
-// changeOf is what the record asks for: each field that it does not leave out, and a
-// name that is another than the file has.
+// changeOf returns the change that the record asks for: each field that it does not leave
+// out, and the name if it is not the file's.
 func changeOf(d *wire.Dir, st *fs.Stat) (ch fs.Change, err error) {
 	if d.Mode != math.MaxUint32 {
 		if d.Mode&^0o777 != kindBits(st) {

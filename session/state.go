@@ -10,11 +10,11 @@ import (
 	"meta9/session/wire"
 )
 
-// StateVersion is the version of State that is written; no other is read.
+// StateVersion is the version of State that is written, and the only one that is read.
 const StateVersion = 4
 
-// State is a parked session in a plain form, which outlives the process and can
-// move to another host.
+// State is a parked session as plain data, which outlives the process and can move to
+// another host.
 type State struct {
 	Version int        `json:"version"`
 	Admin   bool       `json:"admin,omitempty"`
@@ -32,7 +32,7 @@ type State struct {
 	Doubt []uint64    `json:"doubt,omitempty"` // in a journal: as Change's
 
 	Undone uint64 `json:"undone,omitempty"` // of 9P2000.L.e.2 and .e.n.2: requests up to this one without a kept reply were not done
-	Tokens Tokens `json:"tokens,omitzero"`  // as well
+	Tokens Tokens `json:"tokens,omitzero"`  // of the same dialects
 }
 
 // FidState is one fid of a parked session.
@@ -41,14 +41,14 @@ type FidState struct {
 	Auth    bool            `json:"auth,omitempty"`   // an auth fid: the rest is empty
 	Node    *fs.NodeState   `json:"node,omitempty"`   // where it is
 	Handle  *fs.HandleState `json:"handle,omitempty"` // nil: it is not open
-	Stale   bool            `json:"stale,omitempty"`  // it was open and could not be restored: of Handle only Flags count
+	Stale   bool            `json:"stale,omitempty"`  // it was open and could not be restored; of Handle only Flags are used
 	Rclose  bool            `json:"rclose,omitempty"` // removed when it is clunked
 	Listing Listing         `json:"listing,omitzero"` // an open folder
 	Pause   *Pause          `json:"pause,omitempty"`  // an open stream
 	Locks   []LockState     `json:"locks,omitempty"`  // an open file or folder of 9P2000.L.e
 }
 
-// state is what must be kept of a session; waiting are its requests that wait.
+// state returns the State of a session; waiting are its requests that wait.
 func (s *session) state(waiting map[uint16]*request) State {
 	st := State{
 		Version: StateVersion, Admin: s.who.Admin, VM: s.who.VM, Foreign: s.foreign, Dialect: s.dialect.String(),
@@ -66,8 +66,8 @@ func (s *session) state(waiting map[uint16]*request) State {
 	return st
 }
 
-// Readers adds to positions how far the session's streams were read, by qid.path; of
-// those that are there already the smaller one stays. It is what fs.Tree.Tails asks for.
+// Readers adds to positions, by qid.path, how far the session has read its streams; where
+// positions has a path already, the smaller value stays. fs.Tree.Tails needs it.
 func (st *State) Readers(positions map[uint64]uint64) {
 	for i := range st.Fids {
 		f := &st.Fids[i]
@@ -91,18 +91,18 @@ func (f *fid) state() FidState {
 	}
 	if f.handle != nil {
 		hs := f.handle.State()
-		// Elsewhere what is under way fails, unless it comes again. A truncation must not be
-		// done without the write that was to follow it: as with one that was refused, the
-		// clunk drops it.
+		// In another process a change that is under way has failed, unless the client sends it
+		// again. Its truncation must not be done without the write that was to follow: as
+		// after a refused write, the clunk drops it.
 		hs.Refused = hs.Refused || hs.Held && f.unsure > 0
 		st.Handle = &hs
 	}
 	return st
 }
 
-// Parked gives the states of all parked sessions, the longest parked first, and one at
-// a time: there may be many. After Freeze these are all that are kept; else one that is
-// no longer parked when its turn comes is left out.
+// Parked gives the states of all parked sessions, the longest parked first. They are made
+// one by one, because there may be many. After Freeze these are all sessions that are
+// kept; before, it leaves out a session that is no longer parked when its turn comes.
 func (s *Server) Parked() iter.Seq[State] {
 	return func(yield func(State) bool) {
 		s.mu.Lock()
@@ -127,7 +127,7 @@ func (s *Server) Parked() iter.Seq[State] {
 }
 
 // States gives the states of all sessions that are kept: the parked ones, and after
-// HandOver those of its connections that have a key, as if they were parked.
+// HandOver those of connections that have a key, as if they were parked.
 func (s *Server) States() iter.Seq[State] {
 	return func(yield func(State) bool) {
 		for st := range s.Parked() {
@@ -146,11 +146,11 @@ func (s *Server) States() iter.Seq[State] {
 	}
 }
 
-// Restore parks a session that States told of, here or elsewhere, for another
-// lifetime. A fid whose file is gone meanwhile, or whose lock somebody else has,
-// answers errs.Stale from now on. Restore before the first Serve, or while the VM is frozen, so
-// that nobody takes a lock that is to be restored.
-// errs.Invalid: it is not such a State.
+// Restore parks a session from its State, of this or another process, for another
+// lifetime. A fid whose file is gone, or whose lock somebody else has by now, answers
+// errs.Stale from then on. Call Restore before the first Serve, or while the VM is frozen,
+// so that nobody takes a lock before it is restored. errs.Invalid: the State cannot be
+// used.
 func (s *Server) Restore(st State) error {
 	n, err := s.restored(&st)
 	if err != nil {
@@ -166,7 +166,7 @@ func (s *Server) Restore(st State) error {
 	return nil
 }
 
-// restored is the session that st tells of, as far as it is still there.
+// restored makes the session that st describes, as far as its files are still there.
 func (s *Server) restored(st *State) (*session, error) {
 	if (fs.Principal{Admin: st.Admin, VM: st.VM}).Nobody() || !slices.ContainsFunc(st.Key, func(b byte) bool { return b != 0 }) {
 		return nil, errNoState
@@ -176,7 +176,7 @@ func (s *Server) restored(st *State) (*session, error) {
 
 var errNoState = errs.New(errs.Invalid, "not a session of version %d", StateVersion)
 
-// rebuilt is restored for a session that need not have a key. attached: it has a View.
+// rebuilt is restored for a session that may have no key. attached: it has a View.
 func (s *Server) rebuilt(st *State, attached bool) (*session, error) {
 	n := &session{
 		who: fs.Principal{Admin: st.Admin, VM: st.VM}, dialect: wire.Negotiate(st.Dialect), foreign: st.Foreign,
@@ -188,7 +188,7 @@ func (s *Server) rebuilt(st *State, attached bool) (*session, error) {
 		n.dialect = wire.None // no Tversion has come
 	}
 	if st.Version != StateVersion || n.dialect.String() != st.Dialect || attached && n.who.Nobody() ||
-		len(st.Key) != wire.KeyLen || len(st.Fids) > s.cfg.Limits.Fids+2*s.cfg.Limits.Waiting { // with those whose clunk was under way
+		len(st.Key) != wire.KeyLen || len(st.Fids) > s.cfg.Limits.Fids+2*s.cfg.Limits.Waiting { // including fids whose clunk was under way
 		return nil, errNoState
 	}
 	n.numbers.count, n.numbers.undone, n.numbers.tokens = st.Count, st.Undone, st.Tokens
@@ -213,7 +213,7 @@ func (s *Server) rebuilt(st *State, attached bool) (*session, error) {
 	return n, nil
 }
 
-// restoreFid is the fid that st tells of; its file is stale where it is not there any more.
+// restoreFid makes the fid that st describes; if its file is gone, the fid is stale.
 func restoreFid(v *fs.View, st *FidState) (*fid, error) {
 	f := &fid{num: st.Fid, auth: st.Auth, pause: st.Pause}
 	if l := st.Listing; l != (Listing{}) {
@@ -236,7 +236,7 @@ func restoreFid(v *fs.View, st *FidState) (*fid, error) {
 	return f, nil
 }
 
-// restoreHandle is the open file that st tells of.
+// restoreHandle opens the file that st describes.
 func restoreHandle(ref *fs.Ref, st *FidState) fs.Handle {
 	if !st.Stale {
 		if h, err := ref.RestoreHandle(*st.Handle); err == nil {

@@ -10,8 +10,8 @@ import (
 	"meta9/session/wire"
 )
 
-// table has every session that is attached, and finds those that have a key. It
-// is part of the Server, whose mu guards it.
+// table has every attached session, and finds those that have a key. It is part of the
+// Server, whose mu guards it.
 //
 // A session is in byID from its first attach to its end. It is kept, that is in
 // byKey and counted for its VM, from then on if it has a key, until another takes
@@ -28,7 +28,7 @@ type table struct {
 	timer     *time.Timer
 }
 
-// vmUse is what one VM has here.
+// vmUse counts what one VM has at this server.
 type vmUse struct {
 	conns      int
 	kept       int       // sessions with a key, parked ones included
@@ -36,12 +36,12 @@ type vmUse struct {
 	bytes      int64     // the sizes of the parked ones
 	noted      int64     // bytes of the journal that its sessions take
 	admin      bool
-	frozen     bool    // nobody may come for it; see FreezeVM
+	frozen     bool    // its new connections are refused; see FreezeVM
 	parkedPart float64 // its part of what may be parked; see parkedHeap
 	heapAt     int     // its index in parkedVMs; -1: it is not there
 }
 
-// use is the VM's vmUse, made when there is none.
+// use returns the VM's vmUse, and makes it if there is none.
 func (t *table) use(uuid string) *vmUse {
 	u := t.vms[uuid]
 	if u == nil {
@@ -51,15 +51,15 @@ func (t *table) use(uuid string) *vmUse {
 	return u
 }
 
-// forgetUnused forgets a VM that has nothing here.
+// forgetUnused deletes the vmUse of a VM that has nothing here.
 func (t *table) forgetUnused(uuid string) {
 	if u := t.vms[uuid]; u != nil && u.conns == 0 && u.kept == 0 && u.parked.Len() == 0 && !u.frozen {
 		delete(t.vms, uuid)
 	}
 }
 
-// enroll enters a session at its first attach, and again when it gets another
-// key. From then on it is in sessions/ and, with a key, is kept.
+// enroll adds a session at its first attach, and again when it gets another key. From then
+// on it is in sessions/ and, if it has a key, is kept.
 func (s *Server) enroll(c *conn, n *session) {
 	s.mu.Lock()
 	var gone []*session
@@ -79,9 +79,9 @@ func (s *Server) enroll(c *conn, n *session) {
 	closeAll(gone)
 }
 
-// enterKey makes the key lead to n. The newest session with a key is the one that it
-// leads to; but on a foreign channel a key never takes another principal's place.
-// A VM that has too many loses the one that was parked longest, or else n has no
+// enterKey makes the key lead to n. A key leads to the newest session that has it; but on
+// a foreign channel a key never takes another principal's place. If the VM has too many
+// sessions, it loses the one that was parked longest; if none is parked, n stays without a
 // key.
 func (s *Server) enterKey(n *session) (gone []*session) {
 	n.index = s.indexer.id(&n.key, n.who, n.foreign)
@@ -107,7 +107,8 @@ func (s *Server) enterKey(n *session) (gone []*session) {
 	return gone
 }
 
-// enterParked makes n, which was taken down, one that is parked, if its key can lead to it.
+// enterParked adds n, which is a restored session, to the parked ones, if its key can lead
+// to it.
 func (s *Server) enterParked(n *session) (gone []*session) {
 	gone = s.enterKey(n)
 	if !n.kept {
@@ -133,8 +134,8 @@ func (s *Server) forget(n *session) {
 	}
 }
 
-// release takes the key from a session. A parked one ends by that: the caller
-// closes it once Server.mu is free, as closing takes the locks of the tree.
+// release takes the key from a session. That ends a parked one: the caller must close it
+// when Server.mu is free, because closing takes the locks of the tree.
 func (s *Server) release(n *session) []*session {
 	if n.owner != nil {
 		s.forget(n)
@@ -146,8 +147,8 @@ func (s *Server) release(n *session) []*session {
 	return []*session{n}
 }
 
-// park keeps n, which has a key and whose size is known, without an owner. Its waiting
-// requests are kept with it. Without room it evicts sessions of the VM that has most,
+// park keeps n, which has a key and whose size is known, without an owner, together with
+// its waiting requests. If there is no room, it evicts sessions of the VM that has most,
 // the longest parked first: a VM that fills the table loses its own sessions.
 func (s *Server) park(n *session) (gone []*session) {
 	n.owner, n.since = nil, s.cfg.Now()
@@ -187,8 +188,8 @@ func (s *Server) unpark(n *session) {
 	n.inParked, n.inVMParked = nil, nil
 }
 
-// arm sets the one timer to the end of the session that was parked longest: all
-// have the same lifetime.
+// arm sets the timer to the end of the session that was parked longest; one timer is
+// enough, because all sessions have the same lifetime.
 func (s *Server) arm() {
 	if s.timer != nil {
 		s.timer.Stop()
@@ -218,15 +219,15 @@ func closeAll(gone []*session) {
 	}
 }
 
-// parkOrEnd takes back the session of a connection that ends, or that begins another:
-// it is parked if it may be, else it ends. Nothing of it waits any more, or what
-// waits is carried.
+// parkOrEnd takes the session of a connection that ends or begins another: it parks the
+// session if it may, else it ends it. None of its requests wait any more, or they are
+// carried.
 func (s *Server) parkOrEnd(n *session, mayPark bool) {
 	mayPark = mayPark && n.view != nil
 	if mayPark {
 		n.view.Park()
 		n.noted.rest()
-		n.size = n.estimate() // no lock is needed for that, and it may take long
+		n.size = n.estimate() // before Server.mu is taken: it may take long
 		n.bill.keep(0)
 		n.bill.force(n.size)
 	}
@@ -252,12 +253,12 @@ func (s *Server) parkOrEnd(n *session, mayPark bool) {
 	}
 }
 
-// claim gets c the session that a key leads to, or nil if there is none. It waits
-// until the connection that has it gave it up, whose transport it closes: after a
-// move of the guest the old one may look alive for minutes. The last who claims a
-// session gets it, since the client has given up the others. Any error is
-// errs.CannotResume, and the session stays where it is: when its old connection
-// is done, it is parked.
+// claim returns the session that a key leads to, or nil if there is none, and makes c its
+// owner. If another connection has the session, claim closes that transport and waits
+// until it gives the session up: after a guest has moved, its old transport may look alive
+// for minutes. The last connection that claims a session gets it, since the client has
+// given up the others. Any error is errs.CannotResume, and leaves the session where it is:
+// when its old connection has ended, it is parked.
 func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	limit := time.NewTimer(s.cfg.Limits.TakeOver)
 	defer limit.Stop()
@@ -281,7 +282,7 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 			return nil, errs.New(busyOrLost(d), "the session is still in use")
 		}
 	}
-	if _, there := s.conns[c]; s.closing || !there || s.isFrozen(n.who.VM) { // it may have ended meanwhile
+	if _, there := s.conns[c]; s.closing || !there || s.isFrozen(n.who.VM) { // c may have ended meanwhile
 		return nil, errClosed
 	}
 	if s.count(c, n.who.VM) != nil {
@@ -293,9 +294,9 @@ func (s *Server) claim(c *conn, id indexID, d wire.Dialect) (*session, error) {
 	return n, nil
 }
 
-// busyOrLost is the error for a session that is there but cannot be resumed now. Our own
-// programs, which speak a numbered dialect, try again after Busy; others would not, so
-// for them the session is lost.
+// busyOrLost is the kind of error for a session that exists and cannot be resumed now. Our
+// own programs, which speak a numbered dialect, try again after Busy. Other clients would
+// not, so for them the session is lost.
 func busyOrLost(d wire.Dialect) errs.Kind {
 	if d.Numbered() {
 		return errs.Busy
@@ -303,8 +304,8 @@ func busyOrLost(d wire.Dialect) errs.Kind {
 	return errs.CannotResume
 }
 
-// awaitFreed closes the owner's transport and waits until the owner has given
-// the session up; false: it took too long. Server.mu is free meanwhile.
+// awaitFreed closes the owner's transport and waits until the owner has given the session
+// up; false: that took too long. It releases Server.mu meanwhile.
 func (s *Server) awaitFreed(n *session, limit <-chan time.Time) bool {
 	if n.freed == nil {
 		n.freed = make(chan struct{})
@@ -322,7 +323,7 @@ func (s *Server) awaitFreed(n *session, limit <-chan time.Time) bool {
 	return false
 }
 
-// note tells of a session in the events of its VM, or in the root's.
+// note adds an event about a session to its VM's events, or for the admin's to the root's.
 func (s *Server) note(n *session, what store.EventType) {
 	st := s.cfg.Tree.Store()
 	in := &store.Intent{

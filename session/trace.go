@@ -16,14 +16,14 @@ func (s *Server) SetTrace(f func(line string)) {
 	s.trace.Store(&f)
 }
 
-// traceRequest tells of a request, without what is secret.
+// traceRequest traces a request, without secrets.
 func (c *conn) traceRequest(m *wire.Msg) {
 	hidden := c.hides(m.Fid, m.Names)
 	c.traceLine("<-", m, hidden)
 }
 
-// traceReply tells of the reply that begins at from in the output. It answers a
-// request on fid, with those names.
+// traceReply traces the reply that begins at from in the output. It answers a request on
+// fid, with those names.
 func (c *conn) traceReply(from int, fid uint32, names []string) {
 	if c.srv.trace.Load() == nil {
 		return

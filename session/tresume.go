@@ -11,20 +11,20 @@ import (
 	"meta9/session/wire"
 )
 
-// A session of a numbered dialect that loses its transport is not awaited: what
-// waits goes on, and answers on the next connection, after Tresume has told the
+// When a session of a numbered dialect loses its transport, its requests are not waited
+// for. They go on, and are answered on the next connection, after Tresume has told the
 // client which requests these are (docs/protocol.md).
 
-// carried are the requests of a session that has no connection, or whose
-// connection has not yet sent Tresume.
+// carried are the waiting requests of a session without a connection, or whose connection
+// has not yet sent Tresume.
 type carried struct {
 	srv *Server
 	waits
 	done *doneList
 }
 
-// carries tells whether the session goes on without its transport, which has
-// ended: it will be parked, and the client can ask for what it missed.
+// carries tells whether the session goes on without its transport, which has ended: then
+// it will be parked, and the client can ask for what it has missed.
 func (c *conn) carries() bool {
 	return c.dialect.Numbered() && c.sess.view != nil && c.srv.keeps(c.sess)
 }
@@ -36,7 +36,7 @@ func (s *Server) keeps(n *session) bool {
 	return n.kept && !s.closing && !s.isFrozen(n.who.VM)
 }
 
-// carry takes the requests that wait away from the connection, to its session.
+// carry moves the requests that wait from the connection to its session.
 func (c *conn) carry() {
 	if c.resuming {
 		return // the session has them already: Tresume has not come yet
@@ -46,13 +46,13 @@ func (c *conn) carry() {
 	c.waits, c.done = waits{bill: bill{account: c.account.Load()}}, &doneList{to: c}
 }
 
-// adopt gives the connection what its session has carried. What has ended
-// meanwhile is answered when the holder of the monitor collects.
+// adopt moves the carried requests of the session to its connection. Those that have ended
+// meanwhile are answered when the holder of the monitor collects.
 func (c *conn) adopt() {
 	c.resuming = false
 	from := c.sess.carried
 	if from == nil {
-		return // it came from elsewhere
+		return // the session came from another process
 	}
 	c.sess.carried = nil
 	c.waits.bill.keep(0)
@@ -64,9 +64,9 @@ func (c *conn) adopt() {
 	c.serving = true
 }
 
-// nobody is a connection without a transport, for n whose requests k are: it drops all
-// replies but those that are kept. It has cancelled what can be, and only changes
-// still wait.
+// nobody makes a connection without a transport for n, whose requests are k. It drops all
+// replies except those that are kept. Requests that can be cancelled are cancelled, so
+// only changes still wait.
 func (k *carried) nobody(n *session) *conn {
 	c := &conn{srv: k.srv, dialect: n.dialect}
 	c.begins(n)
@@ -80,7 +80,8 @@ func (k *carried) nobody(n *session) *conn {
 	return c
 }
 
-// settle awaits the changes, and leaves their replies with n. The rest is asked anew.
+// settle waits for the changes, and keeps their replies with n. Clients send the other
+// requests again.
 func (k *carried) settle(n *session) {
 	c := k.nobody(n)
 	c.mu.Lock()
@@ -89,8 +90,8 @@ func (k *carried) settle(n *session) {
 	c.waits.bill.keep(0)
 }
 
-// close ends the requests that nobody will hear of, and then n, whose requests they
-// are. Changes that were begun are awaited, for the reason that conn.end has.
+// close ends the requests, of which no client will hear, and then n, whose requests they
+// are. It waits for the changes that were begun, for the same reason as conn.finishAll.
 func (k *carried) close(n *session) {
 	c := k.nobody(n)
 	c.mu.Lock()
@@ -109,8 +110,8 @@ func (k *carried) close(n *session) {
 	}()
 }
 
-// tresume tells what became of the requests that the client names, since it has
-// no answer to them, and gives the answers that are kept.
+// tresume answers what has become of the requests that the client names because it got no
+// reply to them, and gives the replies that are kept.
 func tresume(c *conn, m *wire.Msg) error {
 	if !c.resuming || m.Tag != wire.NoTag {
 		return errs.New(errs.Invalid, "Tresume comes right after Rsession, with the tag ~0")
@@ -131,8 +132,9 @@ func tresume(c *conn, m *wire.Msg) error {
 	return nil
 }
 
-// fates are what a Tresume asks for. In a dialect with tokens one of a client that is not
-// the session's gives it back: errs.CannotResume, and the connection goes on as a new one.
+// fates returns what a Tresume asks for. In a dialect with tokens, the Tresume of a client
+// that is not the session's gives the session back: errs.CannotResume, and the connection
+// goes on with a new session.
 func (c *conn) fates(m *wire.Msg) (states []uint8, replies []*kept, err error) {
 	s := c.sess
 	if !c.dialect.Tokens() {
@@ -147,14 +149,15 @@ func (c *conn) fates(m *wire.Msg) (states []uint8, replies []*kept, err error) {
 	}
 	c.srv.stats.Undone.Add(int64(bytes.Count(states, []byte{wire.Undone})))
 	n := &s.numbers
-	// The count stays: if the Rresume is lost, the client asks again what never came.
+	// The count stays: if the Rresume is lost, the client asks again about requests that
+	// never came.
 	n.tokens = Tokens{Now: newToken(), Before: m.Token, Sent: m.Counted}
 	s.noted.otherTokens()
 	return states, replies, nil
 }
 
-// check refuses a client that has sent less than came, or that has another token than the
-// last: it went back in time, or another goes on with its session.
+// check refuses a client that has sent fewer requests than came, or that does not have the
+// last token: it went back in time, or another client goes on with the session.
 func (n *numbers) check(m *wire.Msg) error {
 	switch t := n.tokens; {
 	case m.Counted < n.count:
@@ -165,7 +168,7 @@ func (n *numbers) check(m *wire.Msg) error {
 	return errs.New(errs.CannotResume, "another client has resumed the session")
 }
 
-// newToken is none that was before, and not 0.
+// newToken returns a random token that is not 0.
 func newToken() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
@@ -183,8 +186,9 @@ func (c *conn) giveBack() {
 	c.srv.parkOrEnd(n, true)
 }
 
-// fatesUpTo is fates where the client has sent so many requests. It names all that have
-// no answer; of others that have not come it has the answers, from a server that was killed.
+// fatesUpTo is fates for a client that has sent so many requests. The client names all
+// requests without a reply; it has the replies to the others, also to those that this
+// process has not seen, because an earlier one was killed.
 func (s *session) fatesUpTo(numbers []uint64, sent uint64) (states []uint8, replies []*kept, err error) {
 	running, answered := s.running(), s.answered()
 	for i, number := range numbers {
@@ -206,8 +210,8 @@ func (s *session) fatesUpTo(numbers []uint64, sent uint64) (states []uint8, repl
 	return states, replies, nil
 }
 
-// fates are the states of the requests with these numbers, and the replies that
-// are kept to some of them, in the order of their numbers.
+// fates returns the states of the requests with these numbers, and the replies that are
+// kept to some of them, in the order of their numbers.
 func (s *session) fates(numbers []uint64) (states []uint8, replies []*kept, err error) {
 	running, answered := s.running(), s.answered()
 	unseen := s.numbers.count
@@ -230,7 +234,7 @@ func (s *session) fates(numbers []uint64) (states []uint8, replies []*kept, err 
 	return states, replies, nil
 }
 
-// running are the numbers of the requests that are carried.
+// running returns the numbers of the requests that are carried.
 func (s *session) running() map[uint64]bool {
 	set := make(map[uint64]bool)
 	if s.carried != nil {
@@ -241,7 +245,7 @@ func (s *session) running() map[uint64]bool {
 	return set
 }
 
-// answered are the kept replies by the numbers of their requests.
+// answered returns the kept replies, by the numbers of their requests.
 func (s *session) answered() map[uint64]*kept {
 	set := make(map[uint64]*kept)
 	for _, k := range s.numbers.kept {
@@ -256,9 +260,9 @@ type KeptReply struct {
 	Frame  []byte `json:"frame"`
 }
 
-// keptState are the kept replies, the oldest first. A change that is under way has
-// none: whether it will have happened cannot be told elsewhere, so that it is
-// answered errs.IO there.
+// keptState returns the kept replies, the oldest first. A change that is under way has no
+// reply yet; another process could not tell whether it will be done, so it gets the reply
+// errs.IO.
 func (s *session) keptState(waiting map[uint16]*request) []KeptReply {
 	list := make([]*kept, 0, len(s.numbers.kept))
 	for _, k := range s.numbers.kept {
@@ -279,8 +283,8 @@ func (s *session) keptState(waiting map[uint16]*request) []KeptReply {
 	return st
 }
 
-// inDoubt is the reply that a change gets of which nobody can tell, in another process,
-// whether it was done.
+// inDoubt returns the reply for a change of which another process cannot tell whether it
+// was done.
 func (s *session) inDoubt(r *request) KeptReply {
 	return KeptReply{r.number, wire.AppendError(nil, r.tag, errInDoubt, s.dialect)}
 }

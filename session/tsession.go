@@ -10,14 +10,14 @@ import (
 	"meta9/session/wire"
 )
 
-// foreign tells that the channel proves nobody, so that a key is all that a
+// foreign tells that the channel does not prove its peer, so that a key is all that the
 // client can show.
 func (c *conn) foreign() bool { return !c.peer.Resumes || c.peer.Who.Nobody() }
 
-// tsession resumes the session that the key leads to, or makes the key this
-// connection's (9P2000.e, docs/protocol.md). It gives the monitor up while an old
-// transport is taken over; the loop stands still until then, since what follows
-// means the session that is resumed.
+// tsession resumes the session that the key leads to, or makes the key that of this
+// connection's session (9P2000.e, docs/protocol.md). It releases the monitor while an old
+// transport is closed. The loop waits until that is over, because the next requests are
+// for the session that is resumed.
 func tsession(c *conn, m *wire.Msg) error {
 	if c.seq != c.first || m.Tag != wire.NoTag {
 		return errs.New(errs.Invalid, "Tsession comes right after Rversion, with the tag ~0")
@@ -28,7 +28,7 @@ func tsession(c *conn, m *wire.Msg) error {
 		return c.lookUp(k)
 	}
 	if m.Draft || !k.set {
-		return errs.CannotResume // four bytes could be guessed
+		return errs.CannotResume // the draft's four bytes could be guessed
 	}
 	if wait := c.tryDelay(); wait > 0 {
 		c.lookUpLater(k, wait)
@@ -37,17 +37,17 @@ func tsession(c *conn, m *wire.Msg) error {
 	return c.lookUp(k)
 }
 
-// tryDelay is how long a key or a MUMBLE message of this connection waits before it is
-// judged.
+// tryDelay returns how long a key or a MUMBLE message of this connection waits before it
+// is checked.
 func (c *conn) tryDelay() time.Duration {
 	wait := delay(int(c.missed))
-	if c.peer.Addr != "" { // else the channel has proved who is there
+	if c.peer.Addr != "" { // otherwise the channel has proved its peer
 		wait = max(wait, c.srv.misses.delay(c.peer.Addr, c.srv.cfg.Now()))
 	}
 	return wait
 }
 
-// miss counts a key or a MUMBLE message that was wrong.
+// miss counts a wrong key or MUMBLE message.
 func (c *conn) miss() {
 	c.missed++
 	if c.peer.Addr != "" {
@@ -55,8 +55,8 @@ func (c *conn) miss() {
 	}
 }
 
-// lookUp answers a Tsession: the session is resumed, or the key is announced. It
-// gives the monitor up.
+// lookUp answers a Tsession: the session is resumed, or the key is set. It releases the
+// monitor.
 func (c *conn) lookUp(k key) error {
 	if !k.set {
 		return c.announce(k)
@@ -81,7 +81,7 @@ func (c *conn) lookUp(k key) error {
 		c.srv.parkOrEnd(n, false)
 		c.srv.logEnd(c, n.who.String(), packet.ErrPast)
 		return c.announce(k)
-	case c.seq != seq || c.sess != blank: // the client did not wait for it
+	case c.seq != seq || c.sess != blank: // the client has sent more without waiting
 		c.srv.parkOrEnd(n, true)
 		return errs.CannotResume
 	}
@@ -96,16 +96,16 @@ func (c *conn) lookUp(k key) error {
 	return nil
 }
 
-// past tells whether the guest went back in time since it had the session (packet.ErrPast):
-// it must not be resumed.
+// past tells whether the guest went back in time since it had the session
+// (packet.ErrPast). Then it must not resume the session.
 func (c *conn) past() bool {
 	l := c.link()
 	return l != nil && l.Past()
 }
 
-// announce answers for a key that leads nowhere. Where the channel proves its
-// peer, it becomes this connection's; elsewhere it is a miss. Rsession in the
-// draft's form says only that the key is known now.
+// announce answers a Tsession whose key leads nowhere. If the channel proves its peer, the
+// key becomes this connection's; otherwise it counts as a wrong key. Rsession in the
+// draft's form only says that the key is known now.
 func (c *conn) announce(k key) error {
 	if c.foreign() {
 		c.srv.stats.Misses.Add(1)
@@ -120,8 +120,8 @@ func (c *conn) announce(k key) error {
 	return errs.CannotResume
 }
 
-// lookUpLater delays a Tsession of who has missed too often. The loop goes on; if the
-// client does as well, it has given the session up.
+// lookUpLater delays a Tsession after too many wrong keys. The loop goes on; if the client
+// sends more meanwhile, it has given the session up.
 func (c *conn) lookUpLater(k key, wait time.Duration) {
 	seq := c.seq
 	r := c.answerAfter(wire.NoTag, wait, func() error {
@@ -133,15 +133,15 @@ func (c *conn) lookUpLater(k key, wait time.Duration) {
 	r.msg = k.message()
 }
 
-// answerAfter answers a request after wait: step answers it, or returns the error for
-// it. step is called with the monitor held, and may release it meanwhile.
+// answerAfter answers a request after wait: step answers it, or returns the error for its
+// reply. step is called with the monitor held, and may release it meanwhile.
 func (c *conn) answerAfter(tag uint16, wait time.Duration, step func() error) *request {
 	r := &request{tag: tag}
 	timer := time.AfterFunc(wait, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.answerNow(r, step)
-		var p cpu.Place // not the loop's, which goes on
+		var p cpu.Place // not the loop's place: the loop goes on
 		c.send(&p)
 		p.Give()
 	})
@@ -150,7 +150,8 @@ func (c *conn) answerAfter(tag uint16, wait time.Duration, step func() error) *r
 	return r
 }
 
-// answerNow is the end of the wait. The request may be cancelled before it or during step.
+// answerNow is called after the wait. The request may be cancelled before it or during
+// step.
 func (c *conn) answerNow(r *request, step func() error) {
 	if c.waiting[r.tag] != r {
 		return

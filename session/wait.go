@@ -10,17 +10,16 @@ import (
 	"meta9/session/wire"
 )
 
-// request is a T-message whose reply has to wait: a change, which ends by itself
-// and has a reply function; something that can be cancelled, which has cancel and
-// mostly an again function (a read that blocks, and what has to ask somebody else); or a
-// Tflush, which ends with the change that it names.
+// request is a T-message whose reply has to wait. It is one of three kinds. A change ends
+// by itself, and has a reply function. A request that can be cancelled has cancel, and
+// mostly an again function: a read that blocks, or a request about which another service
+// has to be asked. A Tflush ends with the change that it names.
 //
-// A change is never cancelled, not by Tflush either: it may be durable already, and
-// a reply that says otherwise would be a lie. The fields that say what became of
-// it are written by the goroutine that calls its done function, and read after
-// handOver.
+// A change is never cancelled, not by Tflush either: it may be durable already, and a
+// reply that says otherwise would be a lie. The goroutine that calls its done function
+// writes the fields with its result; they are read after handOver.
 type request struct {
-	c    *conn     // the monitor guards it: a session takes its requests along
+	c    *conn     // the monitor guards it: requests move with their session
 	done *doneList // of the session
 	asked
 	tag     uint16
@@ -29,13 +28,13 @@ type request struct {
 
 	// A change.
 	reply  func(r *request) // writes the reply; the monitor is held
-	answer wire.Type        // of that, when all went well
+	answer wire.Type        // its type, if the change was done
 	size   int              // bytes of data and names that it holds
-	n      int              // what became of it: set before the request is put
+	n      int              // result: set before handOver
 	err    error
 	ref    *fs.Ref
 	handle fs.Handle
-	over   bool // it is in no list any more, and its reply is to be made; done.mu guards it
+	over   bool // it was taken from done.list, and its reply will be made; done.mu guards it
 	receipt
 
 	// What can be cancelled.
@@ -44,8 +43,8 @@ type request struct {
 	off    uint64
 	count  int
 
-	// What is done again: once somebody else was asked, or there is room for its reply,
-	// or in another process. nil: a Tread of a stream.
+	// The request, to be handled again: when another service has answered, or there is room
+	// for its reply, or in another process. nil: a Tread of a stream.
 	msg     *wire.Msg
 	answers []*fs.Pending
 	room    *budget.Wait // nil: that is not what it waits for
@@ -59,22 +58,22 @@ type waits struct {
 	flushes int        // how many are Tflushes: each ends with a change
 	held    int        // bytes of data and names that the changes hold
 	bill    bill       // for what waits
-	stalled []*request // woken ones that go on once replies are sent
-	serving bool       // whoever has the monitor will collect before he gives it up
+	stalled []*request // reads that were woken, and go on when replies are sent
+	serving bool       // the holder of the monitor will collect before it releases it
 }
 
-// doneList is where those who end requests leave them.
+// doneList holds the requests that have ended and are not answered yet.
 type doneList struct {
 	mu     sync.Mutex
-	to     *conn // who collects; nil: nobody for now, the session is carried
+	to     *conn // the connection that collects; nil: none now, the session is parked
 	list   []*request
-	served bool // somebody will collect, or is on his way to
+	served bool // some goroutine will collect
 }
 
-// handOver gives r to whoever has the monitor next. It waits for nobody, so that
-// the store's committer may call it, and the holder of the monitor too: served
-// decides, under one lock, between a goroutine that will look at the list anyhow
-// and a new one, and take clears it only when the list is empty.
+// handOver gives r to the next holder of the monitor. It does not wait, so the store's
+// committer may call it, and the holder of the monitor too. served decides, under one
+// lock, whether some goroutine will look at the list anyhow, or a new one must be started;
+// take clears it only when the list is empty.
 func (r *request) handOver() {
 	d := r.done
 	d.mu.Lock()
@@ -87,25 +86,26 @@ func (r *request) handOver() {
 	}
 }
 
-// detach lets what ends from now on lie until attach.
+// detach lets requests that end stay in the list until attach.
 func (d *doneList) detach() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.to, d.served = nil, true
 }
 
-// attach makes c, whose monitor is held by one who will collect, the one to do so.
+// attach makes c the connection that collects. Its monitor is held, by a goroutine that
+// will collect.
 func (d *doneList) attach(c *conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.to, d.served = c, true
 }
 
-// serve is the short life of the goroutine that put starts. By the time that it
-// has the monitor the connection may have ended, and its requests be another's.
+// serve is the goroutine that handOver starts. When it gets the monitor, the connection
+// may have ended, and its requests may belong to another one.
 func (c *conn) serve() {
 	var p cpu.Place
-	p.Take(c.share.Load()) // in vain or not: replies to what was begun go out
+	p.Take(c.share.Load()) // also without a place: replies to requests that were begun must go out
 	c.mu.Lock()
 	c.serving = true
 	c.send(&p)
@@ -113,8 +113,8 @@ func (c *conn) serve() {
 	p.Give()
 }
 
-// willCollect says that the holder of the monitor will collect, so that a request
-// that ends at once needs no goroutine.
+// willCollect notes that the holder of the monitor will collect, so that a request that
+// ends at once needs no goroutine.
 func (c *conn) willCollect() {
 	if c.serving {
 		return
@@ -125,8 +125,8 @@ func (c *conn) willCollect() {
 	c.done.mu.Unlock()
 }
 
-// collect finishes the requests that were put, and those that end while it does.
-// The View is settled first: a reply to a change says that reads see it.
+// collect answers the requests that have ended, and those that end meanwhile. First it
+// settles the View: a reply to a change says that reads see the change.
 func (c *conn) collect() {
 	for c.serving {
 		list := c.takeEnded()
@@ -167,9 +167,8 @@ func (c *conn) finish(r *request) {
 	c.sess.ended(r)
 }
 
-// mayWait refuses a request that would wait when too many do already. Tclunk,
-// Tremove and Tflush do not ask: they must not fail, and overloaded keeps them
-// few.
+// mayWait refuses a request that would wait when too many wait already. Tclunk, Tremove
+// and Tflush do not ask: they must not fail, and overloaded keeps them few.
 func (c *conn) mayWait() error {
 	if len(c.waiting) >= c.srv.cfg.Limits.Waiting {
 		return errs.New(errs.Quota, "%d requests wait on this connection already", len(c.waiting))
@@ -177,7 +176,7 @@ func (c *conn) mayWait() error {
 	return nil
 }
 
-// enter makes r one of the requests that wait.
+// enter adds r to the requests that wait.
 func (c *conn) enter(r *request) {
 	if c.waiting == nil {
 		c.waiting = make(map[uint16]*request)
@@ -191,11 +190,11 @@ func (c *conn) enter(r *request) {
 	c.willCollect()
 }
 
-// keptWaiting is how many requests a table may have had to be kept when it is
-// empty: maps do not shrink, and an idle connection shall be small.
+// keptWaiting is up to how many requests a table may have had to be kept when it is empty:
+// maps do not shrink, and an idle connection must be small.
 const keptWaiting = 16
 
-// rest lets go of what a connection that has nothing to do does not need.
+// rest frees what an idle connection does not need.
 func (c *conn) rest() {
 	if len(c.waiting) == 0 && c.most > keptWaiting {
 		c.waiting, c.most = nil, 0
@@ -203,8 +202,8 @@ func (c *conn) rest() {
 	c.waits.settleBill()
 }
 
-// begin enters a change of f, which may be nil, and runs it as soon as the
-// earlier changes of f let it. alone: it waits for all of them.
+// begin adds a change of f, which may be nil, and runs it when the earlier changes of f
+// allow that. alone: it waits for all of them.
 func (c *conn) begin(r *request, alone bool, run func()) {
 	if n := int64(r.size); c.in.sc != nil && c.in.sc.ahead.paid > 0 && n > smallFrame {
 		c.in.sc.ahead.give(&c.waits.bill, n)
@@ -230,7 +229,7 @@ func start(r *request, run func()) {
 	}
 }
 
-// retire ends a change whose reply was written: what waited for it goes on.
+// retire ends a change whose reply was written, and lets go on what has waited for it.
 func (c *conn) retire(r *request) {
 	delete(c.waiting, r.tag)
 	c.changes--
@@ -268,7 +267,7 @@ func (c *conn) cancelReads() {
 	}
 }
 
-// settle gives the monitor up until no change waits.
+// settle releases the monitor until no change waits.
 func (c *conn) settle() {
 	if c.changes > 0 {
 		c.place.Give()
@@ -278,7 +277,7 @@ func (c *conn) settle() {
 	}
 }
 
-// goOnWithStalled goes on with the reads that had no room, as far as there is some now.
+// goOnWithStalled goes on with the stalled reads, as far as there is room now.
 func (c *conn) goOnWithStalled() {
 	list := c.stalled
 	c.stalled = nil

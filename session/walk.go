@@ -17,7 +17,7 @@ func twalk(c *conn, m *wire.Msg) error {
 		return err
 	}
 	if m.Newfid == m.Fid {
-		// A change that still waits means the place where the fid was.
+		// A change that still waits means the place that the fid had before.
 		if f.handle != nil || f.running > 0 {
 			return errs.BadUse
 		}
@@ -40,7 +40,7 @@ func twalk(c *conn, m *wire.Msg) error {
 	return nil
 }
 
-// walk goes as far as the names lead and tells how far that is.
+// walk walks as many names as exist, and returns how many.
 func walk(ref *fs.Ref, names []string, qids *[wire.MaxWalk]p9.QID) (*fs.Ref, int, error) {
 	for i, name := range names {
 		next, err := ref.Walk(name)
@@ -72,9 +72,9 @@ func tclunk(c *conn, m *wire.Msg) error {
 	return nil
 }
 
-// clunk closes the file, and removes it where it was opened with ORCLOSE. What
-// cannot be removed stays, and nobody hears of it, as in Plan 9: the fid is gone
-// whatever is answered, and Linux shows no error of a clunk to its programs.
+// clunk closes the file, and removes it if it was opened with ORCLOSE. If that fails,
+// nobody is told, as in Plan 9: the fid is gone whatever is answered, and Linux shows no
+// error of a clunk to its programs.
 func (f *fid) clunk(r *request) {
 	switch {
 	case f.rclose:
@@ -87,13 +87,13 @@ func (f *fid) clunk(r *request) {
 	}
 }
 
-// clunked frees the locks only now, when all that was written is durable.
+// clunked frees the locks. It runs only after all that was written is durable.
 func clunked(r *request) {
 	r.fid.unlock()
 	replied(r)
 }
 
-// replied answers a change that has nothing to say but how it ended.
+// replied answers a change whose reply has no body.
 func replied(r *request) {
 	if r.err != nil {
 		r.c.refuse(r.tag, r.err)
@@ -121,8 +121,8 @@ func tremove(c *conn, m *wire.Msg) error {
 	return nil
 }
 
-// unlink frees the number of a fid and ends the reads that block on it: each gets
-// its reply before the clunk does.
+// unlink frees the number of a fid and ends the reads that block on it, before the clunk's
+// reply.
 func (c *conn) unlink(f *fid) {
 	c.sess.remove(f)
 	c.sess.touch(f.num)

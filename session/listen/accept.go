@@ -51,7 +51,7 @@ type Listener struct {
 	prove  prover
 	again  func(net.Conn) (fs.Principal, error) // see Recheck; nil: a proof is for ever
 	handle Handler
-	cpu    *cpu.Share // whose turn it is to be when one is accepted; nil: nobody waits for that
+	cpu    *cpu.Share // whose share of the CPUs an accept uses; nil: accepting does not wait for a turn
 	rare   *rarelog.Log
 
 	ctx     context.Context
