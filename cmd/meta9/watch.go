@@ -216,8 +216,8 @@ func (w *watcher) run(ctx context.Context, say func(text string)) error {
 	}
 }
 
-// filter sets what is told of dir's events: what is below it on the way to
-// target.
+// filter sets which of dir's events are printed: those of target. below is the path of
+// target relative to dir.
 func (w *watcher) filter(target, dir string, below []string) (err error) {
 	switch {
 	case len(below) == 0, dir == "/" && len(below) == 1 && (below[0] == "vms" || below[0] == "names"):

@@ -32,7 +32,7 @@ func (e *Edit) Apply(d Draft, st Stamp, lim Limits) error {
 	return nil
 }
 
-// apply changes what the draft has otherwise than the VM.
+// apply changes in the edit what is different in the draft.
 func (e *Edit) apply(d Draft, st Stamp, lim Limits) error {
 	count, bytes := e.vm.Count(), e.vm.bytes
 	if !d.Props.Equal(e.vm.Props) {

@@ -145,8 +145,8 @@ func spellGateways(field string, nic, given ordjson.Members) (ordjson.Value, err
 	return list, nil
 }
 
-// legacy is the ip and the netmask of some ips: those of the first IPv4 address, or
-// dhcp; "" for what there is not.
+// legacy returns the values of vmadm's older properties ip and netmask: those of the first
+// IPv4 address, or "dhcp"; "" if there is none.
 func legacy(ips []string) (ip, mask string) {
 	for _, s := range ips {
 		if s == dhcp {
