@@ -20,14 +20,14 @@ import (
 	"meta9/rarelog"
 )
 
-// Bounds of what an unproved peer may take from a Listener.
+// Bounds for peers that have not proved who they are.
 const (
 	ProveTime  = 10 * time.Second // to prove who it is, as session.Limits.AuthTime for nobody
 	MaxProving = 256              // at once; for the next one, one of them is closed
 )
 
-// acceptTime is about what the kernel does for a connection that begins and ends, and
-// what is done outside of any place.
+// acceptTime is about the CPU time that the kernel needs for a connection that begins and
+// ends, and that is not counted in any place.
 const acceptTime = 50 * time.Microsecond
 
 // acceptAgain makes the pauses after an accept that failed, for want of file
@@ -47,7 +47,7 @@ type Listener struct {
 	nl     net.Listener
 	asked  string // as the settings have it
 	via    string // in logs and to the Handler
-	admins bool   // only the admin gets in: it may use the last descriptors
+	admins bool   // only the admin can connect, so it may use the last descriptors
 	prove  prover
 	again  func(net.Conn) (fs.Principal, error) // see Recheck; nil: a proof is for ever
 	handle Handler
@@ -84,12 +84,12 @@ func (l *Listener) Close() error {
 // loop accepts until Close.
 func (l *Listener) loop() {
 	defer l.running.Done()
-	tries := 0 // that have failed
+	tries := 0 // accepts that have failed in a row
 	var place cpu.Place
 	for {
 		c, err := l.accept()
 		if err == nil && l.cpu != nil {
-			place.Take(l.cpu) // in vain or not
+			place.Take(l.cpu) // also without a place
 			l.cpu.Spend(acceptTime)
 		}
 		if err == nil {
@@ -112,8 +112,8 @@ func (l *Listener) loop() {
 	}
 }
 
-// accept leaves the last descriptors to the admin: what a guest has got of them is
-// closed at once, and the loop pauses as where there are none.
+// accept keeps the last descriptors for the admin: a connection of a guest that gets one
+// of them is closed at once, and the loop pauses as if there were none.
 func (l *Listener) accept() (net.Conn, error) {
 	c, err := l.nl.Accept()
 	if err != nil || l.admins {
@@ -126,9 +126,8 @@ func (l *Listener) accept() (net.Conn, error) {
 	return c, nil
 }
 
-// welcome proves who c is and hands it over. Its place among those that are being
-// proved is free again before that: what a proved peer may take is the Handler's
-// business.
+// welcome proves who c's peer is, and gives c to the Handler. Before that it frees c's
+// place among the candidates: how long the Handler needs is not counted there.
 func (l *Listener) welcome(ctx context.Context, c net.Conn, p *candidate) {
 	if who, ok := l.admit(ctx, c, p); ok {
 		l.handle(c, who, l.via, host(c), func() { l.served.remove(c) })
@@ -152,7 +151,7 @@ func (l *Listener) admit(ctx context.Context, c net.Conn, p *candidate) (who fs.
 	}
 	l.running.Done()
 	if err == nil && l.again != nil {
-		_, err = l.again(c) // what Recheck was called for may have come between
+		_, err = l.again(c) // Recheck may have been called in between
 	}
 	if err != nil {
 		l.served.tally.Refuse()
@@ -163,8 +162,8 @@ func (l *Listener) admit(ctx context.Context, c net.Conn, p *candidate) (who fs.
 	return who, err == nil
 }
 
-// Recheck ends the connections that would not be let in as who they are any more: the
-// certificate is denied, or the VM has another vsock_cid.
+// Recheck ends the connections whose proof is no longer valid: the certificate is denied
+// by now, or the VM has another vsock_cid.
 func (l *Listener) Recheck() {
 	if l.again == nil {
 		return
@@ -188,9 +187,9 @@ func (l *Listener) End() error {
 	return err
 }
 
-// hangUp ends a connection that a Handler has, who may be writing to it: TLS would wait
-// for the peer, to tell it. It does not close the descriptor, since one who waits for it
-// in an epoll(7) would not be told of that.
+// hangUp ends a connection that a Handler has and may be writing to, so it does not let
+// TLS wait for the peer. It does not close the descriptor: a goroutine that waits for it
+// in an epoll(7) would not notice that.
 func hangUp(c net.Conn) {
 	if tc, ok := c.(*tls.Conn); ok {
 		c = tc.NetConn()
@@ -209,7 +208,7 @@ type served struct {
 	tally *Tally // nil: nobody asks for their number
 
 	mu  sync.Mutex
-	who map[net.Conn]*fs.Principal // nil: whom the Listener proves always
+	who map[net.Conn]*fs.Principal // nil: the principal that the Listener always proves
 }
 
 func (s *served) add(c net.Conn, who *fs.Principal) {
@@ -231,7 +230,7 @@ func (s *served) remove(c net.Conn) {
 	}
 }
 
-// all are those of this moment.
+// all returns those of this moment.
 func (s *served) all() map[net.Conn]*fs.Principal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,8 +245,8 @@ func host(c net.Conn) string {
 	return ""
 }
 
-// reason is the bare cause of a network error: "address already in use" rather
-// than "listen tcp 127.0.0.1:564: bind: address already in use", since all our
+// reason is the cause of a network error without the address, "address already in use"
+// rather than "listen tcp 127.0.0.1:564: bind: address already in use", because our
 // messages name the listener themselves.
 func reason(err error) error {
 	var op *net.OpError

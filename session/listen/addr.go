@@ -63,8 +63,8 @@ func Parse(text string) (Addr, error) {
 	return a, nil
 }
 
-// checkHost wants a port in digits: a service's name would be looked up on the
-// host, and fail there only when the daemon is started.
+// checkHost requires the port in digits: a service's name would be looked up on the host,
+// and a wrong one would fail only when the daemon starts.
 func checkHost(s string) error {
 	_, port, err := net.SplitHostPort(s)
 	if err != nil {

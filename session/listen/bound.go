@@ -12,25 +12,26 @@ import (
 	"meta9/fs/vm/ordjson"
 )
 
-// bound is a unix socket that is made where a VM's property says: Firecracker and
+// bound is a unix socket whose path a VM's property gives: Firecracker and
 // cloud-hypervisor connect to PATH_PORT when the guest connects to the host's vsock PORT.
-// Its folder is there when the hypervisor is, and may be the hypervisor's user's own.
+// Its folder exists while the hypervisor does, and may belong to the hypervisor's user.
 type bound struct {
 	is   claims
 	path string
 	perm Perm
 	l    *Listener // nil: it could not be made yet
-	said string    // what was last logged as wrong
+	said string    // the last error in the log
 }
 
-// claims is what a bound socket was made for. When that is another, so is the socket, and
-// who came by the old one is gone.
+// claims is what a bound socket was made for. When that changes, a new socket is made, and
+// connections by the old one end.
 type claims struct {
 	text, owner string
 	open        bool // any user of the guest may connect
 }
 
-// bind makes, moves or ends the VM's socket of the property d as that says now.
+// bind makes, moves or removes the VM's socket of the property d, as the property says
+// now.
 func (m *VMs) bind(d Device, v *vm.VM, k *kept) {
 	open, _ := v.Prop(vm.PropVsockUnprivileged)
 	is := claims{v.Text(d.Property), k.owner, open.Kind == ordjson.True}
@@ -58,7 +59,7 @@ func (m *VMs) bind(d Device, v *vm.VM, k *kept) {
 	m.make(b, v.UUID, d)
 }
 
-// make makes the socket where that is possible now; healBound tries again.
+// make makes the socket, if that is possible now; else healBound tries again.
 func (m *VMs) make(b *bound, uuid string, d Device) {
 	s, err := m.cfg.Inherited.unix(place{path: b.path, foreign: true}, "unix:"+b.path, b.perm)
 	if err == nil {
@@ -77,8 +78,8 @@ func (m *VMs) make(b *bound, uuid string, d Device) {
 	b.l.adopt(m.cfg.Inherited)
 }
 
-// sayBound says once what is wrong; of folders that are not there, whose VMs are switched
-// off, one line a minute that counts.
+// sayBound logs once what is wrong. For folders that do not exist, because the VMs are
+// switched off, it logs one line a minute with their number.
 func (m *VMs) sayBound(b *bound, uuid string, d Device, err error) {
 	text := err.Error()
 	if text == b.said {
@@ -92,7 +93,8 @@ func (m *VMs) sayBound(b *bound, uuid string, d Device, err error) {
 	e.Str("vm", uuid).Str(d.Property, b.path).Err(err).Msg("the VM's socket cannot be made; trying on")
 }
 
-// healBound makes the sockets that could not be made, or were taken away; work's.
+// healBound makes the sockets that could not be made before, or were removed. Only work
+// calls it.
 func (m *VMs) healBound() {
 	for uuid, k := range m.kept {
 		for _, d := range m.cfg.Bound {
@@ -112,9 +114,9 @@ func (m *VMs) healBound() {
 	}
 }
 
-// proveBound knows the VM by its socket, but not who in it has connected: the hypervisor
-// does not pass on the guest's port. So it is the VM only where any of its users may be;
-// see proveVsock.
+// proveBound knows the VM by its socket, but not which user of the guest has connected:
+// the hypervisor does not pass on the guest's port. So it proves the VM only if the VM
+// lets any user connect; see proveVsock.
 func (m *VMs) proveBound(uuid string, open bool) prover {
 	switch {
 	case open:

@@ -12,9 +12,9 @@ import (
 	"sync/atomic"
 )
 
-// Denied is a list of certificates that prove nobody, though an authority has signed
-// them and they are not over yet: their keys are known to others. The zero value denies
-// none. It may be used and loaded anew from any goroutine.
+// Denied is a list of certificates that must not be accepted although an authority has
+// signed them and they have not expired: somebody else knows their keys. The zero value
+// denies none. Any goroutine may use it and load it anew.
 type Denied struct {
 	list atomic.Pointer[map[fingerprint]struct{}]
 }

@@ -17,25 +17,25 @@ import (
 	"meta9/fs/vm"
 )
 
-// redial is how often a device that is not connected is dialled.
+// redial is the time between two tries to dial a device.
 const redial = 100 * time.Millisecond
 
 // Device is a character device of the hypervisor: a unix socket that it owns and
 // that is dialled, and dialled again whenever it is gone.
 type Device struct {
 	Property string  // the VM's property that holds the socket's path: "9p_chardev"
-	Handle   Handler // of one whose property is "unix:PATH" or PATH
+	Handle   Handler // for a property "unix:PATH" or PATH
 	Tally    *Tally  // of the connections of all VMs; nil: none
-	Link     Handler // of one whose property ends with linkOption; nil: there is none
+	Link     Handler // for a property that ends with linkOption; nil: that is not allowed
 }
 
 // linkOption ends the property of a device that carries packets.
 const linkOption = ",link"
 
-// dialled is one VM's device. Without a connection it costs no goroutine, since
-// the VMs that are switched off may be thousands: VMs dials them all in turn.
+// dialled is one VM's device. Without a connection it has no goroutine, because thousands
+// of VMs may be switched off: VMs dials all their devices in turn.
 type dialled struct {
-	text   string // as the property has it
+	text   string // the property's text
 	path   string
 	who    fs.Principal
 	handle Handler
@@ -51,7 +51,7 @@ type dialled struct {
 // gone, or has another device. Any other end leaves it to the Handler.
 var errHungUp = errors.New("hung up")
 
-// device makes, moves or ends the VM's device d as its property says now.
+// device makes, moves or ends the VM's device d, as its property says now.
 func (m *VMs) device(d Device, v *vm.VM, k *kept) {
 	text := v.Text(d.Property)
 	if now := k.devices[d.Property]; now != nil {
@@ -135,7 +135,8 @@ func (d *dialled) serve() {
 // goOn is serve of a connection that an earlier program has made.
 func (d *dialled) goOn(a Adopted) { a.Run(d.hold(a.Conn)) }
 
-// hold ends the connection when the device is hung up. ended is for when it has ended.
+// hold ends the connection when the device is hung up. The caller calls ended when the
+// connection has ended.
 func (d *dialled) hold(c net.Conn) (ended func()) {
 	stop := context.AfterFunc(d.ctx, func() {
 		if context.Cause(d.ctx) == errHungUp {
@@ -152,11 +153,11 @@ func (d *dialled) hold(c net.Conn) (ended func()) {
 
 func (d *dialled) via() string { return "dial:" + d.path }
 
-// absent keeps why the device is not connected, for sayAway.
+// absent notes why the device is not connected, for sayAway.
 func (d *dialled) absent(err error) { d.away.Store(&err) }
 
-// sayAway says how many devices are not there, where that is another number than was said
-// last; work's. However many VMs are switched off, and on again, that is a line a minute.
+// sayAway logs how many devices are not there, if the number has changed; only work calls
+// it. However many VMs are switched off and on, it logs one line a minute.
 func (m *VMs) sayAway() {
 	n, example := 0, (*dialled)(nil)
 	var why error
@@ -166,7 +167,7 @@ func (m *VMs) sayAway() {
 			continue
 		}
 		n++
-		// Most are switched off. Something else than that is somebody's mistake.
+		// Most VMs are switched off. Another reason is a mistake, and a better example.
 		if example == nil || missing(why) && !missing(*err) {
 			example, why = d, *err
 		}

@@ -71,8 +71,8 @@ func dupFile(fd int) (*os.File, error) {
 	return os.NewFile(uintptr(n), "inherited"), nil
 }
 
-// Again is the same listening sockets once more, for who serves them for a while before
-// those of in are taken.
+// Again returns the same listening sockets once more, for a caller that serves them for a
+// while before those of in are taken.
 func (in *Inherited) Again() (*Inherited, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -90,7 +90,7 @@ func (in *Inherited) Again() (*Inherited, error) {
 	return again, nil
 }
 
-// isVsock tells the one kind of socket that net does not know.
+// isVsock tells whether f is a vsock socket, the one kind that package net does not know.
 func isVsock(f *os.File) bool {
 	domain, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
 	return err == nil && domain == unix.AF_VSOCK
@@ -113,8 +113,8 @@ func (in *Inherited) Conn(via string, a Adopted) {
 	in.conns[via] = append(in.conns[via], a)
 }
 
-// Take is the socket for what the settings name; address is as net.Addr has it, for
-// systemd's. nil: there is none.
+// Take returns the socket for a listener of the settings. systemd's are found by address,
+// in the form of net.Addr. nil: there is none.
 func (in *Inherited) Take(asked string, address net.Addr) (nl net.Listener, systemd bool) {
 	if in == nil {
 		return nil, false
@@ -132,7 +132,7 @@ func (in *Inherited) Take(asked string, address net.Addr) (nl net.Listener, syst
 
 func (in *Inherited) take(a Addr) (net.Listener, bool) { return in.Take(a.String(), a.address()) }
 
-// address is the place of the listener; nil: it has none that could be told.
+// address returns the listener's address as a net.Addr; nil: it has no fixed one.
 func (a Addr) address() net.Addr {
 	switch a.Net {
 	case Unix:
@@ -147,7 +147,7 @@ func (a Addr) address() net.Addr {
 	return tcp
 }
 
-// sameAddr tells whether a socket's address is what was asked for.
+// sameAddr tells whether a socket has the address that is wanted.
 func sameAddr(is, want net.Addr) bool {
 	switch want := want.(type) {
 	case *net.UnixAddr:
@@ -164,7 +164,7 @@ func sameAddr(is, want net.Addr) bool {
 	return false
 }
 
-// adopted are the connections that came by via.
+// adopted returns the connections that came by via.
 func (in *Inherited) adopted(via string) []Adopted {
 	if in == nil {
 		return nil
@@ -176,7 +176,7 @@ func (in *Inherited) adopted(via string) []Adopted {
 	return list
 }
 
-// Rest closes what no listener has taken, and names it.
+// Rest closes the sockets that no listener has taken, and returns their names.
 func (in *Inherited) Rest() (left []string) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -217,9 +217,9 @@ func (l *Listener) goOn(a Adopted) {
 	a.Run(func() { l.served.remove(a.Conn) })
 }
 
-// HandOver is Close for a socket that goes to the next program: it is not closed, and
-// its file stays. Who connects meanwhile waits in its queue. With an error it has no
-// descriptor: FD is -1.
+// HandOver is Close for a socket that goes to the next program: the socket is not closed,
+// and its file stays. Connections that come meanwhile wait in its queue. If it returns an
+// error, FD is -1.
 func (l *Listener) HandOver() (Passed, error) {
 	systemd := false
 	if s, ok := l.nl.(*socket); ok {
@@ -239,8 +239,8 @@ func (l *Listener) HandOver() (Passed, error) {
 	return p, err
 }
 
-// Pass makes a Passed of a listener, which may be closed then. With an error it has no
-// descriptor: FD is -1.
+// Pass makes a Passed from a listener, which may be closed then. If it returns an error,
+// FD is -1.
 func Pass(asked string, nl net.Listener) (Passed, error) {
 	fd, err := Descriptor(nl)
 	if err != nil {

@@ -25,15 +25,15 @@ import (
 	"meta9/rarelog"
 )
 
-// Handler serves one connection and closes it. who is what the channel proves of
-// the peer, via the listener's text ("tcp:127.0.0.1:5640"), addr the peer's
-// address without its port on tcp and tls, "" elsewhere. It runs in a goroutine
-// of its own, and calls ended when the connection has ended; it may return before that.
-// The Listener ends a connection that has a descriptor by shutdown(2), so that it is the
-// Handler who closes it; what the peer has queued before that may still be read.
+// Handler serves one connection and closes it. who is the principal that the channel
+// proves. via is the listener's text ("tcp:127.0.0.1:5640"). addr is the peer's address
+// without its port on tcp and tls, "" elsewhere. The Handler runs in a goroutine of its
+// own, and calls ended when the connection has ended; it may return before that. To end a
+// connection that has a descriptor the Listener calls shutdown(2), so that only the
+// Handler closes it; bytes that the peer has sent before that may still be read.
 type Handler func(c net.Conn, who fs.Principal, via, addr string, ended func())
 
-// Config is what listeners are told.
+// Config configures listeners.
 type Config struct {
 	Handle   Handler
 	Insecure bool        // tcp may be bound to a principal (Addr.As)
@@ -46,7 +46,7 @@ type Config struct {
 	ByCID    func(cid uint32) *vm.VM
 	Log      zerolog.Logger
 
-	Inherited *Inherited // what is open already; nil: nothing
+	Inherited *Inherited // sockets that are open already; nil: none
 	Tally     *Tally     // of its connections; nil: none
 }
 
@@ -125,8 +125,8 @@ func (cfg Config) Serve(nl net.Listener, a Addr) *Listener {
 	return l
 }
 
-// again is how the listener a proves once more who is at a connection that it has
-// handed over; nil: what it once proved stays so.
+// again returns how the listener a checks once more who a connected peer is; nil: its
+// proof stays valid.
 func (cfg Config) again(a Addr) func(c net.Conn) (fs.Principal, error) {
 	switch a.Net {
 	case TLS:
@@ -137,7 +137,7 @@ func (cfg Config) again(a Addr) func(c net.Conn) (fs.Principal, error) {
 	return nil
 }
 
-// prover is how the listener a knows who is there.
+// prover returns how the listener a finds out who a peer is.
 func (cfg Config) prover(a Addr) prover {
 	switch a.Net {
 	case Unix:
@@ -152,8 +152,8 @@ func (cfg Config) prover(a Addr) prover {
 	return always(a.As)
 }
 
-// perm is who may open the file of the unix listener a. That is all the proof there is
-// where it is bound to a VM.
+// perm says who may open the file of the unix listener a. For a listener that is bound to
+// a VM that is the only proof.
 func (cfg Config) perm(a Addr) Perm {
 	switch {
 	case a.As.VM != "":

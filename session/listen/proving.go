@@ -6,24 +6,23 @@ import (
 	"sync"
 )
 
-// proving holds the connections that have not proved yet who they are. When there are
-// more than MaxProving, one is closed to make room: of the source that has the most,
-// the one that came first. So nobody waits behind peers that say nothing: a source that
-// holds many connections open loses its own, and an honest peer that shares its
-// address has as long as it takes to fill all places anew.
+// proving holds the connections that have not proved yet who they are. When there are more
+// than MaxProving, one is closed: of the source that has most, the oldest. So nobody has
+// to wait for silent peers: a source that opens many connections loses its own, and an
+// honest peer with the same address has as long as it takes to fill all places anew.
 type proving struct {
 	mu    sync.Mutex
 	by    map[netip.Prefix][]*candidate // first come, first
 	count int
 }
 
-// candidate is one of them.
+// candidate is a connection that has not proved yet who it is.
 type candidate struct {
 	from netip.Prefix
 	stop func() // ends its proof; it may be called at any time
 }
 
-// add takes c in. The candidate that has to go for it is stopped.
+// add adds c. If another candidate has to go for it, that one is stopped.
 func (p *proving) add(c *candidate) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -45,7 +44,7 @@ func (p *proving) add(c *candidate) {
 	first.stop()
 }
 
-// remove lets go of c, which may be gone already.
+// remove removes c, which may be gone already.
 func (p *proving) remove(c *candidate) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,8 +69,8 @@ func (p *proving) drop(c *candidate) {
 	}
 }
 
-// source is what one peer has in a network: an IPv4 address, or the 64 bits of an IPv6
-// site. All other peers are one source.
+// source is the range of addresses that one peer has: an IPv4 address, or the 64 bits of
+// an IPv6 site. All peers without an IP address are one source.
 func source(c net.Conn) netip.Prefix {
 	a, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {

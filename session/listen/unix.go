@@ -36,9 +36,10 @@ type Perm struct {
 // place is where a unix socket is made.
 type place struct {
 	path string
-	// foreign: the folder may be another user's, who can put there what he likes while the
-	// daemon is at it. Nothing is made or removed by the path then, but in the folder that
-	// it led to when that began; and what waits for a lock would wait for him.
+	// foreign: the folder may belong to another user, who may change it while the daemon
+	// works in it. Then nothing is made or removed by its path, but in the folder to which
+	// the path led at the beginning; and no lock is waited for, because that user could hold
+	// it.
 	foreign bool
 }
 
@@ -55,7 +56,7 @@ func (at place) in(f func(path string) error) error {
 	err = f(fmt.Sprintf("/proc/self/fd/%d/%s", dir, filepath.Base(at.path)))
 	var pe *os.PathError
 	if errors.As(err, &pe) {
-		return fmt.Errorf("%s: %w", pe.Op, pe.Err) // who logs it says the path
+		return fmt.Errorf("%s: %w", pe.Op, pe.Err) // the log line has the path
 	}
 	return err
 }
@@ -64,7 +65,7 @@ func (at place) in(f func(path string) error) error {
 // again when somebody has taken it away.
 type socket struct {
 	at   place
-	perm Perm // when it was made; heal may be told another
+	perm Perm // when it was made; heal may get another
 
 	mu     sync.Mutex
 	on     *net.UnixListener
@@ -72,7 +73,7 @@ type socket struct {
 	closed bool
 
 	foreign bool // the file is systemd's
-	stays   bool // the file is to stay when it is closed; mu guards it
+	stays   bool // the file stays when the socket is closed; mu guards it
 }
 
 // unix is bind, unless the socket was inherited.
@@ -90,7 +91,7 @@ func (in *Inherited) unix(at place, asked string, p Perm) (*socket, error) {
 		}
 		return err
 	})
-	if err != nil && !missing(err) { // that one heal makes again
+	if err != nil && !missing(err) { // a missing file is made again by heal
 		return nil, errors.Join(err, on.Close())
 	}
 	return s, nil
@@ -194,15 +195,15 @@ func create(at place, path string, p Perm) (*socket, error) {
 	return s, nil
 }
 
-// apply gives the socket or folder at path, which the daemon has made, to its owner, then
-// opens it to the others. What it looks at is what it changes, whatever comes to be at
-// path meanwhile; and what is not the daemon's it leaves alone.
+// apply gives the socket or folder at path, which the daemon has made, its owner, and then
+// its mode. It changes the file that it has checked, even if another one comes to be at
+// path meanwhile; and it changes no file that is not the daemon's.
 func (p Perm) apply(path string) error { return p.give(path, unix.Geteuid()) }
 
-// applyAgain is apply for what an earlier program has given to its owner already.
+// applyAgain is apply for a file that an earlier program has given to its owner already.
 func (p Perm) applyAgain(path string) error { return p.give(path, unix.Geteuid(), p.UID) }
 
-// give is apply for what belongs to one of the users in from.
+// give is apply for a file that belongs to one of the users in from.
 func (p Perm) give(path string, from ...int) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -225,7 +226,7 @@ func (p Perm) give(path string, from ...int) error {
 	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), p.Mode) // fchmod wants more than O_PATH
 }
 
-// listening is what is listened on now; nil: it is closed.
+// listening returns the listener of now; nil: the socket is closed.
 func (s *socket) listening() *net.UnixListener {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -250,7 +251,7 @@ func (s *socket) Accept() (net.Conn, error) {
 	}
 }
 
-// SyscallConn is for who wants to know the descriptor's number.
+// SyscallConn gives access to the descriptor.
 func (s *socket) SyscallConn() (syscall.RawConn, error) {
 	on := s.listening()
 	if on == nil {
@@ -301,13 +302,13 @@ func goneFrom(path string, made os.FileInfo) bool {
 	return made == nil || !os.SameFile(fi, made)
 }
 
-// missing tells the error of a path that leads nowhere.
+// missing tells whether err says that a path does not exist.
 func missing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
 }
 
-// heal makes the file again if it is gone; who has connected by the old one stays. What
-// is in its place now is not touched, but for a socket that nobody answers on.
+// heal makes the file again if it is gone. Connections by the old file stay. If something
+// else has taken its place, heal leaves it alone, except a socket that nobody answers on.
 func (s *socket) heal(p Perm) (healed bool, err error) {
 	if !s.gone() {
 		return false, nil

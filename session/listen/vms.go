@@ -23,24 +23,24 @@ import (
 	"meta9/rarelog"
 )
 
-// Modes of the folder RUN/UUID. It is always the daemon's own, since who could
-// write there could lead the daemon's chown astray; a VM's owner, who may be in
-// no group of ours, gets through it by folderOpen.
+// Modes of the folder RUN/UUID. The folder is always the daemon's own: whoever could write
+// there could make the daemon's chown change other files. folderOpen lets a VM's owner
+// through who is in none of our groups.
 const (
 	folderMode = 0o710
 	folderOpen = 0o711
 )
 
-// VMConfig is what VMs is told.
+// VMConfig configures VMs.
 type VMConfig struct {
 	Run     string   // the run folder; sockets are Run/UUID/NAME
 	Sockets []Socket // in the VMs' folders; none: switched off
 	Devices []Device // that a VM may have
 	Bound   []Device // sockets that are made where a VM's property says
-	Nobody  bool     // nobody is handed over, too: he may prove by MUMBLE who he is
-	Perm    Perm     // of sockets; the group is the folder's too
+	Nobody  bool     // peers that prove nothing are handed over too: they may authenticate by MUMBLE
+	Perm    Perm     // of sockets; the folder gets the group, too
 	VM      func(uuid string) *vm.VM
-	CPU     func(uuid string) *cpu.Share // of the VM: it dials no faster than its turns come; nil: as it likes
+	CPU     func(uuid string) *cpu.Share // the VM's share, of which its accepts take turns; nil: they take none
 	Log     zerolog.Logger
 
 	Inherited *Inherited // what is open already; nil: nothing
@@ -54,7 +54,7 @@ type Socket struct {
 	If     string // the property that must be true for a VM to have it; "": each has it
 }
 
-// isOf tells whether the VM has it.
+// isOf tells whether the VM has the socket.
 func (s *Socket) isOf(v *vm.VM) bool {
 	if s.If == "" {
 		return true
@@ -63,19 +63,19 @@ func (s *Socket) isOf(v *vm.VM) bool {
 	return p.Kind == ordjson.True
 }
 
-// VMs keeps each VM's sockets and dialled devices in step with the VM: they are
-// made when it is, change with its properties, and go with it. What one VM asks
-// for in vain is logged, and keeps nobody else waiting.
+// VMs keeps each VM's sockets and dialled devices as the VM says: they are made with the
+// VM, change with its properties, and end with it. What fails for one VM is logged, and
+// does not delay another.
 type VMs struct {
 	cfg  VMConfig
-	rare *rarelog.Log // of all VMs' sockets together: a thousand that run dry are one line
+	rare *rarelog.Log // for all VMs' sockets together: if a thousand fail, that is one line
 	wake chan struct{}
 	done chan struct{} // closed when work has ended
 
 	// work's alone:
 	kept     map[string]*kept
 	devices  map[*dialled]bool // of all VMs
-	away     int               // of those, the number that was said last
+	away     int               // how many were away in the last log line
 	saidAway time.Time
 
 	mu      sync.Mutex
@@ -96,10 +96,10 @@ type kept struct {
 	devices map[string]*dialled // by property
 	bound   map[string]*bound   // by property
 	looked  time.Time           // of the folder, when all sockets were there; zero: look
-	lost    bool                // they cannot be made again, and that was said
+	lost    bool                // they cannot be made again, and that was logged
 }
 
-// NewVMs starts with no VM: it is told of all by Changed.
+// NewVMs makes a VMs without a VM: Changed must be called for each.
 func NewVMs(cfg VMConfig) *VMs {
 	m := &VMs{
 		cfg: cfg, rare: &rarelog.Log{Log: cfg.Log},
@@ -110,8 +110,7 @@ func NewVMs(cfg VMConfig) *VMs {
 	return m
 }
 
-// Sweep looks at the folders that an earlier run left, and clears them away
-// where the VM is gone.
+// Sweep removes the folders of an earlier run whose VMs are gone.
 func (m *VMs) Sweep() {
 	left, _ := os.ReadDir(m.cfg.Run) // not there yet: nothing is left
 	for _, e := range left {
@@ -137,8 +136,8 @@ func (m *VMs) Settle() {
 	<-c
 }
 
-// Await calls done when all that Changed was told before is done, or when that
-// will never be, since Close was called. It returns at once.
+// Await calls done when all that Changed was called for before is done, or when Close was
+// called. It returns at once.
 func (m *VMs) Await(done func()) {
 	m.mu.Lock()
 	closed := m.closed
@@ -205,7 +204,7 @@ func (m *VMs) work() {
 	}
 }
 
-// catchUp looks at every VM that has changed; false: Close was called.
+// catchUp handles every VM that has changed; false: Close was called.
 func (m *VMs) catchUp() bool {
 	m.mu.Lock()
 	changed, idle, closed := m.changed, m.idle, m.closed
@@ -222,7 +221,7 @@ func (m *VMs) catchUp() bool {
 	return !closed
 }
 
-// leave is the end of work: Close's promise.
+// leave is the end of work; it does what Close says.
 func (m *VMs) leave() {
 	m.mu.Lock()
 	handing := m.handing
@@ -242,7 +241,7 @@ func (m *VMs) leave() {
 	}
 }
 
-// look brings one VM's sockets and devices in step with the VM.
+// look makes, changes and ends one VM's sockets and devices as the VM says now.
 func (m *VMs) look(uuid string) {
 	k, v := m.kept[uuid], m.cfg.VM(uuid)
 	if v == nil {
@@ -254,7 +253,7 @@ func (m *VMs) look(uuid string) {
 		m.kept[uuid] = k
 		m.open(v, k)
 	} else if owner(v) != k.owner {
-		k.endSockets() // who has connected as the owner before is no longer
+		k.endSockets() // connections by the old owner must end
 		m.open(v, k)
 	} else {
 		m.optional(v, k)
@@ -267,7 +266,7 @@ func (m *VMs) look(uuid string) {
 	}
 }
 
-// forget clears away what a VM had, or an earlier run has left of it.
+// forget removes what a VM had, or an earlier run has left of it.
 func (m *VMs) forget(uuid string, k *kept) {
 	if k != nil {
 		k.closeSockets()
@@ -286,11 +285,11 @@ func (m *VMs) forget(uuid string, k *kept) {
 			m.cfg.Log.Warn().Err(err).Str("socket", path).Msg("left of a VM that is gone")
 		}
 	}
-	_ = os.Remove(dir) // not if somebody else keeps something in it
+	_ = os.Remove(dir) // fails if the folder has other files
 }
 
-// open makes the VM's sockets. At the first that cannot be made it stops and says so in
-// the log: that one and those after it are missing.
+// open makes the VM's sockets. If one cannot be made, it stops and logs that this one and
+// those after it are missing.
 func (m *VMs) open(v *vm.VM, k *kept) {
 	k.owner = owner(v)
 	if len(m.cfg.Sockets) == 0 {
@@ -308,7 +307,7 @@ func (m *VMs) open(v *vm.VM, k *kept) {
 	m.sayUnmade(v.UUID, err)
 }
 
-// optional makes and ends the sockets that the VM has by a property, as that says now.
+// optional makes or ends the sockets that depend on a property of the VM.
 func (m *VMs) optional(v *vm.VM, k *kept) {
 	for _, s := range m.cfg.Sockets {
 		if s.If == "" {
@@ -333,7 +332,7 @@ func (m *VMs) optional(v *vm.VM, k *kept) {
 	}
 }
 
-// sayUnmade says that sockets of the VM are missing, if err says why.
+// sayUnmade logs that sockets of the VM are missing, if err is not nil.
 func (m *VMs) sayUnmade(uuid string, err error) {
 	switch {
 	case err == nil:
@@ -344,8 +343,8 @@ func (m *VMs) sayUnmade(uuid string, err error) {
 	}
 }
 
-// listen makes one socket, on which everyone is the VM: that the file's mode and
-// its folder let only the VM's QEMU reach it is all the proof there is.
+// listen makes one socket, on which every peer is the VM: the only proof is that the modes
+// of the file and its folder let only the VM's QEMU reach it.
 func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
 	path := filepath.Join(m.cfg.Run, uuid, s.Name)
 	nl, err := m.cfg.Inherited.unix(place{path: path}, "unix:"+path, perm)
@@ -366,7 +365,7 @@ func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
 	return nil
 }
 
-// cpu is whose turn it is to be when a connection of the VM is accepted.
+// cpu returns the share of which an accept for the VM takes a turn.
 func (m *VMs) cpu(uuid string) *cpu.Share {
 	if m.cfg.CPU == nil {
 		return nil
@@ -374,7 +373,7 @@ func (m *VMs) cpu(uuid string) *cpu.Share {
 	return m.cfg.CPU(uuid)
 }
 
-// folder makes RUN/UUID as it should be, also where one was left.
+// folder makes RUN/UUID with the right mode and owner, also if an earlier run has left it.
 func (m *VMs) folder(uuid string, p Perm) error {
 	dir := filepath.Join(m.cfg.Run, uuid)
 	if err := os.MkdirAll(m.cfg.Run, 0o755); err != nil {
@@ -393,7 +392,7 @@ func (m *VMs) folder(uuid string, p Perm) error {
 	return Perm{Mode: mode, UID: -1, GID: p.GID}.apply(dir)
 }
 
-// perm is what the VM's sockets get, with their owner.
+// perm returns the mode and owner of the VM's sockets.
 func (m *VMs) perm(owner string) (Perm, error) {
 	p := m.cfg.Perm
 	if owner == "" {
@@ -411,7 +410,7 @@ func (m *VMs) perm(owner string) (Perm, error) {
 	return p, err
 }
 
-// owner is the property as it stands, a number as its text.
+// owner returns the property's text; a number is its digits.
 func owner(v *vm.VM) string {
 	p, _ := v.Prop(vm.Prop9POwner)
 	return p.Text
@@ -424,7 +423,7 @@ func (k *kept) closeSockets() {
 	k.sockets = nil
 }
 
-// endSockets is closeSockets, with the connections that have come by them.
+// endSockets is closeSockets, and also ends the connections that came by them.
 func (k *kept) endSockets() {
 	for _, l := range k.sockets {
 		_ = l.End()
@@ -432,7 +431,7 @@ func (k *kept) endSockets() {
 	k.sockets = nil
 }
 
-// ours refuses a folder that somebody else could have put other files in.
+// ours refuses a folder in which another user could have put files.
 func ours(dir string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(dir, &st); err != nil {

@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// State is the host's end of a stream in a plain form, without its transport: where the
-// link is that is on it, and the bytes that are neither carried nor lost yet.
+// State is the host's end of a stream as plain data, without its transport: how far its
+// link has come, and the bytes that were read or are to be written.
 type State struct {
 	// The newest link that has begun, and how far it came; zero: there was none.
-	Program uint64 `json:"program,omitempty"` // of the guest's
+	Program uint64 `json:"program,omitempty"` // the guest's program
 	Link    uint64 `json:"link,omitempty"`
 	Heard   uint32 `json:"heard,omitempty"` // packets that came on it
 
-	Begun bool   `json:"begun,omitempty"` // it goes on; false: it is over, and a guest may ask for another
+	Begun bool   `json:"begun,omitempty"` // the link goes on; false: it is over, and a guest may ask for another
 	Nonce uint64 `json:"nonce,omitempty"` // of the Ask that began it
 	Sent  uint32 `json:"sent,omitempty"`  // packets that went on it, of which Output may have some
 	Past  bool   `json:"past,omitempty"`  // see Link.Past
-	Asked uint64 `json:"asked,omitempty"` // not Begun: the nonce of the Ask that is to be answered; 0: none came
+	Asked uint64 `json:"asked,omitempty"` // not Begun: the nonce of the Ask that needs an answer; 0: none came
 
-	Input  []byte `json:"input,omitempty"`  // of packets: it came, and was not taken
-	Rest   []byte `json:"rest,omitempty"`   // what was carried before Input, and nobody has read
-	Output []byte `json:"output,omitempty"` // of packets: it is to be sent before anything else
+	Input  []byte `json:"input,omitempty"`  // bytes of packets that were read from the transport only
+	Rest   []byte `json:"rest,omitempty"`   // payload before Input that nobody has read
+	Output []byte `json:"output,omitempty"` // bytes of packets to be sent first
 }
 
 // Leave stops the host's end of a stream so that it can be handed over: Read and Write end
@@ -56,7 +56,7 @@ func (l *Link) State() State {
 	return st
 }
 
-// early reads what another process has read and not taken, and then the transport.
+// early reads first what another process has read and not used, and then the transport.
 type early struct {
 	b  []byte
 	nc net.Conn
@@ -73,7 +73,7 @@ func (e *early) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// Resume is the link of that State on its transport. Nothing is read or written before
+// Resume makes the link of that State on its transport. Nothing is read or written before
 // GoOn.
 func Resume(nc net.Conn, st State) *Link {
 	_ = nc.SetDeadline(time.Time{}) // Leave's
@@ -100,7 +100,7 @@ func (l *Link) GoOn(serve func(link net.Conn)) {
 // NetConn is the transport.
 func (l *Link) NetConn() net.Conn { return l.nc }
 
-// left tells whether the link is to be handed over: serve has returned, and has not closed
+// left tells whether the link is being handed over: serve has returned, and has not closed
 // it.
 func (l *Link) left() bool {
 	l.mu.Lock()
@@ -108,14 +108,14 @@ func (l *Link) left() bool {
 	return l.leaving && !l.over && !l.dead
 }
 
-// leaves tells whether the stream is handed over.
+// leaves tells whether the stream is being handed over.
 func (s *stream) leaves() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.leaving
 }
 
-// sendUnsent sends what another process could not send any more.
+// sendUnsent sends the bytes that another process has left unsent.
 func (s *stream) sendUnsent() {
 	s.writing.Lock()
 	defer s.writing.Unlock()

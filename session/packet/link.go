@@ -22,7 +22,7 @@ type Link struct {
 	rest  []byte  // of its payload, what nobody has read yet
 	heard uint32  // packets that came
 	fault error   // why nothing more can be read
-	torn  []byte  // what was read of the packet in which the stream was left; see handover.go
+	torn  []byte  // the bytes of a packet of which the other process has read a part; see handover.go
 	clock *time.Timer
 
 	sent uint32 // packets that went; writing guards it
@@ -43,7 +43,7 @@ var (
 // link.
 func (l *Link) Read(p []byte) (int, error) {
 	if l.fault == nil && l.leaves() {
-		return 0, os.ErrDeadlineExceeded // also where something is there: it goes along (State)
+		return 0, os.ErrDeadlineExceeded // even if there is something to read: State has it
 	}
 	for len(l.rest) == 0 {
 		l.release()
@@ -69,7 +69,7 @@ func (l *Link) release() {
 	}
 }
 
-// advance brings the link to its next packet, or says what the matter is.
+// advance reads the next packet, or returns why there is none.
 func (l *Link) advance() error {
 	if l.host && !l.begun {
 		if err := l.begin(); err != nil {
@@ -121,7 +121,7 @@ func (l *Link) start(number uint64) {
 	l.number, l.begun = number, true
 }
 
-// packet takes one packet, of which a byte is there.
+// packet reads one packet, of which at least one byte has come.
 func (l *Link) packet() error {
 	l.timed()
 	defer l.clock.Stop()
@@ -175,7 +175,7 @@ func (l *Link) fill(rest []byte) (n int, err error) {
 	return n, nil
 }
 
-// another tells whether b ends in what a peer begins with.
+// another tells whether b ends with the beginning of a new peer's handshake.
 func (l *Link) another(b []byte) bool {
 	if len(b) < controlLen {
 		return false
@@ -188,7 +188,7 @@ func (l *Link) another(b []byte) bool {
 	return ok
 }
 
-// timed ends the stream unless the packet is there in time.
+// timed ends the stream unless the packet is whole in time.
 func (l *Link) timed() {
 	if l.clock == nil {
 		l.clock = time.AfterFunc(unfinished, func() { _ = l.kill() })
@@ -197,7 +197,7 @@ func (l *Link) timed() {
 	}
 }
 
-// take does what a packet that came whole is for.
+// take handles a whole packet.
 func (l *Link) take(h header, payload []byte) error {
 	switch {
 	case h.kind == data && h.link == l.number && h.seq == l.heard+1:
@@ -213,14 +213,15 @@ func (l *Link) take(h header, payload []byte) error {
 		return l.askedAgain(control{h.link, h.seq, binary.LittleEndian.Uint64(payload)})
 	case h.kind == hello && !l.host:
 		if h.link == l.number {
-			return nil // said twice, since it was asked twice
+			return nil // the host answers twice when it was asked twice
 		}
 		return l.end(errHost)
 	}
 	return l.end(fmt.Errorf("%w: packet %d of kind %d", errDamaged, h.seq, h.kind))
 }
 
-// askedAgain answers a guest that was too impatient. Any other is a new one.
+// askedAgain answers an Ask on a link that has begun: the same guest has asked a second
+// time before the answer came; any other Ask is from a new guest.
 func (l *Link) askedAgain(c control) error {
 	if c.nonce != l.nonce {
 		l.asked = c.nonce
@@ -235,7 +236,7 @@ func (l *Link) askedAgain(c control) error {
 	return l.signal(hello, control{link: l.number, nonce: c.nonce})
 }
 
-// place is how far a host has come with a guest's program on a stream.
+// place is how far a guest's program has come on a stream, as the host knows.
 type place struct {
 	program uint64 // the upper half of its nonces
 	link    uint64 // 0: there was none
@@ -255,7 +256,7 @@ func (p *place) behind(c control) bool {
 	return p.heard > 0
 }
 
-// position is the link's number, and how many packets were sent on it.
+// position returns the link's number, and how many packets were sent on it.
 func (l *Link) position() (number uint64, sent uint32) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -279,7 +280,7 @@ func (l *Link) end(why error) error {
 	return why
 }
 
-// cut says in words what the end of a stream within a packet is.
+// cut gives the end of a stream within a packet an error with words.
 func cut(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
