@@ -49,7 +49,7 @@ func resultOf(r Result, err error) Result {
 	return r
 }
 
-// notThere is what an intent gets that finds no VM.
+// notThere is the error of an intent that finds no VM.
 func notThere(w *work, in *Intent) error {
 	switch {
 	case in.Cell.left || w != nil && w.left:
@@ -260,7 +260,7 @@ func (b *batch) set(w *work, in *Intent) (Result, error) {
 	return Result{Entry: e}, nil
 }
 
-// setMeta is all of Set but the name, and gives the key as it is then.
+// setMeta does all of Set except the name, and returns the key as it is then.
 func (b *batch) setMeta(w *work, in *Intent, e *vm.Entry, resizes bool) (*vm.Entry, error) {
 	if resizes {
 		r, err := b.resize(w, in, e)

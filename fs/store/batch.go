@@ -99,10 +99,10 @@ func emptied[T any](s []T) []T {
 	return s[:0]
 }
 
-// fill computes intents, of each VM in turn as many as its share allows, until the
-// batch is full. Guests of VMs that are to rest are left out, unless hurry says that
-// nobody is; rest is how long the first of them does so, if there is one. saved says that
-// a line has saved its share for a later batch, which must not wait for who rests.
+// fill computes intents, of each VM in turn as many as its share allows, until the batch
+// is full. Guests whose VMs must rest are left out, unless hurry says otherwise; rest is
+// how long the first of them still rests, if there is one. saved says that a line has
+// saved its share for a later batch, which must not wait for VMs that rest.
 func (b *batch) fill(t *turns, hurry bool) (rest time.Duration, saved bool) {
 	b.stamp.Now, b.first, b.bytes = b.store.cfg.Now().UnixNano(), b.store.numbers.next.rev, b.store.Bytes()
 	s := t.share(b.store.cfg.BatchBytes)
@@ -123,8 +123,8 @@ func (b *batch) fill(t *turns, hurry bool) (rest time.Duration, saved bool) {
 	return rest, saved
 }
 
-// charge has the guests pay for their part of a batch that took so long. Of the disk's time
-// counts what a disk in order takes.
+// charge counts for each guest its part of a batch that took so long. Of the disk's time
+// it counts at most what a healthy disk takes.
 func (b *batch) charge(took time.Duration) {
 	took -= max(0, b.disk-diskTime-time.Duration(b.cost)*diskByte)
 	for _, w := range b.works {
@@ -234,7 +234,8 @@ func (b *batch) join(c *Cell, before, v *vm.VM) *work {
 	return w
 }
 
-// limitsOf are those of an intent: of a guest's, or with the reserve.
+// limitsOf returns the limits for an intent: those for guests, or, if it is the host's,
+// with the reserve.
 func (s *Store) limitsOf(in *Intent) limits {
 	l := limits{s.cfg.Limits, s.cfg.TotalBytes}
 	if in.Guest {
@@ -323,7 +324,7 @@ func (b *batch) seal() {
 		switch {
 		case w.arrived: // the engine has it
 		case w.left && w.gift == nil:
-			w.failed = errLeft(w.cell.uuid) // of what was asked of it before
+			w.failed = errLeft(w.cell.uuid) // the error of the intents that came before
 		default:
 			from := len(b.ops)
 			b.pack(w)
@@ -354,8 +355,8 @@ func (b *batch) group(vm string, from int) {
 	b.groups = append(b.groups, Group{VM: vm, Ops: b.ops[from:len(b.ops):len(b.ops)]})
 }
 
-// claim gives c the names of its VM as it will be, in place of those of the VM as
-// it was (see claim).
+// claim gives c the names of its VM as it will be, in place of those of the VM as it was
+// (index.claim).
 func (b *batch) claim(c *Cell, was, will *vm.VM) error {
 	if sameNames(was, will) {
 		return nil

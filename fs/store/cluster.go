@@ -5,57 +5,59 @@ import (
 	"time"
 )
 
-// Cluster is what the hosts of a fleet know of each other and of their VMs' owners, and the
-// requests that they leave for each other. It is beside Shared, which a Store uses: a
+// Cluster is what the hosts of a fleet know of each other and of the owners of VMs, and
+// the requests that they send each other. It stands beside Shared, which a Store uses: a
 // host's engine is both.
 //
 // Any goroutine may call its methods. Each ends with its context. After an error of the
-// kind IO or Busy, what was asked for may or may not have been done; after any other it was
-// not.
+// kind IO or Busy, the call may or may not have been done; after any other error it was
+// not done.
 type Cluster interface {
-	// Join makes this host one that lives, for that long (rounded up to seconds), unless
-	// Refresh makes it longer. An earlier record of the same Instance is replaced. Errors:
-	// Exists: another instance is this host, and lives; Moved: this Boot is fenced.
+	// Join makes this host alive for the time of ttl (rounded up to seconds), which Refresh
+	// extends. It replaces an earlier record of the same Instance. Errors: Exists: another
+	// Instance is this host, and alive; Moved: this Boot is fenced.
 	Join(ctx context.Context, h HostInfo, ttl time.Duration) error
-	// Refresh makes the host live for so long from now on. NotFound: it no longer does,
-	// and what it has asked for is gone: Join again.
+	// Refresh makes the host alive for the time of ttl from now on. NotFound: it is no
+	// longer alive, and its requests are gone: Join again.
 	Refresh(ctx context.Context) (ttl time.Duration, err error)
 	// Leave ends what Join began.
 	Leave(ctx context.Context) error
-	// Hosts are those that live or are fenced, by name.
+	// Hosts lists the hosts that are alive or fenced, by name.
 	Hosts(ctx context.Context) ([]HostInfo, error)
-	// Fence ends a host's life now, until another process is that host. NotFound: it does
-	// not live.
+	// Fence makes a host dead now, until another process is that host. NotFound: it is not
+	// alive.
 	Fence(ctx context.Context, host string) error
 
-	// Owner says whose the VM is. NotFound: no host has it.
+	// Owner returns the VM's owner. NotFound: no host has the VM.
 	Owner(ctx context.Context, uuid string) (Owner, error)
-	// Claim makes the VM this host's, if its owner is still from, and that host does not
-	// live; what that one still writes is refused from then on. The VM is to be fetched and
-	// adopted then. Busy: it has another owner, or the owner lives.
+	// Claim makes the VM this host's, if its owner is still from, and that host is not
+	// alive; from then on that host's writes are refused. Then the VM must be fetched and
+	// adopted. Busy: it has another owner, or the owner is alive.
 	Claim(ctx context.Context, uuid string, from Owner) error
 
-	// Mine are the VMs of this host.
+	// Mine lists the VMs of this host.
 	Mine(ctx context.Context) ([]string, error)
 
-	// Ask asks a host for a VM, unless somebody has; the request lives as long as this
-	// host does. answer is what the other said, if it does not give the VM away.
+	// Ask sends the host of a request for a VM, unless there is one already; the request is
+	// deleted when this host dies. answer is why the other host does not give the VM; "": it
+	// has not answered.
 	Ask(ctx context.Context, of, uuid string) (answer string, err error)
-	// Unask takes this host's request back.
+	// Unask deletes this host's request.
 	Unask(ctx context.Context, of, uuid string) error
-	// Asks are what other hosts ask of this one, without those that were answered.
+	// Asks lists the other hosts' requests to this one that it has not answered.
 	Asks(ctx context.Context) ([]Ask, error)
-	// Answer refuses a request that is still there.
+	// Answer refuses a request, if it is still there.
 	Answer(ctx context.Context, a Ask, text string) error
 
-	// Residence is what came with a VM of this host's (Gift.With), or nothing, and when.
+	// Residence returns what came with a VM of this host's (Gift.With), or nothing, and the
+	// revision at which it came.
 	Residence(ctx context.Context, uuid string) (with string, rev int64, err error)
-	// Forget deletes it, if it is of that time still.
+	// Forget deletes that, if it still has this revision.
 	Forget(ctx context.Context, uuid string, rev int64) error
-	// Came are the VMs of this host that have something that came with them.
+	// Came lists the VMs of this host for which Residence has something.
 	Came(ctx context.Context) ([]string, error)
-	// Peek gives the records of a VM, whosever it is, as Shared.Fetch does. NotFound: no
-	// host has it.
+	// Peek gives the records of a VM of any owner, as Shared.Fetch does. NotFound: no host
+	// has it.
 	Peek(ctx context.Context, uuid string, fn func(key, value []byte) error) error
 
 	// Watch calls hint when a request to this host, one of this host's VMs, or any host
@@ -69,22 +71,22 @@ type HostInfo struct {
 	Host      string   `json:"-"`
 	Addresses []string `json:"addresses,omitempty"` // of its admin's listeners
 	Version   string   `json:"version,omitempty"`
-	Instance  string   `json:"instance"` // no two processes that run at one time have one; a restart keeps it
+	Instance  string   `json:"instance"` // stays the same over a restart; no two running processes have the same
 	Boot      string   `json:"boot"`     // each process has its own
-	Fenced    bool     `json:"-"`        // it does not live, and this Boot may not
+	Fenced    bool     `json:"-"`        // it is dead, and this Boot may not join again
 }
 
-// Owner says whose a VM is, as it was at one moment.
+// Owner is a VM's owner, as it was at one moment.
 type Owner struct {
 	Host  string // "": nobody's
-	Epoch uint64 // grows with every owner, and every process of one
+	Epoch uint64 // grows with every new owner, and every new process of an owner
 	Mark  uint64 // Gift.Mark of the last hand-over
-	Rev   int64  // of the cluster, when that was written
+	Rev   int64  // the cluster's revision when that was written
 }
 
 // Ask is a request for a VM.
 type Ask struct {
 	UUID string
 	By   string // the host
-	Rev  int64  // of the cluster, when it was made
+	Rev  int64  // the cluster's revision when it was made
 }

@@ -34,10 +34,9 @@ func (s *Store) run() {
 	}
 }
 
-// commit makes the batch durable and tells. The intents of a VM for which that
-// failed get the error. If nothing of the batch may be told, every intent gets one,
-// also one that was refused: what it was refused for may have been the work of
-// another.
+// commit makes the batch durable and publishes it. If the group of a VM fails, that VM's
+// intents get the error. If nothing of the batch can be published, every intent gets an
+// error, also one that was refused: the reason may have been the work of another intent.
 func (s *Store) commit(b *batch) {
 	b.seal()
 	b.announce()
@@ -81,9 +80,9 @@ func (s *Store) commit(b *batch) {
 	}
 }
 
-// apply gives the batch to the engine. The error is that of all of it, of which nothing
-// may be told then: also a batch's events are numbered from the marks, which are the
-// store's own group. What failed of one VM alone stands in its work.
+// apply gives the batch to the engine. The returned error is that of the whole batch, of
+// which nothing may be published then: the batch's events, too, have numbers from the
+// marks, which are in the store's own group. The error of a single VM is kept in its work.
 func (s *Store) apply(b *batch) error {
 	if l, ok := s.engine.(Looker); ok && b.looks {
 		if err := l.Look(); err != nil {
@@ -135,8 +134,9 @@ func (s *Store) apply(b *batch) error {
 	if s.cfg.Journal != nil {
 		s.cfg.Journal.Failed(b.groups[0].Number)
 	}
-	// What needs no group of its own stands, unless the marks have failed: a note, a VM that
-	// has come or is elsewhere. Where an engine has one transaction, nothing does.
+	// Work without a group of its own stays valid unless the marks have failed: a note, a VM
+	// that has come or is elsewhere. If the engine has one transaction for all, nothing
+	// stays valid.
 	alone := func(w *work) bool { return w == nil || w.group < 0 }
 	if s.shared == nil || b.groups[0].VM == "" || !slices.ContainsFunc(b.owners, alone) {
 		return failed[0]
@@ -144,7 +144,7 @@ func (s *Store) apply(b *batch) error {
 	return b.claimAnew()
 }
 
-// refusal is what an intent gets whose VM's group has failed.
+// refusal is the error of an intent whose VM's group has failed.
 func (w *work) refusal(in *Intent) error {
 	if in.Guest && errs.KindOf(w.failed) == errs.Exists { // the alias that the host wanted for it
 		return errs.New(errs.Again, "another change of the VM was refused, and this with it")
@@ -152,13 +152,13 @@ func (w *work) refusal(in *Intent) error {
 	return w.failed
 }
 
-// bearable says whether the engine can go on after that error of a group.
+// bearable says whether the engine can go on after this error of a group.
 func bearable(err error) bool {
 	var u *unchanged
 	return errors.Is(err, errs.NoSpace) || errors.As(err, &u)
 }
 
-// announce tells the journal of the batch, if it changes or tells anything.
+// announce tells the journal about the batch, if it changes anything or has events.
 func (b *batch) announce() {
 	j := b.store.cfg.Journal
 	if j == nil || len(b.events) == 0 && len(b.groups) == 0 {
@@ -183,9 +183,9 @@ func (b *batch) announce() {
 	}
 }
 
-// claimAnew makes the names anew without the VMs that failed. That one of those had
-// given up a name that another has taken is the engine's fault: it has made only
-// the second durable.
+// claimAnew computes the index again without the VMs that failed. If a failed VM would
+// have given up a name that another VM has taken, that is the engine's fault: it must not
+// make only the second durable.
 func (b *batch) claimAnew() error {
 	b.names = nil
 	for _, w := range b.works {
@@ -209,8 +209,8 @@ func (b *batch) undo() {
 	}
 }
 
-// fail ends all writing, and gives the error that every intent gets from now on. What
-// is in the engine's hands just then may be on the disk or not.
+// fail ends all writing, and returns the error that every intent gets from now on. A group
+// that the engine is just writing may be on the disk or not.
 func (s *Store) fail(err error) error {
 	err = errs.New(errs.IO, "storage has failed, nothing more is written: %v", err)
 	s.failure.Store(&err)
@@ -233,9 +233,9 @@ func (s *Store) noRoom(err error) {
 	}
 }
 
-// publish shows what is durable: names, cells and revision at once, then events.
-// It notes who is to be told, in the order of the revisions, since a batch does
-// all that it takes of one VM and then that of the next; and who is to be woken.
+// publish shows what is durable: names, cells and revision at once, then events. It notes
+// who must be told, in the order of the revisions (a batch does all intents of one VM and
+// then those of the next), and who must be woken.
 func (b *batch) publish() {
 	s := b.store
 	s.publish.Lock()
@@ -275,14 +275,14 @@ func (b *batch) publish() {
 	}
 }
 
-// show makes one VM's new row the one that its cell has.
+// show gives the VM's cell its new row.
 func (b *batch) show(w *work) {
 	changes := w.edit.Changes()
 	if len(changes) == 0 || !w.stands() {
 		return
 	}
 	if w.failed != nil {
-		changes = changes[len(changes)-1:] // that it is elsewhere is all that has come of it
+		changes = changes[len(changes)-1:] // the only result is that it is elsewhere
 	}
 	s := b.store
 	w.cell.left = w.left
@@ -309,8 +309,9 @@ func (b *batch) show(w *work) {
 // Rev is the revision of the last change.
 func (c *Committed) Rev() uint64 { return c.Changes[len(c.Changes)-1].Rev }
 
-// tell looks at who is to be told only where there is something to tell: before the first
-// change they may still be added, and a Looker looks already.
+// tell calls each function with each change. It reads the list only if there is a change:
+// until the first one, functions may still be added, and a Looker's batch comes before
+// that.
 func tell(who *[]func(Committed), told []Committed) {
 	for _, c := range told {
 		for _, fn := range *who {

@@ -14,7 +14,7 @@ type Hold struct {
 	cell    *Cell
 	key     holdKey
 	seq     uint64        // intents submitted up to here come before it
-	active  atomic.Bool   // neither committed nor dropped
+	active  atomic.Bool   // it is neither committed nor dropped
 	elem    *list.Element // its place in the cell's list; nil: a batch under way applies it
 	dropSeq atomic.Uint64 // of the intent of its Drop; 0: not dropped. Later intents do not find it
 	guest   bool          // its fid is a guest's: in whose line its Drop waits
@@ -28,8 +28,8 @@ type holdKey struct {
 	id    uint64
 }
 
-// Hold registers one at once, for intents that are submitted from now on; guest: for a
-// guest. On a key that is not there it is not active.
+// Hold registers a Hold at once, for intents that are submitted from now on. guest: its
+// fid is a guest's. If the key is not there, the Hold is not active.
 func (s *Store) Hold(c *Cell, sp vm.Space, id uint64, guest bool) *Hold {
 	h := &Hold{cell: c, key: holdKey{sp, id}, guest: guest}
 	c.mu.Lock()

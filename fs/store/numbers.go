@@ -54,8 +54,8 @@ func (n *numbers) share(fleet Shared) {
 // above lets revisions go on above mark.
 func (n *numbers) above(mark uint64) { n.next.rev = max(n.next.rev, mark+1) }
 
-// stock sees to it that so many ids can be handed out; whoever takes any asks before. In a
-// fleet they may need a block that cannot be had: that is the error.
+// stock makes sure that so many ids can be handed out; whoever takes ids calls it first.
+// In a fleet they may need a new block; the error is that none can be had.
 func (n *numbers) stock(ids uint64) error {
 	if n.fleet == nil || n.end-n.next.id >= ids {
 		return nil
@@ -67,8 +67,8 @@ func (n *numbers) stock(ids uint64) error {
 	return err
 }
 
-// reserve is the op that must be durable before any number handed out so far is
-// told, if there is one.
+// reserve returns the op that must be durable before any number handed out so far is told,
+// if there is one.
 func (n *numbers) reserve() (Op, bool) {
 	if n.next.rev <= n.reserved.rev && (n.next.id <= n.reserved.id || n.fleet != nil) {
 		return Op{}, false
@@ -77,7 +77,7 @@ func (n *numbers) reserve() (Op, bool) {
 	return Op{Key: marksKey(), Value: n.asked.value()}, true
 }
 
-// durable notes that the op of reserve is.
+// durable notes that the op of reserve is durable.
 func (n *numbers) durable() { n.reserved = n.asked }
 
 // afterLoad begins after what is durable.

@@ -86,7 +86,7 @@ func Open(e Engine, cfg Config) (*Store, error) {
 // CPU is what shares the CPUs among the VMs.
 func (s *Store) CPU() *cpu.Scheduler { return s.cpu }
 
-// lookAround has the committer look at what the engine writes to, now and then.
+// lookAround lets the committer check, now and then, the files that the engine writes to.
 func (s *Store) lookAround() {
 	every := time.NewTicker(s.cfg.LookEvery)
 	defer every.Stop()
@@ -160,7 +160,7 @@ func (s *Store) load() error {
 	return nil
 }
 
-// admit takes a loaded VM in.
+// admit adds a loaded VM.
 func (s *Store) admit(x *index, v *vm.VM) error {
 	c := s.newCell(v)
 	c.vm.Store(v)
@@ -234,13 +234,13 @@ func (s *Store) Err() error {
 // Failed is closed when Err becomes an error.
 func (s *Store) Failed() <-chan struct{} { return s.failed }
 
-// Observe adds one who is told of every change, in commit order, after it was
-// acknowledged. It must be called before the first Submit.
+// Observe adds a function that is told of every change, in commit order, after the change
+// was acknowledged. It must be called before the first Submit.
 func (s *Store) Observe(fn func(Committed)) { s.observers = append(s.observers, fn) }
 
-// Record adds one who keeps events of its own, as the rings do: it is told of every
-// change as observers are, but before the change is acknowledged. It must be
-// called before the first Submit.
+// Record adds a function that is told of every change as observers are, but before the
+// change is acknowledged: for those who keep events of their own, as the rings do. It must
+// be called before the first Submit.
 func (s *Store) Record(fn func(Committed)) { s.recorders = append(s.recorders, fn) }
 
 // Writable is nil, or why nobody but the mirror may change a VM (ReadOnly).

@@ -111,8 +111,8 @@ type share struct {
 	saves   bool
 }
 
-// each calls take for one line after the other until take returns false: that line has
-// not had its turn. Lines that had their turn and are not empty go to the end.
+// each calls take for one line after the other until take returns false: that line has not
+// had its turn then. Lines that had their turn and are not empty go to the end.
 func (t *turns) each(take func(*line) bool) {
 	next, had := t.oldOrder[:0], 0
 	for _, l := range t.order {
