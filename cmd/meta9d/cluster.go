@@ -218,7 +218,7 @@ func (d *daemon) reachCluster(ctx context.Context) error {
 	if d.cfg.Data != "" && usable(d.cfg.Data, os.O_RDONLY) == nil {
 		d.log.Warn().Str("data", d.cfg.Data).Msg("the data folder has VMs, and none of them is served: this host is one of a fleet, whose VMs are in etcd (docs/fleet.md)")
 	}
-	d.log.Info().Str("host", cfg.Host).Msg("one of a fleet: there are no live updates, and no session outlives this meta9d")
+	d.log.Info().Str("host", cfg.Host).Msg("one of a fleet")
 	err = d.openCluster(ctx, cfg)
 	switch {
 	case ctx.Err() != nil:
@@ -246,13 +246,15 @@ func (d *daemon) openCluster(ctx context.Context, cfg *etcd.Config) (err error) 
 func (d *daemon) awaitCluster(ctx context.Context, cfg etcd.Config, why error) error {
 	without := &noCluster{since: time.Now()}
 	without.why.Store(&why)
-	idle, err := d.withoutVMs(without)
-	if err != nil {
-		return err
-	}
-	defer idle.stop()
 	d.log.Error().Str("error", oneLine(why)).Msg("cluster: etcd is away; there is no VM until it is back")
-	systemd.Notify("READY=1\nSTATUS=without VMs: etcd is away")
+	if d.from == nil { // else the listeners are taken over with the VMs, and who is connected waits
+		idle, err := d.withoutVMs(without)
+		if err != nil {
+			return err
+		}
+		defer idle.stop()
+		systemd.Notify("READY=1\nSTATUS=without VMs: etcd is away")
+	}
 	for tries := 1; clusterPauses.Wait(ctx, tries); tries++ {
 		err := d.openCluster(ctx, &cfg)
 		if err == nil {

@@ -75,6 +75,8 @@ type daemon struct {
 	fleet   *fleet.Fleet // nil: this host is in none
 	without *noCluster   // this daemon has no VM, and why; nil: it may have some
 
+	fleetBefore *fleet.Memory // of the program before, in a live update; nil: there was none
+
 	folder        *bolt.Engine // nil: no session outlives the process
 	folderID      [16]byte
 	restored      residence.Report
@@ -151,7 +153,9 @@ func (d *daemon) start(salvage bool) error {
 	if err := d.newMirror(); err != nil {
 		return err
 	}
-	d.openJournal()
+	if d.without == nil { // which has no sessions of VMs: what a killed meta9d has left stays until etcd is back
+		d.openJournal()
+	}
 	if err := d.openStore(salvage); err != nil {
 		return err
 	}

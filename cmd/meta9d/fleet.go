@@ -22,6 +22,7 @@ import (
 	"meta9/fs/vm"
 	"meta9/session/fleet"
 	"meta9/session/listen"
+	"meta9/session/packet"
 )
 
 // join takes this host's place in the fleet. That another meta9d has the name is an error
@@ -95,7 +96,7 @@ func (d *daemon) newFleet(tree *fs.Tree) error {
 	d.fleet = fleet.New(fleet.Config{
 		Member: d.member, Store: d.store, Tree: tree, Server: d.server, Key: key,
 		Name: d.cfg.Cluster.Prefix, Patience: time.Duration(d.cfg.Cluster.Patience),
-		Drop: d.dropVM, Running: d.runsHere, Log: d.log,
+		Drop: d.dropVM, Running: d.runsHere, Kept: func() error { return d.keepJournal(tree) }, Log: d.log,
 		Changed: func(uuid string) {
 			if own := d.own; own != nil {
 				own.Changed(uuid)
@@ -114,7 +115,13 @@ func (d *daemon) startFleet() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), fleetVerbTime)
 	defer cancel()
-	return d.fleet.Start(ctx)
+	if err := d.fleet.Start(ctx); err != nil {
+		return err
+	}
+	if d.fleetBefore != nil {
+		d.fleet.Remember(ctx, *d.fleetBefore)
+	}
+	return nil
 }
 
 // stopFleet ends claims and hand-overs.
@@ -124,9 +131,14 @@ func (d *daemon) stopFleet() {
 	}
 }
 
-// leaveFleet says that this host does not live any more: others need not wait.
+// leaveFleet says that this host does not live any more: others need not wait. A live update
+// keeps the lease for the next program.
 func (d *daemon) leaveFleet() {
-	if d.member == nil {
+	switch {
+	case d.member == nil:
+		return
+	case d.leaves():
+		d.member.Forsake()
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), askTime)
@@ -159,13 +171,29 @@ func (d *daemon) vmHere(uuid string) *vm.VM {
 }
 
 // arrives waits until the VM whose guest has come by c is here; false: c is not to be
-// served.
-func (d *daemon) arrives(c net.Conn, who fs.Principal) bool {
-	if d.fleet == nil || who.VM == "" {
+// served. It is closed then, or a live update hands it over.
+func (d *daemon) arrives(c net.Conn, w waitingConn) bool {
+	if d.fleet == nil || w.VM == "" {
 		return true
 	}
-	if err := d.fleet.Arrive(c, who.VM); err != nil {
-		d.log.Debug().Str("vm", who.VM).Err(err).Msg("a guest's connection is closed: its VM is not here")
+	u := d.upgrades
+	u.mu.Lock()
+	if u.arriving == nil {
+		u.arriving = make(map[net.Conn]waitingConn)
+	}
+	u.arriving[c] = w
+	u.mu.Unlock()
+	err := d.fleet.Arrive(c, w.VM)
+	_, link := c.(*packet.Link)
+	if err != nil && d.leaves() && !link {
+		return false
+	}
+	u.mu.Lock()
+	delete(u.arriving, c)
+	u.mu.Unlock()
+	if err != nil {
+		d.log.Debug().Str("vm", w.VM).Err(err).Msg("a guest's connection is closed: its VM is not here")
+		_ = c.Close()
 		return false
 	}
 	return true

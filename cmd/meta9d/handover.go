@@ -19,6 +19,7 @@ import (
 
 	"meta9/cmd/version"
 	tree "meta9/fs"
+	"meta9/session/fleet"
 	"meta9/session/listen"
 	"meta9/session/packet"
 	"meta9/session/residence"
@@ -27,12 +28,22 @@ import (
 // What the program that ends leaves to the next one: its sockets and connections as
 // descriptors, which stay as they are, and all else in files in memory.
 
-// handoverFormat is the version of what is handed over. This program takes from
+// handoverFormat is the version of what is handed over at most. This program takes from
 // oldestHandover on.
 const (
-	handoverFormat = 2 // connections may be links of packets
+	handoverFormat = 3 // the host may be one of a fleet
+	folderHandover = 2 // the VMs are in a data folder; connections may be links of packets
 	oldestHandover = 1
 )
+
+// handoverFormat is that of what this daemon hands over: a program that knows nothing of
+// fleets' sessions would lose them.
+func (d *daemon) handoverFormat() int {
+	if d.fleet != nil {
+		return handoverFormat
+	}
+	return folderHandover
+}
 
 // The variable by which a program learns that it was executed for a live update.
 const handoverEnv = "META9D_HANDOVER"
@@ -115,6 +126,17 @@ func (d *daemon) handConns(ctx context.Context) error {
 type extra struct {
 	Socket *listen.Passed `json:"socket,omitempty"`
 	Lines  *lineConn      `json:"lines,omitempty"`
+	Fleet  *fleet.Memory  `json:"fleet,omitempty"`
+	Waits  *waitingConn   `json:"waits,omitempty"`
+}
+
+// waitingConn is a connection that waits for its VM, which is another host's.
+type waitingConn struct {
+	FD    int    `json:"fd"`
+	VM    string `json:"vm"`
+	Via   string `json:"via"`
+	Addr  string `json:"addr"`
+	Lines bool   `json:"lines,omitempty"` // it is of the Joyent protocol
 }
 
 // lineConn is a connection of the Joyent protocol.
@@ -143,7 +165,7 @@ func (d *daemon) handState(t *tree.Tree) {
 func (d *daemon) writeState(f *os.File, t *tree.Tree) error {
 	u := d.upgrades
 	u.mu.Lock()
-	vias := maps.Clone(u.vias)
+	vias, arriving := maps.Clone(u.vias), maps.Clone(u.arriving)
 	u.mu.Unlock()
 	var all []extra
 	for i := range u.passed {
@@ -155,6 +177,18 @@ func (d *daemon) writeState(f *os.File, t *tree.Tree) error {
 			continue // it was closed
 		}
 		all = append(all, extra{Lines: &lineConn{FD: fd, VM: h.Who.VM, Via: vias[h.Conn], Input: h.Input, Output: h.Output}})
+	}
+	for c, w := range arriving {
+		fd, err := inheritable(c)
+		if err != nil {
+			continue // it was closed
+		}
+		w.FD = fd
+		all = append(all, extra{Waits: &w})
+	}
+	if d.fleet != nil {
+		m := d.fleet.Memory()
+		all = append(all, extra{Fleet: &m})
 	}
 	lost, err := residence.HandOver(f, d.home(), d.server, t, inheritable, func(yield func([]byte) bool) {
 		for _, e := range all {
@@ -194,7 +228,7 @@ func now() int64 {
 func (d *daemon) execute() error {
 	u := d.upgrades
 	defer runtime.KeepAlive(d) // what nobody uses any more would be closed
-	h := &handover{Format: handoverFormat, Next: int(u.next.Fd()), Args: os.Args, Began: u.began, From: version.String(), Tally: u.tally, Hangups: d.command.takesHangups()}
+	h := &handover{Format: d.handoverFormat(), Next: int(u.next.Fd()), Args: os.Args, Began: u.began, From: version.String(), Tally: u.tally, Hangups: d.command.takesHangups()}
 	h.Tally.Error = ""
 	var err error
 	if h.Exe, err = unix.Open("/proc/self/exe", unix.O_RDONLY, 0); err != nil {

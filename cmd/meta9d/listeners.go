@@ -55,6 +55,9 @@ func (d *daemon) listen() error {
 		vms.Changed(c.UUID())
 		return true
 	})
+	if d.fleet != nil {
+		d.fleet.EachExpected(vms.Changed)
+	}
 	vms.Settle()
 	return nil
 }
@@ -99,8 +102,12 @@ func (d *daemon) open(cfg listen.Config, text string) error {
 // serve hands a connection to the sessions. What proves nobody cannot resume by
 // a key alone.
 func (d *daemon) serve(c net.Conn, who tree.Principal, via, addr string, ended func()) {
-	if !d.waitOpen() || !d.arrives(c, who) {
+	if !d.waitOpen() {
 		c.Close()
+		ended()
+		return
+	}
+	if !d.arrives(c, waitingConn{VM: who.VM, Via: via, Addr: addr}) {
 		ended()
 		return
 	}

@@ -22,10 +22,13 @@ func (d *daemon) newMdata(t *fs.Tree) *mdata.Server {
 }
 
 // serveMdata hands a VM's connection to it.
-func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, _ string, ended func()) {
+func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, addr string, ended func()) {
 	defer ended()
-	if !d.waitOpen() || !d.arrives(c, who) {
+	if !d.waitOpen() {
 		c.Close()
+		return
+	}
+	if !d.arrives(c, waitingConn{VM: who.VM, Via: via, Addr: addr, Lines: true}) {
 		return
 	}
 	d.serveLines(c, via, func() { d.mdata.Serve(c, who) })

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -12,6 +13,9 @@ import (
 
 // home is what the data folder's residence must belong to, as it is now.
 func (d *daemon) home() residence.Home {
+	if d.folder == nil {
+		return residence.Home{Folder: d.folderID} // a host's place in its fleet has no number of its own
+	}
 	return residence.Home{Folder: d.folderID, Number: d.folder.Number("")}
 }
 
@@ -38,6 +42,10 @@ func (d *daemon) openJournal() {
 
 // identify learns the data folder's identity, before its first change.
 func (d *daemon) identify() {
+	if d.member != nil {
+		sum := sha256.Sum256(fmt.Appendf(nil, "meta9 host of a fleet\x00%s\x00%s", d.cfg.Cluster.Prefix, d.member.Instance()))
+		d.folderID = [16]byte(sum[:])
+	}
 	if d.folder == nil {
 		return
 	}
@@ -52,15 +60,17 @@ func (d *daemon) identify() {
 // in the data folder, if it was stopped, or else in the journal. What it cannot take up is
 // told, and set aside.
 func (d *daemon) restore(tree *fs.Tree) (err error) {
-	if d.folder == nil {
-		why := "nothing is kept in a data folder"
-		if d.etcd != nil {
-			why = "the VMs are in etcd"
+	switch {
+	case d.fleet != nil:
+		d.keepsSessions = true // beside the VMs, from where startFleet takes them
+		if d.from != nil {
+			return d.takeOver(tree)
 		}
-		d.dropJournal(why)
+		return d.restoreKilled(tree)
+	case d.folder == nil:
+		d.dropJournal("nothing is kept in a data folder")
 		return nil
-	}
-	if d.from != nil {
+	case d.from != nil:
 		return d.takeOver(tree)
 	}
 	d.restored, err = residence.Load(d.cfg.Data, d.home(), d.server, tree, func(r *residence.Report) error {
@@ -69,6 +79,12 @@ func (d *daemon) restore(tree *fs.Tree) (err error) {
 	if err != nil {
 		return fmt.Errorf("data folder %s: the sessions that were kept: %w", d.cfg.Data, err)
 	}
+	d.tellRestored()
+	d.keepsSessions = true
+	return nil
+}
+
+func (d *daemon) tellRestored() {
 	r := &d.restored
 	if r.Why != "" {
 		d.log.Warn().Int("lost", r.Lost).Int("restored", r.Sessions).Str("why", r.Why).Str("aside", r.Aside).
@@ -76,14 +92,43 @@ func (d *daemon) restore(tree *fs.Tree) (err error) {
 	} else if r.Sessions > 0 {
 		d.log.Info().Int("sessions", r.Sessions).Msg("restored")
 	}
-	d.keepsSessions = true
+}
+
+// place is what the journal belongs to.
+func (d *daemon) place() residence.Place {
+	p := residence.Place{Home: d.home(), Boot: d.boot, Rev: d.store.Rev()}
+	if d.fleet != nil {
+		p.Stays = d.etcd
+	}
+	return p
+}
+
+// restoreKilled restores the sessions of a fleet's host whose meta9d was killed.
+func (d *daemon) restoreKilled(tree *fs.Tree) (err error) {
+	if d.journal == nil || !d.cfg.Session.Journal {
+		return nil
+	}
+	if d.restored, err = d.journal.Restore(d.place(), d.server, tree); err == nil {
+		d.tellRestored()
+	}
+	return err
+}
+
+// keepJournal begins the journal of a fleet's host, when all sessions are restored.
+func (d *daemon) keepJournal(tree *fs.Tree) error {
+	switch {
+	case d.journal == nil:
+	case !d.cfg.Session.Journal:
+		d.dropJournal("session.journal is off")
+	default:
+		d.newJournal(tree)
+	}
 	return nil
 }
 
 // beginJournal restores what a killed meta9d has left, unless the data folder had it, and
 // begins a journal of what there is now.
 func (d *daemon) beginJournal(r *residence.Report, tree *fs.Tree) (err error) {
-	place := residence.Place{Home: d.home(), Boot: d.boot, Rev: d.store.Rev()}
 	switch {
 	case d.journal == nil:
 		return nil
@@ -91,15 +136,20 @@ func (d *daemon) beginJournal(r *residence.Report, tree *fs.Tree) (err error) {
 		d.dropJournal("session.journal is off")
 		return nil
 	case !r.Found:
-		if *r, err = d.journal.Restore(place, d.server, tree); err != nil {
+		if *r, err = d.journal.Restore(d.place(), d.server, tree); err != nil {
 			return err
 		}
 	}
-	if err := d.journal.Begin(place, d.server, tree); err != nil {
+	d.newJournal(tree)
+	return nil
+}
+
+// newJournal begins a journal of what there is now.
+func (d *daemon) newJournal(tree *fs.Tree) {
+	if err := d.journal.Begin(d.place(), d.server, tree); err != nil {
 		d.log.Warn().Err(err).Msg("no session will outlive a kill: the journal cannot be begun")
 		d.dropJournal("it cannot be gone on with")
 	}
-	return nil
 }
 
 // dropJournal sets a journal aside that this meta9d will not go on with: the next must not
@@ -122,6 +172,10 @@ func (d *daemon) leave(tree *fs.Tree) {
 		return
 	}
 	d.store.Stop()
+	if d.fleet != nil {
+		d.leaveBeside(tree)
+		return
+	}
 	kept, lost, err := residence.Save(d.cfg.Data, d.home(), d.server, tree)
 	switch {
 	case err != nil && d.journal != nil && d.journal.Epoch() != 0:
@@ -139,5 +193,29 @@ func (d *daemon) leave(tree *fs.Tree) {
 	}
 	if d.leaves() {
 		d.handState(tree)
+	}
+}
+
+// leaveBeside is leave of a fleet's host: the sessions are left beside the VMs in etcd. A live
+// update takes them along instead.
+func (d *daemon) leaveBeside(tree *fs.Tree) {
+	if d.leaves() {
+		if d.handState(tree); d.upgrades.fault == nil {
+			return // the journal stays until the next program begins its own
+		}
+	}
+	kept, lost, why := d.fleet.Leave()
+	if kept > 0 {
+		d.log.Info().Int("sessions", kept).Msg("kept beside their VMs in etcd")
+	}
+	// Where not all are there, the next start takes from the journal those that are not: the
+	// others are of a later stay.
+	d.left = lost == 0
+	if lost > 0 {
+		line := d.log.Error().Int("sessions", lost)
+		if why != nil {
+			line = line.Str("error", oneLine(why))
+		}
+		line.Msg("sessions could not be kept beside their VMs in etcd, and are lost unless the journal has them")
 	}
 }

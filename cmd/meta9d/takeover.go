@@ -66,17 +66,20 @@ func (h *handover) settings(c command) (command, error) {
 // isBack tells that another program has failed, and executed this one again.
 func (h *handover) isBack() bool { return h.Tally.Error != "" }
 
-// serves removes the residence in the folder, and says that there is no way back from now
-// on. Where it cannot be removed there still is one.
+// serves removes the residence in the folder (of a fleet's host ""), and says that there is no
+// way back from now on. Where it cannot be removed there still is one.
 func (h *handover) serves(data string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.over {
 		return errors.New("it took too long")
 	}
-	err := os.Remove(filepath.Join(data, residence.FileName))
-	if err == nil || errors.Is(err, os.ErrNotExist) {
-		err = store.SyncDir(data)
+	var err error
+	if data != "" {
+		err = os.Remove(filepath.Join(data, residence.FileName))
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			err = store.SyncDir(data)
+		}
 	}
 	h.over = err == nil
 	return err
@@ -131,6 +134,9 @@ func (d *daemon) takeOver(t *tree.Tree) (err error) {
 	}
 	d.keepsSessions = true
 	d.restored.Found = true // whatever the journal has is older
+	if d.fleet != nil {
+		return nil // startFleet begins it
+	}
 	return d.beginJournal(&d.restored, t)
 }
 
@@ -143,6 +149,22 @@ func (d *daemon) takeExtra(b []byte) error {
 	if e.Socket != nil {
 		d.from.fds = append(d.from.fds, e.Socket.FD)
 		return d.inherited.Socket(*e.Socket)
+	}
+	if e.Fleet != nil {
+		d.fleetBefore = e.Fleet
+	}
+	if w := e.Waits; w != nil {
+		d.from.fds = append(d.from.fds, w.FD)
+		c, err := listen.FromDescriptor(w.FD)
+		if err != nil {
+			return err
+		}
+		serve := d.serve
+		if w.Lines {
+			serve = d.serveMdata
+		}
+		who := tree.Principal{VM: w.VM}
+		d.adopt(c, w.Via, who, func(ended func()) { serve(c, who, w.Via, w.Addr, ended) })
 	}
 	if l := e.Lines; l != nil {
 		d.from.fds = append(d.from.fds, l.FD)
@@ -179,7 +201,11 @@ func (d *daemon) beginServing() error {
 		close(d.opened)
 		return nil
 	}
-	if err := h.serves(d.cfg.Data); err != nil {
+	data := d.cfg.Data
+	if d.fleet != nil {
+		data = ""
+	}
+	if err := h.serves(data); err != nil {
 		return err
 	}
 	u := d.upgrades

@@ -110,8 +110,10 @@ type upgrades struct {
 	passed []listen.Passed
 	lines  []mdata.Handed // connections of the Joyent protocol
 	vias   map[net.Conn]string
-	state  *os.File // nil: it could not be written
-	fault  error
+
+	arriving map[net.Conn]waitingConn // that wait for their VMs; mu guards it
+	state    *os.File                 // nil: it could not be written
+	fault    error
 }
 
 // upgrade checks the program at path, or this one's own path, and lets it take over.
@@ -189,8 +191,13 @@ func (d *daemon) checkUpgrade(path string) (*os.File, error) {
 	case err != nil:
 	case failed != nil:
 		err = needsRestart("the store has failed, a restart is needed: %s", failed)
-	case !d.cfg.Cluster.off():
-		err = needsRestart("this host is one of a fleet: a restart is needed ('meta9 fleet drain' gives its VMs, with their sessions, to other hosts before)")
+	case d.without != nil:
+		err = errors.New(d.without.String())
+	case d.fleet != nil:
+		// The next program reads all from there.
+		if err = d.fleet.Fresh(); err == nil {
+			err = d.etcd.Trouble()
+		}
 	case d.folder == nil:
 		err = needsRestart("all is kept in memory only, or the data folder has no identity: a restart is needed")
 	}
@@ -235,7 +242,7 @@ func openProgram(path string) (*os.File, error) {
 func (d *daemon) ask(program *os.File) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
 	defer cancel()
-	question, err := json.Marshal(ourHead)
+	question, err := json.Marshal(head{d.handoverFormat(), session.StateVersion})
 	if err != nil {
 		return err
 	}

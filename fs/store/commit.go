@@ -129,10 +129,11 @@ func (s *Store) apply(b *batch) error {
 	}
 	if durable > 0 {
 		s.numbers.durable()
+		b.tellFailed()
 		return b.claimAnew()
 	}
 	if s.cfg.Journal != nil {
-		s.cfg.Journal.Failed(b.groups[0].Number)
+		s.cfg.Journal.Failed(b.groups[0].Number, nil)
 	}
 	// Work without a group of its own stays valid unless the marks have failed: a note, a VM
 	// that has come or is elsewhere. If the engine has one transaction for all, nothing
@@ -142,6 +143,22 @@ func (s *Store) apply(b *batch) error {
 		return failed[0]
 	}
 	return b.claimAnew()
+}
+
+// tellFailed tells the journal of the VMs whose groups have failed alone.
+func (b *batch) tellFailed() {
+	if b.store.cfg.Journal == nil {
+		return
+	}
+	var vms []string
+	for _, w := range b.works {
+		if w.failed != nil {
+			vms = append(vms, w.cell.uuid)
+		}
+	}
+	if len(vms) > 0 {
+		b.store.cfg.Journal.Failed(b.groups[0].Number, vms)
+	}
 }
 
 // refusal is the error of an intent whose VM's group has failed.

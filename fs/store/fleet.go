@@ -108,6 +108,42 @@ type Gift struct {
 	Pack func(mark uint64, last Tail) []byte
 }
 
+// Leave leaves beside VMs of this host, which to names, what pack makes, as Gift.Pack does; nil:
+// nothing. It is for the host's next process, or for the host that claims the VM before that
+// begins. It is no batch: the VM's newest one stays that. Call it after Stop. The errors are
+// those of the VMs, in their order, nil where all is well; Moved: another host has the VM by now.
+func (s *Store) Leave(to string, vms []string, pack func(vm string, mark uint64, last Tail) []byte) []error {
+	failed := make([]error, len(vms))
+	if s.shared == nil {
+		for i := range failed {
+			failed[i] = errNotShared
+		}
+		return failed
+	}
+	var groups []Group
+	var of []int
+	for i, uuid := range vms {
+		c := s.Cell(uuid)
+		if c == nil {
+			failed[i] = errLeft(uuid)
+			continue
+		}
+		var last Tail
+		if ring := c.watched(); ring != nil {
+			last = TailOf(ring, 0)
+		}
+		mark := s.Rev()
+		if with := pack(uuid, mark, last); with != nil {
+			groups = append(groups, Group{VM: uuid, Number: s.shared.Number(uuid), Gift: &Gift{To: to, With: with, Mark: mark}})
+			of = append(of, i)
+		}
+	}
+	for i, err := range s.shared.Apply(groups) {
+		failed[of[i]] = err
+	}
+	return failed
+}
+
 // Arrival is a VM that this host owns, and that has no Cell here yet.
 type Arrival struct {
 	vm   *vm.VM

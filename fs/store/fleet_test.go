@@ -409,7 +409,7 @@ type failures struct {
 
 func (*failures) Begun(uint64, []store.Event) {}
 
-func (j *failures) Failed(number uint64) {
+func (j *failures) Failed(number uint64, _ []string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.failed = append(j.failed, number)

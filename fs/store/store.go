@@ -105,8 +105,9 @@ type Journal interface {
 	// Begun: a batch with these events is about to be made durable, under that number; 0:
 	// it only tells events. The one before it is published, or has failed.
 	Begun(number uint64, events []Event)
-	// Failed: nothing of the batch is durable, and nobody was told so yet.
-	Failed(number uint64)
+	// Failed: nothing of the batch is durable, or with vms nothing that it changes of
+	// these, and nobody was told so yet.
+	Failed(number uint64, vms []string)
 }
 
 // Reserve is what a guest cannot take from those who run the host, so that a VM that

@@ -130,6 +130,7 @@ func (f *Fleet) pursue(c *claim) error {
 		case f.over(c) && a.giveUp():
 			return nil
 		case f.over(c): // not yet, if a new caller waits for it
+			_ = a.unask() // where Stop was called, the request is still there
 			return errLate
 		}
 		a.pause()
@@ -206,7 +207,12 @@ func (a *pursuit) unask() error {
 	if a.of == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(a.ctx, a.cfg.Patience)
+	within := a.cfg.Patience
+	if a.ctx.Err() != nil {
+		within = min(within, stopTime)
+	}
+	// A live update keeps the lease, and with it what was asked under it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), within)
 	defer cancel()
 	return a.cluster.Unask(ctx, a.of, a.claim.uuid)
 }
@@ -269,7 +275,9 @@ func (a *pursuit) giveUp() (came bool) {
 			}
 		}
 	}
-	a.of = ""
+	if a.ctx.Err() == nil {
+		a.of = ""
+	}
 	return false
 }
 

@@ -100,6 +100,12 @@ func (f *Fleet) sweep(now time.Time) {
 // links, each link is such a connection.
 func (f *Fleet) Arrive(nc net.Conn, uuid string) error {
 	f.mu.Lock()
+	if f.stopped {
+		f.mu.Unlock()
+		return errs.New(errs.Busy, "meta9d is ending")
+	}
+	f.working.Add(1)
+	defer f.working.Done()
 	c, going := f.claims[uuid], f.giving[uuid]
 	here := f.cfg.Store.Cell(uuid) != nil
 	expected := f.expected[uuid] != nil

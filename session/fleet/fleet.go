@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,6 +45,9 @@ type Config struct {
 	// Running tells that this host's hypervisor says that the VM runs here. Such a VM is not
 	// given to a host that asks for it.
 	Running func(uuid string) bool
+	// Kept is called in Start when all sessions are restored, before those that came with VMs
+	// are deleted from the cluster: from then on they are kept here. nil: nothing.
+	Kept func() error
 	// Changed is called when the result of Expected for the VM has changed. It must return
 	// soon.
 	Changed func(uuid string)
@@ -59,6 +63,7 @@ const (
 	freezeTime  = 10 * time.Second // to end the requests that a VM's connections have begun
 	claimTime   = 30 * time.Second // for a claim that nobody waits for
 	lateTime    = 15 * time.Second // how long a VM may still come after its request was deleted
+	stopTime    = 2 * time.Second  // to delete a request at the end
 	pauseLonger = 250 * time.Millisecond
 	keptEvents  = 1024
 )
@@ -100,6 +105,9 @@ func New(cfg Config) *Fleet {
 	}
 	if cfg.Running == nil {
 		cfg.Running = func(string) bool { return false }
+	}
+	if cfg.Kept == nil {
+		cfg.Kept = func() error { return nil }
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func(string) {}
@@ -163,11 +171,20 @@ func (f *Fleet) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, uuid := range came {
-		if f.cfg.Store.Cell(uuid) == nil {
-			continue // it came after the store was opened: takeOver restores its sessions
+	came = slices.DeleteFunc(came, func(uuid string) bool {
+		return f.cfg.Store.Cell(uuid) == nil // it came after the store was opened: takeOver restores its sessions
+	})
+	revs := make([]int64, len(came))
+	for i, uuid := range came {
+		if revs[i], err = f.restoreLeft(ctx, uuid); err != nil {
+			return err
 		}
-		if err := f.restoreLeft(ctx, uuid); err != nil {
+	}
+	if err := f.cfg.Kept(); err != nil {
+		return err
+	}
+	for i, uuid := range came {
+		if err := f.cluster.Forget(ctx, uuid, revs[i]); err != nil {
 			return err
 		}
 	}
@@ -424,15 +441,16 @@ func (f *Fleet) restore(uuid string, o *residence.Opened) (n int) {
 	return n
 }
 
-// restoreLeft restores the sessions of a VM that came to this host's earlier process.
-func (f *Fleet) restoreLeft(ctx context.Context, uuid string) error {
+// restoreLeft restores the sessions of a VM that came to this host's earlier process. rev is
+// when they were written.
+func (f *Fleet) restoreLeft(ctx context.Context, uuid string) (rev int64, err error) {
 	owner, err := f.cluster.Owner(ctx, uuid)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	with, rev, err := f.cluster.Residence(ctx, uuid)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	o := f.open(uuid, with, owner.Mark)
 	if o.Tail != nil {
@@ -441,10 +459,6 @@ func (f *Fleet) restoreLeft(ctx context.Context, uuid string) error {
 			o.Why = err
 		}
 	}
-	n := f.restore(uuid, &o)
-	if err := f.cluster.Forget(ctx, uuid, rev); err != nil {
-		return err
-	}
-	f.tell(Event{Type: Sessions, VM: uuid, To: f.host, Sessions: n})
-	return nil
+	f.tell(Event{Type: Sessions, VM: uuid, To: f.host, Sessions: f.restore(uuid, &o)})
+	return rev, nil
 }

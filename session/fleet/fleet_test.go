@@ -43,6 +43,37 @@ func TestMove(t *testing.T) {
 	}
 }
 
+// TestStops: the sessions of a host's VMs outlive its planned stops.
+func TestStops(t *testing.T) {
+	f := storetest.NewFleet()
+	fleettest.Stops(t, func(name string) *fleettest.Host { return fleettest.Open(t, f.Host(name), name, nil) }, uuid)
+}
+
+// TestMemory: what a live update takes along.
+func TestMemory(t *testing.T) {
+	a, b := pair(t, nil)
+	if err := b.Fleet.Expect(t.Context(), uuid); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.Fleet.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m := b.Fleet.Memory()
+	m.Expected["00000000-0000-4000-8000-0000000000ff"] = m.Expected[uuid] // deleted meanwhile
+	b.Fleet.Undrain()
+	b.Fleet.Unexpect(uuid)
+	b.Fleet.Remember(t.Context(), m)
+	var all []string
+	b.Fleet.EachExpected(func(uuid string) { all = append(all, uuid) })
+	if s := b.Fleet.Status(); !s.Draining || len(all) != 1 || all[0] != uuid || b.Fleet.Expected(uuid) == nil {
+		t.Errorf("%+v, expected %v", s, all)
+	}
+	a.Fleet.Remember(t.Context(), m)
+	if a.Fleet.Expected(uuid) != nil {
+		t.Error("a VM is expected where it is")
+	}
+}
+
 // TestRefused: a VM that runs here, as its hypervisor says, stays, and the host that asks
 // is told why.
 func TestRefused(t *testing.T) {

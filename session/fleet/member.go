@@ -166,6 +166,9 @@ func (m *Member) joinAnew(ctx context.Context) {
 // Host is this host's name.
 func (m *Member) Host() string { return m.cfg.Host }
 
+// Instance is what this process and the next one have in common (MemberConfig).
+func (m *Member) Instance() string { return m.cfg.Instance }
+
 // Sure tells that this host has its lease, so that no other host has taken one of its VMs.
 func (m *Member) Sure() bool { return machineTime() < m.until.Load() }
 
@@ -190,8 +193,8 @@ func (m *Member) Leave(ctx context.Context) error {
 	return m.cfg.Cluster.Leave(ctx)
 }
 
-// Forsake only ends the refreshing, so that for others the host dies when its lease ends.
-// It is for tests.
+// Forsake only ends the refreshing. The next process of the same Instance takes the lease over
+// (a live update), or for others the host dies when the lease ends.
 func (m *Member) Forsake() {
 	m.end()
 	<-m.ended

@@ -89,8 +89,11 @@ func (j *Journal) next() error {
 		}
 		s.append(r.kind, r.body)
 	}
-	if j.failed {
-		s.append(kindFailed, binary.AppendUvarint(nil, j.number))
+	if j.failure != nil {
+		if !s.fits(headLen + len(j.failure)) {
+			return errNoRoom
+		}
+		s.append(kindFailed, j.failure)
 	}
 	return nil
 }

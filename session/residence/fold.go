@@ -30,6 +30,9 @@ type folded struct {
 	batches  []batchForm            // in their order
 	made     []made
 	failed   map[uint64]bool
+	alone    map[uint64][]string                 // of a batch: the VMs of which alone it has failed
+	done     func(number uint64, vm string) bool // whether what a batch has made of a VM is durable; settle sets it
+	gone     []error                             // sessions that are not to be restored, and why
 }
 
 type foldedSession struct {
@@ -38,6 +41,7 @@ type foldedSession struct {
 	kept  map[uint16]foldedReply // by tag
 	doubt map[uint16]foldedReply // by tag: the reply to send if no later record says more
 	last  int                    // the number of the last record about this session
+	stay  uint64                 // Stays.Stay of its VM
 }
 
 // made is a change of a session that is true only if its batch became durable.
@@ -53,7 +57,7 @@ type foldedReply struct {
 }
 
 func newFolded() *folded {
-	return &folded{sessions: make(map[uint64]*foldedSession), tails: make(map[string]*store.Tail), failed: make(map[uint64]bool)}
+	return &folded{sessions: make(map[uint64]*foldedSession), tails: make(map[string]*store.Tail), failed: make(map[uint64]bool), alone: make(map[uint64][]string)}
 }
 
 // Restore restores the sessions and events from the journal of a meta9d that was killed,
@@ -115,6 +119,10 @@ func readJournal(dir string, p Place) (*folded, error) {
 			return nil, fmt.Errorf("file %s: %w", segmentName(n), err)
 		}
 	}
+	if p.Stays != nil {
+		f.settleEach(p.Stays)
+		return f, nil
+	}
 	return f, f.settle(p.Number)
 }
 
@@ -161,7 +169,7 @@ func (f *folded) segment(b []byte, p Place, first bool) error {
 		return errors.New("it is of another boot of the host")
 	}
 	if first {
-		f.place = Place{Home{p.Folder, place.Number}, p.Boot, place.Rev}
+		f.place = Place{Home: Home{p.Folder, place.Number}, Boot: p.Boot, Rev: place.Rev}
 	}
 	for r.left > 0 {
 		kind, body, err := r.next()
@@ -200,7 +208,15 @@ func (f *folded) record(kind byte, body []byte) error {
 	case kindMade:
 		return f.receipt(id, body)
 	case kindFailed:
-		f.failed[id] = true
+		return f.failure(id, body)
+	case kindStay:
+		stay, n := binary.Uvarint(body)
+		if n <= 0 {
+			return errSession
+		}
+		if s := f.sessions[id]; s != nil {
+			s.stay = stay
+		}
 	case kindGone:
 		delete(f.sessions, id)
 	case kindWhole:
@@ -290,7 +306,7 @@ func (f *folded) receipt(number uint64, body []byte) error {
 func (f *folded) judge() (made, doubtful int) {
 	for _, m := range f.made {
 		s := f.sessions[m.id]
-		if s == nil || f.failed[m.number] || len(m.change.Kept) != 1 || s.answered(m.change.Kept[0]) {
+		if s == nil || !f.done(m.number, s.state.VM) || len(m.change.Kept) != 1 || s.answered(m.change.Kept[0]) {
 			continue
 		}
 		s.apply(&m.change, s.last)
@@ -340,12 +356,68 @@ func (f *folded) settle(number uint64) error {
 	default:
 		return fmt.Errorf("the data folder is at change %d, the journal at %d: it was served since", number, max(done, newest))
 	}
+	f.done = func(number uint64, _ string) bool { return !f.failed[number] }
+	f.dropUndone()
+	return nil
+}
+
+// settleEach is settle of a fleet's host: each VM's newest batch is another. The sessions of VMs
+// that have been elsewhere since are dropped, and those of the admin, whose changes
+// may be of any VM.
+func (f *folded) settleEach(stays Stays) {
+	newest := make(map[string]uint64)
+	for id, s := range f.sessions {
+		vm := s.state.VM
+		stay, number, here := stays.Before(vm)
+		switch {
+		case s.state.Admin || vm == "":
+			f.gone = append(f.gone, errors.New("it is the admin's, at a host of a fleet"))
+		case !here || stay != s.stay:
+			f.gone = append(f.gone, fmt.Errorf("VM %s was another host's or another process's since", vm))
+		default:
+			newest[vm] = number
+			continue
+		}
+		delete(f.sessions, id)
+	}
+	f.done = func(number uint64, vm string) bool {
+		return !f.failed[number] && number <= newest[vm] && !slices.Contains(f.alone[number], vm)
+	}
+	f.dropUndone()
+}
+
+// dropUndone drops the events of what is not durable.
+func (f *folded) dropUndone() {
+	for i := range f.batches {
+		if b := &f.batches[i]; b.Number > 0 {
+			b.Events = slices.DeleteFunc(b.Events, func(ev eventForm) bool { return !f.done(b.Number, ev.VM) })
+		}
+	}
 	f.batches = slices.DeleteFunc(f.batches, func(b batchForm) bool { return b.Number > 0 && f.failed[b.Number] })
+}
+
+// uuidSize is the length of a UUID's text.
+const uuidSize = 36
+
+// failure takes in that a batch has failed, or what it has made of some VMs.
+func (f *folded) failure(number uint64, vms []byte) error {
+	if len(vms) == 0 {
+		f.failed[number] = true
+	}
+	for ; len(vms) >= uuidSize; vms = vms[uuidSize:] {
+		f.alone[number] = append(f.alone[number], string(vms[:uuidSize]))
+	}
+	if len(vms) > 0 {
+		return errSession
+	}
 	return nil
 }
 
 // restore restores the events, then the sessions.
 func (f *folded) restore(r *Report, srv *session.Server, t *tree.Tree) {
+	for _, why := range f.gone {
+		r.lost(why)
+	}
 	r.Receipts, r.Doubtful = f.judge()
 	sessions := slices.SortedFunc(maps.Values(f.sessions), func(a, b *foldedSession) int { return cmp.Compare(b.last, a.last) })
 	states := make([]session.State, len(sessions))

@@ -30,7 +30,8 @@ const (
 	kindGone   = 'x' // uvarint id
 	kindMade   = 'r' // uvarint number of a batch, then as a change's record: it counts only if that batch is durable
 	kindBatch  = 'b' // batchForm as JSON: the store is about to make it durable
-	kindFailed = 'f' // uvarint number of a batch: it is not durable, and never will be
+	kindFailed = 'f' // uvarint number of a batch: it is not durable, and never will be; UUIDs follow if that is so of these VMs alone
+	kindStay   = 'o' // uvarint id, uvarint Stays.Stay of the session's VM
 )
 
 // The bounds of a journal: the bytes of the sessions in it, and the bytes of one change.
@@ -46,6 +47,17 @@ type Place struct {
 	Home        // Number is that of the newest batch when the journal began
 	Boot string // the kernel's boot id: what was not synced is lost at the next boot
 	Rev  uint64 // events up to this revision are kept elsewhere
+
+	Stays Stays // of a fleet's host, where each VM has a number of its own; nil: Home's is that of all VMs
+}
+
+// Stays tells since when a host has had its VMs without a break. Any goroutine may ask.
+type Stays interface {
+	// Stay differs for each stay of a VM at any host, and for each process of the host.
+	Stay(vm string) uint64
+	// Before is the Stay of the process before this one, and the number of the newest batch of
+	// the VM. here is false for a VM that is not the host's, or that came after the start.
+	Before(vm string) (stay, number uint64, here bool)
 }
 
 type placeForm struct {
@@ -99,6 +111,7 @@ type Journal struct {
 	number   uint64   // its number
 	rev      uint64   // the revision of its newest event
 	failed   bool     // that batch has failed
+	failure  []byte   // the record of kindFailed about it; nil: nothing of it has failed
 }
 
 type record struct {
@@ -252,6 +265,9 @@ func (j *Journal) Whole(id uint64, st *session.State, room int) (size int, epoch
 	delete(j.changed, id)
 	st.Readers(j.readers)
 	j.append(kindWhole, b)
+	if stays := j.place.Stays; stays != nil {
+		j.append(kindStay, binary.AppendUvarint(binary.AppendUvarint(nil, id), stays.Stay(st.VM)))
+	}
 	return size, epoch
 }
 
@@ -326,7 +342,7 @@ func (j *Journal) Begun(number uint64, events []store.Event) {
 		return
 	}
 	j.published()
-	j.newest, j.number, j.rev, j.failed = nil, number, j.place.Rev, false
+	j.newest, j.number, j.rev, j.failed, j.failure = nil, number, j.place.Rev, false, nil
 	if n := len(events); n > 0 {
 		j.rev = events[n-1].Rev
 	}
@@ -367,12 +383,16 @@ func (j *Journal) published() {
 }
 
 // Failed is store.Journal's.
-func (j *Journal) Failed(number uint64) {
+func (j *Journal) Failed(number uint64, vms []string) {
+	body := binary.AppendUvarint(nil, number)
+	for _, uuid := range vms {
+		body = append(body, uuid...)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.epoch.Load() != 0 && number == j.number {
-		j.append(kindFailed, binary.AppendUvarint(nil, number))
-		j.failed = true
+		j.append(kindFailed, body)
+		j.failed, j.failure = vms == nil, body
 	}
 }
 

@@ -47,6 +47,11 @@ func newJournal(t testing.TB) *journal { return newJournalBy(t, nil) }
 
 // newJournalBy is newJournal where the world knows the journal by what by makes of it.
 func newJournalBy(t testing.TB, by func(*residence.Journal) books) *journal {
+	return newJournalOf(t, by, nil)
+}
+
+// newJournalOf is newJournalBy of a fleet's host, whose VMs stay so.
+func newJournalOf(t testing.TB, by func(*residence.Journal) books, stays residence.Stays) *journal {
 	run := t.TempDir()
 	j := &journal{run: run, Journal: openJournal(t, run)}
 	t.Cleanup(func() {
@@ -59,6 +64,7 @@ func newJournalBy(t testing.TB, by func(*residence.Journal) books) *journal {
 		known = by(j.Journal)
 	}
 	j.world = newWorldWith(t, known)
+	j.stays = stays
 	j.numbered = [2]wire.Dialect{wire.EN2, wire.LE2}
 	if err := j.Begin(j.place(), j.server, j.tree); err != nil {
 		t.Fatal(err)
@@ -70,6 +76,7 @@ func newJournalBy(t testing.TB, by func(*residence.Journal) books) *journal {
 func (w *world) place() residence.Place {
 	return residence.Place{
 		Home: residence.Home{Folder: home.Folder, Number: w.disk.Number("")}, Boot: "boot", Rev: w.store.Rev(),
+		Stays: w.stays,
 	}
 }
 
@@ -220,6 +227,65 @@ func TestJournalUndone(t *testing.T) {
 	}
 }
 
+// stays is a fleet's host that has had the VM before.
+type stays struct {
+	stay, number uint64
+	gone         bool
+}
+
+func (s stays) Stay(string) uint64 { return s.stay }
+
+func (s stays) Before(vm string) (stay, number uint64, here bool) {
+	return s.stay, s.number, vm == vmUUID && !s.gone
+}
+
+// TestJournalStays: at a fleet's host the sessions of a VM are restored if it was nobody else's
+// since, and what was under way as the VM's own number says.
+func TestJournalStays(t *testing.T) {
+	j := newJournalOf(t, nil, stays{stay: 5})
+	j.work()
+	if m := j.dial(wire.E, 9, "glenda").do(&wire.Msg{Type: wire.Tclunk, Fid: 99}); m.Type != wire.Rerror {
+		t.Fatal(m)
+	}
+	j.put("temp", "high")
+	newest := j.disk.Number(vmUUID)
+	for name, c := range map[string]struct {
+		is       stays
+		sessions int
+		event    string
+		why      string
+	}{
+		"as it was":        {stays{stay: 5, number: newest}, 4, "temp", ""},
+		"not done":         {stays{stay: 5, number: newest - 1}, 4, "size", ""},
+		"elsewhere":        {stays{stay: 6, number: newest}, 0, "", "another host's"},
+		"another's":        {stays{stay: 5, number: newest, gone: true}, 0, "", "another host's"},
+		"it has come anew": {stays{stay: 5, number: newest + 9}, 4, "temp", ""},
+	} {
+		run, w := j.killed()
+		w.stays = c.is
+		r := restoreJournal(t, run, w, w.place())
+		if r.Sessions != c.sessions || r.Sessions+r.Lost != 4 || !strings.Contains(r.Why, c.why) || r.Aside != "" {
+			t.Errorf("%s: %+v", name, r)
+		}
+		if c.event == "" {
+			continue
+		}
+		if events, _ := w.store.Cell(vmUUID).Ring().After(0, 0, nil); len(events) == 0 || events[len(events)-1].Key != c.event {
+			t.Errorf("%s: the newest event is not of %s: %+v", name, c.event, events)
+		}
+	}
+	// What it was alone to fail of was not done, whatever its number is.
+	j.Failed(newest, []string{vmUUID})
+	run, w := j.killed()
+	w.stays = stays{stay: 5, number: newest + 1}
+	if r := restoreJournal(t, run, w, w.place()); r.Sessions != 4 {
+		t.Errorf("%+v", r)
+	}
+	if events, _ := w.store.Cell(vmUUID).Ring().After(0, 0, nil); len(events) == 0 || events[len(events)-1].Key != "size" {
+		t.Errorf("what has failed is told: %+v", events)
+	}
+}
+
 // held is a journal that stops who tells it of a session's change after a batch has failed.
 type held struct {
 	*residence.Journal
@@ -229,8 +295,8 @@ type held struct {
 	once    sync.Once
 }
 
-func (j *held) Failed(number uint64) {
-	j.Journal.Failed(number)
+func (j *held) Failed(number uint64, vms []string) {
+	j.Journal.Failed(number, vms)
 	j.failed.Store(true)
 }
 

@@ -53,6 +53,7 @@ type world struct {
 	served sync.WaitGroup
 
 	numbered [2]wire.Dialect // what work's clients speak
+	stays    residence.Stays // nil: it is no host of a fleet's
 }
 
 func newWorld(t testing.TB) *world { return newWorldWith(t, nil) }

@@ -35,6 +35,12 @@ func TestSessionsMove(t *testing.T) {
 	}
 }
 
+// TestStops: the sessions of a host's VMs are beside these in etcd while it is stopped.
+func TestStops(t *testing.T) {
+	c := start(t, 1)
+	fleettest.Stops(t, func(name string) *fleettest.Host { return c.host(t, "/stops/", name, 0) }, uuidA)
+}
+
 // TestDeadOwner: the VM of a host that has died is claimed when its lease has ended, and by
 // then at the latest half a second (how often etcd looks) and what the claim takes.
 func TestDeadOwner(t *testing.T) {

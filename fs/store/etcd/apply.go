@@ -237,9 +237,11 @@ func (w *writer) group(g *store.Group) error {
 	var to *owner
 	if g.Gift != nil {
 		to = &owner{Host: g.Gift.To, Epoch: w.st.owner.Epoch + 1, Mark: g.Gift.Mark}
-		last = append(last, clientv3.OpDelete(e.key("by", e.cfg.Host, w.uuid)))
-		if to.Host != "" {
-			last = append(last, clientv3.OpPut(e.key("by", to.Host, w.uuid), ""))
+		if to.Host != e.cfg.Host { // else it is for our next process
+			last = append(last, clientv3.OpDelete(e.key("by", e.cfg.Host, w.uuid)))
+			if to.Host != "" {
+				last = append(last, clientv3.OpPut(e.key("by", to.Host, w.uuid), ""))
+			}
 		}
 	}
 	return w.write(step{seq: &seq, to: to, ops: w.free(last, g.Frees), takes: g.Takes})

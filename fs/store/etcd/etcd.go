@@ -88,10 +88,11 @@ type Engine struct {
 
 	mu      sync.Mutex
 	vms     map[string]*state
-	fenced  bool   // the VMs of the host were taken over from the process before
-	mark    uint64 // store.Shared's
-	ownRev  int64  // of mark/HOST
-	highest uint64 // the highest Number of any VM
+	fenced  bool              // the VMs of the host were taken over from the process before
+	before  map[string]uint64 // their owners' epochs until then
+	mark    uint64            // store.Shared's
+	ownRev  int64             // of mark/HOST
+	highest uint64            // the highest Number of any VM
 }
 
 // state is what the engine knows of a VM that its host owns.
@@ -154,7 +155,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, cfg.noClient(context.WithoutCancel(ctx), err) // ctx may be over
 	}
-	e := &Engine{cfg: cfg, client: client, kv: clientv3.NewKV(client), vms: make(map[string]*state)}
+	e := &Engine{cfg: cfg, client: client, kv: clientv3.NewKV(client), vms: make(map[string]*state), before: make(map[string]uint64)}
 	e.ctx, e.end = context.WithCancel(context.Background())
 	if err := e.look(ctx); err != nil {
 		_ = e.Close()
@@ -323,6 +324,27 @@ func (e *Engine) Number(vm string) uint64 {
 		return st.seq.Number
 	}
 	return 0
+}
+
+// Stay is the epoch of the VM's owner, which is this process; 0: it is not.
+func (e *Engine) Stay(vm string) uint64 {
+	if st := e.known(vm); st != nil {
+		return st.owner.Epoch
+	}
+	return 0
+}
+
+// Before is what Stay was for the process before this one, and the number of the VM's newest
+// group. here is false for a VM that is not this host's, or has come since the start.
+func (e *Engine) Before(vm string) (stay, number uint64, here bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	stay, here = e.before[vm]
+	st := e.vms[vm]
+	if st == nil || !here {
+		return 0, 0, false
+	}
+	return stay, st.seq.Number, true
 }
 
 // Mark is store.Shared's.

@@ -91,6 +91,7 @@ func (e *Engine) fence(uuids []string) error {
 			if err != nil || o.Host != e.cfg.Host {
 				continue // Scan names what is damaged
 			}
+			e.foundAt(uuid, o.Epoch)
 			o.Epoch++
 			t.cmps = append(t.cmps, clientv3.Compare(clientv3.ModRevision(e.key("own", uuid)), "=", kv.ModRevision))
 			t.ops = append(t.ops, clientv3.OpPut(e.key("own", uuid), o.text()))
@@ -103,6 +104,15 @@ func (e *Engine) fence(uuids []string) error {
 		if _, missed, err := e.commit(&t); err != nil || missed == nil {
 			return err
 		}
+	}
+}
+
+// foundAt notes the epoch of a VM's owner before the first try to fence it.
+func (e *Engine) foundAt(uuid string, epoch uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, known := e.before[uuid]; !known {
+		e.before[uuid] = epoch
 	}
 }
 

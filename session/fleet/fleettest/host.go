@@ -93,6 +93,29 @@ func (h *Host) Close() {
 	}
 }
 
+// Stop ends the host as a planned stop does: it leaves the sessions of its VMs.
+func (h *Host) Stop() {
+	h.T.Helper()
+	h.over = true
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	if err := h.Server.Freeze(ctx); err != nil {
+		h.T.Errorf("host %s: freeze: %v", h.Name, err)
+	}
+	h.Fleet.Stop()
+	h.served.Wait()
+	h.Store.Stop()
+	if _, lost, why := h.Fleet.Leave(); lost > 0 {
+		h.T.Errorf("host %s: %d sessions are lost: %v", h.Name, lost, why)
+	}
+	if err := h.Member.Leave(ctx); err != nil {
+		h.T.Errorf("host %s: leave: %v", h.Name, err)
+	}
+	if err := h.Store.Close(); err != nil {
+		h.T.Errorf("host %s: close: %v", h.Name, err)
+	}
+}
+
 // Kill ends the host as a crash does, as others see it: nobody ends its lease.
 func (h *Host) Kill() {
 	h.over = true

@@ -53,3 +53,44 @@ func Move(t testing.TB, a, b *Host, uuid string, times int) (took []time.Duratio
 	slices.Sort(took)
 	return took
 }
+
+// Stops has the VM's host stop as planned, again and again, with a guest as in Move. The next
+// process of the host has its session, also where the one between was never asked for it,
+// and so has another host that claims the VM of one that is stopped.
+func Stops(t testing.TB, open func(name string) *Host, uuid string) {
+	t.Helper()
+	h := open("a")
+	Create(h, uuid)
+	g := NewGuest(h, uuid, 1)
+	if !g.Lock() {
+		t.Fatal("the log cannot be locked")
+	}
+	var want strings.Builder
+	next := []string{"a", "a a", "b", "b"}
+	for i, names := range next {
+		line := fmt.Sprintf("under way %d\n", i)
+		want.WriteString(line)
+		number := g.Append(line)
+		for _, name := range strings.Fields(names) {
+			h.Stop()
+			h = open(name)
+		}
+		if h.Store.Cell(uuid) == nil {
+			h.Claim(uuid)
+		}
+		g.HungUp()
+		g.Resume(h, number, line)
+		if other := NewGuest(h, uuid, 0); other.Lock() {
+			t.Errorf("stop %d: the lock was lost", i)
+		}
+	}
+	g.Append("end\n")
+	g.Appended()
+	g.Events(len(next) + 1)
+	if got := Log(h, uuid); got != want.String()+"end\n" {
+		t.Errorf("the log is\n%s, want\n%send", got, want.String())
+	}
+	if n := strings.Count(g.events, `"key-set"`); n != len(next)+1 {
+		t.Errorf("%d changes were told of, %d were made:\n%s", n, len(next)+1, g.events)
+	}
+}

@@ -101,6 +101,11 @@ func (p *proc) end() (code int, log string) {
 	return p.cmd.ProcessState.ExitCode(), p.log.String()
 }
 
+func (p *proc) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.gone
+}
+
 func (p *proc) stop() (code int, log string) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	return p.end()

@@ -1,0 +1,374 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"meta9/session/client"
+	"meta9/session/wire"
+	"meta9/tests/raw"
+)
+
+// load is who works with the VM of the host a, while that is updated or started anew.
+type load struct {
+	t       *testing.T
+	ctx     context.Context
+	host    *proc // as it is now
+	other   *proc
+	running sync.WaitGroup
+	stop    chan struct{}
+	lines   [4]atomic.Int64
+	plain   atomic.Int64
+	lost    atomic.Int64 // sessions
+	seen    chan map[string]int
+}
+
+// newLoad starts two hosts, of which a has the VM.
+func newLoad(t *testing.T) (w *load, again func() *proc) {
+	dir := folder(t)
+	settings := started(t, dir).settingsOf(t, dir) + "[limits]\nvm_events = 100000\n"
+	again = func() *proc {
+		h := begin(t, dir, "a", settings)
+		h.until("fleet_etcd ok", "cat", "/ctl")
+		return h
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	w = &load{t: t, ctx: ctx, host: again(), other: begin(t, dir, "b", settings), stop: make(chan struct{}), seen: make(chan map[string]int, 1)}
+	w.other.until("fleet_etcd ok", "cat", "/ctl")
+	payload := filepath.Join(dir, "vm.json")
+	if err := os.WriteFile(payload, []byte(`{"uuid":"`+vm+`","customer_metadata":{"open":"here","plain":"here"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.host.must("vm", "create", "-f", payload)
+	return w, again
+}
+
+func (w *load) socket() string { return filepath.Join(w.host.run, vm, "9p.sock") }
+
+func (w *load) client() *client.Client {
+	w.t.Helper()
+	c, err := client.Dial(w.ctx, "unix:"+w.socket(), client.Options{Patience: patience, Notify: func(s client.State) {
+		if s.Up && !s.Resumed {
+			w.lost.Add(1)
+		}
+	}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+// write adds lines to a key of its own until the load is stopped.
+func (w *load) write(id int, c *client.Client) {
+	defer c.Close()
+	f, err := c.OpenFile(w.ctx, fmt.Sprint("keys/log", id), os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	defer f.Close()
+	for off := int64(0); ; {
+		select {
+		case <-w.stop:
+			return
+		default:
+		}
+		line := fmt.Appendf(nil, "%d\n", w.lines[id].Load())
+		n, err := f.WriteAt(w.ctx, line, off)
+		if err != nil || n != len(line) {
+			w.t.Errorf("writer %d, line %q: %d, %v", id, line, n, err)
+			return
+		}
+		off += int64(n)
+		w.lines[id].Add(1)
+	}
+}
+
+// watch counts the changes of each key, until it has seen the key "end".
+func (w *load) watch(c *client.Client, f *client.File) {
+	defer c.Close()
+	seen := make(map[string]int)
+	defer func() { w.seen <- seen }()
+	var rest []byte
+	b := make([]byte, 8192)
+	for off := int64(0); ; {
+		n, err := f.ReadAt(w.ctx, b, off)
+		if err != nil && err != io.EOF {
+			w.t.Errorf("events at %d: %v", off, err)
+			return
+		}
+		off += int64(n)
+		rest = append(rest, b[:n]...)
+		for {
+			line, tail, whole := bytes.Cut(rest, []byte("\n"))
+			if !whole {
+				break
+			}
+			rest = tail
+			var ev struct{ Type, Key string }
+			if err := json.Unmarshal(line, &ev); err != nil || ev.Type == "lost" {
+				w.t.Errorf("events: %s, %v", line, err)
+			}
+			if ev.Key == "end" {
+				return
+			}
+			seen[ev.Key]++
+		}
+	}
+}
+
+// speak reads and writes by a connection of 9P2000.L, whose client cannot make it again.
+func (w *load) speak() {
+	c, err := raw.Dial("unix", w.socket())
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	defer c.Close()
+	rpc := func(t wire.Type, fields ...any) raw.Reply {
+		r, rpcErr := c.RPC(t, 1, fields...)
+		if rpcErr == nil {
+			rpcErr = r.Err()
+		}
+		if rpcErr != nil && err == nil {
+			err = fmt.Errorf("%s: %w", t, rpcErr)
+		}
+		return r
+	}
+	if _, got, err := c.Version(64<<10, "9P2000.L"); err != nil || got != "9P2000.L" {
+		w.t.Error(got, err)
+		return
+	}
+	rpc(wire.Tattach, uint32(0), wire.NoFid, "", "", uint32(wire.NoUID))
+	for fid, name := range map[uint32]string{1: "open", 2: "plain"} {
+		rpc(wire.Twalk, uint32(0), fid, []string{"keys", name})
+		rpc(wire.Tlopen, fid, uint32(2))
+	}
+	for i := 0; err == nil; i++ {
+		select {
+		case <-w.stop:
+			w.plain.Store(int64(i))
+			return
+		default:
+		}
+		if got := rpc(wire.Tread, uint32(1), uint64(0), uint32(100)); err == nil && string(got.Data()) != "here" {
+			err = fmt.Errorf("it reads %q", got.Data())
+		}
+		rpc(wire.Twrite, uint32(2), uint64(0), raw.Data(fmt.Sprintf("%08d", i)))
+	}
+	w.t.Errorf("a client that cannot connect again: %v", err)
+}
+
+// begin has all begin; plain: also who cannot connect again.
+func (w *load) begin(plain bool) {
+	w.t.Helper()
+	c := w.client()
+	f, err := c.Open(w.ctx, "events")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	go w.watch(c, f)
+	for id := range w.lines {
+		c := w.client()
+		w.running.Go(func() { w.write(id, c) })
+	}
+	if plain {
+		w.running.Go(w.speak)
+	}
+}
+
+// progress waits until every writer has gone on.
+func (w *load) progress() {
+	w.t.Helper()
+	var from [4]int64
+	for id := range w.lines {
+		from[id] = w.lines[id].Load()
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		all := true
+		for id := range w.lines {
+			all = all && w.lines[id].Load() > from[id]+3
+		}
+		if all {
+			return
+		}
+		if w.t.Failed() || time.Now().After(deadline) {
+			w.t.Fatalf("not all writers go on\n%s", w.host.log.String())
+		}
+	}
+}
+
+// end ends the load, and looks whether all that was acknowledged was done once.
+func (w *load) end() {
+	w.t.Helper()
+	close(w.stop)
+	w.running.Wait()
+	w.host.must("put", "/vms/"+vm+"/keys/end", "x")
+	var seen map[string]int
+	select {
+	case seen = <-w.seen:
+	case <-time.After(patience):
+		w.t.Fatal("the reader of events does not see the end")
+	}
+	for id := range w.lines {
+		n := int(w.lines[id].Load())
+		var want strings.Builder
+		for i := range n {
+			want.WriteString(strconv.Itoa(i) + "\n")
+		}
+		name := fmt.Sprint("log", id)
+		if got := w.host.must("cat", "/vms/"+vm+"/keys/"+name); got != want.String() {
+			w.t.Errorf("%s has %d bytes, %d were written", name, len(got), want.Len())
+		}
+		if seen[name] != n+1 { // it was created
+			w.t.Errorf("%d changes of %s were told of, %d were made", seen[name], name, n+1)
+		}
+	}
+	if n := w.lost.Load(); n != 0 {
+		w.t.Errorf("%d sessions were lost", n)
+	}
+}
+
+// figure is a number of the host's ctl.
+func (w *load) figure(name string) int {
+	w.t.Helper()
+	_, rest, _ := strings.Cut("\n"+w.host.must("cat", "/ctl"), "\n"+name+" ")
+	line, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.Atoi(line)
+	if err != nil {
+		w.t.Fatalf("ctl has no %s: %v", name, err)
+	}
+	return n
+}
+
+// TestLiveUpdate: a host of a fleet is updated while clients of each kind work with its VM. Nobody
+// gets an error or another connection; the host lives all the time, to another one, and
+// stays the owner.
+func TestLiveUpdate(t *testing.T) {
+	w, _ := newLoad(t)
+	w.begin(true)
+	const updates = 4
+	lives := make(chan struct{})
+	var looked int
+	w.running.Go(func() {
+		for {
+			select {
+			case <-lives:
+				return
+			default:
+			}
+			out, err := w.other.meta9("cat", "/fleet/hosts")
+			if err != nil || !strings.Contains(out, `{"host":"a","state":"lives"`) {
+				t.Errorf("the host that is updated does not live: %v, %s", err, out)
+				return
+			}
+			looked++
+		}
+	})
+	var pauses []time.Duration
+	for i := range updates {
+		w.progress()
+		w.host.must("upgrade")
+		w.host.until(fmt.Sprintf("upgrades %d\n", i+1), "cat", "/ctl")
+		pauses = append(pauses, time.Duration(w.figure("upgrade_pause_ms"))*time.Millisecond)
+	}
+	w.progress()
+	close(lives)
+	w.end()
+	t.Logf("%d lines, %d exchanges of a client that cannot connect again, %d looks at the host; pauses %v", w.lines[0].Load()*4, w.plain.Load(), looked, pauses)
+	for _, name := range []string{"fleet_given", "fleet_taken", "fleet_claimed", "fleet_lost"} {
+		if n := w.figure(name); n != 0 {
+			t.Errorf("%s %d", name, n)
+		}
+	}
+	if out := w.other.must("fleet", "where", vm); !strings.Contains(out, vm+" a ") {
+		t.Errorf("it is %s", out)
+	}
+
+	// What the program before was told, the next one knows.
+	w.host.must("fleet", "drain")
+	w.host.must("upgrade")
+	w.host.until(fmt.Sprintf("upgrades %d\n", updates+1), "cat", "/ctl")
+	if n := w.figure("fleet_draining"); n != 1 {
+		t.Error("it is drained no longer")
+	}
+	if n := w.figure("fleet_expected"); n != 1 {
+		t.Error("it forgets what has left it")
+	}
+	w.host.must("fleet", "drain", "--undo")
+	c := w.client() // its sockets are there, and its guest speaks
+	defer c.Close()
+	if b, err := c.ReadFile(w.ctx, "keys/open"); err != nil || string(b) != "here" {
+		t.Errorf("a guest that comes back: %q, %v", b, err)
+	}
+
+	// A QEMU that waits for its guest has connected, and is not hung up on.
+	w.other.must("fleet", "expect", vm)
+	waits, err := raw.Dial("unix", filepath.Join(w.other.run, vm, "9p.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waits.Close()
+	w.other.must("upgrade")
+	w.other.until("upgrades 1\n", "cat", "/ctl")
+	if _, got, err := waits.Version(8192, "9P2000"); err != nil || got != "9P2000" {
+		t.Errorf("it speaks after the update: %q, %v", got, err)
+	}
+	if out := w.other.must("fleet", "where", vm); !strings.Contains(out, vm+" b ") {
+		t.Errorf("it is %s", out)
+	}
+}
+
+// TestPlannedRestart: a host of a fleet is stopped and started anew while clients work with its VM.
+// They are resumed, and nothing is lost or done twice.
+func TestPlannedRestart(t *testing.T) {
+	w, again := newLoad(t)
+	w.begin(false)
+	const restarts = 3
+	for range restarts {
+		w.progress()
+		if code, log := w.host.stop(); code != 0 {
+			t.Fatalf("exit %d\n%s", code, log)
+		}
+		w.host = again()
+	}
+	w.progress()
+	w.end()
+}
+
+// TestKilled: the same with SIGKILL. What was under way was done and is answered, or was not and is
+// asked for again.
+func TestKilled(t *testing.T) {
+	w, again := newLoad(t)
+	w.begin(false)
+	const kills = 6
+	done, undone := 0, 0
+	for range kills {
+		w.progress()
+		undone += w.figure("requests_undone") // since the last kill
+		w.host.kill()
+		w.host = again()
+		done += w.figure("requests_found_done")
+		if n := w.figure("requests_in_doubt"); n != 0 {
+			t.Errorf("of %d requests it is not known whether they were done", n)
+		}
+		if n := w.figure("sessions_not_restored"); n != 0 {
+			t.Errorf("%d sessions were not restored\n%s", n, w.host.log.String())
+		}
+	}
+	w.progress()
+	t.Logf("%d requests under way were done, %d were not", done, undone+w.figure("requests_undone"))
+	w.end()
+}
