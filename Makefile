@@ -31,7 +31,7 @@ VERSION ?=
 LDFLAGS := -s -w $(if $(VERSION),-X meta9/cmd/version.named=$(VERSION))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run run-fleet quick test unit blackbox test-guest test-fleet check fuzz soak bench bench-guest docs clean cc runner cross cross-quick release deb
+.PHONY: help build run run-fleet quick test unit blackbox test-guest test-fleet check fuzz soak bench bench-guest fleet-size docs clean cc runner cross cross-quick release deb
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -142,6 +142,10 @@ soak: ## one part of a long form of tests, SOAKTIME (45m) long; SOAK=NAME, alone
 bench: build ## measure meta9d beside other servers, and with BASE=COMMIT beside itself; BENCH="-rows read1,read64 -check"
 	cd tests && $(GO) build -o ../bin/bench ./bench
 	bin/bench -meta9d bin/meta9d $(if $(BASE),-base $(BASE)) $(BENCH)
+
+fleet-size: ## load 100,000 VMs of 50 keys into an etcd, and print what they take; SIZE="-vms 10000 -members 3"
+	cd tests/cluster && $(GO) build -o ../../bin/bench-etcd ./etcd
+	bin/bench-etcd -size -members 1 $(SIZE)
 
 bench-fair: build ## what one hostile VM does to 100 honest guests, attack by attack; FAIR="-attacks listing,chmods -rounds 1 -check"
 	cd tests && $(GO) build -o ../bin/fair ./fair

@@ -49,6 +49,7 @@ type bench struct {
 	commit  string         // its id
 	remove  func()         // its worktree
 	cpus    cpus
+	etcds   *etcdCluster // nil: no row has asked for it
 }
 
 // build is the build of the measurement at hand.
@@ -101,6 +102,9 @@ func (b *bench) prepare() error {
 
 func (b *bench) close() {
 	b.stopAll()
+	if b.etcds != nil {
+		b.etcds.proc.Kill()
+	}
 	b.remove()
 	os.RemoveAll(b.tmp)
 }
@@ -201,7 +205,7 @@ func (b *bench) ways(r row, e entry, round int) (list []way) {
 			continue
 		}
 		list = append(list, way{pinned: pinned})
-		if e.ours && b.other != nil {
+		if e.ours && b.other != nil && b.other.has(e.needs) {
 			list = append(list, way{pinned: pinned, base: true})
 		}
 	}

@@ -41,6 +41,7 @@ type options struct {
 	out     string
 	dir     string
 	meta9d  string
+	etcd    string
 	serve   string
 	follow  int
 	socket  string
@@ -91,6 +92,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.out, "o", "", "write the figures as JSON to this file")
 	f.StringVar(&o.dir, "dir", "", "where data folders are made (default: the system's temporary folder)")
 	f.StringVar(&o.meta9d, "meta9d", "", "the meta9d to measure (default: built from the tree)")
+	f.StringVar(&o.etcd, "etcd", "", "the program of tests/cluster/etcd (default: built from the tree when a row asks for it)")
 	f.StringVar(&o.serve, "serve", "", "be the peer of this name (the bench runs itself so)")
 	f.IntVar(&o.follow, "follow", 0, "be so many who follow the events of all VMs (the bench runs itself so)")
 	f.StringVar(&o.socket, "socket", "", "with -serve: the unix socket to serve on; with -follow: the admin's")

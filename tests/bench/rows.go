@@ -21,15 +21,16 @@ type row struct {
 type entry struct {
 	name    string
 	measure func(*bench) (figure, error)
-	ours    bool // it is about meta9d, so that another commit's can stand beside it
+	ours    bool   // it is about meta9d, so that another commit's can stand beside it
+	needs   string // of ours: a folder of its source without which it cannot be measured; "": none
 }
 
 func ours(name string, measure func(*bench) (figure, error)) entry {
-	return entry{name, measure, true}
+	return entry{name: name, measure: measure, ours: true}
 }
 
 func theirs(name string, measure func(*bench) (figure, error)) entry {
-	return entry{name, measure, false}
+	return entry{name: name, measure: measure}
 }
 
 // bar is what a row has to reach. at tells how far the figures got: got is
@@ -64,6 +65,10 @@ func rows() []row {
 		coldStart(),
 		fleetStart(),
 		fleetMemory(),
+		etcdWrite(),
+		etcdBatch(),
+		etcdRead(),
+		etcdStart(),
 	}, lists()...)
 }
 
@@ -78,7 +83,7 @@ func rowNames() []string {
 // loaded is an entry that puts a load on a server.
 func loaded(name, server string, conns, depth int, p prepare) entry {
 	s, _ := serverOf(server) // b.load says what is wrong with it
-	return entry{name, func(b *bench) (figure, error) { return b.load(server, conns, depth, p) }, s.serve == nil}
+	return entry{name: name, measure: func(b *bench) (figure, error) { return b.load(server, conns, depth, p) }, ours: s.serve == nil}
 }
 
 // ratio is how a figure stands to another.

@@ -53,6 +53,7 @@ const (
 	sMeta9   = "meta9d"
 	sMeta9L  = "meta9d 9P2000.L"
 	sMany    = "meta9d 4,096 keys"
+	sFleet   = "meta9d in a fleet"
 	sMdata   = "meta9d mdata"
 	sStatic  = "p9 staticfs"
 	sLocal   = "p9 localfs"
@@ -68,6 +69,7 @@ var servers = []server{
 	{sMeta9, nil, plainE},
 	{sMeta9L, nil, oursL},
 	{sMany, nil, plainE},
+	{sFleet, nil, plainE},
 	{sMdata, nil, none},
 	{sStatic, peers.Static, linux},
 	{sLocal, peers.Local, linux},
@@ -136,8 +138,18 @@ const benchVM = "11111111-1111-4111-8111-111111111111"
 
 func (b *bench) startMeta9(s server, dir string) (*instance, error) {
 	var d *daemon.Daemon
+	o := daemon.Options{Bin: b.build().meta9d, Dir: dir}
+	if s.name == sFleet {
+		c, err := b.cluster()
+		if err == nil {
+			o.Config, err = c.settings(dir)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	if err := b.serving(func() (err error) {
-		d, err = daemon.Start(daemon.Options{Bin: b.build().meta9d, Dir: dir})
+		d, err = daemon.Start(o)
 		return err
 	}); err != nil {
 		return nil, err
@@ -150,7 +162,10 @@ func (b *bench) startMeta9(s server, dir string) (*instance, error) {
 	for i := nFiles; s.name == sMany && i < mostKeys; i++ {
 		keys[fmt.Sprintf("more%04d", i)] = fileValue()
 	}
-	return in, d.Create(payload(benchVM, keys))
+	if err := d.Create(payload(benchVM, keys)); err != nil || s.name != sFleet {
+		return in, err
+	}
+	return in, createOwnVMs(d)
 }
 
 // payload is what makes a VM with these keys.

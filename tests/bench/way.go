@@ -30,6 +30,16 @@ type build struct {
 	meta9d string
 	meta9  string           // the client, once built
 	scale  map[fleet]string // the folders of many VMs, once made
+	etcd   daemon.Options   // of a host that has VMs in etcd, once made
+}
+
+// has tells whether the source has that folder.
+func (u *build) has(folder string) bool {
+	if folder == "" {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(u.root, folder))
+	return err == nil
 }
 
 // client builds the meta9 of the tree at its first use.
