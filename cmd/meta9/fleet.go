@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -66,9 +65,6 @@ is fenced. With -o json all of that is one object.`,
 	outputFlag(cmd, &output)
 	return cmd
 }
-
-// errNoFleet is why there is nothing to say.
-var errNoFleet = errors.New("this meta9d is in no fleet: [cluster] is not set in its settings")
 
 // fleetStatus prints what /ctl and /fleet/hosts say.
 func (a *app) fleetStatus(ctx context.Context, c *client.Client, output string) error {
@@ -215,30 +211,6 @@ func fleetUUID(ctx context.Context, c *client.Client, name string) (string, erro
 		return "", err
 	}
 	return vm.ParseUUID(string(text))
-}
-
-// noFleet is err, or that there is no fleet where that is why.
-func noFleet(ctx context.Context, c *client.Client, err error) error {
-	if errors.Is(err, errs.NotFound) || errors.Is(err, errs.Invalid) {
-		if _, missing := c.Stat(ctx, "/fleet"); errors.Is(missing, errs.NotFound) {
-			return errNoFleet
-		}
-	}
-	return err
-}
-
-// fleetDo has the daemon do something with the fleet, and gives what it says of it.
-func fleetDo(ctx context.Context, c *client.Client, words ...string) ([]byte, error) {
-	f, err := c.OpenFile(ctx, "/ctl", os.O_RDWR)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	line := []byte("fleet " + strings.Join(words, " ") + "\n")
-	if _, err := f.WriteAt(ctx, line, 0); err != nil {
-		return nil, noFleet(ctx, c, err)
-	}
-	return readAnswer(ctx, f, int64(len(line)))
 }
 
 // newFleetVMs is a command that does one thing with each of some VMs.

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"meta9/fs/errs"
 	"meta9/fs/vm"
 	"meta9/session/client"
 )
@@ -24,7 +26,8 @@ func newHostHook(a *app) *cobra.Command {
 and the domain's XML on standard input: before a domain starts, and when libvirtd finds
 one that runs, there is a VM with its UUID and, if it is a new one, its name as the alias.
 If the domain has a channel meta9, the VM gets it. What is there already stays as it is,
-and other operations do nothing. libvirt is not asked for anything, which a hook must not
+and other operations do nothing. Where another host of a fleet has the VM, as when the
+domain migrates, it comes here with its guest's first byte (meta9 fleet expect). libvirt is not asked for anything, which a hook must not
 do. Give it a --timeout: the domain waits for it.`,
 		Example: "meta9 host hook --timeout 2s web0 prepare begin - <web0.xml",
 		Args:    cobra.RangeArgs(2, 4),
@@ -69,8 +72,24 @@ func (a *app) starting(in io.Reader) (v *attaching, sock string, err error) {
 	return v, sock, nil
 }
 
+// expected has a VM that another host of the fleet has come here with its guest's first byte.
+// false: it is here, or no host has it, or this one is in no fleet.
+func (v *attaching) expected(ctx context.Context, c *client.Client) (bool, error) {
+	if _, _, err := findVM(ctx, c, v.uuid); !errors.As(err, new(noVMError)) {
+		return false, err
+	}
+	_, err := fleetDo(ctx, c, "expect", v.uuid)
+	if errors.Is(err, errNoFleet) || errors.Is(err, errs.NotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // hook makes a VM of the domain, if there is none, and tells it of the channel.
 func (v *attaching) hook(ctx context.Context, c *client.Client, sock string) error {
+	if elsewhere, err := v.expected(ctx, c); err != nil || elsewhere {
+		return err
+	}
 	if _, err := v.beVM(ctx, c); err != nil || sock == "" {
 		return err
 	}

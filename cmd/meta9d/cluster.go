@@ -335,6 +335,8 @@ func (d *daemon) fleetStatus() string {
 		{"fenced", one(st.Fenced)},
 		{"draining", one(st.Draining)},
 		{"expected", int64(st.Expected)},
+		{"claiming", int64(st.Claiming)},
+		{"giving", int64(st.Giving)},
 		{"taken", st.Taken},
 		{"claimed", st.Claimed},
 		{"given", st.Given},

@@ -5,6 +5,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -96,7 +97,7 @@ func (d *daemon) newFleet(tree *fs.Tree) error {
 	d.fleet = fleet.New(fleet.Config{
 		Member: d.member, Store: d.store, Tree: tree, Server: d.server, Key: key,
 		Name: d.cfg.Cluster.Prefix, Patience: time.Duration(d.cfg.Cluster.Patience),
-		Drop: d.dropVM, Running: d.runsHere, Kept: func() error { return d.keepJournal(tree) }, Log: d.log,
+		Drop: d.dropVM, Quiet: d.quietVM, Running: d.runsHere, Kept: func() error { return d.keepJournal(tree) }, Log: d.log,
 		Changed: func(uuid string) {
 			if own := d.own; own != nil {
 				own.Changed(uuid)
@@ -148,10 +149,41 @@ func (d *daemon) leaveFleet() {
 	}
 }
 
-// runsHere tells that a QEMU of this host has the VM, by QMP.
-func (d *daemon) runsHere(uuid string) bool {
-	v := d.vm(uuid)
-	return v != nil && v.State() == "running" && d.hosts != nil && d.hosts.Owns(uuid)
+// runsHere tells that a QEMU of this host runs the VM, by QMP.
+func (d *daemon) runsHere(uuid string) bool { return d.hosts != nil && d.hosts.Runs(uuid) }
+
+// seen is told by a hypervisor of this host how a VM is that is not here, in QEMU's words
+// (RunState of qapi/run-state.json). One that runs is claimed; one that is to come from
+// another host gets its sockets. True: the fleet has the VM, so that none is to be made.
+func (d *daemon) seen(ctx context.Context, uuid, state string) (elsewhere bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	if state == "inmigrate" {
+		err = d.fleet.Expect(ctx, uuid)
+	} else {
+		_, err = d.fleet.Where(ctx, uuid)
+	}
+	if errors.Is(err, errs.NotFound) {
+		return false, nil
+	}
+	if err == nil && state == "running" {
+		d.fleet.Appears(uuid, "its hypervisor says that it runs here")
+	}
+	return err == nil, err
+}
+
+// restTime is how long what a VM has asked for by other protocols than 9P may hold up its
+// move to another host.
+const restTime = 2 * time.Second
+
+// quietVM ends what a VM has beside 9P, so that nothing of it fails since the VM goes. Its
+// guest connects again, and waits until it is known where the VM is.
+func (d *daemon) quietVM(uuid string) (again func()) {
+	ctx, cancel := context.WithTimeout(context.Background(), restTime)
+	defer cancel()
+	again = d.mdata.Quiet(ctx, uuid)
+	d.nocloud.DropVM(uuid)
+	return again
 }
 
 // dropVM ends all connections of a VM.

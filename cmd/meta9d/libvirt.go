@@ -35,6 +35,9 @@ func (d *daemon) newLibvirt() {
 	if d.hosts != nil {
 		cfg.Owned = d.hosts.Owns
 	}
+	if d.member != nil {
+		cfg.Elsewhere = d.seen
+	}
 	d.libvirt = libvirt.New(cfg)
 	d.atEnd(d.libvirt.Close)
 }

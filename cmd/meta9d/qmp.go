@@ -79,6 +79,9 @@ func (d *daemon) newQMP(t *tree.Tree) {
 	if q.VMs == 0 {
 		cfg.VMs = -1
 	}
+	if d.member != nil {
+		cfg.Elsewhere = d.seen
+	}
 	for _, addr := range q.Sockets {
 		cfg.Sockets = append(cfg.Sockets, strings.TrimPrefix(addr, "unix:"))
 	}

@@ -56,6 +56,18 @@ func (s State) VM() string {
 	return is.vm
 }
 
+// Abroad is VM for a domain whose VM may be at another host: a domain that is paused since it
+// starts, or migrates, may wait for its guest from there, for which libvirt has no state of its
+// own (inmigrate).
+func (s State) Abroad() string {
+	switch state := s.VM(); state {
+	case "prelaunch", "finish-migrate":
+		return "inmigrate"
+	default:
+		return state
+	}
+}
+
 // String is what `virsh domstate --reason` prints: "shut off (destroyed)". What libvirt
 // does not have is said by its number.
 func (s State) String() string {

@@ -138,25 +138,35 @@ func (f *Fleet) Arrive(nc net.Conn, uuid string) error {
 	return f.Claim(ctx, uuid)
 }
 
-// awaitByte waits until the connection has a byte to read. A link in packets
-// (session/packet) begins with its guest's request for it, so there it returns at once.
+// awaitByte waits until the connection has a byte to read; of a link in packets
+// (session/packet) until its guest has asked for it.
 func (f *Fleet) awaitByte(nc net.Conn) error {
-	if _, link := nc.(interface{ Past() bool }); link {
-		return nil
-	}
-	sc, is := nc.(syscall.Conn)
-	if !is {
+	await := func() error {
 		return errs.New(errs.Unsupported, "on such a channel it cannot be seen that the guest speaks")
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return err
+	switch c := nc.(type) {
+	case interface{ Await() error }:
+		await = c.Await
+	case syscall.Conn:
+		await = func() error { return readable(c) }
 	}
 	if err := nc.SetReadDeadline(time.Now().Add(expectFor)); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(f.ctx, func() { _ = nc.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
+	if err := await(); err != nil {
+		return err
+	}
+	return nc.SetReadDeadline(time.Time{})
+}
+
+// readable waits until a byte is there, and leaves it.
+func readable(c syscall.Conn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
 	var seen error
 	err = raw.Read(func(fd uintptr) bool {
 		var b [1]byte
@@ -176,9 +186,6 @@ func (f *Fleet) awaitByte(nc net.Conn) error {
 	})
 	if err == nil {
 		err = seen
-	}
-	if err == nil {
-		err = nc.SetReadDeadline(time.Time{})
 	}
 	return err
 }

@@ -153,13 +153,19 @@ func TestExpected(t *testing.T) {
 	}
 }
 
-// link is a link in packets, of which the guest has asked for.
-type link struct{ net.Conn }
+// link is a link in packets. asks is called when it waits until its guest asks for it.
+type link struct {
+	net.Conn
+	asks func()
+}
 
-func (link) Past() bool { return false }
+func (l link) Await() error {
+	l.asks()
+	return nil
+}
 
-// TestLinkArrives: a link brings its VM before anything is read from it. A connection that
-// is neither a link nor has a descriptor is refused.
+// TestLinkArrives: a link brings its VM when its guest has asked for it, and before anything
+// is read from it. A connection that is neither a link nor has a descriptor is refused.
 func TestLinkArrives(t *testing.T) {
 	a, b := pair(t, nil)
 	if err := b.Fleet.Expect(t.Context(), uuid); err != nil {
@@ -171,8 +177,15 @@ func TestLinkArrives(t *testing.T) {
 	if err := b.Fleet.Arrive(one, uuid); !errors.Is(err, errs.Unsupported) {
 		t.Error(err)
 	}
-	if err := b.Fleet.Arrive(link{one}, uuid); err != nil || b.Store.Cell(uuid) == nil {
-		t.Error(err)
+	asked := false
+	err := b.Fleet.Arrive(link{one, func() {
+		asked = true
+		if owner, err := b.Fleet.Where(t.Context(), uuid); err != nil || owner.Host != "a" {
+			t.Errorf("it is the host %q's before its guest has asked, %v", owner.Host, err)
+		}
+	}}, uuid)
+	if err != nil || !asked || b.Store.Cell(uuid) == nil {
+		t.Errorf("asked %v: %v", asked, err)
 	}
 	a.Until("the end of the VM there", func() bool { return a.Store.Cell(uuid) == nil })
 }

@@ -85,22 +85,32 @@ func (l *Link) advance() error {
 
 // begin does the host's part of the handshake.
 func (l *Link) begin() error {
+	if err := l.Await(); err != nil {
+		return err
+	}
 	nonce := l.asked
 	l.asked = 0
-	if nonce == 0 {
-		if err := l.signal(hello, control{}); err != nil {
-			return err
-		}
-		c, err := find(l.in, ask)
-		if err != nil {
-			return err
-		}
-		nonce = c.nonce
-		l.mu.Lock()
-		l.past = l.was.behind(c)
-		l.mu.Unlock()
-	}
 	return l.accept(nonce)
+}
+
+// Await waits, at the host's end, until a guest has asked for the link, which begins with
+// the first Read. It is the reader's.
+func (l *Link) Await() error {
+	if l.begun || l.asked != 0 {
+		return nil
+	}
+	if err := l.signal(hello, control{}); err != nil {
+		return err
+	}
+	c, err := find(l.in, ask)
+	if err != nil {
+		return err
+	}
+	l.asked = c.nonce
+	l.mu.Lock()
+	l.past = l.was.behind(c)
+	l.mu.Unlock()
+	return nil
 }
 
 // accept begins the link for the guest that asked.

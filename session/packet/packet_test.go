@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -561,4 +562,35 @@ func TestBehind(t *testing.T) {
 	if new(place).behind(control{link: 76, seq: 3}) {
 		t.Error("a host that knows of no link")
 	}
+}
+
+// TestAwait: a link is awaited without being read, and begins only where it is read. Its guest
+// asks again meanwhile, which does no harm.
+func TestAwait(t *testing.T) {
+	near, far := pair(t)
+	var begun atomic.Bool // at the guest's end
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		Serve(near, func(nc net.Conn) {
+			l := nc.(*Link)
+			for range 2 { // the second time there is nothing to wait for
+				if err := l.Await(); err != nil {
+					l.Close() // the guest has closed the stream
+					return
+				}
+			}
+			time.Sleep(askAgain + askAgain/2) // until the guest has asked again
+			if begun.Load() {
+				t.Error("it has begun before it was read")
+			}
+			_, _ = io.Copy(l, l)
+			l.Close()
+		})
+	}()
+	l := dial(t, far)
+	begun.Store(true)
+	echo(t, l, []byte("after all"))
+	l.Close()
+	<-served
 }

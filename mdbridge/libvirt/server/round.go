@@ -40,13 +40,14 @@ type round struct {
 	owned   map[string]bool          // VMs that were left to somebody else
 	looks   map[string]*rate.Limiter // of VMs that were looked at
 	later   map[string]bool          // VMs of which too many events came
+	untold  map[string]bool          // domains of which Elsewhere could not be told
 	pending sync.WaitGroup           // changes on their way into the store
 }
 
 func newRound(f *Follower, c *libvirt.Client) *round {
 	return &round{
 		f: f, c: c, domains: make(map[string]bool), vms: make(map[string]bool), owned: make(map[string]bool),
-		looks: make(map[string]*rate.Limiter), later: make(map[string]bool),
+		looks: make(map[string]*rate.Limiter), later: make(map[string]bool), untold: make(map[string]bool),
 	}
 }
 
@@ -104,7 +105,7 @@ func (r *round) list(all bool) error {
 	for _, uuid := range uuids {
 		r.domains[uuid] = true
 	}
-	maps.DeleteFunc(r.looks, func(uuid string, _ *rate.Limiter) bool { return r.f.cfg.Store.Cell(uuid) == nil })
+	maps.DeleteFunc(r.looks, func(uuid string, _ *rate.Limiter) bool { return r.f.cfg.Store.Cell(uuid) == nil && !r.domains[uuid] })
 	clear(r.vms)
 	r.f.cfg.Store.Cells(0, func(c *store.Cell) bool {
 		uuid := c.UUID()
@@ -120,6 +121,14 @@ func (r *round) list(all bool) error {
 		return true
 	})
 	clear(r.owned)
+	if r.f.cfg.Elsewhere != nil {
+		for uuid := range r.domains {
+			if r.f.cfg.Store.Cell(uuid) == nil && (all || r.untold[uuid] || !before[uuid]) {
+				r.f.look(uuid)
+			}
+		}
+		clear(r.untold)
+	}
 	return nil
 }
 
@@ -143,8 +152,11 @@ func (r *round) settle() error {
 func (r *round) look(uuid string) error {
 	cell := r.f.cfg.Store.Cell(uuid)
 	if cell == nil || cell.VM() == nil {
-		delete(r.looks, uuid)
 		delete(r.vms, uuid)
+		if r.f.cfg.Elsewhere != nil {
+			return r.elsewhere(uuid)
+		}
+		delete(r.looks, uuid)
 		return nil
 	}
 	if r.domains[uuid] {
@@ -154,13 +166,7 @@ func (r *round) look(uuid string) error {
 		r.owned[uuid] = true
 		return nil
 	}
-	pace := r.looks[uuid]
-	if pace == nil {
-		pace = rate.NewLimiter(lookRate, lookBurst)
-		r.looks[uuid] = pace
-	}
-	if !pace.Allow() {
-		r.later[uuid] = true
+	if !r.allow(uuid) {
 		return nil
 	}
 	is, err := r.c.State(r.f.ctx, uuid)
@@ -186,6 +192,45 @@ func (r *round) look(uuid string) error {
 		r.f.rare.Warn("state").Str("vm", uuid).Str("state", words).Msg("libvirt says a state that none has")
 	}
 	r.enter(cell, state, words)
+	return nil
+}
+
+// allow tells whether the domain may be looked at now; else it is later.
+func (r *round) allow(uuid string) bool {
+	pace := r.looks[uuid]
+	if pace == nil {
+		pace = rate.NewLimiter(lookRate, lookBurst)
+		r.looks[uuid] = pace
+	}
+	if !pace.Allow() {
+		r.later[uuid] = true
+		return false
+	}
+	return true
+}
+
+// elsewhere tells Config.Elsewhere of a domain that is no VM here.
+func (r *round) elsewhere(uuid string) error {
+	if !r.allow(uuid) {
+		return nil
+	}
+	is, err := r.c.State(r.f.ctx, uuid)
+	var failed *libvirt.Error
+	switch {
+	case libvirt.IsNoDomain(err):
+		delete(r.domains, uuid)
+		delete(r.looks, uuid)
+		return nil
+	case errors.As(err, &failed):
+		return nil // it is said where the domain is a VM
+	case err != nil:
+		return err
+	}
+	r.domains[uuid] = true
+	if _, err := r.f.cfg.Elsewhere(r.f.ctx, uuid, is.Abroad()); err != nil {
+		r.untold[uuid] = true // the next probe tells it
+		r.f.rare.Warn("elsewhere").Str("vm", uuid).Err(err).Msg("whether another host has this domain's VM is not known")
+	}
 	return nil
 }
 

@@ -1,6 +1,6 @@
 // Package server keeps the states of VMs as a libvirtd says that their domains are. A
 // domain is a VM by its UUID and by nothing else; a domain that is no VM here stays one of
-// libvirt's alone.
+// libvirt's alone, but where there are other hosts, which may have its VM.
 //
 // One goroutine connects, again and again, and while it is connected asks for the states
 // of domains: of all at first, then of those of which an event came. The client's own
@@ -34,6 +34,11 @@ type Config struct {
 	// Owned tells of a VM's UUID that the VM's state is somebody else's to set, who knows
 	// more of it. nil: none is.
 	Owned func(uuid string) bool
+	// Elsewhere is told of a domain that is no VM here: when libvirtd is connected, when the
+	// domain comes, and with its events. state is a VM's: of a QEMU that waits for its guest
+	// from another host it is inmigrate. It may wait until ctx ends. After an error it is told
+	// again. nil: such domains are libvirt's alone.
+	Elsewhere func(ctx context.Context, uuid, state string) (bool, error)
 	// CallTime is how long libvirtd has to answer; 10 s.
 	CallTime time.Duration
 	// ProbeTime is how often it is asked for its domains when it says nothing; 10 s.
@@ -194,9 +199,19 @@ func (f *Follower) counted(domains, vms int) {
 
 // onEvent handles an event, in the client's goroutine.
 func (f *Follower) onEvent(e libvirt.Event) {
-	if f.cfg.Store.Cell(e.UUID) != nil { // so libvirtd cannot make dirty grow
+	if f.cfg.Store.Cell(e.UUID) != nil || f.cfg.Elsewhere != nil && f.room() { // so libvirtd cannot make dirty grow
 		f.look(e.UUID)
 	}
+}
+
+// maxDirty is how many VMs may be noted before more are not that are none here. A probe finds
+// those.
+const maxDirty = 4096
+
+func (f *Follower) room() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.dirty) < maxDirty
 }
 
 // committed is told of every change of a VM. One that is created is to get the state of

@@ -1,7 +1,9 @@
 package server_test
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"meta9/fs/errs"
 	"meta9/fs/store"
 	lv "meta9/mdbridge/libvirt/libvirttest"
 	"meta9/mdbridge/libvirt/server"
@@ -327,4 +330,43 @@ func TestCounted(t *testing.T) {
 	counted("a domain is undefined", 2, 1)
 	w.libvirt.Set(uuid(1), 1, 1)
 	counted("and defined", 3, 2)
+}
+
+// TestElsewhere: domains that are no VMs here are told of where there are other hosts: at first,
+// by their events, and again where that has failed.
+func TestElsewhere(t *testing.T) {
+	var mu sync.Mutex
+	told := map[string][]string{}
+	fails := 1
+	w := newWorld(t, server.Config{ProbeTime: 20 * time.Millisecond, Elsewhere: func(_ context.Context, uuid, state string) (bool, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if fails > 0 {
+			fails--
+			return false, errs.New(errs.IO, "not now")
+		}
+		told[uuid] = append(told[uuid], state)
+		return true, nil
+	}}, 1)
+	was := func(n int, states ...string) {
+		t.Helper()
+		w.eventually(fmt.Sprint("told of ", states), func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Equal(slices.Compact(slices.Clone(told[uuid(n)])), states) // a probe may find what an event tells
+		})
+	}
+	w.libvirt.Set(uuid(1), 1, 1) // a VM that is here
+	w.libvirt.Set(uuid(2), 3, 2)
+	w.f.Start()
+	was(2, "inmigrate")
+	w.libvirt.Set(uuid(2), 1, 2)
+	was(2, "inmigrate", "running")
+	w.libvirt.Set(uuid(3), 1, 1)
+	was(3, "running")
+	w.do(store.Intent{Kind: store.DeleteVM, Cell: w.store.Cell(uuid(1))}) // or it is another host's now
+	was(1, "running")
+	if n := w.store.Count(); n != 0 {
+		t.Errorf("%d VMs are made", n)
+	}
 }

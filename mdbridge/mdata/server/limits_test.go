@@ -213,3 +213,38 @@ func TestDrain(t *testing.T) {
 		}
 	}
 }
+
+// TestQuiet: what a VM has asked for is answered before its connections end, new ones are closed
+// until it is over, and other VMs notice nothing of it.
+func TestQuiet(t *testing.T) {
+	w := newWorld(t, store.Config{}, server.Limits{})
+	w.create(`{"uuid":"` + uuid + `"}`)
+	c := w.client()
+	if got := c.put("a", "before"); got != mdata.Success+" OK" {
+		t.Fatal(got)
+	}
+	c.send(putRequest("a", "asked") + request(mdata.Get, "a")[:9])
+	again := w.Quiet(t.Context(), uuid)
+	if got := c.reply(); got != mdata.Success+" OK" {
+		t.Error(got)
+	}
+	if _, err := c.r.ReadByte(); err == nil {
+		t.Error("its connection goes on")
+	}
+	late := w.client()
+	if _, err := late.r.ReadByte(); err == nil {
+		t.Error("a new one is served")
+	}
+	again()
+	if got := w.client().ask(mdata.Get, "a"); got != mdata.Success+" asked" {
+		t.Error(got)
+	}
+	// Who takes no replies holds up no longer than ctx.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	deaf := w.client()
+	deaf.send(request(mdata.Get, "a"))
+	eventually(t, "it is served", func() bool { return w.Stats().Conns == 2 })
+	w.Quiet(ctx, uuid)()
+	eventually(t, "it is closed", func() bool { return w.Stats().Conns == 0 })
+}

@@ -68,6 +68,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	guests  map[string]*guest // VMs that have a connection
+	quiet   map[string]int    // VMs that are not served now, and how often that was asked for
 	conns   int
 	closing bool
 	handed  []Handed
@@ -78,6 +79,7 @@ type Server struct {
 type guest struct {
 	conns map[net.Conn]bool
 	wide  chan struct{} // a slot for each wide connection
+	gone  chan struct{} // closed when it has no connection any more
 }
 
 // unlimitedValue is the largest value, in bytes, where the store has no limit.
@@ -85,7 +87,7 @@ const unlimitedValue = 64 << 20
 
 // New makes a Server of the tree's VMs.
 func New(cfg Config) *Server {
-	s := &Server{tree: cfg.Tree, budget: cfg.Budget, limits: cfg.Limits, guests: map[string]*guest{}, idle: make(chan struct{})}
+	s := &Server{tree: cfg.Tree, budget: cfg.Budget, limits: cfg.Limits, guests: map[string]*guest{}, quiet: map[string]int{}, idle: make(chan struct{})}
 	d := DefaultLimits
 	for _, l := range []struct{ is, or *int }{
 		{&s.limits.Conns, &d.Conns},
@@ -142,10 +144,10 @@ func (s *Server) addConn(nc net.Conn, who fs.Principal) *guest {
 	defer s.mu.Unlock()
 	g := s.guests[who.VM]
 	switch {
-	case who.VM == "", s.closing, s.conns >= s.limits.Conns:
+	case who.VM == "", s.closing, s.conns >= s.limits.Conns, s.quiet[who.VM] > 0:
 		return nil
 	case g == nil:
-		g = &guest{conns: map[net.Conn]bool{}, wide: make(chan struct{}, s.limits.VMWide)}
+		g = &guest{conns: map[net.Conn]bool{}, wide: make(chan struct{}, s.limits.VMWide), gone: make(chan struct{})}
 		s.guests[who.VM] = g
 	case len(g.conns) >= s.limits.VMConns:
 		return nil
@@ -164,6 +166,7 @@ func (s *Server) removeConn(nc net.Conn, who fs.Principal) {
 	delete(g.conns, nc)
 	if len(g.conns) == 0 {
 		delete(s.guests, who.VM)
+		close(g.gone)
 	}
 	s.conns--
 	if s.closing && s.conns == 0 {
@@ -178,6 +181,34 @@ func (s *Server) DropVM(uuid string) {
 	if g := s.guests[uuid]; g != nil {
 		for nc := range g.conns {
 			nc.Close()
+		}
+	}
+}
+
+// Quiet ends all connections of a VM, and closes new ones until again is called: whole
+// requests that have come are answered first. When ctx ends before that, it closes the rest.
+func (s *Server) Quiet(ctx context.Context, uuid string) (again func()) {
+	s.mu.Lock()
+	s.quiet[uuid]++
+	g := s.guests[uuid]
+	if g != nil {
+		for nc := range g.conns {
+			finishReading(nc)
+		}
+	}
+	s.mu.Unlock()
+	if g != nil {
+		select {
+		case <-g.gone:
+		case <-ctx.Done():
+			s.DropVM(uuid)
+		}
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.quiet[uuid]--; s.quiet[uuid] == 0 {
+			delete(s.quiet, uuid)
 		}
 	}
 }

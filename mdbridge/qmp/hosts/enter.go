@@ -11,8 +11,9 @@ import (
 	"meta9/fs/vm"
 )
 
-// The states of a VM that are not its QEMU's words.
+// The states of a VM that matter here; but for the first they are not its QEMU's words.
 const (
+	stateRunning      = "running"      // QEMU's own
 	stateStopped      = "stopped"      // the QEMU is gone
 	stateUnresponsive = "unresponsive" // the QEMU is there and does not answer
 )

@@ -41,6 +41,10 @@ type Config struct {
 	// 4,096. Negative: QEMUs make none. A QEMU of a VM that exists is always taken.
 	VMs   int
 	Limit int // bytes of one message from a QEMU; 64 MiB
+	// Elsewhere is told of a QEMU whose VM is not here: when it is found, when its state
+	// has changed, and twice a minute. True: another host has the VM, and none is made.
+	// It may wait until ctx ends. nil: there are no other hosts.
+	Elsewhere func(ctx context.Context, uuid, state string) (bool, error)
 	// CallTime is how long a QEMU has to answer a command; 10 s.
 	CallTime time.Duration
 	// ProbeTime is how often a QEMU is asked for its status when no event came; 4 s.
@@ -53,6 +57,9 @@ type Config struct {
 const (
 	lookTime  = 250 * time.Millisecond // between two looks for sockets
 	quietTime = 5 * time.Second        // without a greeting or an answer, until the VM is unresponsive
+	// elsewhereTime is how often Config.Elsewhere is told of one QEMU that stays as it is:
+	// what it does then may have failed.
+	elsewhereTime = 30 * time.Second
 )
 
 // connectAgain makes the pauses after a connection that failed.
@@ -201,6 +208,20 @@ func (h *Hosts) Owns(uuid string) bool {
 		}
 	}
 	return false
+}
+
+// Runs tells whether the VM's QEMU here says that its guest runs, or has said so to the
+// process before this one and was not asked yet. One that does not answer says nothing.
+func (h *Hosts) Runs(uuid string) bool {
+	if m := h.machine(uuid); m != nil && m.claimed() {
+		return m.running()
+	}
+	c := h.cfg.Tree.Store().Cell(uuid)
+	if c == nil || !h.Owns(uuid) {
+		return false
+	}
+	v := c.VM()
+	return v != nil && v.State() == stateRunning
 }
 
 // expected is the machine of a VM that had a QEMU when the process before this one ended,

@@ -1,9 +1,11 @@
 package hosts
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -541,5 +543,87 @@ func TestRestored(t *testing.T) {
 	w.hosts.Start()
 	if _, err := h.Read(b, uint64(100+n)); err != fs.ErrWait {
 		t.Errorf("then %v", err)
+	}
+}
+
+// TestElsewhere: a QEMU whose VM another host has makes none, but brings it when its guest runs;
+// one whose VM no host has makes it.
+func TestElsewhere(t *testing.T) {
+	var mu sync.Mutex
+	told := map[string][]string{}
+	fails := true
+	w := newWorld(t, Config{ProbeTime: 10 * time.Millisecond, Elsewhere: func(_ context.Context, uuid, state string) (bool, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if fails {
+			fails = false
+			return false, errs.New(errs.IO, "it cannot be known now")
+		}
+		told[uuid] = append(told[uuid], state)
+		return strings.HasSuffix(uuid, "1"), nil
+	}})
+	q := qmptest.Start(t, w.path("a.qmp"), uuid(1), "web")
+	q.Set("inmigrate", "STOP")
+	w.hosts.Start()
+	was := func(states ...string) {
+		t.Helper()
+		w.eventually(fmt.Sprint("told of ", states), func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Equal(told[uuid(1)], states)
+		})
+	}
+	was("inmigrate")
+	w.logged("it cannot be known now")
+	q.Set("running", "RESUME")
+	was("inmigrate", "running")
+	qmptest.Start(t, w.path("b.qmp"), uuid(2), "new") // and probes of the first meanwhile
+	w.state(uuid(2), "running")
+	was("inmigrate", "running")
+	if w.store.Cell(uuid(1)) != nil {
+		t.Error("a VM is made that another host has")
+	}
+	w.do(store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuid(1) + `"}`}) // it has come
+	w.state(uuid(1), "running")
+	w.do(store.Intent{Kind: store.DeleteVM, Cell: w.store.Cell(uuid(1))}) // it has gone
+	was("inmigrate", "running", "running")
+}
+
+// TestRuns: whether a guest runs is what its QEMU's newest event says, also while the QEMU does
+// not answer, or has answered before that event.
+func TestRuns(t *testing.T) {
+	w := newWorld(t, Config{}, `{"uuid":"`+uuid(1)+`","qmp_socket":"x","state":"running"}`, `{"uuid":"`+uuid(3)+`","state":"running"}`)
+	w.hosts.findEarlier()
+	if !w.hosts.Runs(uuid(1)) || w.hosts.Runs(uuid(3)) || w.hosts.Runs(uuid(4)) {
+		t.Error("before a QEMU was asked")
+	}
+	w.hosts.Start()
+	w.state(uuid(1), "stopped") // there is no socket
+	q := qmptest.Start(t, w.path("a.qmp"), uuid(2), "")
+	w.state(uuid(2), "running")
+	runs := func(want bool) {
+		t.Helper()
+		w.eventually(fmt.Sprint("it runs: ", want), func() bool { return w.hosts.Runs(uuid(2)) == want })
+	}
+	runs(true)
+	q.Hang()
+	q.Set("finish-migrate", "STOP")
+	runs(false)
+	q.GoOn()
+	w.state(uuid(2), "finish-migrate")
+	q.Hang()
+	q.Set("running", "RESUME")
+	runs(true)
+	q.GoOn()
+	w.state(uuid(2), "running")
+	q.Kill()
+	runs(false)
+
+	m := newMachine(uuid(5))
+	turn := m.turn()
+	m.turned(false)
+	m.setStatus([]byte("{}"), true, turn) // an answer to what was asked before the event
+	if m.runs {
+		t.Error("an old answer hides an event")
 	}
 }

@@ -26,6 +26,8 @@ type link struct {
 	renewed chan struct{}           // capacity 1: there is another socket at the path
 	machine atomic.Pointer[machine] // the VM of the QEMU that is connected; for onEvent
 	said    string                  // what was last logged as wrong
+	told    string                  // the state that Config.Elsewhere was told last; "": none
+	toldAt  time.Time
 
 	complaints *rate.Limiter // a few at once, then one in ten seconds: a QEMU may fail with a new text each time
 	quiet      atomic.Bool   // connected, and no greeting came
@@ -308,6 +310,7 @@ func (l *link) follow(c *qmp.Client, m *machine) (met bool, err error) {
 // refresh asks for the status and enters it.
 func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error {
 	var text json.RawMessage
+	turn := m.turn()
 	if err := l.askPatiently(c, m, "query-status", &text); err != nil {
 		return err
 	}
@@ -323,14 +326,34 @@ func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error
 	if text, _ = printableJSON(text, maxJSON); text == nil {
 		text = fmt.Appendf(nil, `{"status":%q,"running":%t}`, status.Status, status.Status == "running")
 	}
-	if m.setStatus(text) {
+	if m.setStatus(text, status.Status == stateRunning, turn) {
 		l.hosts.cfg.Log.Info().Str("vm", m.uuid).Str("socket", l.path).Msg("the QEMU answers again")
 	}
 	if first {
 		l.said = ""
 		l.hosts.cfg.Log.Info().Str("vm", m.uuid).Str("name", said.Text(name)).Str("socket", l.path).Str("state", status.Status).Msg("QEMU")
 	}
+	if another, err := l.elsewhere(m.uuid, status.Status, first); err != nil || another {
+		return err
+	}
 	return l.hosts.enter(m.uuid, found{name, l.path, status.Status, first})
+}
+
+// elsewhere tells Config.Elsewhere of a QEMU whose VM is not here. True: no VM is to be made of
+// it, since another host has that.
+func (l *link) elsewhere(uuid, state string, first bool) (another bool, err error) {
+	h := l.hosts
+	if h.cfg.Elsewhere == nil || h.cfg.Tree.Store().Cell(uuid) != nil {
+		l.told = ""
+		return false, nil
+	}
+	if !first && state == l.told && time.Since(l.toldAt) < elsewhereTime {
+		return false, nil // none is made but of one that is first
+	}
+	if another, err = h.cfg.Elsewhere(h.ctx, uuid, state); err == nil {
+		l.told, l.toldAt = state, time.Now()
+	}
+	return another, err
 }
 
 // stateChanges are the events after which the status may be another. query-status says
@@ -346,6 +369,12 @@ func (l *link) onEvent(e qmp.Event) {
 	m := l.machine.Load()
 	if m == nil {
 		return // no VM is entered yet; query-status comes later, and sees what this event did
+	}
+	switch e.Name {
+	case "STOP":
+		m.turned(false)
+	case "RESUME":
+		m.turned(true)
 	}
 	if stateChanges[e.Name] {
 		m.lookAgain()

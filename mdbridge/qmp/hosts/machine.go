@@ -44,6 +44,8 @@ type machine struct {
 	status  []byte        // a JSON object and LF
 	version []byte        // the same
 	silent  bool          // it was asked for its status, and does not answer
+	runs    bool          // it says that its guest runs
+	turns   uint64        // events that have changed that
 }
 
 func newMachine(uuid string) *machine {
@@ -86,15 +88,42 @@ func (m *machine) connected(c *qmp.Client) {
 func (m *machine) disconnected() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.client, m.silent = nil, false
+	m.client, m.silent, m.runs = nil, false, false
 	m.status = []byte(`{"running":false,"status":"` + stateStopped + `"}` + "\n")
 }
 
-// setStatus keeps query-status's answer for qmp/status: a read of that file must not wait
-// for a QEMU, which may hang. again: the QEMU had not answered before.
-func (m *machine) setStatus(text []byte) (again bool) {
+// turned notes an event by which the guest runs, or does not: a query for the status comes
+// later, and meanwhile the VM may be asked for by another host where its guest runs by now.
+func (m *machine) turned(runs bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.runs = runs
+	m.turns++
+}
+
+// turn tells the answer to a question that is asked now from events that come after it.
+func (m *machine) turn() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.turns
+}
+
+// running tells whether the QEMU says that its guest runs.
+func (m *machine) running() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.client != nil && m.runs && !m.silent
+}
+
+// setStatus keeps query-status's answer for qmp/status: a read of that file must not wait
+// for a QEMU, which may hang. runs is what it says of the guest, asked at turn. again: the QEMU
+// had not answered before.
+func (m *machine) setStatus(text []byte, runs bool, turn uint64) (again bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.turns == turn {
+		m.runs = runs
+	}
 	again, m.silent = m.silent, false
 	m.status = append(append([]byte{}, text...), '\n')
 	return again
