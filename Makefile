@@ -86,7 +86,7 @@ run: build ## start meta9d here with a sample VM; Ctrl-C ends it
 		'  bin/meta9 ls -l /vms/$(SAMPLE)/keys' \
 		'  bin/meta9 cat /vms/$(SAMPLE)/keys/motd' \
 		'  bin/meta9 put /vms/$(SAMPLE)/keys/color blue' \
-		'  bin/meta9 watch /vms/$(SAMPLE)/keys/color' '' 'Ctrl-C here ends it.' ''; \
+		'  bin/meta9 watch /vms/$(SAMPLE)/keys/color' '' 'watch is silent until color changes. Ctrl-C here ends meta9d.' ''; \
 	wait $$daemon || test -n "$$ended"
 
 run-fleet: build ## start a fleet here: three members of etcd, two meta9d and a VM; Ctrl-C ends it

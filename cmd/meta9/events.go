@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -46,7 +47,7 @@ func (a *app) placeOf(ctx context.Context, mount, name string) (place, error) {
 	case mount != "":
 		at, err := mountedPlace(ctx, filepath.Join(mount, path.Clean("/"+name)))
 		if err == nil && at.mount == "" {
-			err = notMounted(mount)
+			err = notMounted(ctx, mount)
 		}
 		return at, err
 	case a.addr != "" || !isLocal(name):
@@ -58,8 +59,11 @@ func (a *app) placeOf(ctx context.Context, mount, name string) (place, error) {
 	return place{path: name}, nil
 }
 
-// notMounted is that a folder is in no mount of meta9's, and which there are.
-func notMounted(dir string) error {
+// notMounted is that a folder is not there, or is in no mount of meta9's, and which there are.
+func notMounted(ctx context.Context, dir string) error {
+	if _, err := within(ctx, func() (os.FileInfo, error) { return os.Stat(dir) }); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s: there is no such folder", dir)
+	}
 	if there := mountsOfOurs(); len(there) > 0 {
 		return fmt.Errorf("%s: not in a mount of meta9's; those here: %s", dir, strings.Join(there, ", "))
 	}

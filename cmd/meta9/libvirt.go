@@ -35,6 +35,9 @@ func virsh(ctx context.Context, uri string, args ...string) (string, error) {
 		if ctx.Err() != nil {
 			return "", fmt.Errorf("virsh %s: %w", args[0], context.Cause(ctx))
 		}
+		if errors.Is(err, exec.ErrNotFound) {
+			return "", errors.New("there is no virsh here, by which libvirt is asked (Debian: libvirt-clients)")
+		}
 		if text := strings.TrimSpace(said.String()); text != "" {
 			err = errors.New(strings.TrimPrefix(strings.ReplaceAll(text, "\n", "; "), "error: "))
 		}

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"path"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"meta9/fs/errs"
 	"meta9/session/client"
 )
 
@@ -23,7 +27,8 @@ func newPut(a *app) *cobra.Command {
 		Short: "write a file",
 		Long: `Make VALUE, or without one what standard input has, the whole value of the file,
 and create it if there is none. Nothing is added, not even a newline. A reader
-sees the old value or the new one. When put is done, the value is durable.
+sees the old value or the new one. When put is done, the value is durable. No folder is
+made: a / in a key's name is written %2F, a % is %25.
 
 With --if-absent, --if-version, --if-rev or --if-value it happens only if that is true
 of the key at that moment; else the key stays as it is, and the exit code is 5. The
@@ -46,12 +51,36 @@ meta9 put keys/leader "$HOSTNAME" --if-absent`,
 				return err
 			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				return c.WriteFile(ctx, name, value)
+				err := c.WriteFile(ctx, name, value)
+				if !under {
+					err = noFolder(ctx, c, name, err)
+				}
+				return err
 			})
 		},
 	}
 	cond.flags(cmd)
 	return cmd
+}
+
+// noFolder is err, or says that the folder of the file is not there, which put does not make.
+func noFolder(ctx context.Context, c *client.Client, name string, err error) error {
+	if !errors.Is(err, errs.NotFound) && !errors.Is(err, errs.NotDir) {
+		return err
+	}
+	dir := path.Dir(path.Clean("/" + name))
+	switch info, found := c.Stat(ctx, dir); {
+	case found == nil && info.IsDir(), found != nil && !errors.Is(found, errs.NotFound) && !errors.Is(found, errs.NotDir):
+		return err // another reason, such as what a ctl says
+	}
+	err = fmt.Errorf("%w: there is no folder %s", err, strings.TrimPrefix(dir, "/"))
+	for space := path.Dir(dir); space != "/"; space = path.Dir(space) {
+		if _, none := c.Stat(ctx, space); none == nil && isSpace(space) {
+			key := strings.TrimPrefix(path.Clean("/"+name), space+"/")
+			return fmt.Errorf("%w; a key whose name has a / is %s", err, strings.TrimPrefix(path.Join(space, strings.ReplaceAll(key, "/", "%2F")), "/"))
+		}
+	}
+	return err
 }
 
 // value is the argument, if there is one: an empty argument is an empty value.

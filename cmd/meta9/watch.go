@@ -34,7 +34,8 @@ func newWatch(a *app) *cobra.Command {
 		Use:   "watch [--mount DIR] [--exec COMMAND] [--touch FILE] [--initial] [--debounce TIME] [PATH]",
 		Short: "print what changes, or do something about it, as it happens",
 		Long: `Print one JSON object a line for each event at or below PATH: a VM's folder, its
-keys, one key; without PATH all that the connection shows. Values are not in it.
+keys, one key; without PATH all that the connection shows. Values are not in it. It is
+silent until something changes.
 
 When the connection is lost it is made again, without end, and no event is lost
 while the server keeps the session. A server that stands still counts as lost

@@ -89,12 +89,17 @@ func (c *Client) Rename(ctx context.Context, path, to string) error {
 	return wrap("rename", path, c.do(ctx, func(s *session) error { return s.rename(ctx, from, names[last]) }))
 }
 
-// walk makes a fid for names, to be released.
+// walk makes a fid for names, to be released. Errors of names: errs.NotFound, and
+// errs.NotDir where a file stands in the place of a folder, of which the server says only
+// that the walk ended there.
 func (s *session) walk(ctx context.Context, names []string) (fid uint32, qid p9.QID, err error) {
 	fid = s.fids.alloc()
 	qid, made, err := redial.Walk(s.ask(ctx), s.root, fid, names)
 	if err != nil && made { // otherwise rpc has released fid
 		s.release(fid)
+	}
+	if made && errors.Is(err, errs.NotFound) && qid.Type&p9.TypeDir == 0 {
+		err = errs.NotDir
 	}
 	return fid, qid, err
 }

@@ -93,6 +93,7 @@ func TestErrorsByPath(t *testing.T) {
 			{"list", second(c.ReadDir(ctx, "none")), errs.NotFound},
 			{"list a file", second(c.ReadDir(ctx, "keys/a")), errs.NotDir},
 			{"stat", second(c.Stat(ctx, "keys/none/deeper")), errs.NotFound},
+			{"stat below a file", second(c.Stat(ctx, "keys/a/deeper")), errs.NotDir},
 			{"remove", c.Remove(ctx, "none"), errs.NotFound},
 			{"rename", c.Rename(ctx, "keys/none", "keys/other"), errs.NotFound},
 			{"rename to a folder", c.Rename(ctx, "keys/a", "a"), errs.Invalid},

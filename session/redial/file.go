@@ -19,7 +19,8 @@ type Root struct {
 }
 
 // Walk walks from root to a new fid, with as many Twalks as names needs. made: fid may
-// exist now, also after an error. errs.NotFound: a walk ended before its last name.
+// exist now, also after an error. errs.NotFound: a walk ended before its last name, and qid
+// is what the names led to so far.
 func Walk(ask Ask, root Root, fid uint32, names []string) (qid p9.QID, made bool, err error) {
 	qid = root.QID
 	for from := root.Fid; !made || len(names) > 0; from = fid {
@@ -29,13 +30,15 @@ func Walk(ask Ask, root Root, fid uint32, names []string) (qid p9.QID, made bool
 			return qid, made, err
 		}
 		made = true // LING's server makes the fid even where the walk ended early
-		switch n := len(reply.QIDs); {
-		case n < len(some):
-			return qid, made, errs.NotFound
-		case n > len(some):
+		n := len(reply.QIDs)
+		if n > len(some) {
 			return qid, made, errs.New(errs.Protocol, "%d qids for %d names", n, len(some))
-		case n > 0:
+		}
+		if n > 0 {
 			qid = reply.QIDs[n-1]
+		}
+		if n < len(some) {
+			return qid, made, errs.NotFound
 		}
 		names = names[len(some):]
 	}

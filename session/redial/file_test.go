@@ -118,8 +118,8 @@ func TestWalk(t *testing.T) {
 		t.Errorf("asked %q", s.asked)
 	}
 	s = &script{answers: []any{walked(all...), walked(rest[1:]...)}}
-	if _, made, err := Walk(s.ask, Root{Fid: 9}, 5, names); !errors.Is(err, errs.NotFound) || !made {
-		t.Errorf("made %v, %v", made, err)
+	if qid, made, err := Walk(s.ask, Root{Fid: 9}, 5, names); !errors.Is(err, errs.NotFound) || !made || qid.Path != 5 {
+		t.Errorf("%v, made %v, %v", qid, made, err)
 	}
 	s = &script{}
 	if _, made, err := Walk(s.ask, Root{Fid: 9}, 5, names); !errors.Is(err, io.EOF) || made {
