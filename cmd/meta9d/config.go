@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,7 +143,7 @@ func (c *config) load(file string) error {
 	}
 	md, err := toml.NewDecoder(bytes.NewReader(b)).Decode(c)
 	if err != nil {
-		return misused("settings in %s: %s", file, strings.TrimPrefix(err.Error(), "toml: "))
+		return misused("settings in %s: %s", file, settingsText(err))
 	}
 	if unknown := md.Undecoded(); len(unknown) > 0 {
 		names := make([]string, len(unknown))
@@ -151,6 +153,28 @@ func (c *config) load(file string) error {
 		return misused("settings in %s: unknown: %s", file, strings.Join(names, ", "))
 	}
 	return nil
+}
+
+// otherKind is what package toml says where a setting has a value of another kind, in Go's words.
+var otherKind = regexp.MustCompile(`^(line \d+) \(last key "(.*)"\): (?:incompatible types: TOML value has type (.+); destination has type (.+)|type mismatch for .+: expected (table) but found (.+))$`)
+
+// kinds are the words for Go's kinds of values, as they are said to who writes settings.
+var kinds = map[string]string{
+	"string": "a text in quotes", "boolean": "true or false", "bool": "true or false", "int64": "a number", "integer": "a number",
+	"float64": "a number with a point", "slice": `a list, as in ["one", "two"]`, "[]any": "a list", "primitive (string-like)": "a number or a text in quotes",
+	"table": "a section of settings", "map": "a section of settings", "map[string]any": "a section of settings", "[]map[string]any": "a list of sections",
+	"time.Time": "a date",
+}
+
+// settingsText is what is wrong with settings, for who writes them.
+func settingsText(err error) string {
+	text := strings.TrimPrefix(err.Error(), "toml: ")
+	m := otherKind.FindStringSubmatch(text)
+	if m == nil {
+		return text
+	}
+	said := func(kind string) string { return cmp.Or(kinds[kind], kind) }
+	return fmt.Sprintf("%s: %s is %s, and must be %s", m[1], m[2], said(m[3]+m[6]), said(m[4]+m[5]))
 }
 
 // validate says what cannot be meant.
