@@ -23,6 +23,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/performance"
+	"github.com/chromedp/cdproto/tracing"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
@@ -213,11 +214,29 @@ func TestPage(t *testing.T) {
 		} else {
 			t.Logf("first paint after %.0f ms", paint)
 		}
-		must(t, ctx, "load again", chromedp.Reload())
-		until(t, ctx, "the table after a reload", fmt.Sprintf(`document.querySelector(".count")?.textContent === "%d VMs"`, many))
+		loaded := eval[[]struct {
+			Name  string
+			Bytes int
+		}](t, ctx, `performance.getEntries().filter((e) => e.decodedBodySize !== undefined && !e.name.includes("/api/")).map((e) => ({ Name: e.name, Bytes: e.decodedBodySize }))`)
+		bundle := 0
+		for _, part := range loaded {
+			if bundle += part.Bytes; !strings.HasPrefix(part.Name, "http://"+p.host+"/") {
+				t.Errorf("the page loads %s", part.Name)
+			}
+		}
+		if t.Logf("the page is %d bytes in %d files", bundle, len(loaded)); len(loaded) < 9 || bundle > 200_000 {
+			t.Errorf("the page: %+v", loaded)
+		}
+		most := longestTask(t, ctx, func() {
+			must(t, ctx, "load again", chromedp.Reload())
+			until(t, ctx, "the table after a reload", fmt.Sprintf(`document.querySelector(".count")?.textContent === "%d VMs"`, many))
+		})
+		if t.Logf("while %d VMs were listed one task of the page took %v of CPU time at most", many, most); most > 100*time.Millisecond || most == 0 {
+			t.Errorf("while the VMs are listed the page is busy for %v", most)
+		}
 	})
 	t.Run("smooth", func(t *testing.T) { smooth(t, ctx) })
-	t.Run("keyboard", func(t *testing.T) { keyboard(t, ctx) })
+	t.Run("keyboard", func(t *testing.T) { keyboard(t, ctx, s) })
 	t.Run("attach", func(t *testing.T) { attach(t, ctx) })
 	t.Run("conflict", func(t *testing.T) { conflict(t, ctx, s) })
 	t.Run("events", func(t *testing.T) { events(t, ctx, s) })
@@ -285,14 +304,94 @@ func busy(t *testing.T, ctx context.Context) time.Duration {
 	return 0
 }
 
+// longestTask traces the browser while do runs, and gives the most CPU time that a page's main
+// thread took for one task, and so for one frame.
+func longestTask(t *testing.T, ctx context.Context, do func()) (most time.Duration) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(ctx, time.Minute)
+	defer stop()
+	type event struct {
+		Pid, Tid int
+		Name     string
+		TDur     float64 // microseconds of CPU time
+		Args     struct{ Name string }
+	}
+	var mu sync.Mutex
+	var parts []*tracing.EventDataCollected
+	over := make(chan bool, 1)
+	err := chromedp.Listen(ctx, func(ev any) {
+		switch ev := ev.(type) {
+		case *tracing.EventDataCollected:
+			mu.Lock()
+			parts = append(parts, ev)
+			mu.Unlock()
+		case *tracing.EventTracingComplete:
+			over <- ev.DataLossOccurred
+		}
+	})
+	if err == nil {
+		_, err = chromedp.Call(ctx, tracing.Start, tracing.StartParams{TraceConfig: &tracing.TraceConfig{IncludedCategories: []string{"toplevel", "__metadata"}}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	do()
+	if _, err := chromedp.Call(ctx, tracing.End, cdp.Empty{}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case lost := <-over:
+		if lost {
+			t.Error("the browser has lost a part of the trace")
+		}
+	case <-ctx.Done():
+		t.Fatal("the browser's trace has no end")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	var all []event
+	for _, part := range parts {
+		for _, text := range part.Value {
+			var e event
+			if err := json.Unmarshal(text, &e); err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+			all = append(all, e)
+		}
+	}
+	pages := map[[2]int]bool{}
+	for _, e := range all {
+		if e.Name == "thread_name" && e.Args.Name == "CrRendererMain" {
+			pages[[2]int{e.Pid, e.Tid}] = true
+		}
+	}
+	for _, e := range all {
+		if pages[[2]int{e.Pid, e.Tid}] {
+			most = max(most, time.Duration(e.TDur*1000))
+		}
+	}
+	return most
+}
+
 // attach: the lines that attach a VM are those of the command.
 func attach(t *testing.T, ctx context.Context) {
 	open(t, ctx, uuid)
 	until(t, ctx, "the lines", `[...document.querySelectorAll("pre")].some((p) => p.textContent.includes("# VM first (`+uuid+`)"))`)
 }
 
-// keyboard: to a key of a VM and back, without a mouse.
-func keyboard(t *testing.T, ctx context.Context) {
+// keyboard: to a key of a VM, a change of it, and back, without a mouse.
+func keyboard(t *testing.T, ctx context.Context, s *testenv.Server) {
+	// tabTo goes on with Tab to what has that text.
+	tabTo := func(text string) {
+		t.Helper()
+		for range 20 {
+			must(t, ctx, "tab", chromedp.KeyEvent(kb.Tab))
+			if eval[string](t, ctx, `document.activeElement.textContent`) == text {
+				return
+			}
+		}
+		t.Fatalf("Tab does not lead to %q", text)
+	}
 	// As a keyboard does it, one event that both presses and types: what the page makes of
 	// the press keeps the letter out of the field.
 	slash := input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyDown, Key: "/", Code: "Slash", Text: "/"}
@@ -305,21 +404,27 @@ func keyboard(t *testing.T, ctx context.Context) {
 	until(t, ctx, "a current row", `document.querySelector(".line.current") !== null`)
 	must(t, ctx, "open the VM", chromedp.KeyEvent(kb.Enter))
 	until(t, ctx, "the VM", `document.querySelector("h2")?.textContent === "first" && document.activeElement.tagName === "H2"`)
-	for range 10 { // through the links to the key motd
-		must(t, ctx, "tab", chromedp.KeyEvent(kb.Tab))
-		if eval[string](t, ctx, `document.activeElement.textContent`) == "motd" {
-			break
-		}
-	}
+	tabTo("motd")
 	must(t, ctx, "open the key", chromedp.KeyEvent(kb.Enter))
 	until(t, ctx, "the value", `document.activeElement.tagName === "TEXTAREA" && document.activeElement.value === "hello"`)
-	do(t, ctx, `document.activeElement.blur()`)
+	must(t, ctx, "type", chromedp.KeyEvent(kb.End), chromedp.KeyEvent(" all"))
+	tabTo("Save")
+	must(t, ctx, "save", chromedp.KeyEvent(kb.Enter))
+	until(t, ctx, "saved", `document.body.innerText.includes("Saved.")`)
+	if b, err := s.Conn("").Sread(0, "vms", uuid, "keys", "motd"); err != nil || string(b) != "hello all" {
+		t.Errorf("motd is %q, %v", b, err)
+	}
 	must(t, ctx, "leave", chromedp.KeyEvent(kb.Escape))
 	until(t, ctx, "the table", `document.querySelector(".grid") !== null`)
 	if at := eval[string](t, ctx, `document.getElementById("filter").value`); at != "first" {
 		t.Errorf("the filter is %q after the way back", at)
 	}
-	do(t, ctx, `document.getElementById("filter").value = ""; document.getElementById("filter").dispatchEvent(new Event("input"))`)
+	if _, err := chromedp.Call(ctx, input.DispatchKeyEvent, slash); err != nil {
+		t.Fatal(err)
+	}
+	until(t, ctx, "the filter", `document.activeElement.id === "filter"`)
+	must(t, ctx, "end of the filter", chromedp.KeyEvent(kb.Escape))
+	until(t, ctx, "all VMs", fmt.Sprintf(`document.querySelector(".count").textContent === "%d VMs"`, many))
 }
 
 // open shows a VM.
@@ -452,6 +557,8 @@ func events(t *testing.T, ctx context.Context, s *testenv.Server) {
 	}
 	press(t, ctx, "Go on")
 	until(t, ctx, "the event of the pause", `document.querySelector(".log li")?.textContent.includes("set keys/pong")`)
+	do(t, ctx, `document.getElementById("filter").value = "ping"; document.getElementById("filter").dispatchEvent(new Event("input"))`)
+	until(t, ctx, "the events that the filter lets through", `document.querySelectorAll(".log li").length > 0 && [...document.querySelectorAll(".log li")].every((l) => l.textContent.includes("ping"))`)
 }
 
 // hostile: markup, control characters and a value of 1 MiB are text.
@@ -510,6 +617,10 @@ func looks(t *testing.T, ctx context.Context) {
 			"vm/" + uuid: `document.querySelectorAll("button.name").length > 0`,
 		}[view])
 		name, _, _ := strings.Cut(view, "/")
+		if unnamed := eval[[]string](t, ctx, `[...document.querySelectorAll("a, button, input, select, textarea, [tabindex='0']")]
+			.filter((e) => !e.textContent.trim() && !e.getAttribute("aria-label") && !e.labels?.length).map((e) => e.outerHTML)`); len(unnamed) > 0 {
+			t.Errorf("%s: what one can reach has no name: %v", view, unnamed)
+		}
 		for _, scheme := range []string{"light", "dark"} {
 			colours(scheme)
 			shot(t, ctx, name+"-"+scheme)
@@ -540,6 +651,16 @@ func TestAway(t *testing.T) {
 	until(t, ctx, "a key of after the restart", `[...document.querySelectorAll("button.name")].some((b) => b.textContent === "back")`)
 }
 
+// guards are what every answer says, also one that refuses.
+var guards = map[string]string{
+	"Content-Security-Policy":      "default-src 'none'; script-src 'self'; ",
+	"X-Content-Type-Options":       "nosniff",
+	"Referrer-Policy":              "no-referrer",
+	"Cross-Origin-Opener-Policy":   "same-origin",
+	"Cross-Origin-Resource-Policy": "same-origin",
+	"Cache-Control":                "no-store",
+}
+
 // TestWhoGetsIn: the page's own files are everybody's, and nothing else.
 func TestWhoGetsIn(t *testing.T) {
 	s := testenv.Start(t, daemon.Options{})
@@ -562,6 +683,14 @@ func TestWhoGetsIn(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer a.Body.Close()
+		for name, value := range guards {
+			if got := a.Header.Get(name); !strings.Contains(got, value) {
+				t.Errorf("%s %s: %s is %q", method, path, name, got)
+			}
+		}
+		if got := a.Header.Get("Content-Security-Policy"); strings.Contains(got, "unsafe") || strings.Contains(got, "*") {
+			t.Errorf("%s %s: %s", method, path, got)
+		}
 		b, err := io.ReadAll(a.Body)
 		if err != nil {
 			t.Fatal(err)

@@ -322,6 +322,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	for off := int64(0); ; {
 		n, err := f.ReadAt(ctx, buf, off)
 		off += int64(n)
+		_ = flush.SetWriteDeadline(time.Now().Add(s.slow)) // for this write, not for the stream
 		if _, werr := w.Write(buf[:n]); werr != nil || err != nil {
 			return nil // the stream ends, and the page asks for another
 		}

@@ -43,9 +43,12 @@ const (
 	maxPages   = 16       // keys; a new one ends the oldest
 	maxStreams = 32       // streams of events at a time
 	maxBody    = 2 << 20  // bytes of a request: a transaction has 1 MiB
+	maxToken   = 4 << 10  // bytes of a request that anybody may send
 	maxHeader  = 16 << 10 // bytes
-	patience   = 30 * time.Second
 )
+
+// patience is how long an answer may take, and who asks may take for his part of it.
+const patience = 30 * time.Second
 
 // policy is the page's Content-Security-Policy: its own three kinds of files, and
 // nothing that text could become.
@@ -68,6 +71,7 @@ type Server struct {
 	opt     Options
 	handler http.Handler
 	streams chan struct{} // a place for each stream of events
+	slow    time.Duration // whoever does not take an answer for so long has gone
 
 	mu    sync.Mutex
 	token string
@@ -76,7 +80,7 @@ type Server struct {
 
 // New makes the server of a page for what the client c shows.
 func New(c *client.Client, opt Options) *Server {
-	s := &Server{files: c, opt: opt, streams: make(chan struct{}, maxStreams), token: rand.Text()}
+	s := &Server{files: c, opt: opt, streams: make(chan struct{}, maxStreams), slow: 2 * patience, token: rand.Text()}
 	page, err := fs.Sub(files, "page")
 	if err != nil {
 		panic(err) // the folder is in the program
@@ -114,6 +118,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		Handler:           s.guard(l.Addr().(*net.TCPAddr)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       patience,
+		WriteTimeout:      s.slow,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
@@ -128,8 +133,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 // guard lets through what the page of this address asks for. addr is where it is served.
 func (s *Server) guard(addr *net.TCPAddr) http.Handler {
-	_, port, _ := net.SplitHostPort(addr.String())
+	host, port, _ := net.SplitHostPort(addr.String())
 	hosts := map[string]bool{addr.String(): true, net.JoinHostPort("localhost", port): true}
+	if port == "80" { // which browsers leave out
+		hosts[strings.TrimSuffix(net.JoinHostPort(host, ""), ":")], hosts["localhost"] = true, true
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
@@ -156,7 +164,7 @@ func (s *Server) guard(addr *net.TCPAddr) http.Handler {
 // open gives a key for the token, which is over then.
 func (s *Server) open(w http.ResponseWriter, r *http.Request) error {
 	var asked struct{ Token string }
-	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxToken)).Decode(&asked); err != nil {
 		return failed{http.StatusBadRequest, "this is no token: " + err.Error()}
 	}
 	s.mu.Lock()

@@ -7,8 +7,10 @@ const points = 90;
 const history = []; // what ctl said, the oldest first: { at, figures }
 
 // Figures that are as of now; all other numbers count since the start.
-const nows = new Set(["uptime", "vms", "keys", "bytes", "rev", "memory_in_flight", "mdata_connections"]);
-const hidden = new Set(["rev", "uptime"]);
+const nows = new Set(["vms", "keys", "bytes", "memory_in_flight", "connections", "sessions", "sessions_parked", "mdata_connections",
+  "journal_sessions", "journal_bytes", "commit_mean_us", "commit_p99_us", "qemus", "qemus_unresponsive", "libvirt_domains", "libvirt_vms"]);
+// Those that say nothing as a plot: what does not change, limits, and what no unit has.
+const hidden = /^(rev|uptime|pid|vm_sockets|descriptors_needed|upgrade_pause_ms)$|_limit$/;
 
 export function show(main) {
   const facts = el("dl");
@@ -31,7 +33,7 @@ export function show(main) {
     const rest = new Date(1000 * (f.uptime % 86400)).toISOString().slice(11, 19);
     facts.replaceChildren(...[["Health", f.health], ["Version", f.version], ["Up for", (days ? days + " d " : "") + rest], ["VMs", f.vms], ["Keys", f.keys], ["Metadata", bytes(f.bytes)]]
       .flatMap(([n, v]) => [el("dt", {}, n), el("dd", { className: n === "Health" && v !== "ok" ? "state-failed" : "" }, visible(v))]));
-    plots.replaceChildren(...Object.keys(f).filter((n) => /^-?\d+$/.test(f[n]) && !hidden.has(n)).map((n) => plot(n)));
+    plots.replaceChildren(...Object.keys(f).filter((n) => /^-?\d+$/.test(f[n]) && !hidden.test(n)).map((n) => plot(n)));
   }
   read();
   main.querySelector("h2").focus();
