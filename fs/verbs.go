@@ -58,11 +58,13 @@ func (n *ctlFile) run(line []byte, by Author, answer func([]byte), done func(err
 	})
 }
 
-// longest is a whole VM in JSON, with room for what escaping and the properties add.
+// longest is a whole VM in JSON, with room for the properties, and for what escaping adds: a
+// control character takes six bytes, and a guest that has filled its VM with them must not
+// keep it from being imported.
 func (n *ctlFile) longest() (int, errs.Kind) {
-	const unlimited = 64 << 20
-	if lim := n.v.tree.store.Limits().Bytes; lim > 0 && lim < unlimited/2 {
-		return max(int(2*lim), 64<<10), errs.TooLarge
+	const unlimited = 256 << 20
+	if lim := n.v.tree.store.Limits().Bytes; lim > 0 && lim < unlimited/8 {
+		return max(int(8*lim), 64<<10), errs.TooLarge
 	}
 	return unlimited, errs.TooLarge
 }

@@ -98,7 +98,7 @@ func (a *app) save(ctx context.Context, path, file string, check func(file strin
 	if err := check(to.Name()); err != nil {
 		return fmt.Errorf("what was written: %w", err)
 	}
-	if err := os.Link(to.Name(), file); err != nil { // not over one that came meanwhile
+	if err := giveName(to.Name(), file); err != nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(file))
@@ -107,6 +107,24 @@ func (a *app) save(ctx context.Context, path, file string, check func(file strin
 	}
 	defer dir.Close()
 	return dir.Sync()
+}
+
+// giveName gives the file from the name to, also or instead, but not over a file that has it.
+func giveName(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil || errors.Is(err, os.ErrExist) {
+		return err
+	}
+	// FAT, and some file systems of networks, know no second name: the name is taken first.
+	taken, none := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if none != nil {
+		return errors.Join(err, none)
+	}
+	_ = taken.Close() // nothing was written
+	if err := os.Rename(from, to); err != nil {
+		return errors.Join(err, os.Remove(to))
+	}
+	return nil
 }
 
 // openHTTP asks meta9d's own HTTP socket, which shows all to the admin.

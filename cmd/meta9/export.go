@@ -40,6 +40,9 @@ meta9 export | ssh other meta9 import --skip-existing
 meta9 export | jq -r '.vm.alias // empty'`,
 		ValidArgsFunction: a.completeVMs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > maxExported {
+				return misused("%d VMs are named, and %d is the most: without names all are exported", len(args), maxExported)
+			}
 			query, err := a.exportQuery(cmd, args)
 			if err != nil {
 				return err
@@ -66,6 +69,10 @@ meta9 export | jq -r '.vm.alias // empty'`,
 	cmd.Flags().StringVarP(&file, "file", "f", "", "write to `FILE`, which must not be there yet")
 	return cmd
 }
+
+// maxExported is how many VMs can be named: 40 bytes each in the head of a request, of which
+// meta9d takes 1 MiB.
+const maxExported = 20_000
 
 // exportQuery names the VMs, by their UUIDs.
 func (a *app) exportQuery(cmd *cobra.Command, names []string) (query string, err error) {

@@ -84,7 +84,7 @@ func restoreBackup(file, dir string, out io.Writer) error {
 			return misused("--restore: %w", err)
 		}
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := bolt.MakeDir(dir); err != nil {
 		return misused("--restore: %w", err)
 	}
 	made, err := os.MkdirTemp(dir, "restore-")
@@ -97,7 +97,11 @@ func restoreBackup(file, dir string, out io.Writer) error {
 	}
 	// One file is the whole: with its name all is there.
 	from, to := filepath.Join(made, bolt.FileName), filepath.Join(dir, bolt.FileName)
-	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE); err != nil {
+	err = unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) { // NFS does not have that
+		err = os.Link(from, to)
+	}
+	if err != nil {
 		return fmt.Errorf("restoring %s: %s: %w", file, to, err)
 	}
 	if err := store.SyncDir(dir); err != nil {

@@ -93,13 +93,15 @@ func (d *daemon) openHTTP(text string, internal bool, change func(http.Handler) 
 	d.tallies.name("http:"+l.Addr().String(), tally)
 	l = &bounded{Listener: l, tally: tally, admins: strings.HasPrefix(text, "unix:"), free: make(chan struct{}, int(d.cfg.Limits.Conns)), waitOpen: d.waitOpen}
 	handler := d.vminfo.Handler(vminfo.Access{Internal: internal, Addr: l.Addr()})
+	head := 16 << 10
 	if change != nil {
 		handler = change(handler)
+		head = 1 << 20 // the admin names VMs that are to be exported
 	}
 	srv := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: httpHeadTime, WriteTimeout: httpWriteTime, IdleTimeout: httpIdleTime,
-		MaxHeaderBytes: 16 << 10, ErrorLog: log.New(io.Discard, "", 0), // it logs at the peers' pace
+		MaxHeaderBytes: head, ErrorLog: log.New(io.Discard, "", 0), // it logs at the peers' pace
 	}
 	go func() { _ = srv.Serve(l) }()
 	d.atEnd(func() { endHTTP(srv, d.vminfo) })

@@ -183,6 +183,26 @@ func TestExport(t *testing.T) {
 	}
 }
 
+// TestExportOfEscapes: a VM that its guest has filled with what JSON spells at length can be
+// imported, too.
+func TestExportOfEscapes(t *testing.T) {
+	config := "[limits]\nvm_bytes = \"1MiB\"\n"
+	here := meta9{t, testenv.Binary(t, "meta9"), testenv.Start(t, daemon.Options{Config: config})}
+	there := meta9{t, here.bin, testenv.Start(t, daemon.Options{Config: config})}
+	uuid := testenv.UUID(1)
+	here.d.NewVM(uuid, `{"uuid":"`+uuid+`"}`)
+	value := strings.Repeat("\x01", 1_000_000)
+	if err := here.d.Conn("vms/"+uuid).Swrite(0, []byte(value), "keys", "k"); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "vm.jsonl")
+	here.must("export", "-f", file, uuid)
+	there.must("import", file)
+	if got := there.must("cat", "vms/"+uuid+"/keys/k"); got != value {
+		t.Errorf("%d bytes, %.20q", len(got), got)
+	}
+}
+
 // TestImportEnds: an import that waits for standard input ends when it is told to, and
 // leaves nothing of what it has read.
 func TestImportEnds(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 	"meta9/fs/store"
 )
 
-// makeDir makes the folder, and its name and those of all folders that it had to
+// MakeDir makes a data folder if it is not there, and its name and those of all folders that it had to
 // make above it durable.
-func makeDir(dir string) error {
+func MakeDir(dir string) error {
 	dir = filepath.Clean(dir)
 	if _, err := os.Stat(dir); err == nil {
 		return nil

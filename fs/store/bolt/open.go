@@ -51,7 +51,7 @@ func Open(dir string, o Options) (*Engine, error) {
 		o.Segment = defaultSegment
 	}
 	if !o.ReadOnly {
-		if err := makeDir(dir); err != nil {
+		if err := MakeDir(dir); err != nil {
 			return nil, errs.New(errs.IO, "data folder: %v", err)
 		}
 		if err := makeFile(path); err != nil {
