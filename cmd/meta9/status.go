@@ -18,9 +18,10 @@ func newStatus(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [-o json]",
 		Short: "say on one screen how meta9d is",
-		Long: `Say which meta9d runs, since when, how it is, how much it has of what, and by which
-listeners connections came; the VMs' own sockets are counted by their kind. It exits
-with 1 where it is not well. With -o json all of the admin's ctl is one object.`,
+		Long: `Say which meta9d runs, since when, how it is, how much it has of what, how long the disk
+takes for changes, which limits are near (80 %), and by which listeners connections came;
+the VMs' own sockets are counted by their kind. It exits with 1 where it is not well. With -o json all of the admin's
+ctl is one object.`,
 		Example:           "meta9 status\nmeta9 status -o json",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -127,6 +128,22 @@ func (is status) listeners() []listener {
 	return all
 }
 
+// nearLimit is how much of a limit, in percent, is worth a line.
+const nearLimit = 80
+
+// limited are figures of ctl that have a limit, in ctl, too.
+var limited = []struct {
+	name, limit, says string
+	amount            func(int64) string
+}{
+	{"bytes", "bytes_limit", "names and values of all VMs (limits.bytes)", size},
+	{"connections", "connections_limit", "9P connections (limits.connections)", count},
+	{"sessions_parked", "sessions_parked_limit", "sessions that have lost their connection (limits.parked_sessions)", count},
+	{"memory_in_flight", "memory_limit", "memory of requests (limits.memory)", size},
+}
+
+func count(n int64) string { return strconv.FormatInt(n, 10) }
+
 // screen is for people.
 func (is status) screen() string {
 	var b strings.Builder
@@ -154,6 +171,14 @@ func (is status) screen() string {
 		of = fmt.Sprintf(" of %s (%d%%)", size(limit), 100*n("bytes")/limit)
 	}
 	row("VMs", "%d, %d keys, %s%s", n("vms"), n("keys"), size(n("bytes")), of)
+	if n("commits") > 0 {
+		row("commits", "%d, %.1f ms on average, 99 of 100 within %.1f ms", n("commits"), float64(n("commit_mean_us"))/1000, float64(n("commit_p99_us"))/1000)
+	}
+	for _, l := range limited {
+		if limit := n(l.limit); limit > 0 && 100*n(l.name) >= nearLimit*limit {
+			row("near a limit", "%s: %s of %s (%d%%)", l.says, l.amount(n(l.name)), l.amount(limit), 100*n(l.name)/limit)
+		}
+	}
 	row("connections", "%d 9P, %d metadata protocol; %d and %d refused", n("connections"), n("mdata_connections"), n("connections_refused"), n("mdata_refused"))
 	row("sessions", "%d, of which %d have lost their connection", n("sessions"), n("sessions_parked"))
 	row("requests", "%d, %d got an error", n("requests"), n("request_errors"))

@@ -89,7 +89,8 @@ func TestFigures(t *testing.T) {
 	}
 	elsewhere := []string{"meta9_qemus_unresponsive", "meta9_mirror_stale"} // where there are QEMUs, or a mirror
 	fleets := "meta9_fleet_"                                                // tests/cluster/run has an etcd
-	for _, file := range []string{"../../docs/alerts.yml", "../../docs/dashboard.json"} {
+	elsewhere = append(elsewhere, "meta9_export", "meta9_commit_seconds")   // an export's first line; a histogram
+	for _, file := range []string{"../../docs/alerts.yml", "../../docs/dashboard.json", "../../docs/operator.md", "../../docs/libvirt.md", "../../docs/qemu.md"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -98,6 +99,40 @@ func TestFigures(t *testing.T) {
 			if !strings.Contains(figures, "\n"+name+" ") && !strings.Contains(figures, "\n"+name+"{") && !slices.Contains(elsewhere, name) && !strings.HasPrefix(name, fleets) {
 				t.Errorf("%s: %s is no figure of meta9d's", file, name)
 			}
+		}
+	}
+}
+
+// TestPromised: ctl and a VM's ctl have what the operator's guide says that they have.
+func TestPromised(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/operator.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, shortDir(t))
+	c := p.connect("meta9-run/admin.sock")
+	c.put("ctl", "create "+payload)
+	ctl := "\n" + c.get("ctl")
+	// In words, and by name.
+	for _, name := range strings.Fields("version uptime vms keys bytes rev health connections sessions request_errors commits") {
+		if !strings.Contains(ctl, "\n"+name+" ") {
+			t.Errorf("ctl has no %s:%s", name, ctl)
+		}
+	}
+	names := regexp.MustCompile("`([a-z0-9]+(?:_[a-z0-9]+)+)`").FindAllStringSubmatch(string(guide), -1)
+	named := strings.Fields("memory_in_flight memory_waits memory_refused journal_sessions journal_bytes sessions_restored sessions_not_restored upgrades_failed upgrade_pause_ms commit_mean_us commit_p99_us")
+	for _, name := range named {
+		if !slices.ContainsFunc(names, func(m []string) bool { return m[1] == name }) {
+			t.Errorf("the guide does not name %s", name)
+		}
+		if !strings.Contains(ctl, "\n"+name+" ") {
+			t.Errorf("ctl has no %s:%s", name, ctl)
+		}
+	}
+	one := "\n" + c.get("vms/"+vmUUID+"/ctl")
+	for _, name := range strings.Fields("state keys bytes bytes_limit connections sessions sessions_parked") {
+		if !strings.Contains(one, "\n"+name+" ") {
+			t.Errorf("a VM's ctl has no %s:%s", name, one)
 		}
 	}
 }

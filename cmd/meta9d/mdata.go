@@ -38,8 +38,9 @@ func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, addr string, ende
 func (d *daemon) status() string {
 	s, m, b := d.server.Stats(), d.mdata.Stats(), d.budget.Stats()
 	sessions, bytes := d.journal.Stats()
-	return d.mirrorStatus() + d.fleetStatus() + d.upgradeStatus() + d.libvirtStatus() + d.facts() + d.tallies.status() +
-		fmt.Sprintf("bytes_limit %d\n", d.cfg.Limits.Bytes) +
+	return d.mirrorStatus() + d.fleetStatus() + d.upgradeStatus() + d.libvirtStatus() + d.facts() + d.tallies.status() + d.commitStatus() +
+		fmt.Sprintf("bytes_limit %d\nconnections_limit %d\nsessions_parked_limit %d\nmemory_limit %d\n",
+			d.cfg.Limits.Bytes, d.cfg.Limits.Conns, d.cfg.Limits.Parked, d.cfg.Limits.Memory) +
 		fmt.Sprintf("connections %d\nconnections_refused %d\nsessions %d\nsessions_parked %d\nrequests %d\nrequest_errors %d\n",
 			s.Conns, s.Refused, s.Sessions, s.Parked, s.Requests, s.Errors) +
 		fmt.Sprintf("memory_in_flight %d\nmemory_waits %d\nmemory_refused %d\n", b.Used, b.Waits, b.Refused) +

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 
 	"meta9/cmd/version"
 	"meta9/fs/store"
@@ -57,6 +59,26 @@ func measured(e store.Engine, took prometheus.Histogram, groups []store.Group) [
 	failed := e.Apply(groups)
 	took.Observe(time.Since(began).Seconds())
 	return failed
+}
+
+// commitStatus says in ctl how many batches of changes were made durable, how long that took
+// on average, and what 99 of 100 did not take longer than, in microseconds.
+func (d *daemon) commitStatus() string {
+	var m dto.Metric
+	_ = d.commits.Write(&m) // a histogram has no errors
+	h := m.GetHistogram()
+	n := h.GetSampleCount()
+	if n == 0 {
+		return "commits 0\n"
+	}
+	longest := h.GetBucket()[len(h.GetBucket())-1] // also of what took longer than the last says
+	for _, b := range h.GetBucket() {
+		if 100*b.GetCumulativeCount() >= 99*n {
+			longest = b
+			break
+		}
+	}
+	return fmt.Sprintf("commits %d\ncommit_mean_us %.0f\ncommit_p99_us %.0f\n", n, 1e6*h.GetSampleSum()/float64(n), 1e6*longest.GetUpperBound())
 }
 
 // metrics are the daemon's figures for Prometheus, read when it asks for them.
