@@ -2,7 +2,6 @@ package mount
 
 import (
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -303,38 +302,8 @@ func (c *crew) verify(t *testing.T, reports []work.Report) {
 		for name := range seen {
 			t.Errorf("on the host is %s, which worker %d has removed", name, id)
 		}
-		if err := judge(values[work.Log], id, r); err != nil {
+		if err := work.Judge(values[work.Log], id, r); err != nil {
 			t.Errorf("worker %d: the log: %v", id, err)
 		}
 	}
-}
-
-// judge looks for a worker's lines in the log: each once, in their order; those
-// that it does not know of at most once.
-func judge(log string, id int, r work.Report) error {
-	next := 1
-	for line := range strings.Lines(log) {
-		if !strings.HasPrefix(line, fmt.Sprintf("%d ", id)) {
-			continue
-		}
-		for next <= r.Lines && line != work.Line(id, next) {
-			if !slices.Contains(r.Maybe, next) {
-				return fmt.Errorf("%q, not line %d", line, next)
-			}
-			next++
-		}
-		if next > r.Lines {
-			return fmt.Errorf("%q was not to come, or not again", line)
-		}
-		next++
-	}
-	for ; next <= r.Lines; next++ {
-		if !slices.Contains(r.Maybe, next) {
-			return fmt.Errorf("it has no line %d", next)
-		}
-	}
-	if log == "" && r.Lines > 0 {
-		return errors.New("it is empty")
-	}
-	return nil
 }

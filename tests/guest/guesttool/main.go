@@ -47,6 +47,7 @@ var tools = map[string]func(args []string) error{
 	"posix":    work.Posix,
 	"fresh":    work.Fresh,
 	"told":     work.Told,
+	"pace":     work.Pace,
 }
 
 func main() {

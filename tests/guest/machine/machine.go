@@ -143,7 +143,7 @@ func (m *Machine) start(o Options, k kernel.Kernel) error {
 	if err != nil {
 		return err
 	}
-	boot := "console=ttyS0 quiet panic=-1 reboot=t mitigations=off nokaslr"
+	boot := commandLine
 	if o.Root != "" {
 		boot += " " + systemInit
 		err = m.packRoot(o.Root)
@@ -156,18 +156,8 @@ func (m *Machine) start(o Options, k kernel.Kernel) error {
 	if err := os.WriteFile(m.path("status"), nil, 0o600); err != nil {
 		return err
 	}
-	args := []string{
-		"-M", "pc", "-accel", "tcg", "-cpu", "max", "-m", strconv.Itoa(o.Memory),
-		"-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none",
-		"-kernel", k.Image, "-initrd", m.path("initrd"),
-		"-append", boot,
-		"-serial", "file:" + comma(m.path("kernel.log")),
-		"-device", "virtio-serial-pci,id=vs,max_ports=31",
-		"-chardev", "stdio,id=out,signal=off",
-		"-device", "virtserialport,bus=vs.0,nr=1,chardev=out,name=out",
-		"-chardev", "file,id=status,path=" + comma(m.path("status")),
-		"-device", "virtserialport,bus=vs.0,nr=2,chardev=status,name=status",
-	}
+	args := []string{"-serial", "file:" + comma(m.path("kernel.log"))}
+	args = append(args, o.arguments(k.Image, m.path("initrd"), boot, "stdio,signal=off", "file,path="+comma(m.path("status")))...)
 	m.cmd = exec.Command("qemu-system-x86_64", append(append(args, link...), o.QEMU...)...)
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	said, err := os.Create(m.path("qemu.log"))
@@ -184,6 +174,41 @@ func (m *Machine) start(o Options, k kernel.Kernel) error {
 		return err
 	}
 	return m.cmd.Start()
+}
+
+// commandLine is the kernel's.
+const commandLine = "console=ttyS0 quiet panic=-1 reboot=t mitigations=off nokaslr"
+
+// Arguments are those of a QEMU for a guest that Image has written with the same Options, and
+// that the caller runs, maybe in several QEMUs one after the other: it migrates. out and status
+// are what the guest's ports of those names are ("socket,path=/run/out").
+func Arguments(o Options, image, initrd, out, status string) ([]string, error) {
+	if err := need(&o); err != nil {
+		return nil, err
+	}
+	link, err := o.link()
+	if err != nil {
+		return nil, err
+	}
+	return append(append(o.arguments(image, initrd, commandLine, out, status), link...), o.QEMU...), nil
+}
+
+// arguments are QEMU's but for the way to the server, and for what o.QEMU adds.
+func (o *Options) arguments(image, initrd, boot, out, status string) []string {
+	chardev := func(id, is string) string {
+		backend, more, _ := strings.Cut(is, ",")
+		return backend + ",id=" + id + "," + more
+	}
+	return []string{
+		"-M", "pc", "-accel", "tcg", "-cpu", "max", "-m", strconv.Itoa(o.Memory),
+		"-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none",
+		"-kernel", image, "-initrd", initrd, "-append", boot,
+		"-device", "virtio-serial-pci,id=vs,max_ports=31",
+		"-chardev", chardev("out", out),
+		"-device", "virtserialport,bus=vs.0,nr=1,chardev=out,name=out",
+		"-chardev", chardev("status", status),
+		"-device", "virtserialport,bus=vs.0,nr=2,chardev=status,name=status",
+	}
 }
 
 // link are QEMU's arguments for the way to the server.

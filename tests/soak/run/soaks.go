@@ -4,6 +4,7 @@ package main
 // tests/soak behind the build tag soak, and a line here.
 var soaks = []entry{
 	{"cloudinit", "./tests/mdata", "TestSoakCloudInit", "trixie's and sid's cloud-init, unpacked into a folder: the SmartOS source and NoCloud make the same network of every payload."},
+	{"fleetguests", "./tests/cluster/run", "TestSoakMigrations", "A real guest under TCG migrates to and fro between two meta9d over one etcd, 20 times a round, while programs in it append, replace, hold a lock, have files open and read events over meta9 mount: no error, every line once, each change one host's."},
 	{"fuzz", "./tests/soak", "TestFuzz", "Every fuzz target in turn, five minutes each, with what the parts before found interesting where they ran on the same machine."},
 	{"kill", "./tests/durability", "TestSoakKill", "64 writers, and SIGKILL to meta9d at random moments: what was acknowledged is there, nothing is by half."},
 	{"kernels", "./tests/guest", "TestSoak", "Linux of each Debian suite, the oldest first: listings, loops over events, keys replaced while they are opened 10,000 times, times, users."},

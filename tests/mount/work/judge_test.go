@@ -1,10 +1,6 @@
-package mount
+package work
 
-import (
-	"testing"
-
-	"meta9/tests/mount/work"
-)
+import "testing"
 
 // The log's judge must be able to condemn.
 func TestJudge(t *testing.T) {
@@ -25,7 +21,7 @@ func TestJudge(t *testing.T) {
 		"0 1\n0 2\n0 3\n":                     false,
 		"1 1\n0 1\n1 2\n0 1\n1 3\n0 1\n1 4\n": true, // 0 has a judge of its own
 	} {
-		err := judge(log, 1, work.Report{Lines: 4, Maybe: []int{3}})
+		err := Judge(log, 1, Report{Lines: 4, Maybe: []int{3}})
 		if (err == nil) != good {
 			t.Errorf("%q: %v", log, err)
 		}
