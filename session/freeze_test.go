@@ -178,3 +178,19 @@ func TestTails(t *testing.T) {
 		t.Errorf("the reader got\n%s", text)
 	}
 }
+
+// TestComesAtTheEnd: who connects while the server stops is hung up on, and comes again. The
+// log has nothing of it: there is nothing to mend.
+func TestComesAtTheEnd(t *testing.T) {
+	w := newWorld(t, nil)
+	w.freeze()()
+	if m := w.dial("unix", peers["vm"]).receive(); m != nil {
+		t.Errorf("served: %s", m)
+	}
+	if n := w.server.Stats().Refused; n != 1 {
+		t.Errorf("%d are counted as refused", n)
+	}
+	if log := w.log.String(); log != "" {
+		t.Errorf("log: %s", log)
+	}
+}

@@ -131,7 +131,9 @@ func (s *Server) begin(nc net.Conn, p Peer) *conn {
 		return nil
 	} else if err != nil {
 		s.stats.Refused.Add(1)
-		s.warn(p, p.Who.String(), "connection refused", err)
+		if err != errStopping { // who comes at the end comes again
+			s.warn(p, p.Who.String(), "connection refused", err)
+		}
 		_ = nc.Close()
 		c.sess.close()
 		c.account.Load().Close()
@@ -190,6 +192,8 @@ func (s *session) rebill(srv *Server, who fs.Principal) {
 	old.Close()
 }
 
+var errStopping = errs.New(errs.Busy, "the server is stopping")
+
 // admit adds a connection, unless there are too many.
 func (s *Server) admit(c *conn) error {
 	s.mu.Lock()
@@ -200,7 +204,7 @@ func (s *Server) admit(c *conn) error {
 		s.hand(c)
 		return errHanded
 	case s.closing:
-		return errs.New(errs.Busy, "the server is stopping")
+		return errStopping
 	case len(s.conns) >= l.Conns:
 		return errs.New(errs.Quota, "%d connections, the limit of all", l.Conns)
 	case c.peer.Who.Nobody() && s.nobodies >= l.nobodies():

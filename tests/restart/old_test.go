@@ -3,6 +3,7 @@
 package restart
 
 import (
+	"encoding/json"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -85,11 +86,11 @@ func (b *workers) goOn(more int) {
 }
 
 // restartAndUpdate does so many planned restarts and live updates in turn, and holds after
-// each that all go on.
-func (b *workers) restartAndUpdate(times int) {
+// each that all go on, and what the log says (quiet).
+func (b *workers) restartAndUpdate(times int, quiet func(log string)) {
 	b.w.t.Helper()
 	for range times {
-		b.w.quiet(b.w.PlannedRestart())
+		quiet(b.w.PlannedRestart())
 		b.goOn(1)
 		b.w.LiveUpdate()
 		b.goOn(0)
@@ -121,6 +122,22 @@ func (w *world) quiet(log string) {
 	}
 }
 
+// quietOld is quiet for the log of oldCommit's meta9d. Of the warnings and errors that are in
+// its source, one is nobody's fault here: a command that connects while that meta9d stops, when
+// its sockets still listen, is hung up on (Server.admit), which is logged as refused
+// (Server.begin); it connects again. Today's logs nothing then (TestComesAtTheEnd).
+func (w *world) quietOld(log string) {
+	w.t.Helper()
+	var rest strings.Builder
+	for line := range strings.Lines(log) {
+		var said struct{ Message, Error string }
+		if err := json.Unmarshal([]byte(line), &said); err != nil || said.Message != "connection refused" || !strings.HasSuffix(said.Error, ": the server is stopping") {
+			rest.WriteString(line)
+		}
+	}
+	w.quiet(rest.String())
+}
+
 // TestSoakOld has today's programs and those of oldCommit work together: a round takes half
 // a minute.
 func TestSoakOld(t *testing.T) {
@@ -135,7 +152,7 @@ func TestSoakOld(t *testing.T) {
 		t.Run("the old keeper and commands, the new daemon", func(t *testing.T) {
 			w := newWorldWith(t, daemon.Options{Bin: newD})
 			b := w.begin(old9, old9, false)
-			b.restartAndUpdate(4)
+			b.restartAndUpdate(4, w.quiet)
 			restarts, updates = restarts+4, updates+4
 			b.end()
 		})
@@ -153,7 +170,7 @@ func TestSoakOld(t *testing.T) {
 		t.Run("the new keeper and commands, the old daemon", func(t *testing.T) {
 			w := newWorldWith(t, daemon.Options{Bin: oldD})
 			b := w.begin(command, new9, false)
-			b.restartAndUpdate(4)
+			b.restartAndUpdate(4, w.quietOld)
 			restarts, updates = restarts+4, updates+4
 			b.end()
 		})
@@ -162,7 +179,7 @@ func TestSoakOld(t *testing.T) {
 			b := w.begin(command, new9, false)
 			b.goOn(0)
 			w.Daemon.Options.Bin = newD
-			w.quiet(w.PlannedRestart())
+			w.quietOld(w.PlannedRestart())
 			b.goOn(1)
 			for range 4 { // the sessions have the new names by now
 				w.Restart()
@@ -178,8 +195,13 @@ func TestSoakOld(t *testing.T) {
 			b := w.begin(old9, old9, false)
 			b.goOn(0)
 			w.Daemon.Options.Bin = newD
-			for range 3 {
-				w.quiet(w.PlannedRestart())
+			for i := range 3 {
+				log := w.PlannedRestart()
+				if i > 0 {
+					w.quiet(log)
+				} else {
+					w.quietOld(log)
+				}
 				b.goOn(1)
 			}
 			restarts += 3
@@ -196,7 +218,7 @@ func TestSoakOld(t *testing.T) {
 			w.LiveUpdate()
 			b.goOn(0)
 			w.Daemon.Options.Bin = newD
-			w.quiet(w.PlannedRestart())
+			w.quietOld(w.PlannedRestart()) // its log begins with the old one's
 			b.goOn(1)
 			restarts, updates = restarts+1, updates+2
 			b.end()
