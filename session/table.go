@@ -108,7 +108,7 @@ func (s *Server) enterKey(n *session) (gone []*session) {
 }
 
 // enterParked adds n, which is a restored session, to the parked ones, if its key can lead
-// to it.
+// to it.. A journal that has begun is told of it.
 func (s *Server) enterParked(n *session) (gone []*session) {
 	gone = s.enterKey(n)
 	if !n.kept {
@@ -117,7 +117,11 @@ func (s *Server) enterParked(n *session) (gone []*session) {
 	s.lastID++
 	n.id = s.lastID
 	s.byID[n.id] = n
-	return append(gone, s.park(n)...)
+	gone = append(gone, s.park(n)...)
+	if j := s.cfg.Journal; j != nil && j.Epoch() != 0 {
+		s.noteWhole(n, n.nowCarried()) // not where n itself had to go
+	}
+	return gone
 }
 
 // forget undoes enterKey.

@@ -176,6 +176,40 @@ func TestJournalAnew(t *testing.T) {
 	}
 }
 
+// TestJournalThawed: sessions that were frozen, to go to another host, and stay after all are
+// in the journal again, and so are those that come from another host; those that went are not.
+func TestJournalThawed(t *testing.T) {
+	j := newJournal(t)
+	j.work()
+	kept := func(when string, want int) {
+		t.Helper()
+		run, w := j.killed()
+		if r := restoreJournal(t, run, w, w.place()); r != (residence.Report{Sessions: want}) {
+			t.Errorf("%s: %+v, want %d sessions", when, r, want)
+		}
+	}
+	freeze := func() *session.Frozen {
+		t.Helper()
+		f, err := j.server.FreezeVM(t.Context(), vmUUID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	freeze().Thaw()
+	kept("thawed", 3)
+	f := freeze()
+	came := slices.Collect(f.States())
+	f.End()
+	kept("gone", 0)
+	for _, st := range came {
+		if err := j.server.Restore(st); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept("come", 3)
+}
+
 // TestJournalForeign: a journal of another boot, folder or time is set aside, and says why.
 func TestJournalForeign(t *testing.T) {
 	j := newJournal(t)
