@@ -79,13 +79,13 @@ func (d *daemon) restore(tree *fs.Tree) (err error) {
 	if err != nil {
 		return fmt.Errorf("data folder %s: the sessions that were kept: %w", d.cfg.Data, err)
 	}
-	d.tellRestored()
+	d.tellRestored(&d.restored)
 	d.keepsSessions = true
 	return nil
 }
 
-func (d *daemon) tellRestored() {
-	r := &d.restored
+// tellRestored logs what became of a residence or a journal.
+func (d *daemon) tellRestored(r *residence.Report) {
 	if r.Why != "" {
 		d.log.Warn().Int("lost", r.Lost).Int("restored", r.Sessions).Str("why", r.Why).Str("aside", r.Aside).
 			Msg("not all sessions were restored")
@@ -109,7 +109,7 @@ func (d *daemon) restoreKilled(tree *fs.Tree) (err error) {
 		return nil
 	}
 	if d.restored, err = d.journal.Restore(d.place(), d.server, tree); err == nil {
-		d.tellRestored()
+		d.tellRestored(&d.restored)
 	}
 	return err
 }
@@ -129,16 +129,26 @@ func (d *daemon) keepJournal(tree *fs.Tree) error {
 // beginJournal restores what a killed meta9d has left, unless the data folder had it, and
 // begins a journal of what there is now.
 func (d *daemon) beginJournal(r *residence.Report, tree *fs.Tree) (err error) {
+	var from residence.Report
 	switch {
 	case d.journal == nil:
 		return nil
 	case !d.cfg.Session.Journal:
 		d.dropJournal("session.journal is off")
 		return nil
+	case r.Found && !r.Refused:
+		from, err = d.journal.Spare(d.place())
+	default: // it says by itself whether it is this folder's, as that is now
+		from, err = d.journal.Restore(d.place(), d.server, tree)
+	}
+	switch {
+	case err != nil:
+		return err
 	case !r.Found:
-		if *r, err = d.journal.Restore(d.place(), d.server, tree); err != nil {
-			return err
-		}
+		*r = from
+	default:
+		r.Add(from)
+		d.tellRestored(&from)
 	}
 	d.newJournal(tree)
 	return nil

@@ -73,6 +73,13 @@ func (j *Journal) Restore(p Place, srv *session.Server, t *tree.Tree) (r Report,
 		return r, err
 	}
 	f, err := readJournal(j.dir, p)
+	switch {
+	case err != nil:
+	case p.Stays != nil:
+		f.settleEach(p.Stays)
+	default:
+		err = f.settle(p.Number)
+	}
 	if err == nil {
 		f.restore(&r, srv, t)
 		return r, nil
@@ -80,6 +87,17 @@ func (j *Journal) Restore(p Place, srv *session.Server, t *tree.Tree) (r Report,
 	r.lost(err)
 	r.Aside, err = j.SetAside()
 	return r, err
+}
+
+// Spare is Restore where the sessions are known otherwise, as they were later. One that is of
+// this boot and folder, and whole, is left for Begin to replace; another is set aside.
+func (j *Journal) Spare(p Place) (r Report, err error) {
+	if _, err := readJournal(j.dir, p); err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.lost(err)
+		r.Aside, err = j.SetAside()
+		return r, err
+	}
+	return r, nil
 }
 
 // SetAside renames the journal, if there is one, and deletes the one that was renamed
@@ -96,7 +114,8 @@ func (j *Journal) SetAside() (string, error) {
 	return to, err
 }
 
-// readJournal reads the segments in a folder. An error means that none of it can be used.
+// readJournal reads the segments in a folder, which may be of another time (settle). An error
+// means that none of it can be used.
 func readJournal(dir string, p Place) (*folded, error) {
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -119,11 +138,7 @@ func readJournal(dir string, p Place) (*folded, error) {
 			return nil, fmt.Errorf("file %s: %w", segmentName(n), err)
 		}
 	}
-	if p.Stays != nil {
-		f.settleEach(p.Stays)
-		return f, nil
-	}
-	return f, f.settle(p.Number)
+	return f, nil
 }
 
 func readSegment(path string) (b []byte, err error) {

@@ -163,11 +163,11 @@ func (w *writer) end() error {
 // read is readFile, of size bytes.
 func read(from io.Reader, size int64, home Home, take func(rec any) error, lost func(error)) error {
 	r, err := newReader(from, size)
-	if err != nil {
-		return err
+	if err == nil {
+		err = r.home(home)
 	}
-	if err := r.home(home); err != nil {
-		return err
+	if err != nil {
+		return refusal{err}
 	}
 	return r.each(take, lost)
 }

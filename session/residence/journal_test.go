@@ -128,6 +128,11 @@ func restoreJournal(t testing.TB, run string, w *world, p residence.Place) resid
 func TestJournal(t *testing.T) {
 	j := newJournal(t)
 	j.work()
+	for path, want := range map[string]os.FileMode{"": 0o700, "000000000001": 0o600, "../journal.lock": 0o600} { // it has keys in it
+		if info, err := os.Stat(filepath.Join(j.run, residence.JournalName, path)); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+	}
 	run, w := j.killed()
 	if r := restoreJournal(t, run, w, w.place()); r != (residence.Report{Sessions: 3}) {
 		t.Fatalf("%+v", r)
@@ -210,35 +215,89 @@ func TestJournalThawed(t *testing.T) {
 	kept("come", 3)
 }
 
-// TestJournalForeign: a journal of another boot, folder or time is set aside, and says why.
+// TestJournalForeign: a journal of another boot, folder, version or time, or that others could
+// read or have made, is set aside as it is, and says why. So is it where the sessions are known
+// otherwise (Spare), but for one that is only older.
 func TestJournalForeign(t *testing.T) {
 	j := newJournal(t)
 	j.work()
+	const first = "000000000001"
+	head := func(dir, text string) error {
+		f, err := os.OpenFile(filepath.Join(dir, first), os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt([]byte(text), 0)
+		return errors.Join(err, f.Close())
+	}
+	// elsewhere moves a file or a folder, and leaves a link to it.
+	elsewhere := func(path, to string) error { return errors.Join(os.Rename(path, to), os.Symlink(to, path)) }
 	for _, c := range []struct {
 		why  string
-		spot func(p *residence.Place, dir string)
+		spot func(p *residence.Place, dir string) error
 	}{
-		{"another boot", func(p *residence.Place, _ string) { p.Boot = "other" }},
-		{"another data folder", func(p *residence.Place, _ string) { p.Folder[0]++ }},
-		{"served since", func(p *residence.Place, _ string) { p.Number++ }},
-		{"an older folder was put back", func(p *residence.Place, _ string) { p.Number -= 2 }},
-		{"is none of its files", func(_ *residence.Place, dir string) { _ = os.WriteFile(filepath.Join(dir, "x"), nil, 0o600) }},
-		{"is missing", func(_ *residence.Place, dir string) {
-			_ = os.WriteFile(filepath.Join(dir, "000000000003"), nil, 0o600)
+		{"another boot", func(p *residence.Place, _ string) error { p.Boot = "other"; return nil }},
+		{"another data folder", func(p *residence.Place, _ string) error { p.Folder[0]++; return nil }},
+		{"served since", func(p *residence.Place, _ string) error { p.Number++; return nil }},
+		{"an older folder was put back", func(p *residence.Place, _ string) error { p.Number -= 2; return nil }},
+		{"its format \"2\" is not known", func(_ *residence.Place, dir string) error { return head(dir, "meta9 journal 2\n") }},
+		{"is no journal of meta9's", func(_ *residence.Place, dir string) error { return head(dir, "something of mine") }},
+		{"is none of its files", func(_ *residence.Place, dir string) error {
+			return os.WriteFile(filepath.Join(dir, "x"), nil, 0o600)
 		}},
-		{"others may have read", func(_ *residence.Place, dir string) { _ = os.Chmod(filepath.Join(dir, "000000000001"), 0o640) }},
-		{"meta9d's alone", func(_ *residence.Place, dir string) { _ = os.Chmod(dir, 0o755) }},
-		{"bytes, not", func(_ *residence.Place, dir string) { _ = os.Truncate(filepath.Join(dir, "000000000001"), 4096) }},
+		{"is missing", func(_ *residence.Place, dir string) error {
+			return os.WriteFile(filepath.Join(dir, "000000000003"), nil, 0o600)
+		}},
+		{"others may have read", func(_ *residence.Place, dir string) error { return os.Chmod(filepath.Join(dir, first), 0o640) }},
+		{"user 65534 owns it", func(_ *residence.Place, dir string) error { return os.Chown(filepath.Join(dir, first), 65534, 65534) }},
+		{"meta9d's alone", func(_ *residence.Place, dir string) error { return os.Chmod(dir, 0o755) }},
+		{"is no folder of meta9d's alone", func(_ *residence.Place, dir string) error { return os.Chown(dir, 65534, 65534) }},
+		{"is no folder", func(_ *residence.Place, dir string) error { return elsewhere(dir, dir+".x") }},
+		{"is no folder of", func(_ *residence.Place, dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600))
+		}},
+		{"is a symbolic link", func(_ *residence.Place, dir string) error {
+			return elsewhere(filepath.Join(dir, first), dir+".x")
+		}},
+		{"bytes, not", func(_ *residence.Place, dir string) error { return os.Truncate(filepath.Join(dir, first), 4096) }},
 	} {
-		run, w := j.killed()
-		p, dir := w.place(), filepath.Join(run, residence.JournalName)
-		c.spot(&p, dir)
-		r := restoreJournal(t, run, w, p)
-		if r.Sessions != 0 || !strings.Contains(r.Why, c.why) || r.Aside != dir+".aside" {
-			t.Errorf("%s: %+v", c.why, r)
-		}
-		if _, err := os.Stat(dir); err == nil {
-			t.Errorf("%s: it is there still", c.why)
+		for _, spare := range []bool{false, true} {
+			run, w := j.killed()
+			p, dir := w.place(), filepath.Join(run, residence.JournalName)
+			if err := c.spot(&p, dir); errors.Is(err, os.ErrPermission) {
+				continue // only root can give it away
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			was, err := os.Lstat(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var r residence.Report
+			if next := openJournal(t, run); spare {
+				r, err = next.Spare(p)
+				err = errors.Join(err, next.End(false))
+			} else {
+				r, err = next.Restore(p, w.server, w.tree)
+				err = errors.Join(err, next.End(false))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := dir + ".aside"
+			if older := p.Number != w.place().Number; older && spare {
+				if at = dir; r != (residence.Report{}) {
+					t.Errorf("%s, known otherwise: %+v", c.why, r)
+				}
+			} else if r.Sessions != 0 || !strings.Contains(r.Why, c.why) || r.Aside != at {
+				t.Errorf("%s, known otherwise %v: %+v", c.why, spare, r)
+			}
+			if is, err := os.Lstat(at); err != nil || !os.SameFile(is, was) {
+				t.Errorf("%s: it is not at %s: %v", c.why, at, err)
+			}
+			if _, err := os.Lstat(dir); err == nil && at != dir {
+				t.Errorf("%s: it is there still", c.why)
+			}
 		}
 	}
 }
@@ -538,6 +597,9 @@ func TestJournalDamage(t *testing.T) {
 		}
 		try("nothing", at, zeros)
 		try("the end", at, b[:at])
+	}
+	if r := residence.JournalImage(residence.SealedSegment(p, 'z', []byte{1}), p, w.server, w.tree); !strings.Contains(r.Why, "not known to this version") {
+		t.Errorf("a record of another version: %+v", r)
 	}
 	t.Logf("%d images", images)
 }

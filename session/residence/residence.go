@@ -71,7 +71,14 @@ type Report struct {
 	Doubtful int    // of a journal: requests under way that get an error
 	Lost     int    // sessions and rings' tails that could not be restored; all that follows a damaged head counts as one
 	Why      string // of the first that was lost, or of the whole file; "" if all is well
+	Refused  bool   // nothing of it was looked at: it is not this folder's, or not to be trusted
 	Aside    string // the name that the file has now, if it could not be used as a whole
+}
+
+// Add counts what became of another file as well. Why and Aside stay.
+func (r *Report) Add(o Report) {
+	r.Sessions, r.Lost = r.Sessions+o.Sessions, r.Lost+o.Lost
+	r.Receipts, r.Doubtful = r.Receipts+o.Receipts, r.Doubtful+o.Doubtful
 }
 
 // Save writes into dir the sessions of a frozen server, and the events that their readers
@@ -150,9 +157,15 @@ func Load(dir string, home Home, srv *session.Server, t *tree.Tree, restored fun
 func (r *Report) read(srv *session.Server, t *tree.Tree, from func(take func(rec any) error, lost func(error)) error) {
 	err := from(func(rec any) error { return r.restore(rec, srv, t) }, r.lost)
 	if err != nil {
+		r.Refused = errors.As(err, new(refusal))
 		r.lost(err)
 	}
 }
+
+// refusal is why nothing of a file is looked at.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
 
 func (r *Report) lost(why error) {
 	if r.Lost++; r.Why == "" {
@@ -248,12 +261,12 @@ func writeFile(path string, write func(*writer) error) (err error) {
 func readFile(path string, home Home, take func(rec any) error, lost func(error)) (err error) {
 	f, err := open(path)
 	if err != nil {
-		return err
+		return refusal{err}
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return refusal{err}
 	}
 	return read(f, info.Size(), home, take, lost)
 }

@@ -3,6 +3,7 @@ package residence_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"math/rand/v2"
 	"net"
@@ -317,18 +318,25 @@ func TestAside(t *testing.T) {
 		"no regular file": func(path string) (residence.Home, error) {
 			return home, syscall.Mkfifo(path, 0o600)
 		},
+		"user 65534 owns it": func(path string) (residence.Home, error) {
+			return home, errors.Join(os.WriteFile(path, good, 0o600), os.Chown(path, 65534, 65534))
+		},
 	} {
+		if strings.HasPrefix(why, "user") && os.Geteuid() != 0 {
+			continue // only root can give it away
+		}
 		dir := t.TempDir()
 		path := filepath.Join(dir, residence.FileName)
 		home, err := do(path)
 		if err != nil {
 			t.Fatal(err)
 		}
+		was, _ := os.Lstat(path)
 		r, err := load(dir, home, w.server, w.tree)
-		if err != nil || r.Sessions != 0 || !strings.Contains(r.Why, why) {
+		if err != nil || r.Sessions != 0 || !r.Refused || !strings.Contains(r.Why, why) {
 			t.Errorf("%s: %+v, %v", why, r, err)
 		}
-		if _, err := os.Lstat(r.Aside); err != nil || !strings.HasPrefix(r.Aside, path) {
+		if is, err := os.Lstat(r.Aside); err != nil || !strings.HasPrefix(r.Aside, path) || !os.SameFile(is, was) || is.Size() != was.Size() {
 			t.Errorf("%s: aside: %v", why, err)
 		}
 		if _, err := os.Lstat(path); err == nil {
