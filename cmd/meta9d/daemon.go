@@ -99,6 +99,9 @@ type daemon struct {
 func serve(c command, stdout, stderr io.Writer) error {
 	ctx, quit := context.WithCancel(untilSignal())
 	defer quit()
+	// The memory has the keys of sessions and the secrets of the settings: none of it goes into
+	// a core file, whatever core_pattern says (prctl(2)). Debuggers are root's.
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // it cannot fail
 	zerolog.SetGlobalLevel(levels[c.config.LogLevel])
 	d := &daemon{
 		cfg: c.config, command: c, log: newLog(stderr), quit: quit,
