@@ -1,6 +1,7 @@
 package listen_test
 
 import (
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -76,5 +77,34 @@ func TestVsock(t *testing.T) {
 	}
 	if s := log.String(); log.lines() != 1 || !strings.Contains(s, "vsock_unprivileged") {
 		t.Errorf("log: %s", s)
+	}
+}
+
+// TestVsockGoesOn: a connection that a live update hands over goes on as the VM's that has its
+// CID; where that is another VM's by now, it ends.
+func TestVsockGoesOn(t *testing.T) {
+	s, p, in := newVMs(t, vmJSON(vm1, `,"vsock_cid":5`)), newPiped(), new(listen.Inherited)
+	var ends []net.Conn
+	for _, cid := range []uint32{5, 6} {
+		far, near := net.Pipe()
+		c := guest{near, vsock.Addr{ContextID: cid, Port: 700}}
+		in.Conn("vsock:564", listen.Adopted{Conn: c, Who: fs.Principal{VM: vm1}, Run: func(ended func()) {
+			defer ended()
+			_, _ = io.Copy(c, c)
+		}})
+		ends = append(ends, far)
+	}
+	l := listen.Config{VM: s.get, ByCID: s.byCID, Inherited: in, Log: (&logs{}).logger()}.Serve(p, listen.Addr{Net: listen.Vsock, Port: 564})
+	defer l.Close()
+	b := []byte("a")
+	if _, err := ends[0].Write(b); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(ends[0], b); err != nil || string(b) != "a" {
+		t.Errorf("%q, %v", b, err)
+	}
+	closed(t, ends[1])
+	if err := ends[0].Close(); err != nil {
+		t.Error(err)
 	}
 }

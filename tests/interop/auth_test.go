@@ -10,6 +10,7 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/session/wire"
+	"meta9/tests/certs"
 	"meta9/tests/daemon"
 	"meta9/tests/raw"
 	"meta9/tests/testenv"
@@ -39,16 +40,16 @@ func ways(srv *testenv.Server, uuid string) []way {
 func TestAskForAuth(t *testing.T) {
 	testenv.NeedDebian(t, "/usr/sbin/diodcat", "diod")
 	uuid := testenv.UUID(446655440000)
-	certs := newIssuer(t)
+	issuer := certs.New(t)
 	for name, config := range map[string]string{"no secret": "", "a secret": mumbleConfig} {
 		srv := testenv.Start(t, daemon.Options{
 			TCP:    []string{"as=vm:" + uuid, "as=admin", ""},
-			Config: config + certs.settings(), Args: []string{"--listen", "tls:127.0.0.1:0"},
+			Config: config + issuer.Settings(), Args: []string{"--listen", "tls:127.0.0.1:0"},
 		})
 		srv.NewVM(uuid, oneLine(samplePayload(446655440000)))
 		channels := append(ways(srv, uuid),
-			way{"tls as the VM", "tcp", certs.relay(srv, certs.issue(uuid)), "keys", true},
-			way{"tls as the admin", "tcp", certs.relay(srv, certs.issue(adminName)), "vms/" + uuid + "/keys", true})
+			way{"tls as the VM", "tcp", relay(t, issuer, srv, issuer.Issue(uuid)), "keys", true},
+			way{"tls as the admin", "tcp", relay(t, issuer, srv, issuer.Issue(certs.Admin)), "vms/" + uuid + "/keys", true})
 		for _, ch := range channels {
 			t.Run(name+"/"+ch.name, func(t *testing.T) {
 				ch.diod(t)

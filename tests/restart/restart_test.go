@@ -59,7 +59,7 @@ func newWorld(t *testing.T) *world { return newWorldWith(t, daemon.Options{}) }
 func newWorldWith(t *testing.T, o daemon.Options) *world {
 	// A reader that waits up to 2 s before it tries to connect again is behind by what
 	// the writers, who were faster, have done meanwhile.
-	o.Config = "[limits]\nvm_events = 100000\nconnections = 1000\n"
+	o.Config = "[limits]\nvm_events = 100000\nconnections = 1000\n" + o.Config
 	w := &world{t: t, linux: "9P2000.L.e", Server: testenv.Start(t, o)}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
@@ -207,10 +207,16 @@ func (w *world) dialBy(socket, version string, key byte, known bool) *raw.Conn {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return w.announces(c, version, key, known)
+}
+
+// announces asks for a session on a connection that is new.
+func (w *world) announces(c *raw.Conn, version string, key byte, known bool) *raw.Conn {
+	w.t.Helper()
 	if _, got, err := c.Version(64<<10, version); err != nil || got != version {
 		w.t.Fatalf("%s, %v", got, err)
 	}
-	_, err = c.RPC(wire.Tsession, wire.NoTag, bytes.Repeat([]byte{key}, wire.KeyLen))
+	_, err := c.RPC(wire.Tsession, wire.NoTag, bytes.Repeat([]byte{key}, wire.KeyLen))
 	if known != (err == nil) {
 		w.t.Fatalf("the session of key %d: known %v, %v", key, known, err)
 	}

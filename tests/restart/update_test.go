@@ -105,9 +105,11 @@ func (w *world) speaks(c *raw.Conn, version string) *raw.Conn {
 }
 
 // link is a link of packets on the VM's link.sock.
-func (w *world) link() net.Conn {
+func (w *world) link() net.Conn { return w.linkOf(uuid) }
+
+func (w *world) linkOf(vm string) net.Conn {
 	w.t.Helper()
-	c, err := net.Dial("unix", filepath.Join(w.Run(), uuid, "link.sock"))
+	c, err := net.Dial("unix", filepath.Join(w.Run(), vm, "link.sock"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -129,9 +131,12 @@ type device struct {
 	conns chan net.Conn
 }
 
-func (w *world) device() *device {
+func (w *world) device() *device { return w.deviceOf(uuid, "device") }
+
+// deviceOf is device for that VM, as a file of that name.
+func (w *world) deviceOf(vm, name string) *device {
 	w.t.Helper()
-	path := filepath.Join(w.Dir, "device")
+	path := filepath.Join(w.Dir, name)
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		w.t.Fatal(err)
@@ -147,7 +152,7 @@ func (w *world) device() *device {
 			d.conns <- c
 		}
 	}()
-	if err := w.Ctl(`update ` + uuid + ` {"9p_chardev":"unix:` + path + `"}`); err != nil {
+	if err := w.Ctl(`update ` + vm + ` {"9p_chardev":"unix:` + path + `"}`); err != nil {
 		w.t.Fatal(err)
 	}
 	return d
