@@ -145,6 +145,10 @@ func (c *config) load(file string) error {
 	if err != nil {
 		return misused("settings in %s: %s", file, settingsText(err))
 	}
+	// Package toml passes over what should be a table of names, and is none.
+	if kind := md.Type("qmp", "bind"); kind != "" && kind != "Hash" {
+		return misused("settings in %s: qmp.bind must be %s", file, kinds["table"])
+	}
 	if unknown := md.Undecoded(); len(unknown) > 0 {
 		names := make([]string, len(unknown))
 		for i, key := range unknown {
@@ -227,10 +231,16 @@ func checkListen(c *config) error {
 	if n, err := strconv.Atoi(c.AdminGroup); err == nil && n <= 0 {
 		return fmt.Errorf("admin_group %q: it is a group's name, or its number above 0: root's group has many members who are not root", c.AdminGroup)
 	}
+	if err := listen.CheckRun(c.Run, c.Sockets.Enabled); err != nil {
+		return fmt.Errorf("run: %w", err)
+	}
 	for _, text := range c.Listen {
 		a, err := listen.Parse(text)
 		if err != nil {
 			return err
+		}
+		if err := a.Usable(c.Insecure); err != nil {
+			return fmt.Errorf("listener %s: %w", text, err)
 		}
 		if a.Net == listen.TLS && c.TLS.Cert == "" {
 			return fmt.Errorf("listener %s: tls.cert, tls.key and tls.ca are not set", text)

@@ -84,10 +84,22 @@ func (cfg Config) open(a Addr) (net.Listener, error) {
 		}
 		return listenVsock(a.Port)
 	}
-	if !a.As.Nobody() && !cfg.Insecure {
-		return nil, fmt.Errorf("tcp proves nobody, and QEMU's user networking lets guests reach the host's loopback: whoever connects would be %s; if that is meant, say --insecure", a.As)
+	if err := a.Usable(cfg.Insecure); err != nil {
+		return nil, err
 	}
 	return cfg.tcp(a)
+}
+
+// Usable says, before anything is opened, why an address cannot be listened on: tcp that is
+// bound to a principal where that is not said to be meant, or a path that is too long.
+func (a Addr) Usable(insecure bool) error {
+	switch {
+	case a.Net == TCP && !a.As.Nobody() && !insecure:
+		return fmt.Errorf("tcp proves nobody, and QEMU's user networking lets guests reach the host's loopback: whoever connects would be %s; if that is meant, say --insecure", a.As)
+	case a.Net == Unix:
+		return shortEnough(a.Path)
+	}
+	return nil
 }
 
 // tcp is the listener of a tcp or tls address.

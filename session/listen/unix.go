@@ -27,6 +27,27 @@ var adminPerm = Perm{Mode: adminMode, UID: -1, GID: -1}
 // maxPath is the longest path of a unix socket in bytes (sun_path, less its NUL).
 const maxPath = 107
 
+// shortEnough says that a path is too long for a unix socket.
+func shortEnough(path string) error {
+	if len(path) > maxPath {
+		return fmt.Errorf("the path has %d bytes, a unix socket's has at most %d", len(path), maxPath)
+	}
+	return nil
+}
+
+// CheckRun says that a run folder's name is too long for the sockets in it: the daemon's, and
+// those of the VMs where they are to have some.
+func CheckRun(dir string, vms bool) error {
+	longest := filepath.Join(dir, "vminfo.sock")
+	if vms {
+		longest = filepath.Join(dir, "01234567-0123-0123-0123-0123456789ab", "mdata.sock")
+	}
+	if extra := len(longest) - maxPath; extra > 0 {
+		return fmt.Errorf("the folder's name is %d bytes too long: %s would have %d, and a unix socket's path has at most %d", extra, longest, len(longest), maxPath)
+	}
+	return nil
+}
+
 // Perm is who may connect to a unix socket, as far as its file says so.
 type Perm struct {
 	Mode     os.FileMode
@@ -109,8 +130,8 @@ func (s *socket) keep() {
 // answers on is in use. The folder is locked meanwhile, so that of two daemons that
 // start at once only one finds the left-over.
 func bind(at place, p Perm) (s *socket, err error) {
-	if len(at.path) > maxPath {
-		return nil, fmt.Errorf("the path has %d bytes, a unix socket's has at most %d", len(at.path), maxPath)
+	if err := shortEnough(at.path); err != nil {
+		return nil, err
 	}
 	if !at.foreign {
 		dir := filepath.Dir(at.path)
