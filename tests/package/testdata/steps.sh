@@ -60,7 +60,13 @@ confined() {
 }
 # outside: what AppArmor has denied to the daemon, or would have.
 outside() { { dmesg; journalctl --no-pager; } | grep -E 'apparmor="(DENIED|ALLOWED)".*profile="meta9d"'; }
-enforce() { sed -i 's/, complain)/)/' /etc/apparmor.d/usr.bin.meta9d && apparmor_parser --replace /etc/apparmor.d/usr.bin.meta9d; }
+# enforce also has the kernel tell when the rule is used by which Go's runtime sees CPUQuota=.
+enforce() {
+	sed -i -e 's/, complain)/)/' -e 's|^  @{sys}/fs/cgroup/|  audit&|' /etc/apparmor.d/usr.bin.meta9d &&
+		grep -q '^  audit .*cpu' /etc/apparmor.d/usr.bin.meta9d && apparmor_parser --replace /etc/apparmor.d/usr.bin.meta9d
+}
+# quota: it has asked for its part of the CPUs, and was let.
+quota() { { dmesg; journalctl --no-pager; } | grep -E 'apparmor="AUDIT".*profile="meta9d".*name="[^"]*/meta9d\.service/cpu\.max"'; }
 
 tls() { says motd meta9 --addr tls:127.0.0.1:564 --cert /etc/meta9/cert.pem --ca /etc/meta9/cert.pem ls names/web0/keys; }
 mdata() { meta9 mdata put --dev $run/$vm/mdata.sock m d && says d meta9 mdata get --dev $run/$vm/mdata.sock m; }
@@ -113,6 +119,7 @@ step "it was a live update" says 'upgrades 1' meta9 cat ctl
 step "the process is the same" is "$main" pid
 step "the version is new" says 'version v0.0.1
 ' meta9 cat ctl
+step "it has looked at its part of the CPUs" eventually quota
 step "systemd knows that it runs" eventually is active systemctl is-active meta9d
 step "it is confined after the update" confined enforce
 step "all channels after the update" channels
