@@ -57,7 +57,7 @@ func (j *told) Change(_ uint64, ch *session.Change) {
 func (*told) Receipt(_, _ uint64, _ *session.Change) {}
 func (*told) Gone(uint64)                            {}
 func (*told) Begun(uint64, []store.Event)            {}
-func (*told) Failed(uint64)                          {}
+func (*told) Failed(uint64, []string)                {}
 
 // journalled is a world that has the journal.
 func journalled(t *testing.T, j *told) *world {

@@ -69,7 +69,10 @@ func openWorld(t testing.TB, disk *storetest.Disk, change func(*session.Config))
 	if change != nil {
 		change(&cfg)
 	}
-	journal, _ := cfg.Journal.(store.Journal)
+	var journal store.Journal
+	if cfg.Journal != nil {
+		journal = cfg.Journal.(store.Journal) // a journal that the store did not tell would hold nothing
+	}
 	st, err := store.Open(w.engine, store.Config{Log: zerolog.Nop(), Journal: journal})
 	if err != nil {
 		t.Fatal(err)
