@@ -31,6 +31,9 @@ const defaultPort = "virtio:meta9"
 var errNoSocket = fmt.Errorf("%w: neither %s nor %s is there; say with --addr or META9_ADDR where meta9d is",
 	client.ErrUnavailable, systemSocket, localSocket)
 
+// errNoEntry is that it cannot be seen whether there is one.
+var errNoEntry = fmt.Errorf("%w: you may not enter the folder of", client.ErrUnavailable)
+
 // address is where meta9d is. If the first socket is there but does not answer, address
 // does not try the next one: that could be another meta9d's, and the user would not know.
 //
@@ -43,12 +46,18 @@ func (a *app) address() (string, error) {
 	if env := os.Getenv("META9_ADDR"); env != "" {
 		return env, nil
 	}
-	if _, err := os.Stat(systemSocket); err == nil {
+	_, system := os.Stat(systemSocket)
+	_, local := os.Stat(localSocket)
+	switch {
+	case system == nil:
 		return systemSocket, nil // only root makes folders in /run
-	}
-	if _, err := os.Stat(localSocket); err == nil {
+	case local == nil:
 		a.checkServer = true
 		return localSocket, nil
+	case errors.Is(system, os.ErrPermission):
+		return "", fmt.Errorf("%w %s", errNoEntry, systemSocket)
+	case errors.Is(local, os.ErrPermission):
+		return "", fmt.Errorf("%w %s", errNoEntry, localSocket)
 	}
 	return "", errNoSocket
 }

@@ -66,7 +66,7 @@ func (a *app) examine(ctx context.Context, opt doctorOptions) (*report, error) {
 // look is examine, for as long as it takes.
 func (a *app) look(ctx context.Context, opt doctorOptions) (*report, error) {
 	addr, err := a.address()
-	if errors.Is(err, errNoSocket) {
+	if errors.Is(err, errNoSocket) || errors.Is(err, errNoEntry) {
 		addr, err = systemSocket, nil
 	}
 	if err != nil {

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,7 +66,15 @@ func newRoot(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return misused("which command? There are %s", commandNames(cmd))
 		},
-		Args: cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0:
+				return nil
+			case args[0] == "restore":
+				return errors.New("a backup is restored where no meta9d runs, by 'meta9d --restore FILE --data DIR'")
+			}
+			return fmt.Errorf("unknown command %q%s", args[0], didYouMean(args[0], strings.Split(commandNames(cmd), ", ")))
+		},
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&a.addr, "addr", "", "where meta9d is: `ADDR` is unix:PATH, tcp:HOST:PORT, tls:HOST:PORT, vsock:CID:PORT, virtio:NAME or dev:PATH (default $META9_ADDR, then "+systemSocket+", then "+localSocket+" if root or you serve there)")
@@ -86,10 +97,22 @@ func newRoot(a *app) *cobra.Command {
 	return root
 }
 
+// cobrasCount is what cobra says of a wrong number of arguments.
+var cobrasCount = regexp.MustCompile(`^(accepts|requires) .* arg\(s\)|^unknown command .* for "`)
+
 // saySynopsis makes cobra print the usage lines of cmd and all below it as they are written
-// here.
+// here, also where the number of arguments is wrong.
 func saySynopsis(cmd *cobra.Command) {
 	cmd.DisableFlagsInUseLine = true
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			if err != nil && cobrasCount.MatchString(err.Error()) {
+				err = fmt.Errorf("%d arguments; it is: %s", len(args), cmd.UseLine())
+			}
+			return err
+		}
+	}
 	for _, sub := range cmd.Commands() {
 		saySynopsis(sub)
 	}

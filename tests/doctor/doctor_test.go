@@ -290,6 +290,14 @@ func TestDown(t *testing.T) {
 	if code != 2 || !strings.Contains(out, "not looked at: meta9d: you may not open "+h2.Admin()) || strings.Contains(out, "what:") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
+	// So does whoever may not even look for the socket.
+	h2.must(os.Chmod(h2.Run(), 0o700))
+	h2.must(os.Symlink("run", filepath.Join(h2.Dir, "meta9-run")))
+	cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", bin, "ls")
+	cmd.Dir, cmd.Env = h2.Dir, []string{"PATH=" + os.Getenv("PATH")}
+	if text, err := cmd.CombinedOutput(); fmt.Sprint(err) != "exit status 3" || !strings.Contains(string(text), "you may not enter the folder of ") {
+		t.Errorf("%v: %s", err, text)
+	}
 }
 
 func copyFile(t *testing.T, from, to string) {
