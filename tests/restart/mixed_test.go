@@ -235,7 +235,8 @@ func (p *watching) end(t *testing.T, most int) (list []event, err error) {
 
 // keeper has programs work in a mount by a meta9 mount, in a mount namespace of its own.
 // It gives what ends them, and their reports. lossy: changes may fail with EIO, and are
-// done or not.
+// done or not. The name space has its own /proc, by which the keeper tells a program that is
+// killed from one that only gets a signal, as Go's runtime sends them.
 func (w *world) keeper(bin string, programs int, lossy bool) (end func() []work.Report) {
 	w.t.Helper()
 	t := w.t
@@ -256,7 +257,7 @@ func (w *world) keeper(bin string, programs int, lossy bool) (end func() []work.
 	}
 	script += fmt.Sprintf("; do %[1]s/worker -id $id -dir %[2]s/keys -seed 1 -lossy=%[3]v -stop %[1]s/stop -tell %[1]s/steps$id >%[1]s/report$id & p=\"$p $!\"; done; "+
 		"for i in $p; do wait $i; done; umount %[2]s", dir, at, lossy)
-	cmd := exec.Command("unshare", "-m", "--propagation", "private", "-p", "-f", "--kill-child", "sh", "-c", script)
+	cmd := exec.Command("unshare", "-m", "--propagation", "private", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c", script)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var said bytes.Buffer
 	cmd.Stderr, cmd.Stdout = &said, &said
