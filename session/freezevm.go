@@ -18,6 +18,7 @@ import (
 type Frozen struct {
 	srv      *Server
 	uuid     string
+	noted    []uint64   // in the journal, until it is known where they go: a kill may come before
 	sessions []*session // with a key; the longest parked first
 }
 
@@ -64,7 +65,12 @@ func (s *Server) FreezeVM(ctx context.Context, uuid string) (*Frozen, error) {
 	f := &Frozen{srv: s, uuid: uuid}
 	s.mu.Lock()
 	for u := s.use(uuid); u.parked.Len() > 0; {
-		f.sessions = append(f.sessions, s.release(u.oldest())...)
+		n := u.oldest()
+		if n.epoch.Swap(0) != 0 {
+			f.noted = append(f.noted, n.id)
+			s.countNoted(n, 0)
+		}
+		f.sessions = append(f.sessions, s.release(n)...)
 	}
 	s.mu.Unlock()
 	for _, n := range f.sessions {
@@ -135,13 +141,23 @@ func (f *Frozen) Thaw() {
 
 // End ends the VM's sessions: they are at another host, or lost.
 func (f *Frozen) End() {
+	f.leaveJournal() // before another session gets their locks
 	closeAll(f.sessions)
 	f.srv.mu.Lock()
 	defer f.srv.mu.Unlock()
 	f.srv.thawed(f)
 }
 
+// leaveJournal removes the sessions, as they were, from the journal.
+func (f *Frozen) leaveJournal() {
+	for _, id := range f.noted {
+		f.srv.cfg.Journal.Gone(id)
+	}
+	f.noted = nil
+}
+
 func (s *Server) thawed(f *Frozen) {
+	f.leaveJournal()
 	f.sessions = nil
 	s.use(f.uuid).frozen = false
 	s.forgetUnused(f.uuid)

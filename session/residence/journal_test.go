@@ -181,8 +181,8 @@ func TestJournalAnew(t *testing.T) {
 	}
 }
 
-// TestJournalThawed: sessions that were frozen, to go to another host, and stay after all are
-// in the journal again, and so are those that come from another host; those that went are not.
+// TestJournalThawed: sessions that are frozen, to go to another host, are in the journal until
+// they have gone, and when they stay after all; and so are those that come from another host.
 func TestJournalThawed(t *testing.T) {
 	j := newJournal(t)
 	j.work()
@@ -201,9 +201,11 @@ func TestJournalThawed(t *testing.T) {
 		}
 		return f
 	}
-	freeze().Thaw()
-	kept("thawed", 3)
 	f := freeze()
+	kept("frozen", 3)
+	f.Thaw()
+	kept("thawed", 3)
+	f = freeze()
 	came := slices.Collect(f.States())
 	f.End()
 	kept("gone", 0)
