@@ -194,14 +194,14 @@ func (b *bench) measure(r row) (measured, error) {
 			}
 		}
 	}
-	return medians(all, r.less, way{pinned: b.pin && !r.slow}), nil
+	return medians(all, r.less, way{pinned: b.pin && !r.slow && !r.free}), nil
 }
 
 // ways are those in which an entry is measured in a round. What is compared takes
 // turns in going first.
 func (b *bench) ways(r row, e entry, round int) (list []way) {
 	for _, pinned := range []bool{true, false} {
-		if pinned && (!b.pin || r.slow) {
+		if pinned && (!b.pin || r.slow || r.free) {
 			continue
 		}
 		list = append(list, way{pinned: pinned})

@@ -12,6 +12,7 @@ type row struct {
 	unit    string
 	base    string // the entry that others are shown as a ratio of; "" for none
 	slow    bool   // three rounds are enough, and nothing is pinned: it is about a process as a whole
+	free    bool   // nothing is pinned: it is about several processes
 	less    bool   // a smaller figure is a better one
 	entries []entry
 	bars    []bar
