@@ -232,6 +232,9 @@ func checkListen(c *config) error {
 		return fmt.Errorf("admin_group %q: it is a group's name, or its number above 0: root's group has many members who are not root", c.AdminGroup)
 	}
 	if err := listen.CheckRun(c.Run, c.Sockets.Enabled); err != nil {
+		if listen.CheckRun(c.Run, false) == nil {
+			err = fmt.Errorf("%w; where VMs need no sockets there, sockets.enabled = false does", err)
+		}
 		return fmt.Errorf("run: %w", err)
 	}
 	for _, text := range c.Listen {

@@ -109,7 +109,7 @@ func TestRefusedSettings(t *testing.T) {
 		`listen = [564]`:                           "line 1: listen is a number, and must be a text in quotes",
 		`http = "127.0.0.1:8009"`:                  "line 1: http is a text in quotes, and must be a section of settings",
 		"[qmp]\nbind = 1":                          "qmp.bind must be a section of settings",
-		`run = "/` + strings.Repeat("x", 60) + `"`: "run: the folder's name is 2 bytes too long",
+		`run = "/` + strings.Repeat("x", 60) + `"`: "run: the folder's name is 2 bytes too long: ",
 		"run = \"/" + strings.Repeat("x", 95) + "\"\n[sockets]\nenabled = false\n": "run: the folder's name is 1 bytes too long",
 		`listen = ["unix:/` + strings.Repeat("x", 107) + `"]`:                      "the path has 108 bytes",
 		`listen = ["tcp:127.0.0.1:5640,as=admin"]`:                                 "say --insecure",

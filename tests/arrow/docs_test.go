@@ -106,6 +106,35 @@ func TestReferences(t *testing.T) {
 	}
 }
 
+// TestQEMUVersions: a page in which QEMU connects again says for which versions its option is:
+// reconnect, which 9.2 has given another name and 10.2 has removed.
+func TestQEMUVersions(t *testing.T) {
+	root, err := daemon.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, page := range append(pages, filepath.Join(root, "README.md")) {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := string(b); strings.Contains(text, ",reconnect=1") {
+			seen++
+			if !strings.Contains(text, "`reconnect-ms=1000`") || !strings.Contains(text, "9.2") && !strings.Contains(text, "10.2") {
+				t.Errorf("%s: for which QEMUs is reconnect=1?", filepath.Base(page))
+			}
+		}
+	}
+	if seen < 4 {
+		t.Errorf("only %d pages have QEMU connect again", seen)
+	}
+}
+
 // leads says why there is no such page with such a section.
 func leads(page, section string) string {
 	text, err := os.ReadFile(page)
