@@ -216,7 +216,11 @@ func (w *writer) group(g *store.Group) error {
 	seq := w.st.seq
 	seq.Number = g.Number
 	var last []clientv3.Op
-	if g.Gift != nil {
+	switch {
+	case g.Gift == nil:
+	case len(g.Gift.With) <= piece && c.bytes <= maxBytes-piece:
+		last = w.onePiece(g.Gift.With)
+	default:
 		if err := w.residence(g.Gift.With); err != nil {
 			return err
 		}
@@ -273,6 +277,19 @@ func (w *writer) free(ops []clientv3.Op, alias string) []clientv3.Op {
 	}
 	key := w.engine.key("alias", alias)
 	return append(ops, clientv3.OpTxn([]clientv3.Cmp{clientv3.Compare(clientv3.Value(key), "=", w.uuid)}, []clientv3.Op{clientv3.OpDelete(key)}, nil))
+}
+
+// onePiece are the ops that write what goes with the VM, where that is one piece or nothing.
+func (w *writer) onePiece(with []byte) []clientv3.Op {
+	res := w.engine.key("res", w.uuid) + "/"
+	if len(with) == 0 {
+		return []clientv3.Op{clientv3.OpDelete(res, clientv3.WithPrefix())}
+	}
+	first := res + firstPiece
+	return []clientv3.Op{
+		clientv3.OpPut(first, string(with)),
+		clientv3.OpDelete(first+"\x00", clientv3.WithRange(clientv3.GetPrefixRangeEnd(res))),
+	}
 }
 
 // residence writes the parcel that goes with the VM.

@@ -51,6 +51,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"meta9/fs/errs"
 	"meta9/fs/store"
@@ -130,6 +132,13 @@ var (
 	badName = errs.New(errs.Invalid, "a host's name has letters, digits, '.', '-' and '_', and at most 64 of them")
 )
 
+// connects bounds how long the client waits before it tries to connect again: by gRPC's default an
+// etcd that was away for long is not seen for two minutes more.
+var connects = grpc.WithConnectParams(grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+	MinConnectTimeout: 5 * time.Second,
+})
+
 // Open connects, and checks that this etcd can be used. Every error says what to change;
 // only errs.Busy does not: etcd does not answer now, and may answer later.
 func Open(ctx context.Context, cfg Config) (*Engine, error) {
@@ -150,7 +159,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.User, Password: cfg.Password,
 		DialTimeout: cfg.Patience, DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
-		Logger: zap.NewNop(),
+		DialOptions: []grpc.DialOption{connects}, Logger: zap.NewNop(),
 	})
 	if err != nil {
 		return nil, cfg.noClient(context.WithoutCancel(ctx), err) // ctx may be over

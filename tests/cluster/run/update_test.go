@@ -331,6 +331,30 @@ func TestLiveUpdate(t *testing.T) {
 	}
 }
 
+// TestUpdateWithoutEtcd: while etcd does not answer there is no live update, and the host goes on.
+func TestUpdateWithoutEtcd(t *testing.T) {
+	dir := folder(t)
+	e := started(t, dir)
+	a := begin(t, dir, "a", e.settingsOf(t, dir)+"ttl = \"2s\"\n")
+	a.until("fleet_etcd ok", "cat", "/ctl")
+	a.must("vm", "create", "web0", "-m", "motd=hello")
+	e.close()
+	a.until("fleet_etcd the lease is lost", "cat", "/ctl")
+	if out, err := a.meta9("upgrade"); err == nil || !strings.Contains(out, "no answer of its fleet's cluster since") {
+		t.Errorf("an update without etcd: %v, %s", err, out)
+	}
+	if out := a.must("cat", "/names/web0/keys/motd"); out != "hello" {
+		t.Errorf("after it: %q", out)
+	}
+	if err := e.start(); err != nil {
+		t.Fatal(err)
+	}
+	a.until("fleet_etcd ok", "cat", "/ctl")
+	a.must("upgrade")
+	a.until("upgrades 1\n", "cat", "/ctl")
+	a.must("put", "/names/web0/keys/motd", "again")
+}
+
 // TestPlannedRestart: a host of a fleet is stopped and started anew while clients work with its VM.
 // They are resumed, and nothing is lost or done twice.
 func TestPlannedRestart(t *testing.T) {
