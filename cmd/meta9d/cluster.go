@@ -203,7 +203,7 @@ var errEnded = errors.New("told to end")
 var clusterPauses = backoff.Backoff{First: 500 * time.Millisecond, Last: 5 * time.Second}
 
 // reachCluster opens the fleet's etcd, if there is a fleet. If it cannot be used at the first
-// try, meta9d ends with a usage error. If it does not answer, meta9d serves the admin without
+// try, meta9d ends with a usage error. If it does not answer, or is full, meta9d serves the admin without
 // VMs and tries again until etcd is back; later errors are only logged, and in fleet status.
 func (d *daemon) reachCluster(ctx context.Context) error {
 	s := &d.cfg.Cluster
@@ -223,7 +223,7 @@ func (d *daemon) reachCluster(ctx context.Context) error {
 	switch {
 	case ctx.Err() != nil:
 		return errEnded
-	case errors.Is(err, errs.Busy):
+	case errors.Is(err, errs.Busy), errors.Is(err, errs.NoSpace): // it will mend without new settings
 		return d.awaitCluster(ctx, *cfg, err)
 	case err != nil:
 		return misused("cluster: %s", errs.Detail(err))
@@ -307,7 +307,7 @@ func (e *noCluster) Close() error { return nil }
 
 // String says why there is no VM.
 func (e *noCluster) String() string {
-	return fmt.Sprintf("no VM is here until etcd is back, which is away since %s: %s", e.since.UTC().Format(time.RFC3339), errs.Detail(*e.why.Load()))
+	return fmt.Sprintf("no VM is here until etcd is back, which cannot be used since %s: %s", e.since.UTC().Format(time.RFC3339), errs.Detail(*e.why.Load()))
 }
 
 // fleetStatus is what ctl says of the fleet.
@@ -328,6 +328,7 @@ func (d *daemon) fleetStatus() string {
 	if !st.StaleSince.IsZero() {
 		b = fmt.Appendf(b, "fleet_stale_since %s\n", st.StaleSince.UTC().Format(time.RFC3339))
 	}
+	engine := d.etcd.Stats()
 	for _, f := range []struct {
 		name string
 		is   int64
@@ -345,6 +346,8 @@ func (d *daemon) fleetStatus() string {
 		{"lost", st.Lost},
 		{"sessions", st.Sessions},
 		{"sessions_lost", st.SessionsLost},
+		{"sent_again", int64(engine.Unsure)},
+		{"fenced_writes", int64(engine.Fenced)},
 	} {
 		b = fmt.Appendf(b, "fleet_%s %d\n", f.name, f.is)
 	}
@@ -369,5 +372,7 @@ func (d *daemon) fleetMetrics(gauge, counter func(name, help string, is func() f
 	counter("fleet_given_total", "VMs that were given to other hosts, or to nobody.", func() float64 { return float64(d.fleet.Status().Given) })
 	counter("fleet_lost_total", "VMs that another host has taken without being given them.", func() float64 { return float64(d.fleet.Status().Lost) })
 	counter("fleet_failed_total", "Hand-overs of VMs that came to nothing.", func() float64 { return float64(d.fleet.Status().Failed) })
+	counter("fleet_sent_again_total", "Transactions that etcd was sent again, since nobody knew what had become of them.", func() float64 { return float64(d.etcd.Stats().Unsure) })
+	counter("fleet_fenced_writes_total", "Transactions that etcd has refused, since the VM had another owner by then.", func() float64 { return float64(d.etcd.Stats().Fenced) })
 	counter("fleet_sessions_lost_total", "Sessions that could not go with their VMs.", func() float64 { return float64(d.fleet.Status().SessionsLost) })
 }

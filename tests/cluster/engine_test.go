@@ -121,9 +121,10 @@ func TestMove(t *testing.T) {
 // TestClaimed: two hosts claim a VM at once, again and again, while its owner writes. One
 // wins each time, and the one that had it has no change acknowledged that the other
 // does not have.
-func TestClaimed(t *testing.T) {
+func TestClaimed(t *testing.T) { claimed(t, 50) }
+
+func claimed(t *testing.T, rounds int) {
 	c := start(t, 3)
-	const rounds = 50
 	names := []string{"a", "b", "c"}
 	var engines []*etcd.Engine
 	var hosts []*store.Store
@@ -290,23 +291,5 @@ func TestRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", tt.name, err)
 		}
-	}
-}
-
-// TestFull: etcd's alarm refuses changes, and the daemon lives; with room they go on.
-func TestFull(t *testing.T) {
-	c := start(t, 1, func(m *memberConfig) { m.Quota = 16 << 20 })
-	s := c.open(t, "/full/", "a")
-	cell := do(t, s, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}).Cell
-	var err error
-	n := 0
-	for ; err == nil && n < 100; n++ {
-		err = s.Do(&store.Intent{Kind: store.Put, Cell: cell, Name: "k", Data: strings.Repeat(fmt.Sprint(n%10), 900_000)}).Err
-	}
-	if errs.KindOf(err) != errs.NoSpace || !strings.Contains(err.Error(), "NOSPACE alarm") || s.Err() != nil {
-		t.Fatalf("after %d changes: %v; %v", n, err, s.Err())
-	}
-	if e := cell.VM().Get(vm.Keys, "k"); e.Value[0] != fmt.Sprint((n - 2) % 10)[0] {
-		t.Errorf("the refused change shows")
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+
+	"meta9/tests/testenv"
 )
 
 // memberEnv makes this program a member: its memberConfig as JSON.
@@ -37,7 +39,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	testenv.Main(m)
 }
 
 // serveMember is a member until it is killed, or the test is gone.

@@ -37,7 +37,7 @@ type input struct {
 	key, to int
 	want    string // swap
 	value   string
-	host    string // who was asked, for a report
+	who     string // who asked, for a report
 }
 
 // output is what was told.
@@ -121,7 +121,7 @@ func after(s content, in input, out output) []any {
 }
 
 func describe(in input, out output) string {
-	text := fmt.Sprintf("%s of %s at host %s: %s", kindNames[in.kind], keyName(in.key), in.host, howNames[out.how])
+	text := fmt.Sprintf("%s of %s by %s: %s", kindNames[in.kind], keyName(in.key), in.who, howNames[out.how])
 	switch in.kind {
 	case read:
 		text += fmt.Sprintf(" %.60q", out.value)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -15,6 +16,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"meta9/fs/errs"
@@ -24,18 +28,19 @@ import (
 )
 
 // proxy is an etcd to an engine, which passes on to a member what it is asked for; but
-// for the next transaction of a VM, with which a plan may have something else in mind.
+// for transactions of VMs, with which a plan may have something else in mind.
 type proxy struct {
-	pb.UnimplementedKVServer
-	pb.UnimplementedMaintenanceServer
-	kv   pb.KVClient
-	main pb.MaintenanceClient
-	url  string
+	to  *grpc.ClientConn
+	kv  pb.KVClient
+	url string
 
 	mu      sync.Mutex
 	plan    plan
 	hold    bool   // until free is closed, the transactions that follow wait
 	version string // that Status tells; "": the member's
+
+	chance func() plan    // for each transaction where no plan is made; nil: they pass. It is called with mu held
+	later  sync.WaitGroup // what comes late
 
 	met  chan *pb.TxnRequest // the transaction that a plan was for
 	free chan struct{}       // lets an answer be lost, and others go on
@@ -48,7 +53,13 @@ const (
 	keep      // it does not reach the member, and nobody answers
 	lose      // it does, and its answer is lost when free is closed
 	held      // it waits until then
+
+	dropped // it does, and its answer is lost at once
+	delayed // it is said to be lost, and reaches the member later
 )
+
+// delay is how long a delayed one takes.
+const delay = 150 * time.Millisecond
 
 // behind starts a proxy in front of a member.
 func (c *cluster) behind(t *testing.T, member int) *proxy {
@@ -62,26 +73,112 @@ func (c *cluster) behind(t *testing.T, member int) *proxy {
 		t.Fatal(err)
 	}
 	p := &proxy{
-		kv: pb.NewKVClient(to), main: pb.NewMaintenanceClient(to), url: "http://" + l.Addr().String(),
+		to: to, kv: pb.NewKVClient(to), url: "http://" + l.Addr().String(),
 		met: make(chan *pb.TxnRequest, 1), free: make(chan struct{}),
 	}
-	srv := grpc.NewServer()
-	pb.RegisterKVServer(srv, p)
-	pb.RegisterMaintenanceServer(srv, p)
+	srv := grpc.NewServer(grpc.ForceServerCodecV2(codec{}), grpc.UnknownServiceHandler(p.serve))
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() {
 		srv.Stop()
+		p.later.Wait()
 		_ = to.Close()
 	})
 	return p
 }
 
-func (p *proxy) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
-	return p.kv.Range(ctx, r)
+// serve serves one call, whatever its service.
+func (p *proxy) serve(_ any, s grpc.ServerStream) error {
+	switch method, _ := grpc.MethodFromServerStream(s); method {
+	case pb.KV_Txn_FullMethodName:
+		r := new(pb.TxnRequest)
+		if err := s.RecvMsg(r); err != nil {
+			return err
+		}
+		resp, err := p.txn(s.Context(), r)
+		if err != nil {
+			return err
+		}
+		return s.SendMsg(resp)
+	case pb.Maintenance_Status_FullMethodName:
+		r := new(pb.StatusRequest)
+		if err := s.RecvMsg(r); err != nil {
+			return err
+		}
+		resp, err := p.status(s.Context(), r)
+		if err != nil {
+			return err
+		}
+		return s.SendMsg(resp)
+	default:
+		return p.pass(s, method)
+	}
 }
 
-func (p *proxy) Status(ctx context.Context, r *pb.StatusRequest) (*pb.StatusResponse, error) {
-	resp, err := p.main.Status(ctx, r)
+// pass passes a call on as it is.
+func (p *proxy) pass(from grpc.ServerStream, method string) error {
+	ctx, cancel := context.WithCancel(from.Context())
+	defer cancel()
+	if md, is := metadata.FromIncomingContext(ctx); is {
+		ctx = metadata.NewOutgoingContext(ctx, md)
+	}
+	to, err := p.to.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, grpc.ForceCodecV2(codec{}))
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			f := new(frame)
+			if from.RecvMsg(f) != nil {
+				_ = to.CloseSend()
+				return
+			}
+			if to.SendMsg(f) != nil {
+				return
+			}
+		}
+	}()
+	for {
+		f := new(frame)
+		err := to.RecvMsg(f)
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = from.SendMsg(f)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// frame is a message that is passed on as it is.
+type frame struct{ b []byte }
+
+// codec is gRPC's own, but for frames.
+type codec struct{}
+
+var own = encoding.GetCodecV2("proto")
+
+func (codec) Name() string { return own.Name() }
+
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	if f, is := v.(*frame); is {
+		return mem.BufferSlice{mem.SliceBuffer(f.b)}, nil
+	}
+	return own.Marshal(v)
+}
+
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if f, is := v.(*frame); is {
+		f.b = data.Materialize()
+		return nil
+	}
+	return own.Unmarshal(data, v)
+}
+
+func (p *proxy) status(ctx context.Context, r *pb.StatusRequest) (*pb.StatusResponse, error) {
+	resp, err := pb.NewMaintenanceClient(p.to).Status(ctx, r)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil && p.version != "" {
@@ -90,7 +187,7 @@ func (p *proxy) Status(ctx context.Context, r *pb.StatusRequest) (*pb.StatusResp
 	return resp, err
 }
 
-func (p *proxy) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+func (p *proxy) txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
 	switch p.planFor(r) {
 	case held:
 		select {
@@ -108,10 +205,25 @@ func (p *proxy) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, err
 		}
 		p.met <- r
 		<-p.free
-		return nil, status.Error(codes.Unavailable, "the answer was lost")
+		return nil, errLost
+	case dropped:
+		if _, err := p.kv.Txn(ctx, r); err != nil {
+			return nil, err
+		}
+		return nil, errLost
+	case delayed:
+		p.later.Go(func() {
+			time.Sleep(delay) // a copy that nobody waits for
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			_, _ = p.kv.Txn(ctx, r)
+		})
+		return nil, errLost
 	}
 	return p.kv.Txn(ctx, r)
 }
+
+var errLost = status.Error(codes.Unavailable, "the answer was lost")
 
 // planFor is the plan, which is over then, if the request is a VM's change.
 func (p *proxy) planFor(r *pb.TxnRequest) plan {
@@ -120,6 +232,9 @@ func (p *proxy) planFor(r *pb.TxnRequest) plan {
 	for _, op := range r.Success {
 		if put := op.GetRequestPut(); put != nil && strings.Contains(string(put.Key), "/q/") {
 			is := p.plan
+			if is == pass && p.chance != nil {
+				return p.chance()
+			}
 			if p.plan = pass; p.hold {
 				p.plan = held
 			}

@@ -12,6 +12,7 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/session/client"
+	"meta9/tests/linear/cut"
 )
 
 // numbered is a program that uses session/client, whose requests are done once
@@ -52,7 +53,7 @@ func (c *numbered) dial(chance *rand.Rand) func(ctx context.Context) (net.Conn, 
 			return nil, errors.New("meta9d was killed meanwhile")
 		}
 		c.shared.last.Store(int64(gen))
-		return &cutting{Conn: conn, chance: rand.New(rand.NewPCG(chance.Uint64(), 0)), drops: &c.drops}, nil
+		return cut.New(conn, rand.New(rand.NewPCG(chance.Uint64(), 0)), &c.drops), nil
 	}
 }
 
@@ -164,45 +165,4 @@ func (c *numbered) overwrite(ctx context.Context, cl *client.Client, key int) {
 		c.t.Errorf("%s: WriteAt: %v", c.who, err)
 	}
 	f.Close()
-}
-
-// cutting is a transport that is lost now and then: a frame is half sent, or its
-// answer is not read.
-type cutting struct {
-	net.Conn
-	mu     sync.Mutex // of chance
-	chance *rand.Rand
-	drops  *atomic.Int64
-}
-
-func (c *cutting) cut(n int) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.chance.IntN(n) != 0 {
-		return false
-	}
-	c.drops.Add(1)
-	return true
-}
-
-func (c *cutting) Write(b []byte) (int, error) {
-	switch {
-	case c.cut(200): // all is sent, and nobody hears the answer
-		n, err := c.Conn.Write(b)
-		c.Close()
-		return n, err
-	case c.cut(400):
-		n, _ := c.Conn.Write(b[:len(b)/2])
-		c.Close()
-		return n, net.ErrClosed
-	}
-	return c.Conn.Write(b)
-}
-
-func (c *cutting) Read(b []byte) (int, error) {
-	if c.cut(300) {
-		c.Close()
-		return 0, net.ErrClosed
-	}
-	return c.Conn.Read(b)
 }

@@ -1,0 +1,105 @@
+//go:build soak
+
+package cluster
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"meta9/tests/daemon"
+	"meta9/tests/soak"
+)
+
+// opsOfRound is how many operations a round has at least.
+const opsOfRound = 50_000
+
+// TestSoak is TestLinear for as long as a part is, with a new cluster and another seed every
+// 50,000 operations. Before that come, in the first part, the tests that fail without a compare
+// in etcd, two claims at once 1,000 times; and in each part a host that stands still for 30 s.
+func TestSoak(t *testing.T) {
+	p := soak.Begin(t)
+	if p.From(0) == 0 {
+		for _, tag := range []string{"unfenced", "unsequenced"} {
+			failsWith(t, p, tag)
+		}
+		t.Run("claimed", func(t *testing.T) { claimed(t, 1000) })
+		p.Figure("claims of two at once", 1000)
+	}
+	t.Run("faults", func(t *testing.T) {
+		c := start(t, 3)
+		a, b := c.node(t, "a", nil, "ttl = \"5s\"\n"), c.node(t, "b", nil, "ttl = \"5s\"\n")
+		suspended(t, a, b, 30*time.Second)
+		for range 10 {
+			rolled(t, c, a, b)
+		}
+	})
+	p.Figure("hosts suspended for 30 s", 1)
+	p.Figure("members rolled", 30)
+	sum := new(world)
+	all := p.From(0)
+	for i := uint64(0); p.More(); i++ {
+		t.Run("", func(t *testing.T) {
+			until := time.Now().Add(min(10*time.Minute, p.Left()))
+			w := play(t, p.Seed<<32+i, func(w *world) bool {
+				return w.ops.Load() < opsOfRound && time.Now().Before(until)
+			})
+			t.Log(w.figures())
+			sum.plus(w)
+		})
+		if t.Failed() {
+			t.Logf("seed %d", p.Seed<<32+i)
+			return
+		}
+		p.Figure("operations", sum.ops.Load())
+		p.Figure("hand-overs", sum.moves.Load())
+		p.Figure("VMs taken", sum.taken.Load())
+		p.Figure("kills of hosts", sum.kills.Load())
+		p.Figure("faults of members and links", sum.trouble.Load())
+		p.Figure("transports lost", sum.drops.Load())
+		p.Figure("unknown outcomes", sum.unknown.Load())
+		p.Figure("transactions sent again", sum.sentAgain.Load())
+		p.Figure("writes fenced", sum.fencedOff.Load())
+		p.Figure("reads left out", sum.old.Load())
+		p.Figure("anomalies", 0)
+		p.Figure("operations of all parts", all+int(sum.ops.Load()))
+		p.Stopped(all + int(sum.ops.Load()))
+	}
+	if s := sum.short(); s != "" {
+		t.Errorf("not all has happened: %s", s)
+	}
+}
+
+// failsWith shows that TestProxied or TestLinear fails where meta9d is built with a tag that takes
+// a compare away.
+func failsWith(t *testing.T, p *soak.Part, tag string) {
+	t.Helper()
+	bin, err := daemon.Build(t.TempDir(), "meta9d", "-tags", tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"TestProxied", "TestLinear"} {
+		out, err := exec.Command("go", "test", "-count=1", "-run", "^"+name+"$", ".", "-meta9d", bin).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "--- FAIL: "+name) {
+			t.Fatalf("%s passes with the tag %s: %v\n%s", name, tag, err, out)
+		}
+		t.Logf("%s with the tag %s:\n%s", name, tag, out)
+		p.Figure(name+" with the tag "+tag, "fails")
+	}
+}
+
+// plus adds the figures of a round.
+func (w *world) plus(o *world) {
+	w.ops.Add(o.ops.Load())
+	w.moves.Add(o.moves.Load())
+	w.taken.Add(o.taken.Load())
+	w.kills.Add(o.kills.Load())
+	w.drops.Add(o.drops.Load())
+	w.unknown.Add(o.unknown.Load())
+	w.fenced.Add(o.fenced.Load())
+	w.trouble.Add(o.trouble.Load())
+	w.old.Add(o.old.Load())
+	w.sentAgain.Add(o.sentAgain.Load())
+	w.fencedOff.Add(o.fencedOff.Load())
+}
