@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -220,5 +221,43 @@ func TestWatchOutlivesTheDaemon(t *testing.T) {
 		if !strings.Contains(v.errs.String(), want) {
 			t.Errorf("standard error: %q, want %q", v.errs.String(), want)
 		}
+	}
+}
+
+// TestExecBackoff: a command of --exec that fails is run again after pauses that grow, and each
+// time it is said.
+func TestExecBackoff(t *testing.T) {
+	w := newWorld(t)
+	runs := filepath.Join(t.TempDir(), "runs")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var out, errs bytes.Buffer
+	code := make(chan int, 1)
+	go func() {
+		args := []string{"watch", "--initial", "--exec", "date +%s%N >>" + runs + "; exit 7", "vms/" + testVM + "/keys"}
+		code <- run(ctx, w.args(args), strings.NewReader(""), &out, &errs)
+	}()
+	var began []int64
+	for end := time.Now().Add(time.Minute); len(began) < 3; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it was run at %d", began)
+		}
+		text, _ := os.ReadFile(runs)
+		began = nil
+		for line := range strings.Lines(string(text)) {
+			if n, err := strconv.ParseInt(strings.TrimSuffix(line, "\n"), 10, 64); err == nil && strings.HasSuffix(line, "\n") {
+				began = append(began, n)
+			}
+		}
+	}
+	stop()
+	<-code
+	for i, least := range []time.Duration{reactAgain.First / 2, reactAgain.First} { // the half of each is by chance
+		if pause := time.Duration(began[i+1] - began[i]); pause < least {
+			t.Errorf("pause %d is %v, at least %v is due", i, pause, least)
+		}
+	}
+	if n := strings.Count(errs.String(), "exit status 7; it is tried again"); n < 2 {
+		t.Errorf("it is said %d times: %s", n, errs.String())
 	}
 }

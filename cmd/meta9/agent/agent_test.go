@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -194,6 +196,7 @@ func TestLyingHost(t *testing.T) {
 		{"says short and gives much", func(h *host) {
 			h.lie("k", func(f *told) { f.length = 1; f.value = bytes.Repeat([]byte("x"), 101) })
 		}, "longer than 100 bytes"},
+		{"a folder in the key's place", func(h *host) { h.lie("k", func(f *told) { f.folder = true }) }, "keys/k: Is a directory"},
 		{"errors that steer terminals", func(h *host) { h.put("k", "v"); h.denied = "\x1b[2J\n" + strings.Repeat("long", 10000) }, "?[2J"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -218,6 +221,145 @@ func TestLyingHost(t *testing.T) {
 			tidy(t, dir)
 		})
 	}
+}
+
+// tree is all that is in a folder: what each file has, whose it is, and its mode.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		i, err := e.Info()
+		if err != nil {
+			return err
+		}
+		st := i.Sys().(*syscall.Stat_t)
+		is := fmt.Sprintf("%v of %d:%d", i.Mode(), st.Uid, st.Gid)
+		if i.Mode().IsRegular() {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			is += fmt.Sprintf(" has %q", text)
+		}
+		all[path] = is
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestNamesOfTheHost: whatever names the host tells of, nothing but the recipe's files and its
+// mark is written, removed or run; and what it tells does not end the agent.
+func TestNamesOfTheHost(t *testing.T) {
+	h := newHost(t)
+	dir := real(t, t.TempDir())
+	for _, name := range []string{"in", "out"} {
+		if err := os.Mkdir(dir+"/"+name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(dir+"/out/victim", []byte("not to be written"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{
+		"../out/victim", "../../out/victim", dir + "/out/victim", "a/../../out/victim", "/", "", ".", "..", "a/b", "%2e%2e%2fout%2fvictim",
+		"a\x00b", "\x1b[2J", "\n", "-rf", "$(touch " + dir + "/out/run)", "`touch " + dir + "/out/run`", "; touch " + dir + "/out/run", "\xff\xfe",
+		strings.Repeat("n", 60<<10), strings.Repeat("../", 1000), "b\n" + dir + "/out/victim",
+	}
+	for _, name := range names { // such keys are there, too
+		h.put(name, "the host's")
+	}
+	h.put("k", "one")
+	h.put("b", "b")
+	opt := h.options(t.Output())
+	stop := h.run(fmt.Sprintf("missing = \"remove\"\ncommand = 'echo told >%[1]s/in/told'\n"+
+		"[file.\"%[1]s/in/file\"]\nkey = \"k\"\n[file.\"%[1]s/in/b\"]\nkey = \"b\"", dir), opt)
+	until(t, "it is applied", func() bool { return is(dir+"/in/told", "told\n") })
+	h.mu.Lock()
+	for _, name := range names {
+		for _, form := range []string{
+			`{"type":"key-set","space":"keys","key":%q}`, `{"type":"key-removed","space":%q,"key":"k"}`, `{"type":%q,"space":"keys","key":"k"}`,
+			`{"type":"key-set","space":"keys","key":"k","vm":%q,"by":%[1]q,"as":%[1]q,"rev":-1}`, `{"type":"key-set","space":["keys"],"key":{%q:1}}`, `%q`, `%s`,
+		} {
+			h.event(fmt.Sprintf(form, name) + "\n")
+		}
+	}
+	h.event(strings.Repeat("[", 100<<10) + "\n")
+	h.mu.Unlock()
+	h.remove("b")
+	h.put("k", "two")
+	until(t, "it goes on", func() bool {
+		_, err := os.Lstat(dir + "/in/b")
+		return is(dir+"/in/file", "two") && err != nil
+	})
+	until(t, "the mark is gone", func() bool { _, err := os.Lstat(opt.State + "/app.changed"); return err != nil })
+	stop()
+	owner := fmt.Sprintf("of %d:%d", os.Geteuid(), os.Getegid())
+	want := map[string]string{
+		dir: tree(t, dir)[dir], dir + "/in": "drwxr-xr-x " + owner, dir + "/out": "drwxr-xr-x " + owner,
+		dir + "/out/victim": "-rw------- " + owner + ` has "not to be written"`,
+		dir + "/in/file":    "-rw------- " + owner + ` has "two"`,
+		dir + "/in/told":    "-rw-r--r-- " + owner + ` has "told\n"`,
+	}
+	if got := tree(t, dir); !maps.Equal(got, want) {
+		t.Errorf("there is\n%q\nwant\n%q", got, want)
+	}
+	tidy(t, opt.State, "lock")
+}
+
+// TestOwnerPutRight: who else has got the file, or the folder it is in, by now does not keep it:
+// it is replaced by one of the recipe's owner and mode, and what he has linked stays as it was.
+// Of owners only root can show that.
+func TestOwnerPutRight(t *testing.T) {
+	h := newHost(t)
+	h.put("k", "value")
+	dir := real(t, t.TempDir())
+	text := fmt.Sprintf("owner = %d\ngroup = %d\nmode = \"0640\"\n[file.\"%s/file\"]\nkey = \"k\"", os.Geteuid(), os.Getegid(), dir)
+	opt := h.options(t.Output())
+	if changed, err := h.once(text, opt); err != nil || len(changed) != 1 {
+		t.Fatalf("changed %q, %v", changed, err)
+	}
+	if err := os.Link(dir+"/file", dir+"/linked"); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf(`-rw-r----- of %d:%d has "value"`, os.Geteuid(), os.Getegid())
+	for _, spoil := range []func() error{
+		func() error { return os.Chmod(dir+"/file", 0o755|fs.ModeSetuid) },
+		func() error { return os.WriteFile(dir+"/file", []byte("other"), 0) },
+		func() error { return root(func() error { return os.Chown(dir+"/file", 12345, -1) }) },
+		func() error { return root(func() error { return os.Chown(dir+"/file", -1, 12345) }) },
+		func() error { return root(func() error { return os.Chown(dir, 12345, 12345) }) },
+	} {
+		before := tree(t, dir)
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		spoilt := tree(t, dir)[dir+"/file"] != before[dir+"/file"]
+		changed, err := h.once(text, opt)
+		if err != nil || (len(changed) == 1) != spoilt {
+			t.Errorf("changed %q, %v", changed, err)
+		}
+		if got := tree(t, dir)[dir+"/file"]; got != want {
+			t.Errorf("the file is %s, want %s", got, want)
+		}
+	}
+	want = fmt.Sprintf(`urwxr-xr-x of %d:%d has "value"`, os.Geteuid(), os.Getegid())
+	if got := tree(t, dir)[dir+"/linked"]; got != want {
+		t.Errorf("what was linked to the file is %s, want %s", got, want)
+	}
+}
+
+// root does what only root can.
+func root(do func() error) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return do()
 }
 
 // TestStill: keys that change with each look are not written half and half.

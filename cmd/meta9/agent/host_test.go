@@ -47,6 +47,7 @@ type told struct {
 	version uint32
 	id      uint64
 	moves   bool // another version with each stat
+	folder  bool
 }
 
 func newHost(t *testing.T) *host {
@@ -215,6 +216,8 @@ func (h *host) handle(m *wire.Msg, fids map[uint32]string) *wire.Msg {
 			return p9.QID{Type: p9.TypeDir, Path: uint64(len(path) + 1)}, true
 		case path == "events":
 			return p9.QID{Path: 9}, true
+		case f != nil && f.folder:
+			return p9.QID{Type: p9.TypeDir, Path: f.id}, true
 		case f != nil:
 			return p9.QID{Version: f.version, Path: f.id}, true
 		}
