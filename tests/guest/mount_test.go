@@ -263,7 +263,7 @@ func TestFUSE(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := serve(t, daemon.Options{Memory: true, TCP: []string{"as=vm:" + uuid}, Config: "[limits]\nvm_events = 4000\n"})
+			h := serve(t, daemon.Options{Memory: true, TCP: []string{"as=vm:" + uuid}, Config: "[limits]\nvm_events = 10000\n"})
 			g, addr := boot(t, h)
 			m := &mount{Guest: g, host: h, version: "9p2000.L", cache: "none", dir: "/mnt/fuse", fuse: addr}
 			m.remount(t)
@@ -304,6 +304,7 @@ func fresh(t *testing.T, m *mount) {
 	}
 	for n := 1; n <= writes; n++ {
 		write(n)
+		time.Sleep(time.Millisecond) // the pace of the host: otherwise all events are one
 	}
 	r := <-done
 	if r.Status != 0 {

@@ -23,6 +23,11 @@ const (
 
 	// keptTime is how long the kernel may keep what it is told to forget when it changes.
 	keptTime = 24 * time.Hour
+
+	// nameTime is how long the kernel may keep the name of a key, which it is not told to
+	// forget, and nameEnd after how long it does not have it any more: it begins to count
+	// when the thread that looked the name up runs again, and counts in ticks of up to 10 ms.
+	nameTime, nameEnd = 50 * time.Millisecond, 300 * time.Millisecond
 )
 
 // kind is what a node is for the cache.
@@ -81,6 +86,7 @@ type cache struct {
 	bytes  int // of snapshots
 	pinned int // of those, what open files and others than nodes refer to: no room is made of it
 	absent map[entry]struct{}
+	misled time.Time // until then the kernel may take a name for the file that had it before
 
 	lastHeard time.Time // of the server
 }
@@ -116,6 +122,31 @@ func (f *FS) forget(n *node) {
 	f.seq++
 	n.known = false
 	f.evict(n)
+}
+
+// misleads tells whether the kernel may have the name of a node without asking, and use it
+// for a file that is open: should the name lead to another file by now, stat(2) of it would
+// show that one, as fstat(2) must. Without an open file all that the kernel asks about the
+// node is answered by where the name leads. mu is held.
+func (n *node) misleads() bool {
+	return n.opening+len(n.files) > 0 && time.Now().Before(n.leased)
+}
+
+// mislead notes that a node has lost its name, or may have. mu is held.
+func (f *FS) mislead(n *node) {
+	if n.leased.After(f.misled) {
+		f.misled = n.leased
+	}
+}
+
+// doubt drops what is kept of a node whose name has led to another file, or to none, before
+// an event has told of it: so that the next Lookup asks the server.
+func (f *FS) doubt(n *node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forget(n)
+	n.sure = false
+	delete(f.absent, n.at)
 }
 
 // evict drops the snapshot that a node keeps. mu is held.
@@ -223,6 +254,11 @@ func (f *FS) keep(n *node, mark uint64, s *snapshot) {
 func (f *FS) kept(n *node) *snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.keptOf(n)
+}
+
+// keptOf is kept. mu is held.
+func (f *FS) keptOf(n *node) *snapshot {
 	if !f.live() || !n.sure || n.writers > 0 || n.kept == nil {
 		return nil
 	}
@@ -285,12 +321,18 @@ func (f *FS) lookedUp(dir *node, name string, out *fuse.EntryOut) (code fuse.Sta
 	return fuse.OK, true
 }
 
-// entryTime is how long the kernel may keep a name. Names of keys it looks up each time,
-// and is answered from here: to have it forget one takes a lock of the folder's, which
-// whoever waits for a server that is away may hold. mu is held.
+// entryTime is how long the kernel may keep a name. That of a key it is not told to forget:
+// that takes a lock of the folder's, which whoever waits for a server that is away may hold.
+// So it has it for a moment, and where the name leads elsewhere, whoever could take the one
+// file for the other is told when that is over (misleads). mu is held.
 func (f *FS) entryTime(n *node) time.Duration {
-	if n.at.dir.kind == vmRoot && fixed[n.at.name] && f.live() {
+	switch {
+	case !f.live():
+	case n.at.dir.kind == vmRoot && fixed[n.at.name]:
 		return keptTime
+	case n.kind == key && n.sure:
+		n.leased = time.Now().Add(nameEnd)
+		return nameTime
 	}
 	return 0
 }

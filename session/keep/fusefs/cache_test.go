@@ -712,3 +712,163 @@ func TestRevIn(t *testing.T) {
 		t.Error("a loss was not seen")
 	}
 }
+
+// nameTime is how long the kernel may keep the last name of a path, and its node.
+func (w *world) nameTime(path ...string) (id uint64, keeps time.Duration) {
+	w.t.Helper()
+	dir, code := w.look(path[:len(path)-1]...)
+	var out fuse.EntryOut
+	if code.Ok() {
+		code = w.Lookup(nil, &fuse.InHeader{NodeId: dir}, path[len(path)-1], &out)
+	}
+	if !code.Ok() {
+		w.t.Fatalf("%v: %v", path, code)
+	}
+	return out.NodeId, out.EntryTimeout()
+}
+
+// TestNameTime: the kernel may keep the name of a key for a moment, as long as events would tell
+// where it leads; and none that this mount has just made, or that nothing tells of.
+func TestNameTime(t *testing.T) {
+	w := newWorld(t, "", true)
+	w.host(store.Put, "k", "v")
+	w.settled()
+	w.cat("keys", "k")
+	if _, keeps := w.nameTime("keys", "k"); keeps != nameTime {
+		t.Errorf("a name is kept for %v", keeps)
+	}
+	for _, path := range [][]string{{"sdc", "uuid"}, {"nocloud", "meta-data"}} {
+		if _, keeps := w.nameTime(path...); keeps != 0 {
+			t.Errorf("%v is kept for %v", path, keeps)
+		}
+	}
+	dir, _ := w.look("keys")
+	var made fuse.CreateOut
+	if code := w.Create(nil, &fuse.CreateIn{InHeader: fuse.InHeader{NodeId: dir}, Flags: syscall.O_WRONLY, Mode: 0o600}, "new", &made); !code.Ok() {
+		t.Fatal(code)
+	}
+	if keeps := made.EntryTimeout(); keeps != 0 {
+		t.Errorf("a name that was just made is kept for %v", keeps)
+	}
+	w.shut(made.Fh)
+	without := newWorld(t, "", false)
+	without.host(store.Put, "k", "v")
+	if _, keeps := without.nameTime("keys", "k"); keeps != 0 {
+		t.Errorf("without a cache a name is kept for %v", keeps)
+	}
+}
+
+// TestMisled: that a key was replaced, a file of which is open and whose name the kernel may
+// have, is told when the kernel asks for the name again: until then stat(2) of the name could
+// show the open file. Nobody waits where the key has another value only, or no file is open;
+// and to drop all waits as well.
+func TestMisled(t *testing.T) {
+	for name, c := range map[string]struct{ open, replaced, drops, waits bool }{
+		"replaced and open":                 {open: true, replaced: true, waits: true},
+		"replaced and open, all dropped":    {open: true, replaced: true, drops: true, waits: true},
+		"replaced":                          {replaced: true},
+		"another value of one that is open": {open: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "", true)
+			w.host(store.Put, "k", "old")
+			w.settled()
+			_, events := w.open(syscall.O_RDONLY, "events")
+			w.cat("keys", "k")
+			w.cat("keys", "k")
+			if c.open {
+				_, fh := w.open(syscall.O_RDONLY, "keys", "k")
+				defer w.shut(fh)
+			}
+			id, _ := w.nameTime("keys", "k")
+			w.FS.mu.Lock()
+			leased := w.nodes[id].leased
+			w.FS.mu.Unlock()
+			if left := time.Until(leased); left > nameEnd || left < -waiting {
+				t.Fatalf("the kernel may have the name for %v", left)
+			}
+			if c.drops {
+				w.host(store.Remove, "k", "")
+				if err := w.dropAll(keep.Interrupt{}); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				if c.replaced {
+					w.host(store.Remove, "k", "")
+				}
+				w.host(store.Put, "k", "new")
+				for line, off := "", uint64(0); !strings.Contains(line, fmt.Sprintf(`{"rev":%d,`, w.rev)); off += uint64(len(line)) {
+					line = w.read(events, off, 4096)
+				}
+			}
+			now := time.Now()
+			w.FS.mu.Lock()
+			misled := w.misled
+			w.FS.mu.Unlock()
+			switch {
+			case c.waits && now.Before(leased):
+				t.Errorf("it is told %v before the kernel has forgotten the name", leased.Sub(now))
+			case !c.waits && !misled.IsZero():
+				t.Error("it is waited for the kernel")
+			}
+			if !c.drops {
+				if got := w.cat("keys", "k"); got != "new" {
+					t.Errorf("%q is read", got)
+				}
+			}
+			w.shut(events)
+		})
+	}
+}
+
+// TestAstray: where the kernel's name leads to another file by now, or to none, and no event has
+// told of it, a change is ESTALE, and the name that the kernel looks up then is asked of the
+// server: so open(2) finds what is there, or makes it.
+func TestAstray(t *testing.T) {
+	stale := fuse.Status(syscall.ESTALE)
+	for name, do := range map[string]func(w *world, node uint64) fuse.Status{
+		"open": func(w *world, node uint64) fuse.Status {
+			var out fuse.OpenOut
+			code := w.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: node}, Flags: syscall.O_WRONLY}, &out)
+			if code.Ok() {
+				w.shut(out.Fh)
+			}
+			return code
+		},
+		"chmod": func(w *world, node uint64) fuse.Status {
+			set := &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{Valid: fuse.FATTR_MODE, Mode: 0o640}}
+			set.NodeId = node
+			return w.SetAttr(nil, set, &fuse.AttrOut{})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "", true)
+			w.host(store.Put, "k", "old")
+			w.host(store.Put, "other", "")
+			w.settled()
+			w.look("keys", "k")
+			node, _ := w.look("keys", "k")
+			stands, _ := w.sticks("keys", "other")
+			w.host(store.Put, "other", "x")
+			stands() // no event comes any more
+			w.host(store.Remove, "k", "")
+			if code := do(w, node); code != stale {
+				t.Errorf("of a removed key: %v", code)
+			}
+			if _, code := w.look("keys", "k"); code != fuse.ENOENT {
+				t.Errorf("its name: %v", code)
+			}
+			w.host(store.Put, "k", "new")
+			if code := do(w, node); code != stale {
+				t.Errorf("of a replaced key: %v", code)
+			}
+			again, code := w.look("keys", "k")
+			if !code.Ok() || again == node {
+				t.Errorf("its name leads to %d, as before, %v", again, code)
+			}
+			if code := do(w, again); !code.Ok() {
+				t.Errorf("of the new one: %v", code)
+			}
+		})
+	}
+}

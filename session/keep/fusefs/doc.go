@@ -19,9 +19,9 @@
 // # What is kept
 //
 // Values, listings, names and attributes of keys are kept here, as long as the VM's events
-// are followed and say nothing else (cache.go). The kernel keeps attributes, and the names
-// that a VM's folder always has; it is told to forget attributes, which never waits. Values
-// are never in its page cache: there the length and the bytes of a value come by two
+// are followed and say nothing else (cache.go). The kernel keeps attributes, the names that a
+// VM's folder always has, and for a moment those of keys; it is told to forget attributes,
+// which never waits. Values are never in its page cache: there the length and the bytes of a value come by two
 // requests, and a change between them would show half of a value; and the pages of a file
 // are shared by those who opened it before a change and after. Files are open for direct
 // I/O, so that a read is one request to this process, answered from one version.
@@ -39,6 +39,11 @@
 // seq numbers all that makes an answer old; told is the revision up to which events were
 // followed; losses counts how often all was dropped, and swept how many of these the kernel has
 // been told of; pinned are the bytes that no eviction would free.
+//
+// What the kernel asks by a name that it has from before (leased) is answered by where the name
+// leads now, or is ESTALE (astray), but for a GetAttr while a file of the node is open or being
+// opened: then an event of the key is told of, or a loss done with, only when the kernel has the
+// name no more, unless the server says that it leads there still (misleads, leads, misled).
 //
 // # Concurrency
 //

@@ -4,6 +4,7 @@ package fusefs
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"meta9/fs/errs"
 	"meta9/fs/vm"
 	"meta9/session/keep"
+	"meta9/session/redial"
 	"meta9/session/wire"
 )
 
@@ -85,13 +87,18 @@ func (f *FS) sweep() {
 		f.mu.Lock()
 		losses := f.losses
 		var ids []uint64
+		var names []*node
 		for _, n := range f.nodes {
 			if n.given {
 				ids = append(ids, n.id)
 			}
+			if !n.sure && n.misleads() {
+				names = append(names, n)
+			}
 		}
 		f.mu.Unlock()
 		f.notify(ids)
+		f.outlast(names)
 		f.mu.Lock()
 		f.swept = losses
 		f.wake()
@@ -195,6 +202,7 @@ type event struct {
 // who reads the events know.
 func (f *FS) changes(lines []byte) {
 	var ids []uint64
+	var names []*node
 	rev := uint64(0)
 	f.mu.Lock()
 	for line := range bytes.Lines(lines) {
@@ -203,7 +211,10 @@ func (f *FS) changes(lines []byte) {
 		rev = max(rev, e.Rev, e.To)
 		switch {
 		case !bad && (e.Type == "key-set" || e.Type == "key-removed"):
-			ids = append(ids, f.changed(&e)...)
+			some, name := f.changed(&e)
+			if ids = append(ids, some...); name != nil && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		case !bad && (e.Type == "session-parked" || e.Type == "session-resumed" || e.Type == "qmp"):
 		default: // whose files they are, which there are, or what nobody knows
 			f.lose()
@@ -212,6 +223,7 @@ func (f *FS) changes(lines []byte) {
 	losses := f.losses
 	f.mu.Unlock()
 	f.notify(ids)
+	f.outlast(names)
 	_ = f.await(nil, nil, func() bool { return f.swept >= losses })
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -219,9 +231,52 @@ func (f *FS) changes(lines []byte) {
 	f.wake()
 }
 
+// outlast returns when the kernel has no name any more that misleads; names are nodes whose
+// names do if they lead elsewhere, which the server is asked.
+func (f *FS) outlast(names []*node) {
+	for _, n := range names {
+		if f.leads(n) {
+			continue
+		}
+		f.mu.Lock()
+		f.mislead(n)
+		f.mu.Unlock()
+	}
+	f.mu.Lock()
+	left := time.Until(f.misled)
+	f.mu.Unlock()
+	if left <= 0 {
+		return
+	}
+	select {
+	case <-time.After(left):
+	case <-f.calls.Dead():
+	}
+}
+
+// leads tells whether a name leads to the node's file still. It waits for the server for no
+// longer than the kernel may have the name.
+func (f *FS) leads(n *node) bool {
+	f.mu.Lock()
+	ctx, cancel := context.WithDeadline(context.Background(), n.leased)
+	f.mu.Unlock()
+	defer cancel()
+	names, ok := f.path(n)
+	if !ok {
+		return false
+	}
+	fid, qid, err := f.walk(keep.Interrupt{C: ctx.Done()}, redial.Root{Fid: rootFid, QID: f.root.qid}, names)
+	if err != nil {
+		return false
+	}
+	f.clunk(fid)
+	return qid.Path == n.qid.Path
+}
+
 // changed drops what is kept of a key, and of the folders that it is in: these nodes are
-// what the kernel is to forget. mu is held.
-func (f *FS) changed(e *event) (ids []uint64) {
+// what the kernel is to forget. name is a node whose name could mislead if it leads elsewhere
+// now; nil: none. mu is held.
+func (f *FS) changed(e *event) (ids []uint64, name *node) {
 	f.seq++
 	dir := f.root
 	switch {
@@ -229,10 +284,10 @@ func (f *FS) changed(e *event) (ids []uint64) {
 		f.forget(dir)
 		ids = append(ids, dir.id)
 		if dir = f.named[entry{dir, e.Space}]; dir == nil {
-			return ids
+			return ids, nil
 		}
 	case e.Space != f.space:
-		return nil
+		return nil, nil
 	}
 	f.forget(dir)
 	ids = append(ids, dir.id)
@@ -242,8 +297,11 @@ func (f *FS) changed(e *event) (ids []uint64) {
 		f.forget(n)
 		n.sure = false // the name may lead to another key
 		ids = append(ids, n.id)
+		if n.misleads() {
+			name = n
+		}
 	}
-	return ids
+	return ids, name
 }
 
 // The beginnings of a line: of one that tells of a change, up to its revision, and of one

@@ -39,10 +39,8 @@ func linuxFlags(flags uint32) uint32 {
 	return l
 }
 
-// opens enters an open file of a node.
+// opens enters an open file of a node. mu is held.
 func (f *FS) opens(n *node, o *file) *file {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.lastID++
 	o.id, o.node = f.lastID, n
 	f.open[o.id] = o
@@ -100,6 +98,8 @@ func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fus
 	}
 	in := patient(cancel, &o.Caller)
 	writes := flags&(linuxAccess|linuxTrunc) != 0
+	f.opening(n, 1)
+	defer f.opening(n, -1)
 	if writes {
 		f.begins(n)
 	}
@@ -121,7 +121,25 @@ func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fus
 	case err == nil && f.tells(n):
 		_ = f.dropAll(keep.Interrupt{}) // ends soon, since it waits for no server
 	}
-	return status(err)
+	return status(f.astray(n, err))
+}
+
+// opening counts the Opens of a node that are under way.
+func (f *FS) opening(n *node, more int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n.opening += more
+}
+
+// astray is the error of what was asked of a key by a name that the kernel may have from
+// before. Where that leads to another file, or to none, it is ESTALE, upon which the kernel
+// looks the name up again, and makes the file if it was told to.
+func (f *FS) astray(n *node, err error) error {
+	if n.kind != key || !is(err, errs.NotFound) && !is(err, errs.Stale) {
+		return err
+	}
+	f.doubt(n)
+	return errs.Stale
 }
 
 // tells tells whether a node is the events of what is kept. Who has opened them is told of
@@ -133,6 +151,8 @@ func (f *FS) tells(n *node) bool {
 
 // opened9p enters what an Rlopen or Rlcreate says.
 func (f *FS) opened9p(n *node, fid uint32, qid p9.QID, flags uint32, writes bool, out *fuse.OpenOut) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	o := f.opens(n, &file{
 		fid: fid, foreign: qid.Path != n.qid.Path, stream: qid.Version == 0, once: flags&linuxNonblock != 0, writes: writes,
 	})
@@ -169,6 +189,7 @@ func (f *FS) Create(cancel <-chan struct{}, c *fuse.CreateIn, name string, out *
 		if f.enter(in, dir, name, fid, mark, &out.EntryOut) != nil {
 			return false, errs.IO // it is made: nothing is to be done again
 		}
+		out.SetEntryTimeout(0) // nobody was counted as opening it (misleads)
 		n := f.node(out.NodeId)
 		f.begins(n)
 		f.opened9p(n, fid, r.QID, flags, true, &out.OpenOut)
@@ -188,15 +209,21 @@ func (f *FS) Read(cancel <-chan struct{}, r *fuse.ReadIn, buf []byte) (fuse.Read
 		in = keep.Interrupt{C: cancel}
 	}
 	if f.wanted && o.node.kind == key && !o.writes && !o.foreign {
-		data, err := f.readKey(in, o, r.Offset, len(buf))
-		return fuse.ReadResultData(data), status(err)
+		return answer(f.readKey(in, o, r.Offset, len(buf)))
 	}
 	if f.tells(o.node) {
-		data, err := f.readEvents(in, o, r.Offset, buf)
-		return fuse.ReadResultData(data), status(err)
+		return answer(f.readEvents(in, o, r.Offset, buf))
 	}
 	got, err := f.readInto(in, o, o.fid, r.Offset, buf)
-	return fuse.ReadResultData(buf[:got]), status(err)
+	return answer(buf[:got], err)
+}
+
+// answer is what a read is answered. With data, go-fuse would take an error for none.
+func answer(data []byte, err error) (fuse.ReadResult, fuse.Status) {
+	if err != nil {
+		return nil, status(err)
+	}
+	return fuse.ReadResultData(data), fuse.OK
 }
 
 // readInto reads from the server until buf is full, or nothing more is there.

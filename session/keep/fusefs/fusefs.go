@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/hugelgupf/p9/p9"
@@ -61,6 +62,8 @@ type node struct {
 	kept    *snapshot // its value or listing; nil: not known
 	writers int       // files of it that are open for writing
 	edits   uint64    // changes of it by this mount
+	opening int       // Opens of it that are under way
+	leased  time.Time // until then the kernel may have its name without asking
 }
 
 // entry is a name in a folder; the root has no folder.
@@ -165,6 +168,9 @@ func (f *FS) found(dir *node, name string, qid p9.QID, mark uint64) (n *node, fi
 		if n != nil {
 			f.forget(n)
 			n.sure = false
+			if n.misleads() {
+				f.mislead(n)
+			}
 		}
 		f.lastID++
 		n = &node{id: f.lastID, at: at, qid: qid, kind: kindOf(dir, name, qid.Type&p9.TypeDir != 0)}

@@ -34,6 +34,7 @@ func (f *FS) Mount(o Options) (done <-chan struct{}, err error) {
 		FsName: o.Source, Name: f.String(), AllowOther: o.AllowOther,
 		DirectMountStrict: o.Direct, DirectMountFlags: o.Flags, Options: append(o.Words, "default_permissions"),
 		MaxWrite: o.Data, MaxBackground: background, EnableLocks: true, DisableReadDirPlus: true, DisableXAttrs: true,
+		DisableSplice:     true, // what is read is in memory: go-fuse would put each answer's header into a pipe first, and throw it away
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC, Logger: log.New(o.Log, "", 0),
 	})
 	if err != nil {

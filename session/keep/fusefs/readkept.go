@@ -22,14 +22,13 @@ func (f *FS) openKept(n *node, flags uint32) *file {
 	if n.kind != key && n.kind != folder || flags&(linuxAccess|linuxTrunc) != 0 {
 		return nil
 	}
-	s := f.kept(n)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.keptOf(n)
 	if s == nil {
 		return nil
 	}
-	f.mu.Lock()
-	edits := n.edits
-	f.mu.Unlock()
-	return f.opens(n, &file{fid: wire.NoFid, snap: s, edits: edits})
+	return f.opens(n, &file{fid: wire.NoFid, snap: s, edits: n.edits})
 }
 
 // firm is the fid of an open file, which is opened now if it was not: at the server

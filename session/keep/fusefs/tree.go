@@ -183,7 +183,7 @@ func (f *FS) SetAttr(cancel <-chan struct{}, s *fuse.SetAttrIn, out *fuse.AttrOu
 	if o := f.opened(n); o != nil && is(err, errs.Stale) {
 		err = f.byFile(in, o, set)
 	}
-	return status(err)
+	return status(f.astray(n, err))
 }
 
 // byFile does something with the fid of an open file.
@@ -360,6 +360,8 @@ func (f *FS) OpenDir(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) 
 	return status(f.at(in, n, func(fid uint32, _ p9.QID) (bool, error) {
 		r, err := f.calls.Call(in, &wire.Msg{Type: wire.Tlopen, Fid: fid})
 		if err == nil {
+			f.mu.Lock()
+			defer f.mu.Unlock()
 			out.Fh = f.opens(n, &file{fid: fid, foreign: r.QID.Path != n.qid.Path}).id
 		}
 		return err == nil, err

@@ -17,11 +17,17 @@ import (
 )
 
 // Write is the transaction by which the host makes the n-th value of a key: a number, and as
-// many bytes as that, so that the length tells, too. The key KEY.N comes with it, and the one
-// before goes, so that the name in an event tells which value is there by then.
+// many bytes as that, so that the length tells, too. The key KEY-renamed has the same value, but
+// is another file each time. The key KEY.N comes with them, and the one before goes, so that the
+// name in an event tells which value is there by then.
 func Write(key string, n int) string {
-	return fmt.Sprintf(`{"do":[{"put":"%s","value":"%s"},{"put":"%[1]s.%[3]d","value":""}%s]}`+"\n",
-		key, written(n), n, map[bool]string{true: fmt.Sprintf(`,{"remove":"%s.%d"}`, key, n-1)}[n > 0])
+	do := fmt.Sprintf(`{"put":"%s","value":"%s"},{"put":"%[1]s-next%[3]d","value":"%[4]s"},`, key, written(n), (n+1)%2, written(n+1))
+	if n > 0 {
+		do += fmt.Sprintf(`{"rename":"%s-next%d","to":"%[1]s-renamed"},{"remove":"%[1]s.%[3]d"}`, key, n%2, n-1)
+	} else {
+		do += fmt.Sprintf(`{"put":"%s-renamed","value":"%s"}`, key, written(0))
+	}
+	return fmt.Sprintf(`{"do":[%s,{"put":"%s.%d","value":""}]}`+"\n", do, key, n) // the last event tells of all
 }
 
 func written(n int) string { return fmt.Sprint(n, " ", strings.Repeat("x", n)) }
@@ -40,9 +46,16 @@ func marked(key, line string) (n int, lost bool) {
 	return -1, false
 }
 
-// newest reads the key at a mount, by stat(2) and read(2): each must show the value least or a
-// later one.
+// newest reads the key at a mount, and that which is another file each time, by stat(2) and
+// read(2): each must show the value least or a later one. n is the key's.
 func newest(dir, key string, least int) (n int, err error) {
+	if _, err := newestOf(dir, key+"-renamed", least); err != nil {
+		return 0, fmt.Errorf("%s-renamed: %w", key, err)
+	}
+	return newestOf(dir, key, least)
+}
+
+func newestOf(dir, key string, least int) (n int, err error) {
 	name := filepath.Join(dir, "keys", key)
 	info, err := os.Stat(name)
 	if err != nil {
