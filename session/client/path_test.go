@@ -203,8 +203,11 @@ func TestDeepPath(t *testing.T) {
 	if got, err := c.ReadFile(t.Context(), deep); err != nil || string(got) != "deep" {
 		t.Errorf("read %q, %v", got, err)
 	}
-	if _, err := c.Stat(t.Context(), deep+"/e"); !errors.Is(err, errs.NotFound) {
+	if _, err := c.Stat(t.Context(), deep+"/e"); !errors.Is(err, errs.NotDir) {
 		t.Errorf("stat below a file: %v", err)
+	}
+	if _, err := c.Stat(t.Context(), strings.TrimSuffix(deep, "/d")+"/e"); !errors.Is(err, errs.NotFound) {
+		t.Errorf("stat of what is not there: %v", err)
 	}
 	until(t, "the fids of the failed walk are clunked", func() (ok bool) {
 		f.with(func() { ok = len(f.fids) == 1 })

@@ -186,12 +186,12 @@ func TestExport(t *testing.T) {
 // TestExportOfEscapes: a VM that its guest has filled with what JSON spells at length can be
 // imported, too.
 func TestExportOfEscapes(t *testing.T) {
-	config := "[limits]\nvm_bytes = \"1MiB\"\n"
+	config := "[limits]\nvalue = \"350KiB\"\nvm_bytes = \"350KiB\"\n"
 	here := meta9{t, testenv.Binary(t, "meta9"), testenv.Start(t, daemon.Options{Config: config})}
 	there := meta9{t, here.bin, testenv.Start(t, daemon.Options{Config: config})}
 	uuid := testenv.UUID(1)
 	here.d.NewVM(uuid, `{"uuid":"`+uuid+`"}`)
-	value := strings.Repeat("\x01", 1_000_000)
+	value := strings.Repeat("\x01", 300_000)
 	if err := here.d.Conn("vms/"+uuid).Swrite(0, []byte(value), "keys", "k"); err != nil {
 		t.Fatal(err)
 	}
