@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"meta9": main, helperName: main, vmadmName: main})
+	testscript.Main(tests{m}, map[string]func(){"meta9": main, helperName: main, vmadmName: main})
 }
 
 // The scripts run meta9 against a real meta9d. Beside testscript's own commands
@@ -70,14 +71,45 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// buildDaemon builds meta9d, for the test alone.
+// buildDaemon gives the program meta9d: the one that META9_TEST_DAEMON names (make quick),
+// or one that is built once for all tests. Go's cache of test results sees the first, and
+// whether it has changed since.
 func buildDaemon(t *testing.T) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "meta9d")
-	if out, err := exec.Command("go", "build", "-o", program, "meta9/cmd/meta9d").CombinedOutput(); err != nil {
-		t.Fatalf("building meta9d: %v\n%s", err, out)
+	if program := os.Getenv("META9_TEST_DAEMON"); program != "" {
+		if _, err := os.Stat(program); err != nil {
+			t.Fatal(err)
+		}
+		return program
+	}
+	program, err := builtDaemon()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return program
+}
+
+// built is the folder of the program that builtDaemon has built; "": none yet.
+var built string
+
+var builtDaemon = sync.OnceValues(func() (program string, err error) {
+	if built, err = os.MkdirTemp("", "meta9-built-"); err != nil {
+		return "", err
+	}
+	program = filepath.Join(built, "meta9d")
+	out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", program, "meta9/cmd/meta9d").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building meta9d: %w\n%s", err, out)
+	}
+	return program, nil
+})
+
+// tests removes the built program when all tests have ended.
+type tests struct{ *testing.M }
+
+func (m tests) Run() int {
+	defer func() { os.RemoveAll(built) }()
+	return m.M.Run()
 }
 
 func freePort(t *testing.T) int {

@@ -17,14 +17,22 @@ import (
 	"meta9/session/wire"
 )
 
-// program is the built meta9d.
-var program string
+// program is the built meta9d: the one that META9_TEST_DAEMON names (make quick), or one
+// that is built for these tests.
+var program = os.Getenv("META9_TEST_DAEMON")
 
 func TestMain(m *testing.M) {
 	os.Exit(withProgram(m))
 }
 
 func withProgram(m *testing.M) int {
+	if program != "" {
+		if _, err := os.Stat(program); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "m9d")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -32,7 +40,7 @@ func withProgram(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "meta9d")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", program, ".").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%s\n%v\n", out, err)
 		return 1
 	}

@@ -84,5 +84,8 @@ func sections(names []string) error {
 		fmt.Println("  " + line)
 	}
 	all, loadErr := loadResults(dir)
+	if all.empty() { // sections without tests, or whose tests nobody counts (make quick)
+		return errors.Join(err, loadErr)
+	}
 	return errors.Join(err, loadErr, all.summary(os.Stdout, allowed))
 }

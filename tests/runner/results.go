@@ -26,6 +26,9 @@ func (r *results) add(o results) {
 	r.Skips = append(r.Skips, o.Skips...)
 }
 
+// empty tells that no run has given results.
+func (r *results) empty() bool { return r.Passed+r.Failed+len(r.Skips) == 0 }
+
 // save writes the results to a new file in dir.
 func (r results) save(dir string) error {
 	f, err := os.CreateTemp(dir, "results-*.json")
