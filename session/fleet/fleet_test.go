@@ -345,3 +345,21 @@ func TestGivenAtStart(t *testing.T) {
 		t.Errorf("the log is %q", got)
 	}
 }
+
+// TestQuiet: what else serves a VM is quiet while it is given away, and until that is over.
+func TestQuiet(t *testing.T) {
+	var quiet, again atomic.Int32
+	a, b := pair(t, func(m *fleet.MemberConfig, c *fleet.Config) {
+		if m.Host == "a" {
+			c.Quiet = func(string) func() {
+				quiet.Add(1)
+				return func() { again.Add(1) }
+			}
+		}
+	})
+	b.Claim(uuid)
+	a.Until("the end of the hand-over", func() bool { return again.Load() == 1 })
+	if n := quiet.Load(); n != 1 {
+		t.Errorf("it was asked to be quiet %d times", n)
+	}
+}
