@@ -339,10 +339,33 @@ func (h *host) adopt(t *testing.T) {
 		t.Errorf("vm attach --live of one that is off: %v\n%s", err, out)
 	}
 	h.virsh("detach-device", "web", h.channel("web"), "--live", "--config") // by hand
+	h.pasted(t, d.Admin(), "web")
+	h.connected("web")
+	h.virsh("detach-device", "web", h.channel("web"), "--live", "--config")
 	if out, err := meta9("vm", "attach", "--live", "web"); err != nil || !strings.Contains(out, "it has its channel now") {
 		t.Errorf("vm attach --live: %v\n%s", err, out)
 	}
 	h.connected("web")
+}
+
+// pasted: the lines that `meta9 vm attach` prints for the host do what they are for, as they
+// stand.
+func (h *host) pasted(t *testing.T, admin, name string) {
+	t.Helper()
+	bin := t.TempDir()
+	if err := os.Symlink(h.meta9, filepath.Join(bin, "meta9")); err != nil {
+		t.Fatal(err)
+	}
+	out := h.must(h.meta9, "--addr", "unix:"+admin, "vm", "attach", name)
+	lines, _, found := strings.Cut(out, "\n# In the guest")
+	if !found {
+		t.Fatalf("vm attach:\n%s", out)
+	}
+	cmd := exec.Command("sh", "-e", "-c", lines)
+	cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), "LC_ALL=C", "META9_ADDR=unix:"+admin, "PATH="+bin+":"+os.Getenv("PATH"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s\n%v\n%s", lines, err, out)
+	}
 }
 
 // monitor: a meta9d that is pointed at libvirt's monitors leaves them alone, so that
