@@ -30,6 +30,8 @@ type Cluster interface {
 
 	// Owner returns the VM's owner. NotFound: no host has the VM.
 	Owner(ctx context.Context, uuid string) (Owner, error)
+	// Named returns the VM that has the alias, of any owner. NotFound: none has it.
+	Named(ctx context.Context, alias string) (uuid string, err error)
 	// Claim makes the VM this host's, if its owner is still from, and that host is not
 	// alive; from then on that host's writes are refused. Then the VM must be fetched and
 	// adopted. Busy: it has another owner, or the owner is alive.
@@ -52,7 +54,8 @@ type Cluster interface {
 	// Residence returns what came with a VM of this host's (Gift.With), or nothing, and the
 	// revision at which it came.
 	Residence(ctx context.Context, uuid string) (with string, rev int64, err error)
-	// Forget deletes that, if it still has this revision.
+	// Forget deletes that, if it still has this revision. Moved: the VM is another host's by
+	// now, which restores it.
 	Forget(ctx context.Context, uuid string, rev int64) error
 	// Came lists the VMs of this host for which Residence has something.
 	Came(ctx context.Context) ([]string, error)

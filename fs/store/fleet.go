@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"meta9/fs/errs"
@@ -96,6 +97,19 @@ type unchanged struct{ error }
 
 func (u *unchanged) Unwrap() error { return u.error }
 
+// Damaged marks the error of a VM that has a damaged record: trying again does not help.
+func Damaged(err error) error { return &damaged{err} }
+
+type damaged struct{ error }
+
+func (d *damaged) Unwrap() error { return d.error }
+
+// IsDamaged reports whether Damaged has marked the error.
+func IsDamaged(err error) bool {
+	var d *damaged
+	return errors.As(err, &d)
+}
+
 // Gift says to whom a VM is given, and what goes with it.
 type Gift struct {
 	To   string // the new owner; "": none, so any host may claim the VM
@@ -170,7 +184,7 @@ func (a *Arrival) Bring(t Tail) error {
 func Peek(ctx context.Context, c Cluster, uuid string) (v *vm.VM, err error) {
 	var damage error
 	l := loader{whole: true, onVM: func(found *vm.VM) { v = found }, report: func(d Damage) {
-		damage = errs.New(errs.IO, "damaged data: %s", d)
+		damage = Damaged(errs.New(errs.IO, "damaged data: %s", d))
 	}}
 	l.engine = scanner(func(fn func(key, value []byte) error) error { return c.Peek(ctx, uuid, fn) })
 	switch err := l.load(); {
@@ -179,7 +193,7 @@ func Peek(ctx context.Context, c Cluster, uuid string) (v *vm.VM, err error) {
 	case damage != nil:
 		return nil, damage
 	case v == nil || v.UUID != uuid:
-		return nil, errs.New(errs.IO, "damaged data: VM %s has an owner and no record", uuid)
+		return nil, Damaged(errs.New(errs.IO, "damaged data: VM %s has an owner and no record", uuid))
 	}
 	return v, nil
 }
@@ -219,9 +233,9 @@ func (s *Store) Fetch(uuid string) (*Arrival, error) {
 	case err != nil:
 		return nil, err
 	case found > 0:
-		return nil, errs.New(errs.IO, "damaged data: %s", damage)
+		return nil, Damaged(errs.New(errs.IO, "damaged data: %s", damage))
 	case a.vm == nil || a.vm.UUID != uuid:
-		return nil, errs.New(errs.IO, "damaged data: VM %s has an owner and no record", uuid)
+		return nil, Damaged(errs.New(errs.IO, "damaged data: VM %s has an owner and no record", uuid))
 	}
 	return a, nil
 }

@@ -169,7 +169,7 @@ func (a *pursuit) step() (done bool, err error) {
 	defer cancel()
 	owner, err := a.cluster.Owner(ctx, uuid)
 	switch {
-	case errors.Is(err, errs.NotFound):
+	case errors.Is(err, errs.NotFound), store.IsDamaged(err):
 		return false, err
 	case err != nil:
 		a.waits(a.claim, errs.Detail(err))
@@ -306,6 +306,9 @@ func (a *pursuit) takeOver() (done bool, err error) {
 	if err == nil {
 		with, rev, err = a.cluster.Residence(ctx, uuid)
 	}
+	if store.IsDamaged(err) {
+		return false, err
+	}
 	if err != nil {
 		a.waits(a.claim, errs.Detail(err))
 		return false, nil
@@ -320,17 +323,17 @@ func (a *pursuit) takeOver() (done bool, err error) {
 		return false, r.Err
 	}
 	n := a.restore(uuid, &came)
-	if !a.clear(uuid, rev) {
-		return false, errs.New(errs.Busy, "meta9d is ending")
+	if err := a.clear(uuid, rev); err != nil {
+		return false, err
 	}
 	a.arrived(uuid, n)
 	return true, nil
 }
 
 // clear deletes the sessions that came with the VM, and the request for the VM, and tries
-// until that succeeds: before that the VM must not be served. It returns false when Stop
-// was called.
-func (a *pursuit) clear(uuid string, rev int64) bool {
+// until that succeeds: before that the VM must not be served. Busy: Stop was called, or
+// another host has taken the VM.
+func (a *pursuit) clear(uuid string, rev int64) error {
 	for {
 		ctx, cancel := context.WithTimeout(a.ctx, a.cfg.Patience)
 		var err error
@@ -341,15 +344,21 @@ func (a *pursuit) clear(uuid string, rev int64) bool {
 			err = a.cluster.Unask(ctx, a.of, uuid)
 		}
 		cancel()
-		if err == nil {
+		switch {
+		case err == nil:
 			a.of = ""
-			return true
+			return nil
+		case errors.Is(err, errs.Moved):
+			if err := a.taken(uuid); err != nil {
+				return err
+			}
+			return errs.New(errs.Busy, "VM %s was taken by another host before it was served here", uuid)
 		}
 		a.waits(a.claim, errs.Detail(err))
 		select {
 		case <-time.After(pauseLonger):
 		case <-a.ctx.Done():
-			return false
+			return errs.New(errs.Busy, "meta9d is ending")
 		}
 	}
 }

@@ -79,10 +79,12 @@ type Fleet struct {
 	taking  chan struct{} // one item for each claim in takeOver
 	working sync.WaitGroup
 
+	minding sync.Mutex // before mu
+	stale   bool       // the last event about this was Stale; minding guards it
+
 	mu       sync.Mutex
 	stopped  bool
 	draining bool
-	stale    bool // the last event about this was Stale
 	claims   map[string]*claim
 	giving   map[string]chan struct{} // by VM; closed when it was given, or cannot be
 	dropping map[string]chan struct{} // by VM; closed when Drop has returned
@@ -121,7 +123,8 @@ func New(cfg Config) *Fleet {
 	}
 	f.ctx, f.end = context.WithCancel(context.Background())
 	cfg.Store.Record(f.committed) // runs before handOver returns from the store
-	check := f.letGo
+	lapsed, check := f.lapsed, f.letGo
+	cfg.Member.lapsed.Store(&lapsed)
 	cfg.Member.check.Store(&check)
 	return f
 }
@@ -153,16 +156,6 @@ func (f *Fleet) letGo(ctx context.Context) error {
 	return nil
 }
 
-// Fresh returns nil if what this host has in memory of its VMs is what the cluster has.
-// Otherwise the error, an IO, says since when it may be old. It only reads a clock.
-func (f *Fleet) Fresh() error {
-	since, unsure := f.cfg.Member.Since()
-	if !unsure {
-		return nil
-	}
-	return errs.New(errs.IO, "this host has had no answer of its fleet's cluster since %s, and what it has may be old", since.UTC().Format(time.RFC3339))
-}
-
 // Start restores the sessions of VMs that came to this host before it started, and were
 // not served yet. Then it begins to answer other hosts' requests. Nobody may be served
 // before it returns.
@@ -184,12 +177,20 @@ func (f *Fleet) Start(ctx context.Context) error {
 		return err
 	}
 	for i, uuid := range came {
-		if err := f.cluster.Forget(ctx, uuid, revs[i]); err != nil {
+		if f.cfg.Store.Cell(uuid) == nil {
+			continue // another host has taken it
+		}
+		err := f.cluster.Forget(ctx, uuid, revs[i])
+		if errors.Is(err, errs.Moved) { // since, and with it the sessions
+			err = f.taken(uuid)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	f.working.Go(func() { f.cluster.Watch(f.ctx, f.hint) })
 	f.working.Go(f.look)
+	f.working.Go(f.mind)
 	return nil
 }
 
@@ -223,28 +224,55 @@ func (f *Fleet) look() {
 		case <-every.C:
 			f.sweep(time.Now())
 		}
-		f.tellStale()
 		f.answerAsks()
 	}
 }
 
-// tellStale adds an event when this host becomes unsure of its lease, and when it is sure
-// again.
-func (f *Fleet) tellStale() {
-	since, unsure := f.cfg.Member.Since()
-	f.mu.Lock()
-	was := f.stale
-	f.stale = unsure
-	f.mu.Unlock()
-	switch {
-	case unsure && !was:
-		f.tell(Event{Type: Stale, What: "no answer of the cluster: reads may be old since " + since.UTC().Format(time.RFC3339)})
-	case !unsure && was:
-		f.tell(Event{Type: Current})
+// mind checks once a second, until Stop, whether this host is still sure of its lease. It has
+// a goroutine of its own, since look may wait for the cluster.
+func (f *Fleet) mind() {
+	every := time.NewTicker(lookEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-f.ctx.Done():
+			return
+		case <-every.C:
+			f.tellStale()
+		}
 	}
 }
 
-// committed is called for each commit, by the committer. It is about the end of a VM here.
+// tellStale adds an event when this host becomes unsure of its lease.
+func (f *Fleet) tellStale() {
+	f.minding.Lock()
+	defer f.minding.Unlock()
+	if since, unsure := f.cfg.Member.Since(); unsure {
+		f.begunStale(since)
+	}
+}
+
+// begunStale adds that event, unless it was added. Fleet.minding is held.
+func (f *Fleet) begunStale(since time.Time) {
+	if f.stale {
+		return
+	}
+	f.stale = true
+	f.tell(Event{Type: Stale, Since: since, What: "no answer of the cluster: reads may be old since " + since.UTC().Format(time.RFC3339)})
+}
+
+// lapsed is called by the Member when it is sure again, with since when it was not. So each
+// such time has its two events, however short it was.
+func (f *Fleet) lapsed(since time.Time) {
+	f.minding.Lock()
+	defer f.minding.Unlock()
+	f.begunStale(since)
+	f.stale = false
+	f.count(func(s *Status) { s.Lapses++ })
+	f.tell(Event{Type: Current, Since: since})
+}
+
+// committed runs in the committer.
 func (f *Fleet) committed(c store.Committed) {
 	if c.After != nil {
 		return
@@ -285,6 +313,11 @@ func (f *Fleet) Where(ctx context.Context, uuid string) (store.Owner, error) {
 	return f.cluster.Owner(ctx, uuid)
 }
 
+// Named returns the VM that has the alias, of any owner. NotFound: none has it.
+func (f *Fleet) Named(ctx context.Context, alias string) (uuid string, err error) {
+	return f.cluster.Named(ctx, alias)
+}
+
 // Hosts lists the hosts that are alive or fenced, by name.
 func (f *Fleet) Hosts(ctx context.Context) ([]store.HostInfo, error) { return f.cluster.Hosts(ctx) }
 
@@ -308,6 +341,7 @@ type Status struct {
 	Host       string
 	Sure       bool      // it has its lease
 	StaleSince time.Time // not Sure: reads may be old since then
+	Why        error     // not Sure: why the lease is not refreshed, if that is known
 	Draining   bool
 	Fenced     bool
 	VMs        int
@@ -319,6 +353,7 @@ type Status struct {
 	Taken, Claimed         int64 // VMs that a living owner gave; VMs of a dead owner, or of nobody
 	Given, Refused, Failed int64 // VMs given to others; requests refused; hand-overs that failed
 	Lost                   int64 // VMs that another host has taken
+	Lapses                 int64 // times without the lease, which are over
 	Sessions, SessionsLost int64 // that came with VMs
 }
 
@@ -329,6 +364,9 @@ func (f *Fleet) Status() Status {
 	s := f.tally
 	since, unsure := f.cfg.Member.Since()
 	s.Host, s.Sure, s.StaleSince, s.Fenced = f.host, !unsure, since, f.cfg.Member.Fenced()
+	if unsure {
+		s.Why = f.cfg.Member.Why()
+	}
 	s.Draining, s.VMs = f.draining, f.cfg.Store.Count()
 	s.Expected, s.Claiming, s.Giving = len(f.expected), len(f.claims), len(f.giving)
 	return s
@@ -349,8 +387,8 @@ const (
 	Refused  = "ask-refused" // a request of another host
 	Failed   = "failed"      // a hand-over to another host
 	Fenced   = "fenced"
-	Stale    = "stale" // the lease is not sure
-	Current  = "current"
+	Stale    = "stale"             // the lease is not sure: reads may be old from Since on
+	Current  = "current"           // it is again, after all that time
 	Sessions = "sessions-restored" // at the start, of a VM that came before
 )
 
@@ -364,6 +402,7 @@ type Event struct {
 	What     string
 	Sessions int           // that went with the VM
 	Took     time.Duration // until the VM was served, or had left
+	Since    time.Time     // of Stale and Current
 }
 
 // Events returns the newest events.
@@ -445,7 +484,10 @@ func (f *Fleet) restore(uuid string, o *residence.Opened) (n int) {
 // when they were written.
 func (f *Fleet) restoreLeft(ctx context.Context, uuid string) (rev int64, err error) {
 	owner, err := f.cluster.Owner(ctx, uuid)
-	if err != nil {
+	switch {
+	case errors.Is(err, errs.NotFound), err == nil && owner.Host != f.host:
+		return 0, f.taken(uuid)
+	case err != nil:
 		return 0, err
 	}
 	with, rev, err := f.cluster.Residence(ctx, uuid)
@@ -461,4 +503,13 @@ func (f *Fleet) restoreLeft(ctx context.Context, uuid string) (rev int64, err er
 	}
 	f.tell(Event{Type: Sessions, VM: uuid, To: f.host, Sessions: f.restore(uuid, &o)})
 	return rev, nil
+}
+
+// taken ends what this host has of a VM that another one has taken, sessions too, before it
+// was served.
+func (f *Fleet) taken(uuid string) error {
+	if cell := f.cfg.Store.Cell(uuid); cell != nil {
+		return f.cfg.Store.Elsewhere(cell)
+	}
+	return nil
 }

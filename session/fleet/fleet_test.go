@@ -243,12 +243,12 @@ func TestTakenMeanwhile(t *testing.T) {
 	e.Cut(true)
 	b.Claim(uuid)
 	b.Do(store.Intent{Kind: store.Put, Cell: b.Store.Cell(uuid), Name: "log", Data: "new"})
-	if err := a.Fleet.Fresh(); !errors.Is(err, errs.IO) || a.Store.Cell(uuid) == nil {
+	if err := a.Member.Fresh(); !errors.Is(err, errs.IO) || a.Store.Cell(uuid) == nil {
 		t.Errorf("what it has is old: %v", err)
 	}
 	e.Cut(false)
 	a.Until("the lease", a.Member.Sure)
-	if a.Store.Cell(uuid) != nil || a.Fleet.Fresh() != nil {
+	if a.Store.Cell(uuid) != nil || a.Member.Fresh() != nil {
 		t.Error("it is sure, and serves what it has of another host's VM")
 	}
 	a.Until("the loss", func() bool { return a.Fleet.Status().Lost == 1 })

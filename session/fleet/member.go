@@ -42,6 +42,8 @@ type Member struct {
 	info   store.HostInfo
 	until  atomic.Int64 // machineTime up to which the lease is sure, in nanoseconds
 	fenced atomic.Bool
+	why    atomic.Pointer[error] // of the last refresh; nil: it was answered
+	lapsed atomic.Pointer[func(since time.Time)]
 	check  atomic.Pointer[func(context.Context) error] // ends what is no longer this host's; nil: it serves nothing yet
 	lost   bool                                        // the lease was lost, and check has not succeeded since; only keep's goroutine uses it
 	end    context.CancelFunc
@@ -100,9 +102,14 @@ func (m *Member) join(ctx context.Context) error {
 	return nil
 }
 
-// lives notes that the lease lasts at least ttl from the given machineTime on.
+// lives notes that the lease lasts at least ttl from the given machineTime on. If the host was
+// not sure until now, it calls lapsed.
 func (m *Member) lives(from int64, ttl time.Duration) {
-	m.until.Store(from + int64(ttl-min(sureBefore, ttl/4)))
+	was := m.until.Swap(from + int64(ttl-min(sureBefore, ttl/4)))
+	over := machineTime() - was
+	if tell := m.lapsed.Load(); tell != nil && over >= 0 {
+		(*tell)(time.Now().Add(-time.Duration(over)))
+	}
 }
 
 // keep refreshes the lease until ctx ends.
@@ -128,6 +135,7 @@ func (m *Member) refresh(ctx context.Context) {
 	defer cancel()
 	from := machineTime()
 	ttl, err := m.cfg.Cluster.Refresh(try)
+	m.notice(err)
 	if errors.Is(err, errs.NotFound) {
 		m.lost = true
 		m.until.Store(min(m.until.Load(), from))
@@ -150,9 +158,27 @@ func (m *Member) refresh(ctx context.Context) {
 	}
 }
 
+// notice notes the result of a refresh, for Why.
+func (m *Member) notice(err error) {
+	if err == nil {
+		m.why.Store(nil)
+		return
+	}
+	m.why.Store(&err)
+}
+
+// Why returns why the last refresh of the lease failed; nil: it did not.
+func (m *Member) Why() error {
+	if err := m.why.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // joinAnew takes a new lease; the refresh after it makes the host sure of it.
 func (m *Member) joinAnew(ctx context.Context) {
 	err := m.join(ctx)
+	m.notice(err)
 	switch fenced := errors.Is(err, errs.Moved); {
 	case err == nil:
 		m.fenced.Store(false)
@@ -179,6 +205,16 @@ func (m *Member) Since() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return time.Now().Add(-time.Duration(over)), true
+}
+
+// Fresh returns nil if what this host has in memory of its VMs is what the cluster has.
+// Otherwise the error, an IO, says since when it may be old. It only reads a clock.
+func (m *Member) Fresh() error {
+	since, unsure := m.Since()
+	if !unsure {
+		return nil
+	}
+	return errs.New(errs.IO, "this host has had no answer of its fleet's cluster since %s, and what it has may be old", since.UTC().Format(time.RFC3339))
 }
 
 // Fenced tells that this process may not take the host's place any more (Fleet.Fence).

@@ -246,7 +246,7 @@ func TestFencedHost(t *testing.T) {
 	}
 	a.Until("the fence", func() bool { return a.Fleet.Status().Fenced })
 	hosts, err := b.Fleet.Hosts(t.Context())
-	if err != nil || len(hosts) != 2 || !hosts[0].Fenced || hosts[1].Fenced || a.Fleet.Fresh() == nil {
+	if err != nil || len(hosts) != 2 || !hosts[0].Fenced || hosts[1].Fenced || a.Member.Fresh() == nil {
 		t.Errorf("%+v, %v", hosts, err)
 	}
 	if cell := a.Store.Cell(uuidA); cell != nil {

@@ -23,6 +23,18 @@ func (e *Engine) Owner(ctx context.Context, uuid string) (store.Owner, error) {
 	return store.Owner{Host: o.Host, Epoch: o.Epoch, Mark: o.Mark, Rev: resp.Kvs[0].ModRevision}, err
 }
 
+// Named is store.Cluster's.
+func (e *Engine) Named(ctx context.Context, alias string) (string, error) {
+	resp, err := e.kv.Get(ctx, e.key("alias", alias))
+	if err != nil {
+		return "", e.cfg.explain(err)
+	}
+	if len(resp.Kvs) == 0 {
+		return "", errs.New(errs.NotFound, "no VM of the fleet has the alias %q", alias)
+	}
+	return string(resp.Kvs[0].Value), nil
+}
+
 func noVM(uuid string) error { return errs.New(errs.NotFound, "no host of the fleet has VM %s", uuid) }
 
 // Claim is store.Cluster's. The same transaction checks that the owner is not alive.
@@ -86,13 +98,25 @@ func (e *Engine) Residence(ctx context.Context, uuid string) (with string, rev i
 // Forget is store.Cluster's. A late copy of this transaction does nothing: what it would
 // find is of a later gift, and has another revision.
 func (e *Engine) Forget(ctx context.Context, uuid string, rev int64) error {
-	res := e.key("res", uuid) + "/"
-	_, err := e.kv.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(res+firstPiece), "=", rev)).
-		Then(clientv3.OpDelete(res, clientv3.WithPrefix())).Commit()
+	st := e.known(uuid)
+	if st == nil {
+		return moved(uuid)
+	}
+	own, res := e.key("own", uuid), e.key("res", uuid)+"/"
+	done, err := e.kv.Txn(ctx).If(
+		clientv3.Compare(clientv3.ModRevision(own), "=", st.own),
+		clientv3.Compare(clientv3.ModRevision(res+firstPiece), "=", rev),
+	).Then(clientv3.OpDelete(res, clientv3.WithPrefix())).Else(clientv3.OpGet(own, clientv3.WithKeysOnly())).Commit()
 	if err != nil {
 		return e.cfg.explain(err)
 	}
-	return nil
+	if done.Succeeded {
+		return nil
+	}
+	if kvs := done.Responses[0].GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].ModRevision != st.own {
+		return moved(uuid)
+	}
+	return nil // there is nothing of that time any more
 }
 
 // Came is store.Cluster's.

@@ -41,6 +41,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -210,9 +212,11 @@ func (e *Engine) look(ctx context.Context) error {
 	return nil
 }
 
-// lookEach asks all members at once for their version; one answer is enough.
+// lookEach asks all members at once for their version; one answer is enough. Those that answer
+// must be of one cluster.
 func (e *Engine) lookEach(ctx context.Context) error {
 	versions, failed := make([]string, len(e.cfg.Endpoints)), make([]error, len(e.cfg.Endpoints))
+	clusters := make([]uint64, len(e.cfg.Endpoints))
 	var asking sync.WaitGroup
 	for i, ep := range e.cfg.Endpoints {
 		asking.Go(func() {
@@ -223,26 +227,35 @@ func (e *Engine) lookEach(ctx context.Context) error {
 				failed[i] = e.cfg.explain(fmt.Errorf("%s: %w", ep, e.cfg.why(e.ctx, ep, err)))
 				return
 			}
-			versions[i] = st.Version
+			versions[i], clusters[i] = st.Version, st.Header.GetClusterId()
 		})
 	}
 	asking.Wait()
-	reached := false
+	first := -1 // that has answered
 	for i, text := range versions {
 		if text == "" {
 			continue
 		}
-		reached = true
+		if first < 0 {
+			first = i
+		}
+		if clusters[i] != clusters[first] {
+			return errs.New(errs.Invalid, "%s and %s are not of one etcd: their clusters have the ids %x and %x", e.cfg.Endpoints[first], e.cfg.Endpoints[i], clusters[first], clusters[i])
+		}
 		if v, err := semver.NewVersion(text); err != nil || v.LessThan(*oldest) {
 			return errs.New(errs.Unsupported, "%s is etcd %s: at least %s is needed, older ones lose events of watches", e.cfg.Endpoints[i], text, oldest)
 		}
 	}
-	if !reached {
-		for _, err := range failed {
-			if err != nil && errs.KindOf(err) != errs.Busy {
-				return err // waiting does not help
-			}
+	for _, err := range failed {
+		switch {
+		case err == nil || errs.KindOf(err) == errs.Busy:
+		case first < 0:
+			return err // waiting does not help
+		default:
+			e.cfg.Log.Warn().Str("error", errs.Detail(err)).Msg("an endpoint of etcd cannot be used; others can")
 		}
+	}
+	if first < 0 {
 		return cmp.Or(append(failed, errs.New(errs.Invalid, "no endpoint of etcd is set"))...)
 	}
 	return nil
@@ -263,7 +276,7 @@ func (c *Config) why(ctx context.Context, ep string, err error) error {
 	client := http.Client{Transport: &http.Transport{TLSClientConfig: c.TLS, DisableKeepAlives: true}}
 	resp, httpErr := client.Do(req)
 	if httpErr != nil {
-		return httpErr
+		return withoutAddress(httpErr)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
@@ -275,6 +288,23 @@ func (c *Config) why(ctx context.Context, ep string, err error) error {
 	}
 	return err
 }
+
+// withoutAddress is an error of HTTP without the address, which its reader knows.
+func withoutAddress(err error) error {
+	if of := (*url.Error)(nil); errors.As(err, &of) {
+		err = of.Err
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+		if call := (*os.SyscallError)(nil); errors.As(op.Err, &call) {
+			return dialError{call.Err}
+		}
+		return dialError{op.Err}
+	}
+	return err
+}
+
+// dialError is why there is no connection.
+type dialError struct{ error }
 
 var (
 	errNoEtcd = errors.New("that is no etcd")
@@ -307,7 +337,7 @@ func (c *Config) explain(err error) error {
 		return errs.New(errs.IO, "it speaks no TLS: write http:// (%s)", text)
 	case errors.Is(err, context.DeadlineExceeded), strings.Contains(text, "DeadlineExceeded"), strings.Contains(text, "deadline"):
 		return errs.New(errs.Busy, "etcd does not answer: %s", text)
-	case errors.As(err, new(*net.OpError)), strings.Contains(text, "connection refused"):
+	case errors.As(err, new(dialError)), errors.As(err, new(*net.OpError)), strings.Contains(text, "connection refused"):
 		return errs.New(errs.Busy, "etcd cannot be reached: %s", text)
 	}
 	return errs.New(errs.IO, "etcd: %s", text)

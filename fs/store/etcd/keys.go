@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"meta9/fs/errs"
+	"meta9/fs/store"
 )
 
 // The names of keys, below the prefix. SPACE is the digit of a space, and NAME the
@@ -63,7 +64,7 @@ func (e *Engine) keyOf(uuid string, gen uint64, key []byte) (string, error) {
 // after GEN.
 func recordKey(uuid, rest string) []byte {
 	if rest == "" || rest[0] < '0' || rest[0] > '9' {
-		return []byte("?" + uuid + rest) // the store reports that it cannot be meta9's
+		return append(vmKey(uuid, 0xff), rest...) // the store reports that it cannot be meta9's
 	}
 	return append(vmKey(uuid, rest[0]-'0'+1), rest[1:]...)
 }
@@ -94,7 +95,7 @@ func (o owner) text() string {
 
 func readOwner(b []byte) (o owner, err error) {
 	if err := json.Unmarshal(b, &o); err != nil || o.Epoch == 0 {
-		return o, errs.New(errs.IO, "who owns it is not readable: %q", b)
+		return o, store.Damaged(errs.New(errs.IO, "who owns it is not readable: %q", b))
 	}
 	return o, nil
 }
@@ -116,7 +117,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func readSequence(uuid string, b []byte) (s sequence, err error) {
 	if _, err := fmt.Sscanf(string(b), "%d %d %d", &s.Number, &s.Gen, &s.Step); err != nil || s.text(uuid) != string(b) {
-		return sequence{}, errs.New(errs.IO, "its sequence is damaged: %q", b)
+		return sequence{}, store.Damaged(errs.New(errs.IO, "its sequence is damaged: %q", b))
 	}
 	return s, nil
 }

@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"meta9/fs/errs"
+	"meta9/fs/store"
 )
 
 // fencedAtOnce is how many VMs a start takes over in one transaction, and readAtOnce
@@ -166,7 +167,10 @@ func (e *Engine) many(gets []clientv3.Op) ([][]*mvccpb.KeyValue, error) {
 
 // stateOf returns the VM's state as the record says it. This host must be the owner.
 func (e *Engine) stateOf(r *record) (*state, error) {
-	if r.own == nil {
+	switch {
+	case r.own == nil && (r.q != nil || r.vm != nil): // they go in one transaction
+		return nil, store.Damaged(errs.New(errs.IO, "who owns it is not there"))
+	case r.own == nil:
 		return nil, moved(r.uuid)
 	}
 	o, err := readOwner(r.own.Value)
@@ -176,7 +180,7 @@ func (e *Engine) stateOf(r *record) (*state, error) {
 	case o.Host != e.cfg.Host:
 		return nil, moved(r.uuid)
 	case r.q == nil:
-		return nil, errs.New(errs.IO, "its sequence is not there")
+		return nil, store.Damaged(errs.New(errs.IO, "its sequence is not there"))
 	}
 	seq, err := readSequence(r.uuid, r.q.Value)
 	if err != nil {

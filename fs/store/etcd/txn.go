@@ -40,15 +40,15 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 		case err == nil && resp.Succeeded:
 			return resp.Header.Revision, nil, nil
 		case err == nil:
-			found = make([]*mvccpb.KeyValue, len(t.ask))
-			for i, r := range resp.Responses {
-				if kvs := r.GetResponseRange().Kvs; len(kvs) > 0 {
-					found[i] = kvs[0]
-				}
-			}
-			return 0, found, nil
+			return 0, firsts(resp), nil
 		case definite(err) && !t.again:
 			return 0, nil, store.Unchanged(e.cfg.explain(err))
+		case definite(err):
+			// Nothing is written any more, and so no compare fails: whether an earlier copy was
+			// made is asked. If it was not, it may come still.
+			if found := e.refused(t, asks); found != nil {
+				return 0, found, nil
+			}
 		}
 		if !t.again {
 			e.unsure.Add(1)
@@ -60,6 +60,30 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 			return 0, nil, errs.New(errs.IO, "stopped before etcd has said whether it was done, which the next start finds out: %v", err)
 		}
 	}
+}
+
+// firsts returns the keys that a transaction's gets of one key each have found, nil for one
+// that is not there.
+func firsts(resp *clientv3.TxnResponse) []*mvccpb.KeyValue {
+	found := make([]*mvccpb.KeyValue, len(resp.Responses))
+	for i, r := range resp.Responses {
+		if kvs := r.GetResponseRange().Kvs; len(kvs) > 0 {
+			found[i] = kvs[0]
+		}
+	}
+	return found
+}
+
+// refused asks whether the compares fail of a transaction that etcd refuses, and returns what
+// asks find then. nil: they hold, or etcd refuses that, too.
+func (e *Engine) refused(t *txn, asks []clientv3.Op) []*mvccpb.KeyValue {
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
+	defer cancel()
+	resp, err := e.kv.Txn(ctx).If(t.cmps...).Else(asks...).Commit()
+	if err != nil || resp.Succeeded {
+		return nil
+	}
+	return firsts(resp)
 }
 
 // notice notes the result of a try, for Trouble.

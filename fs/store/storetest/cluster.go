@@ -166,6 +166,18 @@ func (h *Host) Owner(ctx context.Context, uuid string) (store.Owner, error) {
 	return store.Owner{Host: v.host, Epoch: uint64(v.rev), Mark: v.mark, Rev: v.rev}, nil
 }
 
+// Named is store.Cluster's.
+func (h *Host) Named(ctx context.Context, alias string) (string, error) {
+	if err := h.enter(ctx); err != nil {
+		return "", err
+	}
+	defer h.fleet.mu.Unlock()
+	if uuid := h.fleet.alias[alias]; uuid != "" {
+		return uuid, nil
+	}
+	return "", errs.New(errs.NotFound, "no VM of the fleet has the alias %q", alias)
+}
+
 // Claim is store.Cluster's.
 func (h *Host) Claim(ctx context.Context, uuid string, from store.Owner) error {
 	if err := h.enter(ctx); err != nil {
@@ -276,7 +288,11 @@ func (h *Host) Forget(ctx context.Context, uuid string, rev int64) error {
 		return err
 	}
 	defer h.fleet.mu.Unlock()
-	if v := h.fleet.vms[uuid]; v != nil && v.withRev == rev {
+	v := h.fleet.vms[uuid]
+	if v == nil || v.host != h.name {
+		return errs.New(errs.Moved, "VM %s is another host's now", uuid)
+	}
+	if v.withRev == rev {
 		v.with = nil
 	}
 	return nil
