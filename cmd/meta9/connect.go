@@ -99,10 +99,15 @@ func (a *app) connect(ctx context.Context, opt client.Options) (*client.Client, 
 	if err != nil {
 		return nil, err
 	}
-	opt.User = os.Getenv("USER")
 	if a.checkServer {
 		opt.Dial = dialChecked(addr)
 	}
+	return a.connectTo(ctx, addr, opt)
+}
+
+// connectTo connects to the meta9d at addr.
+func (a *app) connectTo(ctx context.Context, addr string, opt client.Options) (_ *client.Client, err error) {
+	opt.User = os.Getenv("USER")
 	if opt.Mumble, err = a.message(); err != nil {
 		return nil, err
 	}
@@ -127,13 +132,29 @@ func (a *app) vminfo(addr, name string) (*vminfo.Client, error) {
 func (a *app) with(cmd *cobra.Command, do func(ctx context.Context, c *client.Client) error) error {
 	ctx, cancel := a.withTimeout(cmd.Context())
 	defer cancel()
-	c, err := a.connect(ctx, client.Options{Notify: a.progress.connection})
+	opt := client.Options{Notify: a.progress.connection}
+	c, err := a.connect(ctx, opt)
+	if err == nil && a.follow != nil {
+		c, err = a.follow(ctx, cmd, c, opt)
+	}
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	a.progress.say("waiting for the server")
-	return do(ctx, c)
+	if a.elsewhere != nil {
+		a.explain = func(err error) error { return a.elsewhere(ctx, c, err) }
+		defer func() { a.explain = nil }()
+	}
+	return a.explained(do(ctx, c))
+}
+
+// explained is an error of the server's with what else there is to say of it.
+func (a *app) explained(err error) error {
+	if err == nil || a.explain == nil {
+		return err
+	}
+	return a.explain(err)
 }
 
 // message is the MUMBLE message to authenticate with, or "".

@@ -102,6 +102,7 @@ func (a *app) fail(err error) {
 	if err == nil {
 		return
 	}
+	err = a.explained(err)
 	a.code = max(a.code, exitCode(err))
 	a.progress.hide()
 	if errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrUnknown) {
@@ -110,6 +111,12 @@ func (a *app) fail(err error) {
 	if errors.As(err, new(saidError)) {
 		return
 	}
+	defer func() {
+		var e interface{ where() string }
+		if errors.As(err, &e) {
+			fmt.Fprintln(a.err, "meta9:", printable(e.where()))
+		}
+	}()
 	var v vmadmError
 	if errors.As(err, &v) {
 		fmt.Fprintln(a.err, printable(v.text))

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,7 @@ nothing but a pause.`,
 			return misused("which fleet command? There are %s", commandNames(cmd))
 		},
 	}
+	a.elsewhere, a.follow = findElsewhere, a.followVM
 	cmd.AddCommand(newFleetStatus(a), newFleetWhere(a), newFleetExpect(a), newFleetClaim(a), newFleetRelease(a), newFleetDrain(a), newFleetFence(a))
 	return cmd
 }
@@ -129,7 +131,10 @@ func fleetScreen(is status, hosts []fleetHost) string {
 	}
 	row("this host", "%s%s", printable(is.text("fleet_host")), draining)
 	row("etcd", "%s", printable(is.text("fleet_etcd")))
-	if since := is.text("fleet_stale_since"); since != "" {
+	switch since := is.text("fleet_stale_since"); {
+	case since != "" && is.text("fleet_reads") == "refuse":
+		row("reads", "are refused, since %s (cluster.reads)", printable(since))
+	case since != "":
 		row("reads", "may be old, since %s", printable(since))
 	}
 	row("VMs", "%d here, %d expected", n("vms"), n("fleet_expected"))
@@ -155,7 +160,9 @@ func newFleetWhere(a *app) *cobra.Command {
 		Use:   "where [-o json] UUID...",
 		Short: "say which host has a VM",
 		Long: `Print a line for each VM: its UUID, the host that has it ("-": none, whoever wants it may
-claim it), and the epoch, a number that grows with each new owner.`,
+claim it), and the epoch, a number that grows with each new owner. "stale since TIME" follows
+where the VM is here and may have another owner by now, since this host has no lease in etcd;
+where etcd does not answer at all, the epoch is "-".`,
 		Example:           "meta9 fleet where 550e8400-e29b-41d4-a716-446655440000",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeVMs,
@@ -176,41 +183,57 @@ claim it), and the epoch, a number that grows with each new owner.`,
 }
 
 func (a *app) fleetWhere(ctx context.Context, c *client.Client, name, output string) error {
-	uuid, err := fleetUUID(ctx, c, name)
-	if err != nil {
-		return err
-	}
-	text, err := c.ReadFile(ctx, "/fleet/vms/"+uuid)
+	is, text, err := findInFleet(ctx, c, name)
 	if err != nil {
 		return noFleet(ctx, c, err)
-	}
-	var is struct {
-		Host  string
-		Epoch uint64
-	}
-	if err := json.Unmarshal(text, &is); err != nil {
-		return fmt.Errorf("the server's JSON of the VM: %w", err)
 	}
 	if output == outputJSON {
 		return a.printJSON(text)
 	}
-	_, err = fmt.Fprintf(a.out, "%s %s %d\n", uuid, printable(orDash(is.Host)), is.Epoch)
+	epoch, stale := "-", ""
+	if is.Epoch > 0 {
+		epoch = strconv.FormatUint(is.Epoch, 10)
+	}
+	if is.Since != "" {
+		stale = " stale since " + printable(is.Since)
+	}
+	_, err = fmt.Fprintf(a.out, "%s %s %s%s\n", is.UUID, printable(orDash(is.Host)), epoch, stale)
 	return err
 }
 
-// fleetUUID is the UUID of a VM of the fleet, by itself or, of this host's, by its alias.
+// whereabouts is what /fleet/vms/UUID and /fleet/names/ALIAS say.
+type whereabouts struct {
+	UUID      string
+	Host      string // "": nobody's
+	Epoch     uint64
+	Here      bool
+	Since     string   `json:"stale_since"`
+	Addresses []string // of the host's admin, for other hosts
+}
+
+// findInFleet finds a VM by its UUID or alias, at whichever host it is.
+func findInFleet(ctx context.Context, c *client.Client, name string) (is whereabouts, text []byte, err error) {
+	file := "/fleet/names/" + vm.FileName(name)
+	if uuid, err := vm.ParseUUID(name); err == nil {
+		file = "/fleet/vms/" + uuid
+	}
+	if text, err = c.ReadFile(ctx, file); err != nil {
+		return is, nil, err
+	}
+	if err := json.Unmarshal(text, &is); err != nil {
+		return is, nil, fmt.Errorf("the server's JSON of the VM: %w", err)
+	}
+	is.UUID, err = vm.ParseUUID(is.UUID)
+	return is, text, err
+}
+
+// fleetUUID is the UUID of a VM of the fleet, by itself or by its alias.
 func fleetUUID(ctx context.Context, c *client.Client, name string) (string, error) {
 	if uuid, err := vm.ParseUUID(name); err == nil {
 		return uuid, nil
 	}
-	text, err := c.ReadFile(ctx, "/names/"+vm.FileName(name)+"/sdc/uuid")
-	if errors.Is(err, errs.NotFound) {
-		return "", fmt.Errorf("%q is no UUID, and no VM of this host has such an alias; other hosts' VMs are named by their UUIDs", name)
-	}
-	if err != nil {
-		return "", err
-	}
-	return vm.ParseUUID(string(text))
+	is, _, err := findInFleet(ctx, c, name)
+	return is.UUID, noFleet(ctx, c, err)
 }
 
 // newFleetVMs is a command that does one thing with each of some VMs.

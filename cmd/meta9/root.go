@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"meta9/session/client"
 )
 
 // app is what the subcommands share: the streams, the flags of all, and what has
@@ -23,6 +25,11 @@ type app struct {
 	ran      bool   // the command line had no error, and the command began
 	path     string // of the command that ran, or was to: "meta9 vm list"
 	progress progress
+
+	// Of hosts of a fleet; nil in a guest's meta9.
+	elsewhere func(ctx context.Context, c *client.Client, err error) error
+	follow    func(ctx context.Context, cmd *cobra.Command, c *client.Client, opt client.Options) (*client.Client, error)
+	explain   func(err error) error // elsewhere, with the connection; nil: there is none
 
 	checkServer bool // address chose a socket that any user may serve
 

@@ -104,6 +104,10 @@ func (a *app) uuidArg(cmd *cobra.Command, args []string) (uuid string, err error
 	uuid, err = a.byAlias(cmd, args[0])
 	if errors.Is(err, errs.NotFound) {
 		none.text += fmt.Sprintf("; no VM has the alias %q", args[0])
+		var e interface{ where() string }
+		if errors.As(err, &e) {
+			none.text += " here; " + e.where()
+		}
 		return "", none
 	}
 	return uuid, err

@@ -20,8 +20,9 @@ import (
 // vmadmError is an error in vmadm's words, which scripts know. It is printed without
 // anything added.
 type vmadmError struct {
-	text string
-	code int
+	text  string
+	code  int
+	about string // the VM that is not there; "": it is about something else
 }
 
 func (e vmadmError) Error() string { return e.text }

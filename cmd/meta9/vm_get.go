@@ -43,7 +43,7 @@ func newVMGet(a *app) *cobra.Command {
 
 // notConfigured is what vmadm says of a VM that is not there.
 func notConfigured(uuid string) error {
-	return vmadmError{code: exitFailed, text: "zoneadm: " + uuid + ": No such zone configured"}
+	return vmadmError{code: exitFailed, text: "zoneadm: " + uuid + ": No such zone configured", about: uuid}
 }
 
 // printJSON prints JSON for people, indented by two blanks.

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// certificate makes one that is its own authority, in a file with its key, for 127.0.0.1.
+func certificate(t *testing.T, dir, name string) (file string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &k.PublicKey, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	file = filepath.Join(dir, name+".pem")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// TestElsewhere: the command line at a host that has not the VM says which one has it, and goes
+// there where it has a certificate.
+func TestElsewhere(t *testing.T) {
+	dir := folder(t)
+	e := started(t, dir)
+	settings := e.settingsOf(t, dir)
+	pem := certificate(t, dir, "fleet-admin")
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := "tls:" + ports[0]
+	a := &proc{t: t, run: filepath.Join(dir, "a"), gone: make(chan struct{})}
+	file := filepath.Join(dir, "a.toml")
+	text := fmt.Sprintf("data = \"\"\nrun = %q\nlisten = [%q]\n[tls]\ncert = %q\nkey = %[3]q\nca = %[3]q\nadmin = \"fleet-admin\"\n[cluster]\nhost = \"a\"\n%s", a.run, addr, pem, settings)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.start(file, dir)
+	b := begin(t, dir, "b", settings)
+	for _, h := range []*proc{a, b} {
+		h.until("fleet_etcd ok", "cat", "/ctl")
+	}
+	payload := filepath.Join(dir, "vm.json")
+	if err := os.WriteFile(payload, []byte(`{"uuid":"`+vm+`","alias":"web0","customer_metadata":{"motd":"hello"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.must("vm", "create", "-f", payload)
+	for _, args := range [][]string{
+		{"cat", "/names/web0/keys/motd"}, {"cat", "vms/" + vm + "/keys/motd"}, {"put", "names/web0/keys/motd", "x"}, {"ls", "/vms/" + vm + "/keys"},
+		{"stat", "/names/web0"}, {"rm", "/names/web0/keys/motd"}, {"vm", "get", vm}, {"vm", "get", "web0"}, {"vm", "update", "web0", "alias=x"}, {"export", "web0"},
+	} {
+		out, err := b.meta9(args...)
+		if err == nil || !strings.Contains(out, `VM `+vm+` is at the host "a"`) || !strings.Contains(out, addr) {
+			t.Errorf("meta9 %s says not where the VM is: %v\n%s", args, err, out)
+		}
+	}
+	for _, args := range [][]string{{"cat", "/names/web1/keys/motd"}, {"vm", "get", uuidOf(1)}} {
+		if out, err := b.meta9(args...); err == nil || strings.Contains(out, "is at the host") {
+			t.Errorf("meta9 %s of a VM that no host has: %v\n%s", args, err, out)
+		}
+	}
+	if out := b.must("fleet", "where", "web0"); !strings.HasPrefix(out, vm+" a ") {
+		t.Errorf("fleet where by the alias: %s", out)
+	}
+	with := []string{"--cert", pem, "--ca", pem}
+	b.must(append(with, "put", "names/web0/keys/motd", "from b")...)
+	for _, args := range [][]string{{"cat", "/names/web0/keys/motd"}, {"vm", "get", "web0"}, {"cat", "/vms/" + vm + "/keys/motd"}} {
+		if out := b.must(append(with, args...)...); !strings.Contains(out, "from b") {
+			t.Errorf("meta9 %s: %s", args, out)
+		}
+	}
+	if out, err := a.meta9("cat", "/names/web0/keys/none"); err == nil || strings.Contains(out, "is at the host") {
+		t.Errorf("a file that is not there, of a VM that is: %s", out)
+	}
+	a.must("fleet", "release", "web0")
+	if out, err := b.meta9("cat", "/names/web0/keys/motd"); err == nil || !strings.Contains(out, vm+" is no host's") {
+		t.Errorf("of a VM that nobody has: %v\n%s", err, out)
+	}
+	b.must("fleet", "claim", "web0")
+	if out := b.must("cat", "/names/web0/keys/motd"); out != "from b" {
+		t.Errorf("after the claim: %s", out)
+	}
+}
