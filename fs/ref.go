@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"slices"
+
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/errs"
@@ -25,6 +27,23 @@ func (r *Ref) QID() p9.QID { return r.node.QID() }
 
 // IsDir tells whether it is a folder.
 func (r *Ref) IsDir() bool { return r.QID().Type&p9.TypeDir != 0 }
+
+// OfVM tells whether this place, or the one that the names lead to from here, is a VM's or
+// lists VMs. All is that a guest sees; of what the admin's root has, what this daemon is
+// about itself is not, as ctl.
+func (r *Ref) OfVM(names []string) bool {
+	if !r.view.who.Admin || slices.Contains(names, "..") {
+		return true
+	}
+	first := ""
+	if len(names) > 0 {
+		first = names[0]
+	}
+	for ; r.parent != nil; r = r.parent {
+		first = r.name
+	}
+	return first == "vms" || first == "names" || first == "events"
+}
 
 // By is who attached.
 func (r *Ref) By() Author { return *r.by }

@@ -29,6 +29,7 @@ type conn struct {
 	peer  Peer
 	in    input       // the loop's
 	place cpu.Place   // the loop's
+	fresh bool        // the loop's: the store's data was not old at a moment of this burst
 	clock *time.Timer // closes a connection whose peer does not prove who it is
 
 	account atomic.Pointer[budget.Account] // the account that pays for this connection
@@ -153,6 +154,7 @@ func (c *conn) burst() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lend()
+	c.fresh = false
 	n, err := c.frames()
 	c.srv.stats.Requests.Add(n) // before the replies go out
 	c.flush()
@@ -197,7 +199,7 @@ func (c *conn) frames() (n int64, err error) {
 		case err != nil:
 			return n, err
 		case frame != nil:
-			err = c.handle(frame, c.mayTell(frame, c.turn(frame)))
+			err = c.handle(frame, c.turn(frame))
 		case c.in.sc.refusal != nil:
 			err = c.refuseFrame()
 		default:
@@ -232,13 +234,23 @@ var tells = [256]bool{
 	wire.Tgetattr: true, wire.Treaddir: true,
 }
 
-// mayTell refuses a request whose reply might show old data. It is called right before the
-// request is done: what is true then is true at some moment of the request.
-func (c *conn) mayTell(frame []byte, refused error) error {
-	if fresh := c.srv.cfg.Fresh; fresh != nil && refused == nil && tells[frame[4]] {
-		return fresh()
+// mayTell refuses a request whose reply might show old data of a VM. It asks once in a burst:
+// all its requests have come before, so that what was true then, and what the store has
+// committed since, was true at some moment of each of them.
+func (c *conn) mayTell(m *wire.Msg) error {
+	fresh := c.srv.cfg.Fresh
+	if fresh == nil || c.fresh || !tells[m.Type] || !c.ofVM(m) {
+		return nil
 	}
-	return refused
+	err := fresh()
+	c.fresh = err == nil
+	return err
+}
+
+// ofVM reports whether the reply would show data of VMs.
+func (c *conn) ofVM(m *wire.Msg) bool {
+	f := c.sess.fids[m.Fid]
+	return f != nil && !f.auth && f.ref.OfVM(m.Names)
 }
 
 // turn waits until the loop has a place for the frame. It gives up a place that the loop

@@ -79,6 +79,9 @@ func (c *conn) handle(frame []byte, refuse error) error {
 		err = refuse
 	}
 	if err == nil {
+		err = c.mayTell(m)
+	}
+	if err == nil {
 		err = c.dispatch(m)
 	}
 	if p, pending := fs.AsPending(err); pending {

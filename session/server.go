@@ -26,7 +26,7 @@ type Config struct {
 	Lifetime time.Duration     // how long a session stays parked; 30 s
 	Auth     *auth.Ring        // nil: no MUMBLE
 	Journal  Journal           // nil: none
-	Fresh    func() error      // why the store's data may be old: then no request is answered with it; nil: it never is
+	Fresh    func() error      // why the store's data may be old: then no request is answered with data of VMs; nil: it never is
 	Trace    func(line string) // nil: off. One line a message, masked (wire.Mask)
 	Log      zerolog.Logger
 	Now      func() time.Time // time.Now

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"meta9/fs/errs"
 	"meta9/fs/vm"
 	"meta9/session/client"
 )

@@ -63,6 +63,9 @@ func restoreBackup(file, dir string, out io.Writer) error {
 	if dir == "" {
 		return misused("--restore: --data \"\" keeps nothing")
 	}
+	if err := withoutData("--restore", dir); err != nil {
+		return err
+	}
 	in, err := os.Open(file)
 	if err != nil {
 		return misused("--restore: %w", err)
@@ -75,25 +78,40 @@ func restoreBackup(file, dir string, out io.Writer) error {
 		}
 		return fmt.Errorf("backup %s: %w", file, err)
 	}
+	if err := makeFolder("--restore", dir, in, want); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "restored %d VMs, %d keys, %d bytes\n", want.VMs, want.Keys, want.Bytes)
+	return err
+}
+
+// withoutData refuses a folder that has data.
+func withoutData(flag, dir string) error {
 	for _, name := range []string{bolt.FileName, bolt.LogName, bolt.AckedName} {
 		file := filepath.Join(dir, name)
 		switch _, err := os.Lstat(file); {
 		case err == nil:
-			return misused("--restore: %s is there: move the old data away, or name another folder with --data", file)
+			return misused("%s: %s is there: move the old data away, or name another folder", flag, file)
 		case !errors.Is(err, os.ErrNotExist):
-			return misused("--restore: %w", err)
+			return misused("%s: %w", flag, err)
 		}
 	}
+	return nil
+}
+
+// makeFolder makes a data folder of a backup that CheckBackup has found good: all of it, or
+// nothing. flag is who asks.
+func makeFolder(flag, dir string, in io.ReadSeeker, want store.Stats) error {
 	if err := bolt.MakeDir(dir); err != nil {
-		return misused("--restore: %w", err)
+		return misused("%s: %w", flag, err)
 	}
 	made, err := os.MkdirTemp(dir, "restore-")
 	if err != nil {
-		return misused("--restore: %w", err)
+		return misused("%s: %w", flag, err)
 	}
 	defer func() { _ = os.RemoveAll(made) }() // what is left of it
 	if err := fill(made, in, want); err != nil {
-		return fmt.Errorf("restoring %s: %w", file, err)
+		return fmt.Errorf("making %s: %w", dir, err)
 	}
 	// One file is the whole: with its name all is there.
 	from, to := filepath.Join(made, bolt.FileName), filepath.Join(dir, bolt.FileName)
@@ -102,13 +120,12 @@ func restoreBackup(file, dir string, out io.Writer) error {
 		err = os.Link(from, to)
 	}
 	if err != nil {
-		return fmt.Errorf("restoring %s: %s: %w", file, to, err)
+		return fmt.Errorf("making %s: %w", to, err)
 	}
 	if err := store.SyncDir(dir); err != nil {
-		return fmt.Errorf("restoring %s: %w", file, err)
+		return fmt.Errorf("making %s: %w", dir, err)
 	}
-	_, err = fmt.Fprintf(out, "restored %d VMs, %d keys, %d bytes\n", want.VMs, want.Keys, want.Bytes)
-	return err
+	return nil
 }
 
 // fill writes the backup's records into a new data folder, and reads them again.

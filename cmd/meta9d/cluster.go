@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -38,7 +39,14 @@ type cluster struct {
 	PasswordFile string   `toml:"password_file"`
 	TTL          span     `toml:"ttl"`      // of this host's lease
 	Patience     span     `toml:"patience"` // of what waits for etcd or for another host
+	Reads        string   `toml:"reads"`    // what is done with those whose answer may be old
 }
+
+// What cluster.reads can be.
+const (
+	readsStale  = "stale"  // they are answered, and it is told that they may be old
+	readsRefuse = "refuse" // they get an error
+)
 
 // off says that this host is in no fleet.
 func (s *cluster) off() bool { return len(s.Endpoints) == 0 }
@@ -75,6 +83,8 @@ func checkCluster(c *config) error {
 		return fmt.Errorf("cluster.ttl: %s is not from 2s to 1m", time.Duration(s.TTL))
 	case time.Duration(s.Patience) < time.Second || time.Duration(s.Patience) > 10*time.Minute:
 		return fmt.Errorf("cluster.patience: %s is not from 1s to 10m", time.Duration(s.Patience))
+	case s.Reads != readsStale && s.Reads != readsRefuse:
+		return fmt.Errorf("cluster.reads: %q is neither %q nor %q", s.Reads, readsStale, readsRefuse)
 	case s.KeyFile == "":
 		return errors.New("cluster.key_file is not set: every fleet has a secret of its own, which its hosts share: openssl rand -hex 32 makes one")
 	case !validPrefix(s.Prefix):
@@ -186,6 +196,11 @@ func (s *cluster) inTheClear() bool {
 // checkFolder refuses what is done with a data folder.
 func (c *command) checkFolder() error {
 	if c.config.Cluster.off() {
+		for name, dir := range map[string]string{"--import": c.importFrom, "--export": c.exportTo} {
+			if dir != "" {
+				return misused("%s is about a fleet, and [cluster] is not set (docs/fleet.md)", name)
+			}
+		}
 		return nil
 	}
 	for name, given := range map[string]bool{"--check": c.check, "--salvage": c.salvage, "--restore": c.restore != ""} {
@@ -246,7 +261,7 @@ func (d *daemon) openCluster(ctx context.Context, cfg *etcd.Config) (err error) 
 func (d *daemon) awaitCluster(ctx context.Context, cfg etcd.Config, why error) error {
 	without := &noCluster{since: time.Now()}
 	without.why.Store(&why)
-	d.log.Error().Str("error", oneLine(why)).Msg("cluster: etcd is away; there is no VM until it is back")
+	d.log.Error().Str("error", detail(why)).Msg("cluster: etcd is away; there is no VM until it is back")
 	if d.from == nil { // else the listeners are taken over with the VMs, and who is connected waits
 		idle, err := d.withoutVMs(without)
 		if err != nil {
@@ -263,11 +278,15 @@ func (d *daemon) awaitCluster(ctx context.Context, cfg etcd.Config, why error) e
 			return nil
 		}
 		if was := without.why.Swap(&err); ctx.Err() == nil && (*was).Error() != err.Error() {
-			d.log.Error().Str("error", oneLine(err)).Msg("cluster: etcd cannot be used")
+			d.log.Error().Str("error", detail(err)).Msg("cluster: etcd cannot be used")
 		}
 	}
 	return errEnded
 }
+
+// detail is an error's text for the log, in one line and without the errno's, which is for
+// clients.
+func detail(err error) string { return oneLine(errors.New(errs.Detail(err))) }
 
 // withoutVMs serves the admin's socket and the metrics from a daemon that has no VM.
 func (d *daemon) withoutVMs(e *noCluster) (*daemon, error) {
@@ -321,12 +340,17 @@ func (d *daemon) fleetStatus() string {
 		return fmt.Sprintf("fleet_host %s\nfleet_etcd %s\n", name, oneLine(errors.New(d.without.String())))
 	}
 	st, how := d.fleet.Status(), "ok"
-	if !st.Sure {
+	switch err := d.etcd.Trouble(); {
+	case !st.Sure && st.Why != nil:
+		how = "the lease is lost: " + detail(st.Why)
+	case !st.Sure:
 		how = "the lease is lost: etcd does not answer"
+	case err != nil && errs.KindOf(err) != errs.TooLarge:
+		how = "the last change failed: " + detail(err)
 	}
-	b := fmt.Appendf(nil, "fleet_host %s\nfleet_etcd %s\n", name, how)
-	if !st.StaleSince.IsZero() {
-		b = fmt.Appendf(b, "fleet_stale_since %s\n", st.StaleSince.UTC().Format(time.RFC3339))
+	b := fmt.Appendf(nil, "fleet_host %s\nfleet_etcd %s\nfleet_reads %s\n", name, how, s.Reads)
+	if !st.Sure {
+		b = fmt.Appendf(b, "fleet_stale_since %s\n", stamp(st.StaleSince))
 	}
 	engine := d.etcd.Stats()
 	for _, f := range []struct {
@@ -348,10 +372,55 @@ func (d *daemon) fleetStatus() string {
 		{"sessions_lost", st.SessionsLost},
 		{"sent_again", int64(engine.Unsure)},
 		{"fenced_writes", int64(engine.Fenced)},
+		{"lapses", st.Lapses},
 	} {
 		b = fmt.Appendf(b, "fleet_%s %d\n", f.name, f.is)
 	}
 	return string(b)
+}
+
+// stamp is a time for people and programs.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// fresh is why what this host answers may be old, where such answers are refused
+// (cluster.reads); nil: they are not.
+func (d *daemon) fresh() func() error {
+	if d.member == nil || d.cfg.Cluster.Reads != readsRefuse {
+		return nil
+	}
+	return d.member.Fresh
+}
+
+// freshHTTP refuses what would be told of VMs where it may be old.
+func (d *daemon) freshHTTP(h http.Handler) http.Handler {
+	fresh := d.fresh()
+	if fresh == nil {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/metrics", "/healthz", "/readyz", "/status", "/ping":
+		default:
+			if err := fresh(); err != nil {
+				w.Header().Set("Retry-After", "1")
+				http.Error(w, errs.Detail(err), http.StatusServiceUnavailable)
+				return
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// staleStatus is what a VM's ctl says of a host whose answers may be old.
+func (d *daemon) staleStatus() string {
+	if d.member == nil {
+		return ""
+	}
+	since, stale := d.member.Since()
+	if !stale {
+		return ""
+	}
+	return "stale_since " + stamp(since) + "\n"
 }
 
 // one is 1 for true.
@@ -368,6 +437,13 @@ func (d *daemon) fleetMetrics(gauge, counter func(name, help string, is func() f
 		return
 	}
 	gauge("fleet_lease", "1 while this host surely has its lease in etcd; else what it answers may be old.", func() float64 { return float64(one(d.fleet.Status().Sure)) })
+	gauge("fleet_stale_since_seconds", "Since when what this host answers may be old, in seconds since 1970; 0: it is not.", func() float64 {
+		if since, stale := d.member.Since(); stale {
+			return float64(since.UnixMilli()) / 1000
+		}
+		return 0
+	})
+	counter("fleet_lapses_total", "Times without the lease that are over: what was answered then may have been old.", func() float64 { return float64(d.fleet.Status().Lapses) })
 	counter("fleet_came_total", "VMs that came from other hosts, or were nobody's.", func() float64 { st := d.fleet.Status(); return float64(st.Taken + st.Claimed) })
 	counter("fleet_given_total", "VMs that were given to other hosts, or to nobody.", func() float64 { return float64(d.fleet.Status().Given) })
 	counter("fleet_lost_total", "VMs that another host has taken without being given them.", func() float64 { return float64(d.fleet.Status().Lost) })

@@ -70,10 +70,12 @@ type daemon struct {
 	quit    context.CancelFunc
 	undo    []func()
 
-	etcd    *etcd.Engine // the fleet's; nil: the VMs are in the data folder
-	member  *fleet.Member
-	fleet   *fleet.Fleet // nil: this host is in none
-	without *noCluster   // this daemon has no VM, and why; nil: it may have some
+	etcd     *etcd.Engine // the fleet's; nil: the VMs are in the data folder
+	member   *fleet.Member
+	fleet    *fleet.Fleet    // nil: this host is in none
+	verbs    context.Context // of the verbs that wait for other hosts; it ends before all else
+	endVerbs context.CancelFunc
+	without  *noCluster // this daemon has no VM, and why; nil: it may have some
 
 	fleetBefore *fleet.Memory // of the program before, in a live update; nil: there was none
 
@@ -223,6 +225,7 @@ func (d *daemon) newServer(tree *fs.Tree, ring *auth.Ring) {
 		Budget:   d.budget,
 		Lifetime: time.Duration(d.cfg.Session.Lifetime),
 		Auth:     ring,
+		Fresh:    d.fresh(),
 		Trace:    d.trace(d.cfg.Trace),
 		Log:      d.log,
 	}
@@ -250,6 +253,9 @@ func (d *daemon) atEnd(f func()) { d.undo = append(d.undo, f) }
 
 // stop undoes what start did, also where start got only half the way.
 func (d *daemon) stop() {
+	if d.fleet != nil {
+		d.endVerbs()
+	}
 	if d.etcd != nil && d.store != nil {
 		// etcd may be silent, and each part awaits what it has begun there: that is done or
 		// not, and the next start finds out.

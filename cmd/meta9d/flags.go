@@ -30,6 +30,7 @@ type command struct {
 	checkUpgrade                         bool
 	args                                 []string // as they were given
 	restore                              string   // a backup to make the data folder of
+	importFrom, exportTo                 string   // a data folder whose VMs go into the fleet, or that gets this host's
 	file                                 string   // the settings file, if any
 	config                               config
 	from                                 *handover // nil: the process has begun with this program
@@ -75,6 +76,8 @@ func newRoot(args []string, complete func(command) (command, error), do func(com
 	}
 	_ = root.MarkFlagDirname("data")
 	_ = root.MarkFlagDirname("run")
+	_ = root.MarkFlagDirname("import")
+	_ = root.MarkFlagDirname("export")
 	_ = root.MarkFlagFilename("config", "toml")
 	_ = root.MarkFlagFilename("libvirt")
 	return root
@@ -132,6 +135,8 @@ func (c *command) bind(f *pflag.FlagSet) {
 	f.BoolVar(&c.checkConfig, "check-config", c.checkConfig, "look whether the settings and the files and groups that they name can be used, say what is wrong, and exit")
 	f.BoolVar(&c.check, "check", c.check, "look for damage in the data folder, report it, and exit")
 	f.StringVar(&c.restore, "restore", "", "make the data folder of the backup in `FILE` ('meta9 backup'), and exit; the folder must have no data")
+	f.StringVar(&c.importFrom, "import", "", "make the VMs of the data folder `DIR` VMs of the fleet, this host's, and exit; [cluster] must be set, and this host's meta9d not run")
+	f.StringVar(&c.exportTo, "export", "", "write this host's VMs of the fleet into a new data folder `DIR`, and exit; likewise")
 	f.BoolVar(&c.salvage, "salvage", c.salvage, "start in spite of damage, and list what is skipped")
 	f.BoolVar(&c.checkUpgrade, "check-upgrade", c.checkUpgrade, "say whether this program can take over; meta9d asks it")
 	f.BoolVar(&c.version, "version", c.version, "print the version and exit")

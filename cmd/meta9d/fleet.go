@@ -104,6 +104,7 @@ func (d *daemon) newFleet(tree *fs.Tree) error {
 			}
 		},
 	})
+	d.verbs, d.endVerbs = context.WithCancel(context.Background())
 	tree.GraftRoot("fleet", d.fleetFolder)
 	tree.RootVerb("fleet", d.fleetVerb)
 	return nil
@@ -239,7 +240,8 @@ func (d *daemon) fleetFolder(_ fs.Principal, v *fs.View) fs.Node {
 	return fs.NewFolder(fleetPath(""), func() []fs.NamedNode {
 		return []fs.NamedNode{
 			{Name: "hosts", Node: fs.NewFile(fleetPath("hosts"), 0o400, func() ([]byte, error) { return d.fleetHosts(v) })},
-			{Name: "vms", Node: &fleetVMs{d, v}},
+			{Name: "vms", Node: &fleetVMs{d: d, v: v}},
+			{Name: "names", Node: &fleetVMs{d: d, v: v, names: true}},
 			{Name: "events", Node: fs.NewStream(fleetPath("events"), 0o400, fleetEvents{d.fleet.Events()})},
 		}
 	})
@@ -283,53 +285,131 @@ func appendLine(b []byte, v any) []byte {
 	return append(append(b, line...), '\n')
 }
 
-// fleetVMs is fleet/vms: a file for each VM of the fleet, whosever it is. It lists none: they
-// may be a hundred thousand, and etcd would be asked for all. vms/ lists this host's.
+// fleetVMs is fleet/vms, and fleet/names: a file for each VM of the fleet, whosever it is, by its
+// UUID or its alias. It lists none: they may be a hundred thousand, and etcd would be asked
+// for all. vms/ and names/ list this host's.
 type fleetVMs struct {
-	d *daemon
-	v *fs.View
+	d     *daemon
+	v     *fs.View
+	names bool
 }
 
-func (n *fleetVMs) QID() p9.QID { return p9.QID{Type: p9.TypeDir, Path: fleetPath("vms")} }
+func (n *fleetVMs) name() string {
+	if n.names {
+		return "names"
+	}
+	return "vms"
+}
+
+func (n *fleetVMs) QID() p9.QID { return p9.QID{Type: p9.TypeDir, Path: fleetPath(n.name())} }
 
 // Stat is fs.Node's.
 func (n *fleetVMs) Stat(st *fs.Stat) error {
-	*st = fs.Stat{QID: n.QID(), Mode: 0o755, Name: "vms"}
+	*st = fs.Stat{QID: n.QID(), Mode: 0o755, Name: n.name()}
 	return nil
 }
 
-// Walk leads to the file of any UUID; whether a host has the VM is found when it is read.
+// Walk leads to the file of any UUID or alias; whether a host has the VM is found when it is
+// read.
 func (n *fleetVMs) Walk(name string) (fs.Node, error) {
-	if vm.ValidUUID(name) != nil {
+	alias, err := vm.KeyName(name)
+	if err != nil || !n.names && vm.ValidUUID(name) != nil {
 		return nil, errs.NotFound
 	}
-	return fs.NewFile(fleetPath("vms/"+name), 0o400, func() ([]byte, error) { return n.d.whereIs(n.v, name) }), nil
+	if !n.names {
+		alias = ""
+	}
+	return fs.NewFile(fleetPath(n.name()+"/"+name), 0o400, func() ([]byte, error) { return n.d.whereIs(n.v, name, alias) }), nil
 }
 
 // List lists nothing.
 func (n *fleetVMs) List(uint64, func(uint64, *fs.Stat) bool) error { return nil }
 
-// whereIs is a VM's file in fleet/vms.
-func (d *daemon) whereIs(v *fs.View, uuid string) ([]byte, error) {
-	type answer struct {
-		host  string
-		epoch uint64
+// whereAbouts is what etcd says of a VM.
+type whereAbouts struct {
+	uuid, host string
+	epoch      uint64
+	addresses  []string // of the host, where it lives
+}
+
+// find asks etcd for a VM, by its alias where that is not "".
+func (d *daemon) find(ctx context.Context, uuid, alias string) (is whereAbouts, err error) {
+	if alias != "" {
+		if uuid, err = d.fleet.Named(ctx, alias); errors.Is(err, errs.NotFound) {
+			if here := d.uuidHere("", alias); here != "" { // without a link: etcd does not have the alias
+				uuid, err = here, nil
+			}
+		}
+		if err != nil {
+			return is, err
+		}
 	}
-	is, err := fs.Ask(v, "fleet/vms/"+uuid, func() (answer, error) {
+	owner, err := d.fleet.Where(ctx, uuid)
+	if err != nil {
+		return is, err
+	}
+	hosts, err := d.fleet.Hosts(ctx)
+	is = whereAbouts{uuid: uuid, host: owner.Host, epoch: owner.Epoch}
+	for _, h := range hosts {
+		if h.Host == owner.Host {
+			is.addresses = h.Addresses
+		}
+	}
+	return is, err
+}
+
+// whereIs is a VM's file in fleet/vms or fleet/names.
+func (d *daemon) whereIs(v *fs.View, name, alias string) ([]byte, error) {
+	is, err := fs.Ask(v, "fleet/"+alias+"/"+name, func() (whereAbouts, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), askTime)
 		defer cancel()
-		o, err := d.fleet.Where(ctx, uuid)
-		return answer{o.Host, o.Epoch}, err
+		return d.find(ctx, name, alias)
 	})
+	since, stale := d.member.Since()
+	if _, pending := fs.AsPending(err); err != nil && !pending && stale {
+		// As it was the last time that etcd answered.
+		if uuid := d.uuidHere(name, alias); uuid != "" {
+			is, err = whereAbouts{uuid: uuid, host: d.member.Host()}, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
+	here := d.vm(is.uuid) != nil
+	if !here || !stale {
+		since = time.Time{}
+	}
 	return appendLine(nil, struct {
-		UUID  string `json:"uuid"`
-		Host  string `json:"host"` // "": nobody's
-		Epoch uint64 `json:"epoch"`
-		Here  bool   `json:"here"`
-	}{uuid, is.host, is.epoch, d.vm(uuid) != nil}), nil
+		UUID      string   `json:"uuid"`
+		Host      string   `json:"host"`            // "": nobody's
+		Epoch     uint64   `json:"epoch,omitempty"` // 0: etcd does not answer
+		Here      bool     `json:"here"`
+		Since     string   `json:"stale_since,omitempty"` // what is here may be old
+		Addresses []string `json:"addresses,omitempty"`   // of the host, where it lives and is reached by others
+	}{is.uuid, is.host, is.epoch, here, stampOrNone(since), is.addresses}), nil
+}
+
+// uuidHere is the VM that is here, by its alias where that is not ""; "": it is not.
+func (d *daemon) uuidHere(uuid, alias string) string {
+	if alias != "" {
+		cell := d.store.Alias(alias)
+		if cell == nil {
+			return ""
+		}
+		uuid = cell.UUID()
+	}
+	if d.vm(uuid) == nil {
+		return ""
+	}
+	return uuid
+}
+
+// stampOrNone is "" for no time.
+func stampOrNone(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return stamp(t)
 }
 
 // fleetEvents makes lines of what has become of the fleet here.
@@ -365,8 +445,9 @@ func (s fleetEvents) Lines(after uint64, room int) (buf []byte, to uint64, ended
 				To       string `json:"to,omitempty"`
 				Sessions int    `json:"sessions,omitempty"`
 				TookMS   int64  `json:"took_ms,omitempty"`
+				Since    string `json:"since,omitempty"`
 				What     string `json:"what,omitempty"`
-			}{e.Position, e.Date.UTC().Format("2006-01-02T15:04:05.000Z"), e.Type, e.VM, e.From, e.To, e.Sessions, e.Took.Milliseconds(), e.What})
+			}{e.Position, stamp(e.Date), e.Type, e.VM, e.From, e.To, e.Sessions, e.Took.Milliseconds(), stampOrNone(e.Since), e.What})
 			if line > 0 && len(buf) > room {
 				return buf[:line], to, false
 			}
@@ -405,7 +486,7 @@ func (d *daemon) fleetVerb(c fs.Call, done func(error)) {
 		words[0] = uuid
 	}
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), fleetVerbTime)
+		ctx, cancel := context.WithTimeout(d.verbs, fleetVerbTime)
 		defer cancel()
 		said, err := v.do(d, ctx, words)
 		if err == nil && said != nil && c.Answer != nil {

@@ -98,6 +98,7 @@ func (d *daemon) openHTTP(text string, internal bool, change func(http.Handler) 
 		handler = change(handler)
 		head = 1 << 20 // the admin names VMs that are to be exported
 	}
+	handler = d.freshHTTP(handler)
 	srv := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: httpHeadTime, WriteTimeout: httpWriteTime, IdleTimeout: httpIdleTime,

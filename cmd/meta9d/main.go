@@ -73,12 +73,16 @@ func (c command) do(stdout, stderr io.Writer) error {
 		if err := c.config.checkFiles(); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(stdout, "the settings can be used")
+		_, err := fmt.Fprintln(stdout, c.checked())
 		return err
 	case c.checkUpgrade:
 		return c.answerCheck(os.Stdin, stdout)
 	case c.restore != "":
 		return restoreBackup(c.restore, c.config.Data, stdout)
+	case c.importFrom != "":
+		return c.importFolder(untilSignal(), stdout, stderr)
+	case c.exportTo != "":
+		return c.exportFolder(untilSignal(), stdout, stderr)
 	case c.check:
 		return check(c.config.Data, stdout)
 	}

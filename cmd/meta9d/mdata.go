@@ -18,6 +18,7 @@ func (d *daemon) newMdata(t *fs.Tree) *mdata.Server {
 		Tree:   t,
 		Limits: mdata.Limits{Conns: int(l.Conns), VMConns: int(l.VMConns)},
 		Budget: d.budget,
+		Fresh:  d.fresh(),
 	})
 }
 
@@ -56,7 +57,7 @@ func (d *daemon) status() string {
 // vmStatus is what a VM's ctl shows after the tree's own lines.
 func (d *daemon) vmStatus(uuid string) string {
 	conns, sessions, parked := d.server.VMStats(uuid)
-	return fmt.Sprintf("connections %d\nsessions %d\nsessions_parked %d\n", conns, sessions, parked)
+	return d.staleStatus() + fmt.Sprintf("connections %d\nsessions %d\nsessions_parked %d\n", conns, sessions, parked)
 }
 
 // graftUpstream adds the folder of an existing metadata service to the admin's root, if one

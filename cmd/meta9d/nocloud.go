@@ -10,7 +10,7 @@ import (
 // newNoCloud makes the server of the VMs' http.sock.
 func (d *daemon) newNoCloud() {
 	d.nocloud = nocloud.New(nocloud.Config{
-		Store: d.store, Budget: d.budget, Limits: nocloud.Limits{Conns: int(d.cfg.Limits.Conns)},
+		Store: d.store, Budget: d.budget, Limits: nocloud.Limits{Conns: int(d.cfg.Limits.Conns)}, Fresh: d.fresh(),
 	})
 	d.atEnd(d.nocloud.Close)
 }

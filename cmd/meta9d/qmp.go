@@ -70,6 +70,7 @@ func (d *daemon) newQMP(t *tree.Tree) {
 		Tree: t, Budget: d.budget, Version: version.String(), Quit: d.quit, Log: d.log,
 		Sessions: func() []json.RawMessage { return d.server.Sessions() },
 		Trace:    func(on bool) { d.server.SetTrace(d.trace(on)) },
+		Fresh:    d.fresh(),
 	})
 	q := &d.cfg.QMP
 	if len(q.Sockets)+len(q.Dirs) == 0 {

@@ -195,7 +195,7 @@ func (d *daemon) checkUpgrade(path string) (*os.File, error) {
 		err = errors.New(d.without.String())
 	case d.fleet != nil:
 		// The next program reads all from there.
-		if err = d.fleet.Fresh(); err == nil {
+		if err = d.member.Fresh(); err == nil {
 			err = d.etcd.Trouble()
 		}
 	case d.folder == nil:

@@ -136,6 +136,9 @@ func (c *conn) request(f mdata.Frame) ([]byte, error) {
 
 // get is the key's value. For a value over narrowSize it waits for a wide slot.
 func (c *conn) get(key string) ([]byte, error) {
+	if err := c.server.fresh(); err != nil {
+		return nil, err
+	}
 	value, err := c.keys.get(c.value[:0], key, narrowSize)
 	if errors.Is(err, errs.TooBig) {
 		if err = c.takeWide(); err == nil {
@@ -152,6 +155,9 @@ const manyNames = 128
 
 // names is the list of all keys.
 func (c *conn) names() ([]byte, error) {
+	if err := c.server.fresh(); err != nil {
+		return nil, err
+	}
 	if c.keys.count() > manyNames {
 		if err := c.takeWide(); err != nil {
 			return nil, err

@@ -43,6 +43,7 @@ type Config struct {
 	Tree   *fs.Tree
 	Limits Limits
 	Budget *budget.Budget // of the bytes that lines and replies hold; nil: none
+	Fresh  func() error   // why what the tree has may be old: then no read is answered; nil: it never is
 }
 
 // Stats count from the start on, but for Conns, the connections that are open now.
@@ -58,6 +59,7 @@ type Stats struct {
 type Server struct {
 	tree     *fs.Tree
 	budget   *budget.Budget
+	fresh    func() error // Config.Fresh; never nil
 	limits   Limits
 	maxValue int
 	maxLine  int
@@ -87,7 +89,7 @@ const unlimitedValue = 64 << 20
 
 // New makes a Server of the tree's VMs.
 func New(cfg Config) *Server {
-	s := &Server{tree: cfg.Tree, budget: cfg.Budget, limits: cfg.Limits, guests: map[string]*guest{}, quiet: map[string]int{}, idle: make(chan struct{})}
+	s := &Server{tree: cfg.Tree, budget: cfg.Budget, fresh: cfg.Fresh, limits: cfg.Limits, guests: map[string]*guest{}, quiet: map[string]int{}, idle: make(chan struct{})}
 	d := DefaultLimits
 	for _, l := range []struct{ is, or *int }{
 		{&s.limits.Conns, &d.Conns},
@@ -97,6 +99,9 @@ func New(cfg Config) *Server {
 		if *l.is == 0 {
 			*l.is = *l.or
 		}
+	}
+	if s.fresh == nil {
+		s.fresh = func() error { return nil }
 	}
 	if s.limits.WideTime == 0 {
 		s.limits.WideTime = d.WideTime

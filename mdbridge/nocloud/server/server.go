@@ -51,6 +51,7 @@ type Config struct {
 	Store  *store.Store
 	Budget *budget.Budget // nil: none
 	Limits Limits
+	Fresh  func() error // why what the store has may be old: then nothing is answered; nil: it never is
 }
 
 // The times of a connection. One that waits for a request may stay, also for its first:
@@ -334,6 +335,11 @@ var errNone = errors.New("no such file")
 // file makes a file in the VM's turn, when its memory is there. The caller calls done when
 // it needs the text no more.
 func (s *Server) file(c *conn, name string) (text string, done func(), err error) {
+	if s.cfg.Fresh != nil {
+		if err := s.cfg.Fresh(); err != nil {
+			return "", nil, err
+		}
+	}
 	cell := s.cfg.Store.Cell(c.vm)
 	if cell == nil {
 		return "", nil, errNone

@@ -68,6 +68,9 @@ func newCommands() map[string]*command {
 	return all
 }
 
+// tellsOfVMs are the commands that are answered with what VMs have.
+var tellsOfVMs = map[string]bool{"query-vms": true, "metadata-get": true, "metadata-list": true}
+
 // negotiate is qmp_capabilities. There is nothing to enable. The client gets the events
 // from now on, after the answer.
 func negotiate(c *conn, _ arguments, r *reply) error {

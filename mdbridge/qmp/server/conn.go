@@ -247,7 +247,16 @@ func (c *conn) execute(text []byte) reply {
 		r.err = err
 		return r
 	}
-	if err := cmd.run(c, args, &r); err != nil {
+	run := cmd.run
+	if fresh := c.srv.cfg.Fresh; fresh != nil && tellsOfVMs[cmd.name] {
+		run = func(c *conn, args arguments, r *reply) error {
+			if err := fresh(); err != nil {
+				return err
+			}
+			return cmd.run(c, args, r)
+		}
+	}
+	if err := run(c, args, &r); err != nil {
 		r.err = failure(err)
 	}
 	c.view.Settle()

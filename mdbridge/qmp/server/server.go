@@ -35,6 +35,7 @@ type Config struct {
 	Trace    func(on bool)            // turns the tracing of 9P messages on and off
 	Quit     func()                   // begins the end of the daemon, and does not wait for it
 	Limit    int                      // bytes of one command; 32 MiB
+	Fresh    func() error             // why what the tree has may be old: then what VMs are is not answered; nil: it never is
 	Log      zerolog.Logger
 	Now      func() time.Time // time.Now
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
 )
 
 // patience is how long a test waits for what must come, however busy the machine is.
@@ -71,21 +75,27 @@ func begin(t *testing.T, dir, host, text string) *proc {
 	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	p.start(settings, dir)
+	return p
+}
+
+// start starts the program, which ends with the test.
+func (p *proc) start(settings, dir string) {
+	p.t.Helper()
 	p.cmd = exec.Command(filepath.Join(bin, "meta9d"), "--config", settings)
 	p.cmd.Dir = dir
 	p.cmd.Stderr = &p.log
 	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	go func() {
 		_ = p.cmd.Wait()
 		close(p.gone)
 	}()
-	t.Cleanup(func() {
+	p.t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.gone
 	})
-	return p
 }
 
 // end waits for its end, and gives its exit status and its log.
@@ -192,8 +202,14 @@ func TestEtcdAway(t *testing.T) {
 	t.Cleanup(e.close)
 	a.until("fleet_etcd ok", "cat", "/ctl")
 	a.must("vm", "create", "web0", "-m", "motd=hello")
-	if code, log := a.stop(); code != 0 {
+	code, log := a.stop()
+	if code != 0 {
 		t.Fatalf("exit %d\n%s", code, log)
+	}
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "etcd is away") && (strings.Contains(line, "Device or resource busy") || strings.Count(line, strings.TrimPrefix(e.endpoints[0], "http://")) > 1) {
+			t.Errorf("it is not plain that etcd is away: %s", line)
+		}
 	}
 	a = begin(t, dir, "a", settings)
 	a.until("hello", "cat", "/names/web0/keys/motd")
@@ -204,7 +220,7 @@ func TestEtcdAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.until("fleet_etcd the lease is lost", "cat", "/ctl") // by then the change is under way
-	code, log := a.stop()
+	code, log = a.stop()
 	if err := put.Wait(); err == nil {
 		t.Error("a change is acknowledged without etcd")
 	}
@@ -229,8 +245,20 @@ func TestRefused(t *testing.T) {
 	if code, log := twin.end(); code != 2 || !strings.Contains(log, `another meta9d is the host "a"`) {
 		t.Errorf("a second host a: exit %d\n%s", code, log)
 	}
+	another, err := cluster(folder(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	another.configs = another.configs[:1] // one member, which is a cluster of its own
+	another.configs[0].InitialCluster, _, _ = strings.Cut(another.configs[0].InitialCluster, ",")
+	if err := another.start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(another.close)
 	for name, c := range map[string]struct{ settings, why string }{
 		"noetcd": {"endpoints = [\"" + web.URL + "\"]\nkey_file = \"key\"\n", "that is no etcd"},
+		"old":    {"endpoints = [\"" + oldEtcd(t) + "\"]\nkey_file = \"key\"\n", "is etcd 3.4.23: at least 3.5.0 is needed"},
+		"two":    {"endpoints = [\"" + e.endpoints[0] + "\", \"" + another.endpoints[0] + "\"]\nkey_file = \"key\"\n", "are not of one etcd"},
 		"other":  {strings.Replace(settings, `"key"`, `"other"`, 1), "is in use by the fleet"},
 	} {
 		code, log := begin(t, dir, name, c.settings).end()
@@ -240,6 +268,28 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: exit %d, want 2; the last line is %q, want %q in it", name, code, last, c.why)
 		}
 	}
+}
+
+// oldEtcd is an etcd that says that it is 3.4.23, and has nothing else.
+func oldEtcd(t *testing.T) (endpoint string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := grpc.NewServer()
+	pb.RegisterMaintenanceServer(srv, old{})
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(srv.Stop)
+	return "http://" + l.Addr().String()
+}
+
+type old struct {
+	pb.UnimplementedMaintenanceServer
+}
+
+func (old) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
+	return &pb.StatusResponse{Header: &pb.ResponseHeader{}, Version: "3.4.23"}, nil
 }
 
 // TestRunFleet: what make run-fleet does, until it is told to end.

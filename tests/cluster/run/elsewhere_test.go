@@ -74,8 +74,16 @@ func TestElsewhere(t *testing.T) {
 	}
 	a.must("vm", "create", "-f", payload)
 	for _, args := range [][]string{
-		{"cat", "/names/web0/keys/motd"}, {"cat", "vms/" + vm + "/keys/motd"}, {"put", "names/web0/keys/motd", "x"}, {"ls", "/vms/" + vm + "/keys"},
-		{"stat", "/names/web0"}, {"rm", "/names/web0/keys/motd"}, {"vm", "get", vm}, {"vm", "get", "web0"}, {"vm", "update", "web0", "alias=x"}, {"export", "web0"},
+		{"cat", "/names/web0/keys/motd"},
+		{"cat", "vms/" + vm + "/keys/motd"},
+		{"put", "names/web0/keys/motd", "x"},
+		{"ls", "/vms/" + vm + "/keys"},
+		{"stat", "/names/web0"},
+		{"rm", "/names/web0/keys/motd"},
+		{"vm", "get", vm},
+		{"vm", "get", "web0"},
+		{"vm", "update", "web0", "alias=x"},
+		{"export", "web0"},
 	} {
 		out, err := b.meta9(args...)
 		if err == nil || !strings.Contains(out, `VM `+vm+` is at the host "a"`) || !strings.Contains(out, addr) {

@@ -70,6 +70,33 @@ func TestSetUp(t *testing.T) {
 	a = begin(t, dir, "host1", settings)
 	a.until("hello", "cat", "/names/web0/keys/motd")
 
+	// A user who may write no longer: a stale state, and not an end.
+	etcdctl := func(args ...string) {
+		t.Helper()
+		root, err := os.ReadFile(filepath.Join(dir, "root.password"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command(filepath.Join(dir, "etcdctl"), append([]string{"--endpoints=https://127.0.0.1:" + port, "--cacert=ca.crt", "--user=root:" + strings.TrimSpace(string(root))}, args...)...)
+		c.Dir = dir
+		if said, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("etcdctl %s: %v\n%s", args, err, said)
+		}
+	}
+	etcdctl("user", "revoke-role", "meta9", "meta9")
+	if out, err := a.meta9("put", "/names/web0/keys/motd", "refused"); err == nil || !strings.Contains(out, "not read and write below /meta9/v1/") {
+		t.Errorf("a write that etcd does not allow: %v, %s", err, out)
+	}
+	if out, err := a.meta9("fleet", "status"); err == nil || !strings.Contains(out, "not read and write below /meta9/v1/") {
+		t.Errorf("fleet status then: %v\n%s", err, out)
+	}
+	if got := a.must("cat", "/names/web0/keys/motd"); got != "hello" {
+		t.Errorf("a read then: %q", got)
+	}
+	etcdctl("user", "grant-role", "meta9", "meta9")
+	a.must("put", "/names/web0/keys/motd", "allowed again")
+	a.must("fleet", "status")
+
 	for _, file := range []string{"wrong.password", "wrong.key"} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte("none of those above\n"), 0o600); err != nil {
 			t.Fatal(err)
