@@ -309,9 +309,11 @@ func TestLiveUpdate(t *testing.T) {
 	}
 	w.host.must("fleet", "drain", "--undo")
 	c := w.client() // its sockets are there, and its guest speaks
-	defer c.Close()
 	if b, err := c.ReadFile(w.ctx, "keys/open"); err != nil || string(b) != "here" {
 		t.Errorf("a guest that comes back: %q, %v", b, err)
+	}
+	if err := c.Close(); err != nil { // else it would claim the VM back
+		t.Error(err)
 	}
 
 	// A QEMU that waits for its guest has connected, and is not hung up on.
