@@ -21,6 +21,13 @@ func settingsOfQEMU(dir, host string) string {
 // monitorPath is where a host's QEMU has its monitor for meta9d.
 func monitorPath(dir, host string) string { return filepath.Join(dir, host+".qmp") }
 
+const (
+	longTTL  = 30 * time.Second // no host seems dead on a busy machine
+	shortTTL = 2 * time.Second
+	// slowTTL is long enough to see that a host waits for another that stands still.
+	slowTTL = 8 * time.Second
+)
+
 // watched is two hosts whose QEMUs are played, and a VM that the first has by its QEMU.
 type watched struct {
 	t    *testing.T
@@ -29,10 +36,10 @@ type watched struct {
 	q    *qmptest.QEMU // of the VM, at a
 }
 
-func newWatched(t *testing.T) *watched {
+func newWatched(t *testing.T, ttl time.Duration) *watched {
 	t.Helper()
 	w := &watched{t: t, dir: folder(t)}
-	settings := started(t, w.dir).settingsOf(t, w.dir) + "ttl = \"2s\"\n"
+	settings := started(t, w.dir).settingsOf(t, w.dir) + fmt.Sprintf("ttl = %q\n", ttl)
 	w.a = begin(t, w.dir, "a", settings+settingsOfQEMU(w.dir, "a"))
 	w.b = begin(t, w.dir, "b", settings+settingsOfQEMU(w.dir, "b"))
 	for _, h := range []*proc{w.a, w.b} {
@@ -74,7 +81,7 @@ func (w *watched) there(path string) {
 
 // TestEvidence: what QEMUs say moves a VM, and a migration that is cancelled late moves it back.
 func TestEvidence(t *testing.T) {
-	w := newWatched(t)
+	w := newWatched(t, longTTL)
 	q := w.expected()
 	if out, err := w.b.meta9("fleet", "claim", vm); err == nil || !strings.Contains(out, `runs at the host "a"`) {
 		t.Errorf("a VM that runs is claimed: %v, %s", err, out)
@@ -97,7 +104,7 @@ func TestEvidence(t *testing.T) {
 // TestHook: libvirt's hook for a domain whose VM another host has makes its sockets, and for one
 // that no host has a VM.
 func TestHook(t *testing.T) {
-	w := newWatched(t)
+	w := newWatched(t, longTTL)
 	hook := func(uuid string) {
 		t.Helper()
 		c := exec.Command(filepath.Join(bin, "meta9"), "--addr", "unix:"+filepath.Join(w.b.run, "admin.sock"), "host", "hook", "web", "prepare", "begin", "-")
@@ -121,7 +128,7 @@ func TestHook(t *testing.T) {
 // TestSourceGone: the source's meta9d dies while the guest migrates: the VM is at the
 // destination when the lease of the source has ended.
 func TestSourceGone(t *testing.T) {
-	w := newWatched(t)
+	w := newWatched(t, shortTTL)
 	w.a.must("put", "/vms/"+vm+"/keys/motd", "kept")
 	q := w.expected()
 	_ = w.a.cmd.Process.Kill()
@@ -131,13 +138,13 @@ func TestSourceGone(t *testing.T) {
 	q.Set("running", "RESUME")
 	w.owned(w.b, "b")
 	w.b.until("kept", "cat", "/vms/"+vm+"/keys/motd")
-	t.Logf("usable %v after the end of a source whose lease was of 2s", time.Since(from))
+	t.Logf("usable %v after the end of a source whose lease was of %v", time.Since(from), shortTTL)
 }
 
 // TestDestinationGone: the destination asks for the VM and dies before it is given, or when it is: its
 // guest, which goes on at the source, finds it there when the lease of the destination has ended.
 func TestDestinationGone(t *testing.T) {
-	w := newWatched(t)
+	w := newWatched(t, slowTTL)
 	w.a.must("put", "/vms/"+vm+"/keys/motd", "kept")
 	q := w.expected()
 	w.q.Set("postmigrate", "STOP")
@@ -177,5 +184,5 @@ func TestDestinationGone(t *testing.T) {
 		}
 	}
 	w.owned(w.a, "a")
-	t.Logf("given to the dead host: %v; usable after %v; its lease was of 2s", given, time.Since(from))
+	t.Logf("given to the dead host: %v; usable after %v; its lease was of %v", given, time.Since(from), slowTTL)
 }
