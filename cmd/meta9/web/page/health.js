@@ -46,7 +46,7 @@ export function show(main) {
 // plot is a figure over time: as it is, or what it grew by a second.
 function plot(name) {
   const values = [];
-  for (let i = 1; i < history.length; i++) {
+  for (let i = nows.has(name) ? 0 : 1; i < history.length; i++) {
     const now = Number(history[i].figures[name]);
     if (nows.has(name)) values.push(now);
     else values.push(Math.max(0, (1000 * (now - Number(history[i - 1].figures[name]))) / (history[i].at - history[i - 1].at)));
