@@ -46,4 +46,14 @@ func TestFresh(t *testing.T) {
 	}
 	old.Store(true)
 	c.do(&wire.Msg{Type: wire.Tclunk, Tag: 1, Fid: 1}, wire.Rclunk)
+
+	// What the admin reads of the daemon itself is told.
+	admin := w.dial("unix", peers["admin"])
+	admin.hello("9P2000.e")
+	admin.do(&wire.Msg{Type: wire.Tsread, Tag: 1, Names: []string{"ctl"}}, wire.Rsread)
+	for _, names := range [][]string{{"vms", vmOne, "keys", "color"}, {"vms"}, {"names"}, {"ctl", "..", "vms"}} {
+		if r := admin.do(&wire.Msg{Type: wire.Tsread, Tag: 1, Names: names}, wire.Rerror); r.Ename != "i/o error: it may be old" {
+			t.Errorf("%s: %s", names, r)
+		}
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
 	"meta9/fs/errs"
@@ -252,6 +253,60 @@ func TestTakenMeanwhile(t *testing.T) {
 		t.Error("it is sure, and serves what it has of another host's VM")
 	}
 	a.Until("the loss", func() bool { return a.Fleet.Status().Lost == 1 })
+	var of []fleet.Event // of the lease
+	events, _ := a.Fleet.Events().After(0, 100, nil)
+	for _, e := range events {
+		if e.Type == fleet.Stale || e.Type == fleet.Current {
+			of = append(of, e)
+		}
+	}
+	if len(of) != 2 || of[0].Type != fleet.Stale || of[1].Type != fleet.Current || of[0].Since.IsZero() || of[1].Since.Sub(of[0].Since).Abs() > time.Millisecond || of[1].Date.Before(of[1].Since) || a.Fleet.Status().Lapses != 1 {
+		t.Errorf("the time without the lease is told as %+v", of)
+	}
+}
+
+// takenEngine is an engine of which another host takes a VM before Forget.
+type takenEngine struct {
+	fleettest.Engine
+	take func()
+}
+
+// Forget is store.Cluster's.
+func (e *takenEngine) Forget(ctx context.Context, uuid string, rev int64) error {
+	e.take()
+	return e.Engine.Forget(ctx, uuid, rev)
+}
+
+// TestTakenAtStart: another host takes a VM while its host starts and restores the sessions
+// that came with it. They are the other's then, and nobody is served here.
+func TestTakenAtStart(t *testing.T) {
+	f := storetest.NewFleet()
+	a, c := fleettest.Open(t, f.Host("a"), "a", nil), fleettest.Open(t, f.Host("c"), "c", nil)
+	m, err := fleet.Join(t.Context(), fleet.MemberConfig{Cluster: f.Host("b"), Host: "b", Instance: "b", Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fleettest.Create(a, uuid)
+	g := fleettest.NewGuest(a, uuid, 1)
+	if err := a.Fleet.Release(t.Context(), uuid, "b"); err != nil {
+		t.Fatal(err)
+	}
+	g.HungUp()
+	m.Forsake()
+	b := fleettest.Open(t, &takenEngine{f.Host("b"), func() {
+		if err := c.Fleet.Fence(t.Context(), "b"); err != nil {
+			t.Error(err)
+		}
+		c.Claim(uuid)
+	}}, "b", nil)
+	if b.Store.Cell(uuid) != nil {
+		t.Error("its host before serves it still")
+	}
+	b.Until("the end of its sessions", func() bool { return b.Server.Stats().Sessions == 0 })
+	if s := c.Fleet.Status(); s.Sessions != 1 {
+		t.Errorf("%+v", s)
+	}
+	g.Resume(c, 0, "")
 }
 
 // TestDrain: a host that is drained gives all its VMs away and takes none.

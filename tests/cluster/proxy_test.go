@@ -410,6 +410,31 @@ func TestAnswerLost(t *testing.T) {
 	}
 }
 
+// TestFullAfterLost: a transaction was made, its answer is lost, and etcd is full by then: it is
+// told as done all the same.
+func TestFullAfterLost(t *testing.T) {
+	c := start(t, 1, fast)
+	l := newLate(t, c, "/fulllost/")
+	_, done := l.begin(lose, true, store.Intent{Kind: store.Append, Name: "k", Data: ", second"})
+	client := c.client(t)
+	resp, err := client.Get(t.Context(), "none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: resp.Header.MemberId, Alarm: pb.AlarmType_NOSPACE}
+	if _, err := pb.NewMaintenanceClient(client.ActiveConnection()).Alarm(t.Context(), alarm); err != nil {
+		t.Fatal(err)
+	}
+	close(l.proxy.free)
+	if r := wait(t, done); r.Err != nil {
+		t.Error(r.Err)
+	}
+	wantKey(t, l.cell, "k", "first, second")
+	if r := l.store.Do(&store.Intent{Kind: store.Append, Cell: l.cell, Name: "k", Data: ", third"}); errs.KindOf(r.Err) != errs.NoSpace {
+		t.Errorf("the next one: %v", r.Err)
+	}
+}
+
 // TestTakenMeanwhile: a host takes the VM while the other has a transaction of which it
 // does not know what has become. It learns that from etcd's history, and says so rightly;
 // only where that is compacted it says that it may or may not be.
