@@ -28,6 +28,11 @@ const (
 	// forget, and nameEnd after how long it does not have it any more: it begins to count
 	// when the thread that looked the name up runs again, and counts in ticks of up to 10 ms.
 	nameTime, nameEnd = 50 * time.Millisecond, 300 * time.Millisecond
+
+	// restless is how long it does not keep a name that has come to another key: who opens
+	// one to write that is replaced again and again is to be led astray once at most, since
+	// the kernel looks a name up again only once.
+	restless = time.Second
 )
 
 // kind is what a node is for the cache.
@@ -330,7 +335,7 @@ func (f *FS) entryTime(n *node) time.Duration {
 	case !f.live():
 	case n.at.dir.kind == vmRoot && fixed[n.at.name]:
 		return keptTime
-	case n.kind == key && n.sure:
+	case n.kind == key && n.sure && time.Since(n.took) > restless:
 		n.leased = time.Now().Add(nameEnd)
 		return nameTime
 	}

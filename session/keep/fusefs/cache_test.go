@@ -758,6 +758,40 @@ func TestNameTime(t *testing.T) {
 	}
 }
 
+// TestRestless: a name that was another key's a moment ago the kernel looks up each time; and an
+// open for reading by a node that has lost its name is of what has the name now, not ESTALE.
+func TestRestless(t *testing.T) {
+	w := newWorld(t, "", true)
+	w.host(store.Put, "k", "old")
+	w.settled()
+	w.look("keys", "k")
+	old, keeps := w.nameTime("keys", "k")
+	if keeps != nameTime {
+		t.Errorf("a name is kept for %v", keeps)
+	}
+	w.host(store.Remove, "k", "")
+	w.host(store.Put, "k", "new")
+	w.settled()
+	id, keeps := w.nameTime("keys", "k")
+	if id == old || keeps != 0 {
+		t.Errorf("the name leads to %d, before to %d, and is kept for %v", id, old, keeps)
+	}
+	var out fuse.OpenOut
+	if code := w.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: old}}, &out); !code.Ok() {
+		t.Fatalf("an open by the old node: %v", code)
+	}
+	if got := w.read(out.Fh, 0, 100); got != "new" {
+		t.Errorf("%q is read", got)
+	}
+	w.shut(out.Fh)
+	w.FS.mu.Lock()
+	w.nodes[id].took = time.Now().Add(-2 * restless)
+	w.FS.mu.Unlock()
+	if _, keeps := w.nameTime("keys", "k"); keeps != nameTime {
+		t.Errorf("later the name is kept for %v", keeps)
+	}
+}
+
 // TestMisled: that a key was replaced, a file of which is open and whose name the kernel may
 // have, is told when the kernel asks for the name again: until then stat(2) of the name could
 // show the open file. Nobody waits where the key has another value only, or no file is open;

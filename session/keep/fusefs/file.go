@@ -103,7 +103,11 @@ func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fus
 	if writes {
 		f.begins(n)
 	}
-	err := f.at(in, n, func(fid uint32, qid p9.QID) (bool, error) {
+	by := f.at
+	if !writes && n.kind == key {
+		by = f.atName
+	}
+	err := by(in, n, func(fid uint32, qid p9.QID) (bool, error) {
 		if writes && qid.Path != n.qid.Path {
 			return false, errs.Stale
 		}

@@ -64,6 +64,7 @@ type node struct {
 	edits   uint64    // changes of it by this mount
 	opening int       // Opens of it that are under way
 	leased  time.Time // until then the kernel may have its name without asking
+	took    time.Time // when it took its name from another
 }
 
 // entry is a name in a folder; the root has no folder.
@@ -173,7 +174,11 @@ func (f *FS) found(dir *node, name string, qid p9.QID, mark uint64) (n *node, fi
 			}
 		}
 		f.lastID++
+		took := n != nil
 		n = &node{id: f.lastID, at: at, qid: qid, kind: kindOf(dir, name, qid.Type&p9.TypeDir != 0)}
+		if took {
+			n.took = time.Now()
+		}
 		f.nodes[n.id], f.named[at] = n, n
 	}
 	if fresh || n.kind == folder {
@@ -280,6 +285,18 @@ func (f *FS) at(in keep.Interrupt, n *node, do func(fid uint32, qid p9.QID) (kee
 		return errs.Stale
 	}
 	return f.atPath(in, names, do)
+}
+
+// atName is at for a key that may have lost its name: what has the name now is good for reading.
+func (f *FS) atName(in keep.Interrupt, n *node, do func(fid uint32, qid p9.QID) (keeps bool, err error)) error {
+	f.mu.Lock()
+	at := n.at
+	f.mu.Unlock()
+	names, ok := f.path(at.dir)
+	if !ok {
+		return errs.Stale
+	}
+	return f.atPath(in, append(names, at.name), do)
 }
 
 // atPath is at for the names from the root on.

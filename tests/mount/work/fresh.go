@@ -49,8 +49,15 @@ func marked(key, line string) (n int, lost bool) {
 // newest reads the key at a mount, and that which is another file each time, by stat(2) and
 // read(2): each must show the value least or a later one. n is the key's.
 func newest(dir, key string, least int) (n int, err error) {
-	if _, err := newestOf(dir, key+"-renamed", least); err != nil {
-		return 0, fmt.Errorf("%s-renamed: %w", key, err)
+	for { // whose open file was replaced when its session was lost is told so, and opens it again
+		_, err := newestOf(dir, key+"-renamed", least)
+		if errors.Is(err, syscall.ESTALE) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("%s-renamed: %w", key, err)
+		}
+		break
 	}
 	return newestOf(dir, key, least)
 }
