@@ -27,7 +27,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"meta9/fs/budget"
@@ -68,20 +67,11 @@ const (
 	piece     = 64 << 10 // bytes of an answer that are written at a time
 )
 
-// Stats count from the start on, but for Conns, the connections that are open now.
-type Stats struct {
-	Conns    int64
-	Requests uint64
-	Refused  uint64 // connections over a limit, and requests that look like no program's
-}
-
 // Server serves any number of connections.
 type Server struct {
 	cfg  Config
 	http http.Server
 	feed feed
-
-	requests, refused atomic.Uint64
 
 	mu     sync.Mutex
 	conns  map[string]map[*conn]bool // by VM
@@ -123,11 +113,11 @@ func (s *Server) Close() {
 	}
 }
 
-// Stats are the counters.
-func (s *Server) Stats() Stats {
+// Conns is how many connections are open now.
+func (s *Server) Conns() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Stats{Conns: int64(s.count), Requests: s.requests.Load(), Refused: s.refused.Load()}
+	return s.count
 }
 
 // Serve answers what comes on nc, for the VM, until it ends, and closes it. A connection
@@ -135,7 +125,6 @@ func (s *Server) Stats() Stats {
 func (s *Server) Serve(nc net.Conn, uuid string) {
 	c := &conn{Conn: nc, server: s, vm: uuid, gone: make(chan struct{})}
 	if !s.add(c) {
-		s.refused.Add(1)
 		_ = nc.Close()
 		return
 	}
@@ -264,13 +253,11 @@ func (f *feed) Addr() net.Addr { return &net.UnixAddr{Net: "unix"} }
 
 // ServeHTTP answers a request for /NAME, where NAME is a file of nocloud/.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.requests.Add(1)
 	c := r.Context().Value(guest{}).(*conn)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 	if code, why := judge(r); why != "" {
-		s.refused.Add(1)
 		w.Header().Set("Connection", "close") // there may be a body that nobody reads
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, why, code)

@@ -46,7 +46,7 @@ func TestWaits(t *testing.T) {
 			c.Close()
 		}
 		c, idle := connect(), connect()
-		if n := s.Stats().Conns; n != 2 {
+		if n := s.Conns(); n != 2 {
 			t.Errorf("%d connections, want 2", n)
 		}
 		ended(connect()) // one too many
@@ -74,7 +74,7 @@ func TestWaits(t *testing.T) {
 		time.Sleep(11 * time.Second)
 		ended(half)
 		synctest.Wait()
-		if n := s.Stats().Conns; n != 1 {
+		if n := s.Conns(); n != 1 {
 			t.Errorf("%d connections, want the one that waits", n)
 		}
 		s.DropVM(uuid)
@@ -83,7 +83,7 @@ func TestWaits(t *testing.T) {
 		s.Close()
 		ended(last)
 		ended(connect())
-		if n := s.Stats().Conns; n != 0 {
+		if n := s.Conns(); n != 0 {
 			t.Errorf("%d connections at the end", n)
 		}
 	})
