@@ -164,8 +164,10 @@ func TestFaults(t *testing.T) {
 	t.Run("compacted", func(t *testing.T) { compacted(t, c, a, b) })
 }
 
-// vmOf is the n-th VM of TestFaults.
-func vmOf(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-0000000001%02d", n) }
+var vms atomic.Int64
+
+// newVM is the UUID of a VM that no other test of the process has.
+func newVM() string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", 100+vms.Add(1)) }
 
 // ask is a request that may take long: its answer comes later.
 func ask(t *testing.T, c *raw.Conn, data string, names ...string) <-chan error {
@@ -190,7 +192,7 @@ func (n *node) conn(t *testing.T, uuid string) *raw.Conn {
 // and says since when what it reads may be old. None of its changes is there that
 // the next owner's history lacks.
 func cutOff(t *testing.T, a, b *node) {
-	uuid := vmOf(1)
+	uuid := newVM()
 	g := newGuest(t, a, uuid)
 	g.more("before")
 	first, second, reader := a.conn(t, uuid), a.conn(t, uuid), a.conn(t, uuid)
@@ -253,7 +255,7 @@ func cutOff(t *testing.T, a, b *node) {
 // suspended: a host whose meta9d stands still loses its VM when its lease is over, and
 // acknowledges nothing of it when it goes on.
 func suspended(t *testing.T, a, b *node, long time.Duration) {
-	uuid := vmOf(2)
+	uuid := newVM()
 	g := newGuest(t, a, uuid)
 	g.more("before")
 	c := a.conn(t, uuid)
@@ -284,7 +286,7 @@ func suspended(t *testing.T, a, b *node, long time.Duration) {
 
 // rolled: members end and start again one by one, and the VM moves while each is away.
 func rolled(t *testing.T, c *cluster, a, b *node) {
-	uuid := vmOf(3)
+	uuid := newVM()
 	g := newGuest(t, a, uuid)
 	at := []*node{a, b}
 	for i := range c.configs {
@@ -304,13 +306,13 @@ func rolled(t *testing.T, c *cluster, a, b *node) {
 // compacted: etcd forgets what a host's watch has not seen, and the host hears of
 // what it is asked for all the same.
 func compacted(t *testing.T, c *cluster, a, b *node) {
-	uuid := vmOf(4)
+	uuid := newVM()
 	g := newGuest(t, a, uuid)
 	g.more("before")
 	plain := c.client(t)
 	a.cut(true)
 	defer a.cut(false)
-	b.must(`create {"uuid":"` + vmOf(5) + `"}`) // so that there is something to forget
+	b.must(`create {"uuid":"` + newVM() + `"}`) // so that there is something to forget
 	resp, err := plain.Get(t.Context(), "none")
 	if err == nil {
 		_, err = plain.Compact(t.Context(), resp.Header.Revision, clientv3.WithCompactPhysical())
@@ -337,7 +339,7 @@ func compacted(t *testing.T, c *cluster, a, b *node) {
 func TestFull(t *testing.T) {
 	c := start(t, 1, func(m *memberConfig) { m.Quota = 16 << 20 })
 	a, b, starts := c.node(t, "a", nil, ""), c.node(t, "b", nil, ""), c.node(t, "c", nil, "")
-	uuid := vmOf(6)
+	uuid := newVM()
 	a.must(`create {"uuid":"` + uuid + `"}`)
 	keys := a.conn(t, uuid)
 	var err error
@@ -402,7 +404,7 @@ func TestProxied(t *testing.T) {
 	c := start(t, 1, fast)
 	p := c.behind(t, 0)
 	a := c.node(t, "a", p, "")
-	uuid := vmOf(7)
+	uuid := newVM()
 	a.must(`create {"uuid":"` + uuid + `","customer_metadata":{"k":"first"}}`)
 	begin := func(is plan, hold bool, data string) <-chan error {
 		t.Helper()
