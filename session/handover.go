@@ -271,7 +271,7 @@ func (c *conn) goOn() (err error) {
 		c.in.borrow()
 		err = c.bursts()
 	}
-	if sc := c.in.sc; sc == nil || sc.start == sc.end { // else it leaves once more
+	if sc := c.in.sc; sc == nil || sc.start == sc.end { // all input was handled; if not, the connection is being handed over again
 		c.in.skip += c.in.later // the last frame of part may be one of which the rest is to be skipped
 		c.in.later = 0
 	}

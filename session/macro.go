@@ -52,9 +52,9 @@ func (c *conn) putWhole(ref *fs.Ref, names []string, max int) (int, error) {
 	return len(b) - len(data), err
 }
 
-// wholeFile appends the file. Where the fid's own is gone, without names, it is what
-// the fid's name leads to. The fid stays what it is: no qid tells the client of
-// another.
+// wholeFile appends the file. If names is empty and the fid's file is gone, it reads the
+// file that the fid's name leads to now; but the fid stays what it is, since no qid in the
+// reply tells the client of another file.
 func wholeFile(b []byte, ref *fs.Ref, names []string, room int) ([]byte, error) {
 	if len(names) > 0 {
 		return macro.Get(b, ref, names, room)

@@ -402,8 +402,9 @@ func (j *held) Change(id uint64, ch *session.Change) {
 	j.Journal.Change(id, ch)
 }
 
-// TestJournalFull: a change that finds no room on the disk is known not to be done before
-// its client is told, and before the next batch: the number of that would say that it is.
+// TestJournalFull: a change for which the disk has no room is known not to be done before
+// its client is told so, and before the next batch: with the number of that batch it would
+// look done.
 func TestJournalFull(t *testing.T) {
 	h := &held{entered: make(chan struct{}), let: make(chan struct{})}
 	j := newJournalBy(t, func(j *residence.Journal) books { h.Journal = j; return h })
