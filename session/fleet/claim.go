@@ -30,7 +30,7 @@ var errLate = errors.New("it took too long")
 // what the claim was waiting for); IO: the VM's records are damaged.
 func (f *Fleet) Claim(ctx context.Context, uuid string) error {
 	for {
-		c, err := f.claiming(uuid)
+		c, err := f.claiming(uuid, false)
 		if c == nil {
 			return err
 		}
@@ -50,7 +50,7 @@ func (f *Fleet) Claim(ctx context.Context, uuid string) error {
 // Appears tells the Fleet that the VM's guest runs on this host: unless the VM is here, a
 // claim begins in the background. why is for the log.
 func (f *Fleet) Appears(uuid, why string) {
-	if c, err := f.claiming(uuid); err != nil {
+	if c, err := f.claiming(uuid, false); err != nil {
 		f.cfg.Log.Warn().Str("vm", uuid).Str("why", why).Err(err).Msg("fleet: a VM that runs here cannot be claimed")
 	} else if c != nil {
 		f.cfg.Log.Debug().Str("vm", uuid).Str("why", why).Msg("fleet: claiming")
@@ -58,8 +58,9 @@ func (f *Fleet) Appears(uuid, why string) {
 }
 
 // claiming returns the VM's claim that is under way, or begins one. nil: the VM is here,
-// or the error says why no claim can begin.
-func (f *Fleet) claiming(uuid string) (*claim, error) {
+// or the error says why no claim can begin. owned: this host owns the VM already, so that it
+// may be served also while this host is drained.
+func (f *Fleet) claiming(uuid string, owned bool) (*claim, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	till := time.Now().Add(claimTime)
@@ -72,7 +73,7 @@ func (f *Fleet) claiming(uuid string) (*claim, error) {
 		return c, nil
 	case f.cfg.Store.Cell(uuid) != nil && f.giving[uuid] == nil:
 		return nil, nil
-	case f.draining:
+	case f.draining && !owned:
 		return nil, errs.New(errs.Busy, "the host %q is being drained and takes no VM", f.host)
 	case len(f.claims) >= maxClaims:
 		return nil, errs.New(errs.Busy, "%d VMs are being claimed already", len(f.claims))

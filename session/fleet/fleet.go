@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"meta9/fs/store"
 	"meta9/fs/vm"
 	"meta9/session"
-	"meta9/session/residence"
 )
 
 // Config is what New needs. Zero fields after Server take the defaults.
@@ -436,80 +434,4 @@ func (f *Fleet) tell(e Event) {
 		line = line.Str("what", e.What)
 	}
 	line.Msg("fleet: " + e.Type)
-}
-
-// sealContext is the associated data of the encryption of a VM's sessions. So a parcel of
-// another hand-over cannot be decrypted.
-func (f *Fleet) sealContext(uuid string, mark uint64) []byte {
-	return fmt.Appendf(nil, "meta9 %q %s %d", f.cfg.Name, uuid, mark)
-}
-
-// open decrypts the parcel that came with a VM. What cannot be read is lost, and o says
-// so.
-func (f *Fleet) open(uuid, with string, mark uint64) (o residence.Opened) {
-	if with == "" {
-		return o
-	}
-	err := errors.New("this host has no key for it (cluster.key_file)")
-	if f.cfg.Key != nil {
-		o, err = residence.OpenParcel(f.cfg.Key, f.sealContext(uuid, mark), with)
-	}
-	if err != nil {
-		o.Lost, o.Why = max(1, o.Lost), err
-	}
-	return o
-}
-
-// restore restores the sessions of a parcel, and returns how many.
-func (f *Fleet) restore(uuid string, o *residence.Opened) (n int) {
-	for _, st := range o.Sessions {
-		err := errs.New(errs.Invalid, "it is not the VM's")
-		if st.VM == uuid && !st.Admin {
-			err = f.cfg.Server.Restore(st)
-		}
-		if err == nil {
-			n++
-		} else if o.Lost++; o.Why == nil {
-			o.Why = err
-		}
-	}
-	f.count(func(s *Status) { s.Sessions += int64(n); s.SessionsLost += int64(o.Lost) })
-	if o.Lost > 0 {
-		f.cfg.Log.Warn().Str("vm", uuid).Int("lost", o.Lost).Int("restored", n).Err(o.Why).Msg("not all sessions that came with a VM could be restored")
-	}
-	return n
-}
-
-// restoreLeft restores the sessions of a VM that came to this host's earlier process. rev is
-// when they were written.
-func (f *Fleet) restoreLeft(ctx context.Context, uuid string) (rev int64, err error) {
-	owner, err := f.cluster.Owner(ctx, uuid)
-	switch {
-	case errors.Is(err, errs.NotFound), err == nil && owner.Host != f.host:
-		return 0, f.taken(uuid)
-	case err != nil:
-		return 0, err
-	}
-	with, rev, err := f.cluster.Residence(ctx, uuid)
-	if err != nil {
-		return 0, err
-	}
-	o := f.open(uuid, with, owner.Mark)
-	if o.Tail != nil {
-		o.Tail.VM = uuid
-		if err := f.cfg.Store.RestoreTail(*o.Tail); err != nil && o.Why == nil {
-			o.Why = err
-		}
-	}
-	f.tell(Event{Type: Sessions, VM: uuid, To: f.host, Sessions: f.restore(uuid, &o)})
-	return rev, nil
-}
-
-// taken ends what this host has of a VM that another one has taken, sessions too, before it
-// was served.
-func (f *Fleet) taken(uuid string) error {
-	if cell := f.cfg.Store.Cell(uuid); cell != nil {
-		return f.cfg.Store.Elsewhere(cell)
-	}
-	return nil
 }

@@ -34,11 +34,25 @@ func (f *Fleet) answerAsks() {
 }
 
 // askedInVain is called for a request for a VM that is not served here. If this host owns
-// the VM (it came after its claim had given up), it is taken over first.
+// the VM (it came after its claim had given up), it is taken over first, also while this host
+// is drained. If it cannot be served, because it is damaged, the request is refused.
 func (f *Fleet) askedInVain(ctx context.Context, ask store.Ask) {
-	if owner, err := f.cluster.Owner(ctx, ask.UUID); err == nil && owner.Host == f.host {
-		f.Appears(ask.UUID, "the host "+ask.By+" asks for it")
+	owner, err := f.cluster.Owner(ctx, ask.UUID)
+	f.mu.Lock()
+	going := f.claims[ask.UUID] != nil
+	f.mu.Unlock()
+	if err != nil || owner.Host != f.host || going {
+		return
 	}
+	c, _ := f.claiming(ask.UUID, true) // if it cannot begin, the next look tries again
+	if c == nil {
+		return
+	}
+	f.working.Go(func() {
+		if <-c.done; store.IsDamaged(c.err) {
+			f.refuse(ask, f.cannotGive(ask.UUID, c.err))
+		}
+	})
 }
 
 // giveBegins adds a VM to giving, unless it is already coming or going, or too many are.
@@ -65,11 +79,19 @@ func (f *Fleet) give(ask store.Ask) {
 	if f.cfg.Running(ask.UUID) {
 		why = fmt.Sprintf("VM %s runs at the host %q, as its hypervisor says", ask.UUID, f.host)
 	} else if err := f.handOver(f.ctx, ask.UUID, ask.By); err != nil {
-		why = fmt.Sprintf("the host %q cannot give VM %s away: %s", f.host, ask.UUID, errs.Detail(err))
+		why = f.cannotGive(ask.UUID, err)
 	}
-	if why == "" {
-		return
+	if why != "" {
+		f.refuse(ask, why)
 	}
+}
+
+func (f *Fleet) cannotGive(uuid string, err error) string {
+	return fmt.Sprintf("the host %q cannot give VM %s away: %s", f.host, uuid, errs.Detail(err))
+}
+
+// refuse answers a request: why the VM is not given.
+func (f *Fleet) refuse(ask store.Ask, why string) {
 	f.count(func(s *Status) { s.Refused++ })
 	f.tell(Event{Type: Refused, VM: ask.UUID, From: f.host, To: ask.By, What: why})
 	ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Patience)

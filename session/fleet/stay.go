@@ -2,17 +2,20 @@ package fleet
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/session"
 	"meta9/session/residence"
 )
 
-// What of a host goes on with its next process.
+// What of a host goes on with its next process, and the sessions that come with a VM.
 
 // leftAtOnce is of how many VMs the sessions are in memory at once when they are left.
 const leftAtOnce = 128
@@ -115,4 +118,85 @@ func (f *Fleet) EachExpected(fn func(uuid string)) {
 	for _, uuid := range uuids {
 		fn(uuid)
 	}
+}
+
+// sealContext is the associated data of the encryption of a VM's sessions. So a parcel of
+// another hand-over cannot be decrypted.
+func (f *Fleet) sealContext(uuid string, mark uint64) []byte {
+	return fmt.Appendf(nil, "meta9 %q %s %d", f.cfg.Name, uuid, mark)
+}
+
+// open decrypts the parcel that came with a VM. What cannot be read is lost, and o says
+// so.
+func (f *Fleet) open(uuid, with string, mark uint64) (o residence.Opened) {
+	if with == "" {
+		return o
+	}
+	err := errors.New("this host has no key for it (cluster.key_file)")
+	if f.cfg.Key != nil {
+		o, err = residence.OpenParcel(f.cfg.Key, f.sealContext(uuid, mark), with)
+	}
+	if err != nil {
+		o.Lost, o.Why = max(1, o.Lost), err
+	}
+	return o
+}
+
+// restore restores the sessions of a parcel, and returns how many.
+func (f *Fleet) restore(uuid string, o *residence.Opened) (n int) {
+	for _, st := range o.Sessions {
+		err := errs.New(errs.Invalid, "it is not the VM's")
+		if st.VM == uuid && !st.Admin {
+			err = f.cfg.Server.Restore(st)
+		}
+		if err == nil {
+			n++
+		} else if o.Lost++; o.Why == nil {
+			o.Why = err
+		}
+	}
+	f.count(func(s *Status) { s.Sessions += int64(n); s.SessionsLost += int64(o.Lost) })
+	if o.Lost > 0 {
+		f.cfg.Log.Warn().Str("vm", uuid).Int("lost", o.Lost).Int("restored", n).Err(o.Why).Msg("not all sessions that came with a VM could be restored")
+	}
+	return n
+}
+
+// restoreLeft restores the sessions of a VM that came to this host's earlier process. rev is
+// when they were written.
+func (f *Fleet) restoreLeft(ctx context.Context, uuid string) (rev int64, err error) {
+	owner, err := f.cluster.Owner(ctx, uuid)
+	switch {
+	case errors.Is(err, errs.NotFound), err == nil && owner.Host != f.host:
+		return 0, f.taken(uuid)
+	case err != nil:
+		return 0, err
+	}
+	with, rev, err := f.cluster.Residence(ctx, uuid)
+	if err != nil {
+		return 0, err
+	}
+	o := f.open(uuid, with, owner.Mark)
+	if o.Tail != nil {
+		o.Tail.VM = uuid
+		if err := f.cfg.Store.RestoreTail(*o.Tail); err != nil && o.Why == nil {
+			o.Why = err
+		}
+	}
+	if len(o.Sessions) > 0 {
+		// The journal may have them, too: a process before has begun it, and was killed before it
+		// called Forget. A session that is restored twice would lose its locks.
+		f.cfg.Server.DropVM(uuid)
+	}
+	f.tell(Event{Type: Sessions, VM: uuid, To: f.host, Sessions: f.restore(uuid, &o)})
+	return rev, nil
+}
+
+// taken ends what this host has of a VM that another one has taken, sessions too, before it
+// was served.
+func (f *Fleet) taken(uuid string) error {
+	if cell := f.cfg.Store.Cell(uuid); cell != nil {
+		return f.cfg.Store.Elsewhere(cell)
+	}
+	return nil
 }

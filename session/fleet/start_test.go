@@ -1,0 +1,110 @@
+package fleet_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/store/storetest"
+	"meta9/session/fleet"
+	"meta9/session/fleet/fleettest"
+	"meta9/session/residence"
+)
+
+// TestRestoredBefore: the process before was killed between Kept and Forget, so its journal has
+// the sessions that came with a VM, too. Each is there once, and has its lock.
+func TestRestoredBefore(t *testing.T) {
+	f := storetest.NewFleet()
+	a := fleettest.Open(t, f.Host("a"), "a", nil)
+	e := f.Host("b")
+	m, err := fleet.Join(t.Context(), fleet.MemberConfig{Cluster: e, Host: "b", Instance: "b", Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fleettest.Create(a, uuid)
+	g := fleettest.NewGuest(a, uuid, 1)
+	if !g.Lock() {
+		t.Fatal("the log is not locked")
+	}
+	if err := a.Fleet.Release(t.Context(), uuid, "b"); err != nil {
+		t.Fatal(err)
+	}
+	g.HungUp()
+	m.Forsake()
+	var cfg *fleet.Config
+	b := fleettest.Open(t, givenLate{e, func() {
+		owner, err := e.Owner(t.Context(), uuid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		with, _, err := e.Residence(t.Context(), uuid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := residence.OpenParcel(cfg.Key, fmt.Appendf(nil, "meta9 %q %s %d", cfg.Name, uuid, owner.Mark), with)
+		if err != nil || len(o.Sessions) != 1 {
+			t.Fatalf("%d sessions, %v", len(o.Sessions), err)
+		}
+		for _, st := range o.Sessions { // as the journal would
+			if err := cfg.Server.Restore(st); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}}, "b", func(_ *fleet.MemberConfig, c *fleet.Config) { cfg = c })
+	if s := b.Fleet.Status(); s.Sessions != 1 || s.SessionsLost != 0 || b.Server.Stats().Sessions != 1 {
+		t.Errorf("%+v, %d sessions", s, b.Server.Stats().Sessions)
+	}
+	if fleettest.NewGuest(b, uuid, 2).Lock() {
+		t.Error("the lock of the session was lost")
+	}
+	g.Resume(b, 0, "")
+}
+
+// damagedEngine is an engine that finds each VM damaged that comes.
+type damagedEngine struct{ fleettest.Engine }
+
+// Fetch is store.Shared's.
+func (damagedEngine) Fetch(string, func(key, value []byte) error) (uint64, error) {
+	return 0, store.Damaged(errors.New("damaged, as the test says"))
+}
+
+// TestAskedInVain: a host is asked for a VM that it owns and does not serve: it came when nobody
+// waited for it. A host that is drained gives it all the same; one that cannot read it says so.
+func TestAskedInVain(t *testing.T) {
+	f := storetest.NewFleet()
+	a := fleettest.Open(t, f.Host("a"), "a", nil)
+	come := func(name string, e fleettest.Engine) *fleettest.Host {
+		return fleettest.Open(t, givenLate{e, func() {
+			if err := a.Fleet.Release(t.Context(), uuid, name); err != nil {
+				t.Error(err)
+			}
+		}}, name, nil)
+	}
+	lives := func(name string) *storetest.Host { // so that a can give it something before it has started
+		e := f.Host(name)
+		m, err := fleet.Join(t.Context(), fleet.MemberConfig{Cluster: e, Host: name, Instance: name, Log: zerolog.Nop()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Forsake()
+		return e
+	}
+	fleettest.Create(a, uuid)
+	b := come("b", lives("b"))
+	if _, _, err := b.Fleet.Drain(t.Context()); err != nil || b.Store.Cell(uuid) != nil {
+		t.Fatal("it is served", err)
+	}
+	a.Claim(uuid)
+	come("c", damagedEngine{lives("c")})
+	ctx, cancel := context.WithTimeout(t.Context(), fleettest.Patience)
+	defer cancel()
+	if err := a.Fleet.Claim(ctx, uuid); !errors.Is(err, errs.Busy) || !strings.Contains(err.Error(), "damaged, as the test says") {
+		t.Errorf("the answer is %v", err)
+	}
+}
