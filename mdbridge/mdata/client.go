@@ -50,6 +50,7 @@ const (
 type Client struct {
 	path     string
 	link     link
+	shared   bool // the link is a serial line: it stays open, and other clients use it too
 	lines    *Lines
 	v2       bool
 	exchange exchange

@@ -236,25 +236,6 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// A line on which something is always said cannot be used.
-func TestNeverQuiet(t *testing.T) {
-	stop := make(chan struct{})
-	path := line(t, func(host io.ReadWriter) {
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(10 * time.Millisecond):
-				host.Write([]byte("tick\n"))
-			}
-		}
-	})
-	defer close(stop)
-	if _, err := get(within(t, 500*time.Millisecond), path); !matches(err, "never quiet") {
-		t.Error(err)
-	}
-}
-
 // What was on the line before is not taken for an answer: half a reply of the
 // host's, half a request of somebody else's; and the host may come late.
 func TestResync(t *testing.T) {

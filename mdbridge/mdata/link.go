@@ -28,8 +28,7 @@ const (
 func (c *Client) connect(ctx context.Context) error {
 	for {
 		err := c.connectOnce(ctx)
-		_, shared := c.link.(*serial)
-		if err == nil || !shared || !errors.Is(err, errSilent) || ended(ctx) {
+		if err == nil || !c.shared || !errors.Is(err, errSilent) || ended(ctx) {
 			return err
 		}
 	}
@@ -39,15 +38,13 @@ func (c *Client) connect(ctx context.Context) error {
 // an earlier request can come. A serial line stays open, and locked, until the Client
 // is closed; sync reads what is left on it.
 func (c *Client) connectOnce(ctx context.Context) error {
-	_, shared := c.link.(*serial)
-	if !shared {
+	if !c.shared {
 		if err := c.open(ctx); err != nil {
 			return err
 		}
-		_, shared = c.link.(*serial)
 	}
 	limit := callTime
-	if shared {
+	if c.shared {
 		limit = negotiateTime
 		if err := c.sync(ctx); err != nil {
 			return err
@@ -79,7 +76,7 @@ func (c *Client) open(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.link = s
+		c.link, c.shared = s, true
 	default:
 		return errors.New("this is no unix socket and no character device")
 	}
