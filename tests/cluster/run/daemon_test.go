@@ -5,13 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -292,21 +295,67 @@ func (old) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error
 	return &pb.StatusResponse{Header: &pb.ResponseHeader{}, Version: "3.4.23"}, nil
 }
 
-// TestRunFleet: what make run-fleet does, until it is told to end.
+// TestRunFleet: what make run-fleet does, until it is told to end. A host that is killed does not end
+// it, and what its lines say is done.
 func TestRunFleet(t *testing.T) {
 	dir := filepath.Join(folder(t), "fleet")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	out := &said{has: make(chan struct{}, 1)}
+	in, orders := io.Pipe()
+	defer orders.Close()
+	out := new(said)
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, bin, dir, out) }()
-	select {
-	case <-out.has:
-	case err := <-ended:
-		t.Fatal(err)
-	case <-time.After(patience):
-		t.Fatal("it does not begin")
+	go func() { ended <- run(ctx, bin, dir, in, out) }()
+	saw := 0
+	says := func(what string) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+			all := out.text()
+			if i := strings.Index(all[saw:], what); i >= 0 {
+				saw += i + len(what)
+				return
+			}
+			select {
+			case err := <-ended:
+				t.Fatalf("it has ended: %v\n%s", err, all)
+			default:
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it never says %q, but:\n%s", what, all)
+			}
+		}
 	}
+	order := func(line string) {
+		t.Helper()
+		fmt.Fprintln(orders, line)
+		says("done: " + line + "\n")
+	}
+	says("Ctrl-C here ends it")
+	a, b := &proc{t: t, run: filepath.Join(dir, "a")}, &proc{t: t, run: filepath.Join(dir, "b")}
+	_, rest, _ := strings.Cut(a.must("cat", "/ctl"), "\npid ")
+	pid, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	says("meta9d of host a has ended: signal: killed; here, 'start a' starts it again\n")
+	b.must("fleet", "status")
+	order("start a")
+	a.must("cat", "/vms/"+vm+"/keys/motd")
+	order("kill a")
+	order("start a")
+	order("stop etcd1")
+	a.must("put", "/vms/"+vm+"/keys/motd", "two members are enough")
+	order("start etcd1")
+	order("stop b")
+	order("stop etcd2")
+	order("start etcd2")
+	fmt.Fprintln(orders, "start a")
+	says("host a runs\n")
+	fmt.Fprintln(orders, "stop etcd4")
+	says("type one of: ")
 	cancel()
 	select {
 	case err := <-ended:
@@ -321,13 +370,21 @@ func TestRunFleet(t *testing.T) {
 	}
 }
 
-// said tells when something was written.
-type said struct{ has chan struct{} }
+// said keeps what was written.
+type said struct {
+	mu  sync.Mutex
+	all []byte
+}
 
 func (s *said) Write(b []byte) (int, error) {
-	select {
-	case s.has <- struct{}{}:
-	default:
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, b...)
 	return len(b), nil
+}
+
+func (s *said) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.all)
 }

@@ -1,9 +1,11 @@
 // Run is a fleet on one machine, to try: three members of etcd in this process, two meta9d
-// as the hosts a and b, and a VM that can be claimed to and fro. `make
-// run-fleet` runs it; all of it is in one folder, and ends with it.
+// as the hosts a and b, and a VM that can be claimed to and fro. Lines at its terminal
+// end hosts and members, and start them again. `make run-fleet` runs it; all of it is
+// in one folder, and ends with it.
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"flag"
@@ -15,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -34,15 +37,15 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *bin, *dir, os.Stdout); err != nil {
+	if err := run(ctx, *bin, *dir, os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "run-fleet:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-// run runs the fleet until ctx ends.
-func run(ctx context.Context, bin, dir string, out io.Writer) error {
+// run runs the fleet until ctx ends. It does what the lines of in say (orders).
+func run(ctx context.Context, bin, dir string, in io.Reader, out io.Writer) error {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
 		return err
@@ -63,23 +66,45 @@ func run(ctx context.Context, bin, dir string, out io.Writer) error {
 	if err := os.WriteFile(filepath.Join(dir, "key"), []byte("a secret of a fleet to try\n"), 0o600); err != nil {
 		return err
 	}
-	failed := make(chan error, len(hosts))
+	f := &fleet{bin: bin, dir: dir, members: members, hosts: make(map[string]*daemon), ended: make(chan *daemon)}
+	defer f.end()
 	for _, host := range hosts {
-		end, err := daemon(ctx, bin, dir, host, members.endpoints, failed)
-		if err != nil {
+		if err := f.startHost(ctx, host); err != nil {
 			return err
 		}
-		defer end()
 	}
 	if err := sample(ctx, bin, dir); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, help, filepath.Base(dir), vm)
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-failed:
-		return err
+	fmt.Fprintf(out, help, filepath.Base(dir), vm, orders)
+	lines := make(chan string)
+	go func() {
+		for s := bufio.NewScanner(in); s.Scan(); {
+			select {
+			case lines <- s.Text():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case d := <-f.ended:
+			if f.hosts[d.host] == d {
+				delete(f.hosts, d.host)
+				fmt.Fprintf(out, "meta9d of host %s has ended: %v; here, 'start %[1]s' starts it again\n", d.host, d.err)
+			}
+		case line := <-lines:
+			if words := strings.Fields(line); len(words) > 0 {
+				if err := f.order(ctx, words); err != nil {
+					fmt.Fprintln(out, err)
+				} else {
+					fmt.Fprintln(out, "done:", line)
+				}
+			}
+		}
 	}
 }
 
@@ -96,8 +121,76 @@ A fleet of two hosts serves. Paste into another terminal, in this folder:
   b cat /vms/%[2]s/keys/motd
   a fleet claim %[2]s
 
+To see what happens when something fails, type here: %[3]s
 Ctrl-C here ends it, and removes %[1]s.
 `
+
+// orders are what a line can say.
+const orders = "kill HOST, stop HOST, start HOST (a or b), stop MEMBER, start MEMBER (etcd1, etcd2 or etcd3)"
+
+// fleet is what runs.
+type fleet struct {
+	bin, dir string
+	members  *etcds
+	hosts    map[string]*daemon // those that run
+	ended    chan *daemon       // those that have ended after they served
+}
+
+// order does what a line says.
+func (f *fleet) order(ctx context.Context, words []string) error {
+	if len(words) != 2 {
+		return errors.New("type one of: " + orders)
+	}
+	what, who := words[0], words[1]
+	d := f.hosts[who]
+	member := slices.IndexFunc(f.members.configs, func(c *embed.Config) bool { return c.Name == who })
+	switch {
+	case slices.Contains(hosts, who) && what == "start":
+		if d != nil {
+			return fmt.Errorf("host %s runs", who)
+		}
+		return f.startHost(ctx, who)
+	case slices.Contains(hosts, who) && (what == "kill" || what == "stop"):
+		if d == nil {
+			return fmt.Errorf("host %s does not run", who)
+		}
+		delete(f.hosts, who)
+		if what == "kill" {
+			_ = d.cmd.Process.Kill()
+		}
+		d.end()
+		return nil
+	case member >= 0 && what == "start":
+		return f.members.startOne(member)
+	case member >= 0 && what == "stop":
+		return f.members.stopOne(member)
+	}
+	return errors.New("type one of: " + orders)
+}
+
+// startHost starts the meta9d of a host, which may have run before.
+func (f *fleet) startHost(ctx context.Context, host string) error {
+	d, err := startDaemon(ctx, f.bin, f.dir, host, f.members.endpoints)
+	if err != nil {
+		return err
+	}
+	f.hosts[host] = d
+	go func() {
+		<-d.gone
+		select {
+		case f.ended <- d:
+		case <-ctx.Done():
+		}
+	}()
+	return nil
+}
+
+// end ends the hosts that run.
+func (f *fleet) end() {
+	for _, d := range f.hosts {
+		d.end()
+	}
+}
 
 // etcds are the members of a cluster.
 type etcds struct {
@@ -134,13 +227,12 @@ func cluster(dir string) (*etcds, error) {
 
 // start starts the members, and waits until they serve.
 func (e *etcds) start() error {
-	for _, cfg := range e.configs {
-		m, err := embed.StartEtcd(cfg)
-		if err != nil {
+	e.all = make([]*embed.Etcd, len(e.configs))
+	for i := range e.configs {
+		if err := e.startOne(i); err != nil {
 			e.close()
 			return err
 		}
-		e.all = append(e.all, m)
 	}
 	for _, m := range e.all {
 		select {
@@ -153,12 +245,33 @@ func (e *etcds) start() error {
 	return nil
 }
 
-// close ends the members that were started.
-func (e *etcds) close() {
-	for _, m := range e.all {
-		m.Close()
+// startOne starts a member. It serves as soon as most members run.
+func (e *etcds) startOne(i int) (err error) {
+	if e.all[i] != nil {
+		return fmt.Errorf("%s runs", e.configs[i].Name)
 	}
-	e.all = nil
+	e.all[i], err = embed.StartEtcd(e.configs[i])
+	return err
+}
+
+// stopOne ends a member.
+func (e *etcds) stopOne(i int) error {
+	if e.all[i] == nil {
+		return fmt.Errorf("%s does not run", e.configs[i].Name)
+	}
+	e.all[i].Close()
+	e.all[i] = nil
+	return nil
+}
+
+// close ends the members that run.
+func (e *etcds) close() {
+	for i, m := range e.all {
+		if m != nil {
+			m.Close()
+			e.all[i] = nil
+		}
+	}
 }
 
 // freePorts are so many addresses of the loopback that nobody listens at now. No two are
@@ -175,53 +288,73 @@ func freePorts(n int) (all []string, err error) {
 	return all, nil
 }
 
-// daemon runs a host's meta9d in dir/HOST, and waits until it serves.
-func daemon(ctx context.Context, bin, dir, host string, endpoints []string, failed chan error) (end func(), err error) {
+// daemon is a meta9d that runs.
+type daemon struct {
+	host string
+	cmd  *exec.Cmd
+	gone chan struct{}
+	err  error // why it has ended; for who has seen gone closed
+}
+
+// startDaemon runs a host's meta9d in dir/HOST, and waits until it serves.
+func startDaemon(ctx context.Context, bin, dir, host string, endpoints []string) (*daemon, error) {
 	settings := filepath.Join(dir, host+".toml")
 	text := fmt.Sprintf("data = \"\"\nrun = %q\n\n[cluster]\nendpoints = [\"%s\"]\nhost = %q\nkey_file = %q\n",
 		filepath.Join(dir, host), strings.Join(endpoints, `", "`), host, filepath.Join(dir, "key"))
-	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
+	// A host that is started again has the settings that somebody may have changed.
+	file, err := os.OpenFile(settings, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		_, err = file.WriteString(text)
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	d := exec.Command(filepath.Join(bin, "meta9d"), "--config", settings, "--log-level", "warn")
-	d.Stderr = os.Stderr
-	d.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for this program, which ends them in order
-	said, err := d.StdoutPipe()
+	d := &daemon{host: host, gone: make(chan struct{})}
+	d.cmd = exec.Command(filepath.Join(bin, "meta9d"), "--config", settings, "--log-level", "warn")
+	d.cmd.Stderr = os.Stderr
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for this program, which ends them in order
+	said, err := d.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	if err := d.Start(); err != nil {
+	if err := d.cmd.Start(); err != nil {
 		return nil, err
 	}
-	ready, gone := make(chan struct{}), make(chan struct{})
+	ready := make(chan struct{})
 	go func() {
 		if n, _ := io.ReadFull(said, make([]byte, len("ready\n"))); n > 0 {
 			close(ready)
 		}
 		_, _ = io.Copy(io.Discard, said)
-		failed <- fmt.Errorf("meta9d of host %s has ended: %v", host, d.Wait())
-		close(gone)
-	}()
-	end = func() {
-		_ = d.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-gone:
-		case <-time.After(30 * time.Second):
-			_ = d.Process.Kill()
-			<-gone
+		if d.err = d.cmd.Wait(); d.err == nil {
+			d.err = errors.New("exit status 0")
 		}
-	}
+		close(d.gone)
+	}()
 	select {
 	case <-ready:
-		return end, nil
-	case err = <-failed:
+		return d, nil
+	case <-d.gone:
+		return nil, fmt.Errorf("meta9d of host %s has ended: %w", host, d.err)
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-time.After(time.Minute):
 		err = fmt.Errorf("meta9d of host %s does not serve", host)
 	}
-	end()
+	d.end()
 	return nil, err
+}
+
+// end ends it, as SIGTERM does.
+func (d *daemon) end() {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.gone:
+	case <-time.After(30 * time.Second):
+		_ = d.cmd.Process.Kill()
+		<-d.gone
+	}
 }
 
 // sample makes the VM at the host a.
