@@ -132,16 +132,17 @@ func (s *Store) apply(b *batch) error {
 		b.tellFailed()
 		return b.claimAnew()
 	}
-	if s.cfg.Journal != nil {
-		s.cfg.Journal.Failed(b.groups[0].Number, nil)
-	}
 	// Work without a group of its own stays valid unless the marks have failed: a note, a VM
 	// that has come or is elsewhere. If the engine has one transaction for all, nothing
 	// stays valid.
 	alone := func(w *work) bool { return w == nil || w.group < 0 }
 	if s.shared == nil || b.groups[0].VM == "" || !slices.ContainsFunc(b.owners, alone) {
+		if s.cfg.Journal != nil {
+			s.cfg.Journal.Failed(b.groups[0].Number, nil)
+		}
 		return failed[0]
 	}
+	b.tellFailed()
 	return b.claimAnew()
 }
 

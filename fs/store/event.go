@@ -31,6 +31,15 @@ func (t EventType) known() bool {
 	return false
 }
 
+// Changes tells whether an event of this type is that of a change. The others are notes.
+func (t EventType) Changes() bool {
+	switch t {
+	case SessionParked, SessionResumed, QMP:
+		return false
+	}
+	return true
+}
+
 // Event is one thing that happened. Every event has a revision of its own.
 type Event struct {
 	Rev   uint64

@@ -405,14 +405,18 @@ func (e *steered) marks() (value string) {
 type failures struct {
 	mu     sync.Mutex
 	failed []uint64
+	whole  int // of these nothing was published
 }
 
 func (*failures) Begun(uint64, []store.Event) {}
 
-func (j *failures) Failed(number uint64, _ []string) {
+func (j *failures) Failed(number uint64, vms []string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.failed = append(j.failed, number)
+	if vms == nil {
+		j.whole++
+	}
 }
 
 // ownFails makes each Apply fail that has a group of the store's own, and one of a VM's
@@ -531,7 +535,8 @@ func TestMovedDespiteFailure(t *testing.T) {
 func TestMovedTouchesNoOther(t *testing.T) {
 	f := storetest.NewFleet()
 	e := &steered{Host: f.Host("a")}
-	s := open(t, e, store.Config{})
+	told := new(failures)
+	s := open(t, e, store.Config{Journal: told})
 	a, b := create(t, s, `{"uuid":"`+uuidA+`"}`), create(t, s, `{"uuid":"`+uuidB+`"}`)
 	put(t, s, b, "k", "v")
 	entered, release := e.hold()
@@ -553,6 +558,11 @@ func TestMovedTouchesNoOther(t *testing.T) {
 		if r := wait(t, ch); errs.KindOf(r.Err) == errs.Moved || r.Err != nil && i != 2 {
 			t.Errorf("%d: %v", i, r.Err)
 		}
+	}
+	told.mu.Lock()
+	defer told.mu.Unlock()
+	if len(told.failed) != 1 || told.whole != 0 { // the note was published
+		t.Errorf("the journal was told of %d batches, of %d that all of them has failed", len(told.failed), told.whole)
 	}
 }
 

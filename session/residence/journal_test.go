@@ -381,6 +381,53 @@ func TestJournalStays(t *testing.T) {
 	}
 }
 
+// TestJournalNoteAlone: of a batch that has changed another VM, the VM's events that change
+// nothing are true however the VM's own number is: who reads them must not miss any.
+func TestJournalNoteAlone(t *testing.T) {
+	j := newJournalOf(t, nil, stays{stay: 5})
+	const other = "550e8400-e29b-41d4-a716-446655440001"
+	j.do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + other + `"}`})
+	j.dial(wire.E, 1, "glenda").open(1, wire.ORead, "events")
+	j.put("temp", "high")
+	own := j.disk.Number(vmUUID)
+	together := func(event string) {
+		entered, busy, done := make(chan struct{}), make(chan struct{}), make(chan store.Result, 1)
+		j.store.Submit(&store.Intent{Kind: store.Note, Done: func(store.Result) { close(entered); <-busy }})
+		<-entered
+		j.store.Submit(&store.Intent{Kind: store.Note, Cell: j.store.Cell(vmUUID), Event: store.QMP, Name: event, Done: func(store.Result) {}})
+		j.store.Submit(&store.Intent{Kind: store.Put, Cell: j.store.Cell(other), Name: "x", Data: event, Done: func(r store.Result) { done <- r }})
+		close(busy)
+		if r := <-done; r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	told := func(want ...string) {
+		t.Helper()
+		run, w := j.killed()
+		w.stays = stays{stay: 5, number: own}
+		if r := restoreJournal(t, run, w, w.place()); r.Sessions != 1 || r.Lost != 0 {
+			t.Errorf("%+v", r)
+		}
+		var got []string
+		events, _ := w.store.Cell(vmUUID).Ring().After(0, 0, nil)
+		for _, ev := range events {
+			if ev.Type == store.QMP {
+				got = append(got, ev.Key)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("told %v, want %v", got, want)
+		}
+	}
+	together("STOP")
+	told("STOP") // of the newest batch, of which nobody knows whether it was done
+	together("RESUME")
+	told("STOP", "RESUME")
+	if n := j.disk.Number(""); n != own+2 {
+		t.Errorf("%d batches after the VM's own, want 2", n-own)
+	}
+}
+
 // held is a journal that stops who tells it of a session's change after a batch has failed.
 type held struct {
 	*residence.Journal
