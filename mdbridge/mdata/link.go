@@ -153,19 +153,24 @@ func (c *Client) askEmptyLine(ctx context.Context) error {
 	}
 }
 
-// readUntilQuiet reads and drops what comes, until nothing has come for a while.
+// readUntilQuiet reads and drops what comes, until nothing has come for a while. Where ctx
+// ends before, the error is errBusy if something kept coming, else errSilent.
 func (c *Client) readUntilQuiet(ctx context.Context) error {
-	buf := make([]byte, 4<<10)
+	buf, began, came := make([]byte, 4<<10), time.Now(), false
 	for !ended(ctx) {
 		done := c.setDeadline(ctx, quiet)
-		_, err := c.link.Read(buf)
+		n, err := c.link.Read(buf)
 		done()
+		came = came || n > 0
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && !ended(ctx):
 			return nil
 		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
 		}
+	}
+	if !came || time.Since(began) < quiet {
+		return errSilent
 	}
 	return errBusy
 }
