@@ -134,9 +134,9 @@ func TestViewClosedWhileACreateIsOnItsWay(t *testing.T) {
 	w.checkClosed()
 }
 
-// TestMuchOwed: a View that nobody settles for long is owed no more than to look
-// at everything anew.
-func TestMuchOwed(t *testing.T) {
+// TestUnsettledView: a View that makes a thousand changes without a settle need not know
+// of each: it looks at everything anew once.
+func TestUnsettledView(t *testing.T) {
 	w := newWorld(t, store.Config{})
 	c := w.guest(vmA)
 	defer c.view.Close()

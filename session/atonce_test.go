@@ -17,7 +17,7 @@ func TestAtOnceIsBounded(t *testing.T) {
 	flush := &wire.Msg{Type: wire.Tflush, Tag: 1, Oldtag: 2}
 	c.do(flush, wire.Rflush)
 	vm, other := w.store.Cell(vmOne).CPU(), w.store.CPU().Share()
-	tired := func() { // for the next half a second; another is at work, too
+	chargeHour := func() { // vm must rest for the next half a second, since other is at work, too
 		for _, s := range []*cpu.Share{vm, other, vm} {
 			var p cpu.Place
 			p.Force(s)
@@ -25,7 +25,7 @@ func TestAtOnceIsBounded(t *testing.T) {
 		}
 		vm.Charge(time.Hour, 1)
 	}
-	tired()
+	chargeHour()
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -34,7 +34,7 @@ func TestAtOnceIsBounded(t *testing.T) {
 		for {
 			select {
 			case <-tick.C:
-				tired()
+				chargeHour()
 			case <-stop:
 				return
 			}

@@ -140,7 +140,7 @@ func (d *daemon) leaveFleet() {
 	case d.member == nil:
 		return
 	case d.leaves():
-		d.member.Forsake()
+		d.member.StopRefresh()
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), askTime)

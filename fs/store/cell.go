@@ -12,16 +12,16 @@ import (
 // Cell is the one place where a VM's newest row is. It stays the same as long as
 // the VM is there; a VM that is deleted and created anew gets a new Cell.
 type Cell struct {
-	uuid  string
-	id    uint64
-	store *Store
-	vm    atomic.Pointer[vm.VM]
-	work  *work // what the batch under way makes of the VM; the committer's
-	line  line  // its intents that wait; the committer's
-	host  line  // those of them that are the host's own
-	cpu   *cpu.Share
-	left  bool // the VM is another host's; the committer's
-	going bool // an intent for that is on its way; the committer's
+	uuid   string
+	id     uint64
+	store  *Store
+	vm     atomic.Pointer[vm.VM]
+	work   *work // what the batch under way makes of the VM; the committer's
+	line   line  // its intents that wait; the committer's
+	host   line  // those of them that are the host's own
+	cpu    *cpu.Share
+	left   bool // the VM is another host's; the committer's
+	ending bool // an intent of kind elsewhere, which ends the Cell, is queued; the committer's
 
 	mu    sync.Mutex
 	ring  *Ring                  // nil until somebody reads it

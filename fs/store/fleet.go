@@ -323,8 +323,8 @@ func (b *batch) pack(w *work) {
 // does so in a batch of its own, because the batch of the failed groups is over.
 func (s *Store) lose(b *batch, failed []error) {
 	for _, w := range b.works {
-		if w.group >= 0 && errs.KindOf(failed[w.group]) == errs.Moved && w.before != nil && !w.cell.going {
-			w.cell.going = true
+		if w.group >= 0 && errs.KindOf(failed[w.group]) == errs.Moved && w.before != nil && !w.cell.ending {
+			w.cell.ending = true
 			s.end(w.cell)
 		}
 	}

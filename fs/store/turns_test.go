@@ -198,11 +198,11 @@ func atWork(a, b *store.Cell) {
 func TestRestHoldsNobodyUp(t *testing.T) {
 	s := open(t, store.NewMemory(), store.Config{})
 	resting, other := create(t, s, `{"uuid":"`+uuidA+`"}`), create(t, s, `{"uuid":"`+uuidB+`"}`)
-	tired := func() { // from now on for half a second, while both are at work
+	chargeHour := func() { // resting must rest for half a second from now on, while both are at work
 		atWork(resting, other)
 		resting.CPU().Charge(time.Hour, 1)
 	}
-	tired()
+	chargeHour()
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -211,7 +211,7 @@ func TestRestHoldsNobodyUp(t *testing.T) {
 		for {
 			select {
 			case <-tick.C:
-				tired()
+				chargeHour()
 			case <-stop:
 				return
 			}

@@ -292,7 +292,7 @@ func TestTakenAtStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.HungUp()
-	m.Forsake()
+	m.StopRefresh()
 	b := fleettest.Open(t, &takenEngine{f.Host("b"), func() {
 		if err := c.Fleet.Fence(t.Context(), "b"); err != nil {
 			t.Error(err)

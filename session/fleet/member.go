@@ -229,9 +229,9 @@ func (m *Member) Leave(ctx context.Context) error {
 	return m.cfg.Cluster.Leave(ctx)
 }
 
-// Forsake only ends the refreshing. The next process of the same Instance takes the lease over
-// (a live update), or for others the host dies when the lease ends.
-func (m *Member) Forsake() {
+// StopRefresh ends the refreshing and leaves the lease as it is: the next process of the same
+// Instance takes it over (a live update), or it expires and the host counts as dead.
+func (m *Member) StopRefresh() {
 	m.end()
 	<-m.ended
 }

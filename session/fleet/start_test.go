@@ -36,7 +36,7 @@ func TestRestoredBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.HungUp()
-	m.Forsake()
+	m.StopRefresh()
 	var cfg *fleet.Config
 	b := fleettest.Open(t, givenLate{e, func() {
 		owner, err := e.Owner(t.Context(), uuid)
@@ -92,7 +92,7 @@ func TestAskedInVain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.Forsake()
+		m.StopRefresh()
 		return e
 	}
 	fleettest.Create(a, uuid)

@@ -135,7 +135,7 @@ func TestDiesAsking(t *testing.T) {
 		fleettest.Create(a, uuidA)
 		g := fleettest.NewGuest(a, uuidA, 1)
 		number := g.Append("under way\n")
-		m.Forsake()
+		m.StopRefresh()
 		if early { // its lease ends: the request goes with it
 			a.Until("the end of the lease", func() bool {
 				hosts, err := a.Fleet.Hosts(t.Context())
@@ -205,7 +205,7 @@ func TestRestartedBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.HungUp()
-	m.Forsake()
+	m.StopRefresh()
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ type Options struct {
 	// Connect makes the connection, which calls notify as it goes and comes back.
 	// Requests on it must wait for it to come back for as long as their contexts.
 	Connect func(ctx context.Context, notify func(client.State)) (*client.Client, error)
-	State   string // a folder of the agent's own, absolute: what is still to be told of
+	State   string // a folder of the agent's own, absolute: its lock, and the marks of commands that must still run
 	Status  string // the file that says how it is; "": none
 	Version string // of the program, for Status
 	Env     []string

@@ -37,8 +37,8 @@ func is(path, want string) bool {
 	return err == nil && string(got) == want
 }
 
-// tidy wants nothing in a folder but these.
-func tidy(t *testing.T, dir string, want ...string) {
+// onlyFiles fails the test if the folder has other names than want, which is sorted.
+func onlyFiles(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	list, err := os.ReadDir(dir)
 	var names []string
@@ -73,8 +73,8 @@ key = "b"
 	holds(t, dir+"/b", "\x00two\n", 0o600)
 	log := "checked\napp:" + dir + "/a\n" + dir + "/b\n"
 	holds(t, dir+"/log", log, 0o644)
-	tidy(t, dir, "a", "b", "log")
-	tidy(t, opt.State, "lock")
+	onlyFiles(t, dir, "a", "b", "log")
+	onlyFiles(t, opt.State, "lock")
 
 	// Nothing new: nothing is run.
 	if changed, err := h.once(text, opt); err != nil || changed != nil {
@@ -99,7 +99,7 @@ key = "b"
 	}
 	holds(t, dir+"/a", "one", 0o640)
 	holds(t, dir+"/b", "\x00two\n", 0o600)
-	tidy(t, dir, "a", "b", "log")
+	onlyFiles(t, dir, "a", "b", "log")
 }
 
 func TestMissing(t *testing.T) {
@@ -167,7 +167,7 @@ func TestNoWayOut(t *testing.T) {
 			}
 			_, err := h.once(fmt.Sprintf("[file.\"%s/in/file\"]\nkey = \"k\"", dir), h.options(t.Output()))
 			holds(t, out+"/victim", secret, 0o600)
-			tidy(t, out, "victim")
+			onlyFiles(t, out, "victim")
 			if tt.want != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.want) {
 					t.Errorf("%v, want %q in it", err, tt.want)
@@ -178,7 +178,7 @@ func TestNoWayOut(t *testing.T) {
 				t.Error(err)
 			}
 			holds(t, dir+"/in/file", "value", 0o600)
-			tidy(t, dir+"/in", "file")
+			onlyFiles(t, dir+"/in", "file")
 		})
 	}
 }
@@ -218,7 +218,7 @@ func TestLyingHost(t *testing.T) {
 			if text := log.String(); len(text) > 2000 || strings.Contains(text, "\x1b") {
 				t.Errorf("the log has %d bytes: %.700q", len(text), text)
 			}
-			tidy(t, dir)
+			onlyFiles(t, dir)
 		})
 	}
 }
@@ -309,7 +309,7 @@ func TestNamesOfTheHost(t *testing.T) {
 	if got := tree(t, dir); !maps.Equal(got, want) {
 		t.Errorf("there is\n%q\nwant\n%q", got, want)
 	}
-	tidy(t, opt.State, "lock")
+	onlyFiles(t, opt.State, "lock")
 }
 
 // TestOwnerPutRight: who else has got the file, or the folder it is in, by now does not keep it:
@@ -372,7 +372,7 @@ func TestStill(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "the keys change faster than they can be read") {
 		t.Errorf("once: %v", err)
 	}
-	tidy(t, dir)
+	onlyFiles(t, dir)
 }
 
 // TestHostsPace: a host that changes a key all the time, and sends a flood of events, makes
@@ -524,7 +524,7 @@ func TestOnlyOne(t *testing.T) {
 	if _, err := h.once(text, other); err == nil || !strings.Contains(err.Error(), "others may write it (mode 0777)") {
 		t.Errorf("with a state folder that others may write: %v", err)
 	}
-	tidy(t, other.State)
+	onlyFiles(t, other.State)
 }
 
 // TestCheckSeesOwn: whoever owns the folder of a recipe's files puts links to another's
@@ -563,8 +563,8 @@ func TestCheckSeesOwn(t *testing.T) {
 				t.Errorf("the log lacks what the check said: %s", log.String())
 			}
 			holds(t, out+"/seen", "samenew secretnew secret", 0o644)
-			tidy(t, dir, "a")
-			tidy(t, opt.State, "lock")
+			onlyFiles(t, dir, "a")
+			onlyFiles(t, opt.State, "lock")
 
 			// A check that says yes.
 			if err := os.Remove(dir + "/a"); err != nil {

@@ -218,8 +218,8 @@ func (a *Agent) apply(ctx context.Context, r *Recipe, values []value) (changed [
 			todo = append(todo, c.path)
 		}
 	}
-	told := a.owed(r)
-	if len(todo) == 0 && len(told) == 0 {
+	pending := a.readMark(r)
+	if len(todo) == 0 && len(pending) == 0 {
 		return nil, nil
 	}
 	env := append(slices.Clone(a.opt.Env), "META9_RECIPE="+r.Name)
@@ -229,7 +229,7 @@ func (a *Agent) apply(ctx context.Context, r *Recipe, values []value) (changed [
 		}
 	}
 	if len(todo) > 0 && r.Command != "" {
-		if told, err = a.owe(r, told, todo); err != nil {
+		if pending, err = a.addToMark(r, pending, todo); err != nil {
 			return nil, err
 		}
 	}
@@ -252,10 +252,10 @@ func (a *Agent) apply(ctx context.Context, r *Recipe, values []value) (changed [
 	if r.Command == "" {
 		return changed, nil
 	}
-	if err := shell(ctx, "command", r.Timeout, r.Command, nil, nil, append(env, "META9_CHANGED="+strings.Join(told, "\n"))); err != nil {
+	if err := shell(ctx, "command", r.Timeout, r.Command, nil, nil, append(env, "META9_CHANGED="+strings.Join(pending, "\n"))); err != nil {
 		return changed, err
 	}
-	return changed, a.told(r)
+	return changed, a.removeMark(r)
 }
 
 // openFiles is where a process finds what it has open, each by its number, as Linux has
@@ -315,13 +315,12 @@ func copyTo(path string, f *os.File) error {
 	return errors.Join(err, to.Chmod(i.Mode().Perm()), to.Close())
 }
 
-// The mark of a recipe whose command has not ended well since files were changed has the
-// paths of these, a line each.
-
+// mark is the path of a recipe's mark. The file is there while files were changed and the
+// recipe's command has not succeeded since; it has the paths of these files, a line each.
 func (a *Agent) mark(r *Recipe) string { return filepath.Join(a.opt.State, r.Name+".changed") }
 
-// owed are the files that r's command is still to be told of.
-func (a *Agent) owed(r *Recipe) []string {
+// readMark returns the paths in the mark: those for which r's command must still run.
+func (a *Agent) readMark(r *Recipe) []string {
 	text, err := os.ReadFile(a.mark(r))
 	if err != nil || r.Command == "" {
 		return nil
@@ -329,11 +328,12 @@ func (a *Agent) owed(r *Recipe) []string {
 	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
-// owe adds paths to the mark, durably, and gives all that are in it.
-func (a *Agent) owe(r *Recipe, told, paths []string) ([]string, error) {
+// addToMark adds paths to the mark, which has pending, durably, and returns all that are
+// in it.
+func (a *Agent) addToMark(r *Recipe, pending, paths []string) ([]string, error) {
 	for _, path := range paths {
-		if !slices.Contains(told, path) {
-			told = append(told, path)
+		if !slices.Contains(pending, path) {
+			pending = append(pending, path)
 		}
 	}
 	p, err := openPlace(a.mark(r))
@@ -341,15 +341,16 @@ func (a *Agent) owe(r *Recipe, told, paths []string) ([]string, error) {
 		return nil, err
 	}
 	defer p.Close()
-	err = p.stage([]byte(strings.Join(told, "\n")+"\n"), owned{os.Geteuid(), os.Getegid(), 0o600})
+	err = p.stage([]byte(strings.Join(pending, "\n")+"\n"), owned{os.Geteuid(), os.Getegid(), 0o600})
 	if err == nil {
 		err = p.commit()
 	}
-	return told, err
+	return pending, err
 }
 
-// told ends the mark. One that a loss of power brings back is a run too many.
-func (a *Agent) told(r *Recipe) error {
+// removeMark removes the mark, not durably: if a loss of power brings it back, the command
+// runs once more than needed.
+func (a *Agent) removeMark(r *Recipe) error {
 	err := os.Remove(a.mark(r))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

@@ -119,7 +119,7 @@ func (h *Host) Stop() {
 // Kill ends the host as a crash does, as others see it: nobody ends its lease.
 func (h *Host) Kill() {
 	h.over = true
-	h.Member.Forsake()
+	h.Member.StopRefresh()
 	h.Fleet.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
