@@ -265,12 +265,20 @@ func (f *FS) leads(n *node) bool {
 	if !ok {
 		return false
 	}
-	fid, qid, err := f.walk(keep.Interrupt{C: ctx.Done()}, redial.Root{Fid: rootFid, QID: f.root.qid}, names)
-	if err != nil {
+	leads := make(chan bool, 1)
+	go func() { // a walk that is interrupted ends when the server has heard of that
+		fid, qid, err := f.walk(keep.Interrupt{C: ctx.Done()}, redial.Root{Fid: rootFid, QID: f.root.qid}, names)
+		if err == nil {
+			f.clunk(fid)
+		}
+		leads <- err == nil && qid.Path == n.qid.Path
+	}()
+	select {
+	case yes := <-leads:
+		return yes
+	case <-ctx.Done():
 		return false
 	}
-	f.clunk(fid)
-	return qid.Path == n.qid.Path
 }
 
 // changed drops what is kept of a key, and of the folders that it is in: these nodes are

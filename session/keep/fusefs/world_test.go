@@ -45,6 +45,7 @@ type world struct {
 	served sync.WaitGroup
 
 	sent   atomic.Int64 // bytes of requests
+	hears  sync.RWMutex // whoever has it keeps all answers of the server back
 	forgot sync.Map     // node -> how often the kernel was told to forget it
 	stuck  sync.Map     // node -> a channel that the kernel waits for when it is first told
 	calls  *keep.Calls
@@ -54,12 +55,19 @@ type world struct {
 // sending counts what is sent.
 type sending struct {
 	net.Conn
-	n *atomic.Int64
+	w *world
 }
 
 func (s sending) Write(p []byte) (int, error) {
-	s.n.Add(int64(len(p)))
+	s.w.sent.Add(int64(len(p)))
 	return s.Conn.Write(p)
+}
+
+func (s sending) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	s.w.hears.RLock()
+	defer s.w.hears.RUnlock()
+	return n, err
 }
 
 // InodeNotify is the kernel's.
@@ -98,7 +106,7 @@ func (w *world) Dial(context.Context) (net.Conn, error) {
 	w.served.Go(func() {
 		w.server.Serve(ends[0], session.Peer{Who: fs.Principal{VM: vmOne}, Via: "test", Resumes: true})
 	})
-	return sending{ends[1], &w.sent}, nil
+	return sending{ends[1], w}, nil
 }
 
 // cut ends the transport, and refuses others while away.
