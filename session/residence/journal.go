@@ -51,7 +51,8 @@ type Place struct {
 	Stays Stays // of a fleet's host, where each VM has a number of its own; nil: Home's is that of all VMs
 }
 
-// Stays tells since when a host has had its VMs without a break. Any goroutine may ask.
+// Stays tells since when a host has had its VMs without a break. Any goroutine may ask; no
+// answer waits for a session or a Journal.
 type Stays interface {
 	// Stay differs for each stay of a VM at any host, and for each process of the host.
 	Stay(vm string) uint64
@@ -83,7 +84,7 @@ func Boot() (string, error) {
 // and never synced: they survive the process, but not a crash of the host, which ends the
 // guests too. Before Begin and after End the epoch is 0, and the Journal keeps nothing.
 // Its methods may be called from any goroutine; while one holds the mutex it calls nothing
-// outside of this package.
+// outside of this package but Stays.
 //
 // Changes are appended. When those of an epoch take twice the bytes of the sessions, the
 // next epoch begins: each session is written whole again, and then the segments of the
@@ -265,7 +266,7 @@ func (j *Journal) Whole(id uint64, st *session.State, room int) (size int, epoch
 	delete(j.changed, id)
 	st.Readers(j.readers)
 	j.append(kindWhole, b)
-	if stays := j.place.Stays; stays != nil {
+	if stays := j.place.Stays; stays != nil && j.epoch.Load() != 0 {
 		j.append(kindStay, binary.AppendUvarint(binary.AppendUvarint(nil, id), stays.Stay(st.VM)))
 	}
 	return size, epoch

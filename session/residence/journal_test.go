@@ -428,6 +428,22 @@ func TestJournalNoteAlone(t *testing.T) {
 	}
 }
 
+// TestJournalStaysNoRoom: a fleet's journal that finds no room ends, and nothing else does.
+func TestJournalStaysNoRoom(t *testing.T) {
+	residence.SmallSegments(t)
+	j := newJournalOf(t, nil, stays{stay: 5})
+	if err := os.RemoveAll(filepath.Join(j.run, residence.JournalName)); err != nil { // no segment can be made in it
+		t.Fatal(err)
+	}
+	st := session.State{VM: vmUUID, Fids: make([]session.FidState, 100)} // much larger than what follows it: it is what finds no room
+	for id := uint64(1); j.Epoch() != 0; id++ {
+		if id == 1000 {
+			t.Fatal("the journal has no end")
+		}
+		j.Whole(id, &st, 1<<20)
+	}
+}
+
 // held is a journal that stops who tells it of a session's change after a batch has failed.
 type held struct {
 	*residence.Journal
