@@ -37,6 +37,10 @@ type Cluster interface {
 	// adopted. Busy: it has another owner, or the owner is alive.
 	Claim(ctx context.Context, uuid string, from Owner) error
 
+	// Started notes that this process serves its host's VMs from now on. What the processes
+	// before it have kept of sessions is old then.
+	Started(ctx context.Context) error
+
 	// Mine lists the VMs of this host.
 	Mine(ctx context.Context) ([]string, error)
 

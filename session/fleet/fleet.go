@@ -174,6 +174,9 @@ func (f *Fleet) Start(ctx context.Context) error {
 	if err := f.cfg.Kept(); err != nil {
 		return err
 	}
+	if err := f.cluster.Started(ctx); err != nil {
+		return err
+	}
 	for i, uuid := range came {
 		if f.cfg.Store.Cell(uuid) == nil {
 			continue // another host has taken it

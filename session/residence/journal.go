@@ -56,9 +56,10 @@ type Place struct {
 type Stays interface {
 	// Stay differs for each stay of a VM at any host, and for each process of the host.
 	Stay(vm string) uint64
-	// Before is the Stay of the process before this one, and the number of the newest batch of
-	// the VM. here is false for a VM that is not the host's, or that came after the start.
-	Before(vm string) (stay, number uint64, here bool)
+	// Before tells whether what a journal has of a stay of the VM is the newest: nobody has
+	// served the VM since, at any host. Then it gives the number of the VM's newest batch. It is
+	// false for a VM that is not the host's, or that came after the start.
+	Before(vm string, stay uint64) (number uint64, newest bool)
 }
 
 type placeForm struct {

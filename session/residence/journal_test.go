@@ -330,8 +330,8 @@ type stays struct {
 
 func (s stays) Stay(string) uint64 { return s.stay }
 
-func (s stays) Before(vm string) (stay, number uint64, here bool) {
-	return s.stay, s.number, vm == vmUUID && !s.gone
+func (s stays) Before(vm string, stay uint64) (number uint64, newest bool) {
+	return s.number, vm == vmUUID && !s.gone && stay == s.stay
 }
 
 // TestJournalStays: at a fleet's host the sessions of a VM are restored if it was nobody else's

@@ -45,11 +45,11 @@ func (f *folded) settleEach(stays Stays) {
 	newest, last := make(map[string]uint64), uint64(0)
 	for id, s := range f.sessions {
 		vm := s.state.VM
-		stay, number, here := stays.Before(vm)
+		number, is := stays.Before(vm, s.stay)
 		switch {
 		case s.state.Admin || vm == "":
 			f.gone = append(f.gone, errors.New("it is the admin's, at a host of a fleet"))
-		case !here || stay != s.stay:
+		case !is:
 			f.gone = append(f.gone, fmt.Errorf("VM %s was another host's or another process's since", vm))
 		default:
 			newest[vm] = number

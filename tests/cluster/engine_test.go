@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -292,4 +293,42 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
+}
+
+// TestStartThatFails: a process that has taken its host's VMs over, and has ended before it served
+// them, does not make old what the one before it has kept of their sessions.
+func TestStartThatFails(t *testing.T) {
+	c := start(t, 1)
+	var stays []uint64
+	began := func(served bool, newest ...int) {
+		t.Helper()
+		e := c.engine(t, "/m9/", "a")
+		s := opened(t, e)
+		for i, stay := range stays {
+			_, is := e.Before(uuidA, stay)
+			if want := slices.Contains(newest, i); is != want {
+				t.Errorf("process %d: that process %d has served last: %t, want %t", len(stays), i, is, want)
+			}
+		}
+		if len(stays) == 0 {
+			do(t, s, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`})
+		}
+		stays = append(stays, e.Stay(uuidA))
+		if served {
+			if err := e.Started(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began(true)
+	began(false, 0)
+	began(false, 0, 1) // 1 may have begun its journal
+	began(true, 0, 2)
+	began(false, 3)
+	began(true, 3, 4)
+	began(true, 5)
+	began(true, 6)
 }

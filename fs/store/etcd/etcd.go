@@ -43,6 +43,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,11 +93,12 @@ type Engine struct {
 
 	mu      sync.Mutex
 	vms     map[string]*state
-	fenced  bool              // the VMs of the host were taken over from the process before
-	before  map[string]uint64 // their owners' epochs until then
-	mark    uint64            // store.Shared's
-	ownRev  int64             // of mark/HOST
-	highest uint64            // the highest Number of any VM
+	fenced  bool             // the VMs of the host were taken over from the process before
+	before  map[string]owner // their owners until then
+	starts  uint64           // how many processes of this host have served before this one
+	mark    uint64           // store.Shared's
+	ownRev  int64            // of mark/HOST
+	highest uint64           // the highest Number of any VM
 }
 
 // state is what the engine knows of a VM that its host owns.
@@ -166,7 +168,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, cfg.noClient(context.WithoutCancel(ctx), err) // ctx may be over
 	}
-	e := &Engine{cfg: cfg, client: client, kv: clientv3.NewKV(client), vms: make(map[string]*state), before: make(map[string]uint64)}
+	e := &Engine{cfg: cfg, client: client, kv: clientv3.NewKV(client), vms: make(map[string]*state), before: make(map[string]owner)}
 	e.ctx, e.end = context.WithCancel(context.Background())
 	if err := e.look(ctx); err != nil {
 		_ = e.Close()
@@ -373,17 +375,29 @@ func (e *Engine) Stay(vm string) uint64 {
 	return 0
 }
 
-// Before is what Stay was for the process before this one, and the number of the VM's newest
-// group. here is false for a VM that is not this host's, or has come since the start.
-func (e *Engine) Before(vm string) (stay, number uint64, here bool) {
+// Before tells whether stay was that of the last process that has served the VM, or of the
+// process before this one, which may have begun to; and the number of the VM's newest group.
+// It is false for a VM that is not this host's, or has come since the start.
+func (e *Engine) Before(vm string, stay uint64) (number uint64, newest bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	stay, here = e.before[vm]
+	was, known := e.before[vm]
 	st := e.vms[vm]
-	if st == nil || !here {
-		return 0, 0, false
+	if st == nil || !known {
+		return 0, false
 	}
-	return stay, st.seq.Number, true
+	return st.seq.Number, stay == was.Epoch || stay != 0 && stay == was.servedBy(e.starts)
+}
+
+// Started is store.Cluster's.
+func (e *Engine) Started(ctx context.Context) error {
+	e.mu.Lock()
+	next := e.starts + 1
+	e.mu.Unlock()
+	if _, err := e.kv.Put(ctx, e.key("starts", e.cfg.Host), strconv.FormatUint(next, 10)); err != nil {
+		return e.cfg.explain(err)
+	}
+	return nil
 }
 
 // Mark is store.Shared's.

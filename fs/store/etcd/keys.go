@@ -18,6 +18,7 @@ import (
 //	fleet             which fleet has the prefix
 //	ids               the next block of IDs
 //	mark/HOST         the host's own record
+//	starts/HOST       how many processes of the host have begun to serve
 //	by/HOST/UUID      empty: what a host loads at its start
 //	own/UUID          owner
 //	q/UUID            sequence
@@ -86,6 +87,19 @@ type owner struct {
 	Host  string `json:"host"` // "": nobody's
 	Epoch uint64 `json:"epoch"`
 	Mark  uint64 `json:"mark,omitempty"` // store.Gift.Mark of the last hand-over
+
+	// Of a process that has taken the VM over from one before it at the same host:
+	Served uint64 `json:"served,omitempty"` // the epoch of the last one that has served the VM, until this one does
+	Starts uint64 `json:"starts,omitempty"` // what starts/HOST was then; it grows when this one serves
+}
+
+// servedBy is the epoch of the process that has served the VM last, if that is not the
+// owner's: the owner's has ended before it served. 0: it has served. starts is what starts/HOST is.
+func (o owner) servedBy(starts uint64) uint64 {
+	if o.Starts != starts {
+		return 0
+	}
+	return o.Served
 }
 
 func (o owner) text() string {

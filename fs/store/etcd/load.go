@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"slices"
@@ -49,6 +50,15 @@ func (e *Engine) Scan(fn func(key, value []byte) error) error {
 		uuids = append(uuids, strings.TrimPrefix(string(kv.Key), by))
 	}
 	if !e.fenced {
+		starts, err := e.get(e.key("starts", e.cfg.Host))
+		if err != nil {
+			return err
+		}
+		for _, kv := range starts {
+			if n, err := strconv.ParseUint(string(kv.Value), 10, 62); err == nil { // else sessions are lost
+				e.starts = n
+			}
+		}
 		for some := range slices.Chunk(uuids, fencedAtOnce) {
 			if err := e.fence(some); err != nil {
 				return err
@@ -92,7 +102,8 @@ func (e *Engine) fence(uuids []string) error {
 			if err != nil || o.Host != e.cfg.Host {
 				continue // Scan names what is damaged
 			}
-			e.foundAt(uuid, o.Epoch)
+			e.foundAt(uuid, o)
+			o.Served, o.Starts = cmp.Or(o.servedBy(e.starts), o.Epoch), e.starts
 			o.Epoch++
 			t.cmps = append(t.cmps, clientv3.Compare(clientv3.ModRevision(e.key("own", uuid)), "=", kv.ModRevision))
 			t.ops = append(t.ops, clientv3.OpPut(e.key("own", uuid), o.text()))
@@ -108,12 +119,12 @@ func (e *Engine) fence(uuids []string) error {
 	}
 }
 
-// foundAt notes the epoch of a VM's owner before the first try to fence it.
-func (e *Engine) foundAt(uuid string, epoch uint64) {
+// foundAt notes a VM's owner before the first try to fence it.
+func (e *Engine) foundAt(uuid string, o owner) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if _, known := e.before[uuid]; !known {
-		e.before[uuid] = epoch
+		e.before[uuid] = o
 	}
 }
 

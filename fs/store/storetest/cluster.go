@@ -298,6 +298,15 @@ func (h *Host) Forget(ctx context.Context, uuid string, rev int64) error {
 	return nil
 }
 
+// Started is store.Cluster's.
+func (h *Host) Started(ctx context.Context) error {
+	if err := h.enter(ctx); err != nil {
+		return err
+	}
+	h.fleet.mu.Unlock()
+	return nil
+}
+
 // Came is store.Cluster's.
 func (h *Host) Came(ctx context.Context) (all []string, err error) {
 	if err := h.enter(ctx); err != nil {

@@ -398,3 +398,22 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d requests under way were done, %d were not", done, undone+w.figure("requests_undone"))
 	w.end()
 }
+
+// TestKilledTwice: a host is killed, and so is what starts next and takes its VMs over, before it
+// serves: here that is an export. The sessions are there at the start after that.
+func TestKilledTwice(t *testing.T) {
+	w, again := newLoad(t)
+	w.begin(false)
+	w.progress()
+	w.host.kill()
+	dir := filepath.Dir(w.host.run)
+	if code, out := meta9d(dir, "--export", "copy", "--config", filepath.Join(dir, "a.toml")); code != 0 {
+		t.Fatalf("exit %d\n%s", code, out)
+	}
+	w.host = again()
+	if n := w.figure("sessions_not_restored"); n != 0 {
+		t.Errorf("%d sessions were not restored\n%s", n, w.host.log.String())
+	}
+	w.progress()
+	w.end()
+}
