@@ -108,16 +108,23 @@ func newRoot(a *app) *cobra.Command {
 var cobrasCount = regexp.MustCompile(`^(accepts|requires) .* arg\(s\)|^unknown command .* for "`)
 
 // saySynopsis makes cobra print the usage lines of cmd and all below it as they are written
-// here, also where the number of arguments is wrong.
+// here, also where the number of arguments is wrong or there is no such command.
 func saySynopsis(cmd *cobra.Command) {
 	cmd.DisableFlagsInUseLine = true
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			err := check(cmd, args)
-			if err != nil && cobrasCount.MatchString(err.Error()) {
-				err = fmt.Errorf("%d arguments; it is: %s", len(args), cmd.UseLine())
+			if err == nil || !cobrasCount.MatchString(err.Error()) {
+				return err
 			}
-			return err
+			if cmd.HasSubCommands() && len(args) > 0 {
+				return fmt.Errorf("there is no %s command %q%s", cmd.Name(), args[0], didYouMean(args[0], strings.Split(commandNames(cmd), ", ")))
+			}
+			number := fmt.Sprintf("%d arguments", len(args))
+			if len(args) == 1 {
+				number = "1 argument"
+			}
+			return fmt.Errorf("%s; it is: %s", number, cmd.UseLine())
 		}
 	}
 	for _, sub := range cmd.Commands() {

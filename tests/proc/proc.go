@@ -175,6 +175,9 @@ func (p *Proc) status(field string) (int64, error) {
 // FDs is how many file descriptors the process has open.
 func (p *Proc) FDs() (int, error) {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID()))
+	if errors.Is(err, os.ErrPermission) {
+		err = fmt.Errorf("this needs root, since meta9d makes no core file: %w", err)
+	}
 	return len(entries), err
 }
 
