@@ -108,7 +108,7 @@ func (s *Server) enterKey(n *session) (gone []*session) {
 }
 
 // enterParked adds n, which is a restored session, to the parked ones, if its key can lead
-// to it.. A journal that has begun is told of it.
+// to it. A journal that has begun is told of it.
 func (s *Server) enterParked(n *session) (gone []*session) {
 	gone = s.enterKey(n)
 	if !n.kept {
