@@ -24,7 +24,7 @@ type Config struct {
 	Limits   Limits            // DefaultLimits
 	Budget   *budget.Budget    // of the bytes that requests hold; nil: none
 	Lifetime time.Duration     // how long a session stays parked; 30 s
-	Auth     *auth.Ring        // nil: no MUMBLE
+	Auth     *auth.Keyring     // nil: no MUMBLE
 	Journal  Journal           // nil: none
 	Fresh    func() error      // why the store's data may be old: then no request is answered with data of VMs; nil: it never is
 	Trace    func(line string) // nil: off. One line a message, masked (wire.Mask)

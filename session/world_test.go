@@ -61,7 +61,7 @@ func openWorld(t testing.TB, disk *storetest.Disk, change func(*session.Config))
 	cfg := session.Config{
 		Log: zerolog.New(w.log), Lifetime: time.Hour, Budget: budget.New(budget.Limits{}),
 		Silence: 10 * time.Millisecond, // so that connections of all tests sleep, and are woken
-		Auth: &auth.Ring{
+		Auth: &auth.Keyring{
 			Secret: []byte(secret), AdminGroups: []string{"swarm1"},
 			VMExists: func(uuid string) bool { return st.Cell(uuid) != nil }, Now: time.Now,
 		},

@@ -117,7 +117,7 @@ func readFleetHosts(ctx context.Context, c *client.Client) ([]fleetHost, error) 
 	return hosts, nil
 }
 
-// fleetScreen is for people.
+// fleetScreen is what `meta9 fleet status` prints without -o json.
 func fleetScreen(is status, hosts []fleetHost) string {
 	var b strings.Builder
 	row := func(name, format string, args ...any) {
@@ -235,7 +235,8 @@ func fleetUUID(ctx context.Context, c *client.Client, name string) (string, erro
 	return is.UUID, noFleet(ctx, c, err)
 }
 
-// newFleetVMs is a command that does one thing with each of some VMs.
+// newFleetVMs makes a subcommand that has VMs as arguments. For each it runs the root's verb
+// fleet with words(uuid), and prints done.
 func (a *app) newFleetVMs(use, short, long, example, done string, words func(uuid string) []string) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: long, Example: example,

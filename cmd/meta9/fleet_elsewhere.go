@@ -48,8 +48,8 @@ func findElsewhere(ctx context.Context, c *client.Client, err error) error {
 	return elsewhereError{err, is}
 }
 
-// missingVM is the UUID or the alias of the VM of which the error may say that it is not
-// there; "": of none.
+// missingVM is the UUID or the alias of the VM that is perhaps missing, by the error; "": the
+// error has another cause.
 func missingVM(err error) string {
 	var none noVMError
 	var said vmadmError
@@ -65,7 +65,8 @@ func missingVM(err error) string {
 	return ""
 }
 
-// vmOf is the UUID or the alias of the VM that a path, or a VM's name itself, leads to.
+// vmOf is the UUID or the alias of the VM in vms/UUID/..., names/ALIAS/..., or a UUID alone;
+// "": there is none.
 func vmOf(path string) string {
 	names := strings.Split(strings.Trim(path, "/"), "/")
 	switch {
@@ -81,8 +82,9 @@ func vmOf(path string) string {
 	return ""
 }
 
-// follow is a connection to the host that has the one VM that the arguments are about, where c
-// is another host's and the user has a certificate for tls; else it is c.
+// followVM returns a connection to the host that has the VM that the arguments name, and
+// closes c, if that is another host than c's and the user has a certificate for tls. Else it
+// returns c, also where the arguments name several VMs.
 func (a *app) followVM(ctx context.Context, cmd *cobra.Command, c *client.Client, opt client.Options) (*client.Client, error) {
 	if a.cert == "" || cmd.HasParent() && cmd.Parent().Name() == "fleet" {
 		return c, nil
@@ -105,7 +107,7 @@ func (a *app) followVM(ctx context.Context, cmd *cobra.Command, c *client.Client
 	}
 	is, _, err := findInFleet(ctx, c, name)
 	if err != nil || is.Here || len(is.Addresses) == 0 {
-		return c, nil // who is not found is told of by the command
+		return c, nil // the command itself reports a VM that is not found
 	}
 	var last error
 	for _, addr := range is.Addresses {

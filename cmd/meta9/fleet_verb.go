@@ -10,10 +10,11 @@ import (
 	"meta9/session/client"
 )
 
-// errNoFleet is why there is nothing to say.
+// errNoFleet is the error of the fleet commands where meta9d is in no fleet.
 var errNoFleet = errors.New("this meta9d is in no fleet: [cluster] is not set in its settings")
 
-// noFleet is err, or that there is no fleet where that is why.
+// noFleet is errNoFleet if that can be the cause of err and the server has no folder fleet/;
+// else it is err.
 func noFleet(ctx context.Context, c *client.Client, err error) error {
 	if errors.Is(err, errs.NotFound) || errors.Is(err, errs.Invalid) {
 		if _, missing := c.Stat(ctx, "/fleet"); errors.Is(missing, errs.NotFound) {
@@ -23,7 +24,7 @@ func noFleet(ctx context.Context, c *client.Client, err error) error {
 	return err
 }
 
-// fleetDo has the daemon do something with the fleet, and gives what it says of it.
+// fleetDo runs the root's verb fleet with these words, and returns its answer.
 func fleetDo(ctx context.Context, c *client.Client, words ...string) ([]byte, error) {
 	f, err := c.OpenFile(ctx, "/ctl", os.O_RDWR)
 	if err != nil {

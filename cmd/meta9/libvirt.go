@@ -17,12 +17,12 @@ import (
 	"meta9/session/client"
 )
 
-// domain is a VM of libvirt. It is asked by virsh, which is where libvirt is.
+// domain is a VM of libvirt's, as virsh, its command line, describes it.
 type domain struct {
 	name      string
 	state     string // "running", "paused", "shut off", ...
 	transient bool   // it is gone when it is shut off, and has no configuration
-	sock      string // of its channel meta9, now if it is on; "": it has none
+	sock      string // path of the host's end of its channel meta9; "": it has no such channel
 }
 
 // virsh runs a command of virsh, and gives what it prints.

@@ -151,7 +151,7 @@ func serve(c command, stdout, stderr io.Writer) error {
 
 // start brings up each part on those below it.
 func (d *daemon) start(salvage bool) error {
-	ring, err := d.ring()
+	keys, err := d.keyring()
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (d *daemon) start(salvage bool) error {
 	d.graftUpstream(tree)
 	d.newQMP(tree)
 	d.newLibvirt()
-	d.newServer(tree, ring)
+	d.newServer(tree, keys)
 	if err := d.newFleet(tree); err != nil {
 		return err
 	}
@@ -218,13 +218,13 @@ func (d *daemon) start(salvage bool) error {
 
 // newServer makes the 9P server. When memory is short, the tree gives back of what it holds
 // before the server does.
-func (d *daemon) newServer(tree *fs.Tree, ring *auth.Ring) {
+func (d *daemon) newServer(tree *fs.Tree, keys *auth.Keyring) {
 	cfg := session.Config{
 		Tree:     tree,
 		Limits:   d.cfg.Limits.session(),
 		Budget:   d.budget,
 		Lifetime: time.Duration(d.cfg.Session.Lifetime),
-		Auth:     ring,
+		Auth:     keys,
 		Fresh:    d.fresh(),
 		Trace:    d.trace(d.cfg.Trace),
 		Log:      d.log,

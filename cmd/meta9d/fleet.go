@@ -26,8 +26,7 @@ import (
 	"meta9/session/packet"
 )
 
-// join takes this host's place in the fleet. That another meta9d has the name is an error
-// of who started this one.
+// join makes this host a member of the fleet. Errors: as fleet.Join's.
 func (d *daemon) join(ctx context.Context, host string) error {
 	instance, err := d.instance()
 	if err != nil {
@@ -40,8 +39,8 @@ func (d *daemon) join(ctx context.Context, host string) error {
 	return err
 }
 
-// instance is what this meta9d and the next one at the same run folder have in common, and
-// no two that run at one time.
+// instance is fleet.MemberConfig's: made of the machine's ID and the run folder, it is the
+// same for the next meta9d with that run folder, and two that run at one time differ in it.
 func (d *daemon) instance() (string, error) {
 	id, err := os.ReadFile("/etc/machine-id")
 	if err != nil {
@@ -153,9 +152,10 @@ func (d *daemon) leaveFleet() {
 // runsHere tells that a QEMU of this host runs the VM, by QMP.
 func (d *daemon) runsHere(uuid string) bool { return d.hosts != nil && d.hosts.Runs(uuid) }
 
-// seen is told by a hypervisor of this host how a VM is that is not here, in QEMU's words
-// (RunState of qapi/run-state.json). One that runs is claimed; one that is to come from
-// another host gets its sockets. True: the fleet has the VM, so that none is to be made.
+// seen is called when a hypervisor of this host has a VM that this meta9d does not have.
+// state is in QEMU's words (RunState of qapi/run-state.json). A VM that runs is claimed; one
+// that waits for its migration to this host gets its sockets. elsewhere: some host of the
+// fleet has the VM, so no new one must be created.
 func (d *daemon) seen(ctx context.Context, uuid, state string) (elsewhere bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -173,14 +173,15 @@ func (d *daemon) seen(ctx context.Context, uuid, state string) (elsewhere bool, 
 	return err == nil, err
 }
 
-// restTime is how long what a VM has asked for by other protocols than 9P may hold up its
-// move to another host.
-const restTime = 2 * time.Second
+// quietVMTime is how long a VM's requests by other protocols than 9P may delay its move to
+// another host.
+const quietVMTime = 2 * time.Second
 
-// quietVM ends what a VM has beside 9P, so that nothing of it fails since the VM goes. Its
-// guest connects again, and waits until it is known where the VM is.
+// quietVM ends a VM's connections of other protocols than 9P before the VM moves. Whole
+// requests by the metadata protocol are answered first, so that none fails. The guest
+// connects again, and is served after again was called, or on the other host.
 func (d *daemon) quietVM(uuid string) (again func()) {
-	ctx, cancel := context.WithTimeout(context.Background(), restTime)
+	ctx, cancel := context.WithTimeout(context.Background(), quietVMTime)
 	defer cancel()
 	again = d.mdata.Quiet(ctx, uuid)
 	d.nocloud.DropVM(uuid)
@@ -194,8 +195,8 @@ func (d *daemon) dropVM(uuid string) {
 	d.nocloud.DropVM(uuid)
 }
 
-// vmHere is the VM as it is now, or, where another host has it and this one expects it, as
-// it was then. nil: there is none.
+// vmHere is the VM as it is now. Where another host has it and this one expects it
+// (fleet.Fleet.Expect), it is the VM as it was when that began. nil: neither.
 func (d *daemon) vmHere(uuid string) *vm.VM {
 	if v := d.vm(uuid); v != nil || d.fleet == nil {
 		return v
@@ -247,7 +248,7 @@ func (d *daemon) fleetFolder(_ fs.Principal, v *fs.View) fs.Node {
 	})
 }
 
-// askTime is how long etcd is asked for who reads a file.
+// askTime is how long a request may wait for etcd.
 const askTime = 5 * time.Second
 
 // fleetHosts is fleet/hosts: a line of JSON for each host that lives or is fenced.
@@ -268,12 +269,13 @@ func (d *daemon) fleetHosts(v *fs.View) ([]byte, error) {
 			Here      bool     `json:"here,omitempty"`
 			Addresses []string `json:"addresses"`
 			Version   string   `json:"version,omitempty"`
-		}{h.Host, map[bool]string{false: "lives", true: "fenced"}[h.Fenced], h.Host == d.fleet.Status().Host, orNone(h.Addresses), h.Version})
+		}{h.Host, map[bool]string{false: "lives", true: "fenced"}[h.Fenced], h.Host == d.fleet.Status().Host, orEmpty(h.Addresses), h.Version})
 	}
 	return b, nil
 }
 
-func orNone(list []string) []string {
+// orEmpty makes JSON say [] and not null.
+func orEmpty(list []string) []string {
 	if list == nil {
 		return []string{}
 	}
@@ -404,7 +406,7 @@ func (d *daemon) uuidHere(uuid, alias string) string {
 	return uuid
 }
 
-// stampOrNone is "" for no time.
+// stampOrNone is stamp, and "" for the zero time.
 func stampOrNone(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -412,7 +414,7 @@ func stampOrNone(t time.Time) string {
 	return stamp(t)
 }
 
-// fleetEvents makes lines of what has become of the fleet here.
+// fleetEvents is the content of fleet/events: a line of JSON for each fleet.Event.
 type fleetEvents struct{ ring *ring.Ring[fleet.Event] }
 
 func (s fleetEvents) Last() uint64 { return s.ring.Last() }
@@ -496,7 +498,8 @@ func (d *daemon) fleetVerb(c fs.Call, done func(error)) {
 	}()
 }
 
-// fleetVerbs are what the root's verb fleet can do. What it says is read from the ctl.
+// fleetVerbs are what may follow the root's verb fleet. said, if not nil, becomes a line of
+// JSON that the caller reads from ctl.
 var fleetVerbs = map[string]struct {
 	usage       string
 	least, most int // words after the verb

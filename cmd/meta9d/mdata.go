@@ -22,7 +22,8 @@ func (d *daemon) newMdata(t *fs.Tree) *mdata.Server {
 	})
 }
 
-// serveMdata hands a VM's connection to it.
+// serveMdata hands a VM's connection to the server of the Joyent metadata protocol, once the
+// daemon is open.
 func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, addr string, ended func()) {
 	defer ended()
 	if !d.waitOpen() {

@@ -16,8 +16,8 @@ import (
 	"meta9/session/fleet"
 )
 
-// offline opens the fleet's etcd in place of this host's meta9d, which must not run meanwhile:
-// flag is what for. do ends early, with an error, when ctx does.
+// offline calls do with the fleet's etcd, opened as this host; its meta9d must not run
+// meanwhile. flag ("--import", "--export") begins the errors. When ctx ends, do fails early.
 func (c *command) offline(ctx context.Context, flag string, stderr io.Writer, do func(e *etcd.Engine) error) (err error) {
 	cfg, err := c.config.Cluster.load()
 	if err != nil {
@@ -77,37 +77,37 @@ func (c *command) importFolder(ctx context.Context, stdout, stderr io.Writer) er
 	defer func() { _ = from.Close() }() // it was read only
 	return c.offline(ctx, "--import", stderr, func(e *etcd.Engine) error {
 		_, _ = fmt.Fprintf(stderr, "importing %s as the host %q\n", dir, c.hostName())
-		var came, anew, left int
-		var said error // the first error of writing to stdout
+		var imported, renumbered, leftOut int
+		var writeErr error // the first of writing to stdout
 		err := store.Import(e, from, func(i store.Imported) {
 			what := "imported"
 			switch {
 			case i.Err != nil:
-				left++
+				leftOut++
 				what = "left out: " + oneLine(errors.New(errs.Detail(i.Err)))
 			case i.NewIDs:
-				anew++
+				renumbered++
 				what = "imported, with new numbers of its files"
 				fallthrough
 			default:
-				came++
+				imported++
 			}
 			alias := i.Alias
 			if alias == "" {
 				alias = "-"
 			}
-			if _, err := fmt.Fprintf(stdout, "%s %q: %s\n", i.UUID, alias, what); said == nil {
-				said = err
+			if _, err := fmt.Fprintf(stdout, "%s %q: %s\n", i.UUID, alias, what); writeErr == nil {
+				writeErr = err
 			}
 		})
-		_, _ = fmt.Fprintf(stderr, "%d VMs imported, %d of them with new numbers (qid.path) of their files; %d left out\n", came, anew, left)
+		_, _ = fmt.Fprintf(stderr, "%d VMs imported, %d of them with new numbers (qid.path) of their files; %d left out\n", imported, renumbered, leftOut)
 		switch {
 		case err != nil:
 			return fmt.Errorf("--import: data folder %s: %s; importing once more goes on", dir, errs.Detail(err))
-		case left > 0:
-			return fmt.Errorf("--import: %d VMs of %s were left out", left, dir)
+		case leftOut > 0:
+			return fmt.Errorf("--import: %d VMs of %s were left out", leftOut, dir)
 		}
-		return said
+		return writeErr
 	})
 }
 

@@ -13,13 +13,13 @@ import (
 // signs MUMBLE messages. Only the VM itself and the admin can read it.
 const secretKey = "mumble_secret_pw"
 
-// ring is who may authenticate by MUMBLE; nil without a secret.
-func (d *daemon) ring() (*auth.Ring, error) {
+// keyring says which secrets sign MUMBLE messages; nil: no secret is set.
+func (d *daemon) keyring() (*auth.Keyring, error) {
 	secret, err := d.cfg.Mumble.load()
 	if len(secret) == 0 {
 		return nil, err
 	}
-	return &auth.Ring{
+	return &auth.Keyring{
 		Secret: secret, VMSecret: d.vmSecret, AdminGroups: d.cfg.Mumble.AdminGroups,
 		VMExists: func(uuid string) bool { return d.vm(uuid) != nil },
 		Now:      time.Now,

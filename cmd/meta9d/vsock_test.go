@@ -49,7 +49,7 @@ func (c fromGuest) RemoteAddr() net.Addr { return &vsock.Addr{ContextID: c.cid, 
 // (attach(5)). The kernel's part of vsock is not here: this machine has no guests that
 // speak it. Tests of the other channels are in tests/interop.
 func TestAskForAuthByVsock(t *testing.T) {
-	for name, ring := range map[string]*auth.Ring{
+	for name, keys := range map[string]*auth.Keyring{
 		"no secret": nil,
 		"a secret":  {Secret: []byte("0123456789abcdef"), VMExists: func(string) bool { return true }, Now: time.Now},
 	} {
@@ -64,7 +64,7 @@ func TestAskForAuthByVsock(t *testing.T) {
 			if made.Err != nil {
 				t.Fatal(made.Err)
 			}
-			d := &daemon{store: st, server: session.New(session.Config{Tree: tree, Auth: ring, Log: zerolog.Nop()}), opened: make(chan struct{})}
+			d := &daemon{store: st, server: session.New(session.Config{Tree: tree, Auth: keys, Log: zerolog.Nop()}), opened: make(chan struct{})}
 			close(d.opened)
 			h := &handed{make(chan net.Conn), make(chan struct{})}
 			l := listen.Config{Handle: d.serve, VM: d.vm, ByCID: d.byCID}.Serve(h, listen.Addr{Net: listen.Vsock, Port: 564})

@@ -1,7 +1,7 @@
 // Package auth says who a signed MUMBLE message (session/mumble) may be here.
 //
 // Every refusal is the same errs.AuthFailed, so that nobody learns which part was
-// wrong. Nothing here keeps state or locks; a Ring may be used by any number of
+// wrong. Nothing here keeps state or locks; a Keyring may be used by any number of
 // goroutines as long as nobody changes it.
 package auth
 
@@ -15,11 +15,11 @@ import (
 	"meta9/session/mumble"
 )
 
-// Message is what a Ring judges.
+// Message is what a Keyring judges.
 type Message = mumble.Message
 
-// Ring says which secrets sign messages and what a message may ask for.
-type Ring struct {
+// Keyring says which secrets sign messages and what a message may ask for.
+type Keyring struct {
 	// Secret signs for every VM and for the admin groups. Empty: it signs nothing.
 	Secret []byte
 	// VMSecret is the secret of one VM, which signs for that VM alone; it returns
@@ -40,7 +40,7 @@ type Identity struct {
 
 // Check judges the text that was written to an auth fid. The error is
 // errs.AuthFailed and nothing more, whatever was wrong.
-func (r *Ring) Check(text []byte) (Identity, error) {
+func (r *Keyring) Check(text []byte) (Identity, error) {
 	m, mac, err := mumble.Parse(text)
 	if err != nil {
 		return Identity{}, errs.AuthFailed
@@ -59,7 +59,7 @@ func (r *Ring) Check(text []byte) (Identity, error) {
 
 // who is the principal that m asks to be: the VM that its node names, which
 // comes first because it may do less, or the admin by its group.
-func (r *Ring) who(m Message) fs.Principal {
+func (r *Keyring) who(m Message) fs.Principal {
 	if uuid, err := vm.ParseUUID(m.Node); err == nil && r.VMExists(uuid) {
 		return fs.Principal{VM: uuid}
 	}

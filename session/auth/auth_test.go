@@ -24,9 +24,9 @@ var example = auth.Message{
 
 func at(sec int64) time.Time { return time.Unix(sec, 0) }
 
-func TestRing(t *testing.T) {
+func TestKeyring(t *testing.T) {
 	const other = "660e8400-e29b-41d4-a716-446655440000"
-	r := &auth.Ring{
+	r := &auth.Keyring{
 		Secret: []byte(secret),
 		VMSecret: func(uuid string) []byte {
 			return map[string][]byte{node: []byte("its own")}[uuid]
@@ -64,8 +64,8 @@ func TestRing(t *testing.T) {
 	}
 }
 
-func TestRingTellsIdentity(t *testing.T) {
-	r := &auth.Ring{Secret: []byte(secret), VMExists: func(string) bool { return true }, Now: time.Now}
+func TestKeyringTellsIdentity(t *testing.T) {
+	r := &auth.Keyring{Secret: []byte(secret), VMExists: func(string) bool { return true }, Now: time.Now}
 	got, err := r.Check([]byte(golden))
 	want := auth.Identity{Who: fs.Principal{VM: node}, Node: node, Group: "swarm1", Key: example.Key}
 	if err != nil || got != want {

@@ -54,7 +54,7 @@ func newRealServer(t *testing.T, lifetime time.Duration) *realServer {
 	}
 	s.server = session.New(session.Config{
 		Tree: fs.New(st, fs.Config{}), Lifetime: lifetime, Log: zerolog.Nop(),
-		Auth: &auth.Ring{Secret: []byte(secret), AdminGroups: []string{"admins"}, Now: time.Now},
+		Auth: &auth.Keyring{Secret: []byte(secret), AdminGroups: []string{"admins"}, Now: time.Now},
 	})
 	t.Cleanup(func() {
 		for _, c := range s.conns {

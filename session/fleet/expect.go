@@ -106,10 +106,10 @@ func (f *Fleet) Arrive(nc net.Conn, uuid string) error {
 	}
 	f.working.Add(1)
 	defer f.working.Done()
-	c, going := f.claims[uuid], f.giving[uuid]
+	c, giving := f.claims[uuid], f.giving[uuid]
 	here := f.cfg.Store.Cell(uuid) != nil
 	expected := f.expected[uuid] != nil
-	if here && c == nil && going == nil {
+	if here && c == nil && giving == nil {
 		f.mu.Unlock()
 		return nil
 	}

@@ -39,9 +39,9 @@ func (f *Fleet) answerAsks() {
 func (f *Fleet) askedInVain(ctx context.Context, ask store.Ask) {
 	owner, err := f.cluster.Owner(ctx, ask.UUID)
 	f.mu.Lock()
-	going := f.claims[ask.UUID] != nil
+	claimed := f.claims[ask.UUID] != nil
 	f.mu.Unlock()
-	if err != nil || owner.Host != f.host || going {
+	if err != nil || owner.Host != f.host || claimed {
 		return
 	}
 	c, _ := f.claiming(ask.UUID, true) // if it cannot begin, the next look tries again
@@ -55,7 +55,7 @@ func (f *Fleet) askedInVain(ctx context.Context, ask store.Ask) {
 	})
 }
 
-// giveBegins adds a VM to giving, unless it is already coming or going, or too many are.
+// giveBegins adds a VM to giving, unless the VM is being claimed or given already, or too many are given.
 // Call done when it is over.
 func (f *Fleet) giveBegins(uuid string, most int) (done func()) {
 	f.mu.Lock()

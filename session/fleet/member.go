@@ -217,7 +217,8 @@ func (m *Member) Fresh() error {
 	return errs.New(errs.IO, "this host has had no answer of its fleet's cluster since %s, and what it has may be old", since.UTC().Format(time.RFC3339))
 }
 
-// Fenced tells that this process may not take the host's place any more (Fleet.Fence).
+// Fenced tells that the cluster refuses this process a lease, because somebody has fenced
+// this host (Fleet.Fence).
 func (m *Member) Fenced() bool { return m.fenced.Load() }
 
 // Leave ends the lease, so that others may take this host's VMs at once. Call it once,

@@ -20,8 +20,8 @@ const (
 	// flushBit makes a request's tag that of its Tflush, so that this never waits for one.
 	flushBit uint16 = 0x8000
 
-	// askAgainTime is how often an interrupted caller is asked whether it gives up.
-	askAgainTime = 200 * time.Millisecond
+	// finalPause is the time between two calls of Interrupt.Final.
+	finalPause = 200 * time.Millisecond
 )
 
 // ErrInterrupted is what a request ends with whose caller has given up, and that the
@@ -37,7 +37,7 @@ type Calls struct {
 	end  sync.Once
 
 	mu      sync.Mutex                    // guards waiting; nothing is waited for with it held
-	waiting map[uint16]func(frame []byte) // who gets the reply under a tag, which is his for the call
+	waiting map[uint16]func(frame []byte) // by tag, who gets the reply; frame is valid only during the call
 }
 
 // Interrupt is how the caller of a request is interrupted.
@@ -45,7 +45,8 @@ type Interrupt struct {
 	// C is closed, or something can be received from it, when the caller was interrupted;
 	// nil: never.
 	C <-chan struct{}
-	// Final tells whether it has given up then; it is asked again and again. nil: it has.
+	// Final tells whether the caller gives up. After C it is called again and again, until it
+	// does or the reply has come. nil: the caller gives up at once.
 	Final func() bool
 }
 
@@ -112,7 +113,7 @@ func (c *Calls) Call(in Interrupt, m *wire.Msg) (*wire.Msg, error) {
 	return c.interrupted(in, tag, reply)
 }
 
-// tag waits for one that is free.
+// tag waits for a tag that is free.
 func (c *Calls) tag(in Interrupt) (uint16, error) {
 	select {
 	case tag := <-c.tags:
@@ -127,7 +128,7 @@ func (c *Calls) tag(in Interrupt) (uint16, error) {
 			return tag, nil
 		case <-c.dead:
 			return 0, errs.IO
-		case <-time.After(askAgainTime):
+		case <-time.After(finalPause):
 		}
 	}
 	return 0, ErrInterrupted
@@ -143,7 +144,7 @@ func (c *Calls) interrupted(in Interrupt, tag uint16, reply <-chan []byte) (*wir
 			return decode(frame)
 		case <-c.dead:
 			return nil, errs.IO
-		case <-time.After(askAgainTime):
+		case <-time.After(finalPause):
 		}
 	}
 	flushed := make(chan struct{})

@@ -280,7 +280,7 @@ func TestMumble(t *testing.T) {
 	secret := []byte("meta9-example-secret")
 	h.who = fs.Principal{}
 	h.change = func(c *session.Config) {
-		c.Auth = &auth.Ring{Secret: secret, VMExists: func(string) bool { return true }, Now: time.Now}
+		c.Auth = &auth.Keyring{Secret: secret, VMExists: func(string) bool { return true }, Now: time.Now}
 	}
 	h.start()
 	m := auth.Message{Node: vmOne, Time: uint32(time.Now().Unix()), Key: [8]byte{1, 2, 3}}

@@ -27,8 +27,8 @@ type fid struct {
 // exist in the server either, or its request failed.
 type fids struct {
 	byNum map[uint32]*fid
-	// held are the files that open fids have truncated to 0, by qid path, and those
-	// fids: until the next write the truncation may not be committed.
+	// held has, by qid path, the files that open fids have truncated to 0, and those fids:
+	// it is not known that such a truncation is committed before the next write is.
 	held map[uint64]map[uint32]bool
 }
 
@@ -44,7 +44,7 @@ func (t *fids) hold(num uint32, f *fid) {
 	set[num] = true
 }
 
-// holds tells whether the fid has a truncation that may not be committed yet.
+// holds tells whether the fid has a truncation that is perhaps not committed yet.
 func (t *fids) holds(num uint32, f *fid) bool { return t.held[f.QID.Path][num] }
 
 // drop forgets a fid.

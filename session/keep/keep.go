@@ -38,8 +38,8 @@ type Keeper struct {
 	opt  Options
 	conn *redial.Conn
 
-	// The runner's: redial.Owner's methods.
-	fresh       bool   // no transport was lost yet
+	// Only redial.Owner's methods use these, in one goroutine.
+	fresh       bool   // the next session has no fids to restore: it is the first, or for a Tversion
 	failed      int    // requests that failed with the session, not logged yet
 	lastFailure string // why the last attempt to connect failed
 
@@ -53,10 +53,10 @@ type Keeper struct {
 	clientGone bool         // the client has closed its end
 	m, r       wire.Msg     // scratch
 
-	watch func(up, resumed bool) // is told of transports; nil: nobody is
+	watch func(up, resumed bool) // see Calls.Watch; nil: nobody watches
 
 	answering sync.Mutex          // held over deliver
-	deliver   func(frames []byte) // gives frames to the client, which are the Keeper's again afterwards
+	deliver   func(frames []byte) // gives frames to the client; it must not keep the bytes
 }
 
 // Dial makes the first transport and begins a session on it. It tries once; ctx bounds only

@@ -46,7 +46,7 @@ func (k *Keeper) readClient(down io.Reader) error {
 	}
 }
 
-// maxFrame is the maxFrame frame in bytes that the client may send.
+// maxFrame is the size in bytes of the largest frame that the client may send now.
 func (k *Keeper) maxFrame() uint32 {
 	k.conn.Lock()
 	defer k.conn.Unlock()

@@ -14,7 +14,7 @@ import (
 func (o owner) Lost(w *redial.Window) []byte {
 	var answers, last []byte
 	w.Requeue(func(r *redial.Request) bool {
-		if o.askAgain(r) {
+		if o.sendAgain(r) {
 			return true
 		}
 		answer := o.outcome(r)
@@ -32,9 +32,9 @@ func (o owner) Lost(w *redial.Window) []byte {
 	return append(answers, last...)
 }
 
-// askAgain tells whether a request is sent again in the new session. A Tclunk is not: its
+// sendAgain tells whether a request is sent again in the new session. A Tclunk is not: its
 // fid is not restored. conn is held.
-func (k *Keeper) askAgain(r *redial.Request) bool {
+func (k *Keeper) sendAgain(r *redial.Request) bool {
 	if r.Flushed || r.Type == wire.Tflush {
 		return false
 	}

@@ -249,7 +249,7 @@ func wholeNICs(uuid string, items, was []ordjson.Value) error {
 	return nil
 }
 
-// twiceBefore says whether an older VM has two NICs of that interface.
+// twiceBefore tells whether the VM had two NICs of that interface before the change.
 func twiceBefore(was []ordjson.Value, name string) bool {
 	n := 0
 	for _, nic := range was {

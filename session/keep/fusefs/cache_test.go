@@ -426,7 +426,7 @@ func TestFresh(t *testing.T) {
 }
 
 // TestForgottenFirst: events are not given before the kernel was told to forget what they are
-// about. (With readEvents not waiting for passed, and with told growing before notify in changes,
+// about. (With readEvents not waiting for awaitCache, and with told growing before notify in changes,
 // this fails always; with the first, so does TestFresh, after some 20 to 50 writes.)
 func TestForgottenFirst(t *testing.T) {
 	w := newWorld(t, "", true)

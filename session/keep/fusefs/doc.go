@@ -30,7 +30,7 @@
 // one that was under way when an event came, or when the events were opened, before which
 // nobody tells of changes, is passed on and forgotten. All is dropped when a transport or
 // events are lost, or the server is silent (events.go). What reads the mount's events file
-// waits until what they tell of was dropped (passed), and to open it drops all (tells). While
+// waits until what they tell of was dropped (awaitCache), and to open it drops all (tells). While
 // a file is open for writing nothing of it is kept.
 //
 // Of a node: sure says that its name leads to it still, as far as events tell; known that attr

@@ -360,7 +360,7 @@ func (f *FS) readEvents(in keep.Interrupt, o *file, off uint64, buf []byte) ([]b
 		}
 	}
 	data := buf[:got]
-	err := f.passed(in, tail, data)
+	err := f.awaitCache(in, tail, data)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
@@ -377,11 +377,11 @@ func (f *FS) readEvents(in keep.Interrupt, o *file, off uint64, buf []byte) ([]b
 	return data, err
 }
 
-// passed waits until nothing that is kept is older than events that somebody is to read, who
-// has got tail before.
-func (f *FS) passed(in keep.Interrupt, tail, data []byte) error {
+// awaitCache waits until the cache has nothing that is older than the events in data, which a
+// program is to read. tail is the end of what it has read before.
+func (f *FS) awaitCache(in keep.Interrupt, tail, data []byte) error {
 	rev, lost := revIn(tail, data)
-	if lost { // of what is not told of, nobody knows what it was
+	if lost { // which files the lost events were about is not known
 		return f.dropAll(in)
 	}
 	late := time.NewTimer(behindTime)
