@@ -137,5 +137,6 @@ func (a *app) openHTTP(ctx context.Context, path string) (io.ReadCloser, error) 
 	if err != nil {
 		return nil, err
 	}
-	return c.Open(ctx, path)
+	body, err := c.Open(ctx, path)
+	return body, explained(socket, err)
 }

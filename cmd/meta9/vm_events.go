@@ -81,11 +81,11 @@ func (a *app) events(ctx context.Context, addr string, opt eventOptions, only st
 	}
 	defer c.Close()
 	if err := a.checkVM(ctx, c, only); err != nil {
-		return unreached(addr, err)
+		return explained(addr, err)
 	}
 	s, err := c.Events(ctx)
 	if err != nil {
-		return unreached(addr, err)
+		return explained(addr, err)
 	}
 	defer s.Close()
 	a.progress.hide()

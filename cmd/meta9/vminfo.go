@@ -70,11 +70,16 @@ func (a *app) ask(cmd *cobra.Command, at func() (string, error), do func(ctx con
 	defer c.Close()
 	a.progress.say("waiting for " + addr)
 	b, err := do(ctx, c)
-	return b, unreached(addr, err)
+	return b, explained(addr, err)
 }
 
-// unreached adds to an error, if it means that there was no connection, the address.
-func unreached(addr string, err error) error {
+// explained adds to an error of a vminfod's the address, if there was no connection, and
+// what the server says, if it has refused.
+func explained(addr string, err error) error {
+	var s *vminfo.StatusError
+	if errors.As(err, &s) && strings.TrimSpace(s.Text) != "" {
+		return fmt.Errorf("%s (%w)", strings.TrimSpace(s.Text), err)
+	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return fmt.Errorf("%s: %w: %w", addr, client.ErrUnavailable, err)

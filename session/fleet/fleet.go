@@ -259,7 +259,7 @@ func (f *Fleet) begunStale(since time.Time) {
 		return
 	}
 	f.stale = true
-	f.tell(Event{Type: Stale, Since: since, What: "no answer of the cluster: reads may be old since " + since.UTC().Format(time.RFC3339)})
+	f.tell(Event{Type: Stale, Since: since, What: "this host has no lease: reads may be old since " + since.UTC().Format(time.RFC3339)})
 }
 
 // lapsed is called by the Member when it is sure again, with since when it was not. So each

@@ -209,7 +209,7 @@ func (e *Engine) look(ctx context.Context) error {
 		return nil
 	}
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 && string(kvs[0].Value) != e.cfg.Fleet {
-		return errs.New(errs.Exists, "the prefix %s is in use by the fleet %q, and this is %q", e.cfg.Prefix, kvs[0].Value, e.cfg.Fleet)
+		return errs.New(errs.Exists, "the prefix %s is in use by the fleet %q, and this is %q, by its key_file: a fleet has one key_file, and its own prefix", e.cfg.Prefix, kvs[0].Value, e.cfg.Fleet)
 	}
 	return nil
 }

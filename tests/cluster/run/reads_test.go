@@ -389,6 +389,11 @@ func checkStale(t *testing.T, h *proc, mode string) {
 		if got := mdata(); got != "FAILURE\n" || seed != http.StatusServiceUnavailable || vms != http.StatusServiceUnavailable {
 			t.Errorf("mdata %q, nocloud %d, vminfo %d", got, seed, vms)
 		}
+		for _, command := range []string{"vm list", "backup -"} {
+			if out, err := h.meta9(strings.Fields(command)...); err == nil || !strings.Contains(out, "may be old") {
+				t.Errorf("meta9 %s: %v, %s", command, err, out)
+			}
+		}
 		return
 	}
 	if valueErr != nil || value != "1" || !strings.Contains(status, "may be old, since 2") {
