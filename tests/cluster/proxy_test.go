@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -55,6 +56,7 @@ const (
 	held      // it waits until then
 
 	dropped // it does, and its answer is lost at once
+	edge    // it does, and the answer is that there is no room
 	delayed // it is said to be lost, and reaches the member later
 )
 
@@ -211,6 +213,11 @@ func (p *proxy) txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, err
 			return nil, err
 		}
 		return nil, errLost
+	case edge:
+		if _, err := p.kv.Txn(ctx, r); err != nil {
+			return nil, err
+		}
+		return nil, rpctypes.ErrGRPCNoSpace
 	case delayed:
 		p.later.Go(func() {
 			time.Sleep(delay) // a copy that nobody waits for
@@ -408,6 +415,20 @@ func TestAnswerLost(t *testing.T) {
 		do(t, s, store.Intent{Kind: store.Append, Cell: cell, Name: "k", Data: ", third"})
 		wantKey(t, cell, "k", "first, second, third")
 	}
+}
+
+// TestFullAtTheEdge: etcd makes the transaction that passes its limit, and answers that there is
+// no room. It is told as done, and the host goes on.
+func TestFullAtTheEdge(t *testing.T) {
+	c := start(t, 1, fast)
+	l := newLate(t, c, "/edge/")
+	l.proxy.next(edge, false)
+	for _, text := range []string{", second", ", third"} {
+		if r := l.store.Do(&store.Intent{Kind: store.Append, Cell: l.cell, Name: "k", Data: text}); r.Err != nil {
+			t.Error(r.Err)
+		}
+	}
+	wantKey(t, l.cell, "k", "first, second, third")
 }
 
 // TestFullAfterLost: a transaction was made, its answer is lost, and etcd is full by then: it is

@@ -41,13 +41,18 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 			return resp.Header.Revision, nil, nil
 		case err == nil:
 			return 0, firsts(resp), nil
-		case definite(err) && !t.again:
+		case definite(err) && !t.again && !isAny(err, rpctypes.ErrNoSpace):
 			return 0, nil, store.Unchanged(e.cfg.explain(err))
 		case definite(err):
 			// Nothing is written any more, and so no compare fails: whether an earlier copy was
-			// made is asked. If it was not, it may come still.
-			if found := e.refused(t, asks); found != nil {
+			// made is asked. If it was not, it may come still. Where there is no room, it is asked
+			// of this copy, too: what passes the limit itself is made, and refused all the same.
+			switch found, known := e.refused(t, asks); {
+			case found != nil:
+				t.again = true
 				return 0, found, nil
+			case known && !t.again:
+				return 0, nil, store.Unchanged(e.cfg.explain(err))
 			}
 		}
 		if !t.again {
@@ -75,15 +80,15 @@ func firsts(resp *clientv3.TxnResponse) []*mvccpb.KeyValue {
 }
 
 // refused asks whether the compares fail of a transaction that etcd refuses, and returns what
-// asks find then. nil: they hold, or etcd refuses that, too.
-func (e *Engine) refused(t *txn, asks []clientv3.Op) []*mvccpb.KeyValue {
+// asks find then. nil: they hold, if known, or etcd has not said.
+func (e *Engine) refused(t *txn, asks []clientv3.Op) (found []*mvccpb.KeyValue, known bool) {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
 	defer cancel()
 	resp, err := e.kv.Txn(ctx).If(t.cmps...).Else(asks...).Commit()
 	if err != nil || resp.Succeeded {
-		return nil
+		return nil, err == nil
 	}
-	return firsts(resp)
+	return firsts(resp), true
 }
 
 // notice notes the result of a try, for Trouble.
@@ -99,7 +104,8 @@ func (e *Engine) notice(err error) {
 var errClosed = errs.New(errs.IO, "the engine is closed: nothing was changed")
 
 // definite tells whether the error means that etcd has refused the request, so that
-// nothing of it was done.
+// nothing of it was done; but for ErrNoSpace, which the first request past the limit gets
+// though it was done.
 func definite(err error) bool {
 	return isAny(err, rpctypes.ErrNoSpace, rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty,
 		rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge, rpctypes.ErrDuplicateKey)
