@@ -65,6 +65,11 @@ func mountRecipes(t *testing.T, m *mount) {
 	m.Sh(t, "rm -f /etc/app.pem /tmp/told; mkdir -p /run")
 	app := m.app(t)
 	rotate := m.background(t, "sh /tmp/rotate.sh", "/tmp/rotate.log")
+	defer func() {
+		if t.Failed() {
+			t.Log(m.Sh(t, "cat /tmp/rotate.log; ls -l /etc/app.pem* /tmp/told; cat /etc/app.pem* /tmp/told; ps; cat /proc/[0-9]*/wchan; :"))
+		}
+	}()
 	has := func(want string) func() bool {
 		return func() bool { return m.Sh(t, "cat /etc/app.pem /tmp/told 2>/dev/null || :") == want }
 	}
@@ -98,8 +103,9 @@ func mountRecipes(t *testing.T, m *mount) {
 // app is the program that recipes tell by SIGHUP: /run/app.pid.
 func (g *Guest) app(t *testing.T) (pid string) {
 	t.Helper()
-	pid = g.background(t, `(trap 'echo told >>/tmp/told' HUP; while :; do sleep 0.1; done)`, "/dev/null")
-	g.Sh(t, "echo "+pid+" >/run/app.pid")
+	g.Sh(t, "rm -f /tmp/up")
+	pid = g.background(t, `(trap 'echo told >>/tmp/told' HUP; : >/tmp/up; while :; do sleep 0.1; done)`, "/dev/null")
+	g.Sh(t, "while [ ! -e /tmp/up ]; do sleep 0.05; done; echo "+pid+" >/run/app.pid") // SIGHUP ends it until then
 	return pid
 }
 
