@@ -34,6 +34,21 @@ func (k *key) message() *wire.Msg {
 	return &wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: k.bytes, Draft: k.draft, Node: k.node, Group: k.group}
 }
 
+// KeyID is a session's key and who may show it. A Server keeps at most one session for each.
+type KeyID struct {
+	key   key
+	scope string
+}
+
+// scopeOf tells who may show a key. On foreign channels, which prove nobody, that is everybody;
+// elsewhere each principal has keys of its own.
+func scopeOf(who fs.Principal, foreign bool) string {
+	if foreign {
+		return "foreign"
+	}
+	return who.String()
+}
+
 // indexID is where the table has a session: a keyed hash of who may find it and
 // of its key. Looking one up tells nothing of the keys that are there, however
 // exactly the time is taken.
@@ -48,20 +63,15 @@ func newIndexer() *indexer {
 	return x
 }
 
-// id is where a key leads. On foreign channels, which prove nobody, all look for
-// theirs in one place; elsewhere each principal has a place of its own.
+// id is where a key leads.
 func (x *indexer) id(k *key, who fs.Principal, foreign bool) (id indexID) {
 	h := hmac.New(sha256.New, x.secret[:])
-	scope := "foreign"
-	if !foreign {
-		scope = who.String()
-	}
 	form := []byte{0}
 	if k.draft {
 		form[0] = 1
 	}
 	h.Write(form)
-	part(h, scope)
+	part(h, scopeOf(who, foreign))
 	part(h, k.node)
 	part(h, k.group)
 	h.Write(k.bytes[:])

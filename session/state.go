@@ -66,6 +66,19 @@ func (s *session) state(waiting map[uint16]*request) State {
 	return st
 }
 
+// key is what the client shows to get the session back.
+func (st *State) key() key {
+	k := key{draft: st.Draft, node: string(st.Node), group: string(st.Group)}
+	copy(k.bytes[:], st.Key)
+	k.set = k.bytes != [wire.KeyLen]byte{}
+	return k
+}
+
+// KeyID is that of the session's key.
+func (st *State) KeyID() KeyID {
+	return KeyID{st.key(), scopeOf(fs.Principal{Admin: st.Admin, VM: st.VM}, st.Foreign)}
+}
+
 // Readers adds to positions, by qid.path, how far the session has read its streams; where
 // positions has a path already, the smaller value stays. fs.Tree.Tails needs it.
 func (st *State) Readers(positions map[uint64]uint64) {
@@ -180,10 +193,8 @@ var errNoState = errs.New(errs.Invalid, "not a session of version %d", StateVers
 func (s *Server) rebuilt(st *State, attached bool) (*session, error) {
 	n := &session{
 		who: fs.Principal{Admin: st.Admin, VM: st.VM}, dialect: wire.Negotiate(st.Dialect), foreign: st.Foreign,
-		key: key{draft: st.Draft, node: string(st.Node), group: string(st.Group)},
+		key: st.key(),
 	}
-	copy(n.key.bytes[:], st.Key)
-	n.key.set = n.key.bytes != [wire.KeyLen]byte{}
 	if !attached && st.Dialect == wire.None.String() {
 		n.dialect = wire.None // no Tversion has come
 	}

@@ -89,8 +89,9 @@ func (j *Journal) Restore(p Place, srv *session.Server, t *tree.Tree) (r Report,
 	return r, err
 }
 
-// Spare is Restore where the sessions are known otherwise, as they were later. One that is of
-// this boot and folder, and whole, is left for Begin to replace; another is set aside.
+// Spare looks at the journal where a residence has the sessions, as they were later. It restores
+// nothing. A journal that is whole and of this boot and folder stays, for Begin to replace; any
+// other is set aside.
 func (j *Journal) Spare(p Place) (r Report, err error) {
 	if _, err := readJournal(j.dir, p); err != nil && !errors.Is(err, os.ErrNotExist) {
 		r.lost(err)
@@ -346,8 +347,28 @@ func (s *foldedSession) answered(k session.KeptReply) bool {
 	return is && has.Number >= k.Number
 }
 
+// dropCopies drops a session for whose key there is a newer record, under another id: the
+// process was killed when Frozen.Thaw had recorded the session again, and had not removed the
+// old record yet. Both would be restored, and the newer one would lose its locks.
+func (f *folded) dropCopies() {
+	newest := make(map[session.KeyID]uint64)
+	for id, s := range f.sessions {
+		key := s.state.KeyID()
+		other, has := newest[key]
+		if has && f.sessions[other].last > s.last {
+			delete(f.sessions, id)
+			continue
+		}
+		if has {
+			delete(f.sessions, other)
+		}
+		newest[key] = id
+	}
+}
+
 // restore restores the events, then the sessions.
 func (f *folded) restore(r *Report, srv *session.Server, t *tree.Tree) {
+	f.dropCopies()
 	for _, why := range f.gone {
 		r.lost(why)
 	}

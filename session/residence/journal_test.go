@@ -217,6 +217,49 @@ func TestJournalThawed(t *testing.T) {
 	kept("come", 3)
 }
 
+// thawing is a journal that stops before the record of a session is removed.
+type thawing struct {
+	*residence.Journal
+	gone func()
+}
+
+func (j *thawing) Gone(id uint64) {
+	if gone := j.gone; gone != nil {
+		j.gone = nil
+		gone()
+	}
+	j.Journal.Gone(id)
+}
+
+// TestJournalThawing: a kill when sessions that stay after all are in the journal again, and
+// their old records are there still. Each is restored once, as it is, with its locks.
+func TestJournalThawing(t *testing.T) {
+	h := new(thawing)
+	j := newJournalBy(t, func(j *residence.Journal) books { h.Journal = j; return h })
+	j.work()
+	f, err := j.server.FreezeVM(t.Context(), vmUUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var run string
+	var w *world
+	h.gone = func() { run, w = j.killed() }
+	f.Thaw()
+	if w == nil {
+		t.Fatal("no record was removed")
+	}
+	if r := restoreJournal(t, run, w, w.place()); r != (residence.Report{Sessions: 3}) {
+		t.Errorf("%+v", r)
+	}
+	got := w.states()
+	for i := range got {
+		got[i].Undone = 0
+	}
+	if d := diff(j.states(), got); d != "" {
+		t.Error(d)
+	}
+}
+
 // TestJournalForeign: a journal of another boot, folder, version or time, or that others could
 // read or have made, is set aside as it is, and says why. So is it where the sessions are known
 // otherwise (Spare), but for one that is only older.
