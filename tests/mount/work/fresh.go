@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Write is the transaction by which the host makes the n-th value of a key: a number, and as
@@ -49,19 +50,23 @@ func marked(key, line string) (n int, lost bool) {
 // newest reads the key at a mount, and that which is another file each time, by stat(2) and
 // read(2): each must show the value least or a later one. n is the key's.
 func newest(dir, key string, least int) (n int, err error) {
-	for { // whose open file was replaced when its session was lost is told so, and opens it again
-		_, err := newestOf(dir, key+"-renamed", least)
-		if errors.Is(err, syscall.ESTALE) {
-			continue
-		}
-		if err != nil {
-			return 0, fmt.Errorf("%s-renamed: %w", key, err)
-		}
-		break
+	// Whoever has opened the file before it was replaced, and before its session was lost, is told
+	// so by ESTALE, and opens it again. One who is told so all the time has found a fault.
+	renamed := key + "-renamed"
+	_, err = newestOf(dir, renamed, least)
+	for end := time.Now().Add(staleTime); errors.Is(err, syscall.ESTALE) && time.Now().Before(end); {
+		_, err = newestOf(dir, renamed, least)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", renamed, err)
 	}
 	return newestOf(dir, key, least)
 }
 
+// staleTime is how long a key that is replaced again and again may be ESTALE for its reader.
+const staleTime = time.Minute
+
+// newestOf is newest for one key.
 func newestOf(dir, key string, least int) (n int, err error) {
 	name := filepath.Join(dir, "keys", key)
 	info, err := os.Stat(name)
