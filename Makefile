@@ -31,7 +31,7 @@ VERSION ?=
 LDFLAGS := -s -w $(if $(VERSION),-X meta9/cmd/version.named=$(VERSION))
 
 .DEFAULT_GOAL := help
-.PHONY: help build run run-fleet quick quick-timed quick-check quick-vet quick-test test unit blackbox test-guest test-fleet check fuzz soak bench bench-guest fleet-size docs clean cc runner cross cross-quick release deb
+.PHONY: help build run run-fleet quick quick-timed quick-check quick-test test unit blackbox test-guest test-fleet check fuzz soak bench bench-guest fleet-size docs clean cc runner cross cross-quick release deb
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,7 +94,7 @@ run-fleet: build ## start a fleet here: three members of etcd, two meta9d and a 
 	bin/run-fleet -bin bin -dir meta9-fleet
 
 quick: runner ## while you work: what is fast of check, and the tests that the change reaches, without the race detector
-	@$(RUNNER) sections quick-check quick-vet quick-test
+	@$(RUNNER) sections quick-check quick-test
 
 quick-timed: ## how long make quick takes after a change of one line in fs/errs, on which all depend
 	@.ci/quick-timed
@@ -108,16 +108,14 @@ quick-check: $(GOFUMPT) $(STATICCHECK) $(INEFFASSIGN) $(MISSPELL)
 	@.ci/changed | xargs -r $(STATICCHECK) -checks all
 	cd tests && $(GO) test -count=1 ./arrow
 
-quick-vet:
-	$(GO) vet ./...
-
 # No race detector and no -count=1, so that go's cache answers for each package that the
-# change does not reach. Tests mostly wait, so eight packages at a time. The tests of cmd/
+# change does not reach. Tests mostly wait, so eight packages at a time, and vet reads others
+# meanwhile. The tests of cmd/
 # look at the meta9d in bin/quick, so that the cache knows when it is another.
 quick-test:
 	@mkdir -p bin/quick
 	$(GO) build -buildvcs=false -ldflags="-s -w" -o bin/quick/ ./cmd/meta9d
-	META9_TEST_DAEMON=$(CURDIR)/bin/quick/meta9d $(GO) test -short -vet=off -ldflags="-s -w" -p 8 -parallel 8 ./...
+	META9_TEST_DAEMON=$(CURDIR)/bin/quick/meta9d $(GO) test -short -vet=all -ldflags="-s -w" -p 8 -parallel 8 ./...
 
 test: runner ## everything that shows that meta9 works
 	@$(RUNNER) sections $(SECTIONS)
