@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"meta9/fs/budget"
+	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/session"
 	"meta9/session/wire"
@@ -24,6 +25,17 @@ func (w *world) manyKeys() {
 		members = append(members, fmt.Sprintf("%q:%q", longKey(i), "v"))
 	}
 	w.do(&store.Intent{Kind: store.UpdateVM, Cell: w.store.Cell(vmOne), Data: `{"set_customer_metadata":{` + strings.Join(members, ",") + `}}`, By: "admin"})
+	w.observed()
+}
+
+// observed returns when all commits so far have been observed, which is after their replies
+// and before the next batch: that of a VM that is there already.
+func (w *world) observed() {
+	w.t.Helper()
+	r := w.store.Do(&store.Intent{Kind: store.CreateVM, Data: fmt.Sprintf(`{"uuid":%q}`, vmOne)})
+	if errs.KindOf(r.Err) != errs.Exists {
+		w.t.Fatal(r.Err)
+	}
 }
 
 func longKey(i int) string { return fmt.Sprintf("%04d%s", i, strings.Repeat("x", 180)) }
@@ -38,6 +50,7 @@ func (w *world) shift(i int) {
 	c.hello("9P2000.e")
 	c.do(swrite(1, line, "txn"), wire.Rswrite)
 	c.nc.Close()
+	w.observed()
 }
 
 // listed reads the rest of an open folder as r does, and gives what each entry says.
