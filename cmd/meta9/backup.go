@@ -109,13 +109,15 @@ func (a *app) save(ctx context.Context, path, file string, check func(file strin
 	return dir.Sync()
 }
 
-// giveName gives the file from the name to, also or instead, but not over a file that has it.
+// giveName gives the file from the name to, which no file must have yet. from may stay as a
+// second name.
 func giveName(from, to string) error {
 	err := os.Link(from, to)
 	if err == nil || errors.Is(err, os.ErrExist) {
 		return err
 	}
-	// FAT, and some file systems of networks, know no second name: the name is taken first.
+	// FAT, and some network file systems, have no second names, so the file is renamed. An empty
+	// file takes the name first, so that the rename replaces no other.
 	taken, none := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if none != nil {
 		return errors.Join(err, none)
@@ -138,5 +140,5 @@ func (a *app) openHTTP(ctx context.Context, path string) (io.ReadCloser, error) 
 		return nil, err
 	}
 	body, err := c.Open(ctx, path)
-	return body, explained(socket, err)
+	return body, httpError(socket, err)
 }

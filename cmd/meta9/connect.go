@@ -31,7 +31,7 @@ const defaultPort = "virtio:meta9"
 var errNoSocket = fmt.Errorf("%w: neither %s nor %s is there; say with --addr or META9_ADDR where meta9d is",
 	client.ErrUnavailable, systemSocket, localSocket)
 
-// errNoEntry is that it cannot be seen whether there is one.
+// errNoEntry is the error where the user may not see whether there is a socket.
 var errNoEntry = fmt.Errorf("%w: you may not enter the folder of", client.ErrUnavailable)
 
 // address is where meta9d is. If the first socket is there but does not answer, address
@@ -149,7 +149,7 @@ func (a *app) with(cmd *cobra.Command, do func(ctx context.Context, c *client.Cl
 	return a.explained(do(ctx, c))
 }
 
-// explained is an error of the server's with what else there is to say of it.
+// explained adds to an error what a.explain knows of it.
 func (a *app) explained(err error) error {
 	if err == nil || a.explain == nil {
 		return err

@@ -24,11 +24,11 @@ func newFleet(a *app) *cobra.Command {
 		Short: "see and move the VMs of a fleet",
 		Long: `Commands for hosts whose meta9d share VMs over one etcd. They speak to the meta9d of this
 host; a VM that is given away or claimed goes with its sessions, and its guest notices
-nothing but a pause.`,
+nothing but a pause. VM is a UUID, or the alias of a VM at any host of the fleet.`,
 		Example: "meta9 fleet status\nmeta9 fleet claim 550e8400-e29b-41d4-a716-446655440000",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misused("which fleet command? There are %s", commandNames(cmd))
+			return whichCommand(cmd)
 		},
 	}
 	a.elsewhere, a.follow = findElsewhere, a.followVM
@@ -156,7 +156,7 @@ func fleetScreen(is status, hosts []fleetHost) string {
 func newFleetWhere(a *app) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:   "where [-o json] UUID...",
+		Use:   "where [-o json] VM...",
 		Short: "say which host has a VM",
 		Long: `Print a line for each VM: its UUID, the host that has it ("-": none, whoever wants it may
 claim it), and the epoch, a number that grows with each new owner. "stale since TIME" follows
@@ -264,7 +264,7 @@ func (a *app) newFleetVMs(use, short, long, example, done string, words func(uui
 }
 
 func newFleetClaim(a *app) *cobra.Command {
-	return a.newFleetVMs("claim UUID...", "make VMs this host's",
+	return a.newFleetVMs("claim VM...", "make VMs this host's",
 		`Make each VM this host's, with its sessions. The host that has it is asked, and gives it
 away unless its own hypervisor says that the VM runs there. The VM of a host that does not
 live any more is taken without asking. Done when the VM is served here.`,
@@ -274,7 +274,7 @@ live any more is taken without asking. Done when the VM is served here.`,
 
 func newFleetExpect(a *app) *cobra.Command {
 	var undo bool
-	cmd := a.newFleetVMs("expect [--undo] UUID...", "make the sockets of VMs that will come",
+	cmd := a.newFleetVMs("expect [--undo] VM...", "make the sockets of VMs that will come",
 		`Make the sockets of each VM here though another host has it: for a QEMU that is the
 destination of a migration, which does not start without them. The first byte that the
 guest sends here claims the VM. If none comes within an hour, the sockets go again; with
@@ -292,7 +292,7 @@ guest sends here claims the VM. If none comes within an hour, the sockets go aga
 
 func newFleetRelease(a *app) *cobra.Command {
 	var to string
-	cmd := a.newFleetVMs("release [--to HOST] UUID...", "give VMs of this host away",
+	cmd := a.newFleetVMs("release [--to HOST] VM...", "give VMs of this host away",
 		`Give each VM, with its sessions, to HOST, or, without --to, to nobody: whoever claims it has
 it then, without asking this host.`,
 		"meta9 fleet release --to host2 web0", "given away",

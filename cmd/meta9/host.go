@@ -22,7 +22,7 @@ func newHost(a *app) *cobra.Command {
 		Example: "meta9 host adopt --libvirt",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misused("which host command? There is %s", commandNames(cmd))
+			return whichCommand(cmd)
 		},
 	}
 	cmd.AddCommand(newHostAdopt(a), newHostHook(a))

@@ -27,8 +27,9 @@ and the domain's XML on standard input: before a domain starts, and when libvirt
 one that runs, there is a VM with its UUID and, if it is a new one, its name as the alias.
 If the domain has a channel meta9, the VM gets it. What is there already stays as it is,
 and other operations do nothing. Where another host of a fleet has the VM, as when the
-domain migrates, it comes here with its guest's first byte (meta9 fleet expect). libvirt is not asked for anything, which a hook must not
-do. Give it a --timeout: the domain waits for it.`,
+domain migrates, it comes here with its guest's first byte (meta9 fleet expect). libvirt
+is not asked for anything, which a hook must not do. Give it a --timeout: the domain
+waits for it.`,
 		Example: "meta9 host hook --timeout 2s web0 prepare begin - <web0.xml",
 		Args:    cobra.RangeArgs(2, 4),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -72,8 +73,9 @@ func (a *app) starting(in io.Reader) (v *attaching, sock string, err error) {
 	return v, sock, nil
 }
 
-// expected has a VM that another host of the fleet has come here with its guest's first byte.
-// false: it is here, or no host has it, or this one is in no fleet.
+// expected makes this host expect the VM (fleet.Fleet.Expect), if another host of the fleet has
+// it: then the guest's first byte here claims it. false: the VM is here, or no host has it, or
+// this host is in no fleet.
 func (v *attaching) expected(ctx context.Context, c *client.Client) (bool, error) {
 	if _, _, err := findVM(ctx, c, v.uuid); !errors.As(err, new(noVMError)) {
 		return false, err

@@ -45,7 +45,7 @@ func newMdata(a *app) *cobra.Command {
 		Long:    mdataHelp,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misused("which mdata command? There are %s", commandNames(cmd))
+			return whichCommand(cmd)
 		},
 	}
 	cmd.PersistentFlags().StringVar(&dev, "dev", "", "the service is at `PATH`, a unix socket or a serial device")

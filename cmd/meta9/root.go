@@ -71,7 +71,7 @@ func newRoot(a *app) *cobra.Command {
 		},
 		PersistentPostRun: func(*cobra.Command, []string) { a.progress.hide() },
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return misused("which command? There are %s", commandNames(cmd))
+			return misused("which command? There are %s", strings.Join(commandNames(cmd), ", "))
 		},
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -80,7 +80,7 @@ func newRoot(a *app) *cobra.Command {
 			case args[0] == "restore":
 				return errors.New("a backup is restored where no meta9d runs, by 'meta9d --restore FILE --data DIR'")
 			}
-			return fmt.Errorf("unknown command %q%s", args[0], didYouMean(args[0], strings.Split(commandNames(cmd), ", ")))
+			return fmt.Errorf("unknown command %q%s", args[0], didYouMean(args[0], commandNames(cmd)))
 		},
 	}
 	f := root.PersistentFlags()
@@ -104,8 +104,9 @@ func newRoot(a *app) *cobra.Command {
 	return root
 }
 
-// cobrasCount is what cobra says of a wrong number of arguments.
-var cobrasCount = regexp.MustCompile(`^(accepts|requires) .* arg\(s\)|^unknown command .* for "`)
+// cobrasError is the text of cobra's errors about the arguments of a command: their number is
+// wrong, or there is no such command.
+var cobrasError = regexp.MustCompile(`^(accepts|requires) .* arg\(s\)|^unknown command .* for "`)
 
 // saySynopsis makes cobra print the usage lines of cmd and all below it as they are written
 // here, also where the number of arguments is wrong or there is no such command.
@@ -114,11 +115,11 @@ func saySynopsis(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
 			err := check(cmd, args)
-			if err == nil || !cobrasCount.MatchString(err.Error()) {
+			if err == nil || !cobrasError.MatchString(err.Error()) {
 				return err
 			}
 			if cmd.HasSubCommands() && len(args) > 0 {
-				return fmt.Errorf("there is no %s command %q%s", cmd.Name(), args[0], didYouMean(args[0], strings.Split(commandNames(cmd), ", ")))
+				return fmt.Errorf("there is no %s command %q%s", cmd.Name(), args[0], didYouMean(args[0], commandNames(cmd)))
 			}
 			number := fmt.Sprintf("%d arguments", len(args))
 			if len(args) == 1 {
@@ -132,14 +133,19 @@ func saySynopsis(cmd *cobra.Command) {
 	}
 }
 
+// whichCommand is the error of cmd without one of the commands below it.
+func whichCommand(cmd *cobra.Command) error {
+	return misused("which %s command? There are %s", cmd.Name(), strings.Join(commandNames(cmd), ", "))
+}
+
 // commandNames lists what is below cmd, but not what cobra adds by itself.
-func commandNames(cmd *cobra.Command) (s string) {
+func commandNames(cmd *cobra.Command) (names []string) {
 	for _, c := range cmd.Commands() {
 		if c.IsAvailableCommand() && c.Name() != "help" && c.Name() != "completion" {
-			s += ", " + c.Name()
+			names = append(names, c.Name())
 		}
 	}
-	return s[2:]
+	return names
 }
 
 // withTimeout is ctx with a deadline by --timeout.

@@ -20,8 +20,8 @@ func newStatus(a *app) *cobra.Command {
 		Short: "say on one screen how meta9d is",
 		Long: `Say which meta9d runs, since when, how it is, how much it has of what, how long the disk
 takes for changes, which limits are near (80 %), and by which listeners connections came;
-the VMs' own sockets are counted by their kind. It exits with 1 where it is not well. With -o json all of the admin's
-ctl is one object.`,
+the VMs' own sockets are counted by their kind. It exits with 1 where it is not well.
+With -o json all of the admin's ctl is one object.`,
 		Example:           "meta9 status\nmeta9 status -o json",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,

@@ -32,13 +32,13 @@ func newVM(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch names := commandNames(cmd); {
 			case len(args) == 0:
-				return misused("which vm command? There are %s", names)
+				return whichCommand(cmd)
 			case slices.Contains(vmadmsOwn, args[0]):
 				return misused("%s: vmadm does this to zones and their disks, which meta9d has none of", args[0])
 			default:
-				hint := didYouMean(args[0], strings.Split(names, ", "))
+				hint := didYouMean(args[0], names)
 				if hint == "" {
-					hint = "; there are " + names
+					hint = "; there are " + strings.Join(names, ", ")
 				}
 				return misused("there is no vm command %q%s", args[0], hint)
 			}

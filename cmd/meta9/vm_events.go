@@ -81,11 +81,11 @@ func (a *app) events(ctx context.Context, addr string, opt eventOptions, only st
 	}
 	defer c.Close()
 	if err := a.checkVM(ctx, c, only); err != nil {
-		return explained(addr, err)
+		return httpError(addr, err)
 	}
 	s, err := c.Events(ctx)
 	if err != nil {
-		return explained(addr, err)
+		return httpError(addr, err)
 	}
 	defer s.Close()
 	a.progress.hide()

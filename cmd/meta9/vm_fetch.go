@@ -78,7 +78,7 @@ func (a *app) query(ctx context.Context, socket string, fields []string) ([]list
 	a.progress.say("waiting for the server")
 	text, err := c.VMs(ctx, vminfo.Query{Fields: fields})
 	if err != nil {
-		return nil, explained(socket, err)
+		return nil, httpError(socket, err)
 	}
 	v, err := ordjson.Parse(text)
 	if err != nil {

@@ -28,7 +28,7 @@ func newVminfo(a *app) *cobra.Command {
 ` + vminfodAddr + `; --url names another place.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return misused("which vminfo command? There are %s", commandNames(cmd))
+			return whichCommand(cmd)
 		},
 	}
 	cmd.PersistentFlags().StringVar(&addr, "url", "", "the vminfod is at `ADDR`: http://HOST:PORT or unix:PATH")
@@ -70,12 +70,12 @@ func (a *app) ask(cmd *cobra.Command, at func() (string, error), do func(ctx con
 	defer c.Close()
 	a.progress.say("waiting for " + addr)
 	b, err := do(ctx, c)
-	return b, explained(addr, err)
+	return b, httpError(addr, err)
 }
 
-// explained adds to an error of a vminfod's the address, if there was no connection, and
-// what the server says, if it has refused.
-func explained(addr string, err error) error {
+// httpError adds to an error of a request by HTTP what the server says, if it has refused the
+// request, and the address, if there was no connection.
+func httpError(addr string, err error) error {
 	var s *vminfo.StatusError
 	if errors.As(err, &s) && strings.TrimSpace(s.Text) != "" {
 		return fmt.Errorf("%s (%w)", strings.TrimSpace(s.Text), err)
