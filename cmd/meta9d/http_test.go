@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"meta9/session/fleet"
 )
 
 // TestHTTPOnUnix: the API on a unix socket, for any name of a host; internal metadata
@@ -88,15 +90,25 @@ func TestFigures(t *testing.T) {
 		t.Error("the commit of a VM took no time")
 	}
 	elsewhere := []string{"meta9_qemus_unresponsive", "meta9_mirror_stale"} // where there are QEMUs, or a mirror
-	fleets := "meta9_fleet_"                                                // tests/cluster/run has an etcd
 	elsewhere = append(elsewhere, "meta9_export", "meta9_commit_seconds")   // an export's first line; a histogram
+	guide, err := os.ReadFile("../../docs/operator.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofFleet := func(name, _ string, _ func() float64) {
+		elsewhere = append(elsewhere, "meta9_"+name)
+		if short := "`" + strings.TrimPrefix(name, "fleet") + "`"; !strings.Contains(string(guide), "`meta9_"+name+"`") && !strings.Contains(string(guide), short) {
+			t.Errorf("docs/operator.md does not name meta9_%s", name)
+		}
+	}
+	(&daemon{member: new(fleet.Member)}).fleetMetrics(ofFleet, ofFleet)
 	for _, file := range []string{"../../docs/alerts.yml", "../../docs/dashboard.json", "../../docs/operator.md", "../../docs/libvirt.md", "../../docs/qemu.md"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range regexp.MustCompile(`\bmeta9_[a-z0-9_]+`).FindAllString(string(text), -1) {
-			if !strings.Contains(figures, "\n"+name+" ") && !strings.Contains(figures, "\n"+name+"{") && !slices.Contains(elsewhere, name) && !strings.HasPrefix(name, fleets) {
+			if !strings.Contains(figures, "\n"+name+" ") && !strings.Contains(figures, "\n"+name+"{") && !slices.Contains(elsewhere, name) {
 				t.Errorf("%s: %s is no figure of meta9d's", file, name)
 			}
 		}
