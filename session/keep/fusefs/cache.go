@@ -29,10 +29,10 @@ const (
 	// when the thread that looked the name up runs again, and counts in ticks of up to 10 ms.
 	nameTime, nameEnd = 50 * time.Millisecond, 300 * time.Millisecond
 
-	// restless is how long it does not keep a name that has come to another key: who opens
-	// one to write that is replaced again and again is to be led astray once at most, since
-	// the kernel looks a name up again only once.
-	restless = time.Second
+	// afterReplace is how long the kernel may not keep the name of a key that has replaced
+	// another one: a program that opens such a name to write gets ESTALE if it leads to another
+	// key by then, and the kernel looks the name up again only once.
+	afterReplace = time.Second
 )
 
 // kind is what a node is for the cache.
@@ -91,7 +91,8 @@ type cache struct {
 	bytes  int // of snapshots
 	pinned int // of those, what open files and others than nodes refer to: no room is made of it
 	absent map[entry]struct{}
-	misled time.Time // until then the kernel may take a name for the file that had it before
+
+	ambiguousUntil time.Time // until then the kernel may have a name that is ambiguous
 
 	lastHeard time.Time // of the server
 }
@@ -129,24 +130,24 @@ func (f *FS) forget(n *node) {
 	f.evict(n)
 }
 
-// misleads tells whether the kernel may have the name of a node without asking, and use it
-// for a file that is open: should the name lead to another file by now, stat(2) of it would
-// show that one, as fstat(2) must. Without an open file all that the kernel asks about the
-// node is answered by where the name leads. mu is held.
-func (n *node) misleads() bool {
-	return n.opening+len(n.files) > 0 && time.Now().Before(n.leased)
+// ambiguous tells whether the kernel may use a node's name without a Lookup while a file of the
+// node is open. If the name leads to another file by then, stat(2) of the name and fstat(2) of
+// the open file are the same GetAttr, and both get the open file's attributes. Without an open
+// file all that the kernel asks about the node is answered by where the name leads. mu is held.
+func (n *node) ambiguous() bool {
+	return n.opening+len(n.files) > 0 && time.Now().Before(n.nameUntil)
 }
 
-// mislead notes that a node has lost its name, or may have. mu is held.
-func (f *FS) mislead(n *node) {
-	if n.leased.After(f.misled) {
-		f.misled = n.leased
+// noteAmbiguous notes that a node with an ambiguous name has lost it, or may have. mu is held.
+func (f *FS) noteAmbiguous(n *node) {
+	if n.nameUntil.After(f.ambiguousUntil) {
+		f.ambiguousUntil = n.nameUntil
 	}
 }
 
-// doubt drops what is kept of a node whose name has led to another file, or to none, before
+// forgetName drops what is kept of a node whose name has led to another file, or to none, before
 // an event has told of it: so that the next Lookup asks the server.
-func (f *FS) doubt(n *node) {
+func (f *FS) forgetName(n *node) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.forget(n)
@@ -328,15 +329,15 @@ func (f *FS) lookedUp(dir *node, name string, out *fuse.EntryOut) (code fuse.Sta
 
 // entryTime is how long the kernel may keep a name. That of a key it is not told to forget:
 // that takes a lock of the folder's, which whoever waits for a server that is away may hold.
-// So it has it for a moment, and where the name leads elsewhere, whoever could take the one
-// file for the other is told when that is over (misleads). mu is held.
+// So it has the name for a moment. If the name leads to another file by then, and is ambiguous,
+// the event of that is told when the moment is over. mu is held.
 func (f *FS) entryTime(n *node) time.Duration {
 	switch {
 	case !f.live():
 	case n.at.dir.kind == vmRoot && fixed[n.at.name]:
 		return keptTime
-	case n.kind == key && n.sure && time.Since(n.took) > restless:
-		n.leased = time.Now().Add(nameEnd)
+	case n.kind == key && n.sure && time.Since(n.replaced) > afterReplace:
+		n.nameUntil = time.Now().Add(nameEnd)
 		return nameTime
 	}
 	return 0

@@ -758,9 +758,9 @@ func TestNameTime(t *testing.T) {
 	}
 }
 
-// TestRestless: a name that was another key's a moment ago the kernel looks up each time; and an
+// TestReplacedName: a name that was another key's a moment ago the kernel looks up each time; and an
 // open for reading by a node that has lost its name is of what has the name now, not ESTALE.
-func TestRestless(t *testing.T) {
+func TestReplacedName(t *testing.T) {
 	w := newWorld(t, "", true)
 	w.host(store.Put, "k", "old")
 	w.settled()
@@ -785,18 +785,18 @@ func TestRestless(t *testing.T) {
 	}
 	w.shut(out.Fh)
 	w.FS.mu.Lock()
-	w.nodes[id].took = time.Now().Add(-2 * restless)
+	w.nodes[id].replaced = time.Now().Add(-2 * afterReplace)
 	w.FS.mu.Unlock()
 	if _, keeps := w.nameTime("keys", "k"); keeps != nameTime {
 		t.Errorf("later the name is kept for %v", keeps)
 	}
 }
 
-// TestMisled: that a key was replaced, a file of which is open and whose name the kernel may
+// TestAmbiguousName: that a key was replaced, a file of which is open and whose name the kernel may
 // have, is told when the kernel asks for the name again: until then stat(2) of the name could
 // show the open file. Nobody waits where the key has another value only, or no file is open;
 // and to drop all waits as well.
-func TestMisled(t *testing.T) {
+func TestAmbiguousName(t *testing.T) {
 	for name, c := range map[string]struct{ open, replaced, drops, waits bool }{
 		"replaced and open":                 {open: true, replaced: true, waits: true},
 		"replaced and open, all dropped":    {open: true, replaced: true, drops: true, waits: true},
@@ -806,7 +806,7 @@ func TestMisled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			// On a machine that does much beside, the kernel may have lost the name before the server
 			// has said where it leads: that shows nothing of who waits in vain.
-			for end := time.Now().Add(waiting); !misled(t, c.open, c.replaced, c.drops, c.waits); {
+			for end := time.Now().Add(waiting); !ambiguousName(t, c.open, c.replaced, c.drops, c.waits); {
 				if time.Now().After(end) {
 					t.Fatal("it is always waited for the kernel")
 				}
@@ -815,8 +815,8 @@ func TestMisled(t *testing.T) {
 	}
 }
 
-// misled is one try of TestMisled; false: it was too late to show anything.
-func misled(t *testing.T, open, replaced, drops, waits bool) (ok bool) {
+// ambiguousName is one try of TestAmbiguousName; false: it was too late to show anything.
+func ambiguousName(t *testing.T, open, replaced, drops, waits bool) (ok bool) {
 	w := newWorld(t, "", true)
 	w.host(store.Put, "k", "old")
 	w.settled()
@@ -830,9 +830,9 @@ func misled(t *testing.T, open, replaced, drops, waits bool) (ok bool) {
 	}
 	id, _ := w.nameTime("keys", "k")
 	w.FS.mu.Lock()
-	leased := w.nodes[id].leased
+	until := w.nodes[id].nameUntil
 	w.FS.mu.Unlock()
-	if left := time.Until(leased); left > nameEnd || left < -waiting {
+	if left := time.Until(until); left > nameEnd || left < -waiting {
 		t.Fatalf("the kernel may have the name for %v", left)
 	}
 	if drops {
@@ -851,17 +851,17 @@ func misled(t *testing.T, open, replaced, drops, waits bool) (ok bool) {
 	}
 	now := time.Now()
 	w.FS.mu.Lock()
-	misled := w.misled
+	ambiguous := w.ambiguousUntil
 	w.FS.mu.Unlock()
-	if waits && now.Before(leased) {
-		t.Errorf("it is told %v before the kernel has forgotten the name", leased.Sub(now))
+	if waits && now.Before(until) {
+		t.Errorf("it is told %v before the kernel has forgotten the name", until.Sub(now))
 	}
 	if !drops {
 		if got := w.cat("keys", "k"); got != "new" {
 			t.Errorf("%q is read", got)
 		}
 	}
-	return waits || misled.IsZero()
+	return waits || ambiguous.IsZero()
 }
 
 // TestDropSilent: to drop all does not wait for a server that says nothing, also where it must be
@@ -892,10 +892,10 @@ func TestDropSilent(t *testing.T) {
 	w.shut(fh)
 }
 
-// TestAstray: where the kernel's name leads to another file by now, or to none, and no event has
+// TestStaleName: where the kernel's name leads to another file by now, or to none, and no event has
 // told of it, a change is ESTALE, and the name that the kernel looks up then is asked of the
 // server: so open(2) finds what is there, or makes it.
-func TestAstray(t *testing.T) {
+func TestStaleName(t *testing.T) {
 	stale := fuse.Status(syscall.ESTALE)
 	for name, do := range map[string]func(w *world, node uint64) fuse.Status{
 		"open": func(w *world, node uint64) fuse.Status {

@@ -40,10 +40,11 @@
 // followed; losses counts how often all was dropped, and swept how many of these the kernel has
 // been told of; pinned are the bytes that no eviction would free.
 //
-// What the kernel asks by a name that it has from before (leased) is answered by where the name
-// leads now, or is ESTALE (astray), but for a GetAttr while a file of the node is open or being
-// opened: then an event of the key is told of, or a loss done with, only when the kernel has the
-// name no more, unless the server says that it leads there still (misleads, leads, misled).
+// A request by a name that the kernel has kept (nameUntil) is answered by where the name leads
+// now, or with ESTALE (staleName). One request is not: a GetAttr while a file of the node is open
+// or being opened (ambiguous). So an event of such a key is passed on, and a loss ends, only when
+// the kernel no longer has the name, unless the server says that it still leads to the file
+// (awaitNames, stillLeads, ambiguousUntil).
 //
 // # Concurrency
 //

@@ -92,13 +92,13 @@ func (f *FS) sweep() {
 			if n.given {
 				ids = append(ids, n.id)
 			}
-			if !n.sure && n.misleads() {
+			if !n.sure && n.ambiguous() {
 				names = append(names, n)
 			}
 		}
 		f.mu.Unlock()
 		f.notify(ids)
-		f.outlast(names)
+		f.awaitNames(names)
 		f.mu.Lock()
 		f.swept = losses
 		f.wake()
@@ -223,7 +223,7 @@ func (f *FS) changes(lines []byte) {
 	losses := f.losses
 	f.mu.Unlock()
 	f.notify(ids)
-	f.outlast(names)
+	f.awaitNames(names)
 	_ = f.await(nil, nil, func() bool { return f.swept >= losses })
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -231,19 +231,19 @@ func (f *FS) changes(lines []byte) {
 	f.wake()
 }
 
-// outlast returns when the kernel has no name any more that misleads; names are nodes whose
-// names do if they lead elsewhere, which the server is asked.
-func (f *FS) outlast(names []*node) {
+// awaitNames returns when the kernel no longer has a name that is ambiguous and leads to another
+// file. names are nodes whose names are ambiguous; the server is asked where they lead.
+func (f *FS) awaitNames(names []*node) {
 	for _, n := range names {
-		if f.leads(n) {
+		if f.stillLeads(n) {
 			continue
 		}
 		f.mu.Lock()
-		f.mislead(n)
+		f.noteAmbiguous(n)
 		f.mu.Unlock()
 	}
 	f.mu.Lock()
-	left := time.Until(f.misled)
+	left := time.Until(f.ambiguousUntil)
 	f.mu.Unlock()
 	if left <= 0 {
 		return
@@ -254,11 +254,11 @@ func (f *FS) outlast(names []*node) {
 	}
 }
 
-// leads tells whether a name leads to the node's file still. It waits for the server for no
+// stillLeads tells whether the node's name still leads to its file. It waits for the server no
 // longer than the kernel may have the name.
-func (f *FS) leads(n *node) bool {
+func (f *FS) stillLeads(n *node) bool {
 	f.mu.Lock()
-	ctx, cancel := context.WithDeadline(context.Background(), n.leased)
+	ctx, cancel := context.WithDeadline(context.Background(), n.nameUntil)
 	f.mu.Unlock()
 	defer cancel()
 	names, ok := f.path(n)
@@ -282,8 +282,8 @@ func (f *FS) leads(n *node) bool {
 }
 
 // changed drops what is kept of a key, and of the folders that it is in: these nodes are
-// what the kernel is to forget. name is a node whose name could mislead if it leads elsewhere
-// now; nil: none. mu is held.
+// what the kernel is to forget. name is a node whose name is ambiguous if it leads to another
+// file now; nil: none. mu is held.
 func (f *FS) changed(e *event) (ids []uint64, name *node) {
 	f.seq++
 	dir := f.root
@@ -305,7 +305,7 @@ func (f *FS) changed(e *event) (ids []uint64, name *node) {
 		f.forget(n)
 		n.sure = false // the name may lead to another key
 		ids = append(ids, n.id)
-		if n.misleads() {
+		if n.ambiguous() {
 			name = n
 		}
 	}

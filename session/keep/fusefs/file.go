@@ -98,8 +98,8 @@ func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fus
 	}
 	in := patient(cancel, &o.Caller)
 	writes := flags&(linuxAccess|linuxTrunc) != 0
-	f.opening(n, 1)
-	defer f.opening(n, -1)
+	f.countOpening(n, 1)
+	defer f.countOpening(n, -1)
 	if writes {
 		f.begins(n)
 	}
@@ -125,24 +125,24 @@ func (f *FS) Open(cancel <-chan struct{}, o *fuse.OpenIn, out *fuse.OpenOut) fus
 	case err == nil && f.tells(n):
 		_ = f.dropAll(keep.Interrupt{}) // ends soon, since it waits for no server
 	}
-	return status(f.astray(n, err))
+	return status(f.staleName(n, err))
 }
 
-// opening counts the Opens of a node that are under way.
-func (f *FS) opening(n *node, more int) {
+// countOpening counts the Opens of a node that are under way.
+func (f *FS) countOpening(n *node, more int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n.opening += more
 }
 
-// astray is the error of what was asked of a key by a name that the kernel may have from
-// before. Where that leads to another file, or to none, it is ESTALE, upon which the kernel
-// looks the name up again, and makes the file if it was told to.
-func (f *FS) astray(n *node, err error) error {
+// staleName returns the error of a request for a key by a name that the kernel may have kept.
+// If the name leads to another file by now, or to none, that is ESTALE: then the kernel looks
+// the name up again, and makes the file if it was told to.
+func (f *FS) staleName(n *node, err error) error {
 	if n.kind != key || !is(err, errs.NotFound) && !is(err, errs.Stale) {
 		return err
 	}
-	f.doubt(n)
+	f.forgetName(n)
 	return errs.Stale
 }
 
@@ -193,7 +193,7 @@ func (f *FS) Create(cancel <-chan struct{}, c *fuse.CreateIn, name string, out *
 		if f.enter(in, dir, name, fid, mark, &out.EntryOut) != nil {
 			return false, errs.IO // it is made: nothing is to be done again
 		}
-		out.SetEntryTimeout(0) // nobody was counted as opening it (misleads)
+		out.SetEntryTimeout(0) // nobody was counted as opening it (ambiguous)
 		n := f.node(out.NodeId)
 		f.begins(n)
 		f.opened9p(n, fid, r.QID, flags, true, &out.OpenOut)

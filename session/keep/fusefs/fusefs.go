@@ -63,8 +63,9 @@ type node struct {
 	writers int       // files of it that are open for writing
 	edits   uint64    // changes of it by this mount
 	opening int       // Opens of it that are under way
-	leased  time.Time // until then the kernel may have its name without asking
-	took    time.Time // when it took its name from another
+
+	nameUntil time.Time // until then the kernel may use its name without a Lookup
+	replaced  time.Time // when it replaced another file under its name; zero: it did not
 }
 
 // entry is a name in a folder; the root has no folder.
@@ -166,19 +167,17 @@ func (f *FS) found(dir *node, name string, qid p9.QID, mark uint64) (n *node, fi
 	defer f.mu.Unlock()
 	at, fresh := entry{dir, name}, f.fresh(mark)
 	if n = f.named[at]; n == nil || n.qid.Path != qid.Path {
+		var replaced time.Time
 		if n != nil {
 			f.forget(n)
 			n.sure = false
-			if n.misleads() {
-				f.mislead(n)
+			if n.ambiguous() {
+				f.noteAmbiguous(n)
 			}
+			replaced = time.Now()
 		}
 		f.lastID++
-		took := n != nil
-		n = &node{id: f.lastID, at: at, qid: qid, kind: kindOf(dir, name, qid.Type&p9.TypeDir != 0)}
-		if took {
-			n.took = time.Now()
-		}
+		n = &node{id: f.lastID, at: at, qid: qid, kind: kindOf(dir, name, qid.Type&p9.TypeDir != 0), replaced: replaced}
 		f.nodes[n.id], f.named[at] = n, n
 	}
 	if fresh || n.kind == folder {

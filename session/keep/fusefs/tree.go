@@ -183,7 +183,7 @@ func (f *FS) SetAttr(cancel <-chan struct{}, s *fuse.SetAttrIn, out *fuse.AttrOu
 	if o := f.opened(n); o != nil && is(err, errs.Stale) {
 		err = f.byFile(in, o, set)
 	}
-	return status(f.astray(n, err))
+	return status(f.staleName(n, err))
 }
 
 // byFile does something with the fid of an open file.
