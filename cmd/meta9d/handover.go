@@ -28,19 +28,18 @@ import (
 // What the program that ends leaves to the next one: its sockets and connections as
 // descriptors, which stay as they are, and all else in files in memory.
 
-// handoverFormat is the version of what is handed over at most. This program takes from
-// oldestHandover on.
+// The versions of what is handed over. This program takes each of them.
 const (
-	handoverFormat = 3 // the host may be one of a fleet
+	newestHandover = 3 // the host may be one of a fleet
 	folderHandover = 2 // the VMs are in a data folder; connections may be links of packets
 	oldestHandover = 1
 )
 
-// handoverFormat is that of what this daemon hands over: a program that knows nothing of
-// fleets' sessions would lose them.
+// handoverFormat is the version of what this daemon hands over. A program that does not know
+// the newest would lose a fleet's sessions; without a fleet it can take over.
 func (d *daemon) handoverFormat() int {
 	if d.fleet != nil {
-		return handoverFormat
+		return newestHandover
 	}
 	return folderHandover
 }

@@ -33,7 +33,7 @@ func inheritedHandover() (*handover, error) {
 	}
 	_ = os.Unsetenv(handoverEnv)
 	h := new(handover)
-	if err := json.Unmarshal([]byte(text), h); err != nil || h.Format < oldestHandover || h.Format > handoverFormat {
+	if err := json.Unmarshal([]byte(text), h); err != nil || h.Format < oldestHandover || h.Format > newestHandover {
 		return nil, fmt.Errorf("%s: not what this version hands over", handoverEnv)
 	}
 	h.file = os.NewFile(uintptr(h.State), "handover")
@@ -66,8 +66,8 @@ func (h *handover) settings(c command) (command, error) {
 // isBack tells that another program has failed, and executed this one again.
 func (h *handover) isBack() bool { return h.Tally.Error != "" }
 
-// serves removes the residence in the folder (of a fleet's host ""), and says that there is no
-// way back from now on. Where it cannot be removed there still is one.
+// serves removes the residence in the data folder ("": a fleet's host has none). From then on
+// there is no way back to the program before. After an error there still is.
 func (h *handover) serves(data string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -61,7 +61,7 @@ type head struct {
 	Session  int `json:"session"`
 }
 
-var ourHead = head{handoverFormat, session.StateVersion}
+var ourHead = head{newestHandover, session.StateVersion}
 
 // canTakeOver is the answer, before the version.
 const canTakeOver = "can take over: "
@@ -85,7 +85,7 @@ func (c command) answerCheck(in *os.File, out interface{ Write([]byte) (int, err
 	if err := c.config.checkFiles(); err != nil {
 		return err
 	}
-	if h.Session != ourHead.Session || h.Handover < oldestHandover || h.Handover > handoverFormat {
+	if h.Session != ourHead.Session || h.Handover < oldestHandover || h.Handover > newestHandover {
 		_, err := fmt.Fprintln(out, onlyRestart)
 		return errors.Join(fmt.Errorf("meta9d %s takes over %+v, not %+v: a restart is needed", version.String(), ourHead, h), err)
 	}
