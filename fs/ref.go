@@ -28,9 +28,9 @@ func (r *Ref) QID() p9.QID { return r.node.QID() }
 // IsDir tells whether it is a folder.
 func (r *Ref) IsDir() bool { return r.QID().Type&p9.TypeDir != 0 }
 
-// OfVM tells whether this place, or the one that the names lead to from here, is a VM's or
-// lists VMs. All is that a guest sees; of what the admin's root has, what this daemon is
-// about itself is not, as ctl.
+// OfVM tells whether the file to which names lead from here has data of VMs. For a guest each
+// file has. For the admin vms/, names/ and events have, and the rest is about this daemon, as
+// ctl is; a path with ".." counts as a VM's.
 func (r *Ref) OfVM(names []string) bool {
 	if !r.view.who.Admin || slices.Contains(names, "..") {
 		return true

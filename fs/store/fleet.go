@@ -122,10 +122,11 @@ type Gift struct {
 	Pack func(mark uint64, last Tail) []byte
 }
 
-// Leave leaves beside VMs of this host, which to names, what pack makes, as Gift.Pack does; nil:
-// nothing. It is for the host's next process, or for the host that claims the VM before that
-// begins. It is no batch: the VM's newest one stays that. Call it after Stop. The errors are
-// those of the VMs, in their order, nil where all is well; Moved: another host has the VM by now.
+// Leave writes beside each of these VMs what pack returns for it, as Gift.Pack does; nil: nothing.
+// to is the name of this host, which stays the owner: its next process reads that, or a host
+// that claims the VM before. It makes no batch, so the VM's newest batch stays the newest. Call
+// it after Stop. It returns the error of each VM, in the order of vms; nil: it was written.
+// Moved: another host owns the VM by now.
 func (s *Store) Leave(to string, vms []string, pack func(vm string, mark uint64, last Tail) []byte) []error {
 	failed := make([]error, len(vms))
 	if s.shared == nil {

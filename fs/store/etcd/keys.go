@@ -93,8 +93,8 @@ type owner struct {
 	Starts uint64 `json:"starts,omitempty"` // what starts/HOST was then; it grows when this one serves
 }
 
-// servedBy is the epoch of the process that has served the VM last, if that is not the
-// owner's: the owner's has ended before it served. 0: it has served. starts is what starts/HOST is.
+// servedBy returns the epoch of the last process that has served the VM, if the owner's process
+// has ended before it served; 0: it has served. starts is the present value of starts/HOST.
 func (o owner) servedBy(starts uint64) uint64 {
 	if o.Starts != starts {
 		return 0

@@ -44,9 +44,10 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 		case definite(err) && !t.again && !isAny(err, rpctypes.ErrNoSpace):
 			return 0, nil, store.Unchanged(e.cfg.explain(err))
 		case definite(err):
-			// Nothing is written any more, and so no compare fails: whether an earlier copy was
-			// made is asked. If it was not, it may come still. Where there is no room, it is asked
-			// of this copy, too: what passes the limit itself is made, and refused all the same.
+			// etcd refuses all writes, and does not say whether the compares fail, as they do if
+			// an earlier copy was done: refused asks. If it was not done, it may be done later.
+			// With ErrNoSpace this copy, too, may have been done: the first request past the
+			// limit is done, and gets the error all the same.
 			switch found, known := e.refused(t, asks); {
 			case found != nil:
 				t.again = true
@@ -79,8 +80,8 @@ func firsts(resp *clientv3.TxnResponse) []*mvccpb.KeyValue {
 	return found
 }
 
-// refused asks whether the compares fail of a transaction that etcd refuses, and returns what
-// asks find then. nil: they hold, if known, or etcd has not said.
+// refused asks whether the compares of a transaction fail, which etcd has refused. found is what
+// asks find then. nil: the compares hold, if known; else etcd has not answered.
 func (e *Engine) refused(t *txn, asks []clientv3.Op) (found []*mvccpb.KeyValue, known bool) {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
 	defer cancel()

@@ -204,10 +204,11 @@ func (f *Follower) onEvent(e libvirt.Event) {
 	}
 }
 
-// maxDirty is how many VMs may be noted before more are not that are none here. A probe finds
-// those.
+// maxDirty is how many domains may wait for a look before events of domains that are no VMs
+// here are dropped. The next probe finds these domains.
 const maxDirty = 4096
 
+// room tells whether fewer domains than maxDirty wait.
 func (f *Follower) room() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

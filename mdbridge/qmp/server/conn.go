@@ -247,17 +247,15 @@ func (c *conn) execute(text []byte) reply {
 		r.err = err
 		return r
 	}
-	run := cmd.run
+	var failed error
 	if fresh := c.srv.cfg.Fresh; fresh != nil && tellsOfVMs[cmd.name] {
-		run = func(c *conn, args arguments, r *reply) error {
-			if err := fresh(); err != nil {
-				return err
-			}
-			return cmd.run(c, args, r)
-		}
+		failed = fresh()
 	}
-	if err := run(c, args, &r); err != nil {
-		r.err = failure(err)
+	if failed == nil {
+		failed = cmd.run(c, args, &r)
+	}
+	if failed != nil {
+		r.err = failure(failed)
 	}
 	c.view.Settle()
 	c.srv.cfg.Log.Debug().Str("command", cmd.name).Err(asError(r.err)).Msg("qmp")
