@@ -223,10 +223,7 @@ func (a *pursuit) unask() error {
 func (f *Fleet) settled(uuid string) <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if done := f.giving[uuid]; done != nil {
-		return done
-	}
-	return nil
+	return f.giving[uuid]
 }
 
 // lives tells whether a host is alive, which means that it has its lease.

@@ -34,8 +34,13 @@
 //
 // # Concurrency
 //
-// A Fleet has one goroutine that looks for requests, one for each claim, and one for each
-// VM that is given away; all are bounded, and Stop waits for them. Fleet.mu guards the
-// tables. It is never held while the cluster, the store or the server is called. Member
-// has one goroutine; its answers are atomic values.
+// A Fleet has one goroutine that looks for requests, one that watches the cluster for hints,
+// one that watches the lease, one for each claim, and one for each VM that is given away;
+// all are bounded, and Stop waits for them. It does not wait for those that call
+// Config.Drop, one for each VM that has left. Member has one goroutine; its answers are
+// atomic values.
+//
+// Fleet.mu guards the tables. While it is held the cluster and the server are not called,
+// and of the store only Cell and Count, which take no lock. Fleet.leaseMu, which is taken
+// before it, orders the events of the lease.
 package fleet

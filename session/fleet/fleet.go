@@ -77,8 +77,8 @@ type Fleet struct {
 	taking  chan struct{} // one item for each claim in takeOver
 	working sync.WaitGroup
 
-	minding sync.Mutex // before mu
-	stale   bool       // the last event about this was Stale; minding guards it
+	leaseMu sync.Mutex // before mu
+	stale   bool       // the last event about the lease was Stale; leaseMu guards it
 
 	mu       sync.Mutex
 	stopped  bool
@@ -191,7 +191,7 @@ func (f *Fleet) Start(ctx context.Context) error {
 	}
 	f.working.Go(func() { f.cluster.Watch(f.ctx, f.hint) })
 	f.working.Go(f.look)
-	f.working.Go(f.mind)
+	f.working.Go(f.watchLease)
 	return nil
 }
 
@@ -229,9 +229,9 @@ func (f *Fleet) look() {
 	}
 }
 
-// mind checks once a second, until Stop, whether this host is still sure of its lease. It has
-// a goroutine of its own, since look may wait for the cluster.
-func (f *Fleet) mind() {
+// watchLease checks once a second, until Stop, whether this host is still sure of its lease. It
+// has a goroutine of its own, because look may wait for the cluster.
+func (f *Fleet) watchLease() {
 	every := time.NewTicker(lookEvery)
 	defer every.Stop()
 	for {
@@ -246,15 +246,15 @@ func (f *Fleet) mind() {
 
 // tellStale adds an event when this host becomes unsure of its lease.
 func (f *Fleet) tellStale() {
-	f.minding.Lock()
-	defer f.minding.Unlock()
+	f.leaseMu.Lock()
+	defer f.leaseMu.Unlock()
 	if since, unsure := f.cfg.Member.Since(); unsure {
-		f.begunStale(since)
+		f.addStale(since)
 	}
 }
 
-// begunStale adds that event, unless it was added. Fleet.minding is held.
-func (f *Fleet) begunStale(since time.Time) {
+// addStale adds that event, unless it was added. Fleet.leaseMu is held.
+func (f *Fleet) addStale(since time.Time) {
 	if f.stale {
 		return
 	}
@@ -265,9 +265,9 @@ func (f *Fleet) begunStale(since time.Time) {
 // lapsed is called by the Member when it is sure again, with since when it was not. So each
 // such time has its two events, however short it was.
 func (f *Fleet) lapsed(since time.Time) {
-	f.minding.Lock()
-	defer f.minding.Unlock()
-	f.begunStale(since)
+	f.leaseMu.Lock()
+	defer f.leaseMu.Unlock()
+	f.addStale(since)
 	f.stale = false
 	f.count(func(s *Status) { s.Lapses++ })
 	f.tell(Event{Type: Current, Since: since})

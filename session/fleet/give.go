@@ -55,8 +55,8 @@ func (f *Fleet) askedInVain(ctx context.Context, ask store.Ask) {
 	})
 }
 
-// giveBegins adds a VM to giving, unless the VM is being claimed or given already, or too many are given.
-// Call done when it is over.
+// giveBegins adds a VM to giving, unless the VM is being claimed or given already, or as many
+// as most are being given. Call done when it is over. nil: it was not added.
 func (f *Fleet) giveBegins(uuid string, most int) (done func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

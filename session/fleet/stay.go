@@ -15,16 +15,16 @@ import (
 	"meta9/session/residence"
 )
 
-// What of a host goes on with its next process, and the sessions that come with a VM.
+// What a host keeps for its next process, and the sessions that come with a VM.
 
-// leftAtOnce is of how many VMs the sessions are in memory at once when they are left.
+// leftAtOnce is the number of VMs whose sessions Leave has in memory at once.
 const leftAtOnce = 128
 
-// Leave leaves the sessions of this host's VMs beside them in the cluster, as a hand-over does:
-// the next process restores them (Start), or a host that claims such a VM before. Call it when
-// Stop has returned, the server was frozen and the store is stopped. It tells how many
-// sessions are kept, and how many not, and why the first of these. The admin's have no VM, and
-// are not.
+// Leave writes the sessions of this host's VMs into the cluster, as a hand-over does. The next
+// process of the host restores them (Start), or a host that claims such a VM before that. Call
+// it when Stop has returned, the server was frozen and the store is stopped. It returns how
+// many sessions are kept, how many are lost, and why the first of these is lost. Sessions of
+// the admin have no VM, and are not kept.
 func (f *Fleet) Leave() (kept, lost int, why error) {
 	vms := make(map[string]bool)
 	for st := range f.cfg.Server.States() {
@@ -61,13 +61,13 @@ func (f *Fleet) Leave() (kept, lost int, why error) {
 	return kept, lost, why
 }
 
-// Memory is what a live update takes along beside sessions.
+// Memory is what a Fleet hands over in a live update, beside sessions.
 type Memory struct {
 	Draining bool             `json:"draining,omitempty"`
-	Expected map[string]int64 `json:"expected,omitempty"` // until when, in Unix seconds, by VM
+	Expected map[string]int64 `json:"expected,omitempty"` // by VM: when the expectation ends, in Unix seconds
 }
 
-// Memory is as of now.
+// Memory returns that of this moment.
 func (f *Fleet) Memory() Memory {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -78,8 +78,8 @@ func (f *Fleet) Memory() Memory {
 	return m
 }
 
-// Remember has the Fleet go on so, before anybody is served. A VM that cannot be
-// looked at is not expected any more.
+// Remember takes over the Memory of the program before. Call it after Start, before anybody is
+// served. A VM that cannot be read from the cluster is no longer expected.
 func (f *Fleet) Remember(ctx context.Context, m Memory) {
 	f.mu.Lock()
 	f.draining = m.Draining
@@ -96,6 +96,7 @@ func (f *Fleet) Remember(ctx context.Context, m Memory) {
 	all.Wait()
 }
 
+// expectAgain expects a VM until that time, unless it is here by now.
 func (f *Fleet) expectAgain(ctx context.Context, uuid string, until time.Time) {
 	if f.cfg.Store.Cell(uuid) != nil {
 		return
