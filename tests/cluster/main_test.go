@@ -7,7 +7,6 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -18,6 +17,7 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 
+	"meta9/tests/daemon"
 	"meta9/tests/testenv"
 )
 
@@ -96,11 +96,14 @@ func start(t *testing.T, n int, change ...func(*memberConfig)) *cluster {
 	t.Helper()
 	c := &cluster{t: t, members: make([]*exec.Cmd, n)}
 	var all []string
-	ports := freePorts(t, 2*n)
+	addrs, err := daemon.FreeAddrs(2 * n)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range n {
 		m := memberConfig{
 			Name: fmt.Sprint("m", i), Dir: t.TempDir(),
-			Client: "http://" + ports[2*i], Peer: "http://" + ports[2*i+1],
+			Client: "http://" + addrs[2*i], Peer: "http://" + addrs[2*i+1],
 		}
 		for _, f := range change {
 			f(&m)
@@ -122,21 +125,6 @@ func start(t *testing.T, n int, change ...func(*memberConfig)) *cluster {
 		}
 	})
 	return c
-}
-
-// freePorts are so many addresses of the loopback that nobody listens at now. No two are
-// one, since all are taken before any is given back.
-func freePorts(t *testing.T, n int) (all []string) {
-	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		all = append(all, l.Addr().String())
-	}
-	return all
 }
 
 // run starts a member; the function that it gives waits until it serves.

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -100,14 +99,12 @@ func (d *Daemon) args() ([]string, error) {
 	if d.Memory {
 		args[3] = ""
 	}
-	for _, as := range d.TCP {
-		port, err := freePort()
-		if err != nil {
-			return nil, err
-		}
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		d.TCPAddrs = append(d.TCPAddrs, addr)
-		args = append(args, "--listen", strings.TrimSuffix("tcp:"+addr+","+as, ","))
+	var err error
+	if d.TCPAddrs, err = FreeAddrs(len(d.TCP)); err != nil {
+		return nil, err
+	}
+	for i, as := range d.TCP {
+		args = append(args, "--listen", strings.TrimSuffix("tcp:"+d.TCPAddrs[i]+","+as, ","))
 	}
 	if slices.ContainsFunc(d.TCP, func(as string) bool { return as != "" }) {
 		args = append(args, "--insecure")
@@ -122,14 +119,18 @@ func (d *Daemon) args() ([]string, error) {
 	return append(args, d.Args...), nil
 }
 
-// freePort is a loopback port that nobody listens on now.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// FreeAddrs are so many addresses of the loopback that nobody listens at now. No two are
+// one, since all are taken before any is given back.
+func FreeAddrs(n int) (all []string, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		all = append(all, l.Addr().String())
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return all, nil
 }
 
 // Data is the data folder.

@@ -112,32 +112,26 @@ func seconds(all []time.Duration) (s []float64) {
 	return s
 }
 
-// freePort is a loopback port that nobody listens on now.
-func freePort(b *testing.B) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-}
-
 // startDiod serves dir by diod and gives its port.
 func startDiod(b *testing.B, dir string) string {
 	testenv.NeedDebian(b, "/usr/sbin/diod", "diod")
-	port := freePort(b)
-	cmd := exec.Command("/usr/sbin/diod", "-f", "-n", "-N", "-c", "/dev/null", "-l", "127.0.0.1:"+port, "-e", dir)
+	addrs, err := daemon.FreeAddrs(1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command("/usr/sbin/diod", "-f", "-n", "-N", "-c", "/dev/null", "-l", addrs[0], "-e", dir)
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	testenv.Eventually(b, "diod listens", func() bool {
-		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		c, err := net.Dial("tcp", addrs[0])
 		if err == nil {
 			c.Close()
 		}
 		return err == nil
 	})
+	_, port, _ := net.SplitHostPort(addrs[0])
 	return port
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -271,16 +270,14 @@ func TestNoWayByMdata(t *testing.T) {
 // TestNoOracleByHTTP: what a listener does not show it does not tell by what its filters,
 // fields and paths find either: an answer is the same whether a guess is right or wrong.
 func TestNoOracleByHTTP(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := daemon.FreeAddrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
-	g := newIsolated(t, "", "--http", addr)
+	g := newIsolated(t, "", "--http", addrs[0])
 	get := func(path string) (int, string) {
 		t.Helper()
-		r, err := http.Get("http://" + addr + path)
+		r, err := http.Get("http://" + addrs[0] + path)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,7 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strconv"
@@ -157,13 +156,11 @@ func TestRoundTrip(t *testing.T) {
 // together, no reader finds a key behind one that it read before, or one of the two
 // without the other, by any way of reading.
 func TestWhole(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := daemon.FreeAddrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
-	s := serve(t, daemon.Options{Memory: true, Args: []string{"--http", addr}})
+	s := serve(t, daemon.Options{Memory: true, Args: []string{"--http", addrs[0]}})
 	writer := guest(t, s)
 	const rounds = 300
 	done := make(chan struct{})
@@ -194,8 +191,8 @@ func TestWhole(t *testing.T) {
 		"vm.json":              object(guest(t, s)),
 		"nocloud":              files(s.Conn("vms/"+uuid), "nocloud"),
 		"mdata":                protocol(t, filepath.Join(s.Run(), uuid, "mdata.sock")),
-		"HTTP":                 api("http://" + addr + "/vms"),
-		"HTTP of it":           api("http://" + addr + "/vms/" + uuid),
+		"HTTP":                 api("http://" + addrs[0] + "/vms"),
+		"HTTP of it":           api("http://" + addrs[0] + "/vms/" + uuid),
 	} {
 		readers.Go(func() {
 			looks := 0

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -14,6 +13,7 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 
+	"meta9/tests/daemon"
 	"meta9/tests/proc"
 )
 
@@ -71,7 +71,7 @@ type members struct {
 // startMembers starts a cluster of n in dir.
 func startMembers(dir string, n int) (*members, error) {
 	m := &members{procs: make([]*proc.Proc, n)}
-	ports, err := freePorts(2 * n)
+	addrs, err := daemon.FreeAddrs(2 * n)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func startMembers(dir string, n int) (*members, error) {
 	for i := range n {
 		c := memberConfig{
 			Name: fmt.Sprint("m", i), Dir: filepath.Join(dir, fmt.Sprint("m", i)),
-			Client: "http://" + ports[2*i], Peer: "http://" + ports[2*i+1],
+			Client: "http://" + addrs[2*i], Peer: "http://" + addrs[2*i+1],
 		}
 		m.configs = append(m.configs, c)
 		m.endpoints = append(m.endpoints, c.Client)
@@ -121,18 +121,4 @@ func (m *members) kill() {
 			m.procs[i] = nil
 		}
 	}
-}
-
-// freePorts are so many addresses of the loopback that nobody listens at now. No two are
-// one, since all are taken before any is given back.
-func freePorts(n int) (all []string, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		all = append(all, l.Addr().String())
-	}
-	return all, nil
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"meta9/tests/daemon"
 )
 
 // certificate makes one that is its own authority, in a file with its key, for 127.0.0.1.
@@ -52,11 +54,11 @@ func TestElsewhere(t *testing.T) {
 	e := started(t, dir)
 	settings := e.settingsOf(t, dir)
 	pem := certificate(t, dir, "fleet-admin")
-	ports, err := freePorts(1)
+	addrs, err := daemon.FreeAddrs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := "tls:" + ports[0]
+	addr := "tls:" + addrs[0]
 	a := &proc{t: t, run: filepath.Join(dir, "a"), gone: make(chan struct{})}
 	file := filepath.Join(dir, "a.toml")
 	text := fmt.Sprintf("data = \"\"\nrun = %q\nlisten = [%q]\n[tls]\ncert = %q\nkey = %[3]q\nca = %[3]q\nadmin = \"fleet-admin\"\n[cluster]\nhost = \"a\"\n%s", a.run, addr, pem, settings)

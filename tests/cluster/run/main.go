@@ -11,7 +11,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -23,6 +22,8 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+
+	"meta9/tests/daemon"
 )
 
 // vm is the VM that is made.
@@ -66,7 +67,7 @@ func run(ctx context.Context, bin, dir string, in io.Reader, out io.Writer) erro
 	if err := os.WriteFile(filepath.Join(dir, "key"), []byte("a secret of a fleet to try\n"), 0o600); err != nil {
 		return err
 	}
-	f := &fleet{bin: bin, dir: dir, members: members, hosts: make(map[string]*daemon), ended: make(chan *daemon)}
+	f := &fleet{bin: bin, dir: dir, members: members, hosts: make(map[string]*process), ended: make(chan *process)}
 	defer f.end()
 	for _, host := range hosts {
 		if err := f.startHost(ctx, host); err != nil {
@@ -132,8 +133,8 @@ const orders = "kill HOST, stop HOST, start HOST (a or b), stop MEMBER, start ME
 type fleet struct {
 	bin, dir string
 	members  *etcds
-	hosts    map[string]*daemon // those that run
-	ended    chan *daemon       // those that have ended after they served
+	hosts    map[string]*process // those that run
+	ended    chan *process       // those that have ended after they served
 }
 
 // order does what a line says.
@@ -202,13 +203,13 @@ type etcds struct {
 // cluster makes three members in dir, on ports that are free now. None is started.
 func cluster(dir string) (*etcds, error) {
 	e := new(etcds)
-	ports, err := freePorts(6)
+	addrs, err := daemon.FreeAddrs(6)
 	if err != nil {
 		return nil, err
 	}
 	var peers []string
 	for i := range 3 {
-		urls := []url.URL{{Scheme: "http", Host: ports[2*i]}, {Scheme: "http", Host: ports[2*i+1]}}
+		urls := []url.URL{{Scheme: "http", Host: addrs[2*i]}, {Scheme: "http", Host: addrs[2*i+1]}}
 		cfg := embed.NewConfig()
 		cfg.Name = fmt.Sprint("etcd", i+1)
 		cfg.Dir = filepath.Join(dir, cfg.Name)
@@ -274,22 +275,8 @@ func (e *etcds) close() {
 	}
 }
 
-// freePorts are so many addresses of the loopback that nobody listens at now. No two are
-// one, since all are taken before any is given back.
-func freePorts(n int) (all []string, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		all = append(all, l.Addr().String())
-	}
-	return all, nil
-}
-
-// daemon is a meta9d that runs.
-type daemon struct {
+// process is a meta9d that runs.
+type process struct {
 	host string
 	cmd  *exec.Cmd
 	gone chan struct{}
@@ -297,7 +284,7 @@ type daemon struct {
 }
 
 // startDaemon runs a host's meta9d in dir/HOST, and waits until it serves.
-func startDaemon(ctx context.Context, bin, dir, host string, endpoints []string) (*daemon, error) {
+func startDaemon(ctx context.Context, bin, dir, host string, endpoints []string) (*process, error) {
 	settings := filepath.Join(dir, host+".toml")
 	text := fmt.Sprintf("data = \"\"\nrun = %q\n\n[cluster]\nendpoints = [\"%s\"]\nhost = %q\nkey_file = %q\n",
 		filepath.Join(dir, host), strings.Join(endpoints, `", "`), host, filepath.Join(dir, "key"))
@@ -310,7 +297,7 @@ func startDaemon(ctx context.Context, bin, dir, host string, endpoints []string)
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	d := &daemon{host: host, gone: make(chan struct{})}
+	d := &process{host: host, gone: make(chan struct{})}
 	d.cmd = exec.Command(filepath.Join(bin, "meta9d"), "--config", settings, "--log-level", "warn")
 	d.cmd.Stderr = os.Stderr
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for this program, which ends them in order
@@ -347,7 +334,7 @@ func startDaemon(ctx context.Context, bin, dir, host string, endpoints []string)
 }
 
 // end ends it, as SIGTERM does.
-func (d *daemon) end() {
+func (d *process) end() {
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-d.gone:

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"meta9/tests/daemon"
 )
 
 // block is the first block of that language in docs/fleet.md.
@@ -36,7 +38,7 @@ func TestSetUp(t *testing.T) {
 			t.Fatalf("%v\n%s", err, said)
 		}
 	}
-	free, err := freePorts(2)
+	free, err := daemon.FreeAddrs(2)
 	if err != nil {
 		t.Fatal(err)
 	}
