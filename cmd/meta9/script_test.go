@@ -3,15 +3,11 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -24,6 +20,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"meta9/session/listen/certtest"
 )
 
 func TestMain(m *testing.M) {
@@ -50,7 +48,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("OTHER", "550e8400-e29b-41d4-a716-446655440001")
 			env.Setenv("PORT", strconv.Itoa(freePort(t)))
 			env.Values["daemon"] = &daemon{program: meta9d}
-			return makeCerts(env.WorkDir)
+			makeCerts(t, env.WorkDir)
+			return nil
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
@@ -225,44 +224,15 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // makeCerts makes an authority, and certificates of a server, of the admin and of
-// a stranger, in dir: ca.pem, and NAME.pem with its key in it.
-func makeCerts(dir string) error {
-	ca, caKey, err := makeCert(dir, "ca", nil, nil)
-	if err != nil {
-		return err
-	}
-	for _, name := range []string{"127.0.0.1", "operator", "stranger"} {
-		if _, _, err := makeCert(dir, name, ca, caKey); err != nil {
-			return err
+// a stranger, in dir: NAME.pem, with the key in it.
+func makeCerts(t *testing.T, dir string) {
+	t.Helper()
+	var ca *tls.Certificate // of itself first
+	for _, name := range []string{"ca", "127.0.0.1", "operator", "stranger"} {
+		file := filepath.Join(dir, name+".pem")
+		cert := certtest.Make(t, ca, x509.Certificate{Subject: pkix.Name{CommonName: name}, IPAddresses: certtest.Local})
+		if certtest.Write(t, cert, file, file); ca == nil {
+			ca = cert
 		}
 	}
-	return nil
-}
-
-// makeCert makes a certificate that parent signs, or itself.
-func makeCert(dir, name string, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	cert := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: parent == nil, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	if parent == nil {
-		parent, parentKey = cert, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, cert, parent, &key.PublicKey, parentKey)
-	if err != nil {
-		return nil, nil, err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, nil, err
-	}
-	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})...)
-	return cert, key, os.WriteFile(filepath.Join(dir, name+".pem"), text, 0o600)
 }

@@ -18,6 +18,7 @@ import (
 
 	"meta9/fs"
 	"meta9/session/listen"
+	"meta9/session/listen/certtest"
 )
 
 // reading is a Handler that serves its connections until they end, as real ones do.
@@ -112,11 +113,10 @@ func TestDenied(t *testing.T) {
 // TestDeniedAuthority: with an authority between, all that it has signed are denied.
 func TestDeniedAuthority(t *testing.T) {
 	root, d := newAuthority(t), newDesk(t)
-	between := &authority{t: t}
-	var der []byte
-	between.cert, between.key, der = root.sign(x509.Certificate{
-		Subject: pkix.Name{CommonName: "between"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true,
-	})
+	between := &authority{t, certtest.Make(t, root.cert, x509.Certificate{
+		Subject: pkix.Name{CommonName: "between"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
+	})}
+	der := between.cert.Leaf.Raw
 	cert := between.client(vm1, nil)
 	cert.Certificate = append(cert.Certificate, der)
 	file := join(t.TempDir(), "denied")
@@ -151,8 +151,7 @@ func TestNamesOfTwo(t *testing.T) {
 		for _, cn := range cns {
 			c.Subject.ExtraNames = append(c.Subject.ExtraNames, pkix.AttributeTypeAndValue{Type: []int{2, 5, 4, 3}, Value: cn})
 		}
-		_, key, der := a.sign(c)
-		return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+		return certtest.Make(t, a.cert, c)
 	}
 	for what, cert := range map[string]*tls.Certificate{
 		"two CNs, the last a VM":      two(vm2, vm1),

@@ -1,63 +1,28 @@
 package listen_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"net/url"
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"meta9/fs"
 	"meta9/session/listen"
+	"meta9/session/listen/certtest"
 )
 
 // authority signs certificates.
 type authority struct {
 	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	cert *tls.Certificate
 }
 
 func newAuthority(t *testing.T) *authority {
-	a := &authority{t: t}
-	a.cert, a.key, _ = a.sign(x509.Certificate{
-		Subject: pkix.Name{CommonName: "authority"}, IsCA: true,
-		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true,
-	})
-	return a
-}
-
-// sign makes a certificate; the authority's own while it has none.
-func (a *authority) sign(c x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey, []byte) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	c.SerialNumber = big.NewInt(time.Now().UnixNano())
-	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = &c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &c, parent, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return cert, key, der
+	return &authority{t, certtest.Make(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "authority"}, KeyUsage: x509.KeyUsageCertSign})}
 }
 
 // client is a client's certificate.
@@ -74,31 +39,21 @@ func (a *authority) client(cn string, dns []string, uris ...string) *tls.Certifi
 		}
 		c.URIs = append(c.URIs, u)
 	}
-	_, key, der := a.sign(c)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return certtest.Make(a.t, a.cert, c)
 }
 
 // files writes the daemon's certificate, its key and the authority as PEM.
 func (a *authority) files(dir string) (cert, key, ca string) {
 	a.t.Helper()
-	_, k, der := a.sign(x509.Certificate{
+	cert, key, ca = join(dir, "cert.pem"), join(dir, "key.pem"), join(dir, "ca.pem")
+	certtest.Write(a.t, certtest.Make(a.t, a.cert, x509.Certificate{
 		DNSNames: []string{"meta9d"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	})
-	kder, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
+	}), cert, key)
+	text, _ := certtest.PEM(a.t, a.cert)
+	if err := os.WriteFile(ca, text, 0o600); err != nil {
 		a.t.Fatal(err)
 	}
-	return a.write(dir, "cert.pem", "CERTIFICATE", der), a.write(dir, "key.pem", "PRIVATE KEY", kder),
-		a.write(dir, "ca.pem", "CERTIFICATE", a.cert.Raw)
-}
-
-func (a *authority) write(dir, name, kind string, der []byte) string {
-	a.t.Helper()
-	path := join(dir, name)
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		a.t.Fatal(err)
-	}
-	return path
+	return cert, key, ca
 }
 
 // dialTLS connects as the certificate's owner. In TLS 1.3 a refusal comes only
@@ -109,7 +64,7 @@ func (a *authority) dialTLS(addr string, max uint16, certs ...tls.Certificate) (
 
 func (a *authority) dialTLSFrom(from *net.Dialer, addr string, max uint16, certs ...tls.Certificate) (*tls.Conn, error) {
 	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
+	pool.AddCert(a.cert.Leaf)
 	c, err := tls.DialWithDialer(from, "tcp", addr, &tls.Config{
 		RootCAs: pool, ServerName: "meta9d", Certificates: certs,
 		MinVersion: tls.VersionTLS10, MaxVersion: max,
@@ -197,10 +152,9 @@ func TestTLSRefuses(t *testing.T) {
 
 // serverCert names a VM, but is not made for clients.
 func serverCert(a *authority) *tls.Certificate {
-	_, key, der := a.sign(x509.Certificate{
+	return certtest.Make(a.t, a.cert, x509.Certificate{
 		Subject: pkix.Name{CommonName: vm1}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // TestTLSWithoutAdmin: an empty name is nobody's.

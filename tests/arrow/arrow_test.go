@@ -76,6 +76,7 @@ var guests = map[string][]string{
 	"meta9/fs/store/storetest":        {},
 	"meta9/session/redial/redialtest": {},
 	"meta9/session/fleet/fleettest":   {},
+	"meta9/session/listen/certtest":   {},
 }
 
 // within tells whether path is room or below it; a * in room is one element.

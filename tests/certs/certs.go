@@ -3,21 +3,16 @@
 package certs
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
+	"meta9/session/listen/certtest"
 	"meta9/tests/testenv"
 )
 
@@ -29,33 +24,23 @@ type Issuer struct {
 	t    testing.TB
 	dir  string
 	pool *x509.CertPool
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	cert *tls.Certificate // its own
 }
 
 // New is an issuer, and meta9d's own certificate by it, in a temporary folder.
 func New(t testing.TB) *Issuer {
 	t.Helper()
 	i := &Issuer{t: t, dir: t.TempDir(), pool: x509.NewCertPool()}
-	pair := i.Issue("issuer")
-	i.cert, i.key = pair.Leaf, pair.PrivateKey.(*ecdsa.PrivateKey)
-	i.pool.AddCert(i.cert)
-	i.write("ca.pem", "CERTIFICATE", i.cert.Raw)
-	server := i.Issue("meta9d")
-	i.write("cert.pem", "CERTIFICATE", server.Leaf.Raw)
-	der, err := x509.MarshalPKCS8PrivateKey(server.PrivateKey)
-	if err != nil {
+	own := i.Issue("issuer")
+	i.cert = &own
+	i.pool.AddCert(own.Leaf)
+	text, _ := certtest.PEM(t, i.cert)
+	if err := os.WriteFile(filepath.Join(i.dir, "ca.pem"), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	i.write("key.pem", "PRIVATE KEY", der)
+	server := i.Issue("meta9d")
+	certtest.Write(t, &server, filepath.Join(i.dir, "cert.pem"), filepath.Join(i.dir, "key.pem"))
 	return i
-}
-
-func (i *Issuer) write(name, kind string, der []byte) {
-	i.t.Helper()
-	if err := os.WriteFile(filepath.Join(i.dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		i.t.Fatal(err)
-	}
 }
 
 // Settings are meta9d's, for a tls listener.
@@ -67,29 +52,7 @@ func (i *Issuer) Settings() string {
 // Issue makes a certificate of that name; the first is the issuer's own.
 func (i *Issuer) Issue(name string) tls.Certificate {
 	i.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: i.cert == nil, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	parent, signer := i.cert, i.key
-	if parent == nil {
-		parent, signer = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+	return *certtest.Make(i.t, i.cert, x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}})
 }
 
 // Dial connects to the tls listener of srv, of which there is one, under a certificate.

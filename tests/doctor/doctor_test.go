@@ -5,17 +5,12 @@ package doctor
 import (
 	"bytes"
 	"cmp"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -29,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meta9/fs/vm"
+	"meta9/session/listen/certtest"
 	"meta9/tests/daemon"
 	"meta9/tests/proc"
 	"meta9/tests/testenv"
@@ -399,26 +395,10 @@ func TestSecrets(t *testing.T) {
 // writeCertificate writes a certificate of its own authority that is good for so long.
 func writeCertificate(t *testing.T, file string, good time.Duration) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	is := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "meta9d"}, DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(good), IsCA: true, BasicConstraintsValid: true,
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, is, is, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...)
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	now := time.Now()
+	certtest.Write(t, certtest.Make(t, nil, x509.Certificate{
+		Subject: pkix.Name{CommonName: "meta9d"}, DNSNames: []string{"localhost"}, NotBefore: now.Add(-48 * time.Hour), NotAfter: now.Add(good),
+	}), file, file)
 }
 
 // TestMirror: what is mirrored does not answer.

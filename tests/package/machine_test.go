@@ -1,17 +1,11 @@
 package packaging
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"meta9/session/listen/certtest"
 	"meta9/tests/apt"
 	"meta9/tests/daemon"
 	"meta9/tests/proc"
@@ -443,26 +438,9 @@ func (m *machine) write(file, text string) {
 // certificates makes one that is the authority, the daemon's and the admin's.
 func (m *machine) certificates() {
 	m.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "operator"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	cert, key := certtest.PEM(m.t, certtest.Make(m.t, nil, x509.Certificate{
+		Subject: pkix.Name{CommonName: "operator"}, IPAddresses: certtest.Local, NotAfter: time.Now().Add(24 * time.Hour),
+	}))
 	m.write("/etc/meta9/test.toml", "[tls]\ncert = \"/etc/meta9/cert.pem\"\nkey = \"/etc/meta9/cert.pem\"\nca = \"/etc/meta9/cert.pem\"\nadmin = \"operator\"\n")
-	m.write("/etc/meta9/cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))+
-		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	m.write("/etc/meta9/cert.pem", string(cert)+string(key))
 }
