@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -21,6 +18,7 @@ import (
 
 	"meta9/session/wire"
 	"meta9/tests/daemon"
+	"meta9/tests/httpunix"
 	"meta9/tests/peers"
 	"meta9/tests/proc"
 	"meta9/tests/raw"
@@ -96,7 +94,7 @@ func etcdStart() row {
 // etcdCluster is the cluster of a run.
 type etcdCluster struct {
 	proc      *proc.Proc
-	http      http.Client
+	http      *http.Client
 	endpoints []string
 	prefixes  int
 }
@@ -119,11 +117,7 @@ func (b *bench) cluster() (*etcdCluster, error) {
 		return nil, err
 	}
 	socket := filepath.Join(dir, "socket")
-	c := &etcdCluster{http: http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
-	}}}
+	c := &etcdCluster{http: httpunix.Client(socket)}
 	if err := b.unpinned(func() error {
 		c.proc, err = proc.Start(exec.Command(b.etcd, "-dir", filepath.Join(dir, "data"), "-socket", socket), time.Minute)
 		return err
@@ -149,19 +143,14 @@ func (b *bench) unpinned(start func() error) error {
 }
 
 func (c *etcdCluster) get(path string, into any) error {
-	resp, err := c.http.Get("http://etcd" + path)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = errors.New(strings.TrimSpace(string(body)))
+	code, body, err := httpunix.Get(c.http, path)
+	if err == nil && code != http.StatusOK {
+		err = errors.New(strings.TrimSpace(body))
 	}
 	if err != nil {
 		return fmt.Errorf("etcd %s: %w", path, err)
 	}
-	return json.Unmarshal(body, into)
+	return json.Unmarshal([]byte(body), into)
 }
 
 // settings are a meta9d's that is a fleet's only host, in dir, with VMs of its own.

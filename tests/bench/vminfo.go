@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"meta9/tests/httpunix"
 )
 
 // lists are the rows about all VMs at once: 10,000 of 100 keys.
@@ -105,12 +106,7 @@ func (b *bench) getReadyMade() (figure, error) {
 	if err != nil {
 		return figure{}, err
 	}
-	resp, err := unixClient(in.socket).Get("http://localhost/vms")
-	if err != nil {
-		return figure{}, err
-	}
-	text, err := io.ReadAll(resp.Body)
-	resp.Body.Close()
+	_, text, err := httpunix.Get(httpunix.Client(in.socket), "/vms")
 	if err != nil {
 		return figure{}, err
 	}
@@ -125,22 +121,16 @@ func (b *bench) getReadyMade() (figure, error) {
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(text)))
-		_, _ = w.Write(text)
+		_, _ = io.WriteString(w, text)
 	})}
 	defer srv.Close()
 	go srv.Serve(l)
 	return b.download(socket)
 }
 
-func unixClient(socket string) *http.Client {
-	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}
-}
-
 // download measures how fast /vms comes. The first time is not counted.
 func (b *bench) download(socket string) (figure, error) {
-	c := unixClient(socket)
+	c := httpunix.Client(socket)
 	defer c.CloseIdleConnections()
 	var total int64
 	var begin time.Time

@@ -2,7 +2,6 @@ package hostile
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +22,7 @@ import (
 	"meta9/mdbridge/mdata"
 	"meta9/session/wire"
 	"meta9/tests/daemon"
+	"meta9/tests/httpunix"
 	"meta9/tests/raw"
 	"meta9/tests/testenv"
 )
@@ -101,7 +101,8 @@ func (f *fuzzed) goroutines() (int, error) { return f.metric("go_goroutines") }
 
 // metric is a figure of /metrics.
 func (g *target) metric(name string) (int, error) {
-	c := &http.Client{Transport: g.web(), Timeout: 20 * time.Second}
+	c := g.web()
+	c.Timeout = 20 * time.Second
 	defer c.CloseIdleConnections()
 	r, err := c.Get("http://meta9d/metrics")
 	if err != nil {
@@ -116,12 +117,7 @@ func (g *target) metric(name string) (int, error) {
 	return 0, fmt.Errorf("no %s in /metrics", name)
 }
 
-func (g *target) web() *http.Transport {
-	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(g.Run(), "vminfo.sock"))
-	}}
-}
+func (g *target) web() *http.Client { return httpunix.Client(filepath.Join(g.Run(), "vminfo.sock")) }
 
 // speaker is one of a hostile VM's programs.
 type speaker struct {
@@ -223,9 +219,9 @@ func (s speaker) monitor() error {
 
 // get asks by HTTP, for things that cost, and does not always wait for them.
 func (s speaker) get() error {
-	tr := s.web()
-	defer tr.CloseIdleConnections()
-	c := &http.Client{Transport: tr, Timeout: time.Duration(20+s.IntN(500)) * time.Millisecond}
+	c := s.web()
+	c.Timeout = time.Duration(20+s.IntN(500)) * time.Millisecond
+	defer c.CloseIdleConnections()
 	query := url.Values{}
 	for range s.IntN(4) {
 		query.Add(s.pick("alias", "state", "uuid", "fields", "since", "predicate"), s.pick("~(?:.{100}){20}", "~^[a-z]+$", "running", "*", "99999999999", `{"eq":["a",1]}`, "~(", strings.Repeat("x", s.IntN(3000))))

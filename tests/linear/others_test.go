@@ -15,6 +15,7 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/mdbridge/mdata"
+	"meta9/tests/httpunix"
 )
 
 // guestTool is a guest's client of the metadata protocol, version 2.
@@ -241,12 +242,7 @@ type reader struct {
 }
 
 func newReader(w worker) *reader {
-	socket := filepath.Join(w.srv.Run(), "vminfo.sock")
-	return &reader{w, &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
-	}}}
+	return &reader{w, httpunix.Client(filepath.Join(w.srv.Run(), "vminfo.sock"))}
 }
 
 func (*guestTool) settle() {}

@@ -2,7 +2,6 @@ package mdata
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"meta9/tests/httpunix"
 	"meta9/tests/testenv"
 )
 
@@ -134,11 +134,8 @@ func TestNoCloudHTTP(t *testing.T) {
 	set(true)
 	testenv.Eventually(t, "the socket is there", func() bool { _, err := os.Stat(h.httpSock()); return err == nil })
 
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", h.httpSock())
-		},
-	}}
+	client := httpunix.Client(h.httpSock())
+	client.Timeout = 20 * time.Second
 	defer client.CloseIdleConnections()
 	ask := func(method, path, host string, body io.Reader, header ...string) (code int, text string, length int64) {
 		t.Helper()

@@ -3,16 +3,14 @@
 package metrics
 
 import (
-	"context"
-	"io"
 	"net"
-	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"meta9/tests/daemon"
+	"meta9/tests/httpunix"
 	"meta9/tests/raw"
 	"meta9/tests/testenv"
 )
@@ -33,22 +31,15 @@ func promtool(t *testing.T, in string, args ...string) {
 func TestFigures(t *testing.T) {
 	d := testenv.Start(t, daemon.Options{})
 	d.NewVM(testenv.UUID(1), `{"uuid":"`+testenv.UUID(1)+`"}`)
-	web := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return net.Dial("unix", filepath.Join(d.Run(), "vminfo.sock"))
-	}}}
+	web := httpunix.Client(filepath.Join(d.Run(), "vminfo.sock"))
 	defer web.CloseIdleConnections()
-	resp, err := web.Get("http://localhost/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
+	_, text, err := httpunix.Get(web, "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// What Go's and the process's own collectors say is not ours to name.
 	var ours strings.Builder
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		if strings.Contains(line, "meta9_") {
 			ours.WriteString(line)
 		}

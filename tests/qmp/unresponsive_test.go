@@ -1,37 +1,27 @@
 package qmp
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"meta9/tests/httpunix"
 	"meta9/tests/testenv"
 )
 
 // metrics are the daemon's, from the admin's socket.
 func (h *host) metrics() string {
 	h.t.Helper()
-	client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return net.Dial("unix", filepath.Join(h.Run(), "vminfo.sock"))
-	}}}
+	client := httpunix.Client(filepath.Join(h.Run(), "vminfo.sock"))
 	defer client.CloseIdleConnections()
-	resp, err := client.Get("http://localhost/metrics")
+	_, text, err := httpunix.Get(client, "/metrics")
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return string(b)
+	return text
 }
 
 // TestStandsStill: a QEMU that is stopped says nothing, and its VM says within 15 s that

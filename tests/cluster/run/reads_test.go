@@ -24,6 +24,7 @@ import (
 	"meta9/fs/errs"
 	"meta9/session/client"
 	"meta9/tests/cluster/stale"
+	"meta9/tests/httpunix"
 	"meta9/tests/linear/order"
 )
 
@@ -341,19 +342,13 @@ func checkStale(t *testing.T, h *proc, mode string) {
 	h.until("fleet_stale_since 2", "cat", "/ctl")
 	get := func(socket, path string) (int, string) {
 		t.Helper()
-		c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(h.run, socket))
-		}, DisableKeepAlives: true}}
-		resp, err := c.Get("http://169.254.169.254" + path)
+		c := httpunix.Client(filepath.Join(h.run, socket))
+		defer c.CloseIdleConnections()
+		code, body, err := httpunix.Get(c, path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(body)
+		return code, body
 	}
 	mdata := func() string {
 		t.Helper()
