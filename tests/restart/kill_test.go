@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"meta9/session/wire"
+	"meta9/tests/eventfile"
 )
 
 // TestKilledIdle: killed between two requests, meta9d has each session as its client left
@@ -91,7 +92,7 @@ func TestKilledIdle(t *testing.T) {
 	hear(`"end"`)
 	seen := make(map[string]int)
 	for line := range strings.Lines(string(told)) {
-		var ev event
+		var ev eventfile.Event
 		if err := json.Unmarshal([]byte(line), &ev); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"meta9/tests/daemon"
+	"meta9/tests/eventfile"
 	"meta9/tests/guest"
 	"meta9/tests/mount/work"
 	"meta9/tests/soak"
@@ -56,7 +57,7 @@ type workers struct {
 	w        *world
 	stop     chan struct{}
 	did      [writers]writer
-	events   func() []event
+	events   func() []eventfile.Event
 	commands atomic.Int64
 	keepers  []func() []work.Report
 	lossy    bool

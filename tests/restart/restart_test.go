@@ -6,10 +6,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +19,7 @@ import (
 	"meta9/session/client"
 	"meta9/session/wire"
 	"meta9/tests/daemon"
+	"meta9/tests/eventfile"
 	"meta9/tests/raw"
 	"meta9/tests/testenv"
 )
@@ -137,54 +136,26 @@ func (w *world) write(id int, stop <-chan struct{}, did *writer) {
 	}
 }
 
-// event is a line of events.
-type event struct {
-	Rev       uint64
-	Type, Key string
-}
-
 // watch reads events until it has seen the key "end", by a file that was opened before
 // it returns.
-func (w *world) watch() (events func() []event) {
+func (w *world) watch() (events func() []eventfile.Event) {
 	w.t.Helper()
 	c := w.client()
 	f, err := c.Open(w.ctx, "events")
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var seen []event
+	var seen []eventfile.Event
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer c.Close()
-		var rest []byte
-		b := make([]byte, 8192)
-		for off := int64(0); ; {
-			n, err := f.ReadAt(w.ctx, b, off)
-			if err != nil && err != io.EOF {
-				w.t.Errorf("events at %d: %v", off, err)
-				return
-			}
-			off += int64(n)
-			rest = append(rest, b[:n]...)
-			for {
-				line, tail, whole := bytes.Cut(rest, []byte("\n"))
-				if !whole {
-					break
-				}
-				rest = tail
-				var ev event
-				if err := json.Unmarshal(line, &ev); err != nil || ev.Type == "lost" {
-					w.t.Errorf("events: %s, %v", line, err)
-				}
-				if ev.Key == "end" {
-					return
-				}
-				seen = append(seen, ev)
-			}
+		var err error
+		if seen, err = eventfile.Until(w.ctx, f, "end"); err != nil {
+			w.t.Errorf("events: %v", err)
 		}
 	}()
-	return func() []event {
+	return func() []eventfile.Event {
 		select {
 		case <-done:
 		case <-time.After(patient):
@@ -377,7 +348,7 @@ func (w *world) restarts(restarts int, restart func() (log string)) {
 }
 
 // verify holds the keys and the events against what the writers, who have ended, did.
-func (w *world) verify(events func() []event, did *[writers]writer) (changes, seenEvents int) {
+func (w *world) verify(events func() []eventfile.Event, did *[writers]writer) (changes, seenEvents int) {
 	w.t.Helper()
 	w.put("end", "")
 	seen := events()

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,6 +14,7 @@ import (
 
 	"meta9/session/client"
 	"meta9/session/wire"
+	"meta9/tests/eventfile"
 	"meta9/tests/raw"
 )
 
@@ -99,34 +97,15 @@ func (w *load) write(id int, c *client.Client) {
 // watch counts the changes of each key, until it has seen the key "end".
 func (w *load) watch(c *client.Client, f *client.File) {
 	defer c.Close()
-	seen := make(map[string]int)
-	defer func() { w.seen <- seen }()
-	var rest []byte
-	b := make([]byte, 8192)
-	for off := int64(0); ; {
-		n, err := f.ReadAt(w.ctx, b, off)
-		if err != nil && err != io.EOF {
-			w.t.Errorf("events at %d: %v", off, err)
-			return
-		}
-		off += int64(n)
-		rest = append(rest, b[:n]...)
-		for {
-			line, tail, whole := bytes.Cut(rest, []byte("\n"))
-			if !whole {
-				break
-			}
-			rest = tail
-			var ev struct{ Type, Key string }
-			if err := json.Unmarshal(line, &ev); err != nil || ev.Type == "lost" {
-				w.t.Errorf("events: %s, %v", line, err)
-			}
-			if ev.Key == "end" {
-				return
-			}
-			seen[ev.Key]++
-		}
+	all, err := eventfile.Until(w.ctx, f, "end")
+	if err != nil {
+		w.t.Errorf("events: %v", err)
 	}
+	seen := make(map[string]int)
+	for _, e := range all {
+		seen[e.Key]++
+	}
+	w.seen <- seen
 }
 
 // speak reads and writes by a connection of 9P2000.L, whose client cannot make it again.

@@ -3,7 +3,6 @@
 package stale
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"meta9/session/client"
+	"meta9/tests/eventfile"
 )
 
 // Log is what one process of a host has told.
@@ -34,7 +34,7 @@ func Follow(ctx context.Context, c *client.Client) (*Log, error) {
 	}
 	l := new(Log)
 	go func() {
-		err := l.follow(ctx, f)
+		err := eventfile.Lines(ctx, f, l.note)
 		f.Close()
 		if ctx.Err() == nil {
 			l.mu.Lock()
@@ -43,22 +43,6 @@ func Follow(ctx context.Context, c *client.Client) (*Log, error) {
 		}
 	}()
 	return l, nil
-}
-
-func (l *Log) follow(ctx context.Context, f *client.File) error {
-	buf := make([]byte, 64<<10)
-	for off := int64(0); ; {
-		n, err := f.ReadAt(ctx, buf, off)
-		if err != nil {
-			return err
-		}
-		off += int64(n)
-		for line := range bytes.Lines(buf[:n]) { // reads give whole lines
-			if err := l.note(line); err != nil {
-				return err
-			}
-		}
-	}
 }
 
 func (l *Log) note(line []byte) error {
