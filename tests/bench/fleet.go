@@ -9,12 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"meta9/session/wire"
 	"meta9/tests/daemon"
@@ -118,7 +115,7 @@ func (b *bench) cluster() (*etcdCluster, error) {
 	}
 	socket := filepath.Join(dir, "socket")
 	c := &etcdCluster{http: httpunix.Client(socket)}
-	if err := b.unpinned(func() error {
+	if err := b.startOn(&b.cpus.all, func() error { // whatever is measured just now
 		c.proc, err = proc.Start(exec.Command(b.etcd, "-dir", filepath.Join(dir, "data"), "-socket", socket), time.Minute)
 		return err
 	}); err != nil {
@@ -126,20 +123,6 @@ func (b *bench) cluster() (*etcdCluster, error) {
 	}
 	b.etcds = c
 	return c, c.get("/endpoints", &c.endpoints)
-}
-
-// unpinned runs start, which starts what may use all CPUs, whatever is measured just now.
-func (b *bench) unpinned(start func() error) error {
-	if !b.way.pinned {
-		return start()
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.SchedSetaffinity(0, &b.cpus.all); err != nil {
-		return err
-	}
-	defer unix.SchedSetaffinity(0, &b.cpus.load)
-	return start()
 }
 
 func (c *etcdCluster) get(path string, into any) error {

@@ -124,7 +124,7 @@ func (b *bench) start(name string) (*instance, error) {
 	}
 	socket := filepath.Join(dir, "socket")
 	in := &instance{server: s, socket: socket}
-	return in, b.serving(func() (err error) {
+	return in, b.startOn(&b.cpus.server, func() (err error) {
 		in.proc, err = proc.Start(exec.Command(self, "-serve", name, "-socket", socket), 20*time.Second)
 		return err
 	})
@@ -148,7 +148,7 @@ func (b *bench) startMeta9(s server, dir string) (*instance, error) {
 			return nil, err
 		}
 	}
-	if err := b.serving(func() (err error) {
+	if err := b.startOn(&b.cpus.server, func() (err error) {
 		d, err = daemon.Start(o)
 		return err
 	}); err != nil {

@@ -134,15 +134,15 @@ func (c *cpus) apply(pinned bool) error {
 	}
 }
 
-// serving runs start, which starts a server, so that the server has its CPU: a
-// process inherits that of the thread that starts it.
-func (b *bench) serving(start func() error) error {
+// startOn runs start, which starts a server, so that in a pinned measurement that server has
+// those CPUs: a process inherits them from the thread that starts it.
+func (b *bench) startOn(set *unix.CPUSet, start func() error) error {
 	if !b.way.pinned {
 		return start()
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := unix.SchedSetaffinity(0, &b.cpus.server); err != nil {
+	if err := unix.SchedSetaffinity(0, set); err != nil {
 		return err
 	}
 	defer unix.SchedSetaffinity(0, &b.cpus.load)
