@@ -214,32 +214,34 @@ func (f *Fleet) hint() {
 
 // look answers other hosts' requests, once a second and at each hint, until Stop.
 func (f *Fleet) look() {
-	every := time.NewTicker(lookEvery)
-	defer every.Stop()
-	for {
-		select {
-		case <-f.ctx.Done():
-			return
-		case <-f.poke:
+	f.repeat(f.poke, func(hinted bool) {
+		if hinted {
 			f.wakeClaims()
-		case <-every.C:
+		} else {
 			f.sweep(time.Now())
 		}
 		f.answerAsks()
-	}
+	})
 }
 
 // watchLease checks once a second, until Stop, whether this host is still sure of its lease. It
 // has a goroutine of its own, because look may wait for the cluster.
 func (f *Fleet) watchLease() {
+	f.repeat(nil, func(bool) { f.tellStale() })
+}
+
+// repeat calls do once a second, and at each of hints, until Stop.
+func (f *Fleet) repeat(hints <-chan struct{}, do func(hinted bool)) {
 	every := time.NewTicker(lookEvery)
 	defer every.Stop()
 	for {
 		select {
 		case <-f.ctx.Done():
 			return
+		case <-hints:
+			do(true)
 		case <-every.C:
-			f.tellStale()
+			do(false)
 		}
 	}
 }
