@@ -459,9 +459,11 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// TestNoRoom: where the sessions find no room at the end, the stop ends in time and one
-// line says what becomes of them: they are lost, unless there is a journal.
-func TestNoRoom(t *testing.T) {
+// stopsWithoutRoom: where the sessions find no room at the end, the stop ends in time and one
+// line says what becomes of them, and why, if that is not "": they are lost, unless there is a
+// journal. What was acknowledged is there at the next start. In a world that setUp makes, fill
+// takes the room, and free gives it back.
+func stopsWithoutRoom(t *testing.T, why string, setUp func() (w *world, fill, free func())) {
 	for config, want := range map[string]struct {
 		line  string
 		known bool
@@ -469,7 +471,7 @@ func TestNoRoom(t *testing.T) {
 		"[session]\njournal = false\n": {"the sessions are lost", false},
 		"":                             {"the sessions are left in the journal", true},
 	} {
-		w := newWorld(t)
+		w, fill, free := setUp()
 		if err := w.Stop(patient); err != nil {
 			t.Fatal(err)
 		}
@@ -478,25 +480,43 @@ func TestNoRoom(t *testing.T) {
 		if err := w.dial("9P2000.e", 1, false).Attach(0, ""); err != nil {
 			t.Fatal(err)
 		}
-		// A folder that has something in it, in the place of the file that is to be written,
-		// fails it as a full disk does.
-		full := filepath.Join(w.Data(), "residence.new")
-		if err := os.MkdirAll(filepath.Join(full, "full"), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		w.put("color", "blue")
+		fill()
 		begin := time.Now()
 		if err := w.Stop(patient); err != nil {
-			t.Fatal(err)
+			t.Errorf("%v\n%s", err, w.Log())
 		}
 		if took := time.Since(begin); took > 10*time.Second {
 			t.Errorf("the stop took %v", took)
 		}
-		if log := w.Log(); strings.Count(log, want.line) != 1 {
+		if log := w.Log(); strings.Count(log, want.line) != 1 || !strings.Contains(log, why) {
 			t.Errorf("the log says\n%s", log)
 		}
+		free()
 		w.start()
 		w.dial("9P2000.e", 1, want.known)
+		if b, err := w.Conn("vms/"+uuid).Sread(0, "keys", "color"); err != nil || string(b) != "blue" {
+			t.Errorf("the key is %q, %v", b, err)
+		}
 	}
+}
+
+// TestNoRoom: a folder that has something in it, in the place of the file that is to be written,
+// fails it as a full disk does.
+func TestNoRoom(t *testing.T) {
+	stopsWithoutRoom(t, "", func() (w *world, fill, free func()) {
+		w = newWorld(t)
+		full := filepath.Join(w.Data(), "residence.new")
+		return w, func() {
+				if err := os.MkdirAll(filepath.Join(full, "full"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}, func() {
+				if err := os.RemoveAll(full); err != nil {
+					t.Fatal(err)
+				}
+			}
+	})
 }
 
 func (w *world) start() {
