@@ -3,10 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 
 	"meta9/fs/store"
-	"meta9/fs/store/bolt"
 )
 
 // checked is what --check-config says of settings in which nothing is wrong.
@@ -23,10 +21,7 @@ func check(dir string, out io.Writer) error {
 	if dir == "" {
 		return misused("--check: --data \"\" keeps nothing that could be damaged")
 	}
-	if err := usable(dir, os.O_RDONLY); err != nil {
-		return misused("data: %w", err)
-	}
-	e, err := openData(dir, bolt.Options{ReadOnly: true})
+	e, err := openToRead("data", dir)
 	if err != nil {
 		return err
 	}

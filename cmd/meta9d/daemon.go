@@ -397,7 +397,15 @@ func (d *daemon) engine(salvage bool) (store.Engine, error) {
 	return e, nil
 }
 
-// openData opens the data file, for the daemon or for a check.
+// openToRead opens a data folder only to read it; name is the flag or the setting that names it.
+func openToRead(name, dir string) (*bolt.Engine, error) {
+	if err := usable(dir, os.O_RDONLY); err != nil {
+		return nil, misused("%s: %w", name, err)
+	}
+	return openData(dir, bolt.Options{ReadOnly: true})
+}
+
+// openData opens the data file.
 func openData(dir string, o bolt.Options) (*bolt.Engine, error) {
 	e, err := bolt.Open(dir, o)
 	switch {

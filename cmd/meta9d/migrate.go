@@ -67,10 +67,7 @@ func (c *command) offline(ctx context.Context, flag string, stderr io.Writer, do
 // it is.
 func (c *command) importFolder(ctx context.Context, stdout, stderr io.Writer) error {
 	dir := c.importFrom
-	if err := usable(dir, os.O_RDONLY); err != nil {
-		return misused("--import: %w", err)
-	}
-	from, err := openData(dir, bolt.Options{ReadOnly: true})
+	from, err := openToRead("--import", dir)
 	if err != nil {
 		return err
 	}
