@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"meta9/tests/daemon"
+	"meta9/tests/testenv"
 )
 
 // rooms are the packages and what of the product each may import, most special
@@ -124,10 +124,7 @@ func verdict(pkg, imported string) string {
 // golist runs go list in the product's module.
 func golist(t *testing.T, args ...string) string {
 	t.Helper()
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	cmd := exec.Command("go", append([]string{"list"}, args...)...)
 	cmd.Dir = root
 	out, err := cmd.Output()
@@ -167,10 +164,7 @@ func TestSmallClient(t *testing.T) {
 // TestNoForeignModules: the clients and servers of others are for this nested
 // module only.
 func TestNoForeignModules(t *testing.T) {
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	cmd := exec.Command("go", "mod", "edit", "-json")
 	cmd.Dir = root
 	out, err := cmd.Output()

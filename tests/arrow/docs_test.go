@@ -8,16 +8,13 @@ import (
 	"strings"
 	"testing"
 
-	"meta9/tests/daemon"
+	"meta9/tests/testenv"
 )
 
 // TestArchitecture: docs/architecture.md names every room, and no room or file that
 // is not there.
 func TestArchitecture(t *testing.T) {
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	text, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -58,12 +55,9 @@ var (
 // TestReferences: links between the documents lead somewhere, and so does what code
 // and documents say of a page in docs/, with its section.
 func TestReferences(t *testing.T) {
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	links, mentions := 0, 0
-	err = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
@@ -109,10 +103,7 @@ func TestReferences(t *testing.T) {
 // TestQEMUVersions: a page in which QEMU connects again says for which versions its option is:
 // reconnect, which 9.2 has given another name and 10.2 has removed.
 func TestQEMUVersions(t *testing.T) {
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {
 		t.Fatal(err)

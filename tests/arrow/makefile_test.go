@@ -7,16 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"meta9/tests/daemon"
+	"meta9/tests/testenv"
 )
 
 // TestMakeRunsAll: each folder of tests in this module is in a target of the
 // Makefile, or make test would pass without it and nobody would see.
 func TestMakeRunsAll(t *testing.T) {
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	if err != nil {
 		t.Fatal(err)

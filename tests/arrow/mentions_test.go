@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"meta9/tests/daemon"
+	"meta9/tests/testenv"
 )
 
 var (
@@ -25,10 +25,7 @@ var (
 // TestMentions: what the documents name is there: paths of this repository, targets of the
 // Makefile where they stand as code, soaks, and tests.
 func TestMentions(t *testing.T) {
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	read := func(name string) string {
 		text, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
@@ -41,7 +38,7 @@ func TestMentions(t *testing.T) {
 		targets[m[1]] = true
 	}
 	tests := map[string]bool{}
-	err = filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, "_test.go") {
 			for _, f := range testFunc.FindAllString(read(strings.TrimPrefix(path, root)), -1) {
 				tests[strings.TrimPrefix(f, "func ")] = true

@@ -8,16 +8,13 @@ import (
 	"strings"
 	"testing"
 
-	"meta9/tests/daemon"
+	"meta9/tests/testenv"
 )
 
 // TestNotice: NOTICE names exactly the modules under the Mozilla Public License
 // that the programs link, since that license wants their source to be named.
 func TestNotice(t *testing.T) {
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	notice, err := os.ReadFile(filepath.Join(root, "NOTICE"))
 	if err != nil {
 		t.Fatal(err)

@@ -22,10 +22,7 @@ const hookFile = "/etc/libvirt/hooks/qemu.d/meta9" // in this test's copy of /et
 // setHook installs the hook that the documents have, and has libvirtd see it.
 func (h *host) setHook(meta9, required string) {
 	h.t.Helper()
-	root, err := daemon.Root()
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	root := testenv.Root(h.t)
 	text, err := os.ReadFile(filepath.Join(root, "docs", "libvirt-hook.sh"))
 	if err != nil {
 		h.t.Fatal(err)

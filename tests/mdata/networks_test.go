@@ -42,10 +42,7 @@ type guestVM struct {
 // they are updated.
 func recordedPayloads(t *testing.T) (vms []guestVM) {
 	t.Helper()
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	text, err := os.ReadFile(filepath.Join(root, "fs/vm/payload/testdata/payloads.json"))
 	if err != nil {
 		t.Fatal(err)

@@ -111,9 +111,6 @@ func TestListeners(t *testing.T) {
 }
 
 func TestAlerts(t *testing.T) {
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	promtool(t, "", "check", "rules", filepath.Join(root, "docs", "alerts.yml"))
 }

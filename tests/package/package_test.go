@@ -21,7 +21,6 @@ import (
 	"syscall"
 	"testing"
 
-	"meta9/tests/daemon"
 	"meta9/tests/testenv"
 )
 
@@ -71,10 +70,7 @@ func deb(dir, name, version, arch string) string {
 
 func root(t *testing.T) string {
 	t.Helper()
-	dir, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := testenv.Root(t)
 	return dir
 }
 

@@ -9,17 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"meta9/tests/daemon"
 	"meta9/tests/testenv"
 )
 
 // commandLine is the one in docs/qemu.md, in words.
 func commandLine(t *testing.T) []string {
 	t.Helper()
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	b, err := os.ReadFile(filepath.Join(root, "docs", "qemu.md"))
 	if err != nil {
 		t.Fatal(err)

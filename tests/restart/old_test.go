@@ -25,10 +25,7 @@ const oldCommit = "0c8751fe930c6be1ac944aaca7a96b08516fc68a^"
 // buildOld builds meta9d and meta9 of oldCommit, where the history is there.
 func buildOld(t *testing.T) (meta9d, meta9 string) {
 	t.Helper()
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	dir := t.TempDir()
 	src := filepath.Join(dir, "src")
 	git := func(args ...string) ([]byte, error) {
@@ -43,6 +40,7 @@ func buildOld(t *testing.T) (meta9d, meta9 string) {
 		}
 	})
 	t.Setenv("CGO_ENABLED", "0")
+	var err error
 	if meta9d, err = daemon.BuildIn(src, dir, "meta9d"); err == nil {
 		meta9, err = daemon.BuildIn(src, dir, "meta9")
 	}

@@ -222,11 +222,17 @@ func (s *Server) Conn(aname string) *raw.Conn {
 // Recorded is the path of a recording of a bridge: mdata, qmp, vminfo.
 func Recorded(t testing.TB, bridge, name string) string {
 	t.Helper()
-	root, err := daemon.Root()
+	return filepath.Join(Root(t), "mdbridge", bridge, "testdata", name)
+}
+
+// Root is the folder of the product's module.
+func Root(t testing.TB) string {
+	t.Helper()
+	dir, err := daemon.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return filepath.Join(root, "mdbridge", bridge, "testdata", name)
+	return dir
 }
 
 // Eventually waits until ok is true, at most a minute: the machine may do much beside.

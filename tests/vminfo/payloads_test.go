@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"meta9/tests/daemon"
+	"meta9/tests/testenv"
 )
 
 // payloads is fs/vm/payload/testdata/payloads.json, which its README explains.
@@ -33,10 +33,7 @@ type payloadCase struct {
 
 func readPayloads(t *testing.T) payloads {
 	t.Helper()
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	b, err := os.ReadFile(filepath.Join(root, "fs/vm/payload/testdata/payloads.json"))
 	if err != nil {
 		t.Fatal(err)

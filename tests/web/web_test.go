@@ -177,10 +177,7 @@ func fill(t *testing.T, s *testenv.Server) {
 // shot keeps a picture of the page in bin/screenshots.
 func shot(t *testing.T, ctx context.Context, name string) {
 	t.Helper()
-	root, err := daemon.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Root(t)
 	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 	if err != nil {
 		t.Fatal(err)
