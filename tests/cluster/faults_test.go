@@ -200,8 +200,8 @@ func cutOff(t *testing.T, a, b *node) {
 		t.Fatal(err)
 	}
 	from := time.Now().Add(-time.Second).Truncate(time.Second) // what it says has seconds
-	a.cut(true)
-	defer a.cut(false)
+	a.cut()
+	defer a.connect()
 	stuck := ask(t, first, "stuck", "k")
 	until(t, "the end of its lease", func() error {
 		if a.well() == nil {
@@ -237,7 +237,7 @@ func cutOff(t *testing.T, a, b *node) {
 	if v, err := reader.Sread(0, "k"); err == nil && string(v) != "before" || a.says("fleet_stale_since") == "" {
 		t.Errorf("it reads %q, %v, and says nothing of that", v, err)
 	}
-	a.cut(false)
+	a.connect()
 	if err := <-stuck; err == nil {
 		t.Error("a change is acknowledged that the next owner has not")
 	}
@@ -310,8 +310,8 @@ func compacted(t *testing.T, c *cluster, a, b *node) {
 	g := newGuest(t, a, uuid)
 	g.more("before")
 	plain := c.client(t)
-	a.cut(true)
-	defer a.cut(false)
+	a.cut()
+	defer a.connect()
 	b.must(`create {"uuid":"` + newVM() + `"}`) // so that there is something to forget
 	resp, err := plain.Get(t.Context(), "none")
 	if err == nil {
@@ -320,7 +320,7 @@ func compacted(t *testing.T, c *cluster, a, b *node) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.cut(false)
+	a.connect()
 	until(t, "the lease", a.well)
 	g.more("after the compaction")
 	for range 2 {

@@ -440,7 +440,7 @@ func (m *mover) run() {
 		case n < 74:
 			m.kill(h)
 		case n < 76:
-			m.harm(h, func() { m.all[h].cut(true) }, func() { m.all[h].cut(false) })
+			m.harm(h, m.all[h].cut, m.all[h].connect)
 		case n < 78:
 			m.harm(h, func() { m.signal(h, syscall.SIGSTOP) }, func() { m.signal(h, syscall.SIGCONT) })
 		default:
@@ -611,17 +611,17 @@ func (w *world) faults(r *rand.Rand) {
 			w.pause(r, 600, 2500) // a try takes 2 s
 			w.c.signal(i, syscall.SIGCONT)
 		case 2:
-			h.links[i].set(true, false)
+			h.links[i].Cut()
 			w.pause(r, 100, 600)
-			h.links[i].set(false, false)
+			h.links[i].Open()
 		case 3: // what it has sent comes late
-			h.links[i].set(false, true)
+			h.links[i].Hold()
 			w.pause(r, 600, 2500)
-			h.links[i].set(false, false)
+			h.links[i].Open()
 		default:
-			h.cut(true)
+			h.cut()
 			w.pause(r, 300, 900)
-			h.cut(false)
+			h.connect()
 		}
 	}
 }

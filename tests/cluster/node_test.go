@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"meta9/tests/cluster/link"
 	"meta9/tests/daemon"
 	"meta9/tests/raw"
 	"meta9/tests/testenv"
@@ -34,7 +35,7 @@ type node struct {
 	*testenv.Server
 	t     *testing.T
 	name  string
-	links []*link
+	links []*link.Link
 	admin string // the path of its admin's socket
 	run   string // its run folder
 }
@@ -49,7 +50,7 @@ func (c *cluster) node(t *testing.T, name string, by *proxy, more string) *node 
 		if i == 0 && by != nil {
 			to = by.url
 		}
-		n.links = append(n.links, newLink(t, strings.TrimPrefix(to, "http://")))
+		n.links = append(n.links, link.New(t, to))
 	}
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte("a secret of this test's\n"), 0o600); err != nil {
@@ -57,7 +58,7 @@ func (c *cluster) node(t *testing.T, name string, by *proxy, more string) *node 
 	}
 	var endpoints []string
 	for _, k := range n.links {
-		endpoints = append(endpoints, k.url())
+		endpoints = append(endpoints, k.URL())
 	}
 	config := fmt.Sprintf("[cluster]\nhost = %q\nendpoints = [\"%s\"]\nkey_file = %q\n", name, strings.Join(endpoints, `", "`), key)
 	if !strings.Contains(more, "ttl") {
@@ -72,10 +73,17 @@ func (c *cluster) node(t *testing.T, name string, by *proxy, more string) *node 
 // socket is a VM's own.
 func (n *node) socket(uuid string) string { return filepath.Join(n.run, uuid, "9p.sock") }
 
-// cut cuts the node off from all members, or undoes that.
-func (n *node) cut(is bool) {
+// cut cuts the node off from all members.
+func (n *node) cut() {
 	for _, k := range n.links {
-		k.set(is, false)
+		k.Cut()
+	}
+}
+
+// connect undoes cut.
+func (n *node) connect() {
+	for _, k := range n.links {
+		k.Open()
 	}
 }
 

@@ -23,83 +23,11 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/session/client"
+	"meta9/tests/cluster/link"
 	"meta9/tests/cluster/stale"
 	"meta9/tests/httpunix"
 	"meta9/tests/linear/order"
 )
-
-// way is the way from a host to a member of etcd, which can be cut.
-type way struct {
-	l   net.Listener
-	to  string
-	mu  sync.Mutex
-	cut bool
-	all map[net.Conn]bool
-}
-
-func newWay(t *testing.T, endpoint string) *way {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &way{l: l, to: strings.TrimPrefix(endpoint, "http://"), all: make(map[net.Conn]bool)}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go w.pass(c)
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		w.set(true)
-	})
-	return w
-}
-
-// enter notes a connection, unless the way is cut.
-func (w *way) enter(c net.Conn) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.cut {
-		_ = c.Close()
-		return false
-	}
-	w.all[c] = true
-	return true
-}
-
-func (w *way) set(cut bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cut = cut
-	if cut {
-		for c := range w.all {
-			_ = c.Close()
-		}
-		clear(w.all)
-	}
-}
-
-func (w *way) pass(from net.Conn) {
-	defer from.Close()
-	if !w.enter(from) {
-		return
-	}
-	to, err := net.Dial("tcp", w.to)
-	if err != nil || !w.enter(to) {
-		return
-	}
-	go func() {
-		_, _ = io.Copy(from, to)
-		_ = from.Close()
-	}()
-	_, _ = io.Copy(to, from)
-	_ = to.Close()
-}
 
 // register is one key that a single writer sets to 1, 2, 3 and so on.
 var register = porcupine.Model{
@@ -222,12 +150,12 @@ func TestReads(t *testing.T) {
 func testReads(t *testing.T, e *etcds, mode string) {
 	dir := folder(t)
 	settings := e.settingsOf(t, dir) + fmt.Sprintf("ttl = \"2s\"\nprefix = \"/reads/%s/\"\nreads = %q\n", mode, mode)
-	var ways []*way
+	var links []*link.Link
 	far := settings
 	for _, endpoint := range e.endpoints {
-		w := newWay(t, endpoint)
-		ways = append(ways, w)
-		far = strings.Replace(far, endpoint, "http://"+w.l.Addr().String(), 1)
+		k := link.New(t, endpoint)
+		links = append(links, k)
+		far = strings.Replace(far, endpoint, k.URL(), 1)
 	}
 	a, b := begin(t, dir, "a", far), begin(t, dir, "b", settings)
 	for _, h := range []*proc{a, b} {
@@ -269,15 +197,15 @@ func testReads(t *testing.T, e *etcds, mode string) {
 	}()
 
 	// It is cut off, and knows that it may be.
-	for _, w := range ways {
-		w.set(true)
+	for _, k := range links {
+		k.Cut()
 	}
 	b.must("fleet", "claim", vm)
 	write(b)
 	r.more("a", 20)
 	checkStale(t, a, mode)
-	for _, w := range ways {
-		w.set(false)
+	for _, k := range links {
+		k.Open()
 	}
 	a.until("fleet_etcd ok", "cat", "/ctl")
 	a.must("fleet", "claim", vm)
