@@ -402,7 +402,7 @@ func TestFull(t *testing.T) {
 // next, or whose answer is lost, is applied once.
 func TestProxied(t *testing.T) {
 	c := start(t, 1, fast)
-	p := c.behind(t, 0)
+	p := c.proxy(t, 0)
 	a := c.node(t, "a", p, "")
 	uuid := newVM()
 	a.must(`create {"uuid":"` + uuid + `","customer_metadata":{"k":"first"}}`)
@@ -423,17 +423,17 @@ func TestProxied(t *testing.T) {
 	}
 
 	// It is sent again, by the same process, and the first copy comes late.
-	done := begin(keep, false, "second")
-	kept := wait(t, p.met)
+	done := begin(withhold, false, "second")
+	withheld := wait(t, p.met)
 	if err := wait(t, done); err != nil {
 		t.Fatal(err)
 	}
-	p.deliver(t, kept)
+	p.deliver(t, withheld)
 	want("second")
 
 	// It comes when its process is dead, and the next one has begun.
-	done = begin(keep, true, "late")
-	kept = wait(t, p.met)
+	done = begin(withhold, true, "late")
+	withheld = wait(t, p.met)
 	a.Kill()
 	if err := wait(t, done); err == nil {
 		t.Error("acknowledged, and nothing was done")
@@ -441,11 +441,11 @@ func TestProxied(t *testing.T) {
 	p.next(pass, false)
 	a.Restart()
 	want("second")
-	p.deliver(t, kept)
+	p.deliver(t, withheld)
 	a.Restart()
 	want("second")
 	until(t, "a change", func() error { return a.conn(t, uuid).Swrite(0, []byte("third"), "k") })
-	p.deliver(t, kept)
+	p.deliver(t, withheld)
 	want("third")
 
 	// It is made, and nobody is told before the process dies.

@@ -93,7 +93,7 @@ func (v *shared) hangUp(host int) {
 func newWorld(t *testing.T, seed uint64, fresh bool) *world {
 	c := start(t, 3, fast)
 	w := &world{t: t, c: c, fresh: fresh, begun: time.Now(), over: make(chan struct{})}
-	by := c.behind(t, 0)
+	by := c.proxy(t, 0)
 	chance := rand.New(rand.NewPCG(seed, 3))
 	by.chance = func() plan {
 		switch n := chance.IntN(100); {
@@ -144,53 +144,56 @@ func (w *world) ended() bool {
 type user struct {
 	*world
 	*rand.Rand
-	v    *shared
-	name string
-	ways []*way // by host; a guest has one
-	made int
-	last [nKeys]string // what it has read last
-	ctl  [nHosts]*raw.Conn
-	open []porcupine.Operation // it was told nothing of them yet
+	v        *shared
+	name     string
+	sessions []*session // by host; a guest has one
+	made     int
+	last     [nKeys]string // what it has read last
+	ctl      [nHosts]*raw.Conn
+	pending  []porcupine.Operation // changes of unknown outcome that may still be made
 }
 
-// way is a client.Client, and where its transport leads to. A guest's leads to the
-// host of its VM, and its session goes along.
-type way struct {
+// session is that of a client.Client. A guest's moves with its VM: its transport leads to whichever
+// host has that.
+type session struct {
 	client *client.Client
 	names  string // of the files of the VM, before their names
-	mu     sync.Mutex
-	at     int
-	count  int // of transports
+
+	mu      sync.Mutex
+	host    int // where its transport leads to
+	dialled int // how many transports it had
 }
 
-func (w *way) is() (at, count int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.at, w.count
+// transport says where the transport leads to, and the how manyth it is.
+func (s *session) transport() (host, dialled int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.host, s.dialled
 }
 
 func (w *world) user(v *shared, n int, seed uint64) *user {
 	u := &user{world: w, Rand: rand.New(rand.NewPCG(seed, uint64(v.n<<8+n))), v: v, name: fmt.Sprintf("guest %d", n)}
 	if n < nGuests {
-		u.ways = make([]*way, 1)
+		u.sessions = make([]*session, 1)
 		return u
 	}
 	u.name = "admin"
-	u.ways = make([]*way, nHosts)
+	u.sessions = make([]*session, nHosts)
 	return u
 }
 
-func (u *user) guest() bool { return len(u.ways) == 1 }
+func (u *user) guest() bool { return len(u.sessions) == 1 }
 
-// way is the user's to that host, which a guest does not choose; nil: there is none.
-func (u *user) way(host int) *way {
+// session is the user's at that host, which a guest does not choose; nil: there is none, since a
+// fault is in the way.
+func (u *user) session(host int) *session {
 	if u.guest() {
 		host = 0
 	}
-	if u.ways[host] != nil {
-		return u.ways[host]
+	if u.sessions[host] != nil {
+		return u.sessions[host]
 	}
-	w := new(way)
+	s := new(session)
 	chance := rand.New(rand.NewPCG(u.Uint64(), 0))
 	opt := client.Options{Patience: -1, Dial: func(ctx context.Context) (net.Conn, error) {
 		at := host
@@ -205,10 +208,10 @@ func (u *user) way(host int) *way {
 			return nil, err
 		}
 		conn = cut.New(conn, rand.New(rand.NewPCG(chance.Uint64(), 0)), &u.drops)
-		w.mu.Lock()
-		w.at = at
-		w.count++
-		w.mu.Unlock()
+		s.mu.Lock()
+		s.host = at
+		s.dialled++
+		s.mu.Unlock()
 		if u.guest() {
 			u.v.mu.Lock()
 			u.v.conns[conn] = at
@@ -217,20 +220,20 @@ func (u *user) way(host int) *way {
 		return conn, nil
 	}}
 	if !u.guest() {
-		w.names = "vms/" + u.v.uuid + "/"
+		s.names = "vms/" + u.v.uuid + "/"
 	}
 	var err error
-	if w.client, err = client.Dial(context.Background(), "unix", opt); err != nil {
-		return nil // a fault is in the way
+	if s.client, err = client.Dial(context.Background(), "unix", opt); err != nil {
+		return nil
 	}
-	u.ways[host] = w
-	return w
+	u.sessions[host] = s
+	return s
 }
 
 func (u *user) close() {
-	for _, w := range u.ways {
-		if w != nil {
-			_ = w.client.Close()
+	for _, s := range u.sessions {
+		if s != nil {
+			_ = s.client.Close()
 		}
 	}
 	for _, c := range u.ctl {
@@ -260,14 +263,14 @@ func (u *user) run() {
 
 // step is one operation, of an admin at that host; false: it came to nothing.
 func (u *user) step(at int) bool {
-	w := u.way(at)
-	if w == nil {
+	s := u.session(at)
+	if s == nil {
 		return false
 	}
 	in := input{vm: u.v.n, key: u.IntN(nKeys), who: u.name}
 	switch n := u.IntN(20); {
 	case n < 8:
-		return u.read(w, in)
+		return u.read(s, in)
 	case n < 12:
 		in.kind, in.value = put, u.value()
 	case n < 15:
@@ -282,11 +285,11 @@ func (u *user) step(at int) bool {
 	call := u.now()
 	var err error
 	if in.kind == put {
-		err = w.client.WriteFile(context.Background(), w.names+"keys/"+keyName(in.key), []byte(in.value))
+		err = s.client.WriteFile(context.Background(), s.names+"keys/"+keyName(in.key), []byte(in.value))
 	} else {
-		err = w.client.WriteFile(context.Background(), w.names+"txn", transaction(in))
+		err = s.client.WriteFile(context.Background(), s.names+"txn", transaction(in))
 	}
-	return u.told(call, in, err)
+	return u.note(call, in, err)
 }
 
 // transaction is the operation as a line of JSON.
@@ -312,18 +315,18 @@ func transaction(in input) []byte {
 	return append(line, '\n')
 }
 
-// told writes down a change by what the user was told; false: nothing was done.
-func (u *user) told(call int64, in input, err error) bool {
+// note writes a change down, with the outcome that err tells; false: nothing was done.
+func (u *user) note(call int64, in input, err error) bool {
 	ret := u.now()
 	text := fmt.Sprint(err)
 	switch {
 	case err == nil:
-		u.settle(call, ret)
+		u.endPending(call, ret)
 		u.add(call, ret, in, output{})
 		return true
 	case errors.Is(err, client.ErrUnknown):
 		u.unknown.Add(1)
-		u.open = append(u.open, porcupine.Operation{Input: in, Output: output{how: maybe}, Call: call})
+		u.pending = append(u.pending, porcupine.Operation{Input: in, Output: output{how: maybe}, Call: call})
 	case strings.Contains(text, "may or may not"): // the VM was taken by another
 		u.unknown.Add(1)
 		u.add(call, ret, in, output{how: maybe})
@@ -346,40 +349,40 @@ func (u *user) told(call int64, in input, err error) bool {
 	return false
 }
 
-// settle bounds what the user was told nothing of: a change that began later was made, by
-// an owner of the VM that came later than the one who had the requests, whose process is dead or
-// fenced.
-func (u *user) settle(call, ret int64) {
-	kept := u.open[:0]
-	for _, op := range u.open {
+// endPending writes down the pending changes that began before call: each was made by ret, or never
+// will be. For a change that began at call was made by ret, by a later owner of the VM than had
+// those requests; the process of that one is dead, or fenced.
+func (u *user) endPending(call, ret int64) {
+	later := u.pending[:0]
+	for _, op := range u.pending {
 		if op.Call >= call {
-			kept = append(kept, op)
+			later = append(later, op)
 			continue
 		}
 		u.add(op.Call, ret, op.Input.(input), op.Output.(output))
 	}
-	u.open = kept
+	u.pending = later
 }
 
-// read reads, and writes down what it was told. Where hosts do not refuse reads that may be old,
-// that is left out but where the host says just before that it has its lease.
-func (u *user) read(w *way, in input) bool {
-	at, count := w.is()
+// read reads a key, and writes the answer down, unless that may be old: where hosts do not refuse
+// such reads, the host must have said just before that it has its lease.
+func (u *user) read(s *session, in input) bool {
+	host, dialled := s.transport()
 	lies, call := u.lying.Load(), u.now()
-	if !u.fresh && !u.sure(at) {
+	if !u.fresh && !u.sure(host) {
 		u.old.Add(1)
 		return false
 	}
-	b, err := w.client.ReadFile(context.Background(), w.names+"keys/"+keyName(in.key))
+	b, err := s.client.ReadFile(context.Background(), s.names+"keys/"+keyName(in.key))
 	ret := u.now()
-	_, now := w.is()
+	_, now := s.transport()
 	switch {
 	case err != nil && (!errors.Is(err, errs.NotFound) || !u.guest()):
 		if errors.Is(err, errs.IO) {
 			u.old.Add(1)
 		}
 		return false // a read that is refused changes nothing
-	case u.lying.Load() != lies, lies%2 == 1, !u.fresh && now != count: // then another host may have answered
+	case u.lying.Load() != lies, lies%2 == 1, !u.fresh && now != dialled: // then another host may have answered
 		u.old.Add(1)
 		return true
 	case err != nil:
@@ -436,7 +439,7 @@ func (m *mover) run() {
 		case n < 64:
 			m.expect(v)
 		case n < 69:
-			m.both(v)
+			m.claimAtOnce(v)
 		case n < 74:
 			m.kill(h)
 		case n < 76:
@@ -488,8 +491,8 @@ func (m *mover) expect(v *shared) {
 	}
 }
 
-// both has two hosts claim a VM at once. Each gets it.
-func (m *mover) both(v *shared) {
+// claimAtOnce has two hosts claim a VM at once. Each gets it, one after the other.
+func (m *mover) claimAtOnce(v *shared) {
 	from := int(v.owner.Load())
 	var all sync.WaitGroup
 	for _, h := range []int{(from + 1) % nHosts, (from + 2) % nHosts} {
@@ -660,7 +663,7 @@ func play(t *testing.T, seed uint64, fresh bool, more func(*world) bool) *world 
 		w.all[h].Restart()
 	}
 	for _, u := range users {
-		u.settle(w.now(), w.now())
+		u.endPending(w.now(), w.now())
 	}
 	for _, v := range w.vms {
 		w.look(v)
@@ -722,8 +725,8 @@ func (w *world) judge() {
 	}
 }
 
-// short says of what has to happen in a round what has not.
-func (w *world) short() string {
+// missing names something that must happen in a round and has not; "": all has.
+func (w *world) missing() string {
 	for name, n := range map[string]int64{
 		"hand-over": w.moves.Load(), "VM that was taken": w.taken.Load(), "kill of a host": w.kills.Load(),
 		"lost transport": w.drops.Load(), "unknown outcome": w.unknown.Load(), "write refused": w.fenced.Load(), "fault": w.trouble.Load(),
@@ -750,11 +753,11 @@ func TestLinear(t *testing.T) {
 			t.Logf("seed %d", seed)
 			until := time.Now().Add(3 * time.Minute)
 			w := play(t, seed, name == "refuse", func(w *world) bool {
-				return (w.ops.Load() < int64(*nOps/2) || w.short() != "") && time.Now().Before(until)
+				return (w.ops.Load() < int64(*nOps/2) || w.missing() != "") && time.Now().Before(until)
 			})
 			t.Log(w.figures())
-			if !t.Failed() && w.short() != "" {
-				t.Errorf("not all has happened: %s", w.short())
+			if !t.Failed() && w.missing() != "" {
+				t.Errorf("not all has happened: %s", w.missing())
 			}
 		})
 	}

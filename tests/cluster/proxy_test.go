@@ -28,43 +28,43 @@ import (
 	"meta9/fs/vm"
 )
 
-// proxy is an etcd to an engine, which passes on to a member what it is asked for; but
-// for transactions of VMs, with which a plan may have something else in mind.
+// proxy is an etcd to a host: it passes on to a member what it is asked for. What becomes of a
+// transaction that changes a VM is what the plan says.
 type proxy struct {
 	to  *grpc.ClientConn
 	kv  pb.KVClient
 	url string
 
 	mu      sync.Mutex
-	plan    plan
-	hold    bool   // until free is closed, the transactions that follow wait
+	plan    plan   // for the next one
+	hold    bool   // those after it are held
 	version string // that Status tells; "": the member's
 
-	chance func() plan    // for each transaction where no plan is made; nil: they pass. It is called with mu held
-	later  sync.WaitGroup // what comes late
+	chance func() plan    // for each while plan is pass; nil: it passes. Called with mu held
+	later  sync.WaitGroup // those that are delayed
 
-	met  chan *pb.TxnRequest // the transaction that a plan was for
-	free chan struct{}       // lets an answer be lost, and others go on
+	met  chan *pb.TxnRequest // the one that withhold or lose was for
+	free chan struct{}       // closed: nothing waits any more
 }
 
+// plan is what becomes of a transaction.
 type plan int
 
 const (
-	pass plan = iota
-	keep      // it does not reach the member, and nobody answers
-	lose      // it does, and its answer is lost when free is closed
-	held      // it waits until then
-
-	dropped // it does, and its answer is lost at once
-	edge    // it does, and the answer is that there is no room
-	delayed // it is said to be lost, and reaches the member later
+	pass     plan = iota // it reaches the member, and the answer comes back
+	withhold             // it does not reach the member, and is not answered
+	lose                 // it reaches the member, and its answer is lost when free is closed
+	held                 // it passes when free is closed
+	dropped              // it reaches the member, and its answer is lost at once
+	edge                 // it reaches the member, and the answer is that there is no room
+	delayed              // its answer is lost at once, and later it reaches the member
 )
 
 // delay is how long a delayed one takes.
 const delay = 150 * time.Millisecond
 
-// behind starts a proxy in front of a member.
-func (c *cluster) behind(t *testing.T, member int) *proxy {
+// proxy starts a proxy in front of a member.
+func (c *cluster) proxy(t *testing.T, member int) *proxy {
 	t.Helper()
 	to, err := grpc.NewClient(strings.TrimPrefix(c.configs[member].Client, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -92,28 +92,25 @@ func (c *cluster) behind(t *testing.T, member int) *proxy {
 func (p *proxy) serve(_ any, s grpc.ServerStream) error {
 	switch method, _ := grpc.MethodFromServerStream(s); method {
 	case pb.KV_Txn_FullMethodName:
-		r := new(pb.TxnRequest)
-		if err := s.RecvMsg(r); err != nil {
-			return err
-		}
-		resp, err := p.txn(s.Context(), r)
-		if err != nil {
-			return err
-		}
-		return s.SendMsg(resp)
+		return answer(s, p.txn)
 	case pb.Maintenance_Status_FullMethodName:
-		r := new(pb.StatusRequest)
-		if err := s.RecvMsg(r); err != nil {
-			return err
-		}
-		resp, err := p.status(s.Context(), r)
-		if err != nil {
-			return err
-		}
-		return s.SendMsg(resp)
+		return answer(s, p.status)
 	default:
 		return p.pass(s, method)
 	}
+}
+
+// answer serves a call of one request and one response.
+func answer[Q, A any](s grpc.ServerStream, do func(context.Context, *Q) (*A, error)) error {
+	r := new(Q)
+	if err := s.RecvMsg(r); err != nil {
+		return err
+	}
+	resp, err := do(s.Context(), r)
+	if err != nil {
+		return err
+	}
+	return s.SendMsg(resp)
 }
 
 // pass passes a call on as it is.
@@ -197,7 +194,7 @@ func (p *proxy) txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, err
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
-	case keep:
+	case withhold:
 		p.met <- r
 		<-ctx.Done()
 		return nil, status.FromContextError(ctx.Err()).Err()
@@ -257,7 +254,7 @@ func (p *proxy) next(is plan, hold bool) {
 	p.plan, p.hold = is, hold
 }
 
-// deliver brings what was kept to the member, at last.
+// deliver brings a transaction that was withheld to the member, at last.
 func (p *proxy) deliver(t *testing.T, r *pb.TxnRequest) {
 	t.Helper()
 	resp, err := p.kv.Txn(t.Context(), r)
@@ -296,7 +293,7 @@ type late struct {
 
 func newLate(t *testing.T, c *cluster, prefix string) *late {
 	t.Helper()
-	l := &late{cluster: c, t: t, prefix: prefix, proxy: c.behind(t, 0)}
+	l := &late{cluster: c, t: t, prefix: prefix, proxy: c.proxy(t, 0)}
 	l.engine = engineAt(t, prefix, "a", l.proxy.url)
 	l.store = opened(t, l.engine)
 	l.cell = do(t, l.store, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}).Cell
@@ -353,14 +350,14 @@ func wantKey(t *testing.T, c *store.Cell, name, want string) {
 // nothing.
 func TestLateCopy(t *testing.T) {
 	l := newLate(t, start(t, 1, fast), "/late/")
-	kept, done := l.begin(keep, false, store.Intent{Kind: store.Put, Name: "k", Data: "second"})
+	withheld, done := l.begin(withhold, false, store.Intent{Kind: store.Put, Name: "k", Data: "second"})
 	if r := wait(t, done); r.Err != nil { // by its second copy
 		t.Fatal(r.Err)
 	}
 	l.put("k", "third")
-	l.proxy.deliver(t, kept)
+	l.proxy.deliver(t, withheld)
 	l.put("k", "fourth")
-	l.proxy.deliver(t, kept)
+	l.proxy.deliver(t, withheld)
 	_, _, cell := l.again("a")
 	wantKey(t, cell, "k", "fourth")
 	if l.engine.Stats().Unsure == 0 {
@@ -372,14 +369,14 @@ func TestLateCopy(t *testing.T) {
 // next one has begun does nothing, and the next one sees it neither before nor after.
 func TestLateAfterKill(t *testing.T) {
 	l := newLate(t, start(t, 1, fast), "/latekill/")
-	kept, done := l.begin(keep, true, store.Intent{Kind: store.Put, Name: "k", Data: "late"})
+	withheld, done := l.begin(withhold, true, store.Intent{Kind: store.Put, Name: "k", Data: "late"})
 	l.store.Interrupt()
 	if r := wait(t, done); r.Err == nil {
 		t.Error("acknowledged, and nothing was done")
 	}
 	_, s, cell := l.again("a")
 	wantKey(t, cell, "k", "first")
-	l.proxy.deliver(t, kept)
+	l.proxy.deliver(t, withheld)
 	_, s2, cell := l.again("a") // and so the one between has lost the VM
 	wantKey(t, cell, "k", "first")
 	do(t, s2, store.Intent{Kind: store.Append, Cell: cell, Name: "k", Data: ", second"})
@@ -467,9 +464,9 @@ func TestTakenMeanwhile(t *testing.T) {
 		text    string
 	}{
 		"made":          {lose, false, nil, ""},
-		"not made":      {keep, false, errs.Moved, ""},
+		"not made":      {withhold, false, errs.Moved, ""},
 		"nobody knows":  {lose, true, errs.Moved, "may or may not be there"},
-		"nobody knows2": {keep, true, errs.Moved, "may or may not be there"},
+		"nobody knows2": {withhold, true, errs.Moved, "may or may not be there"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := start(t, 1, fast)
@@ -506,7 +503,7 @@ func TestTakenMeanwhile(t *testing.T) {
 				t.Errorf("the change under way: %v", r.Err)
 			}
 			want := "first, second, by b"
-			if tt.is == keep {
+			if tt.is == withhold {
 				want = "first, by b"
 			}
 			if last.Entry.Value != want {

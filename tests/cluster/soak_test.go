@@ -74,7 +74,7 @@ func TestSoak(t *testing.T) {
 		p.Figure("operations of all parts", all+int(sum.ops.Load()))
 		p.Stopped(all + int(sum.ops.Load()))
 	}
-	if s := sum.short(); s != "" {
+	if s := sum.missing(); s != "" {
 		t.Errorf("not all has happened: %s", s)
 	}
 }
