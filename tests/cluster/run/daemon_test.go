@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -122,6 +121,16 @@ func (p *proc) kill() {
 func (p *proc) stop() (code int, log string) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	return p.end()
+}
+
+// create makes a VM of a payload, which stays in the file RUN.json.
+func (p *proc) create(payload string) {
+	p.t.Helper()
+	file := p.run + ".json"
+	if err := os.WriteFile(file, []byte(payload), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	p.must("vm", "create", "-f", file)
 }
 
 // meta9 runs the command at the daemon's admin socket.
@@ -303,14 +312,14 @@ func TestRunFleet(t *testing.T) {
 	defer cancel()
 	in, orders := io.Pipe()
 	defer orders.Close()
-	out := new(said)
+	out := new(lines)
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, bin, dir, in, out) }()
 	saw := 0
 	says := func(what string) {
 		t.Helper()
 		for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-			all := out.text()
+			all := out.all()
 			if i := strings.Index(all[saw:], what); i >= 0 {
 				saw += i + len(what)
 				return
@@ -368,23 +377,4 @@ func TestRunFleet(t *testing.T) {
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is still there: %v", dir, err)
 	}
-}
-
-// said keeps what was written.
-type said struct {
-	mu  sync.Mutex
-	all []byte
-}
-
-func (s *said) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.all = append(s.all, b...)
-	return len(b), nil
-}
-
-func (s *said) text() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return string(s.all)
 }

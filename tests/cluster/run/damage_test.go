@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -65,15 +63,10 @@ func bend(value []byte, at int) []byte {
 // uuidOf is the UUID of the test's VM of that number.
 func uuidOf(n int) string { return fmt.Sprintf("550e8400-e29b-41d4-a716-%012d", n) }
 
-// create makes a VM with two keys.
-func (p *proc) create(dir, uuid string) {
+// createTwo makes a VM with two keys.
+func (p *proc) createTwo(uuid string) {
 	p.t.Helper()
-	payload := filepath.Join(dir, "payload.json")
-	text := fmt.Sprintf(`{"uuid":%q,"customer_metadata":{"k":"of %[1]s","l":"more"}}`, uuid)
-	if err := os.WriteFile(payload, []byte(text), 0o600); err != nil {
-		p.t.Fatal(err)
-	}
-	p.must("vm", "create", "-f", payload)
+	p.create(fmt.Sprintf(`{"uuid":%q,"customer_metadata":{"k":"of %[1]s","l":"more"}}`, uuid))
 }
 
 // TestDamage damages records in etcd, each of another VM and in another way. Each is named in
@@ -112,7 +105,7 @@ func TestDamage(t *testing.T) {
 		{"another VM's sequence", func(u string) { c.put(prefix+"q/"+u, c.get(prefix+"q/"+uuidOf(0))) }, "its sequence is damaged"},
 	}
 	for n := range len(kinds) + 2 { // the first and the last are left alone
-		a.create(dir, uuidOf(n))
+		a.createTwo(uuidOf(n))
 	}
 	whole := []string{uuidOf(0), uuidOf(len(kinds) + 1)}
 	if code, log := a.stop(); code != 0 {

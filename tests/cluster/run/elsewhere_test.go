@@ -44,11 +44,7 @@ func TestElsewhere(t *testing.T) {
 	for _, h := range []*proc{a, b} {
 		h.until("fleet_etcd ok", "cat", "/ctl")
 	}
-	payload := filepath.Join(dir, "vm.json")
-	if err := os.WriteFile(payload, []byte(`{"uuid":"`+vm+`","alias":"web0","customer_metadata":{"motd":"hello"}}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	a.must("vm", "create", "-f", payload)
+	a.create(`{"uuid":"` + vm + `","alias":"web0","customer_metadata":{"motd":"hello"}}`)
 	for _, args := range [][]string{
 		{"cat", "/names/web0/keys/motd"},
 		{"cat", "vms/" + vm + "/keys/motd"},

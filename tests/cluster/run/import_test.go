@@ -51,7 +51,7 @@ func TestImport(t *testing.T) {
 	for host, uuids := range map[string][]int{"a": {0, 1}, "b": {1, 2}} {
 		p := alone(t, dir, host+"-alone", filepath.Join(dir, host+"-data"))
 		for _, n := range uuids {
-			p.create(dir, uuidOf(n))
+			p.createTwo(uuidOf(n))
 			was[host+uuidOf(n)] = inodes(p, uuidOf(n))
 		}
 		if host == "a" {

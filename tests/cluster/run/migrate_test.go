@@ -234,7 +234,7 @@ func (m *migrated) move() (p pause) {
 
 // handed is how long it took a host to get the VM the last time.
 func (m *migrated) handed(host int) (took time.Duration) {
-	for _, line := range m.moved[host].all() {
+	for _, line := range m.moved[host].split() {
 		var e struct {
 			Type   string
 			TookMS int64 `json:"took_ms"`
@@ -405,7 +405,7 @@ func (m *migrated) owners() map[uint64]int {
 	m.t.Helper()
 	by, made := make(map[uint64]int), make(map[uint64]int)
 	for host, told := range m.told {
-		for _, line := range told.all() {
+		for _, line := range told.split() {
 			var e struct {
 				Rev      uint64
 				Type, VM string

@@ -21,12 +21,8 @@ func TestMove(t *testing.T) {
 		h.until("fleet_etcd ok", "cat", "/ctl")
 	}
 	a, b := hosts[0], hosts[1]
-	payload := filepath.Join(dir, "vm.json")
-	if err := os.WriteFile(payload, []byte(`{"uuid":"`+vm+`","customer_metadata":{"motd":"hello"}}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	a.must("vm", "create", "-f", payload)
-	if out, err := b.meta9("vm", "create", "-f", payload); err == nil || !strings.Contains(out, `host "a"`) {
+	a.create(`{"uuid":"` + vm + `","customer_metadata":{"motd":"hello"}}`)
+	if out, err := b.meta9("vm", "create", "-f", a.run+".json"); err == nil || !strings.Contains(out, `host "a"`) {
 		t.Errorf("it is created at two hosts: %v, %s", err, out)
 	}
 	guest := filepath.Join(dir, "guest")
@@ -72,11 +68,9 @@ func TestMove(t *testing.T) {
 			t.Errorf("it is still at its old host: %s", out)
 		}
 	}
-	seen.mu.Lock()
-	text := seen.text.String()
-	seen.mu.Unlock()
+	text := seen.all()
 	if n := strings.Count(text, `"key-set"`); n != 2*moves || strings.Contains(text, `"lost"`) {
-		t.Errorf("%d changes were seen, want %d, and none lost:\n%s%s", n, 2*moves, text, told.text.String())
+		t.Errorf("%d changes were seen, want %d, and none lost:\n%s%s", n, 2*moves, text, told.all())
 	}
 
 	// It is given away, expected, and claimed by the first byte. A guest that speaks would

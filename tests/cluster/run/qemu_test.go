@@ -262,9 +262,5 @@ func (p *proc) follow(t *testing.T, path string) *stream {
 	return s
 }
 
-// all are the lines that have come.
-func (s *stream) all() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Split(strings.TrimSpace(s.text.String()), "\n")
-}
+// split are the lines that have come.
+func (s *stream) split() []string { return strings.Split(strings.TrimSpace(s.all()), "\n") }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -162,11 +161,7 @@ func testReads(t *testing.T, e *etcds, mode string) {
 		h.until("fleet_etcd ok", "cat", "/ctl")
 	}
 	const path = "/vms/" + vm + "/keys/n"
-	payload := filepath.Join(dir, "vm.json")
-	if err := os.WriteFile(payload, []byte(`{"uuid":"`+vm+`","nocloud_http":true}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	a.must("vm", "create", "-f", payload)
+	a.create(`{"uuid":"` + vm + `","nocloud_http":true}`)
 	admin, err := client.Dial(t.Context(), "unix:"+filepath.Join(a.run, "admin.sock"), client.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -45,11 +45,7 @@ func newLoad(t *testing.T) (w *load, again func() *proc) {
 	t.Cleanup(cancel)
 	w = &load{t: t, ctx: ctx, host: again(), other: begin(t, dir, "b", settings), stop: make(chan struct{}), seen: make(chan map[string]int, 1)}
 	w.other.until("fleet_etcd ok", "cat", "/ctl")
-	payload := filepath.Join(dir, "vm.json")
-	if err := os.WriteFile(payload, []byte(`{"uuid":"`+vm+`","customer_metadata":{"open":"here","plain":"here"}}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	w.host.must("vm", "create", "-f", payload)
+	w.host.create(`{"uuid":"` + vm + `","customer_metadata":{"open":"here","plain":"here"}}`)
 	return w, again
 }
 
