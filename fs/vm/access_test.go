@@ -63,7 +63,9 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// TestAccessFollowsTheNamespaces: they are read from the VM, whatever they hold.
+// TestAccessFollowsTheNamespaces: which names are reserved is what the VM's own
+// internal_metadata_namespaces say. Without any, none is. "" in it reserves the names that begin
+// with ":", which a guest then reads in internal/. "sdc" in it shows a guest nothing.
 func TestAccessFollowsTheNamespaces(t *testing.T) {
 	st := vmtest.NewStamp()
 	plain := vmtest.Small(t, st, "")

@@ -50,14 +50,13 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// The traced process makes the folder data in a folder that is not there, changes
-// the keys of one VM step by step, and restarts in between; the second time as by
-// SIGKILL.
+// What the traced process does: it makes the data folder and the folders above it, and one VM,
+// changes a key in each step, and starts anew twice.
 const (
 	uuid  = "00000000-0000-4000-8000-00000000000a"
-	keys  = 9
-	steps = 150
-	stops = steps / 3
+	keys  = 9         // whose values change
+	steps = 150       // the first makes the VM
+	stops = steps / 3 // after so many steps it starts anew: first after a stop, then as after SIGKILL
 )
 
 var options = bolt.Options{Segment: 64 << 10} // a log that turns over often

@@ -163,14 +163,15 @@ func synced(syncs []span, at int) (newest int) {
 	return newest
 }
 
-// How the disk treats what was not synced.
+// The ways of a disk: what is on it, after a loss of power, of the writes that no sync has made
+// durable.
 const (
-	dropped   = iota // nothing of it is there
-	kept             // all of it is
-	reordered        // some of the writes are
-	torn             // some of their blocks are
-	garbage          // some of their blocks are, some hold anything
-	ways
+	dropped   = iota // none of them
+	kept             // all of them
+	reordered        // some, whichever came first
+	torn             // of each some blocks; the others are as they were
+	garbage          // of each some blocks; others are as they were, or hold any bytes
+	ways             // how many ways there are
 )
 
 var wayNames = [ways]string{"dropped", "kept", "reordered", "torn", "garbage"}

@@ -106,8 +106,9 @@ func TestTagInUse(t *testing.T) {
 	g.survived()
 }
 
-// TestSlowReader asks for far more than 8 MiB and reads nothing: the server
-// stops reading, holds a bounded amount, and serves others.
+// TestSlowReader: a client asks for 900 MB and reads nothing. The server stops taking its
+// requests, so that the memory that it holds for the replies is bounded, and serves others. When the
+// client reads, its replies come.
 func TestSlowReader(t *testing.T) {
 	g := newTarget(t, "")
 	c := g.attached(attacker)

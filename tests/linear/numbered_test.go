@@ -29,7 +29,7 @@ type shared struct {
 	once   sync.Once
 	client *client.Client
 	holds  uint64       // the bits of all who share it
-	last   atomic.Int64 // the meta9d that it was connected to last
+	peer   atomic.Int64 // the meta9d that its transport leads to, or has led to
 }
 
 func (c *numbered) close() {
@@ -52,7 +52,7 @@ func (c *numbered) dial(chance *rand.Rand) func(ctx context.Context) (net.Conn, 
 			conn.Close()
 			return nil, errors.New("meta9d was killed meanwhile")
 		}
-		c.shared.last.Store(int64(gen))
+		c.shared.peer.Store(int64(gen))
 		return cut.New(conn, rand.New(rand.NewPCG(chance.Uint64(), 0)), &c.drops), nil
 	}
 }
@@ -103,15 +103,14 @@ func (c *numbered) step() {
 }
 
 func (c *numbered) change(in input, do func() error) {
-	last := c.shared.last.Load()
+	peer := c.shared.peer.Load()
 	call := c.h.now()
 	err := do()
-	c.note(call, in, output{}, err, last)
+	c.note(call, in, output{}, err, peer)
 }
 
-// note writes down what became of an operation, asked for when the Client was last
-// connected to that meta9d.
-func (c *numbered) note(call int64, in input, out output, err error, last int64) {
+// note writes down what became of an operation; peer is the meta9d that it was asked of.
+func (c *numbered) note(call int64, in input, out output, err error, peer int64) {
 	ret := c.h.now()
 	switch {
 	case err == nil:
@@ -121,7 +120,7 @@ func (c *numbered) note(call int64, in input, out output, err error, last int64)
 	case errors.Is(err, errs.NotFound):
 		c.h.add(call, ret, in, output{how: absent})
 	case errors.Is(err, client.ErrUnknown) && in.kind != read:
-		if int(last) == c.gen() {
+		if int(peer) == c.gen() {
 			c.t.Errorf("%s: %s: %v, and meta9d was not killed", c.who, describe(in, out), err)
 		}
 		c.h.add(call, ret, in, output{how: maybe})
@@ -135,12 +134,12 @@ func (c *numbered) note(call int64, in input, out output, err error, last int64)
 func (c *numbered) overwrite(ctx context.Context, cl *client.Client, key int) {
 	in := c.in(hold, key)
 	in.hold = c.hold
-	last, call := c.shared.last.Load(), c.h.now()
+	peer, call := c.shared.peer.Load(), c.h.now()
 	f, err := cl.OpenFile(ctx, keyName(key), os.O_WRONLY|os.O_TRUNC)
 	if errors.Is(err, errs.NotFound) { // or replaced between the walk and the open
 		return
 	}
-	c.note(call, in, output{}, err, last)
+	c.note(call, in, output{}, err, peer)
 	end := in
 	if err != nil {
 		end.kind = drop

@@ -22,7 +22,7 @@ import (
 type guestTool struct {
 	worker
 	conn *mdata.Client
-	last int // the meta9d that it had an answer of
+	peer int // the meta9d that answered last; conn dials again by itself
 }
 
 func (c *guestTool) close() {
@@ -42,7 +42,7 @@ func (c *guestTool) step() {
 			c.conn = nil
 			return
 		}
-		c.last = gen
+		c.peer = gen
 	}
 	key := c.key()
 	in := c.in(read, key)
@@ -69,13 +69,13 @@ func (c *guestTool) step() {
 		b, err = c.conn.Get(ctx, keyName(key))
 		out.value = string(b)
 	}
-	if in.kind != read && c.gen() != c.last { // the Client may have sent it twice
+	if in.kind != read && c.gen() != c.peer { // the Client may have sent it twice
 		c.h.add(call, c.h.now(), in, output{how: maybe})
 	}
 	switch {
 	case err == nil:
 		c.h.add(call, c.h.now(), in, out)
-		c.last = c.gen()
+		c.peer = c.gen()
 		return
 	case in.kind == read && errors.Is(err, errs.NotFound):
 		c.h.add(call, c.h.now(), in, output{how: absent})

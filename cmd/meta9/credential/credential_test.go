@@ -267,9 +267,9 @@ func TestMendedMap(t *testing.T) {
 	}
 }
 
-// TestSlowReader: a reader that stands still, over the service's end, too, gets all in the
-// end, of a refusal as well, and others are answered meanwhile, whatever the service's idle
-// time.
+// TestSlowReader: a peer that does not read for a while, in which the service is told to stop, gets
+// its whole credential, or its whole refusal, when it reads. Meanwhile others are answered, and the
+// service does not take itself for idle.
 func TestSlowReader(t *testing.T) {
 	for unit, want := range map[string]int{"app.service": credential.MaxSize, "none.service": credential.MaxSize + 1} {
 		path := filepath.Join(t.TempDir(), "s")
