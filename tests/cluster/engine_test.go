@@ -30,7 +30,7 @@ const (
 func (c *cluster) engine(t testing.TB, prefix, host string) *etcd.Engine {
 	t.Helper()
 	e, err := etcd.Open(context.Background(), etcd.Config{
-		Endpoints: c.endpoints(), Prefix: prefix, Fleet: "test", Host: host, Log: zerolog.Nop(),
+		Endpoints: c.Endpoints(), Prefix: prefix, Fleet: "test", Host: host, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -233,9 +233,9 @@ func TestLeaderKilled(t *testing.T) {
 	}
 	for i := range 3 {
 		more() // and so some are under way
-		c.kill(i)
+		c.Kill(i)
 		more()
-		c.run(i)()
+		c.run(i)
 	}
 	close(stop)
 	n := <-acked
@@ -283,7 +283,7 @@ func TestRefused(t *testing.T) {
 		{"nobody", func(c *etcd.Config) { c.Endpoints = []string{"http://127.0.0.1:1"} }, "127.0.0.1:1"},
 		{"name", func(c *etcd.Config) { c.Host = "a/b" }, "a host's name"},
 	} {
-		cfg := etcd.Config{Endpoints: c.endpoints(), Prefix: "/refused/", Fleet: "test", Host: "a", Patience: 3 * time.Second, Log: zerolog.Nop()}
+		cfg := etcd.Config{Endpoints: c.Endpoints(), Prefix: "/refused/", Fleet: "test", Host: "a", Patience: 3 * time.Second, Log: zerolog.Nop()}
 		tt.change(&cfg)
 		e, err := etcd.Open(context.Background(), cfg)
 		if err == nil {

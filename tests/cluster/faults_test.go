@@ -15,6 +15,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"meta9/session/client"
+	"meta9/tests/cluster/members"
 	"meta9/tests/raw"
 )
 
@@ -289,18 +290,18 @@ func rolled(t *testing.T, c *cluster, a, b *node) {
 	uuid := newVM()
 	g := newGuest(t, a, uuid)
 	at := []*node{a, b}
-	for i := range c.configs {
+	for i := range c.Configs {
 		g.more("before")
-		c.kill(i)
+		c.Kill(i)
 		g.more("without a member")
 		to := at[(i+1)%2]
 		g.to(to)
 		to.must("fleet claim " + uuid)
 		g.more("after a move without a member")
-		c.run(i)()
+		c.run(i)
 	}
 	g.more("after all")
-	g.check(at[len(c.configs)%2])
+	g.check(at[len(c.Configs)%2])
 }
 
 // compacted: etcd forgets what a host's watch has not seen, and the host hears of
@@ -337,7 +338,7 @@ func compacted(t *testing.T, c *cluster, a, b *node) {
 // TestFull: etcd's alarm refuses changes with a text that says what to do; reads go on, and
 // when there is room all goes on, also what waits since before that, or was started anew.
 func TestFull(t *testing.T) {
-	c := start(t, 1, func(m *memberConfig) { m.Quota = 16 << 20 })
+	c := start(t, 1, func(m *members.Config) { m.Quota = 16 << 20 })
 	a, b, starts := c.node(t, "a", nil, ""), c.node(t, "b", nil, ""), c.node(t, "c", nil, "")
 	uuid := newVM()
 	a.must(`create {"uuid":"` + uuid + `"}`)
@@ -376,7 +377,7 @@ func TestFull(t *testing.T) {
 		_, err = plain.Compact(t.Context(), resp.Header.Revision, clientv3.WithCompactPhysical())
 	}
 	if err == nil {
-		_, err = plain.Defragment(t.Context(), c.configs[0].Client)
+		_, err = plain.Defragment(t.Context(), c.Configs[0].Client)
 	}
 	if err == nil {
 		_, err = plain.AlarmDisarm(t.Context(), &clientv3.AlarmMember{})

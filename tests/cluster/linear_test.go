@@ -601,14 +601,14 @@ func (m *mover) fence(h int) {
 // faults harms members, and links to them, one at a time.
 func (w *world) faults(r *rand.Rand) {
 	for w.pause(r, 100, 400) && !w.t.Failed() {
-		i := r.IntN(len(w.c.configs))
+		i := r.IntN(len(w.c.Configs))
 		h := w.all[r.IntN(nHosts)]
 		w.trouble.Add(1)
 		switch r.IntN(6) {
 		case 0:
-			w.c.kill(i)
+			w.c.Kill(i)
 			w.pause(r, 100, 800)
-			w.c.run(i)()
+			w.c.run(i)
 		case 1:
 			w.c.signal(i, syscall.SIGSTOP)
 			w.pause(r, 600, 2500) // a try takes 2 s

@@ -45,7 +45,7 @@ type node struct {
 func (c *cluster) node(t *testing.T, name string, by *proxy, more string) *node {
 	t.Helper()
 	n := &node{t: t, name: name}
-	for i, m := range c.configs {
+	for i, m := range c.Configs {
 		to := m.Client
 		if i == 0 && by != nil {
 			to = by.url

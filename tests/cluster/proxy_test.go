@@ -66,7 +66,7 @@ const delay = 150 * time.Millisecond
 // proxy starts a proxy in front of a member.
 func (c *cluster) proxy(t *testing.T, member int) *proxy {
 	t.Helper()
-	to, err := grpc.NewClient(strings.TrimPrefix(c.configs[member].Client, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	to, err := grpc.NewClient(strings.TrimPrefix(c.Configs[member].Client, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +333,7 @@ func wait[T any](t *testing.T, ch <-chan T) T {
 // before ends but what a kill ends.
 func (l *late) again(host string) (*etcd.Engine, *store.Store, *store.Cell) {
 	l.t.Helper()
-	e := engineAt(l.t, l.prefix, host, l.endpoints()...)
+	e := engineAt(l.t, l.prefix, host, l.Endpoints()...)
 	s := opened(l.t, e)
 	return e, s, s.Cell(uuidA)
 }
@@ -471,7 +471,7 @@ func TestTakenMeanwhile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := start(t, 1, fast)
 			l := newLate(t, c, "/taken/")
-			b := engineAt(t, l.prefix, "b", c.endpoints()...)
+			b := engineAt(t, l.prefix, "b", c.Endpoints()...)
 			s := opened(t, b)
 			_, done := l.begin(tt.is, true, store.Intent{Kind: store.Append, Name: "k", Data: ", second"})
 			from, err := b.Owner(t.Context(), uuidA)
@@ -519,7 +519,7 @@ func TestTakenMeanwhile(t *testing.T) {
 // client is a plain client of the cluster's.
 func (c *cluster) client(t testing.TB) *clientv3.Client {
 	t.Helper()
-	client, err := clientv3.New(clientv3.Config{Endpoints: c.endpoints(), DialTimeout: 30 * time.Second})
+	client, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), DialTimeout: 30 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

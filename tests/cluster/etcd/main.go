@@ -16,10 +16,15 @@ import (
 	"syscall"
 	"time"
 
+	"meta9/tests/cluster/members"
 	"meta9/tests/proc"
 )
 
+// quota is what docs/fleet.md says that a large fleet needs.
+const quota = 8 << 30
+
 func main() {
+	members.Serve()
 	var c config
 	flag.StringVar(&c.dir, "dir", "", "the folder of all members' data (default: a temporary one)")
 	flag.IntVar(&c.members, "members", 3, "how many members there are; with -size 1 is a member's share all the same")
@@ -28,17 +33,10 @@ func main() {
 	flag.IntVar(&c.vms, "vms", 100_000, "with -size: how many VMs")
 	flag.IntVar(&c.keys, "keys", 50, "with -size: how many keys each has, of 100 bytes")
 	flag.IntVar(&c.hosts, "hosts", 100, "with -size: how many hosts own them")
-	member := flag.String("member", "", "be a member (the program runs itself so)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := error(nil)
-	if *member != "" {
-		err = serveMember(*member)
-	} else {
-		err = run(ctx, c)
-	}
-	if err != nil {
+	if err := run(ctx, c); err != nil {
 		stop()
 		fmt.Fprintln(os.Stderr, "etcd:", err)
 		os.Exit(1)
@@ -62,11 +60,14 @@ func run(ctx context.Context, c config) error {
 		defer os.RemoveAll(dir)
 		c.dir = dir
 	}
-	m, err := startMembers(c.dir, c.members)
+	m, err := members.New(c.dir, c.members, members.Config{Quota: quota}, 5*time.Minute)
 	if err != nil {
 		return err
 	}
-	defer m.kill()
+	if err := m.Start(); err != nil {
+		return err
+	}
+	defer m.KillAll()
 	if c.size {
 		return size(ctx, c, m, os.Stdout)
 	}
@@ -74,10 +75,10 @@ func run(ctx context.Context, c config) error {
 }
 
 // serveLoads answers GET /endpoints, and GET /load?kind=KIND&clients=N&ms=TIME by a report.
-func serveLoads(ctx context.Context, socket string, m *members) error {
+func serveLoads(ctx context.Context, socket string, m *members.Cluster) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /endpoints", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, m.endpoints, nil)
+		answer(w, m.Endpoints(), nil)
 	})
 	mux.HandleFunc("GET /load", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
@@ -88,7 +89,7 @@ func serveLoads(ctx context.Context, socket string, m *members) error {
 			answer(w, nil, fmt.Errorf("no such load: %s", r.URL.RawQuery))
 			return
 		}
-		rep, err := load(r.Context(), m.endpoints, kind, clients, time.Duration(ms)*time.Millisecond)
+		rep, err := load(r.Context(), m.Endpoints(), kind, clients, time.Duration(ms)*time.Millisecond)
 		answer(w, rep, err)
 	})
 	l, err := net.Listen("unix", socket)

@@ -17,11 +17,12 @@ import (
 
 	"meta9/fs/store"
 	"meta9/fs/store/etcd"
+	"meta9/tests/cluster/members"
 )
 
 // size has hosts create VMs, one host after the other, and prints what these take: in etcd, when
 // its members start anew, and when a host does.
-func size(ctx context.Context, c config, m *members, out io.Writer) error {
+func size(ctx context.Context, c config, m *members.Cluster, out io.Writer) error {
 	per := c.vms / c.hosts
 	fmt.Fprintf(out, "%d VMs of %d keys of %d bytes, of %d hosts; %d members\n", per*c.hosts, c.keys, valueSize, c.hosts, c.members)
 	from := time.Now()
@@ -40,16 +41,10 @@ func size(ctx context.Context, c config, m *members, out io.Writer) error {
 		return err
 	}
 
-	m.kill()
+	m.KillAll()
 	from = time.Now()
-	failed := make(chan error, len(m.procs))
-	for i := range m.procs {
-		go func() { failed <- m.start(i) }()
-	}
-	for range m.procs {
-		if err := <-failed; err != nil {
-			return err
-		}
+	if err := m.Start(); err != nil {
+		return err
 	}
 	fmt.Fprintf(out, "killed, and started anew in %.1f s\n", time.Since(from).Seconds())
 	if err := weigh(ctx, m, keys, out); err != nil {
@@ -73,27 +68,27 @@ func size(ctx context.Context, c config, m *members, out io.Writer) error {
 }
 
 // weigh prints what each member takes.
-func weigh(ctx context.Context, m *members, keys float64, out io.Writer) error {
-	client, err := clientv3.New(clientv3.Config{Endpoints: m.endpoints, DialTimeout: 10 * time.Second})
+func weigh(ctx context.Context, m *members.Cluster, keys float64, out io.Writer) error {
+	client, err := clientv3.New(clientv3.Config{Endpoints: m.Endpoints(), DialTimeout: 10 * time.Second})
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	for i, ep := range m.endpoints {
+	for i, ep := range m.Endpoints() {
 		st, err := client.Status(ctx, ep)
 		if err != nil {
 			return err
 		}
-		rss, err := m.procs[i].RSS()
+		rss, err := m.Procs[i].RSS()
 		if err != nil {
 			return err
 		}
-		disk, err := folderSize(m.configs[i].Dir)
+		disk, err := folderSize(m.Configs[i].Dir)
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(out, "  %s: database %.2f GiB (%.0f bytes a key), folder %.2f GiB, RSS %.2f GiB\n",
-			m.configs[i].Name, gib(st.DbSize), float64(st.DbSizeInUse)/keys, gib(disk), gib(rss))
+			m.Configs[i].Name, gib(st.DbSize), float64(st.DbSizeInUse)/keys, gib(disk), gib(rss))
 	}
 	return nil
 }
@@ -115,9 +110,9 @@ func folderSize(dir string) (sum int64, err error) {
 }
 
 // openHost is the store of host h.
-func openHost(m *members, h int) (*store.Store, error) {
+func openHost(m *members.Cluster, h int) (*store.Store, error) {
 	e, err := etcd.Open(context.Background(), etcd.Config{
-		Endpoints: m.endpoints, Fleet: "size", Host: fmt.Sprintf("host%d", h), Log: zerolog.Nop(),
+		Endpoints: m.Endpoints(), Fleet: "size", Host: fmt.Sprintf("host%d", h), Log: zerolog.Nop(),
 	})
 	if err != nil {
 		return nil, err
@@ -130,7 +125,7 @@ func openHost(m *members, h int) (*store.Store, error) {
 }
 
 // loadHost has host h create n VMs.
-func loadHost(m *members, h, n, keys int) error {
+func loadHost(m *members.Cluster, h, n, keys int) error {
 	s, err := openHost(m, h)
 	if err != nil {
 		return err
