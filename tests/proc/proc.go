@@ -103,6 +103,10 @@ func (p *Proc) Log() string {
 // Exited is closed when the process has ended.
 func (p *Proc) Exited() <-chan struct{} { return p.exited }
 
+// CoreDumped tells of a process that has exited whether the kernel has made a core of it, in a
+// file or for the program that core_pattern names (core(5)).
+func (p *Proc) CoreDumped() bool { return p.cmd.ProcessState.Sys().(syscall.WaitStatus).CoreDump() }
+
 // Signal sends a signal to the process.
 func (p *Proc) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 

@@ -210,8 +210,8 @@ func TestNoCore(t *testing.T) {
 	case <-time.After(patient):
 		t.Fatal("meta9d lives")
 	}
-	if left, _ := os.ReadDir(dir); len(left) > 0 {
-		t.Errorf("left: %v", left)
+	if left, _ := os.ReadDir(dir); len(left) > 0 || w.CoreDumped() {
+		t.Errorf("left: %v; a core was made: %v", left, w.CoreDumped())
 	}
 	w.start()
 	w.dial("9P2000.e", 1, true)
