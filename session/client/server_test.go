@@ -3,7 +3,6 @@ package client_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +22,7 @@ import (
 	"meta9/session"
 	"meta9/session/auth"
 	"meta9/session/client"
+	"meta9/session/client/eventtest"
 )
 
 const secret = "secret"
@@ -225,38 +225,21 @@ func TestRealServer(t *testing.T) {
 	}
 }
 
-// events reads a stream of events until it has seen all keys of want set.
+// eventReader reads events, and counts how often each key was set.
 type eventReader struct {
 	t    *testing.T
 	file *client.File
-	seen map[string]int // how often a key was set
+	seen map[string]int
 }
 
 func (r *eventReader) run(until string) {
-	var off int64
-	var text []byte
-	buf := make([]byte, 400) // a transport must live for one reply
-	for r.seen[until] == 0 {
-		n, err := r.file.ReadAt(r.t.Context(), buf, off)
-		if err != nil {
-			r.t.Errorf("events: %v", err)
-			return
-		}
-		off += int64(n)
-		text = append(text, buf[:n]...)
-		for {
-			line, rest, whole := bytes.Cut(text, []byte("\n"))
-			if !whole {
-				break
-			}
-			var e struct{ Type, Key string }
-			if err := json.Unmarshal(line, &e); err != nil || e.Type == "lost" {
-				r.t.Errorf("event %q, %v", line, err)
-			}
-			if e.Type == "key-set" {
-				r.seen[e.Key]++
-			}
-			text = rest
+	all, err := eventtest.Until(r.t.Context(), r.file, 400, until) // a transport must live for one reply
+	if err != nil {
+		r.t.Errorf("events: %v", err)
+	}
+	for _, e := range all {
+		if e.Type == "key-set" {
+			r.seen[e.Key]++
 		}
 	}
 }

@@ -44,6 +44,7 @@ var rooms = []struct {
 	{"session/packet", []string{"fs/errs"}},
 	{"session/listen", []string{"backoff", "rarelog", "descriptors", "fs", "session/packet"}},
 	{"session/redial", []string{"backoff", "fs/errs", "session/wire", "session/redial"}},
+	{"session/client/eventtest", []string{"session/client"}},
 	{"session/client", []string{"fs/errs", "session/wire", "session/packet", "session/mumble", "session/redial"}},
 	{"session/keep/fusefs", []string{"backoff", "fs/errs", "fs/vm", "session/wire", "session/redial", "session/keep"}},
 	{"session/keep", []string{"fs/errs", "session/wire", "session/mumble", "session/redial"}},
@@ -77,6 +78,7 @@ var guests = map[string][]string{
 	"meta9/session/redial/redialtest": {},
 	"meta9/session/fleet/fleettest":   {},
 	"meta9/session/listen/certtest":   {},
+	"meta9/session/client/eventtest":  {},
 }
 
 // within tells whether path is room or below it; a * in room is one element.

@@ -145,7 +145,6 @@ func TestDiesAsking(t *testing.T) {
 				t.Errorf("a dead host asks: %v", err)
 			}
 			g.Appended()
-			number = 0
 		} else {
 			if _, err := e.Ask(t.Context(), "a", uuidA); err != nil {
 				t.Fatal(err)

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"meta9/session/client/eventtest"
 	"meta9/session/wire"
-	"meta9/tests/eventfile"
 )
 
 // TestKilledIdle: killed between two requests, meta9d has each session as its client left
@@ -92,7 +92,7 @@ func TestKilledIdle(t *testing.T) {
 	hear(`"end"`)
 	seen := make(map[string]int)
 	for line := range strings.Lines(string(told)) {
-		var ev eventfile.Event
+		var ev eventtest.Event
 		if err := json.Unmarshal([]byte(line), &ev); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}

@@ -17,9 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"meta9/session/client/eventtest"
 	"meta9/session/wire"
 	"meta9/tests/daemon"
-	"meta9/tests/eventfile"
 	"meta9/tests/guest"
 	"meta9/tests/mount/work"
 	"meta9/tests/raw"
@@ -219,13 +219,13 @@ func (w *world) watching() *watching {
 }
 
 // end gives the events that it has printed, when they are as many.
-func (p *watching) end(t *testing.T, most int) (list []eventfile.Event, err error) {
+func (p *watching) end(t *testing.T, most int) (list []eventtest.Event, err error) {
 	testenv.Eventually(t, "meta9 watch has printed the last", func() bool { return p.printed() >= p.before+most || t.Failed() })
 	time.Sleep(100 * time.Millisecond) // there is no more
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	_ = p.cmd.Wait() // 130
 	for line := range strings.Lines(p.out.String()) {
-		var ev eventfile.Event
+		var ev eventtest.Event
 		if err := json.Unmarshal([]byte(line), &ev); err != nil {
 			return nil, fmt.Errorf("%q: %w", line, err)
 		}

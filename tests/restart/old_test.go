@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"meta9/session/client/eventtest"
 	"meta9/tests/daemon"
-	"meta9/tests/eventfile"
 	"meta9/tests/guest"
 	"meta9/tests/mount/work"
 	"meta9/tests/soak"
@@ -55,7 +55,7 @@ type workers struct {
 	w        *world
 	stop     chan struct{}
 	did      [writers]writer
-	events   func() []eventfile.Event
+	events   func() []eventtest.Event
 	commands atomic.Int64
 	keepers  []func() []work.Report
 	lossy    bool

@@ -17,9 +17,9 @@ import (
 	"time"
 
 	"meta9/session/client"
+	"meta9/session/client/eventtest"
 	"meta9/session/wire"
 	"meta9/tests/daemon"
-	"meta9/tests/eventfile"
 	"meta9/tests/raw"
 	"meta9/tests/testenv"
 )
@@ -138,24 +138,24 @@ func (w *world) write(id int, stop <-chan struct{}, did *writer) {
 
 // watch reads events until it has seen the key "end", by a file that was opened before
 // it returns.
-func (w *world) watch() (events func() []eventfile.Event) {
+func (w *world) watch() (events func() []eventtest.Event) {
 	w.t.Helper()
 	c := w.client()
 	f, err := c.Open(w.ctx, "events")
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var seen []eventfile.Event
+	var seen []eventtest.Event
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer c.Close()
 		var err error
-		if seen, err = eventfile.Until(w.ctx, f, "end"); err != nil {
+		if seen, err = eventtest.Until(w.ctx, f, 8192, "end"); err != nil {
 			w.t.Errorf("events: %v", err)
 		}
 	}()
-	return func() []eventfile.Event {
+	return func() []eventtest.Event {
 		select {
 		case <-done:
 		case <-time.After(patient):
@@ -348,7 +348,7 @@ func (w *world) restarts(restarts int, restart func() (log string)) {
 }
 
 // verify holds the keys and the events against what the writers, who have ended, did.
-func (w *world) verify(events func() []eventfile.Event, did *[writers]writer) (changes, seenEvents int) {
+func (w *world) verify(events func() []eventtest.Event, did *[writers]writer) (changes, seenEvents int) {
 	w.t.Helper()
 	w.put("end", "")
 	seen := events()

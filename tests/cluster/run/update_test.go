@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"meta9/session/client"
+	"meta9/session/client/eventtest"
 	"meta9/session/wire"
-	"meta9/tests/eventfile"
 	"meta9/tests/raw"
 )
 
@@ -93,7 +93,7 @@ func (w *load) write(id int, c *client.Client) {
 // watch counts the changes of each key, until it has seen the key "end".
 func (w *load) watch(c *client.Client, f *client.File) {
 	defer c.Close()
-	all, err := eventfile.Until(w.ctx, f, "end")
+	all, err := eventtest.Until(w.ctx, f, 8192, "end")
 	if err != nil {
 		w.t.Errorf("events: %v", err)
 	}

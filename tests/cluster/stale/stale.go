@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"meta9/session/client"
-	"meta9/tests/eventfile"
+	"meta9/session/client/eventtest"
 )
 
 // Log is what one process of a host has told.
@@ -34,7 +34,7 @@ func Follow(ctx context.Context, c *client.Client) (*Log, error) {
 	}
 	l := new(Log)
 	go func() {
-		err := eventfile.Lines(ctx, f, l.note)
+		err := eventtest.Lines(ctx, f, 8192, l.note)
 		f.Close()
 		if ctx.Err() == nil {
 			l.mu.Lock()

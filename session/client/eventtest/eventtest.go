@@ -1,5 +1,5 @@
-// Package eventfile reads files of events line by line, as they come, for the tests.
-package eventfile
+// Package eventtest reads files of events line by line, as they come, for tests.
+package eventtest
 
 import (
 	"bytes"
@@ -19,10 +19,10 @@ type Event struct {
 }
 
 // Lines calls do with each line from now on, until do gives an error, which is returned, as is
-// what the file cannot be read for.
-func Lines(ctx context.Context, f *client.File, do func(line []byte) error) error {
+// what the file cannot be read for. A read asks for that many bytes.
+func Lines(ctx context.Context, f *client.File, count int, do func(line []byte) error) error {
 	var rest []byte
-	buf := make([]byte, 8192)
+	buf := make([]byte, count)
 	for off := int64(0); ; {
 		n, err := f.ReadAt(ctx, buf, off)
 		if err != nil && err != io.EOF {
@@ -45,9 +45,9 @@ func Lines(ctx context.Context, f *client.File, do func(line []byte) error) erro
 
 var errLast = errors.New("the last event is there")
 
-// Until gives all events before the first of the key last. That some were lost is an error.
-func Until(ctx context.Context, f *client.File, last string) (all []Event, err error) {
-	err = Lines(ctx, f, func(line []byte) error {
+// Until gives all events before the first of the key last, by Lines. That some were lost is an error.
+func Until(ctx context.Context, f *client.File, count int, last string) (all []Event, err error) {
+	err = Lines(ctx, f, count, func(line []byte) error {
 		var e Event
 		switch err := json.Unmarshal(line, &e); {
 		case err != nil:
