@@ -256,6 +256,9 @@ func (f *folded) whole(id uint64, body []byte) error {
 		kept: make(map[uint16]foldedReply), doubt: make(map[uint16]foldedReply),
 	}
 	s.state.Fids, s.state.Kept, s.state.Doubt = nil, nil, nil
+	if was := f.sessions[id]; was != nil {
+		s.stay = was.stay // its own record follows, unless a kill came between
+	}
 	f.sessions[id] = s
 	s.apply(&session.Change{Count: st.Count, Fids: st.Fids, Kept: kept, Doubt: st.Doubt}, f.records)
 	return nil

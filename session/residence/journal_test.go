@@ -424,6 +424,39 @@ func TestJournalStays(t *testing.T) {
 	}
 }
 
+// hooked is a fleet's host that stops before it says for a journal since when it has the VM.
+type hooked struct {
+	stays
+	hook *func()
+}
+
+func (s hooked) Stay(vm string) uint64 {
+	(*s.hook)()
+	return s.stays.Stay(vm)
+}
+
+// TestJournalStayAlone: a kill when a session was written whole again, and the record of its stay
+// was not yet.
+func TestJournalStayAlone(t *testing.T) {
+	hook := func() {}
+	j := newJournalOf(t, nil, hooked{stays{stay: 5}, &hook})
+	st := session.State{Version: session.StateVersion, VM: vmUUID, Dialect: wire.E.String(), Key: []byte("12345678")}
+	j.Whole(1, &st, 1<<20)
+	killed := false
+	hook = func() {
+		killed = true
+		run, w := j.killed()
+		w.stays = stays{stay: 5}
+		if r := restoreJournal(t, run, w, w.place()); r.Sessions != 1 || r.Lost != 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+	j.Whole(1, &st, 1<<20)
+	if !killed {
+		t.Error("the journal has not asked for the stay")
+	}
+}
+
 // TestJournalNoteAlone: of a batch that has changed another VM, the VM's events that change
 // nothing are true however the VM's own number is: who reads them must not miss any.
 func TestJournalNoteAlone(t *testing.T) {
