@@ -105,6 +105,12 @@ func (s *Store) apply(b *batch) error {
 		s.noRoom(nil)
 		return nil
 	}
+	return s.settle(b, failed)
+}
+
+// settle finds what stands of a batch of which a group has failed. failed has each group's
+// error, nil for one that is durable. The returned error is as apply's.
+func (s *Store) settle(b *batch, failed []error) error {
 	durable := 0
 	var full error
 	for _, err := range failed {
