@@ -82,12 +82,7 @@ meta9 watch --touch /run/meta9-keys keys    (for the PathChanged= of a systemd u
 		},
 	}
 	placeFlag(cmd, &mount)
-	f := cmd.Flags()
-	f.StringVar(&r.command, "exec", "", "run the shell's line `COMMAND` when something has changed")
-	f.StringVar(&r.touch, "touch", "", "make `FILE`, or set its time, when something has changed")
-	f.BoolVar(&r.initial, "initial", false, "do so once at the beginning, too")
-	f.DurationVar(&r.debounce, "debounce", 100*time.Millisecond, "wait until nothing has changed for `TIME`, but no longer than ten times that")
-	_ = cmd.MarkFlagFilename("touch")
+	r.flags(cmd)
 	return cmd
 }
 

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"meta9/backoff"
 )
 
@@ -41,6 +43,16 @@ type reaction struct {
 	mu    sync.Mutex
 	lines []byte    // the events since the last run that went well
 	last  time.Time // when something came last
+}
+
+// flags are those that ask for it.
+func (r *reaction) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&r.command, "exec", "", "run the shell's line `COMMAND` when something has changed")
+	f.StringVar(&r.touch, "touch", "", "make `FILE`, or set its time, when something has changed")
+	f.BoolVar(&r.initial, "initial", false, "do so once at the beginning, too")
+	f.DurationVar(&r.debounce, "debounce", 100*time.Millisecond, "wait until nothing has changed for `TIME`, but no longer than ten times that")
+	_ = cmd.MarkFlagFilename("touch")
 }
 
 // watch reacts to the events of a place until ctx ends or there can be no more. What

@@ -204,7 +204,14 @@ func (d *daemon) start(salvage bool) error {
 	if err := d.beginServing(); err != nil {
 		return err
 	}
-	// Only now, as what they learn makes commits.
+	d.follow()
+	d.warnDescriptors()
+	return nil
+}
+
+// follow begins to learn of VMs from others: the mirror's upstream, QEMUs, libvirt. It comes
+// after all else, as what they say makes commits.
+func (d *daemon) follow() {
 	d.runMirror()
 	if d.hosts != nil {
 		d.hosts.Start()
@@ -212,8 +219,6 @@ func (d *daemon) start(salvage bool) error {
 	if d.libvirt != nil {
 		d.libvirt.Start()
 	}
-	d.warnDescriptors()
-	return nil
 }
 
 // newServer makes the 9P server. When memory is short, the tree gives back of what it holds

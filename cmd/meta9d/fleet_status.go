@@ -103,14 +103,6 @@ func (d *daemon) staleStatus() string {
 	return "stale_since " + stamp(since) + "\n"
 }
 
-// one is 1 for true.
-func one(b bool) int64 {
-	if b {
-		return 1
-	}
-	return 0
-}
-
 // fleetMetrics are those of a host of a fleet.
 func (d *daemon) fleetMetrics(gauge, counter func(name, help string, is func() float64)) {
 	if d.member == nil {

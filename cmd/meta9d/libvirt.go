@@ -60,16 +60,11 @@ func (d *daemon) libvirtStatus() string {
 }
 
 // libvirtMetrics are its figures for Prometheus.
-func (d *daemon) libvirtMetrics(gauge func(name, help string, is func() float64), counter func(name, help string, is func() float64)) {
+func (d *daemon) libvirtMetrics(gauge, counter func(name, help string, is func() float64)) {
 	if d.cfg.Libvirt == libvirtOff { // d.libvirt is made after this
 		return
 	}
-	gauge("libvirt_connected", "1 while libvirt is followed.", func() float64 {
-		if d.libvirt.State().Connected {
-			return 1
-		}
-		return 0
-	})
+	gauge("libvirt_connected", "1 while libvirt is followed.", func() float64 { return float64(one(d.libvirt.State().Connected)) })
 	gauge("libvirt_domains", "Domains that libvirt had when it was last asked.", func() float64 { return float64(d.libvirt.State().Domains) })
 	gauge("libvirt_vms", "Those of them that are VMs.", func() float64 { return float64(d.libvirt.State().VMs) })
 	counter("libvirt_connects_total", "Connections to libvirt.", func() float64 { return float64(d.libvirt.State().Connects) })

@@ -81,6 +81,16 @@ func (d *daemon) commitStatus() string {
 	return fmt.Sprintf("commits %d\ncommit_mean_us %.0f\ncommit_p99_us %.0f\n", n, 1e6*h.GetSampleSum()/float64(n), 1e6*longest.GetUpperBound())
 }
 
+// buildInfo is a gauge whose labels say which program runs.
+func buildInfo() prometheus.Gauge {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "meta9_build_info", Help: "1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": version.String(), "go": runtime.Version()},
+	})
+	build.Set(1)
+	return build
+}
+
 // metrics are the daemon's figures for Prometheus, read when it asks for them.
 func (d *daemon) metrics() *prometheus.Registry {
 	r := prometheus.NewRegistry()
@@ -91,24 +101,14 @@ func (d *daemon) metrics() *prometheus.Registry {
 	counter := func(name, help string, is func() float64) {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "meta9_" + name, Help: help}, is))
 	}
-	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "meta9_build_info", Help: "1; the labels say what runs.",
-		ConstLabels: prometheus.Labels{"version": version.String(), "go": runtime.Version()},
-	})
-	build.Set(1)
-	r.MustRegister(build, d.commits, &d.tallies)
+	r.MustRegister(buildInfo(), d.commits, &d.tallies)
 	gauge("bytes_limit", "Bytes that all names and values may have; 0: no limit.", func() float64 { return float64(d.cfg.Limits.Bytes) })
 	gauge("connections_limit", "9P connections that there may be.", func() float64 { return float64(d.cfg.Limits.Conns) })
 	gauge("memory_in_flight_limit_bytes", "Bytes that the requests of all VMs may hold.", func() float64 { return float64(d.cfg.Limits.Memory) })
 	gauge("vms", "VMs.", func() float64 { return float64(d.store.Count()) })
 	gauge("bytes", "Bytes of all names and values.", func() float64 { return float64(d.store.Bytes()) })
 	gauge("revision", "The newest revision.", func() float64 { return float64(d.store.Rev()) })
-	gauge("storage_failed", "1 when nothing is written any more.", func() float64 {
-		if d.store.Err() != nil {
-			return 1
-		}
-		return 0
-	})
+	gauge("storage_failed", "1 when nothing is written any more.", func() float64 { return float64(one(d.store.Err() != nil)) })
 	gauge("connections", "9P connections.", func() float64 { return float64(d.server.Stats().Conns) })
 	gauge("sessions", "Sessions, live and parked.", func() float64 { return float64(d.server.Stats().Sessions) })
 	gauge("parked_sessions", "Sessions whose transport is lost.", func() float64 { return float64(d.server.Stats().Parked) })
@@ -131,23 +131,21 @@ func (d *daemon) metrics() *prometheus.Registry {
 	counter("stuck_connections_total", "9P connections closed since they held memory that others waited for, and did not move.", func() float64 { return float64(d.server.Stats().Stuck) })
 	gauge("mdata_connections", "Connections of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Conns) })
 	counter("mdata_requests_total", "Requests of the metadata protocol.", func() float64 { return float64(d.mdata.Stats().Requests) })
-	if q := &d.cfg.QMP; len(q.Sockets)+len(q.Dirs) > 0 { // d.hosts is made after this
-		gauge("qemus", "QEMUs that are connected by QMP.", func() float64 { return float64(d.hosts.Stats().Connected) })
-		gauge("qemus_unresponsive", "QEMUs that do not answer.", func() float64 { return float64(d.hosts.Stats().Unresponsive) })
-	}
+	d.qmpMetrics(gauge)
 	d.fleetMetrics(gauge, counter)
 	d.libvirtMetrics(gauge, counter)
-	if d.mirror != nil {
-		gauge("mirror_stale", "1 while what the mirror shows may be old.", func() float64 {
-			if d.mirror.State().Stale {
-				return 1
-			}
-			return 0
-		})
-	}
+	d.mirrorMetrics(gauge)
 	gauge("event_listeners", "Clients of /events.", func() float64 { return float64(d.vminfo.Stats().Listeners) })
 	counter("event_listeners_dropped_total", "Clients of /events that were too slow.", func() float64 { return float64(d.vminfo.Stats().Dropped) })
 	counter("vm_changes_total", "Changes of VMs.", func() float64 { return float64(d.vminfo.Stats().Events) })
 	counter("http_requests_total", "HTTP requests.", func() float64 { return float64(d.vminfo.Stats().Requests) })
 	return r
+}
+
+// one is 1 for true.
+func one(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -83,6 +83,13 @@ func (d *daemon) mirrorStatus() string {
 	return fmt.Sprintf("upstream %s %s\n", st.From, how)
 }
 
+// mirrorMetrics are its figures for Prometheus.
+func (d *daemon) mirrorMetrics(gauge func(name, help string, is func() float64)) {
+	if d.mirror != nil {
+		gauge("mirror_stale", "1 while what the mirror shows may be old.", func() float64 { return float64(one(d.mirror.State().Stale)) })
+	}
+}
+
 func checkMirror(c *config) error {
 	if c.VminfodFrom == "" {
 		return nil

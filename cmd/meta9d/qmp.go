@@ -63,6 +63,9 @@ func checkQMP(c *config) error {
 	return nil
 }
 
+// followsQEMUs tells whether there are monitors of QEMUs to look for.
+func (q *qmpSettings) followsQEMUs() bool { return len(q.Sockets)+len(q.Dirs) > 0 }
+
 // newQMP adds to the tree what follows QEMUs, if there is to be any, and makes the
 // server of the daemon's own QMP.
 func (d *daemon) newQMP(t *tree.Tree) {
@@ -73,7 +76,7 @@ func (d *daemon) newQMP(t *tree.Tree) {
 		Fresh:    d.fresh(),
 	})
 	q := &d.cfg.QMP
-	if len(q.Sockets)+len(q.Dirs) == 0 {
+	if !q.followsQEMUs() {
 		return
 	}
 	cfg := hosts.Config{Tree: t, Globs: q.Dirs, Bind: q.Bind, Limit: int(q.Reply), VMs: q.VMs, Log: d.log}
@@ -88,6 +91,15 @@ func (d *daemon) newQMP(t *tree.Tree) {
 	}
 	d.hosts = hosts.New(cfg)
 	d.atEnd(d.hosts.Close)
+}
+
+// qmpMetrics are its figures for Prometheus.
+func (d *daemon) qmpMetrics(gauge func(name, help string, is func() float64)) {
+	if !d.cfg.QMP.followsQEMUs() { // d.hosts is made after this
+		return
+	}
+	gauge("qemus", "QEMUs that are connected by QMP.", func() float64 { return float64(d.hosts.Stats().Connected) })
+	gauge("qemus_unresponsive", "QEMUs that do not answer.", func() float64 { return float64(d.hosts.Stats().Unresponsive) })
 }
 
 // startQMP opens the daemon's own QMP sockets. It comes last, so that its clients are told
