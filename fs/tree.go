@@ -19,6 +19,7 @@ type Config struct {
 	Now     func() time.Time // time.Now
 	Version string           // of the program, for /ctl
 	Status  func() string    // more lines for /ctl, each "name value" and LF; may be nil
+	Trouble func() error     // what is wrong beside the store, for the health of /ctl; may be nil
 
 	// VMStatus gives more lines for the ctl of a VM; may be nil.
 	VMStatus func(uuid string) string

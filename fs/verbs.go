@@ -168,8 +168,11 @@ func (n *ctlFile) status() ([]byte, error) {
 }
 
 func (t *Tree) status() []byte {
-	health := "ok"
-	if err := t.store.Err(); err != nil {
+	health, err := "ok", t.store.Err()
+	if err == nil && t.cfg.Trouble != nil {
+		err = t.cfg.Trouble()
+	}
+	if err != nil {
 		health = strings.ReplaceAll(err.Error(), "\n", " ")
 	}
 	b := fmt.Appendf(nil, "version %s\nuptime %d\nvms %d\nkeys %d\nbytes %d\nrev %d\nhealth %s\n",

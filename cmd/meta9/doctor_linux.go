@@ -167,7 +167,11 @@ func (e *examination) checkDaemon(ctx context.Context) {
 		return
 	}
 	if health := e.text("health"); health != "ok" {
-		e.found("meta9d is not well: "+health, "mend the cause and restart meta9d: until then writes are refused")
+		mend := "mend the cause and restart meta9d: until then writes are refused"
+		if strings.HasPrefix(health, "fleet: ") {
+			mend = "see what 'meta9 fleet status' says, and whether etcd's members run and can be reached from here; meta9d goes on by itself when etcd answers"
+		}
+		e.found("meta9d is not well: "+health, mend)
 	}
 	if here, there := version.String(), e.text("version"); here != there {
 		e.found(fmt.Sprintf("meta9d is %s, and this meta9 is %s", there, here), "'meta9 upgrade' takes the meta9d that is installed, without a restart; else install both of one version")

@@ -42,10 +42,8 @@ With -o json all of the admin's ctl is one object.`,
 				} else if _, err := fmt.Fprint(a.out, is.screen()); err != nil {
 					return err
 				}
-				for _, name := range []string{"health", "fleet_etcd"} {
-					if how := is.text(name); how != "" && how != "ok" {
-						return fmt.Errorf("meta9d is not well: %s", how)
-					}
+				if health := is.text("health"); health != "ok" {
+					return fmt.Errorf("meta9d is not well: %s", health)
 				}
 				return nil
 			})
@@ -152,9 +150,9 @@ func (is status) screen() string {
 	}
 	n := is.number
 	row("meta9d", "%s, up %s", is.text("version"), time.Duration(n("uptime"))*time.Second)
-	row("health", "%s", is.text("health"))
+	row("health", "%s", printable(is.text("health")))
 	if host := is.text("fleet_host"); host != "" {
-		row("fleet", "host %s; etcd: %s", host, is.text("fleet_etcd"))
+		row("fleet", "host %s ('meta9 fleet status' says more)", printable(host))
 	}
 	if from := is.text("upstream"); from != "" {
 		row("mirror", "of %s", from)

@@ -170,7 +170,7 @@ func (d *daemon) start(salvage bool) error {
 	d.atEnd(paceGC(d.budget))
 	d.store.CPU().LendThreads()
 	tree := fs.New(d.store, fs.Config{
-		Budget: d.budget, Log: d.log, Version: version.String(), Status: d.status, VMStatus: d.vmStatus, Made: d.made,
+		Budget: d.budget, Log: d.log, Version: version.String(), Status: d.status, Trouble: d.trouble, VMStatus: d.vmStatus, Made: d.made,
 	})
 	d.atEnd(func() { d.leave(tree) })
 	noHypervisor(tree)

@@ -9,6 +9,27 @@ import (
 	"meta9/fs/errs"
 )
 
+// fleetTrouble is what keeps this host from being sure of its VMs, or from changing them;
+// nil: nothing does.
+func (d *daemon) fleetTrouble() error {
+	switch {
+	case d.without != nil:
+		return errors.New(d.without.String())
+	case d.fleet == nil:
+		return nil
+	}
+	st := d.fleet.Status()
+	switch err := d.etcd.Trouble(); {
+	case !st.Sure && st.Why != nil:
+		return fmt.Errorf("the lease is lost: %s", detail(st.Why))
+	case !st.Sure:
+		return errors.New("the lease is lost: etcd does not answer")
+	case err != nil && errs.KindOf(err) != errs.TooLarge:
+		return fmt.Errorf("the last change failed: %s", detail(err))
+	}
+	return nil
+}
+
 // fleetStatus is what ctl says of the fleet.
 func (d *daemon) fleetStatus() string {
 	s := &d.cfg.Cluster
@@ -16,19 +37,16 @@ func (d *daemon) fleetStatus() string {
 		return ""
 	}
 	name, _ := s.host() // it was found before
+	how := "ok"
+	if err := d.fleetTrouble(); err != nil {
+		how = oneLine(err)
+	}
+	b := fmt.Appendf(nil, "fleet_host %s\nfleet_etcd %s\n", name, how)
 	if d.without != nil {
-		return fmt.Sprintf("fleet_host %s\nfleet_etcd %s\n", name, oneLine(errors.New(d.without.String())))
+		return string(b)
 	}
-	st, how := d.fleet.Status(), "ok"
-	switch err := d.etcd.Trouble(); {
-	case !st.Sure && st.Why != nil:
-		how = "the lease is lost: " + detail(st.Why)
-	case !st.Sure:
-		how = "the lease is lost: etcd does not answer"
-	case err != nil && errs.KindOf(err) != errs.TooLarge:
-		how = "the last change failed: " + detail(err)
-	}
-	b := fmt.Appendf(nil, "fleet_host %s\nfleet_etcd %s\nfleet_reads %s\n", name, how, s.Reads)
+	st := d.fleet.Status()
+	b = fmt.Appendf(b, "fleet_reads %s\n", s.Reads)
 	if !st.Sure {
 		b = fmt.Appendf(b, "fleet_stale_since %s\n", stamp(st.StaleSince))
 	}

@@ -55,6 +55,14 @@ func (d *daemon) status() string {
 			m.Conns, m.Refused, m.Requests, m.Damaged, m.Dropped)
 }
 
+// trouble is what is wrong beside the store, for ctl's health; nil: nothing is.
+func (d *daemon) trouble() error {
+	if err := d.fleetTrouble(); err != nil {
+		return fmt.Errorf("fleet: %w", err)
+	}
+	return nil
+}
+
 // vmStatus is what a VM's ctl shows after the tree's own lines.
 func (d *daemon) vmStatus(uuid string) string {
 	conns, sessions, parked := d.server.VMStats(uuid)

@@ -201,7 +201,7 @@ func TestEtcdAway(t *testing.T) {
 	settings := e.settingsOf(t, dir) + "ttl = \"2s\"\n"
 	a := begin(t, dir, "a", settings)
 	a.until("fleet_etcd no VM is here until etcd is back", "cat", "/ctl")
-	if out, err := a.meta9("status"); err == nil || !strings.Contains(out, "meta9d is not well: no VM is here until etcd is back") {
+	if out, err := a.meta9("status"); err == nil || !strings.Contains(out, "meta9d is not well: fleet: no VM is here until etcd is back") {
 		t.Errorf("status: %v\n%s", err, out)
 	}
 	out, err := a.meta9("vm", "create", "web0")
@@ -232,6 +232,12 @@ func TestEtcdAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.until("fleet_etcd the lease is lost", "cat", "/ctl") // by then the change is under way
+	if health := a.stat("health"); !strings.HasPrefix(health, "fleet: the lease is lost") {
+		t.Errorf("health without a lease: %q", health)
+	}
+	if out, err := a.meta9("status"); err == nil || !strings.Contains(out, "meta9d is not well: fleet: the lease is lost") {
+		t.Errorf("status without a lease: %v\n%s", err, out)
+	}
 	code, log = a.stop()
 	if err := put.Wait(); err == nil {
 		t.Error("a change is acknowledged without etcd")
