@@ -108,6 +108,9 @@ func (a *app) uuidArg(cmd *cobra.Command, args []string) (uuid string, err error
 		if errors.As(err, &e) {
 			none.text += " here; " + e.where()
 		}
+		if strings.Contains(args[0], "=") {
+			none.text += fmt.Sprintf("; the VM comes first, by its UUID or its alias ('meta9 vm lookup %s' finds it)", args[0])
+		}
 		return "", none
 	}
 	return uuid, err

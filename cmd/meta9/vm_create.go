@@ -34,7 +34,7 @@ is printed. When the command has returned, the VM's sockets are there.`,
 meta9 vm create web0 -m role=web -M root_authorized_keys=$HOME/.ssh/id_ed25519.pub --user-data cloud-config.yaml
 meta9 vm create -f payload.json
 echo '{"alias": "db0", "ram": 4096}' | meta9 vm create -f - -m role=db`,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              createArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
@@ -67,6 +67,21 @@ echo '{"alias": "db0", "ram": 4096}' | meta9 vm create -f - -m role=db`,
 	f.StringArrayVarP(&more.files, "metadata-file", "M", nil, "give the VM the key of `KEY=FILE`, whose value is what FILE has; may be repeated")
 	f.StringVar(&more.userData, "user-data", "", "give it what `FILE` has as the key user-data, which is cloud-init's")
 	return cmd
+}
+
+// createArgs takes a name. Who writes what update takes means a property, and not a VM of that
+// name.
+func createArgs(cmd *cobra.Command, args []string) error {
+	for _, arg := range args {
+		switch property, value, is := strings.Cut(arg, "="); {
+		case !is:
+		case property == vm.PropAlias:
+			return misused("%s: NAME alone is the alias: meta9 vm create %s", arg, value)
+		default:
+			return misused("%s: NAME is the alias; -m %[1]s gives the VM a key, and properties, or an alias that has a =, are in the JSON of -f FILE", arg)
+		}
+	}
+	return cobra.MaximumNArgs(1)(cmd, args)
 }
 
 // additions are what the command line adds to a payload.
