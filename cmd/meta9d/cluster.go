@@ -210,7 +210,8 @@ func (c *command) checkFolder() error {
 	return nil
 }
 
-// errEnded is why a start ends that was told to.
+// errEnded is why a start ends that was told to, and would wait for etcd. In a live update
+// there is no way back then.
 var errEnded = errors.New("told to end")
 
 // clusterPauses are those between the tries to reach an etcd that is away.
@@ -262,7 +263,7 @@ func (d *daemon) awaitCluster(ctx context.Context, cfg etcd.Config, why error) e
 	without.why.Store(&why)
 	d.log.Error().Str("error", detail(why)).Msg("cluster: etcd is away; there is no VM until it is back")
 	if d.from == nil { // else the listeners are taken over with the VMs, and who is connected waits
-		idle, err := d.withoutVMs(without)
+		idle, err := d.withoutVMs(ctx, without)
 		if err != nil {
 			return err
 		}
@@ -288,7 +289,7 @@ func (d *daemon) awaitCluster(ctx context.Context, cfg etcd.Config, why error) e
 func detail(err error) string { return oneLine(errors.New(errs.Detail(err))) }
 
 // withoutVMs serves the admin's socket and the metrics from a daemon that has no VM.
-func (d *daemon) withoutVMs(e *noCluster) (*daemon, error) {
+func (d *daemon) withoutVMs(ctx context.Context, e *noCluster) (*daemon, error) {
 	idle := &daemon{
 		cfg: d.cfg, command: d.command, log: d.log.Level(zerolog.ErrorLevel), quit: d.quit, without: e,
 		opened: make(chan struct{}), failed: make(chan struct{}), upgrades: newUpgrades(),
@@ -297,7 +298,7 @@ func (d *daemon) withoutVMs(e *noCluster) (*daemon, error) {
 	cfg.Data, cfg.Listen, cfg.MdataFrom, cfg.Libvirt, cfg.QMP, cfg.HTTP.Listen = "", nil, "", libvirtOff, none.QMP, nil
 	var err error
 	if idle.inherited, err = d.inherited.Again(); err == nil {
-		err = idle.start(false)
+		err = idle.start(ctx, false)
 	}
 	if err != nil {
 		close(idle.failed)

@@ -119,14 +119,18 @@ func serve(c command, stdout, stderr io.Writer) error {
 		watch := time.AfterFunc(readyTime, func() { _ = d.from.back(fmt.Errorf("it did not serve within %v", readyTime)) })
 		defer watch.Stop()
 	}
-	err := d.reachCluster(ctx)
-	if err == errEnded {
-		return nil
-	}
+	told := d.toldToEnd(ctx)
+	err := d.reachCluster(told)
 	if err == nil {
-		err = d.start(c.salvage)
+		err = d.start(told, c.salvage)
 	}
-	if err != nil {
+	switch {
+	case err == errEnded:
+		d.log.Info().Msg("told to end before it has served")
+		close(d.failed)
+		d.keepsSessions = d.keepsSessions && d.from == nil // else they have connections that go on nowhere, and are in the journal
+		return nil
+	case err != nil:
 		d.startFailed()
 		return err
 	}
@@ -149,8 +153,20 @@ func serve(c command, stdout, stderr io.Writer) error {
 	return d.execute()
 }
 
-// start brings up each part on those below it.
-func (d *daemon) start(salvage bool) error {
+// toldToEnd ends when a start is to wait for etcd no more: with ctx, or, where the program before
+// has handed over what nobody else has, as late as an etcd is silent.
+func (d *daemon) toldToEnd(ctx context.Context) context.Context {
+	if d.from == nil {
+		return ctx
+	}
+	told, end := context.WithCancel(context.Background())
+	context.AfterFunc(ctx, func() { time.AfterFunc(silentTime, end) })
+	return told
+}
+
+// start brings up each part on those below it. Once told has ended it waits for no etcd:
+// errEnded.
+func (d *daemon) start(told context.Context, salvage bool) error {
 	keys, err := d.keyring()
 	if err != nil {
 		return err
@@ -161,7 +177,7 @@ func (d *daemon) start(salvage bool) error {
 	if d.without == nil { // which has no sessions of VMs: what a killed meta9d has left stays until etcd is back
 		d.openJournal()
 	}
-	if err := d.openStore(salvage); err != nil {
+	if err := d.openStore(told, salvage); err != nil {
 		return err
 	}
 	d.log.Info().Str("version", version.String()).Str("data", d.cfg.Data).Str("run", d.cfg.Run).
@@ -188,8 +204,8 @@ func (d *daemon) start(salvage bool) error {
 	if err := d.restore(tree); err != nil {
 		return err
 	}
-	if err := d.startFleet(); err != nil {
-		return fmt.Errorf("cluster: %w", err)
+	if err := d.startFleet(told); err != nil {
+		return err
 	}
 	d.atEnd(d.stopFleet)
 	if err := d.listen(); err != nil {
@@ -321,16 +337,9 @@ func (d *daemon) endConns(ctx context.Context) error {
 	return errors.Join(end(ctx), <-other)
 }
 
-// openStore opens the data folder, or memory, and loads what is there.
-func (d *daemon) openStore(salvage bool) error {
-	e, err := d.engine(salvage)
-	if err != nil {
-		return err
-	}
+// storeConfig is what the settings say of the store.
+func (d *daemon) storeConfig(salvage bool) store.Config {
 	l := &d.cfg.Limits
-	// What is loaded stays, nearly all of it: collections would look through it again
-	// and again and find nothing. GOMEMLIMIT holds all the same.
-	collects := debug.SetGCPercent(-1)
 	cfg := store.Config{
 		Limits: l.vm(), TotalBytes: int64(l.Bytes), BatchBytes: int64(l.VMBatch),
 		Reserve:  store.Reserve{Keys: 256, Bytes: 1 << 20, Total: 16 << 20},
@@ -342,15 +351,35 @@ func (d *daemon) openStore(salvage bool) error {
 	if d.journal != nil {
 		cfg.Journal = d.journal
 	}
-	d.commits = newCommits()
-	d.store, err = store.Open(timed(e, d.commits), cfg)
-	debug.SetGCPercent(collects)
+	return cfg
+}
+
+// openStore opens the data folder, memory or the fleet's etcd, and loads what is there.
+func (d *daemon) openStore(told context.Context, salvage bool) error {
+	e, err := d.engine(salvage)
 	if err != nil {
-		where := "data folder " + d.cfg.Data
-		if d.etcd != nil {
-			where = "cluster"
+		return err
+	}
+	// What is loaded stays, nearly all of it: collections would look through it again
+	// and again and find nothing. GOMEMLIMIT holds all the same.
+	collects := debug.SetGCPercent(-1)
+	d.commits = newCommits()
+	uninterrupted := func() bool { return true }
+	if d.etcd != nil { // which may be silent; what is half done then is the next start's, as after a kill
+		uninterrupted = context.AfterFunc(told, d.etcd.Interrupt)
+	}
+	d.store, err = store.Open(timed(e, d.commits), d.storeConfig(salvage))
+	debug.SetGCPercent(collects)
+	ended := !uninterrupted()
+	if err != nil {
+		closed := e.Close()
+		switch {
+		case ended:
+			return errEnded
+		case d.etcd != nil:
+			return errors.Join(fmt.Errorf("cluster: %w", err), closed)
 		}
-		return errors.Join(fmt.Errorf("%s: %w", where, err), e.Close())
+		return errors.Join(fmt.Errorf("data folder %s: %w", d.cfg.Data, err), closed)
 	}
 	d.atEnd(func() {
 		d.store.Stop()
@@ -359,6 +388,9 @@ func (d *daemon) openStore(salvage bool) error {
 			d.log.Error().Err(err).Msg("closing the store")
 		}
 	})
+	if ended {
+		return errEnded
+	}
 	if err := d.claimFolder(); err != nil {
 		return err
 	}

@@ -103,15 +103,19 @@ func (d *daemon) newFleet(tree *fs.Tree) error {
 	return nil
 }
 
-// startFleet takes up what came with VMs, before anybody is served.
-func (d *daemon) startFleet() error {
+// startFleet takes up what came with VMs, before anybody is served. Once told has ended it
+// waits for no etcd: errEnded.
+func (d *daemon) startFleet(told context.Context) error {
 	if d.fleet == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), fleetVerbTime)
+	ctx, cancel := context.WithTimeout(told, fleetVerbTime)
 	defer cancel()
-	if err := d.fleet.Start(ctx); err != nil {
-		return err
+	switch err := d.fleet.Start(ctx); {
+	case err != nil && told.Err() != nil:
+		return errEnded
+	case err != nil:
+		return fmt.Errorf("cluster: %w", err)
 	}
 	if d.fleetBefore != nil {
 		d.fleet.Remember(ctx, *d.fleetBefore)

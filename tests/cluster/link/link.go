@@ -18,6 +18,8 @@ type Link struct {
 	freed *sync.Cond // on mu
 	state state
 	conns map[net.Conn]bool
+	until string        // the request that has this in it is held, and all after it; "": none is
+	came  chan struct{} // closed when that request has come
 }
 
 type state int
@@ -53,6 +55,15 @@ func (k *Link) Cut() { k.set(cut) }
 
 // Hold lets nothing pass until Open, and then all that was sent.
 func (k *Link) Hold() { k.set(held) }
+
+// HoldAt is Hold from the next request on that has part in it. The channel is closed when that
+// has come.
+func (k *Link) HoldAt(part string) <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.until, k.came = part, make(chan struct{})
+	return k.came
+}
 
 // Open undoes Cut and Hold.
 func (k *Link) Open() { k.set(open) }
@@ -110,19 +121,38 @@ func (k *Link) pass(from net.Conn) {
 	defer k.leave(to)
 	back := make(chan struct{})
 	go func() {
-		k.copy(from, to)
+		k.copy(from, to, func([]byte) {})
 		close(back)
 	}()
-	k.copy(to, from)
+	k.copy(to, from, k.watched())
 	<-back
 }
 
-// copy copies until one side ends, and ends the other.
-func (k *Link) copy(to, from net.Conn) {
+// watched looks for HoldAt's request in what a host sends by one connection; it is called with Link.mu
+// held.
+func (k *Link) watched() func(sent []byte) {
+	var seen []byte // the request may have begun in it
+	return func(sent []byte) {
+		if k.until == "" {
+			return
+		}
+		seen = append(seen, sent...)
+		if strings.Contains(string(seen), k.until) {
+			k.until, k.state = "", held
+			close(k.came)
+		}
+		seen = seen[max(0, len(seen)-len(k.until)):]
+	}
+}
+
+// copy copies until one side ends, and ends the other. It shows look all that it has read, with
+// Link.mu held.
+func (k *Link) copy(to, from net.Conn, look func(sent []byte)) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
 		k.mu.Lock()
+		look(buf[:n])
 		for k.state == held {
 			k.freed.Wait()
 		}

@@ -20,6 +20,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+
+	"meta9/tests/cluster/link"
 )
 
 // patience is how long a test waits for what must come, however busy the machine is.
@@ -245,6 +247,39 @@ func TestEtcdAway(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit %d\n%s", code, log)
 	}
+}
+
+// TestEndInStart: a host that is told to end while it starts, and etcd has become silent, ends at
+// once: before it has read anything, when it takes its VMs over, and when it has loaded them. The
+// next start serves them.
+func TestEndInStart(t *testing.T) {
+	dir := folder(t)
+	e := started(t, dir)
+	settings := e.settingsOf(t, dir)
+	a := begin(t, dir, "a", settings)
+	a.until("fleet_etcd ok", "cat", "/ctl")
+	a.create(`{"uuid":"` + vm + `"}`)
+	if code, log := a.stop(); code != 0 {
+		t.Fatalf("exit %d\n%s", code, log)
+	}
+	for _, part := range []string{"/meta9/v1/mark/a", `"epoch":2`, "/meta9/v1/res/"} {
+		k := link.New(t, e.endpoints[0])
+		held := k.HoldAt(part)
+		a := begin(t, dir, "a", (&etcds{endpoints: []string{k.URL()}}).settingsOf(t, dir))
+		select {
+		case <-held:
+		case <-a.gone:
+			t.Fatalf("%s: meta9d has ended before:\n%s", part, a.log.String())
+		case <-time.After(patience):
+			t.Fatalf("%s is never sent", part)
+		}
+		if code, log := a.stop(); code != 0 || !strings.Contains(log, "told to end before it has served") {
+			t.Errorf("%s: exit %d\n%s", part, code, log)
+		}
+	}
+	a = begin(t, dir, "a", settings)
+	a.until("fleet_etcd ok", "cat", "/ctl")
+	a.until("uuid "+vm, "cat", "/vms/"+vm+"/ctl")
 }
 
 // TestRefused: settings that cannot be used are one line that says why, and exit status 2.
