@@ -149,14 +149,14 @@ func step(s state, in input, out output) []any {
 	case exists:
 		return only(s, s[in.key].there)
 	case differs:
-		return only(s, !s[in.key].is(in.want))
+		return only(s, !s[in.key].holds(in.want))
 	case maybe:
 		return append(apply(s, in, out), s)
 	}
 	return apply(s, in, out)
 }
 
-func (k keyState) is(value string) bool { return k.there && k.value == value }
+func (k keyState) holds(value string) bool { return k.there && k.value == value }
 
 func only(s state, ok bool) []any {
 	if !ok {
@@ -208,7 +208,7 @@ func apply(s state, in input, out output) []any {
 			s[in.to], *k = *k, keyState{}
 		}
 	case swap:
-		if !k.is(in.want) {
+		if !k.holds(in.want) {
 			return nil
 		}
 		s[in.to] = keyState{there: true, value: in.value}

@@ -354,7 +354,7 @@ func (w *world) killedAt(t *testing.T, c *change, version string, key byte, done
 		if state != wire.Answered || kept.Type != c.of+1 || w.figure("requests_found_done") != 1 {
 			t.Fatalf("state %d, %s (%v); %d were found done", state, kept.Type, kept.Err(), w.figure("requests_found_done"))
 		}
-		s.is(t, c, before)
+		s.checkFid(t, c, before)
 	case s.numbered():
 		if state != wire.Undone && state != wire.Unseen { // it is asked anew in either case
 			t.Fatalf("state %d, %s (%v)", state, kept.Type, kept.Err())
@@ -373,7 +373,7 @@ func (w *world) killedAt(t *testing.T, c *change, version string, key byte, done
 			t.Errorf("asked again: %v, want %q", err, again)
 		}
 		if !done {
-			s.is(t, c, before)
+			s.checkFid(t, c, before)
 		} else if appends {
 			is += "er" // at least once
 		}
@@ -384,8 +384,8 @@ func (w *world) killedAt(t *testing.T, c *change, version string, key byte, done
 	s.do(wire.Twalk, uint32(0), uint32(9), []string{}) // the session goes on
 }
 
-// is holds fid 1 against what it is to be after the change.
-func (s *speaker) is(t *testing.T, c *change, before string) {
+// checkFid holds fid 1 against what it is to be after the change.
+func (s *speaker) checkFid(t *testing.T, c *change, before string) {
 	t.Helper()
 	got := s.look(1)
 	switch c.fid {

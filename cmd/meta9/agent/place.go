@@ -107,8 +107,8 @@ func (p *place) open(name string) (*os.File, fs.FileInfo, error) {
 	return f, i, nil
 }
 
-// is tells whether the file is there already as it is to be.
-func (p *place) is(data []byte, o owned) bool {
+// upToDate tells whether the file is there already as it is to be.
+func (p *place) upToDate(data []byte, o owned) bool {
 	f, i, err := p.open(p.name)
 	if err != nil {
 		return false

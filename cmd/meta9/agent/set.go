@@ -183,7 +183,7 @@ func plan(r *Recipe, values []value) (changes []change, err error) {
 		if err != nil {
 			return changes, err
 		}
-		if p.is(v.data, o) {
+		if p.upToDate(v.data, o) {
 			continue
 		}
 		if err := p.stage(v.data, o); err != nil {

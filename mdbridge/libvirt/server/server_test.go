@@ -92,7 +92,8 @@ func (w *world) eventually(what string, ok func() bool) {
 	}
 }
 
-func (w *world) is(n int) (state, words string) {
+// stateNow is a VM's state and libvirt_state; "": there is no VM.
+func (w *world) stateNow(n int) (state, words string) {
 	if c := w.store.Cell(uuid(n)); c != nil {
 		if v := c.VM(); v != nil {
 			return v.State(), v.Text("libvirt_state")
@@ -105,7 +106,7 @@ func (w *world) is(n int) (state, words string) {
 func (w *world) state(n int, state, words string) {
 	w.t.Helper()
 	w.eventually(fmt.Sprintf("VM %d is %s, %s", n, state, words), func() bool {
-		is, said := w.is(n)
+		is, said := w.stateNow(n)
 		return is == state && said == words
 	})
 }
@@ -157,7 +158,7 @@ func TestAgain(t *testing.T) {
 	for n := range uint64(5) {
 		w.libvirt.Stop()
 		w.eventually("it is gone", func() bool { return !w.f.State().Connected && w.f.State().Error != "" })
-		if state, _ := w.is(1); state == "stopped" {
+		if state, _ := w.stateNow(1); state == "stopped" {
 			t.Errorf("a VM is %s since libvirtd is", state)
 		}
 		w.libvirt.Quietly(uuid(1), 3, int32(n)%2)
@@ -167,7 +168,7 @@ func TestAgain(t *testing.T) {
 		w.state(1, "paused", []string{"paused (unknown)", "paused (user)"}[n%2])
 		w.state(2, "stopped", "no domain")
 	}
-	if state, words := w.is(3); words != "" || state == "stopped" {
+	if state, words := w.stateNow(3); words != "" || state == "stopped" {
 		t.Errorf("a VM without a domain is %s, %s", state, words)
 	}
 	if n := w.log.count("\n"); n > 3 { // connected, gone, and there again
@@ -205,7 +206,7 @@ func TestOwned(t *testing.T) {
 	w.libvirt.Set(uuid(1), 1, 1)
 	w.libvirt.Set(uuid(2), 3, 1)
 	w.state(2, "paused", "paused (user)")
-	if state, words := w.is(1); state != "io-error" || words != "" {
+	if state, words := w.stateNow(1); state != "io-error" || words != "" {
 		t.Errorf("%s, %s", state, words)
 	}
 	owned.Store(false)
