@@ -56,10 +56,10 @@ func (s State) VM() string {
 	return is.vm
 }
 
-// Abroad is VM for a domain whose VM may be at another host: a domain that is paused since it
-// starts, or migrates, may wait for its guest from there, for which libvirt has no state of its
-// own (inmigrate).
-func (s State) Abroad() string {
+// Incoming is VM for a domain that is no VM here. Such a domain may wait for its guest from another
+// host, for which libvirt has no state of its own: it is paused, because it starts or migrates.
+// That is QEMU's inmigrate.
+func (s State) Incoming() string {
 	switch state := s.VM(); state {
 	case "prelaunch", "finish-migrate":
 		return "inmigrate"

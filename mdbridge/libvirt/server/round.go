@@ -227,7 +227,7 @@ func (r *round) elsewhere(uuid string) error {
 		return err
 	}
 	r.domains[uuid] = true
-	if _, err := r.f.cfg.Elsewhere(r.f.ctx, uuid, is.Abroad()); err != nil {
+	if _, err := r.f.cfg.Elsewhere(r.f.ctx, uuid, is.Incoming()); err != nil {
 		r.untold[uuid] = true // the next probe tells it
 		r.f.rare.Warn("elsewhere").Str("vm", uuid).Err(err).Msg("whether another host has this domain's VM is not known")
 	}
