@@ -9,12 +9,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"meta9/session/client"
 	"meta9/session/client/eventtest"
 	"meta9/session/wire"
+	"meta9/tests/cluster/link"
 	"meta9/tests/raw"
 )
 
@@ -330,6 +332,59 @@ func TestUpdateWithoutEtcd(t *testing.T) {
 	a.must("upgrade")
 	a.until("upgrades 1\n", "cat", "/ctl")
 	a.must("put", "/names/web0/keys/motd", "again")
+}
+
+// TestEndInUpdate: a host is told to end while its next program starts and etcd is silent. Where
+// etcd answers soon, the sessions are left beside their VMs; where it does not, the host ends all
+// the same, and they are in the journal. The next start resumes them.
+func TestEndInUpdate(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		dir := folder(t)
+		e := started(t, dir)
+		k := link.New(t, e.endpoints[0])
+		settings := (&etcds{endpoints: []string{k.URL()}}).settingsOf(t, dir)
+		want := "told to end before it has served"
+		if answers { // and nothing else has them
+			settings += "[session]\njournal = false\n"
+			want = "kept beside their VMs in etcd"
+		}
+		a := begin(t, dir, "a", settings)
+		a.until("fleet_etcd ok", "cat", "/ctl")
+		a.create(`{"uuid":"` + vm + `","customer_metadata":{"motd":"hello"}}`)
+		var lost atomic.Int64
+		c, err := client.Dial(t.Context(), "unix:"+filepath.Join(a.run, vm, "9p.sock"), client.Options{Patience: patience, Notify: func(s client.State) {
+			if s.Up && !s.Resumed {
+				lost.Add(1)
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		held := k.HoldAt(`"epoch":2`)
+		for _, signal := range []syscall.Signal{syscall.SIGUSR2, syscall.SIGTERM} {
+			if err := a.cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-held:
+			case <-time.After(patience):
+				t.Fatal("the next program never takes the VM over")
+			}
+		}
+		if answers {
+			k.Open()
+		}
+		if code, log := a.end(); code != 0 || !strings.Contains(log, want) {
+			t.Errorf("etcd answers %v: exit %d, want %q in the log:\n%s", answers, code, want, log)
+		}
+		k.Open()
+		a = begin(t, dir, "a", settings)
+		a.until("fleet_etcd ok", "cat", "/ctl")
+		if b, err := c.ReadFile(t.Context(), "keys/motd"); err != nil || string(b) != "hello" || lost.Load() > 0 {
+			t.Errorf("etcd answers %v: %q, %v; %d sessions are lost\n%s", answers, b, err, lost.Load(), a.log.String())
+		}
+	}
 }
 
 // TestPlannedRestart: a host of a fleet is stopped and started anew while clients work with its VM.
