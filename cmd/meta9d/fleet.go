@@ -90,7 +90,7 @@ func (d *daemon) newFleet(tree *fs.Tree) error {
 	d.fleet = fleet.New(fleet.Config{
 		Member: d.member, Store: d.store, Tree: tree, Server: d.server, Key: key,
 		Name: d.cfg.Cluster.Prefix, Patience: time.Duration(d.cfg.Cluster.Patience),
-		Drop: d.dropVM, Quiet: d.quietVM, Running: d.runsHere, Kept: func() error { return d.keepJournal(tree) }, Log: d.log,
+		Drop: d.dropVM, Quiet: d.quietVM, Running: d.runsHere, Kept: func() { d.keepJournal(tree) }, Log: d.log,
 		Changed: func(uuid string) {
 			if own := d.own; own != nil {
 				own.Changed(uuid)

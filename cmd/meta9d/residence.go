@@ -115,7 +115,7 @@ func (d *daemon) restoreKilled(tree *fs.Tree) (err error) {
 }
 
 // keepJournal begins the journal of a fleet's host, when all sessions are restored.
-func (d *daemon) keepJournal(tree *fs.Tree) error {
+func (d *daemon) keepJournal(tree *fs.Tree) {
 	switch {
 	case d.journal == nil:
 	case !d.cfg.Session.Journal:
@@ -123,7 +123,6 @@ func (d *daemon) keepJournal(tree *fs.Tree) error {
 	default:
 		d.newJournal(tree)
 	}
-	return nil
 }
 
 // beginJournal restores what a killed meta9d has left, unless the data folder had it, and

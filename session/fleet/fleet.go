@@ -45,7 +45,7 @@ type Config struct {
 	Running func(uuid string) bool
 	// Kept is called in Start when all sessions are restored, before those that came with VMs
 	// are deleted from the cluster: from then on they are kept here. nil: nothing.
-	Kept func() error
+	Kept func()
 	// Changed is called when the result of Expected for the VM has changed. It must return
 	// soon.
 	Changed func(uuid string)
@@ -107,7 +107,7 @@ func New(cfg Config) *Fleet {
 		cfg.Running = func(string) bool { return false }
 	}
 	if cfg.Kept == nil {
-		cfg.Kept = func() error { return nil }
+		cfg.Kept = func() {}
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func(string) {}
@@ -171,9 +171,7 @@ func (f *Fleet) Start(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := f.cfg.Kept(); err != nil {
-		return err
-	}
+	f.cfg.Kept()
 	if err := f.cluster.Started(ctx); err != nil {
 		return err
 	}
