@@ -329,11 +329,7 @@ func (p *modelPlayer) trunc(rt *rapid.T) {
 }
 
 func (p *modelPlayer) park(rt *rapid.T) {
-	v := p.view(rt)
-	v.c.view.Park()
-	for _, h := range v.handles {
-		h.pinned = false
-	}
+	p.view(rt).c.view.Park() // what is read of a key stays
 }
 
 // stat compares all of keys/ as a View sees it.

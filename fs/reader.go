@@ -18,7 +18,7 @@ import (
 //	the end of a hold of its View   it read "" until then
 //	a read at the end of the value, when the newest begins with all of it
 //
-// and loses it only to Park, and to the VM's limit.
+// and loses it only to the VM's limit; a derived file also to Park.
 type reader struct {
 	view       *View
 	file       *openFile // nil: closed, or not open for reading

@@ -296,10 +296,11 @@ func (v *View) keptFor(c *store.Cell, k fileKey) *reader {
 	return nil
 }
 
-// Park lets go of the old values that open files pin; they read the newest when
-// they are read again. Everything else stays, held truncations too, and listings that
-// are being read: a parked
-// session may be resumed at any time, and costs its VM no other bytes until then.
+// Park lets go of derived files that are open; they are made anew when they are read
+// again. Everything else stays: held truncations, listings that are being read, and the
+// values of keys, so that who reads one in pieces does not get the head of one value and the
+// tail of another when the transport is lost in between. Old values that parked sessions pin
+// count against the VM's bytes as others do, and go when those run out.
 func (v *View) Park() {
 	if v.recent != nil {
 		for _, r := range v.recent.derived {
@@ -310,7 +311,7 @@ func (v *View) Park() {
 		v.recent = nil
 	}
 	for r := v.readers; r != nil; r = r.next {
-		if !r.file.lists() {
+		if r.file != nil && r.file.derive != nil && !r.file.lists() {
 			r.unpin()
 		}
 	}

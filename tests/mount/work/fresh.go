@@ -190,6 +190,7 @@ func openWatch(dir string) (io.Reader, func(), error) {
 		err = cmd.Start()
 	}
 	return lines, func() {
+		_ = lines.Close() // it may be writing, and would not end before that is done
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 	}, err
