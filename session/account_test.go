@@ -115,7 +115,11 @@ func TestLargeRepliesApart(t *testing.T) {
 		metrics.Read(sample)
 		return sample[0].Value.Uint64()
 	}
+	a := w.budget.Account(vmOne)
+	defer a.Close()
+	idle := a.Used()
 	round := func() uint64 {
+		w.until("earlier replies have given back what they held", func() bool { return a.Used() <= idle })
 		undo := w.fill(t, share, large/2)
 		for tag := range uint16(replies) {
 			c.send(sread(tag, "keys", "big"))
