@@ -552,6 +552,8 @@ func TestWays(t *testing.T) {
 	if err := os.Symlink("run", filepath.Join(dir, "other")); err != nil {
 		t.Fatal(err)
 	}
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done) }) // after meta9d's end: a thread that ends ends what it has started (tests/proc)
 	h := newHost(t, daemon.Options{Dir: dir, Config: small})
 	path := func(uuid string) string { return filepath.Join(dir, "other", uuid, "9p.sock") }
 
@@ -566,8 +568,6 @@ func TestWays(t *testing.T) {
 	device := filepath.Join(dir, "other", uuid, "device.sock")
 	h.must(h.Ctl("update " + uuid + ` {"9p_chardev":"` + device + `,link"}`))
 	ready := make(chan error)
-	done := make(chan struct{})
-	defer close(done)
 	go func() { // the thread is not used any more after it
 		runtime.LockOSThread()
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
