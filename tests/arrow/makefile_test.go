@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +47,38 @@ func TestMakeRunsAll(t *testing.T) {
 	for pkg := range list("./...") {
 		if !run[pkg] {
 			t.Errorf("no target of the Makefile runs the tests of %s", pkg)
+		}
+	}
+}
+
+// TestCheckReadsAll: make check looks at each module of the repository with each linter that
+// reads tests.
+func TestCheckReadsAll(t *testing.T) {
+	root := testenv.Root(t)
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rule, _ := strings.Cut(string(makefile), "\ncheck:")
+	rule, _, _ = strings.Cut(rule, "\n\n")
+	list := exec.Command("git", "ls-files", "go.mod", "*/go.mod")
+	list.Dir = root
+	mods, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mod := range strings.Fields(string(mods)) {
+		begin := "\t"
+		if dir := filepath.Dir(mod); dir != "." {
+			begin = "\tcd " + dir + " && "
+		}
+		for _, linter := range []string{"$(GO) vet ./...", "$(STATICCHECK)", "$(INEFFASSIGN)", "$(GO) mod tidy"} {
+			if !slices.ContainsFunc(strings.Split(rule, "\n"), func(line string) bool {
+				line, of := strings.CutPrefix(line, begin)
+				return of && strings.Contains(line, linter) && !strings.HasPrefix(line, "cd ")
+			}) {
+				t.Errorf("make check does not run %s where %s is", linter, mod)
+			}
 		}
 	}
 }
