@@ -346,12 +346,26 @@ func (s *Store) end(c *Cell) {
 }
 
 // Elsewhere ends the Cell of a VM that another host owns by now, if nothing else has
-// noticed that. When it returns, nobody is served from the Cell any more. It must not be
-// called by the committer's goroutine.
-func (s *Store) Elsewhere(c *Cell) error {
-	r := s.Do(&Intent{Kind: elsewhere, Cell: c})
+// noticed that. When it returns nil, nobody is served from the Cell any more. Busy: ctx has
+// ended before that; the Cell ends all the same, when the committer comes to it. Elsewhere
+// must not be called by the committer's goroutine.
+func (s *Store) Elsewhere(ctx context.Context, c *Cell) error {
+	err := s.until(ctx, &Intent{Kind: elsewhere, Cell: c})
 	if c.VM() == nil {
 		return nil
 	}
-	return r.Err
+	return err
+}
+
+// until is Do for an intent of whose end nobody needs to know once ctx has ended: Busy.
+func (s *Store) until(ctx context.Context, in *Intent) error {
+	done := make(chan error, 1)
+	in.Done = func(r Result) { done <- r.Err }
+	s.Submit(in)
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return errs.New(errs.Busy, "the fleet's cluster has not answered yet: %v", context.Cause(ctx))
+	}
 }

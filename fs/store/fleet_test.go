@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -624,5 +625,34 @@ func TestPeek(t *testing.T) {
 	f.Harm(uuidA, "k")
 	if _, err := store.Peek(t.Context(), h, uuidA); errs.KindOf(err) != errs.IO {
 		t.Error(err)
+	}
+}
+
+// TestElsewhereWaits: who waits for the end of a VM that is another host's, while the engine
+// has no answer, waits no longer than its context; the VM ends when there is an answer.
+func TestElsewhereWaits(t *testing.T) {
+	f := storetest.NewFleet()
+	e := &steered{Host: f.Host("a")}
+	s := open(t, e, store.Config{})
+	a, b := create(t, s, `{"uuid":"`+uuidA+`"}`), create(t, s, `{"uuid":"`+uuidB+`"}`)
+	f.Take(uuidA, "b")
+	entered, release := e.hold()
+	defer release()
+	under := submit(s, store.Intent{Kind: store.Put, Cell: b, Name: "k", Data: "v"})
+	wait(t, entered)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Elsewhere(ctx, a) }()
+	cancel()
+	if err := wait(t, ended); errs.KindOf(err) != errs.Busy {
+		t.Errorf("without an answer: %v", err)
+	}
+	release()
+	if r := wait(t, under); r.Err != nil {
+		t.Error(r.Err)
+	}
+	gone(t, s, uuidA)
+	if err := s.Elsewhere(t.Context(), a); err != nil {
+		t.Errorf("when it has ended: %v", err)
 	}
 }

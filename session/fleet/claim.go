@@ -347,7 +347,7 @@ func (a *pursuit) clear(uuid string, rev int64) error {
 			a.of = ""
 			return nil
 		case errors.Is(err, errs.Moved):
-			if err := a.taken(uuid); err != nil {
+			if err := a.taken(a.ctx, uuid); err != nil {
 				return err
 			}
 			return errs.New(errs.Busy, "VM %s was taken by another host before it was served here", uuid)

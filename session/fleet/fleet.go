@@ -147,7 +147,7 @@ func (f *Fleet) letGo(ctx context.Context) error {
 		if mine[c.UUID()] {
 			continue
 		}
-		if err := f.cfg.Store.Elsewhere(c); err != nil {
+		if err := f.cfg.Store.Elsewhere(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -181,7 +181,7 @@ func (f *Fleet) Start(ctx context.Context) error {
 		}
 		err := f.cluster.Forget(ctx, uuid, revs[i])
 		if errors.Is(err, errs.Moved) { // since, and with it the sessions
-			err = f.taken(uuid)
+			err = f.taken(ctx, uuid)
 		}
 		if err != nil {
 			return err

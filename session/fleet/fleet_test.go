@@ -418,3 +418,59 @@ func TestQuiet(t *testing.T) {
 		t.Errorf("it was asked to be quiet %d times", n)
 	}
 }
+
+// listed is the engine of a host that tells when it was asked for the host's VMs.
+type listed struct {
+	fleettest.Engine
+	asked chan struct{}
+}
+
+func (e listed) Mine(ctx context.Context) ([]string, error) {
+	select {
+	case e.asked <- struct{}{}:
+	default:
+	}
+	return e.Engine.Mine(ctx)
+}
+
+// TestLeavesWithoutAnswer: a host that has lost its lease and a VM, and whose cluster takes no
+// change, can end all the same.
+func TestLeavesWithoutAnswer(t *testing.T) {
+	f := storetest.NewFleet()
+	e := listed{f.Host("a"), make(chan struct{}, 1)}
+	a := fleettest.Open(t, e, "a", func(m *fleet.MemberConfig, _ *fleet.Config) { m.TTL = 2 * time.Second })
+	const other = "00000000-0000-4000-8000-00000000000b"
+	fleettest.Create(a, uuid)
+	fleettest.Create(a, other)
+	waits, free := f.Stick()
+	free = sync.OnceFunc(free)
+	defer free()
+	done := make(chan error, 1)
+	a.Store.Submit(&store.Intent{Kind: store.Put, Cell: a.Store.Cell(other), Name: "log", Done: func(r store.Result) { done <- r.Err }})
+	await(t, "the change that waits", waits)
+	f.Take(uuid, "b")
+	if err := e.Leave(t.Context()); err != nil { // its lease ends
+		t.Fatal(err)
+	}
+	await(t, "the look at what it has lost", e.asked)
+	left := make(chan error, 1)
+	go func() { left <- a.Member.Leave(context.Background()) }()
+	if err := await(t, "the end of the host", left); err != nil {
+		t.Error(err)
+	}
+	free()
+	if err := await(t, "the change", done); err != nil {
+		t.Error(err)
+	}
+}
+
+// await waits for what must come.
+func await[T any](t *testing.T, what string, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(fleettest.Patience):
+		t.Fatalf("%s never came", what)
+	}
+	return v
+}

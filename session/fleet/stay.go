@@ -169,7 +169,7 @@ func (f *Fleet) restoreLeft(ctx context.Context, uuid string) (rev int64, err er
 	owner, err := f.cluster.Owner(ctx, uuid)
 	switch {
 	case errors.Is(err, errs.NotFound), err == nil && owner.Host != f.host:
-		return 0, f.taken(uuid)
+		return 0, f.taken(ctx, uuid)
 	case err != nil:
 		return 0, err
 	}
@@ -195,9 +195,9 @@ func (f *Fleet) restoreLeft(ctx context.Context, uuid string) (rev int64, err er
 
 // taken ends what this host has of a VM that another one has taken, sessions too, before it
 // was served.
-func (f *Fleet) taken(uuid string) error {
+func (f *Fleet) taken(ctx context.Context, uuid string) error {
 	if cell := f.cfg.Store.Cell(uuid); cell != nil {
-		return f.cfg.Store.Elsewhere(cell)
+		return f.cfg.Store.Elsewhere(ctx, cell)
 	}
 	return nil
 }
