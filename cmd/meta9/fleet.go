@@ -126,7 +126,7 @@ func fleetScreen(is status, hosts []fleetHost) string {
 	n := is.number
 	draining := ""
 	if n("fleet_draining") > 0 {
-		draining = ", which gives its VMs away (drain) and takes none"
+		draining = ", which gives its VMs away (drain), and takes and makes none"
 	}
 	row("this host", "%s%s", printable(is.text("fleet_host")), draining)
 	row("etcd", "%s", printable(is.text("fleet_etcd")))
@@ -313,8 +313,8 @@ func newFleetDrain(a *app) *cobra.Command {
 		Use:   "drain [--undo]",
 		Short: "give all VMs of this host away",
 		Long: `Give all VMs of this host to nobody, so that other hosts can claim them, but those that
-its own hypervisor says run here. From then on this host takes none, until --undo. It exits
-with 1 where VMs stay.`,
+its own hypervisor says run here. From then on this host takes none and makes none, until
+--undo: 'meta9 vm create' fails and says so. It exits with 1 where VMs stay.`,
 		Example:           "meta9 fleet drain\nmeta9 fleet drain --undo",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,

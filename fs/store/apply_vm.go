@@ -14,6 +14,9 @@ func (b *batch) createVM(in *Intent) (Result, error) {
 	if in.Guest {
 		return Result{}, errGuestVM
 	}
+	if why := b.store.noNew.Load(); why != nil {
+		return Result{}, *why
+	}
 	if err := b.store.numbers.stock(idsOf(in)); err != nil {
 		return Result{}, err
 	}

@@ -357,6 +357,21 @@ func (s *Store) Elsewhere(ctx context.Context, c *Cell) error {
 	return err
 }
 
+// RefuseNew has the store refuse with why to create VMs; nil: it creates them again. What has
+// begun goes on: see Settle.
+func (s *Store) RefuseNew(why error) {
+	if why == nil {
+		s.noNew.Store(nil)
+		return
+	}
+	s.noNew.Store(&why)
+}
+
+// Settle returns when all that the committer had begun is done, or why it does not know.
+func (s *Store) Settle(ctx context.Context) error {
+	return s.until(ctx, &Intent{Kind: look})
+}
+
 // until is Do for an intent of whose end nobody needs to know once ctx has ended: Busy.
 func (s *Store) until(ctx context.Context, in *Intent) error {
 	done := make(chan error, 1)

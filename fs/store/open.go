@@ -49,6 +49,7 @@ type Store struct {
 	full      bool        // the committer's: the last batch found no room
 	rare      rarelog.Log // of what guests may cause
 
+	noNew   atomic.Pointer[error] // why no VM is created; nil: they are
 	failure atomic.Pointer[error]
 	failed  chan struct{}  // closed after failure is set
 	stopped chan struct{}  // closed when the committer has returned

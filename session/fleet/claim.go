@@ -74,7 +74,7 @@ func (f *Fleet) claiming(uuid string, owned bool) (*claim, error) {
 	case f.cfg.Store.Cell(uuid) != nil && f.giving[uuid] == nil:
 		return nil, nil
 	case f.draining && !owned:
-		return nil, errs.New(errs.Busy, "the host %q is being drained and takes no VM", f.host)
+		return nil, f.drained()
 	case len(f.claims) >= maxClaims:
 		return nil, errs.New(errs.Busy, "%d VMs are being claimed already", len(f.claims))
 	}

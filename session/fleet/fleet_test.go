@@ -69,6 +69,9 @@ func TestMemory(t *testing.T) {
 	if s := b.Fleet.Status(); !s.Draining || len(all) != 1 || all[0] != uuid || b.Fleet.Expected(uuid) == nil {
 		t.Errorf("%+v, expected %v", s, all)
 	}
+	if r := b.Store.Do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"00000000-0000-4000-8000-00000000000b"}`}); !errors.Is(r.Err, errs.Busy) {
+		t.Errorf("a new VM after a live update of a host that is drained: %v", r.Err)
+	}
 	a.Fleet.Remember(t.Context(), m)
 	if a.Fleet.Expected(uuid) != nil {
 		t.Error("a VM is expected where it is")
@@ -320,14 +323,52 @@ func TestDrain(t *testing.T) {
 	if o, err := a.Fleet.Where(t.Context(), uuid); err != nil || o.Host != "" {
 		t.Error(o, err)
 	}
-	if err := a.Fleet.Claim(t.Context(), uuid); !errors.Is(err, errs.Busy) {
-		t.Error(err)
+	drained := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, errs.Busy) || !strings.Contains(err.Error(), `the host "a" is being drained`) || !strings.Contains(err.Error(), "meta9 fleet drain --undo") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
+	drained("a claim", a.Fleet.Claim(t.Context(), uuid))
+	create := store.Intent{Kind: store.CreateVM, Data: `{"uuid":"00000000-0000-4000-8000-00000000000b"}`}
+	again := create
+	drained("a new VM", a.Store.Do(&again).Err)
 	g.HungUp()
 	b.Claim(uuid)
 	g.Resume(b, 0, "")
 	a.Fleet.Undrain()
 	a.Claim(uuid)
+	a.Do(create)
+}
+
+// TestDrainNew: a VM that is just being made when its host is drained is given away, too.
+func TestDrainNew(t *testing.T) {
+	f := storetest.NewFleet()
+	a := fleettest.Open(t, f.Host("a"), "a", nil)
+	waits, free := f.Stick()
+	free = sync.OnceFunc(free)
+	defer free()
+	made := make(chan error, 1)
+	a.Store.Submit(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuid + `"}`, Done: func(r store.Result) { made <- r.Err }})
+	await(t, "the creation", waits)
+	type drained struct {
+		gone, stay int
+		err        error
+	}
+	over := make(chan drained, 1)
+	go func() {
+		var d drained
+		d.gone, d.stay, d.err = a.Fleet.Drain(t.Context())
+		over <- d
+	}()
+	a.Until("the beginning of the drain", func() bool { return a.Fleet.Status().Draining })
+	free()
+	if err := await(t, "the VM", made); err != nil {
+		t.Error(err)
+	}
+	if d := await(t, "the end of the drain", over); d != (drained{gone: 1}) {
+		t.Errorf("%+v", d)
+	}
 }
 
 // TestAtOnce: several hosts claim one VM at once. Each has it for a time, and no

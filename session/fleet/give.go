@@ -168,12 +168,13 @@ func (f *Fleet) Release(ctx context.Context, uuid, to string) error {
 }
 
 // Drain gives all VMs away to the hosts that claim them, except those that run here, and
-// refuses new claims until Undrain. It returns how many have gone and how many stay, and
-// why the first of these stays.
+// refuses new claims and new VMs until Undrain. It returns how many have gone and how many
+// stay, and why the first of these stays.
 func (f *Fleet) Drain(ctx context.Context) (gone, stay int, err error) {
 	f.mu.Lock()
-	f.draining = true
+	f.drains(true)
 	f.mu.Unlock()
+	_ = f.cfg.Store.Settle(ctx) // VMs that are just made are listed, too
 	var uuids []string
 	f.cfg.Store.Cells(0, func(c *store.Cell) bool {
 		uuids = append(uuids, c.UUID())
@@ -207,9 +208,24 @@ func (f *Fleet) Drain(ctx context.Context) (gone, stay int, err error) {
 	return gone, stay, err
 }
 
-// Undrain allows claims again.
+// Undrain allows claims and new VMs again.
 func (f *Fleet) Undrain() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.draining = false
+	f.drains(false)
+}
+
+// drains notes whether this host is being drained. Fleet.mu is held.
+func (f *Fleet) drains(is bool) {
+	f.draining = is
+	if is {
+		f.cfg.Store.RefuseNew(f.drained())
+	} else {
+		f.cfg.Store.RefuseNew(nil)
+	}
+}
+
+// drained is the error of a claim, and of a new VM, while this host is drained.
+func (f *Fleet) drained() error {
+	return errs.New(errs.Busy, "the host %q is being drained, and takes no VM and makes none: do it at another host, or end that by 'meta9 fleet drain --undo'", f.host)
 }

@@ -82,7 +82,7 @@ func (f *Fleet) Memory() Memory {
 // served. A VM that cannot be read from the cluster is no longer expected.
 func (f *Fleet) Remember(ctx context.Context, m Memory) {
 	f.mu.Lock()
-	f.draining = m.Draining
+	f.drains(m.Draining)
 	f.mu.Unlock()
 	var all sync.WaitGroup
 	slots := make(chan struct{}, atOnce)

@@ -90,6 +90,9 @@ func TestMove(t *testing.T) {
 	if out := b.must("fleet", "drain"); !strings.Contains(out, "1 VMs are given away, 0 stay") {
 		t.Errorf("drain says %s", out)
 	}
+	if out, err := b.meta9("vm", "create", "new"); err == nil || !strings.Contains(out, `the host "b" is being drained`) || !strings.Contains(out, "meta9 fleet drain --undo") {
+		t.Errorf("a new VM at a host that is drained: %v, %s", err, out)
+	}
 	a.must("fleet", "claim", vm)
 	var is struct {
 		Host  string
@@ -109,6 +112,7 @@ func TestMove(t *testing.T) {
 		t.Errorf("exit %d\n%s", code, log)
 	}
 	b.must("fleet", "drain", "--undo")
+	b.must("vm", "create", "new")
 	b.must("fleet", "claim", vm)
 	if out := b.must("cat", "/vms/"+vm+"/keys/motd"); out != "hello" {
 		t.Errorf("got %q", out)
