@@ -36,7 +36,7 @@ func main() {
 // run is main, with all that it touches.
 func run(ctx context.Context, args []string, in io.Reader, out, err io.Writer) int {
 	a := &app{in: in, err: err, tty: isTerminal(out)}
-	written := &written{Writer: out}
+	written := &written{Writer: interruptible{ctx, out}}
 	a.term = output{written, &a.progress}
 	a.out = a.term
 	if a.tty {

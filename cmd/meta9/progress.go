@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -112,4 +114,39 @@ func (w *written) Write(b []byte) (int, error) {
 		w.err = err
 	}
 	return n, err
+}
+
+// lastWords is how long a write may still take after an interrupt: what a command says on
+// its way out is not lost.
+const lastWords = 100 * time.Millisecond
+
+// interruptible ends a write with ctx: nobody may be reading from the pipe. What was to be
+// written may still come then.
+type interruptible struct {
+	ctx context.Context
+	io.Writer
+}
+
+func (w interruptible) Write(b []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	done := make(chan result, 1)
+	b = bytes.Clone(b) // after an interrupt the caller may use its own again
+	go func() {
+		n, err := w.Writer.Write(b)
+		done <- result{n, err}
+	}()
+	select {
+	case r := <-done:
+		return r.n, r.err
+	case <-w.ctx.Done():
+	}
+	select {
+	case r := <-done:
+		return r.n, r.err
+	case <-time.After(lastWords):
+		return 0, context.Cause(w.ctx)
+	}
 }

@@ -98,7 +98,7 @@ func (a *app) printEvent(line []byte) error {
 func (a *app) watch(ctx context.Context, at place, w *watcher) error {
 	start, cancel := a.withTimeout(ctx)
 	defer cancel()
-	news := &outages{w: a.err}
+	news := &outages{w: interruptible{ctx, a.err}}
 	src, err := a.source(start, at, news)
 	if err != nil {
 		return err

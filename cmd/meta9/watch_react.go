@@ -126,7 +126,7 @@ func (r *reaction) run(ctx context.Context) {
 		r.lines = append(bytes.Clone(told), r.lines...)
 		r.clip()
 		r.mu.Unlock()
-		fmt.Fprintf(r.err, "meta9: %s; it is tried again\n", printable(err.Error()))
+		fmt.Fprintf(interruptible{ctx, r.err}, "meta9: %s; it is tried again\n", printable(err.Error()))
 	}
 }
 

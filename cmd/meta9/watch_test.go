@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -260,4 +261,80 @@ func TestExecBackoff(t *testing.T) {
 	if n := strings.Count(errs.String(), "exit status 7; it is tried again"); n < 2 {
 		t.Errorf("it is said %d times: %s", n, errs.String())
 	}
+}
+
+// fullPipe is the end of a pipe that nobody reads.
+type fullPipe struct {
+	full chan struct{} // closed when something is being written
+	once sync.Once
+	gone context.Context
+}
+
+func newFullPipe(t *testing.T) *fullPipe {
+	return &fullPipe{full: make(chan struct{}), gone: t.Context()}
+}
+
+func (p *fullPipe) Write([]byte) (int, error) {
+	p.once.Do(func() { close(p.full) })
+	<-p.gone.Done()
+	return 0, io.ErrClosedPipe
+}
+
+// TestWatchFullPipe: an interrupt ends a watch at once whose output or complaint nobody reads.
+func TestWatchFullPipe(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		out, err bool // nobody reads it
+	}{{"output", true, false}, {"complaint", false, true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			pipe := newFullPipe(t)
+			printed := make(chan struct{}, 1)
+			var out, err io.Writer = told(printed), io.Discard
+			if tt.out {
+				out = pipe
+			}
+			if tt.err {
+				err = pipe
+			}
+			code := make(chan int, 1)
+			go func() { code <- run(ctx, w.args([]string{"watch", "vms/" + testVM}), nil, out, err) }()
+			for begun := false; !begun; {
+				w.must("x", "put", "vms/"+testVM+"/keys/motd")
+				select {
+				case <-pipe.full:
+					begun = true
+				case <-printed:
+					begun = true
+				case <-time.After(10 * time.Millisecond): // it may not have begun to watch
+				}
+			}
+			if tt.err {
+				w.daemon.end(syscall.SIGKILL)
+			}
+			<-pipe.full
+			stop()
+			select {
+			case got := <-code:
+				if got != exitSignal {
+					t.Errorf("exit code %d, want %d", got, exitSignal)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("it does not end")
+			}
+		})
+	}
+}
+
+// told is an output that says that something came.
+type told chan struct{}
+
+func (c told) Write(b []byte) (int, error) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+	return len(b), nil
 }
