@@ -15,3 +15,6 @@ func (c *Client) Begun(ctx context.Context) (ask func(m *wire.Msg) error, err er
 		return err
 	}, err
 }
+
+// MaxCalls is how many requests may wait for their replies.
+const MaxCalls = maxCalls

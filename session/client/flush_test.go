@@ -3,7 +3,9 @@ package client_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
+	"time"
 
 	"meta9/fs/errs"
 	"meta9/session/client"
@@ -123,5 +125,37 @@ func TestKindOfUnknownText(t *testing.T) {
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != 0 || err.Error() != "fake: go away" || errors.Is(err, errs.IO) {
 		t.Errorf("%v, kind %d", err, e.Kind)
+	}
+}
+
+// TestCloseAfterClient: a File ends after its Client has, with as many requests as there may be
+// without an answer.
+func TestCloseAfterClient(t *testing.T) {
+	f := newFake(t)
+	f.put("keys/events", []byte{})
+	c := f.dial(client.Options{})
+	file, err := c.Open(t.Context(), "keys/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.with(func() {
+		f.fates = append(f.fates, func(m *wire.Msg) (fate, bool) { return hang, m.Type == wire.Tread })
+	})
+	var reads sync.WaitGroup
+	for range client.MaxCalls {
+		reads.Go(func() { _, _ = file.ReadAt(t.Context(), make([]byte, 100), 0) })
+	}
+	until(t, "all reads wait", func() bool { return f.count("Tread") == client.MaxCalls })
+	c.Close()
+	reads.Wait()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		file.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it does not end")
 	}
 }

@@ -141,7 +141,7 @@ func (s *session) outcome(c *call) bool {
 }
 
 // release clunks fid. It waits only for a tag, and not even for that while there is no
-// transport.
+// transport, or where the session has ended, which frees no tags.
 func (s *session) release(fid uint32) {
 	s.conn.Lock()
 	down := s.down
@@ -152,6 +152,8 @@ func (s *session) release(fid uint32) {
 		defer s.conn.Unlock()
 		s.clunkAs(tag, fid)
 	case <-down:
+		s.addStray(fid)
+	case <-s.dead:
 		s.addStray(fid)
 	}
 }
