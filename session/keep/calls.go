@@ -92,7 +92,7 @@ func (c *Calls) Msize() uint32 {
 // Call sends m and waits for its reply, whatever becomes of transports. An error that
 // the server or the Keeper answers is a *redial.Refusal.
 func (c *Calls) Call(in Interrupt, m *wire.Msg) (*wire.Msg, error) {
-	tag, err := c.tag(in)
+	tag, err := await(c, in, c.tags)
 	if err != nil {
 		return nil, err
 	}
@@ -102,68 +102,55 @@ func (c *Calls) Call(in Interrupt, m *wire.Msg) (*wire.Msg, error) {
 		c.tags <- tag
 		return nil, err
 	}
-	select {
-	case frame := <-reply:
-		c.tags <- tag
-		return decode(frame)
-	case <-c.dead:
-		return nil, errs.IO
-	case <-in.C:
+	frame, err := await(c, in, reply)
+	if errors.Is(err, ErrInterrupted) {
+		frame, err = c.flush(tag, reply)
 	}
-	return c.interrupted(in, tag, reply)
-}
-
-// tag waits for a tag that is free.
-func (c *Calls) tag(in Interrupt) (uint16, error) {
-	select {
-	case tag := <-c.tags:
-		return tag, nil
-	case <-c.dead:
-		return 0, errs.IO
-	case <-in.C:
+	if err == nil || errors.Is(err, ErrInterrupted) {
+		c.tags <- tag // nothing more comes under it
 	}
-	for in.Final != nil && !in.Final() {
-		select {
-		case tag := <-c.tags:
-			return tag, nil
-		case <-c.dead:
-			return 0, errs.IO
-		case <-time.After(finalPause):
-		}
-	}
-	return 0, ErrInterrupted
-}
-
-// interrupted goes on with the request under a tag after an interrupt: it is flushed
-// once its caller has given up.
-func (c *Calls) interrupted(in Interrupt, tag uint16, reply <-chan []byte) (*wire.Msg, error) {
-	for in.Final != nil && !in.Final() {
-		select {
-		case frame := <-reply:
-			c.tags <- tag
-			return decode(frame)
-		case <-c.dead:
-			return nil, errs.IO
-		case <-time.After(finalPause):
-		}
-	}
-	flushed := make(chan struct{})
-	flush := &wire.Msg{Type: wire.Tflush, Tag: tag | flushBit, Oldtag: tag}
-	if err := c.enter(flush, func([]byte) { close(flushed) }); err != nil {
+	if err != nil {
 		return nil, err
 	}
+	return decode(frame)
+}
+
+// await receives from ch. ErrInterrupted: the caller has given up; errs.IO: Close was called.
+func await[T any](c *Calls, in Interrupt, ch <-chan T) (v T, err error) {
 	select {
-	case <-flushed: // nothing more comes under either tag
+	case v := <-ch:
+		return v, nil
 	case <-c.dead:
-		return nil, errs.IO
+		return v, errs.IO
+	case <-in.C:
+	}
+	for in.Final != nil && !in.Final() {
+		select {
+		case v := <-ch:
+			return v, nil
+		case <-c.dead:
+			return v, errs.IO
+		case <-time.After(finalPause):
+		}
+	}
+	return v, ErrInterrupted
+}
+
+// flush flushes the request under a tag. Its reply may have come before.
+func (c *Calls) flush(tag uint16, reply <-chan []byte) (frame []byte, err error) {
+	flushed := make(chan struct{})
+	if err := c.enter(&wire.Msg{Type: wire.Tflush, Tag: tag | flushBit, Oldtag: tag}, func([]byte) { close(flushed) }); err != nil {
+		return nil, err
+	}
+	if _, err := await(c, Interrupt{}, flushed); err != nil { // nothing more comes under either tag
+		return nil, err
 	}
 	c.mu.Lock()
 	delete(c.waiting, tag)
 	c.mu.Unlock()
-	c.tags <- tag
 	select {
 	case frame := <-reply:
-		return decode(frame)
+		return frame, nil
 	default:
 		return nil, ErrInterrupted
 	}

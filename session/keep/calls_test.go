@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/rs/zerolog"
@@ -194,4 +195,42 @@ func TestCallsFull(t *testing.T) {
 	h.away = false
 	h.mu.Unlock()
 	all.Wait()
+}
+
+// TestCallsFullOfBytes: where requests have as many bytes as may wait, their callers can
+// still give up, without a server too.
+func TestCallsFullOfBytes(t *testing.T) {
+	const most, each = 8 << 20, 1 << 20
+	h := newHost(t)
+	h.put("k", "v")
+	c := h.calls()
+	open(t, c, 2, rdwr, "keys", "k")
+	down := make(chan struct{})
+	c.Watch(func(bool, bool) { close(down) })
+	h.mu.Lock()
+	h.away = true
+	h.mu.Unlock()
+	h.drop()
+	<-down // what comes from now on is not sent
+	give := make(chan struct{})
+	ended := make(chan error)
+	for range most/each + 1 {
+		go func() {
+			_, err := c.Call(keep.Interrupt{C: give}, &wire.Msg{Type: wire.Twrite, Fid: 2, Data: make([]byte, each)})
+			ended <- err
+		}()
+	}
+	h.until("room for no more", func() bool { return c.Waiting() > most })
+	close(give)
+	late := time.After(patient)
+	for range most/each + 1 {
+		select {
+		case err := <-ended:
+			if !errors.Is(err, keep.ErrInterrupted) {
+				t.Errorf("who gives up: %v", err)
+			}
+		case <-late:
+			t.Fatal("who gives up waits on")
+		}
+	}
 }

@@ -13,7 +13,7 @@ const (
 	maxFirst = 512
 
 	// maxBytes is how many bytes of requests without an answer a client may have. With
-	// more, or with redial.MaxRequests, the keeper stops reading from it.
+	// more, or with redial.MaxRequests, the next one waits, but for a Tflush: it makes room.
 	maxBytes = 8 << 20
 )
 
@@ -61,7 +61,7 @@ func (k *Keeper) maxFrame() uint32 {
 func (k *Keeper) addRequest(r *redial.Request) (answer []byte, err error) {
 	k.conn.Lock()
 	defer k.conn.Unlock()
-	for (k.conn.Len() >= redial.MaxRequests || k.conn.Bytes >= maxBytes) && !k.clientGone {
+	for (k.conn.Len() >= redial.MaxRequests || k.conn.Bytes >= maxBytes && r.Type != wire.Tflush) && !k.clientGone {
 		k.changed.Wait()
 	}
 	switch {
@@ -87,6 +87,7 @@ func (k *Keeper) flush(r *redial.Request) (answer []byte) {
 		r.Old = k.conn.Get(k.m.Oldtag)
 	}
 	if k.conn.Flush(r) {
+		k.changed.Broadcast()
 		answer, _ = wire.Append(nil, &wire.Msg{Type: wire.Rflush, Tag: r.Tag}, k.base) // it always fits
 	}
 	return answer
