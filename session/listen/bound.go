@@ -6,7 +6,6 @@ import (
 	"net"
 	"strings"
 
-	"meta9/descriptors"
 	"meta9/fs"
 	"meta9/fs/vm"
 	"meta9/fs/vm/ordjson"
@@ -61,21 +60,12 @@ func (m *VMs) bind(d Device, v *vm.VM, k *kept) {
 
 // make makes the socket, if that is possible now; else healBound tries again.
 func (m *VMs) make(b *bound, uuid string, d Device) {
-	s, err := m.cfg.Inherited.unix(place{path: b.path, foreign: true}, "unix:"+b.path, b.perm)
-	if err == nil {
-		if err = descriptors.Check(s); err != nil {
-			_ = s.Close()
-		}
-	}
+	l, err := m.listen(uuid, place{path: b.path, foreign: true}, b.perm, &Listener{prove: m.proveBound(uuid, b.is.open), handle: d.Handle, served: served{tally: d.Tally}})
 	if err != nil {
 		m.sayBound(b, uuid, d, err)
 		return
 	}
-	b.said = ""
-	b.l = start(&Listener{
-		nl: s, asked: "unix:" + b.path, via: "unix:" + b.path, prove: m.proveBound(uuid, b.is.open), handle: d.Handle, cpu: m.cpu(uuid), rare: m.rare, served: served{tally: d.Tally},
-	})
-	b.l.adopt(m.cfg.Inherited)
+	b.l, b.said = l, ""
 }
 
 // sayBound logs once what is wrong. For folders that do not exist, because the VMs are

@@ -80,10 +80,7 @@ func (m *VMs) healVM(uuid string, k *kept) (healed int, err error) {
 			continue
 		}
 		if healed == 0 {
-			if perm, err = m.perm(k.owner); err != nil {
-				return 0, err
-			}
-			if err := m.folder(uuid, perm); err != nil {
+			if perm, err = m.folder(uuid, k.owner); err != nil {
 				return 0, err
 			}
 		}

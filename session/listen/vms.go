@@ -248,16 +248,18 @@ func (m *VMs) look(uuid string) {
 		m.forget(uuid, k)
 		return
 	}
-	if k == nil {
+	isNew := k == nil
+	if isNew {
 		k = &kept{devices: map[string]*dialled{}, bound: map[string]*bound{}}
 		m.kept[uuid] = k
-		m.open(v, k)
-	} else if owner(v) != k.owner {
-		k.endSockets() // connections by the old owner must end
-		m.open(v, k)
-	} else {
-		m.optional(v, k)
 	}
+	owner := owner(v)
+	other := isNew || owner != k.owner
+	if other {
+		k.endSockets() // connections by the old owner must end
+		k.owner = owner
+	}
+	m.sockets(v, k, other)
 	for _, d := range m.cfg.Devices {
 		m.device(d, v, k)
 	}
@@ -288,48 +290,45 @@ func (m *VMs) forget(uuid string, k *kept) {
 	_ = os.Remove(dir) // fails if the folder has other files
 }
 
-// open makes the VM's sockets. If one cannot be made, it stops and logs that this one and
-// those after it are missing.
-func (m *VMs) open(v *vm.VM, k *kept) {
-	k.owner = owner(v)
-	if len(m.cfg.Sockets) == 0 {
-		return
-	}
-	perm, err := m.perm(k.owner)
-	if err == nil {
-		err = m.folder(v.UUID, perm)
-	}
-	for i := 0; err == nil && i < len(m.cfg.Sockets); i++ {
-		if s := m.cfg.Sockets[i]; s.isOf(v) {
-			err = m.listen(v.UUID, k, s, perm)
+// sockets makes the sockets that the VM is to have and has not, and ends those that it is
+// not to have any more; without all it looks only at those that depend on a property. Every
+// peer on them is the VM: the only proof is that the modes of the file and its folder let
+// only the VM's QEMU reach it. If one cannot be made, sockets stops and logs that this one
+// and those after it are missing.
+func (m *VMs) sockets(v *vm.VM, k *kept, all bool) {
+	var perm Perm
+	var err error
+	for _, s := range m.cfg.Sockets {
+		if s.If == "" && !all {
+			continue
+		}
+		path := filepath.Join(m.cfg.Run, v.UUID, s.Name)
+		i := slices.IndexFunc(k.sockets, func(l *Listener) bool { return l.asked == "unix:"+path })
+		switch wanted := s.isOf(v); {
+		case !wanted && i >= 0:
+			_ = k.sockets[i].End()
+			k.sockets = slices.Delete(k.sockets, i, i+1)
+		case wanted && i < 0 && err == nil:
+			if perm == (Perm{}) {
+				perm, err = m.folder(v.UUID, k.owner)
+			}
+			if err == nil {
+				err = m.addSocket(v.UUID, k, s, path, perm)
+			}
 		}
 	}
 	m.sayUnmade(v.UUID, err)
 }
 
-// optional makes or ends the sockets that depend on a property of the VM.
-func (m *VMs) optional(v *vm.VM, k *kept) {
-	for _, s := range m.cfg.Sockets {
-		if s.If == "" {
-			continue
-		}
-		asked := "unix:" + filepath.Join(m.cfg.Run, v.UUID, s.Name)
-		i := slices.IndexFunc(k.sockets, func(l *Listener) bool { return l.asked == asked })
-		switch wanted := s.isOf(v); {
-		case wanted && i < 0:
-			perm, err := m.perm(k.owner)
-			if err == nil {
-				err = m.folder(v.UUID, perm)
-			}
-			if err == nil {
-				err = m.listen(v.UUID, k, s, perm)
-			}
-			m.sayUnmade(v.UUID, err)
-		case !wanted && i >= 0:
-			_ = k.sockets[i].End()
-			k.sockets = slices.Delete(k.sockets, i, i+1)
-		}
+// addSocket makes one of the VM's sockets.
+func (m *VMs) addSocket(uuid string, k *kept, s Socket, path string, perm Perm) error {
+	l := &Listener{prove: always(tree.Principal{VM: uuid}), handle: s.Handle, served: served{tally: s.Tally}}
+	l, err := m.listen(uuid, place{path: path}, perm, l)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
+	k.sockets = append(k.sockets, l)
+	return nil
 }
 
 // sayUnmade logs that sockets of the VM are missing, if err is not nil.
@@ -343,26 +342,21 @@ func (m *VMs) sayUnmade(uuid string, err error) {
 	}
 }
 
-// listen makes one socket, on which every peer is the VM: the only proof is that the modes
-// of the file and its folder let only the VM's QEMU reach it.
-func (m *VMs) listen(uuid string, k *kept, s Socket, perm Perm) error {
-	path := filepath.Join(m.cfg.Run, uuid, s.Name)
-	nl, err := m.cfg.Inherited.unix(place{path: path}, "unix:"+path, perm)
-	if err == nil {
-		if err = descriptors.Check(nl); err != nil {
-			_ = nl.Close()
-		}
-	}
+// listen makes a socket of the VM's, from which l accepts: l has who is at the other end, and
+// who handles it.
+func (m *VMs) listen(uuid string, at place, perm Perm, l *Listener) (*Listener, error) {
+	name := "unix:" + at.path
+	nl, err := m.cfg.Inherited.unix(at, name, perm)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
-	l := start(&Listener{
-		nl: nl, asked: "unix:" + path, via: "unix:" + path, prove: always(tree.Principal{VM: uuid}), handle: s.Handle,
-		cpu: m.cpu(uuid), rare: m.rare, served: served{tally: s.Tally},
-	})
-	l.adopt(m.cfg.Inherited)
-	k.sockets = append(k.sockets, l)
-	return nil
+	if err := descriptors.Check(nl); err != nil {
+		_ = nl.Close()
+		return nil, err
+	}
+	l.nl, l.asked, l.via, l.cpu, l.rare = nl, name, name, m.cpu(uuid), m.rare
+	start(l).adopt(m.cfg.Inherited)
+	return l, nil
 }
 
 // cpu returns the share of which an accept for the VM takes a turn.
@@ -373,23 +367,27 @@ func (m *VMs) cpu(uuid string) *cpu.Share {
 	return m.cfg.CPU(uuid)
 }
 
-// folder makes RUN/UUID with the right mode and owner, also if an earlier run has left it.
-func (m *VMs) folder(uuid string, p Perm) error {
+// folder makes RUN/UUID with the right mode and owner, also if an earlier run has left it,
+// and returns what the sockets in it get.
+func (m *VMs) folder(uuid, owner string) (p Perm, err error) {
+	if p, err = m.perm(owner); err != nil {
+		return p, err
+	}
 	dir := filepath.Join(m.cfg.Run, uuid)
 	if err := os.MkdirAll(m.cfg.Run, 0o755); err != nil {
-		return err
+		return p, err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+		return p, err
 	}
 	if err := ours(dir); err != nil {
-		return err
+		return p, err
 	}
 	mode := os.FileMode(folderMode)
 	if p.UID >= 0 {
 		mode = folderOpen
 	}
-	return Perm{Mode: mode, UID: -1, GID: p.GID}.apply(dir)
+	return p, Perm{Mode: mode, UID: -1, GID: p.GID}.apply(dir)
 }
 
 // perm returns the mode and owner of the VM's sockets.
