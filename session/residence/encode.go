@@ -46,39 +46,9 @@ func appendKept(b []byte, kept []session.KeptReply) []byte {
 
 func appendChangeJSON(b []byte, ch *session.Change) []byte {
 	b = strconv.AppendUint(append(b, `{"count":`...), ch.Count, 10)
-	for i := range ch.Fids {
-		if i == 0 {
-			b = append(b, `,"fids":[`...)
-		} else {
-			b = append(b, ',')
-		}
-		b = appendFid(b, &ch.Fids[i])
-	}
-	if len(ch.Fids) > 0 {
-		b = append(b, ']')
-	}
-	for i, num := range ch.Gone {
-		if i == 0 {
-			b = append(b, `,"gone":[`...)
-		} else {
-			b = append(b, ',')
-		}
-		b = strconv.AppendUint(b, uint64(num), 10)
-	}
-	if len(ch.Gone) > 0 {
-		b = append(b, ']')
-	}
-	for i, number := range ch.Doubt {
-		if i == 0 {
-			b = append(b, `,"doubt":[`...)
-		} else {
-			b = append(b, ',')
-		}
-		b = strconv.AppendUint(b, number, 10)
-	}
-	if len(ch.Doubt) > 0 {
-		b = append(b, ']')
-	}
+	b = appendList(b, `,"fids":[`, len(ch.Fids), func(b []byte, i int) []byte { return appendFid(b, &ch.Fids[i]) })
+	b = appendList(b, `,"gone":[`, len(ch.Gone), func(b []byte, i int) []byte { return strconv.AppendUint(b, uint64(ch.Gone[i]), 10) })
+	b = appendList(b, `,"doubt":[`, len(ch.Doubt), func(b []byte, i int) []byte { return strconv.AppendUint(b, ch.Doubt[i], 10) })
 	if t := ch.Tokens; t != nil {
 		b = strconv.AppendUint(append(b, `,"tokens":{"now":`...), t.Now, 10)
 		b = strconv.AppendUint(append(b, `,"before":`...), t.Before, 10)
@@ -86,6 +56,21 @@ func appendChangeJSON(b []byte, ch *session.Change) []byte {
 		b = append(strconv.AppendBool(append(b, `,"used":`...), t.Used), '}')
 	}
 	return append(b, '}')
+}
+
+// appendList appends a member whose value is a list; nothing where it is empty.
+func appendList(b []byte, begin string, n int, item func(b []byte, i int) []byte) []byte {
+	if n == 0 {
+		return b
+	}
+	b = append(b, begin...)
+	for i := range n {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = item(b, i)
+	}
+	return append(b, ']')
 }
 
 func appendFid(b []byte, f *session.FidState) []byte {

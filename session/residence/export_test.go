@@ -11,9 +11,9 @@ import (
 // Image restores what the bytes of a file say.
 func Image(b []byte, home Home, srv *session.Server, t *tree.Tree) (r Report) {
 	r.Found = true
-	r.read(srv, t, func(take func(any) error, lost func(error)) error {
-		return read(bytes.NewReader(b), int64(len(b)), home, take, lost)
-	})
+	if err := r.read(bytes.NewReader(b), int64(len(b)), home, func(rec any) error { return r.restore(rec, srv, t) }); err != nil {
+		r.lost(err)
+	}
 	return r
 }
 

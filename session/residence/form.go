@@ -160,18 +160,6 @@ func (w *writer) end() error {
 	return w.record(kindEnd, binary.AppendUvarint(nil, w.records))
 }
 
-// read is readFile, of size bytes.
-func read(from io.Reader, size int64, home Home, take func(rec any) error, lost func(error)) error {
-	r, err := newReader(from, size)
-	if err == nil {
-		err = r.home(home)
-	}
-	if err != nil {
-		return refusal{err}
-	}
-	return r.each(take, lost)
-}
-
 // reader reads records.
 type reader struct {
 	in      *bufio.Reader
@@ -262,20 +250,8 @@ func (r *reader) each(take func(rec any) error, lost func(error)) error {
 			return err
 		case kind == kindEnd:
 			return r.ended(body)
-		case kind == kindTail:
-			rec, err = readTail(body)
-		case kind == kindSession:
-			st := new(session.State)
-			st.Kept, err = readKept(body, st)
-			rec = st
-		case kind == kindExtra:
-			rec = body
-		case kind == kindConn:
-			c := new(connForm)
-			c.Session.Kept, err = readKept(body, c)
-			rec = c
 		default:
-			err = fmt.Errorf("a record of the kind %q is not known to this version", kind)
+			rec, err = readRecord(kind, body)
 		}
 		if err == nil {
 			err = take(rec)
@@ -284,6 +260,26 @@ func (r *reader) each(take func(rec any) error, lost func(error)) error {
 			lost(err)
 		}
 	}
+}
+
+// readRecord reads the body of a record: a *store.Tail, a *session.State, a *connForm, or
+// the caller's bytes.
+func readRecord(kind byte, body []byte) (rec any, err error) {
+	switch kind {
+	case kindTail:
+		return readTail(body)
+	case kindSession:
+		st := new(session.State)
+		st.Kept, err = readKept(body, st)
+		return st, err
+	case kindExtra:
+		return body, nil
+	case kindConn:
+		c := new(connForm)
+		c.Session.Kept, err = readKept(body, c)
+		return c, err
+	}
+	return nil, fmt.Errorf("a record of the kind %q is not known to this version", kind)
 }
 
 func (r *reader) ended(body []byte) error {

@@ -82,11 +82,12 @@ func TakeOver(f *os.File, home Home, srv *session.Server, t *tree.Tree, extra fu
 		}
 		return r.restore(rec, srv, t)
 	}
-	if err := read(f, size, home, take, r.lost); err != nil {
-		return r, err
-	}
-	return r, nil
+	err = r.read(f, size, home, take)
+	return r, err
 }
+
+// errStrange is the error for a record of a kind that is none of this file's.
+var errStrange = errors.New("a record does not belong here")
 
 // restore restores one record that a file may have.
 func (r *Report) restore(rec any, srv *session.Server, t *tree.Tree) error {
@@ -100,5 +101,5 @@ func (r *Report) restore(rec any, srv *session.Server, t *tree.Tree) error {
 		r.Sessions++
 		return nil
 	}
-	return errors.New("a record is not one of a file's")
+	return errStrange
 }

@@ -163,28 +163,23 @@ func (o *Opened) read(items []byte) {
 		if room -= int64(len(body)); err == nil && room < 0 {
 			err = errTooLarge
 		}
+		var rec any
 		if err == nil {
-			err = o.item(kind, body)
+			rec, err = readRecord(kind, body)
 		}
 		if err != nil {
 			o.lost(err)
+			continue
+		}
+		switch rec := rec.(type) {
+		case *store.Tail:
+			o.Tail = rec
+		case *session.State:
+			o.Sessions = append(o.Sessions, *rec)
+		default:
+			o.lost(errStrange)
 		}
 	}
-}
-
-func (o *Opened) item(kind byte, body []byte) (err error) {
-	switch kind {
-	case kindTail:
-		o.Tail, err = readTail(body)
-		return err
-	case kindSession:
-		var st session.State
-		if st.Kept, err = readKept(body, &st); err == nil {
-			o.Sessions = append(o.Sessions, st)
-		}
-		return err
-	}
-	return fmt.Errorf("a record of the kind %q is not known to this version", kind)
 }
 
 func (o *Opened) lost(why error) {

@@ -42,6 +42,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -137,9 +138,9 @@ func Load(dir string, home Home, srv *session.Server, t *tree.Tree, restored fun
 		return r, err
 	}
 	r.Found = true
-	r.read(srv, t, func(take func(any) error, lost func(error)) error {
-		return readFile(path, home, take, lost)
-	})
+	if err := r.readFile(path, home, func(rec any) error { return r.restore(rec, srv, t) }); err != nil {
+		r.lost(err)
+	}
 	if err := restored(&r); err != nil {
 		return r, err
 	}
@@ -152,20 +153,6 @@ func Load(dir string, home Home, srv *session.Server, t *tree.Tree, restored fun
 	}
 	return r, store.SyncDir(dir)
 }
-
-// read restores each record that from gives, and counts.
-func (r *Report) read(srv *session.Server, t *tree.Tree, from func(take func(rec any) error, lost func(error)) error) {
-	err := from(func(rec any) error { return r.restore(rec, srv, t) }, r.lost)
-	if err != nil {
-		r.Refused = errors.As(err, new(refusal))
-		r.lost(err)
-	}
-}
-
-// refusal is why nothing of a file is looked at.
-type refusal struct{ error }
-
-func (r refusal) Unwrap() error { return r.error }
 
 func (r *Report) lost(why error) {
 	if r.Lost++; r.Why == "" {
@@ -255,20 +242,33 @@ func writeFile(path string, write func(*writer) error) (err error) {
 	return store.SyncDir(filepath.Dir(path))
 }
 
-// readFile gives the records of the file, in order, to take. It calls lost for each record
-// that is damaged or that take refuses. A nil error says that the file has its end, and
-// belongs to this home.
-func readFile(path string, home Home, take func(rec any) error, lost func(error)) (err error) {
+// readFile is read, of a file by its path.
+func (r *Report) readFile(path string, home Home, take func(rec any) error) error {
+	r.Refused = true // until read says that it is not
 	f, err := open(path)
 	if err != nil {
-		return refusal{err}
+		return err
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	info, err := f.Stat()
 	if err != nil {
-		return refusal{err}
+		return err
 	}
-	return read(f, info.Size(), home, take, lost)
+	return r.read(f, info.Size(), home, take)
+}
+
+// read gives the records of a file of size bytes, in order, to take, and counts those that
+// are lost: that are damaged, or that take refuses. A nil error says that the file has its
+// end, and belongs to this home.
+func (r *Report) read(from io.Reader, size int64, home Home, take func(rec any) error) error {
+	in, err := newReader(from, size)
+	if err == nil {
+		err = in.home(home)
+	}
+	if r.Refused = err != nil; r.Refused {
+		return err
+	}
+	return in.each(take, r.lost)
 }
 
 // homeForm is Home as JSON.
