@@ -157,7 +157,7 @@ func twrite(c *conn, m *wire.Msg) error {
 	if !f.free(false) {
 		data = bytes.Clone(data) // m.Data lives as long as this call
 	}
-	r := &request{tag: m.Tag, fid: f, size: len(data), reply: written, answer: wire.Rwrite}
+	r := &request{tag: m.Tag, fid: f, size: len(data), reply: replied, answer: wire.Rwrite}
 	c.begin(r, false, func() { f.write(r, data, off) })
 	return nil
 }
@@ -169,12 +169,4 @@ func (f *fid) write(r *request, data []byte, off uint64) {
 		return
 	}
 	f.handle.Write(data, off, f.ref.By(), r.wrote)
-}
-
-func written(r *request) {
-	if r.err != nil {
-		r.c.refuse(r.tag, r.err)
-		return
-	}
-	r.c.answer(&wire.Msg{Type: wire.Rwrite, Tag: r.tag, Count: uint32(r.n)})
 }

@@ -115,16 +115,8 @@ func tswrite(c *conn, m *wire.Msg) error {
 	if err := c.mayWait(); err != nil {
 		return err
 	}
-	r := &request{tag: m.Tag, size: len(m.Data), n: len(m.Data), reply: putWhole, answer: wire.Rswrite}
+	r := &request{tag: m.Tag, size: len(m.Data), n: len(m.Data), reply: replied, answer: wire.Rswrite}
 	r.keys = c.srv.cfg.Journal != nil && macro.IsKey(f.ref, m.Names)
 	c.begin(r, false, func() { macro.Put(f.ref, m.Names, m.Data, r.ended) })
 	return nil
-}
-
-func putWhole(r *request) {
-	if r.err != nil {
-		r.c.refuse(r.tag, r.err)
-		return
-	}
-	r.c.answer(&wire.Msg{Type: wire.Rswrite, Tag: r.tag, Count: uint32(r.n)})
 }

@@ -33,10 +33,17 @@ func (c *conn) open(tag uint16, f *fid, flags fs.Flags, rclose bool, t wire.Type
 	if err != nil {
 		return err
 	}
+	_, stream := h.(fs.Waiter)
+	if stream {
+		if err := c.mayStream(); err != nil {
+			h.Drop()
+			return err
+		}
+	}
 	f.opened(h, flags, rclose)
-	if err := c.countStream(f); err != nil {
-		f.drop()
-		return err
+	if stream {
+		c.sess.streams++
+		c.works()
 	}
 	c.answer(&wire.Msg{Type: t, Tag: tag, QID: f.ref.QID(), Iounit: c.iounit()})
 	return nil
@@ -59,25 +66,14 @@ func (f *fid) openNow(flags fs.Flags) (h fs.Handle, err error) {
 	return h, err
 }
 
-// countStream refuses a stream when as many are open as requests may wait. Each stream
+// mayStream refuses a stream when as many are open as requests may wait. Each stream
 // keeps the bytes that it gave last, so a great many would take more memory than all else
 // of the fids.
-func (c *conn) countStream(f *fid) error {
-	limit := c.srv.cfg.Limits.Waiting
-	switch {
-	case !f.stream:
-		return nil
-	case c.sess.streams >= limit:
-		f.stream, f.rclose = false, false
+func (c *conn) mayStream() error {
+	if limit := c.srv.cfg.Limits.Waiting; c.sess.streams >= limit {
 		return errs.New(errs.TooManyFids, "%d files of events are open, the limit", limit)
 	}
-	if err := c.sess.pays(0, 1); err != nil {
-		f.stream, f.rclose = false, false
-		return err
-	}
-	c.sess.streams++
-	c.works()
-	return nil
+	return c.sess.pays(0, 1)
 }
 
 func (f *fid) opened(h fs.Handle, flags fs.Flags, rclose bool) {

@@ -137,18 +137,17 @@ func tresume(c *conn, m *wire.Msg) error {
 // goes on with a new session.
 func (c *conn) fates(m *wire.Msg) (states []uint8, replies []*kept, err error) {
 	s := c.sess
-	if !c.dialect.Tokens() {
-		return s.fates(m.Numbers)
+	n, tokens := &s.numbers, c.dialect.Tokens()
+	if tokens {
+		if err := n.check(m); err != nil {
+			c.giveBack()
+			return nil, nil, err
+		}
 	}
-	if err := s.numbers.check(m); err != nil {
-		c.giveBack()
-		return nil, nil, err
-	}
-	if states, replies, err = s.fatesUpTo(m.Numbers, m.Counted); err != nil {
-		return nil, nil, err
+	if states, replies, err = s.fates(m); err != nil || !tokens {
+		return states, replies, err
 	}
 	c.srv.stats.Undone.Add(int64(bytes.Count(states, []byte{wire.Undone})))
-	n := &s.numbers
 	// The count stays: if the Rresume is lost, the client asks again about requests that
 	// never came.
 	n.tokens = Tokens{Now: newToken(), Before: m.Token, Sent: m.Counted}
@@ -186,16 +185,22 @@ func (c *conn) giveBack() {
 	c.srv.parkOrEnd(n, true)
 }
 
-// fatesUpTo is fates for a client that has sent so many requests. The client names all
-// requests without a reply; it has the replies to the others, also to those that this
-// process has not seen, because an earlier one was killed.
-func (s *session) fatesUpTo(numbers []uint64, sent uint64) (states []uint8, replies []*kept, err error) {
-	running, answered := s.running(), s.answered()
-	for i, number := range numbers {
+// fates returns the states of the requests that a Tresume names, and the replies that are
+// kept to some of them, in the order of their numbers. The client names all requests
+// without a reply; it has the replies to the others, also to those that this process has
+// not seen, because an earlier one was killed.
+func (s *session) fates(m *wire.Msg) (states []uint8, replies []*kept, err error) {
+	running, answered, tokens := s.running(), s.answered(), s.dialect.Tokens()
+	last := uint64(0)
+	for _, number := range m.Numbers {
 		state := wire.Answered
 		switch {
-		case number == 0, number > sent, i > 0 && number <= numbers[i-1]:
-			return nil, nil, errs.New(errs.Invalid, "numbers ascend from 1 to %d", sent)
+		case number <= last:
+			return nil, nil, errs.New(errs.Invalid, "numbers ascend from 1")
+		case tokens && number > m.Counted:
+			return nil, nil, errs.New(errs.Invalid, "request %d is named, %d were sent", number, m.Counted)
+		case !tokens && number > max(last, s.numbers.count)+1:
+			return nil, nil, errs.New(errs.Invalid, "request %d is named, the one before was not; %d have come", number, s.numbers.count)
 		case number > s.numbers.count:
 			state = wire.Unseen
 		case running[number]:
@@ -206,30 +211,7 @@ func (s *session) fatesUpTo(numbers []uint64, sent uint64) (states []uint8, repl
 			state = wire.Undone
 		}
 		states = append(states, state)
-	}
-	return states, replies, nil
-}
-
-// fates returns the states of the requests with these numbers, and the replies that are
-// kept to some of them, in the order of their numbers.
-func (s *session) fates(numbers []uint64) (states []uint8, replies []*kept, err error) {
-	running, answered := s.running(), s.answered()
-	unseen := s.numbers.count
-	for i, number := range numbers {
-		state := wire.Answered
-		switch {
-		case number == 0, i > 0 && number <= numbers[i-1]:
-			return nil, nil, errs.New(errs.Invalid, "numbers ascend from 1")
-		case number > unseen+1:
-			return nil, nil, errs.New(errs.Invalid, "request %d is named, %d was not; %d have come", number, unseen+1, s.numbers.count)
-		case number == unseen+1:
-			state, unseen = wire.Unseen, number
-		case running[number]:
-			state = wire.Running
-		case answered[number] != nil:
-			replies = append(replies, answered[number])
-		}
-		states = append(states, state)
+		last = number
 	}
 	return states, replies, nil
 }

@@ -93,13 +93,13 @@ func clunked(r *request) {
 	replied(r)
 }
 
-// replied answers a change whose reply has no body.
+// replied answers a change whose reply has no body, or how many bytes were written.
 func replied(r *request) {
 	if r.err != nil {
 		r.c.refuse(r.tag, r.err)
 		return
 	}
-	r.c.empty(r.answer, r.tag)
+	r.c.answer(&wire.Msg{Type: r.answer, Tag: r.tag, Count: uint32(r.n)})
 }
 
 // tremove removes the file and clunks the fid, even when the file stays
