@@ -2,8 +2,6 @@ package fs
 
 import (
 	"github.com/hugelgupf/p9/p9"
-
-	"meta9/fs/errs"
 )
 
 // ctlFile is ctl: a VM's, or with no dir the root's. It takes verbs, one a line,
@@ -13,12 +11,7 @@ type ctlFile struct {
 	dir *vmDir
 }
 
-func (n *ctlFile) QID() p9.QID {
-	if n.dir == nil {
-		return streamQID(pathCtl)
-	}
-	return streamQID(n.dir.cell.ID() + slotCtl)
-}
+func (n *ctlFile) QID() p9.QID { return n.dir.streamQID(slotCtl, pathCtl) }
 
 func (n *ctlFile) Stat(st *Stat) error {
 	err := n.v.statStream(st, n.QID(), n.dir, "ctl", 0o600)
@@ -39,13 +32,10 @@ func (n *ctlFile) Open(f Flags) (Handle, error) {
 // AppendValue appends the state.
 func (n *ctlFile) AppendValue(b []byte, max int) ([]byte, error) {
 	text, err := n.status()
-	switch {
-	case err != nil:
+	if err != nil {
 		return b, err
-	case len(text) > max:
-		return b, errs.Big(len(text), max)
 	}
-	return append(b, text...), nil
+	return appendWhole(b, text, max)
 }
 
 // PutValue runs the lines of data; its end ends the last one.

@@ -26,14 +26,8 @@ type derivation struct {
 }
 
 var (
-	sdcFolder = &derivation{
-		"sdc", slotSdc, render.SdcNames,
-		render.Sdc,
-	}
-	nocloudFolder = &derivation{
-		"nocloud", slotNoCloud, render.NoCloudNames,
-		render.NoCloud,
-	}
+	sdcFolder     = &derivation{"sdc", slotSdc, render.SdcNames, render.Sdc}
+	nocloudFolder = &derivation{"nocloud", slotNoCloud, render.NoCloudNames, render.NoCloud}
 )
 
 // derivedDir is sdc/ or nocloud/ of a VM.
@@ -50,60 +44,44 @@ func (d *derivedDir) Stat(st *Stat) error {
 	return d.dir.statSlot(st, d.of.slot, d.of.folder)
 }
 
+// find computes the file of that name from the VM as it is now.
+func (d *derivedDir) find(name string) (m *vm.VM, key, text string, err error) {
+	if m, err = d.dir.vm(); err != nil {
+		return nil, "", "", err
+	}
+	key, err = vm.KeyName(name)
+	text, ok := "", false
+	if err == nil {
+		text, ok = d.of.value(m, key)
+	}
+	if !ok {
+		return nil, "", "", errs.NotFound
+	}
+	return m, key, text, nil
+}
+
 // Walk computes the file to see whether it is there, and keeps the length for the
 // stat that follows in most clients.
 func (d *derivedDir) Walk(name string) (Node, error) {
-	m, err := d.dir.vm()
+	m, key, text, err := d.find(name)
 	if err != nil {
 		return nil, err
 	}
-	key, err := vm.KeyName(name)
-	if err != nil {
-		return nil, errs.NotFound
-	}
-	value, ok := d.of.value(m, key)
-	if !ok {
-		return nil, errs.NotFound
-	}
-	n := d.file(name, key)
-	n.rev, n.bytes = m.Rev, len(value)
-	return n, nil
-}
-
-// AppendFile computes the file from the VM as it is now, and does not keep it.
-func (d *derivedDir) AppendFile(b []byte, name string, max int) ([]byte, error) {
-	m, err := d.dir.vm()
-	if err != nil {
-		return b, err
-	}
-	key, err := vm.KeyName(name)
-	if err != nil {
-		return b, errs.NotFound
-	}
-	text, ok := d.of.value(m, key)
-	return appendText(b, text, ok, max)
-}
-
-// appendText appends a derived text; ok is false where there is none. errs.TooBig: it has
-// over max bytes.
-func appendText(b []byte, text string, ok bool, max int) ([]byte, error) {
-	switch {
-	case !ok:
-		return b, errs.NotFound
-	case len(text) > max:
-		return b, errs.Big(len(text), max)
-	}
-	return append(b, text...), nil
-}
-
-// file is the node of one name. Its deriver may outlive the View, so it has no reference to
-// it.
-func (d *derivedDir) file(name, key string) *derivedFile {
-	value := d.of.value
+	value := d.of.value // the deriver may outlive the View, so it must not have d
 	return &derivedFile{
 		dir: d.dir, path: DerivedPath(d.dir.cell.ID(), d.of.folder, key), name: name, mode: 0o444,
 		derive: &deriver{text: func(m *vm.VM, _ int) (string, bool) { return value(m, key) }},
+		rev:    m.Rev, bytes: len(text),
+	}, nil
+}
+
+// AppendFile does not keep the file.
+func (d *derivedDir) AppendFile(b []byte, name string, max int) ([]byte, error) {
+	_, _, text, err := d.find(name)
+	if err != nil {
+		return b, err
 	}
+	return appendWhole(b, text, max)
 }
 
 // List uses the qid paths as cookies: a name keeps its cookie when others come and go.
@@ -235,7 +213,7 @@ func (n *derivedFile) AppendValue(b []byte, max int) ([]byte, error) {
 		}
 		if size > smallDerived {
 			used, err := n.dir.v.withDerived(n.dir.cell, fileKey{path: n.path, guest: n.dir.v.guest()}, func() *deriver { return n.derive }, func(e *vm.Entry) (err error) {
-				b, err = appendText(b, e.Value, true, max)
+				b, err = appendWhole(b, e.Value, max)
 				return err
 			})
 			if used {
@@ -245,7 +223,10 @@ func (n *derivedFile) AppendValue(b []byte, max int) ([]byte, error) {
 		return n.append(b, m), nil
 	}
 	text, ok := n.derive.text(m, 0)
-	return appendText(b, text, ok, max)
+	if !ok {
+		return b, errs.NotFound
+	}
+	return appendWhole(b, text, max)
 }
 
 // Open pins the content, which all Handles of the file share.

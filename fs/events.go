@@ -16,12 +16,7 @@ type eventsFile struct {
 	dir *vmDir
 }
 
-func (n *eventsFile) QID() p9.QID {
-	if n.dir == nil {
-		return streamQID(pathEvents)
-	}
-	return streamQID(n.dir.cell.ID() + slotEvents)
-}
+func (n *eventsFile) QID() p9.QID { return n.dir.streamQID(slotEvents, pathEvents) }
 
 func (n *eventsFile) Stat(st *Stat) error {
 	return n.v.statStream(st, n.QID(), n.dir, "events", 0o444)

@@ -91,10 +91,7 @@ func (n *file) AppendValue(b []byte, max int) ([]byte, error) {
 	if err != nil {
 		return b, err
 	}
-	if len(data) > max {
-		return b, errs.Big(len(data), max)
-	}
-	return append(b, data...), nil
+	return appendWhole(b, data, max)
 }
 
 // fileHandle reads a content that it took.

@@ -26,19 +26,11 @@ func importVM(call Call, done func(error)) {
 		done(err)
 		return
 	}
-	in.Kind, in.By, in.As = store.CreateVM, call.By.By, call.By.As
+	in.Kind = store.CreateVM
 	if cell := call.View.tree.store.Cell(uuid); cell != nil && replace {
 		in.Kind, in.Cell = store.ReplaceVM, cell
 	}
-	in.Done = func(r store.Result) {
-		made := call.View.tree.cfg.Made
-		if r.Err != nil || made == nil || in.Kind != store.CreateVM {
-			done(r.Err)
-			return
-		}
-		made(uuid, func() { done(nil) })
-	}
-	call.View.tree.store.Submit(in)
+	call.submit(in, done)
 }
 
 // readImport reads the object.

@@ -85,13 +85,10 @@ func (d *spaceDir) AppendFile(b []byte, name string, max int) ([]byte, error) {
 // appendEntry appends the value of e as this View sees it. errs.TooBig: it is over
 // max bytes.
 func (d *spaceDir) appendEntry(b []byte, e *vm.Entry, max int) ([]byte, error) {
-	switch {
-	case d.dir.v.held(e.ID):
+	if d.dir.v.held(e.ID) {
 		return b, nil
-	case len(e.Value) > max:
-		return b, errs.Big(len(e.Value), max)
 	}
-	return append(b, e.Value...), nil
+	return appendWhole(b, e.Value, max)
 }
 
 // List uses the keys' IDs as cookies, which are in the order of creation: a key that is

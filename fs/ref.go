@@ -181,6 +181,14 @@ func AppendValue(b []byte, n Node, max int) ([]byte, error) {
 	return v.AppendValue(b, max)
 }
 
+// appendWhole appends a value. errs.TooBig: it has over max bytes.
+func appendWhole[T string | []byte](b []byte, value T, max int) ([]byte, error) {
+	if len(value) > max {
+		return b, errs.Big(len(value), max)
+	}
+	return append(b, value...), nil
+}
+
 // List calls fn for the entries whose cookie is greater than after; see Folder.
 // errs.NotDir: this is a file.
 func (r *Ref) List(after uint64, fn func(cookie uint64, st *Stat) bool) error {
@@ -298,7 +306,8 @@ func (r *Ref) RemoveThis(done func(error)) {
 		return
 	}
 	// The error is the one that Unlink in its folder would give.
-	if at := r.parent; at != nil && !r.IsDir() && !r.isGone() {
+	_, gone := r.node.(goneNode)
+	if at := r.parent; at != nil && !r.IsDir() && !gone {
 		done(Missing(at.node, OpRemove))
 		return
 	}

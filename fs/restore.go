@@ -128,11 +128,6 @@ func (t *Tree) ringAt(path uint64) (ring *store.Ring, uuid string) {
 	return ring, uuid
 }
 
-func (r *Ref) isGone() bool {
-	_, gone := r.node.(goneNode)
-	return gone
-}
-
 // goneNode stands where Restore found nothing. Missing answers for all that it
 // cannot do.
 type goneNode struct{ id uint64 }

@@ -16,7 +16,7 @@ import (
 // a transaction, and a read of the same Handle gives what became of the last one.
 type txnFile struct{ dir *vmDir }
 
-func (n *txnFile) QID() p9.QID { return streamQID(n.dir.cell.ID() + slotTxn) }
+func (n *txnFile) QID() p9.QID { return n.dir.streamQID(slotTxn, 0) }
 
 func (n *txnFile) Stat(st *Stat) error {
 	return n.dir.v.statStream(st, n.QID(), n.dir, "txn", 0o600)

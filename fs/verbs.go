@@ -75,23 +75,12 @@ func (n *ctlFile) refused(error) []byte { return nil }
 // reserve has no limit: only the admin has a ctl.
 func (n *ctlFile) reserve(int) error { return nil }
 
-// createVM is answered when the VM's channels are there as well, so that who
-// started it may start its QEMU at once.
 func createVM(call Call, done func(error)) {
-	in := &store.Intent{Kind: store.CreateVM, Data: call.Arg, By: call.By.By, As: call.By.As}
-	in.Done = func(r store.Result) {
-		made := call.View.tree.cfg.Made
-		if r.Err != nil || made == nil {
-			done(r.Err)
-			return
-		}
-		made(r.Cell.UUID(), func() { done(nil) })
-	}
-	call.View.tree.store.Submit(in)
+	call.submit(&store.Intent{Kind: store.CreateVM, Data: call.Arg}, done)
 }
 
 func updateVM(call Call, done func(error)) {
-	call.submit(store.UpdateVM, call.Arg, done)
+	call.submit(&store.Intent{Kind: store.UpdateVM, Cell: call.Cell, Data: call.Arg}, done)
 }
 
 func deleteVM(call Call, done func(error)) {
@@ -99,7 +88,7 @@ func deleteVM(call Call, done func(error)) {
 		done(errs.New(errs.Invalid, "delete takes nothing more here"))
 		return
 	}
-	call.submit(store.DeleteVM, "", done)
+	call.submit(&store.Intent{Kind: store.DeleteVM, Cell: call.Cell}, done)
 }
 
 // updateUUID is update UUID JSON.
@@ -133,11 +122,19 @@ func (c Call) of(done func(error)) (Call, bool) {
 	return c, true
 }
 
-func (c Call) submit(kind store.OpKind, data string, done func(error)) {
-	in := &store.Intent{Kind: kind, Cell: c.Cell, Data: data, By: c.By.By, As: c.By.As}
+// submit sends an intent on a VM, or that makes one. A VM that is made is answered when its
+// channels are there as well, so that who started it may start its QEMU at once.
+func (c Call) submit(in *store.Intent, done func(error)) {
+	in.By, in.As = c.By.By, c.By.As
 	in.Done = func(r store.Result) {
-		if r.Err == nil && kind == store.UpdateVM {
-			c.View.note(commit{cell: c.Cell})
+		made := c.View.tree.cfg.Made
+		switch {
+		case r.Err != nil:
+		case in.Kind == store.UpdateVM:
+			c.View.note(commit{cell: in.Cell})
+		case in.Kind == store.CreateVM && made != nil:
+			made(r.Cell.UUID(), func() { done(nil) })
+			return
 		}
 		done(r.Err)
 	}

@@ -63,6 +63,15 @@ func (d *vmDir) rev() uint64 {
 // QID has the VM's revision for a version, as all folders in it.
 func (d *vmDir) QID() p9.QID { return dirQID(d.cell.ID(), d.rev()) }
 
+// streamQID is the qid of a file in the VM's folder that changes without commits, or, where
+// d is nil, of the one in the root.
+func (d *vmDir) streamQID(slot, root uint64) p9.QID {
+	if d == nil {
+		return streamQID(root)
+	}
+	return streamQID(d.cell.ID() + slot)
+}
+
 func (d *vmDir) Stat(st *Stat) error {
 	m, err := d.vm()
 	if err != nil {
