@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"meta9/fs/errs"
@@ -59,26 +60,40 @@ func (s *Store) Interrupt() {
 const patienceTicks = 4
 
 // await is Apply for a fleet's engine. Meanwhile it refuses intents that have waited
-// longer than the store's patience; these were not begun.
+// longer than the store's patience; these were not begun. Apply runs on the committer's own
+// goroutine: to wake another one, and this one then, is a part of what a write costs. The
+// goroutine that refuses has the queue and the turns in the committer's place, and never
+// while the committer is not in Apply.
 func (s *Store) await(groups []Group) []error {
-	done := make(chan []error, 1)
-	from := s.cfg.Now()
-	go func() { done <- s.shared.Apply(groups) }()
-	tick := time.NewTicker(max(s.cfg.Patience/patienceTicks, time.Millisecond))
-	defer tick.Stop()
-	var newest [patienceTicks]uint64 // the newest intent at each of the last ticks, the oldest tick first
-	for {
-		select {
-		case failed := <-done:
-			return failed
-		case <-tick.C:
-			late := newest[0]
-			copy(newest[:], newest[1:])
-			newest[patienceTicks-1] = s.queue.seq.Load()
-			s.turns.add(s.queue.take(true))
-			s.turns.refuseUntil(late, s.impatient(from))
+	var (
+		mu     sync.Mutex // held by who has the committer's things
+		over   bool
+		newest [patienceTicks]uint64 // the newest intent at each of the last ticks, the oldest tick first
+		tick   *time.Timer
+		from   = s.cfg.Now()
+		every  = max(s.cfg.Patience/patienceTicks, time.Millisecond)
+	)
+	mu.Lock()
+	tick = time.AfterFunc(every, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if over {
+			return
 		}
-	}
+		late := newest[0]
+		copy(newest[:], newest[1:])
+		newest[patienceTicks-1] = s.queue.seq.Load()
+		s.turns.add(s.queue.take(true))
+		s.turns.refuseUntil(late, s.impatient(from))
+		tick.Reset(every)
+	})
+	mu.Unlock()
+	failed := s.shared.Apply(groups)
+	tick.Stop()
+	mu.Lock()
+	defer mu.Unlock()
+	over = true
+	return failed
 }
 
 // impatient is the error of an intent that has waited too long.

@@ -179,8 +179,9 @@ type Intent struct {
 	// found to be durable after a kill, the Result can be told. nil: nobody asks.
 	Receipt func(number uint64, r Result)
 
-	// Done is called once, from the committer or, for an intent that is refused
-	// at once (the store is closed or failed), from Submit. nil: nobody asks.
+	// Done is called once, from the committer, or in its place while it waits for a fleet's
+	// cluster, or, for an intent that is refused at once (the store is closed or failed), from
+	// Submit. nil: nobody asks.
 	Done func(Result)
 
 	seq  uint64  // its place in the order of Submit; orders it against the Holds

@@ -38,7 +38,7 @@ type line struct {
 }
 
 // turns are the lines in which intents wait, in the order of their turns. Only the
-// committer uses them.
+// committer uses them, or await in its place.
 type turns struct {
 	order    []*line
 	oldOrder []*line // the slice of the previous order, used again
