@@ -20,11 +20,11 @@ const (
 	piece    = 512 << 10
 )
 
-// atOnce is how many VMs' transactions are under way at once.
+// atOnce is how many transactions are under way at once.
 const atOnce = 64
 
 // Apply is store.Engine's: the store's own group first, then those of the VMs side by
-// side.
+// side, where they can be, many in one transaction.
 func (e *Engine) Apply(groups []store.Group) []error {
 	if len(groups) > 0 && groups[0].VM == "" {
 		if err := e.applyOwn(&groups[0]); err != nil {
@@ -37,21 +37,8 @@ func (e *Engine) Apply(groups []store.Group) []error {
 		return append([]error{nil}, failed...)
 	}
 	failed := make([]error, len(groups))
-	if len(groups) == 1 {
-		failed[0] = e.apply(&groups[0])
-	} else {
-		for _, some := range inTurn(groups) {
-			var running sync.WaitGroup
-			room := make(chan struct{}, atOnce)
-			for _, i := range some {
-				room <- struct{}{}
-				running.Go(func() {
-					failed[i] = e.apply(&groups[i])
-					<-room
-				})
-			}
-			running.Wait()
-		}
+	for _, some := range inTurn(groups) {
+		sideBySide(e.tasks(groups, some, failed))
 	}
 	for _, err := range failed {
 		if err != nil {
@@ -59,6 +46,120 @@ func (e *Engine) Apply(groups []store.Group) []error {
 		}
 	}
 	return nil
+}
+
+// sideBySide runs all tasks, and returns when they are done.
+func sideBySide(tasks []func()) {
+	var running sync.WaitGroup
+	room := make(chan struct{}, atOnce)
+	for i, task := range tasks {
+		if i == len(tasks)-1 {
+			task() // often the only one: no goroutine need be woken for it
+			break
+		}
+		room <- struct{}{}
+		running.Go(func() {
+			task()
+			<-room
+		})
+	}
+	running.Wait()
+}
+
+// tasks are those that make the groups durable whose indexes are in some, and that put their
+// errors into failed.
+func (e *Engine) tasks(groups []store.Group, some []int, failed []error) (tasks []func()) {
+	var gathered []*part
+	ops, bytes := 0, 0
+	send := func() {
+		if parts := gathered; len(parts) > 0 {
+			tasks = append(tasks, func() { e.together(parts) })
+		}
+		gathered, ops, bytes = nil, 0, 0
+	}
+	for _, i := range some {
+		p := e.partOf(&groups[i], &failed[i])
+		if p == nil {
+			tasks = append(tasks, func() { failed[i] = e.apply(&groups[i]) })
+			continue
+		}
+		if n := len(p.t.ops); ops+n > maxOps || bytes+p.bytes > maxBytes {
+			send()
+		}
+		gathered, ops, bytes = append(gathered, p), ops+len(p.t.ops), bytes+p.bytes
+	}
+	send()
+	return tasks
+}
+
+// part is one VM's change, of which nothing but itself and the VM's owner is compared. It is one
+// transaction, or a part of one.
+type part struct {
+	*writer
+	s      step
+	t      *txn
+	bytes  int
+	failed *error // where its error goes
+}
+
+// partOf returns the group's change as a part; nil: it is none.
+func (e *Engine) partOf(g *store.Group, failed *error) *part {
+	if g.New || g.Gone || g.Gift != nil || g.Frees != "" || g.Takes != "" {
+		return nil
+	}
+	st := e.known(g.VM)
+	if st == nil || !st.whole() {
+		return nil
+	}
+	c, err := e.changeOf(g)
+	if err != nil || c.tooLarge(0) {
+		return nil
+	}
+	next := *st
+	p := &part{writer: &writer{engine: e, uuid: g.VM, st: &next}, bytes: c.bytes, failed: failed}
+	seq := next.seq
+	seq.Number = g.Number
+	p.s = step{seq: &seq, ops: p.changed(nil, c, seq.Gen)}
+	p.t = p.transaction(&p.s)
+	return p
+}
+
+// together makes parts durable in one transaction. It is done for all of them or for none: where
+// one VM's compares fail, the others' changes are sent again, each by itself. The first
+// transaction cannot be done any more then, since no revision that was compared comes again.
+func (e *Engine) together(parts []*part) {
+	all := parts[0].t
+	if len(parts) > 1 {
+		all = new(txn)
+		for _, p := range parts {
+			all.cmps, all.ops, all.ask = append(all.cmps, p.t.cmps...), append(all.ops, p.t.ops...), append(all.ask, p.t.ask...)
+		}
+	}
+	rev, found, err := e.commit(all)
+	var blameless []*part
+	for _, p := range parts {
+		var mine []*mvccpb.KeyValue
+		if found != nil {
+			mine, found = found[:len(p.t.ask)], found[len(p.t.ask):]
+			if len(parts) > 1 && p.hold(mine) {
+				blameless = append(blameless, p)
+				continue
+			}
+		}
+		p.t.again = all.again
+		*p.failed = p.ended(p.t, p.s, rev, mine, err)
+		p.learnt(*p.failed, false)
+	}
+	tasks := make([]func(), len(blameless))
+	for i, p := range blameless {
+		tasks[i] = func() { e.together([]*part{p}) }
+	}
+	sideBySide(tasks)
+}
+
+// hold tells whether the VM's compares would hold, which have found these.
+func (w *writer) hold(found []*mvccpb.KeyValue) bool {
+	return revision(found[0]) == w.st.own && revision(found[1]) == w.st.q
 }
 
 // inTurn parts the groups, by index, into rounds. The groups of one round are sent side by
@@ -156,6 +257,11 @@ func (e *Engine) changeOf(g *store.Group) (*change, error) {
 	return c, nil
 }
 
+// tooLarge tells whether the change and so many other operations are more than one transaction has.
+func (c *change) tooLarge(others int) bool {
+	return len(c.puts)+len(c.gone)+others > maxOps-8 || c.bytes > maxBytes
+}
+
 // at returns the key of an entry in a generation.
 func (e *Engine) at(uuid string, gen uint64, rest string) string {
 	if rest == "" {
@@ -178,17 +284,23 @@ func (e *Engine) apply(g *store.Group) error {
 	next := *st
 	w := &writer{engine: e, uuid: g.VM, st: &next, isNew: st.own == 0}
 	err := w.group(g)
-	switch {
-	case errs.KindOf(err) == errs.Moved, err == nil && (g.Gone || g.Gift != nil):
+	if err != nil && errs.KindOf(err) != errs.Moved && g.New && w.wrote && w.forget() == nil {
 		e.learn(g.VM, nil)
-	case err == nil:
-		e.learn(g.VM, &next)
-	case g.New && w.wrote && w.forget() == nil:
-		e.learn(g.VM, nil)
-	case w.wrote:
-		e.learn(g.VM, &next) // the number of a generation that is not finished
+		return err
 	}
+	w.learnt(err, g.Gone || g.Gift != nil)
 	return err
+}
+
+// learnt notes what the engine knows of the VM after its group. away: the VM was given away, or
+// deleted, if there is no error.
+func (w *writer) learnt(err error, away bool) {
+	switch {
+	case errs.KindOf(err) == errs.Moved, err == nil && away:
+		w.engine.learn(w.uuid, nil)
+	case w.wrote: // with an error: the number of a generation that is not finished
+		w.engine.learn(w.uuid, w.st)
+	}
 }
 
 func moved(uuid string) error {
@@ -225,19 +337,14 @@ func (w *writer) group(g *store.Group) error {
 			return err
 		}
 	}
-	if len(c.puts)+len(c.gone)+len(last) > maxOps-8 || c.bytes > maxBytes {
+	if c.tooLarge(len(last)) {
 		seq.Gen++
 		if c, err = w.generation(c, seq.Gen); err != nil {
 			return err
 		}
 		last = append(last, clientv3.OpDelete(e.entries(w.uuid, seq.Gen-1), clientv3.WithPrefix()))
 	}
-	for rest, v := range c.puts {
-		last = append(last, clientv3.OpPut(e.at(w.uuid, seq.Gen, rest), v))
-	}
-	for rest := range c.gone {
-		last = append(last, clientv3.OpDelete(e.at(w.uuid, seq.Gen, rest)))
-	}
+	last = w.changed(last, c, seq.Gen)
 	var to *owner
 	if g.Gift != nil {
 		to = &owner{Host: g.Gift.To, Epoch: w.st.owner.Epoch + 1, Mark: g.Gift.Mark}
@@ -249,6 +356,17 @@ func (w *writer) group(g *store.Group) error {
 		}
 	}
 	return w.write(step{seq: &seq, to: to, ops: w.free(last, g.Frees), takes: g.Takes})
+}
+
+// changed appends the operations of a change to the entries of a generation.
+func (w *writer) changed(ops []clientv3.Op, c *change, gen uint64) []clientv3.Op {
+	for rest, v := range c.puts {
+		ops = append(ops, clientv3.OpPut(w.engine.at(w.uuid, gen, rest), v))
+	}
+	for rest := range c.gone {
+		ops = append(ops, clientv3.OpDelete(w.engine.at(w.uuid, gen, rest)))
+	}
+	return ops
 }
 
 // gone deletes the VM and its entries of all generations, together with ops.
@@ -375,35 +493,45 @@ type step struct {
 	to    *owner    // the new owner; nil: as it was
 	ops   []clientv3.Op
 	takes string // an alias that no VM may have yet; "": none
+
+	// What the transaction writes, which transaction sets.
+	text string // to q/UUID; "": nothing
+	is   owner  // to own/UUID, or what is there
 }
 
-// write runs a step's transaction, fenced.
+// write runs a step's transaction.
 func (w *writer) write(s step) error {
+	t := w.transaction(&s)
+	rev, found, err := w.engine.commit(t)
+	return w.ended(t, s, rev, found, err)
+}
+
+// transaction makes a step's transaction, fenced.
+func (w *writer) transaction(s *step) *txn {
 	e, st := w.engine, w.st
 	own, q := e.key("own", w.uuid), e.key("q", w.uuid)
-	t := txn{ops: s.ops, ask: []string{own, q}}
+	t := &txn{ops: s.ops, ask: []string{own, q}}
 	if compareOwner {
 		t.cmps = append(t.cmps, clientv3.Compare(clientv3.ModRevision(own), "=", st.own))
 	}
 	if compareSequence {
 		t.cmps = append(t.cmps, clientv3.Compare(clientv3.ModRevision(q), "=", st.q))
 	}
-	var text string
 	switch {
 	case s.seq == nil:
 		t.ops = append(t.ops, clientv3.OpDelete(own))
 	default:
 		s.seq.Step = st.seq.Step + 1
-		text = s.seq.text(w.uuid)
-		t.ops = append(t.ops, clientv3.OpPut(q, text))
+		s.text = s.seq.text(w.uuid)
+		t.ops = append(t.ops, clientv3.OpPut(q, s.text))
 	}
-	is := st.owner
+	s.is = st.owner
 	if w.isNew && !w.wrote {
-		t.ops = append(t.ops, clientv3.OpPut(own, is.text()), clientv3.OpPut(e.key("by", e.cfg.Host, w.uuid), ""))
+		t.ops = append(t.ops, clientv3.OpPut(own, s.is.text()), clientv3.OpPut(e.key("by", e.cfg.Host, w.uuid), ""))
 	}
 	if s.to != nil {
-		is = *s.to
-		t.ops = append(t.ops, clientv3.OpPut(own, is.text()))
+		s.is = *s.to
+		t.ops = append(t.ops, clientv3.OpPut(own, s.is.text()))
 	}
 	if s.takes != "" {
 		alias := e.key("alias", s.takes)
@@ -411,13 +539,17 @@ func (w *writer) write(s step) error {
 		t.ops = append(t.ops, clientv3.OpPut(alias, w.uuid))
 		t.ask = append(t.ask, alias)
 	}
-	rev, found, err := e.commit(&t)
-	if err != nil {
+	return t
+}
+
+// ended notes what commit has said of a step's transaction.
+func (w *writer) ended(t *txn, s step, rev int64, found []*mvccpb.KeyValue, err error) error {
+	switch {
+	case err != nil:
 		return err
-	}
-	if found == nil {
-		w.took(s.seq, is, rev, rev, s.to != nil)
+	case found == nil:
+		w.took(s.seq, s.is, rev, rev, s.to != nil)
 		return nil
 	}
-	return w.judge(&t, s, is, text, found)
+	return w.judge(t, s, found)
 }

@@ -20,6 +20,10 @@
 // A process that ends before it knows (Interrupt) leaves that to the next one, which finds the
 // number of the VM's newest whole group in q/UUID.
 //
+// Changes of several VMs that compare nothing else go in one transaction: what one costs is hardly
+// more for many VMs. It is done for all or for none. Where the compares of one VM fail it can never
+// be done, since no revision comes again; then the others' changes are sent anew.
+//
 // What is too large for one transaction is written to a new generation of the VM's
 // entries, in several, all fenced; the last one switches q/UUID to it and deletes the old
 // one. What a process has left of an unfinished one is deleted when the VM is loaded, and so

@@ -21,16 +21,16 @@ func (w *writer) took(seq *sequence, is owner, own, q int64, given bool) {
 }
 
 // judge finds out what has happened to a transaction whose compares have failed.
-func (w *writer) judge(t *txn, s step, is owner, text string, found []*mvccpb.KeyValue) error {
+func (w *writer) judge(t *txn, s step, found []*mvccpb.KeyValue) error {
 	own, q := found[0], found[1]
 	switch {
 	case s.seq == nil && own == nil && t.again:
 		return nil // an earlier copy has deleted it
-	case q != nil && text != "" && string(q.Value) == text && own != nil && string(own.Value) == is.text():
-		w.took(s.seq, is, own.ModRevision, q.ModRevision, true)
+	case q != nil && s.text != "" && string(q.Value) == s.text && own != nil && string(own.Value) == s.is.text():
+		w.took(s.seq, s.is, own.ModRevision, q.ModRevision, true)
 		return nil
 	case revision(own) != w.st.own:
-		return w.taken(t, s, is, text, own)
+		return w.taken(t, s, own)
 	case revision(q) != w.st.q || s.takes == "":
 		return errs.New(errs.IO, "VM %s: another meta9d writes as the host %q", w.uuid, w.engine.cfg.Host)
 	}
@@ -60,15 +60,15 @@ func value(kv *mvccpb.KeyValue) string {
 // taken returns the error of a transaction whose VM has another owner now, or nil if the
 // transaction was done before the owner changed. own is the current record of the owner;
 // nil: the VM was deleted since.
-func (w *writer) taken(t *txn, s step, is owner, text string, own *mvccpb.KeyValue) error {
+func (w *writer) taken(t *txn, s step, own *mvccpb.KeyValue) error {
 	w.engine.fencedOff.Add(1)
-	if t.again && own != nil && text != "" {
-		made, err := w.made(text, own.ModRevision)
+	if t.again && own != nil && s.text != "" {
+		made, err := w.made(s.text, own.ModRevision)
 		if err != nil {
 			return store.Unchanged(errs.New(errs.Moved, "VM %s was taken by another host, and this may or may not be there: %s", w.uuid, errs.Detail(err)))
 		}
 		if made {
-			w.took(s.seq, is, w.st.own, w.st.q, false)
+			w.took(s.seq, s.is, w.st.own, w.st.q, false)
 			return nil
 		}
 	}

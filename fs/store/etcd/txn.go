@@ -20,14 +20,19 @@ type txn struct {
 	again bool     // it was sent before, and its outcome is not known
 }
 
+// asks are the gets of the keys in ask.
+func (t *txn) asks() (gets []clientv3.Op) {
+	for _, key := range t.ask {
+		gets = append(gets, clientv3.OpGet(key))
+	}
+	return gets
+}
+
 // commit sends a transaction until its outcome is known. Either it was done, at revision
 // rev; or its compares have failed, and found are the values of the keys in ask at that
 // moment.
 func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error) {
-	var asks []clientv3.Op
-	for _, key := range t.ask {
-		asks = append(asks, clientv3.OpGet(key))
-	}
+	var asks []clientv3.Op // none until they are needed: all members write to their disks what is sent
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		if e.ctx.Err() != nil && !t.again {
 			return 0, nil, store.Unchanged(errClosed)
@@ -39,6 +44,9 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 		switch {
 		case err == nil && resp.Succeeded:
 			return resp.Header.Revision, nil, nil
+		case err == nil && len(asks) < len(t.ask):
+			asks = t.asks()
+			continue
 		case err == nil:
 			return 0, firsts(resp), nil
 		case definite(err) && !t.again && !isAny(err, rpctypes.ErrNoSpace):
@@ -48,7 +56,7 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 			// an earlier copy was done: refused asks. If it was not done, it may be done later.
 			// With ErrNoSpace this copy, too, may have been done: the first request past the
 			// limit is done, and gets the error all the same.
-			switch found, known := e.refused(t, asks); {
+			switch found, known := e.refused(t); {
 			case found != nil:
 				t.again = true
 				return 0, found, nil
@@ -60,6 +68,7 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 			e.unsure.Add(1)
 		}
 		t.again = true
+		asks = t.asks()
 		select {
 		case <-time.After(pause):
 		case <-e.ctx.Done():
@@ -82,10 +91,10 @@ func firsts(resp *clientv3.TxnResponse) []*mvccpb.KeyValue {
 
 // refused asks whether the compares of a transaction fail, which etcd has refused. found is what
 // asks find then. nil: the compares hold, if known; else etcd has not answered.
-func (e *Engine) refused(t *txn, asks []clientv3.Op) (found []*mvccpb.KeyValue, known bool) {
+func (e *Engine) refused(t *txn) (found []*mvccpb.KeyValue, known bool) {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
 	defer cancel()
-	resp, err := e.kv.Txn(ctx).If(t.cmps...).Else(asks...).Commit()
+	resp, err := e.kv.Txn(ctx).If(t.cmps...).Else(t.asks()...).Commit()
 	if err != nil || resp.Succeeded {
 		return nil, err == nil
 	}

@@ -1,0 +1,157 @@
+package cluster
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"meta9/fs/errs"
+	"meta9/fs/store"
+	"meta9/fs/store/etcd"
+)
+
+// crowd are many VMs at a host whose transactions go through a proxy.
+type crowd struct {
+	*late
+	cells []*store.Cell
+}
+
+func newCrowd(t *testing.T, c *cluster, prefix string, n int) *crowd {
+	t.Helper()
+	w := &crowd{late: newLate(t, c, prefix)}
+	for i := range n {
+		cell := do(t, w.store, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + crowdUUID(i) + `"}`}).Cell
+		do(t, w.store, store.Intent{Kind: store.Put, Cell: cell, Name: "k", Data: "first"})
+		w.cells = append(w.cells, cell)
+	}
+	return w
+}
+
+func crowdUUID(i int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", i) }
+
+// batch appends text to a key of each VM in one batch, and returns the results.
+func (w *crowd) batch(text string) []<-chan store.Result {
+	w.t.Helper()
+	all := make([]<-chan store.Result, len(w.cells))
+	submitted := make(chan struct{})
+	w.store.Submit(&store.Intent{Kind: store.Note, Done: func(store.Result) { // the committer waits for that
+		for i, cell := range w.cells {
+			done := make(chan store.Result, 1)
+			all[i] = done
+			w.store.Submit(&store.Intent{Kind: store.Append, Cell: cell, Name: "k", Data: text, Done: func(r store.Result) { done <- r }})
+		}
+		close(submitted)
+	}})
+	wait(w.t, submitted)
+	return all
+}
+
+// take has host b claim a VM and adopt it.
+func take(t *testing.T, e *etcd.Engine, s *store.Store, uuid string) *store.Cell {
+	t.Helper()
+	from, err := e.Owner(t.Context(), uuid)
+	if err == nil {
+		err = e.Claim(t.Context(), uuid, from)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.Fetch(uuid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return do(t, s, store.Intent{Kind: store.Adopt, Arrival: a}).Cell
+}
+
+// TestTogether: changes of several VMs go in few transactions.
+func TestTogether(t *testing.T) {
+	w := newCrowd(t, start(t, 1, fast), "/together/", 64)
+	var sent atomic.Int64
+	w.proxy.mu.Lock()
+	w.proxy.chance = func() plan { sent.Add(1); return pass }
+	w.proxy.mu.Unlock()
+	for _, done := range w.batch(", second") {
+		if r := wait(t, done); r.Err != nil {
+			t.Error(r.Err)
+		}
+	}
+	if n := sent.Load(); n != 2 { // each has two operations, and 120 are the most
+		t.Errorf("%d transactions for %d VMs", n, len(w.cells))
+	}
+	_, s, _ := w.again("a")
+	for i := range w.cells {
+		wantKey(t, s.Cell(crowdUUID(i)), "k", "first, second")
+	}
+}
+
+// TestTogetherTaken: changes of several VMs go in one transaction, and another host has taken one
+// of the VMs, or takes it while nobody knows what has become of the transaction. The other VMs'
+// changes are made, once each; that VM's only if it was before the VM was taken.
+func TestTogetherTaken(t *testing.T) {
+	const taken = 1
+	for name, tt := range map[string]struct {
+		is   plan
+		made bool
+	}{
+		"before":                     {pass, false},
+		"its answer is lost":         {lose, true},
+		"it comes late":              {withhold, false},
+		"before, and answer is lost": {dropped, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := start(t, 1, fast)
+			w := newCrowd(t, c, "/together/", 3)
+			b := engineAt(t, w.prefix, "b", c.Endpoints()...)
+			s := opened(t, b)
+			meets := tt.is == lose || tt.is == withhold
+			var at *store.Cell
+			if !meets {
+				at = take(t, b, s, crowdUUID(taken))
+			}
+			w.proxy.next(tt.is, meets)
+			all := w.batch(", second")
+			var first *pb.TxnRequest
+			if meets {
+				first = wait(t, w.proxy.met)
+				if len(first.Compare) != 2*len(w.cells) {
+					t.Errorf("%d compares for %d VMs", len(first.Compare), len(w.cells))
+				}
+				at = take(t, b, s, crowdUUID(taken))
+				close(w.proxy.free)
+			}
+			for i, done := range all {
+				r := wait(t, done)
+				if i != taken || tt.made {
+					if r.Err != nil {
+						t.Errorf("VM %d: %v", i, r.Err)
+					}
+				} else if errs.KindOf(r.Err) != errs.Moved || strings.Contains(r.Err.Error(), "may or may not") {
+					t.Errorf("the change of the VM that was taken: %v", r.Err)
+				}
+			}
+			if tt.is == withhold {
+				w.proxy.deliver(t, first)
+			}
+			if err := w.store.Err(); err != nil {
+				t.Error(err)
+			}
+			want := "first"
+			if tt.made {
+				want = "first, second"
+			}
+			wantKey(t, at, "k", want)
+			_, next, _ := w.again("a")
+			for i := range w.cells {
+				switch cell := next.Cell(crowdUUID(i)); {
+				case i != taken:
+					wantKey(t, cell, "k", "first, second")
+				case cell != nil:
+					t.Error("both hosts have the VM that was taken")
+				}
+			}
+		})
+	}
+}
