@@ -516,10 +516,17 @@ func TestTakenMeanwhile(t *testing.T) {
 	}
 }
 
-// client is a plain client of the cluster's.
-func (c *cluster) client(t testing.TB) *clientv3.Client {
+// client is a plain client of the cluster's, or of those members.
+func (c *cluster) client(t testing.TB, members ...int) *clientv3.Client {
 	t.Helper()
-	client, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), DialTimeout: 30 * time.Second})
+	to := c.Endpoints()
+	if len(members) > 0 {
+		to = nil
+		for _, i := range members {
+			to = append(to, c.Configs[i].Client)
+		}
+	}
+	client, err := clientv3.New(clientv3.Config{Endpoints: to, DialTimeout: 30 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -154,4 +155,73 @@ func TestTogetherTaken(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLeaderFirst: transactions go to the member that leads, also after another one does; where
+// that does not answer they go to others.
+func TestLeaderFirst(t *testing.T) {
+	c := start(t, 3, fast)
+	var proxies []*proxy
+	var urls []string
+	sent := make([]atomic.Int64, len(c.Configs))
+	for i := range c.Configs {
+		p := c.proxy(t, i)
+		p.chance = func() plan { sent[i].Add(1); return pass }
+		proxies, urls = append(proxies, p), append(urls, p.url)
+	}
+	s := opened(t, engineAt(t, "/leader/", "a", urls...))
+	cell := do(t, s, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}).Cell
+	put := func(n int) (to []int64) {
+		t.Helper()
+		for i := range sent {
+			sent[i].Store(0)
+		}
+		for range n {
+			do(t, s, store.Intent{Kind: store.Put, Cell: cell, Name: "k"})
+		}
+		for i := range sent {
+			to = append(to, sent[i].Load())
+		}
+		return to
+	}
+	client := c.client(t)
+	leader := func() (at int, ids []uint64) {
+		t.Helper()
+		at = -1
+		for i, ep := range c.Endpoints() {
+			st, err := client.Status(t.Context(), ep)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ids = append(ids, st.Header.MemberId); st.Leader == st.Header.MemberId {
+				at = i
+			}
+		}
+		return at, ids
+	}
+	const many = 20
+	wantAt := func(at int) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); ; {
+			if put(many)[at] == many {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("member %d leads, and transactions go to %v", at, put(many))
+			}
+		}
+	}
+	at, ids := leader()
+	wantAt(at)
+
+	to := (at + 1) % len(ids)
+	if _, err := c.client(t, at).MoveLeader(t.Context(), ids[to]); err != nil {
+		t.Fatal(err)
+	}
+	wantAt(to)
+
+	proxies[to].next(withhold, false)
+	do(t, s, store.Intent{Kind: store.Put, Cell: cell, Name: "k", Data: "last"})
+	proxies[to].deliver(t, wait(t, proxies[to].met))
+	wantKey(t, cell, "k", "last")
 }

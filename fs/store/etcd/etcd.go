@@ -87,6 +87,7 @@ type Engine struct {
 	ctx    context.Context // ends with the engine
 	end    context.CancelFunc
 	lease  atomic.Int64 // the host's lease; 0: none
+	leader leader
 
 	trouble   atomic.Pointer[error] // the error of the last try; nil: it was answered
 	unsure    atomic.Uint64
@@ -167,7 +168,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.User, Password: cfg.Password,
 		DialTimeout: cfg.Patience, DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
-		DialOptions: []grpc.DialOption{connects}, Logger: zap.NewNop(),
+		DialOptions: []grpc.DialOption{connects, grpc.WithDisableServiceConfig(), grpc.WithDefaultServiceConfig(leaderFirst)}, Logger: zap.NewNop(),
 	})
 	if err != nil {
 		return nil, cfg.noClient(context.WithoutCancel(ctx), err) // ctx may be over
@@ -221,35 +222,28 @@ func (e *Engine) look(ctx context.Context) error {
 // lookEach asks all members at once for their version; one answer is enough. Those that answer
 // must be of one cluster.
 func (e *Engine) lookEach(ctx context.Context) error {
-	versions, failed := make([]string, len(e.cfg.Endpoints)), make([]error, len(e.cfg.Endpoints))
-	clusters := make([]uint64, len(e.cfg.Endpoints))
-	var asking sync.WaitGroup
-	for i, ep := range e.cfg.Endpoints {
-		asking.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, e.cfg.Patience/3)
-			defer cancel()
-			st, err := e.client.Status(ctx, ep)
-			if err != nil {
-				failed[i] = e.cfg.explain(fmt.Errorf("%s: %w", ep, e.cfg.why(e.ctx, ep, err)))
-				return
-			}
-			versions[i], clusters[i] = st.Version, st.Header.GetClusterId()
-		})
-	}
-	asking.Wait()
+	all, failed := make([]*clientv3.StatusResponse, len(e.cfg.Endpoints)), make([]error, len(e.cfg.Endpoints))
+	e.eachEndpoint(func(i int, ep string) {
+		ctx, cancel := context.WithTimeout(ctx, e.cfg.Patience/3)
+		defer cancel()
+		var err error
+		if all[i], err = e.client.Status(ctx, ep); err != nil {
+			all[i], failed[i] = nil, e.cfg.explain(fmt.Errorf("%s: %w", ep, e.cfg.why(e.ctx, ep, err)))
+		}
+	})
 	first := -1 // that has answered
-	for i, text := range versions {
-		if text == "" {
+	for i, st := range all {
+		if st == nil {
 			continue
 		}
 		if first < 0 {
 			first = i
 		}
-		if clusters[i] != clusters[first] {
-			return errs.New(errs.Invalid, "%s and %s are not of one etcd: their clusters have the ids %x and %x", e.cfg.Endpoints[first], e.cfg.Endpoints[i], clusters[first], clusters[i])
+		if mine, its := st.Header.GetClusterId(), all[first].Header.GetClusterId(); mine != its {
+			return errs.New(errs.Invalid, "%s and %s are not of one etcd: their clusters have the ids %x and %x", e.cfg.Endpoints[first], e.cfg.Endpoints[i], its, mine)
 		}
-		if v, err := semver.NewVersion(text); err != nil || v.LessThan(*oldest) {
-			return errs.New(errs.Unsupported, "%s is etcd %s: at least %s is needed, older ones lose events of watches", e.cfg.Endpoints[i], text, oldest)
+		if v, err := semver.NewVersion(st.Version); err != nil || v.LessThan(*oldest) {
+			return errs.New(errs.Unsupported, "%s is etcd %s: at least %s is needed, older ones lose events of watches", e.cfg.Endpoints[i], st.Version, oldest)
 		}
 	}
 	for _, err := range failed {
@@ -264,7 +258,17 @@ func (e *Engine) lookEach(ctx context.Context) error {
 	if first < 0 {
 		return cmp.Or(append(failed, errs.New(errs.Invalid, "no endpoint of etcd is set"))...)
 	}
+	e.found(all)
 	return nil
+}
+
+// eachEndpoint calls fn for all endpoints at once, and returns when all calls have.
+func (e *Engine) eachEndpoint(fn func(i int, ep string)) {
+	var asking sync.WaitGroup
+	for i, ep := range e.cfg.Endpoints {
+		asking.Go(func() { fn(i, ep) })
+	}
+	asking.Wait()
 }
 
 // why asks the endpoint by HTTP for a better error: when gRPC cannot connect, it only says
@@ -417,6 +421,7 @@ func (e *Engine) Interrupt() { e.end() }
 // Close closes the connection to etcd.
 func (e *Engine) Close() error {
 	e.end()
+	e.leader.all.Wait()
 	return e.client.Close()
 }
 

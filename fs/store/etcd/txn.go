@@ -38,9 +38,15 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 			return 0, nil, store.Unchanged(errClosed)
 		}
 		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
+		if !t.again {
+			ctx = e.leader.prefer(ctx)
+		}
 		resp, err := e.kv.Txn(ctx).If(t.cmps...).Then(t.ops...).Else(asks...).Commit()
 		cancel()
 		e.notice(err)
+		if err == nil {
+			e.heard(resp.Header.RaftTerm)
+		}
 		switch {
 		case err == nil && resp.Succeeded:
 			return resp.Header.Revision, nil, nil
@@ -69,6 +75,7 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 		}
 		t.again = true
 		asks = t.asks()
+		e.leader.forget()
 		select {
 		case <-time.After(pause):
 		case <-e.ctx.Done():
