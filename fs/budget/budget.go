@@ -3,9 +3,9 @@
 // VM has one Account for all its connections, whatever they speak, and all together
 // have one Budget.
 //
-// Code that is about to take memory asks for it first: Try, or Wait where the request
-// can wait; Force for what must not fail, which is small or was begun already. So no
-// memory is taken before it is counted.
+// Code that is about to take memory asks for it first: Try; Await where the request can
+// wait, or Wait where there is no goroutine to wait in; Force for what must not fail, which
+// is small or was begun already. So no memory is taken before it is counted.
 //
 // # What an account gets
 //

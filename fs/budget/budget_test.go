@@ -1,9 +1,11 @@
 package budget_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -168,6 +170,33 @@ func TestWaitEnds(t *testing.T) {
 	w.End() // gives back what it does not have
 	if st := b.Stats(); st.Used != 4*mib || st.Refused != 1 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// Await takes what is there at once, and else waits; where its context ends it has nothing.
+func TestAwait(t *testing.T) {
+	b := small(time.Minute)
+	a := b.Account("a")
+	if err := a.Await(t.Context(), 4*mib); err != nil {
+		t.Fatal(err)
+	}
+	why := errors.New("nobody waits any more")
+	ctx, end := context.WithCancelCause(t.Context())
+	end(why)
+	if err := a.Await(ctx, mib); err != why || a.Used() != 4*mib {
+		t.Errorf("%v; it holds %d bytes", err, a.Used())
+	}
+	got := make(chan error, 1)
+	go func() { got <- a.Await(t.Context(), mib) }()
+	for b.Stats().Waiting == 0 {
+		runtime.Gosched()
+	}
+	a.Release(4 * mib)
+	if err := <-got; err != nil || a.Used() != mib {
+		t.Errorf("%v; it holds %d bytes", err, a.Used())
+	}
+	if err := (*budget.Account)(nil).Await(t.Context(), mib); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package budget
 
 import (
+	"context"
 	"slices"
 	"time"
 )
@@ -9,7 +10,7 @@ import (
 type Wait struct {
 	a     *Account
 	n     int64
-	call  func()
+	ready func() // once it has them, or is refused
 	timer *time.Timer
 	state state // guarded by Budget.mu, as err
 	err   error
@@ -30,7 +31,7 @@ const (
 // ready with its own locks held: ready must not wait, and may take a lock only for
 // moments.
 func (a *Account) Wait(n int64, ready func()) *Wait {
-	w := &Wait{a: a, n: n, call: ready}
+	w := &Wait{a: a, n: n, ready: ready}
 	if a == nil {
 		w.state = has
 		go ready()
@@ -48,9 +49,26 @@ func (a *Account) Wait(n int64, ready func()) *Wait {
 	granted := b.serve() // a release may have come before a.waiting was set
 	b.mu.Unlock()
 	for _, w := range granted {
-		go w.call()
+		go w.ready()
 	}
 	return w
+}
+
+// Await takes n bytes, now if that can be or as Wait does. The error is errs.Again, or ctx's if
+// that ended first.
+func (a *Account) Await(ctx context.Context, n int64) error {
+	if a.Try(n) == nil {
+		return nil
+	}
+	ready := make(chan struct{})
+	w := a.Wait(n, func() { close(ready) })
+	defer w.End()
+	select {
+	case <-ready:
+		return w.Take()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Bytes is how many bytes it waits for.
@@ -118,7 +136,7 @@ func (w *Wait) expire() {
 	b.refused.Add(1)
 	granted := b.serve() // a smaller request behind it may fit
 	b.mu.Unlock()
-	w.call()
+	w.ready()
 	for _, w := range granted {
 		w.ready()
 	}
@@ -137,8 +155,6 @@ func (w *Wait) dequeue() {
 		a.b.forgetUnused(a)
 	}
 }
-
-func (w *Wait) ready() { w.call() }
 
 // serve grants waiting requests, one of each account in turn, until no more can be
 // granted. Once the total was too small for a request, the accounts after it are granted

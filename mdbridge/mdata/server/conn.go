@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -171,7 +172,8 @@ func (c *conn) takeWide() error {
 	c.flush()
 	c.place.Give()
 	c.guest.wide <- struct{}{}
-	err := c.pay(c.server.wideBytes())
+	n := c.server.wideBytes()
+	err := c.bytes.Await(context.Background(), n)
 	if held {
 		c.takePlace()
 	}
@@ -179,24 +181,10 @@ func (c *conn) takeWide() error {
 		<-c.guest.wide
 		return err
 	}
+	c.paid += n
 	c.wide = true
 	c.lines.Limit(c.server.maxLine)
 	return nil
-}
-
-// pay takes n bytes of the VM's account, and waits for them where it must.
-func (c *conn) pay(n int64) error {
-	err := c.bytes.Try(n)
-	if err != nil {
-		ready := make(chan struct{})
-		w := c.bytes.Wait(n, func() { close(ready) })
-		<-ready
-		err = w.Take()
-	}
-	if err == nil {
-		c.paid += n
-	}
-	return err
 }
 
 // release gives n bytes back to the VM's account.

@@ -263,7 +263,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, why, code)
 		return
 	}
-	text, done, err := s.file(c, strings.TrimPrefix(r.URL.Path, "/"))
+	text, done, err := s.file(r.Context(), c, strings.TrimPrefix(r.URL.Path, "/"))
 	switch {
 	case errors.Is(err, errNone):
 		http.Error(w, "no such file; here are /meta-data, /user-data, /vendor-data and, where the VM has NICs, /network-config", http.StatusNotFound)
@@ -321,7 +321,7 @@ var errNone = errors.New("no such file")
 
 // file makes a file in the VM's turn, when its memory is there. The caller calls done when
 // it needs the text no more.
-func (s *Server) file(c *conn, name string) (text string, done func(), err error) {
+func (s *Server) file(ctx context.Context, c *conn, name string) (text string, done func(), err error) {
 	if s.cfg.Fresh != nil {
 		if err := s.cfg.Fresh(); err != nil {
 			return "", nil, err
@@ -336,7 +336,7 @@ func (s *Server) file(c *conn, name string) (text string, done func(), err error
 		return "", nil, errNone
 	}
 	n := sizeOf(v, name)
-	if err := take(c.bytes, n); err != nil {
+	if err := c.bytes.Await(ctx, n); err != nil {
 		return "", nil, err
 	}
 	var place cpu.Place
@@ -370,15 +370,4 @@ func sizeOf(v *vm.VM, name string) int64 {
 		n += key(vm.Keys, in) + key(vm.Internal, in)
 	}
 	return n
-}
-
-// take takes n bytes of the account, and waits for them where it must.
-func take(a *budget.Account, n int64) error {
-	if a.Try(n) == nil {
-		return nil
-	}
-	ready := make(chan struct{})
-	w := a.Wait(n, func() { close(ready) })
-	<-ready
-	return w.Take()
 }

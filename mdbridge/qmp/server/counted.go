@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"io"
 
 	"meta9/fs/budget"
@@ -24,25 +25,12 @@ const (
 
 func (r *counted) Read(b []byte) (int, error) {
 	if next := int64(r.held()) + int64(len(b)); next > shortCommand && next*perByte > r.paid {
-		if err := r.pay(countStep * perByte); err != nil {
+		if err := r.account.Await(context.Background(), countStep*perByte); err != nil {
 			return 0, err
 		}
+		r.paid += countStep * perByte
 	}
 	return r.Reader.Read(b)
-}
-
-func (r *counted) pay(n int64) error {
-	err := r.account.Try(n)
-	if err != nil {
-		ready := make(chan struct{})
-		w := r.account.Wait(n, func() { close(ready) })
-		<-ready
-		err = w.Take()
-	}
-	if err == nil {
-		r.paid += n
-	}
-	return err
 }
 
 // done is called when a command was answered.

@@ -71,31 +71,16 @@ func (a *endpoint) take(ctx context.Context, sem *semaphore.Weighted, n int64) (
 		return func() { sem.Release(n) }, nil
 	}
 	counted := min(n, a.bytes.Share())
-	done = func() {
-		a.bytes.Release(counted)
-		sem.Release(n)
-	}
 	if sem == a.small {
 		a.bytes.Force(counted) // large ones must not hold them up
-		return done, nil
-	}
-	if a.bytes.Try(counted) == nil {
-		return done, nil
-	}
-	ready := make(chan struct{})
-	w := a.bytes.Wait(counted, func() { close(ready) })
-	defer w.End()
-	select {
-	case <-ready:
-		err = w.Take()
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	if err != nil {
+	} else if err := a.bytes.Await(ctx, counted); err != nil {
 		sem.Release(n)
 		return nil, err
 	}
-	return done, nil
+	return func() {
+		a.bytes.Release(counted)
+		sem.Release(n)
+	}, nil
 }
 
 // turn waits for n of sem. After turnTime it answers the request with an error, and ok is
