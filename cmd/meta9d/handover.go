@@ -164,7 +164,7 @@ func (d *daemon) handState(t *tree.Tree) {
 func (d *daemon) writeState(f *os.File, t *tree.Tree) error {
 	u := d.upgrades
 	u.mu.Lock()
-	vias, arriving := maps.Clone(u.vias), maps.Clone(u.arriving)
+	arriving := maps.Clone(u.arriving)
 	u.mu.Unlock()
 	var all []extra
 	for i := range u.passed {
@@ -175,7 +175,7 @@ func (d *daemon) writeState(f *os.File, t *tree.Tree) error {
 		if err != nil {
 			continue // it was closed
 		}
-		all = append(all, extra{Lines: &lineConn{FD: fd, VM: h.Who.VM, Via: vias[h.Conn], Input: h.Input, Output: h.Output}})
+		all = append(all, extra{Lines: &lineConn{FD: fd, VM: h.Who.VM, Via: h.Via, Input: h.Input, Output: h.Output}})
 	}
 	for c, w := range arriving {
 		fd, err := inheritable(c)
@@ -277,22 +277,4 @@ func execProgram(fd int, args []string, hangups bool, h *handover) error {
 		err = syscall.Exec(descriptorPath(fd), args, env)
 	}
 	return err
-}
-
-// serveLines runs serve, and remembers how its connection came as long as that may be
-// handed over.
-func (d *daemon) serveLines(c net.Conn, via string, serve func()) {
-	u := d.upgrades
-	u.mu.Lock()
-	if u.vias == nil {
-		u.vias = make(map[net.Conn]string)
-	}
-	u.vias[c] = via
-	u.mu.Unlock()
-	serve()
-	if !d.leaves() {
-		u.mu.Lock()
-		delete(u.vias, c)
-		u.mu.Unlock()
-	}
 }

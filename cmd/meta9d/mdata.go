@@ -33,7 +33,7 @@ func (d *daemon) serveMdata(c net.Conn, who fs.Principal, via, addr string, ende
 	if !d.arrives(c, waitingConn{VM: who.VM, Via: via, Addr: addr, Lines: true}) {
 		return
 	}
-	d.serveLines(c, via, func() { d.mdata.Serve(c, who) })
+	d.mdata.Serve(c, who, via)
 }
 
 // status is what /ctl shows after the tree's own figures.

@@ -175,7 +175,7 @@ func (d *daemon) takeExtra(b []byte) error {
 		who := tree.Principal{VM: l.VM}
 		d.adopt(c, l.Via, who, func(ended func()) {
 			defer ended()
-			d.serveLines(c, l.Via, func() { d.mdata.Adopt(mdata.Handed{Conn: c, Who: who, Input: l.Input, Output: l.Output}) })
+			d.mdata.Adopt(mdata.Handed{Conn: c, Who: who, Via: l.Via, Input: l.Input, Output: l.Output})
 		})
 	}
 	return nil

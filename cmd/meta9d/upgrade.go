@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -77,7 +78,7 @@ func needsRestart(format string, args ...any) error {
 }
 
 // answerCheck answers for this program.
-func (c command) answerCheck(in *os.File, out interface{ Write([]byte) (int, error) }) error {
+func (c command) answerCheck(in *os.File, out io.Writer) error {
 	var h head
 	if err := json.NewDecoder(in).Decode(&h); err != nil {
 		return misused("--check-upgrade is for meta9d itself: %w", err)
@@ -109,7 +110,6 @@ type upgrades struct {
 	began  int64
 	passed []listen.Passed
 	lines  []mdata.Handed // connections of the Joyent protocol
-	vias   map[net.Conn]string
 
 	arriving map[net.Conn]waitingConn // that wait for their VMs; mu guards it
 	state    *os.File                 // nil: it could not be written

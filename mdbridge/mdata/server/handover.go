@@ -16,6 +16,7 @@ import (
 type Handed struct {
 	Conn   net.Conn
 	Who    fs.Principal
+	Via    string // Serve's
 	Input  []byte // what was read of the next lines
 	Output []byte // replies that were not sent
 }
@@ -68,7 +69,7 @@ func (c *conn) leaves(err error) bool {
 }
 
 // stays hands the connection over, if it can be, now that nothing of it is done any more.
-func (c *conn) stays(who fs.Principal) bool {
+func (c *conn) stays(h Handed) bool {
 	s := c.server
 	rest, whole := c.lines.Rest()
 	if _, ok := c.Conn.(syscall.Conn); !ok || !whole || !s.handing.Load() || c.err != nil && !c.leaves(c.err) || c.ended {
@@ -76,6 +77,6 @@ func (c *conn) stays(who fs.Principal) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.handed = append(s.handed, Handed{c.Conn, who, slices.Concat(rest, c.ahead), slices.Clone(c.out)})
+	s.handed = append(s.handed, Handed{h.Conn, h.Who, h.Via, slices.Concat(rest, c.ahead), slices.Clone(c.out)})
 	return true
 }

@@ -63,6 +63,11 @@ func TestHandOver(t *testing.T) {
 		all, _ = w.HandOver(ctx)
 	}
 	go next.Adopt(all[3])
+	for _, h := range all {
+		if h.Via != via {
+			t.Errorf("a connection came by %q, %q is handed over", via, h.Via)
+		}
+	}
 	late.send("GET color\n")
 	if got := late.line(); got != "SUCCESS" {
 		t.Errorf("who came late gets %q", got)
@@ -80,7 +85,7 @@ func TestHandOverCloses(t *testing.T) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		w.Serve(a, fs.Principal{VM: uuid})
+		w.Serve(a, fs.Principal{VM: uuid}, via)
 	}()
 	if _, err := b.Write([]byte("KEYS\n")); err != nil {
 		t.Fatal(err)

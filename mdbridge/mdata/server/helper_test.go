@@ -21,6 +21,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// via is how the tests say that connections came.
+const via = "a test"
+
 const uuid = "e4e6a97e-cb36-4b18-95c9-8eb0d0d7787f"
 
 // world is a tree over a store in memory, and a server of it.
@@ -73,7 +76,7 @@ func (w *world) listen() {
 			if err != nil {
 				return
 			}
-			go w.Serve(c, fs.Principal{VM: uuid})
+			go w.Serve(c, fs.Principal{VM: uuid}, via)
 		}
 	}()
 }

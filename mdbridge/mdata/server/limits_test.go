@@ -160,7 +160,7 @@ func TestWhoIsRefused(t *testing.T) {
 	w := newWorld(t, store.Config{}, server.Limits{})
 	for _, who := range []fs.Principal{{}, {Admin: true}, {VM: uuid}} {
 		a, b := net.Pipe()
-		go w.Serve(a, who)
+		go w.Serve(a, who, "")
 		if _, err := b.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("%v: %v", who, err)
 		}

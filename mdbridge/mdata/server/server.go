@@ -15,6 +15,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"sync"
@@ -89,33 +90,26 @@ const unlimitedValue = 64 << 20
 
 // New makes a Server of the tree's VMs.
 func New(cfg Config) *Server {
-	s := &Server{tree: cfg.Tree, budget: cfg.Budget, fresh: cfg.Fresh, limits: cfg.Limits, guests: map[string]*guest{}, quiet: map[string]int{}, idle: make(chan struct{})}
-	d := DefaultLimits
-	for _, l := range []struct{ is, or *int }{
-		{&s.limits.Conns, &d.Conns},
-		{&s.limits.VMConns, &d.VMConns},
-		{&s.limits.VMWide, &d.VMWide},
-	} {
-		if *l.is == 0 {
-			*l.is = *l.or
-		}
+	l, d := &cfg.Limits, DefaultLimits
+	l.Conns, l.VMConns = cmp.Or(l.Conns, d.Conns), cmp.Or(l.VMConns, d.VMConns)
+	l.VMWide, l.WideTime = cmp.Or(l.VMWide, d.VMWide), cmp.Or(l.WideTime, d.WideTime)
+	if cfg.Fresh == nil {
+		cfg.Fresh = func() error { return nil }
 	}
-	if s.fresh == nil {
-		s.fresh = func() error { return nil }
+	maxValue := cmp.Or(cfg.Tree.Store().Limits().Value, unlimitedValue)
+	return &Server{
+		tree: cfg.Tree, budget: cfg.Budget, fresh: cfg.Fresh, limits: *l,
+		maxValue: maxValue, maxLine: max(mdata.MaxLine(maxValue), narrowSize),
+		guests: map[string]*guest{}, quiet: map[string]int{}, idle: make(chan struct{}),
 	}
-	if s.limits.WideTime == 0 {
-		s.limits.WideTime = d.WideTime
-	}
-	if s.maxValue = cfg.Tree.Store().Limits().Value; s.maxValue == 0 {
-		s.maxValue = unlimitedValue
-	}
-	s.maxLine = max(mdata.MaxLine(s.maxValue), narrowSize)
-	return s
 }
 
 // Serve answers the requests that come on nc, as the VM who, until nc ends, and closes
-// nc. A connection over a limit, or without a VM, is closed at once.
-func (s *Server) Serve(nc net.Conn, who fs.Principal) { s.serve(Handed{Conn: nc, Who: who}) }
+// nc. A connection over a limit, or without a VM, is closed at once. via is how it came, which
+// HandOver says again.
+func (s *Server) Serve(nc net.Conn, who fs.Principal, via string) {
+	s.serve(Handed{Conn: nc, Who: who, Via: via})
+}
 
 // serve serves a connection that may have been another process's.
 func (s *Server) serve(h Handed) {
@@ -140,7 +134,7 @@ func (s *Server) work(h Handed) bool {
 	c.ahead, c.out = h.Input, h.Output
 	c.loop()
 	c.end()
-	return c.stays(who)
+	return c.stays(h)
 }
 
 // addConn counts a connection; nil: there are too many, or it has no VM.

@@ -77,7 +77,7 @@ func there(t *testing.T) (path string, cell *store.Cell, st *store.Store) {
 		t.Fatal(r.Err)
 	}
 	s := server.New(server.Config{Tree: tree})
-	path = listen(t, func(c net.Conn) { s.Serve(c, fs.Principal{VM: uuid}) })
+	path = listen(t, func(c net.Conn) { s.Serve(c, fs.Principal{VM: uuid}, "") })
 	t.Cleanup(func() { s.Drain(t.Context()) })
 	return path, r.Cell, st
 }
