@@ -171,9 +171,6 @@ func (d *daemon) start(told context.Context, salvage bool) error {
 	if err != nil {
 		return err
 	}
-	if err := d.newMirror(); err != nil {
-		return err
-	}
 	if d.without == nil { // which has no sessions of VMs: what a killed meta9d has left stays until etcd is back
 		d.openJournal()
 	}
@@ -191,6 +188,9 @@ func (d *daemon) start(told context.Context, salvage bool) error {
 	d.atEnd(func() { d.leave(tree) })
 	noHypervisor(tree)
 	tree.RootVerb("upgrade", d.upgradeVerb)
+	if err := d.newMirror(); err != nil {
+		return err
+	}
 	d.newVminfo()
 	d.mdata = d.newMdata(tree)
 	d.newNoCloud()
@@ -395,9 +395,6 @@ func (d *daemon) openStore(told context.Context, salvage bool) error {
 		return err
 	}
 	d.identify()
-	if d.mirror != nil {
-		d.mirror.Attach(d.store)
-	}
 	if n := len(d.store.Salvaged()); n > 0 {
 		d.log.Warn().Int("skipped", n).Msg("started without what is damaged")
 	}

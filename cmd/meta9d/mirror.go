@@ -11,21 +11,18 @@ import (
 	"meta9/mdbridge/vminfo/server/mirror"
 )
 
-// newMirror makes the mirror, if one is configured. There is no store yet; claimFolder
-// checks later that the mirror may replace the folder's VMs.
+// newMirror makes the mirror, if one is configured; claimFolder has found that it may replace
+// the folder's VMs.
 func (d *daemon) newMirror() (err error) {
-	if d.cfg.VminfodFrom == "" {
-		return nil
+	if d.cfg.VminfodFrom != "" {
+		d.mirror, err = mirror.New(d.cfg.VminfodFrom, d.store, d.log) // checkMirror has tried the address
 	}
-	if d.mirror, err = mirror.New(d.cfg.VminfodFrom, d.log); err != nil {
-		return usageError{fmt.Errorf("vminfod_from: %w", err)}
-	}
-	return nil
+	return err
 }
 
 // readOnly is the reason why only the mirror may change VMs; "": there is no mirror.
 func (d *daemon) readOnly() string {
-	if d.mirror == nil {
+	if d.cfg.VminfodFrom == "" {
 		return ""
 	}
 	return "this meta9d mirrors " + d.cfg.VminfodFrom + "; change it there"
@@ -41,7 +38,7 @@ func (d *daemon) claimFolder() error {
 		return nil
 	}
 	mark := filepath.Join(d.cfg.Data, mirrorMark)
-	if d.mirror == nil {
+	if d.cfg.VminfodFrom == "" {
 		if err := os.Remove(mark); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

@@ -72,21 +72,18 @@ type Mirror struct {
 	state server.Mirror
 }
 
-// New makes a Mirror of the service at addr. It does nothing before Run.
-func New(addr string, log zerolog.Logger) (*Mirror, error) {
+// New makes the Mirror of the service at addr into st. It does nothing before Run.
+func New(addr string, st *store.Store, log zerolog.Logger) (*Mirror, error) {
 	c, err := vminfo.New(addr, "meta9d mirror")
 	if err != nil {
 		return nil, err
 	}
 	return &Mirror{
-		client: c, log: log, inside: map[string]bool{}, clashes: map[string][]byte{}, refused: map[string]struct{}{},
+		st: st, client: c, log: log, inside: map[string]bool{}, clashes: map[string][]byte{}, refused: map[string]struct{}{},
 		every: pingEvery, patience: pingTime,
 		state: server.Mirror{From: addr, Stale: true, Why: "not connected yet"},
 	}, nil
 }
-
-// Attach gives the Mirror its store: before Run, and before State is asked.
-func (m *Mirror) Attach(st *store.Store) { m.st = st }
 
 // State is the state for /status.
 func (m *Mirror) State() server.Mirror {

@@ -88,10 +88,10 @@ func newWorld(t *testing.T) *world { return newLimited(t, vm.Limits{}) }
 func newLimited(t *testing.T, limits vm.Limits) *world {
 	w := &world{T: t, up: newUpstream(t)}
 	var err error
-	if w.m, err = mirror.New(w.up.URL, zerolog.Nop()); err != nil {
+	if w.st, err = store.Open(store.NewMemory(), store.Config{ReadOnly: "a mirror", Limits: limits}); err != nil {
 		t.Fatal(err)
 	}
-	if w.st, err = store.Open(store.NewMemory(), store.Config{ReadOnly: "a mirror", Limits: limits}); err != nil {
+	if w.m, err = mirror.New(w.up.URL, w.st, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 	w.st.Record(func(c store.Committed) {
@@ -107,7 +107,6 @@ func newLimited(t *testing.T, limits vm.Limits) *world {
 		w.told = append(w.told, what+" "+c.Cell.UUID()[35:])
 	})
 	w.m.SetPings(20*time.Millisecond, patience)
-	w.m.Attach(w.st)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -387,7 +386,7 @@ func TestReadOnly(t *testing.T) {
 
 func TestAddress(t *testing.T) {
 	for _, addr := range []string{"", "127.0.0.1:9090", "https://h", "http://", "http://h/path", "http://u@h", "ftp://h"} {
-		if _, err := mirror.New(addr, zerolog.Nop()); err == nil || !strings.Contains(err.Error(), "http://HOST:PORT") {
+		if _, err := mirror.New(addr, nil, zerolog.Nop()); err == nil || !strings.Contains(err.Error(), "http://HOST:PORT") {
 			t.Errorf("%q: %v", addr, err)
 		}
 	}
