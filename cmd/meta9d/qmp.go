@@ -80,9 +80,6 @@ func (d *daemon) newQMP(t *tree.Tree) {
 		return
 	}
 	cfg := hosts.Config{Tree: t, Globs: q.Dirs, Bind: q.Bind, Limit: int(q.Reply), VMs: q.VMs, Log: d.log}
-	if q.VMs == 0 {
-		cfg.VMs = -1
-	}
 	if d.member != nil {
 		cfg.Elsewhere = d.seen
 	}

@@ -65,7 +65,7 @@ func (h *Hosts) mayMake(uuid, path string) error {
 		return true
 	})
 	if n >= h.cfg.VMs {
-		return fmt.Errorf("not made: %d VMs have or had a QEMU, and qmp.vms in the settings is %d", n, max(h.cfg.VMs, 0))
+		return fmt.Errorf("not made: %d VMs have or had a QEMU, and qmp.vms in the settings is %d", n, h.cfg.VMs)
 	}
 	maps.DeleteFunc(h.made, func(_, was string) bool { return st.Cell(was) == nil })
 	h.made[path] = uuid

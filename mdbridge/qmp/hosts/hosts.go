@@ -37,8 +37,8 @@ type Config struct {
 	// Bind says which VM, by its UUID, the QEMU at a socket is: one that has no UUID is
 	// that VM, one of another UUID is refused.
 	Bind map[string]string
-	// VMs bounds how many VMs QEMUs may make: none while so many VMs have or had a QEMU;
-	// 4,096. Negative: QEMUs make none. A QEMU of a VM that exists is always taken.
+	// VMs bounds how many VMs QEMUs may make: none while so many VMs have or had a QEMU. A
+	// QEMU of a VM that exists is always taken.
 	VMs   int
 	Limit int // bytes of one message from a QEMU; 64 MiB
 	// Elsewhere is told of a QEMU whose VM is not here: when it is found, when its state
@@ -95,7 +95,6 @@ type Hosts struct {
 // New makes Hosts, which add to the tree: call it before the tree's first View and
 // the store's first Submit, and Start after that.
 func New(cfg Config) *Hosts {
-	cfg.VMs = cmp.Or(cfg.VMs, 4096)
 	cfg.CallTime = cmp.Or(cfg.CallTime, 10*time.Second)
 	cfg.ProbeTime = cmp.Or(cfg.ProbeTime, 4*time.Second)
 	h := &Hosts{

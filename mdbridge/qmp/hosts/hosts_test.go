@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -67,6 +68,7 @@ func newWorld(t *testing.T, cfg Config, payloads ...string) *world {
 	}
 	w := &world{t: t, dir: dir, store: st}
 	cfg.Tree, cfg.Log = fs.New(st, fs.Config{}), zerolog.New(&w.log)
+	cfg.VMs = cmp.Or(cfg.VMs, 100)
 	cfg.Globs = append(cfg.Globs, filepath.Join(dir, "*.qmp"))
 	for path, uuid := range cfg.Bind {
 		cfg.Bind[w.path(path)] = uuid

@@ -323,7 +323,7 @@ func (l *link) refresh(c *qmp.Client, m *machine, name string, first bool) error
 			Msg("the QEMU says a state that none has")
 		status.Status, text = stateUnknown, nil
 	}
-	if text, _ = printableJSON(text, maxJSON); text == nil {
+	if text == nil || len(text) > maxJSON {
 		text = fmt.Appendf(nil, `{"status":%q,"running":%t}`, status.Status, status.Status == "running")
 	}
 	if m.setStatus(text, status.Status == stateRunning, turn) {

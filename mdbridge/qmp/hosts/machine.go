@@ -76,8 +76,8 @@ func (m *machine) connected(c *qmp.Client) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.client = c
-	text, ok := printableJSON(c.Greeting().Version, maxJSON)
-	if !ok {
+	text := c.Greeting().Version
+	if len(text) == 0 || len(text) > maxJSON {
 		text = []byte("null")
 	}
 	m.version = append(append([]byte{}, text...), '\n')
@@ -194,9 +194,6 @@ func (h *Hosts) addVerbs() {
 		h.call(call, done, func(ctx context.Context, c *qmp.Client) error {
 			answer, err := c.Pass(ctx, []byte(call.Arg))
 			if answer != nil {
-				if text, ok := printableJSON(answer, len(answer)); ok {
-					answer = text
-				}
 				call.Answer(append(answer, '\n'))
 			}
 			return err
