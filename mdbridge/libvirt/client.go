@@ -162,8 +162,10 @@ func (c *Client) open(ctx context.Context) error {
 	default:
 		return errors.New("libvirtd asks for a password (auth_unix_ro in its settings); meta9d needs none, polkit or a socket of its own")
 	}
-	args := appendInt(appendText(appendInt(nil, 1), URI), openReadOnly)
-	if err := c.callVoid(ctx, procOpen, args); err != nil {
+	if r, err = c.call(ctx, procOpen, appendInt(appendText(appendInt(nil, 1), URI), openReadOnly)); err == nil {
+		err = r.end()
+	}
+	if err != nil {
 		return err
 	}
 	if r, err = c.call(ctx, procRegister, appendInt(appendInt(nil, eventLifecycle), registerAllOfAll)); err != nil {
@@ -214,15 +216,6 @@ func (c *Client) State(ctx context.Context, uuid string) (State, error) {
 	}
 	s := State{r.int(), r.int()}
 	return s, r.end()
-}
-
-// callVoid makes a call whose answer has nothing in it.
-func (c *Client) callVoid(ctx context.Context, proc uint32, args []byte) error {
-	r, err := c.call(ctx, proc, args)
-	if err != nil {
-		return err
-	}
-	return r.end()
 }
 
 // call makes a call and waits for its answer, at most CallTime. One that is not answered

@@ -12,11 +12,7 @@ import (
 // answered with one; ctx's when ctx ended first, and then the command may still be
 // executed; else the connection has ended.
 func (c *Client) Do(ctx context.Context, cmd Command) (json.RawMessage, error) {
-	verb := "execute"
-	if cmd.OOB {
-		verb = "exec-oob"
-	}
-	members := map[string]any{verb: cmd.Name}
+	members := map[string]any{"execute": cmd.Name}
 	if cmd.Arguments != nil {
 		members["arguments"] = cmd.Arguments
 	}

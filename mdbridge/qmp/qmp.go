@@ -61,6 +61,5 @@ type Event struct {
 // Command asks a server for something.
 type Command struct {
 	Name      string
-	Arguments any  // what json.Marshal makes an object of; nil: none
-	OOB       bool // exec-oob
+	Arguments any // what json.Marshal makes an object of; nil: none
 }

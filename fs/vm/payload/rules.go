@@ -71,18 +71,17 @@ var rules = map[string]rule{
 // list is a property that is an array of objects, and the rules of their members.
 type list struct {
 	vm.List
-	prop  string // the list's name
 	rules map[string]rule
 }
 
 var lists = map[string]list{
-	vm.PropNICs: {vm.NICs, vm.PropNICs, map[string]rule{
+	vm.PropNICs: {vm.NICs, map[string]rule{
 		"mac": isMAC, "interface": isText, "ip": isText, "netmask": isText, "gateway": isText,
 		"nic_tag": isText, "ips": isTexts, "gateways": isTexts, "mtu": isNumber,
 	}},
-	vm.PropDisks:       {vm.Disks, vm.PropDisks, map[string]rule{"path": isText, "boot": isBool, "size": isNumber, "media": isText}},
-	vm.PropPCIDevices:  {vm.PCIDevices, vm.PropPCIDevices, map[string]rule{"path": isText}},
-	vm.PropFilesystems: {vm.Filesystems, vm.PropFilesystems, map[string]rule{"target": isText, "source": isText, "type": isText}},
+	vm.PropDisks:       {vm.Disks, map[string]rule{"path": isText, "boot": isBool, "size": isNumber, "media": isText}},
+	vm.PropPCIDevices:  {vm.PCIDevices, map[string]rule{"path": isText}},
+	vm.PropFilesystems: {vm.Filesystems, map[string]rule{"target": isText, "source": isText, "type": isText}},
 }
 
 // checkProps checks the properties that are not as they were, and the quota of them

@@ -234,6 +234,18 @@ func (l *list) render(size int, fn func([]byte) error) error {
 	return fn(append(p.Text, ']'))
 }
 
+// appendVM appends the VM with the members that the query wants, of those that it names.
+func appendVM(b []byte, m *vm.VM, q vminfo.Query) []byte {
+	o := make(ordjson.Members, 0, len(q.Fields))
+	for _, p := range m.Props {
+		if q.Wants(p.Name) {
+			v, _ := m.Member(p.Name)
+			o = append(o, ordjson.Member{Name: p.Name, Value: v})
+		}
+	}
+	return o.AppendJSON(b)
+}
+
 // bodies keeps the text of the newest list, so that many clients get the same bytes. A
 // text that is made while it is sent needs no memory and hardly more time; so a text is
 // kept only when the same list is asked for a second time, and until nobody has asked for

@@ -195,18 +195,3 @@ func (s *Server) sendFault(li *listener) error {
 
 // cut makes a write that waits fail. It may be called from any goroutine.
 func (li *listener) cut() { li.out.cut() }
-
-// appendVM appends the VM with the members that the query wants.
-func appendVM(b []byte, m *vm.VM, q vminfo.Query) []byte {
-	if q.Fields == nil {
-		return m.AppendJSON(b, false)
-	}
-	o := make(ordjson.Members, 0, len(q.Fields))
-	for _, p := range m.Props {
-		if q.Wants(p.Name) {
-			v, _ := m.Member(p.Name)
-			o = append(o, ordjson.Member{Name: p.Name, Value: v})
-		}
-	}
-	return ordjson.Value{Kind: ordjson.Object, Members: o}.AppendJSON(b)
-}
