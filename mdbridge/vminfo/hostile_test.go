@@ -41,6 +41,14 @@ func TestHostilePatterns(t *testing.T) {
 			t.Errorf("%s: %v", expr, err)
 		}
 	}
+	for _, many := range []string{"fields=" + strings.Repeat("a,", 256), strings.Repeat("fields=a&", 257)} {
+		if _, err := vminfo.ParseQuery(many); err == nil || !strings.Contains(err.Error(), "256") {
+			t.Errorf("257 fields: %v", err)
+		}
+	}
+	if _, err := vminfo.ParseQuery("fields=" + strings.Repeat("a,", 255)); err != nil {
+		t.Error(err)
+	}
 	if _, err := vminfo.ParseQuery(strings.Repeat("alias=x&", 17)); err == nil {
 		t.Error("17 filters are taken")
 	}

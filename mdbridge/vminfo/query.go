@@ -23,9 +23,11 @@ type Query struct {
 // fieldsParam is the parameter that is no Filter.
 const fieldsParam = "fields"
 
-// Bounds of a query: it may come from a web page in an admin's browser. A pattern costs
-// as many steps for each byte of text as its compiled program has.
+// Bounds of a query: whoever reaches the API may ask. Each member of each VM is looked for
+// among the fields, and a pattern costs as many steps for each byte of text as its compiled
+// program has.
 const (
+	maxFields   = 256
 	maxFilters  = 16
 	maxPattern  = 1024     // bytes
 	maxSteps    = 512      // of a pattern's program: "a{500}" has 500
@@ -43,7 +45,9 @@ func ParseQuery(raw string) (Query, error) {
 	for key, list := range values {
 		for _, value := range list {
 			if key == fieldsParam {
-				q.Fields = append(q.Fields, strings.Split(value, ",")...)
+				if q.Fields = append(q.Fields, strings.Split(value, ",")...); len(q.Fields) > maxFields {
+					return q, fmt.Errorf("more than %d fields", maxFields)
+				}
 				continue
 			}
 			f, err := NewFilter(key, value)
