@@ -34,7 +34,7 @@ func newQMP(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "qmp --socket PATH [COMMAND [NAME=VALUE]...]",
 		Short:             "talk to a QEMU, or to meta9d, by QMP",
-		Example:           "meta9 qmp --socket /run/vm/web0.qmp query-status\nmeta9 qmp --socket /run/meta9/qmp.sock metadata-get vm=$UUID key=motd\nmeta9 qmp --socket /run/vm/web0.qmp",
+		Example:           "meta9 qmp --socket /run/vm/web0.qmp query-status\nmeta9 qmp --socket /run/meta9/qmp.sock metadata-get uuid=$UUID key=motd\nmeta9 qmp --socket /run/vm/web0.qmp",
 		Long:              qmpHelp,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {

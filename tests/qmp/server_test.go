@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -195,5 +196,33 @@ func TestManyMonitors(t *testing.T) {
 	var vms []map[string]any
 	if err := run(all[0], &vms, "query-vms", nil); err != nil || len(vms) != len(all) {
 		t.Errorf("%d VMs: %v", len(vms), err)
+	}
+}
+
+// TestExamples: what the help of meta9 qmp gives as an example of meta9d's own commands, meta9d
+// takes.
+func TestExamples(t *testing.T) {
+	s, path := newServer(t)
+	uuid, meta9 := testenv.UUID(1), testenv.Plain(t, "meta9")
+	s.NewVM(uuid, `{"uuid":"`+uuid+`","customer_metadata":{"motd":"hello"}}`)
+	help, err := exec.Command(meta9, "qmp", "--help").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for line := range strings.Lines(string(help)) {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "meta9 qmp --socket /run/meta9/qmp.sock ") {
+			continue
+		}
+		tried++
+		line = strings.Replace(strings.Replace(line, "meta9", `"$META9"`, 1), "/run/meta9/qmp.sock", path, 1)
+		cmd := exec.Command("sh", "-c", line)
+		cmd.Env = append(os.Environ(), "META9="+meta9, "UUID="+uuid)
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "hello") {
+			t.Errorf("%s: %v: %s", line, err, out)
+		}
+	}
+	if tried == 0 {
+		t.Error("the help has no example for meta9d")
 	}
 }
