@@ -26,6 +26,9 @@ var reopenAgain = backoff.Backoff{First: 50 * time.Millisecond, Last: 5 * time.S
 
 const reopenTries = 10
 
+// maxEvent is how long an event may be, in bytes. meta9d's are far shorter.
+const maxEvent = 1 << 20
+
 // newWatch is `meta9 watch`.
 func newWatch(a *app) *cobra.Command {
 	r := &reaction{app: a}
@@ -278,7 +281,10 @@ func (w *watcher) take(data []byte) error {
 	w.part = append(w.part, data...)
 	for {
 		line, rest, whole := bytes.Cut(w.part, []byte("\n"))
-		if !whole {
+		switch {
+		case !whole && len(w.part) > maxEvent:
+			return fmt.Errorf("%s: an event of more than %d bytes: it is no events file of meta9d's", w.path, maxEvent)
+		case !whole:
 			return nil
 		}
 		if w.wanted(line) {

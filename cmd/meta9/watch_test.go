@@ -338,3 +338,21 @@ func (c told) Write(b []byte) (int, error) {
 	}
 	return len(b), nil
 }
+
+// TestEventWithoutEnd: a server that sends no end of a line is not listened to until the memory
+// is full.
+func TestEventWithoutEnd(t *testing.T) {
+	events := 0
+	w := &watcher{path: "/events", tell: func([]byte) error { events++; return nil }}
+	line := append(bytes.Repeat([]byte("x"), 64<<10), '\n')
+	if err := w.take(line); err != nil || events != 1 {
+		t.Fatalf("%d events were told, %v", events, err)
+	}
+	var err error
+	for n := 0; err == nil && n < 2<<20; n += len(line) - 1 {
+		err = w.take(line[:len(line)-1])
+	}
+	if err == nil || !strings.Contains(err.Error(), "/events") {
+		t.Errorf("%d bytes without an end: %v", len(w.part), err)
+	}
+}
