@@ -231,11 +231,16 @@ type NodeState struct {
 // HandleState is an open file's state, to be stored.
 type HandleState struct {
 	Flags   Flags  `json:"flags"`
-	Rev     uint64 `json:"rev,omitempty"`     // held truncation: the entry's revision then; events: the last one given
+	Rev     uint64 `json:"rev,omitempty"`     // held truncation: the entry's revision then; Old's; events: the last one given
 	Held    bool   `json:"held,omitempty"`    // a truncation is held
 	Refused bool   `json:"refused,omitempty"` // a write was refused while it was held
 	Offset  uint64 `json:"offset,omitempty"`  // events: the offset of Last
 	Last    []byte `json:"last,omitempty"`    // events: the bytes last given; ctl, txn: the unfinished line; answers
 	Rest    []byte `json:"rest,omitempty"`    // events: bytes of lines that are begun or made, not given yet
 	Skips   bool   `json:"skips,omitempty"`   // ctl, txn: what is left of a line that was refused is skipped
+	Old     []byte `json:"old,omitempty"`     // key: the value that is being read, if a newer one is there; at most MaxOld bytes
 }
+
+// MaxOld is how many bytes of old values a session's HandleStates have, together: enough for
+// who reads a few keys in two or three messages, and little for a file of thousands of sessions.
+const MaxOld = 64 << 10

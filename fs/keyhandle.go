@@ -224,19 +224,28 @@ func (h *keyHandle) Drop() {
 // whether a commit has ended it since.
 func (h *keyHandle) State() HandleState {
 	hs := HandleState{Flags: h.flags &^ (Trunc | Excl)}
-	if e := h.node.dir.find(h.node.id); e != nil && h.holds() {
-		hs.Held, hs.Rev, hs.Refused = true, e.Rev, h.refused.Load()
+	newest, read := h.node.dir.find(h.node.id), h.reader.pin.content()
+	switch {
+	case newest == nil:
+	case h.holds():
+		hs.Held, hs.Rev, hs.Refused = true, newest.Rev, h.refused.Load()
+	case read != nil && read.Rev != newest.Rev && len(read.Value) <= MaxOld:
+		hs.Old, hs.Rev = []byte(read.Value), read.Rev
 	}
 	return hs
 }
 
-// restore holds the truncation again, unless a commit has ended it since.
+// restore holds the truncation again, unless a commit has ended it since, or goes on
+// reading the old value.
 func (h *keyHandle) restore(hs HandleState) {
 	e := h.node.dir.find(h.node.id)
-	if !hs.Held || e == nil || e.Rev != hs.Rev {
-		return
-	}
-	if h.truncate() == nil {
-		h.refused.Store(hs.Refused)
+	switch {
+	case e == nil:
+	case hs.Held && e.Rev == hs.Rev:
+		if h.truncate() == nil {
+			h.refused.Store(hs.Refused)
+		}
+	case !hs.Held && len(hs.Old) > 0 && len(hs.Old) <= MaxOld && h.reader.file != nil:
+		h.reader.restore(&vm.Entry{ID: e.ID, Name: e.Name, Rev: hs.Rev, Mtime: e.Mtime, Value: string(hs.Old)})
 	}
 }

@@ -59,6 +59,47 @@ func TestPinsAreCounted(t *testing.T) {
 	w.checkClosed()
 }
 
+// TestStateOfAnOldValue: who has read half of a value gets the other half of it in another
+// process, too; a value that is too long for a State is the newest there.
+func TestStateOfAnOldValue(t *testing.T) {
+	w := newWorld(t, store.Config{})
+	a, b := w.guest(vmA), w.guest(vmA)
+	for _, size := range []int{10, fs.MaxOld, fs.MaxOld + 1} {
+		w.put(vmA, "k", strings.Repeat("a", size))
+		h := a.open(fs.Read, "keys", "k")
+		if st := h.State(); st.Old != nil {
+			t.Errorf("%d bytes are in the State while they are the newest", len(st.Old))
+		}
+		w.put(vmA, "k", "b+")
+		state := h.State()
+		h.Drop()
+		h, err := b.walk("keys", "k").RestoreHandle(state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, old := "aaa", 1
+		if size > fs.MaxOld {
+			want, old = "+", 0
+		}
+		if got := b.mustRead(h, 1, 3); got != want {
+			t.Errorf("%d bytes: %q, want %q", size, got, want)
+		}
+		w.checkOld(old, old*size)
+		if again := h.State(); len(again.Old) != old*size || again.Rev != state.Rev {
+			t.Errorf("%d bytes: the State of what was restored has %d, of %d not %d", size, len(again.Old), again.Rev, state.Rev)
+		}
+		w.put(vmA, "k", "c+")
+		if got := b.mustRead(h, 0, 3); got != "c+" {
+			t.Errorf("from the beginning: %q", got)
+		}
+		w.checkOld(0, 0)
+		h.Drop()
+	}
+	a.view.Close()
+	b.view.Close()
+	w.checkClosed()
+}
+
 // TestPinsOfDerivedFiles are counted too.
 func TestPinsOfDerivedFiles(t *testing.T) {
 	w := newWorld(t, store.Config{})

@@ -105,6 +105,18 @@ func (r *reader) open(v *View, f *openFile) *vm.Entry {
 	return r.retake(nil)
 }
 
+// restore pins a version that is not the newest any more. It counts as an old one at once.
+func (r *reader) restore(e *vm.Entry) {
+	t := r.file.table
+	p := newVersion(t, e)
+	p.state.Store(1)
+	t.mu.Lock()
+	t.retire(p)
+	t.mu.Unlock()
+	r.unpin()
+	r.pin = p
+}
+
 // enter is open without a look at what is there.
 func (r *reader) enter(v *View, f *openFile) {
 	r.view, r.file = v, f

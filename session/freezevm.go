@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"meta9/fs"
 	"meta9/fs/errs"
 )
 
@@ -113,7 +114,7 @@ func (t *table) isFrozen(uuid string) bool {
 func (f *Frozen) States() iter.Seq[State] {
 	return func(yield func(State) bool) {
 		for _, n := range f.sessions {
-			if !yield(n.state(nil)) {
+			if !yield(n.state(nil, fs.MaxOld)) {
 				return
 			}
 		}

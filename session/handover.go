@@ -186,7 +186,7 @@ func (c *conn) state() Handed {
 	h := Handed{
 		Admin: c.peer.Who.Admin, VM: c.peer.Who.VM, Via: c.peer.Via, Addr: c.peer.Addr, Resumes: c.peer.Resumes,
 		Msize: c.msize, Seq: c.seq - uint64(len(back)), First: c.first, Resuming: c.resuming, Missed: int(c.missed), Proved: c.proved,
-		Attached: c.sess.view != nil, Session: c.sess.state(c.nowWaiting()), Output: slices.Clone(c.out),
+		Attached: c.sess.view != nil, Session: c.sess.state(c.nowWaiting(), fs.MaxOld), Output: slices.Clone(c.out),
 	}
 	slices.SortFunc(back, func(a, b backed) int {
 		return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.msg.Tag, b.msg.Tag))

@@ -209,7 +209,7 @@ func (c *conn) note(begun *request) {
 	slices.Sort(g.dirty)
 	for _, num := range slices.Compact(g.dirty) {
 		if f := s.there(num, c.nowWaiting()); f != nil {
-			ch.Fids = append(ch.Fids, f.state())
+			ch.Fids = append(ch.Fids, f.state(nil))
 		} else {
 			ch.Gone = append(ch.Gone, num)
 		}
@@ -367,7 +367,7 @@ func (s *Server) noteWhole(n *session, waiting map[uint16]*request) {
 	if !n.kept || !n.journalled() {
 		return
 	}
-	st := n.state(waiting)
+	st := n.state(waiting, 0) // a read from offset 0, which changes what is being read, is not recorded
 	for _, r := range waiting {
 		if r.once && r.cancel == nil && !r.keys {
 			st.Doubt = append(st.Doubt, r.number)

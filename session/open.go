@@ -148,7 +148,7 @@ func (c *conn) create(f *fid, n creation) error {
 	}
 	r := &request{tag: n.tag, fid: f, size: len(n.name), reply: func(r *request) { r.created(&n) }, answer: n.answer}
 	r.makes = func() *FidState {
-		st := f.state()
+		st := f.state(nil)
 		node := *st.Node
 		node.Path = append(slices.Clone(node.Path), n.name)
 		return &FidState{Fid: f.num, Node: &node, Handle: &fs.HandleState{Flags: n.flags}, Rclose: n.rclose}

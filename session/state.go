@@ -48,8 +48,9 @@ type FidState struct {
 	Locks   []LockState     `json:"locks,omitempty"`  // an open file or folder of 9P2000.L.e
 }
 
-// state returns the State of a session; waiting are its requests that wait.
-func (s *session) state(waiting map[uint16]*request) State {
+// state returns the State of a session; waiting are its requests that wait, old is how many
+// bytes of old values it may have.
+func (s *session) state(waiting map[uint16]*request, old int) State {
 	st := State{
 		Version: StateVersion, Admin: s.who.Admin, VM: s.who.VM, Foreign: s.foreign, Dialect: s.dialect.String(),
 		Key: s.key.bytes[:], Draft: s.key.draft, Node: []byte(s.key.node), Group: []byte(s.key.group),
@@ -57,10 +58,10 @@ func (s *session) state(waiting map[uint16]*request) State {
 		Undone: s.numbers.undone, Tokens: s.numbers.tokens,
 	}
 	for _, f := range s.fids {
-		st.Fids = append(st.Fids, f.state())
+		st.Fids = append(st.Fids, f.state(&old))
 	}
 	for _, num := range s.leaving(waiting) {
-		st.Fids = append(st.Fids, s.there(num, waiting).state())
+		st.Fids = append(st.Fids, s.there(num, waiting).state(&old))
 	}
 	slices.SortFunc(st.Fids, func(a, b FidState) int { return cmp.Compare(a.Fid, b.Fid) })
 	return st
@@ -93,7 +94,9 @@ func (st *State) Readers(positions map[uint64]uint64) {
 	}
 }
 
-func (f *fid) state() FidState {
+// state returns the fid's. The bytes of an old value are taken from old; nil, or too few: the
+// value is left out.
+func (f *fid) state(old *int) FidState {
 	st := FidState{Fid: f.num, Auth: f.auth, Rclose: f.rclose, Pause: f.pause, Stale: f.stale(), Locks: f.lockStates()}
 	if f.listing != nil {
 		st.Listing = *f.listing
@@ -104,6 +107,13 @@ func (f *fid) state() FidState {
 	}
 	if f.handle != nil {
 		hs := f.handle.State()
+		switch {
+		case len(hs.Old) == 0:
+		case old == nil || len(hs.Old) > *old:
+			hs.Old, hs.Rev = nil, 0
+		default:
+			*old -= len(hs.Old)
+		}
 		// In another process a change that is under way has failed, unless the client sends it
 		// again. Its truncation must not be done without the write that was to follow: as
 		// after a refused write, the clunk drops it.
@@ -129,7 +139,7 @@ func (s *Server) Parked() iter.Seq[State] {
 			is := n.inParked != nil
 			var st State
 			if is {
-				st = n.state(n.nowCarried())
+				st = n.state(n.nowCarried(), fs.MaxOld)
 			}
 			s.mu.Unlock()
 			if is && !yield(st) {
@@ -152,7 +162,7 @@ func (s *Server) States() iter.Seq[State] {
 		all := slices.Clone(s.handed)
 		s.mu.Unlock()
 		for _, c := range all {
-			if c.sess.kept && !c.dead.Load() && !yield(c.sess.state(c.nowWaiting())) {
+			if c.sess.kept && !c.dead.Load() && !yield(c.sess.state(c.nowWaiting(), fs.MaxOld)) {
 				return
 			}
 		}

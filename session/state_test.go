@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"meta9/fs"
 	"meta9/fs/store"
 	"meta9/session"
 	"meta9/session/wire"
@@ -17,7 +18,8 @@ import (
 // parkOne leaves one parked session of the first VM that has a fid of every kind:
 // 0 the root, 1 a truncation that is held, 2 a file half read, 3 a folder half
 // read, 4 events read once, 5 an auth fid, 6 a file to be removed when clunked, 7
-// a key that is not open.
+// a key that is not open, 8 and 9 files half read that were replaced: a State has room for
+// one of these values.
 func parkOne(w *world) session.State {
 	w.put("color", "blue")
 	w.put("size", "large")
@@ -40,6 +42,11 @@ func parkOne(w *world) session.State {
 	a.do(&wire.Msg{Type: wire.Tauth, Afid: 5}, wire.Rauth)
 	open(6, wire.ORead|wire.ORclose, "keys", "temp")
 	walk(7, "keys", "size")
+	for i, name := range []string{"long", "longer"} {
+		w.put(name, strings.Repeat("o", fs.MaxOld*2/3))
+		open(uint32(8+i), wire.ORead, "keys", name)
+		w.put(name, "new")
+	}
 	w.put("size", "LARGE")
 	for _, m := range []*wire.Msg{
 		{Type: wire.Tread, Fid: 2, Count: 2}, {Type: wire.Tread, Fid: 3, Count: 70}, {Type: wire.Tread, Fid: 4, Count: 20},
@@ -93,6 +100,13 @@ func resumeOne(w *world) {
 		w.t.Errorf("the held truncation: length %d, %q outside", m.Dir.Length, w.value("color"))
 	}
 	read(2, 2, "RGE")
+	var read89 []string
+	for _, fid := range []uint32{8, 9} {
+		read89 = append(read89, string(b.do(&wire.Msg{Type: wire.Tread, Fid: fid, Offset: 1, Count: 2}, wire.Rread).Data))
+	}
+	if slices.Sort(read89); !slices.Equal(read89, []string{"ew", "oo"}) {
+		w.t.Errorf("of two values that were half read there are %q", read89)
+	}
 	read(3, 67, "@\x00")            // the next record
 	read(4, 0, `{"rev":`)           // what was given last, once more
 	read(4, 20, `"type":"key-set"`) // the rest of its line

@@ -212,6 +212,7 @@ func (w *world) work() {
 	e.open(2, wire.ORead, "keys")
 	e.do(&wire.Msg{Type: wire.Tread, Fid: 2, Count: 70})
 	e.open(3, wire.ORead, "events")
+	e.open(4, wire.ORead, "keys", "size") // whose value is an old one when size is put
 	n := w.dial(w.numbered[0], 2, "\xff\xfe")
 	n.open(1, wire.OWrite, "keys", "size")
 	n.do(&wire.Msg{Type: wire.Twrite, Tag: 3, Fid: 1, Data: []byte("LARGE")})

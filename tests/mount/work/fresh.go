@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -90,7 +91,8 @@ func newestOf(dir, key string, least int) (n int, err error) {
 // Fresh [-watch] NAME DIR KEY N is told of each value of KEY at the mount DIR, 0, 1, 2, ... N (see
 // Write), by the file of events or by `meta9 watch`, and reads it after each: it must be that or
 // a later one. Two others read all the time, so that answers are under way when the key changes.
-// /tmp/NAME.open says that it is told of events.
+// /tmp/NAME.open says that it is told of events, /tmp/NAME.read up to which value all three have
+// read.
 func Fresh(args []string) error {
 	open := openEvents
 	if args[0] == "-watch" {
@@ -102,17 +104,21 @@ func Fresh(args []string) error {
 		return err
 	}
 	var told, events, losses, reads atomic.Int64
-	read := func() error {
+	var seen progress
+	read := func(reader int) error {
 		reads.Add(1)
-		_, err := newest(dir, key, int(told.Load()))
-		return err
+		n, err := newest(dir, key, int(told.Load()))
+		if err != nil {
+			return err
+		}
+		return seen.read(reader, n, "/tmp/"+name+".read")
 	}
 	failed := make(chan error, 2)
 	var readers sync.WaitGroup
-	for range cap(failed) {
+	for i := range cap(failed) {
 		readers.Go(func() {
 			for told.Load() < int64(last) {
-				if err := read(); err != nil {
+				if err := read(1 + i); err != nil {
 					failed <- err
 					return
 				}
@@ -126,7 +132,10 @@ func Fresh(args []string) error {
 		if n == last {
 			told.Store(int64(n))
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return seen.read(0, n, "/tmp/"+name+".read")
 	}
 	for again := false; told.Load() < int64(last); again = true {
 		lines, end, err := open(dir)
@@ -142,7 +151,7 @@ func Fresh(args []string) error {
 			told.Store(max(told.Load(), int64(n)))
 			err := opened()
 			if err == nil && n >= 0 {
-				err = read()
+				err = read(0)
 			}
 			if lost && err == nil {
 				err = missed()
@@ -161,6 +170,28 @@ func Fresh(args []string) error {
 	close(failed)
 	fmt.Printf("%d lines of events, %d losses, %d reads\n", events.Load(), losses.Load(), reads.Load())
 	return <-failed
+}
+
+// progress is the value that each reader of Fresh has read last.
+type progress struct {
+	mu   sync.Mutex
+	last [3]int
+}
+
+// read notes that a reader has read the value n, and writes the smallest of all to a file.
+func (p *progress) read(reader, n int, file string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := slices.Min(p.last[:])
+	p.last[reader] = n
+	now := slices.Min(p.last[:])
+	if now == before {
+		return nil
+	}
+	if err := os.WriteFile(file+".new", []byte(strconv.Itoa(now)), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
 }
 
 // each calls do with each line until it fails.
