@@ -139,6 +139,14 @@ func (s *cluster) load() (*etcd.Config, error) {
 	return c, err
 }
 
+// memberOf is the fleet and the host that the settings say, in one text; "": there is no fleet.
+func memberOf(c *etcd.Config) string {
+	if c == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s %s %s", c.Prefix, c.Fleet, c.Host)
+}
+
 // fleetOf is what a fleet's prefix in etcd is marked with: it tells a secret from another
 // one, and nothing of it.
 func fleetOf(key []byte) string {
@@ -226,7 +234,7 @@ func (d *daemon) reachCluster(ctx context.Context) error {
 	if cfg == nil {
 		return err
 	}
-	cfg.Log = d.log
+	cfg.Log, d.memberOf = d.log, memberOf(cfg)
 	if s.inTheClear() {
 		d.log.Warn().Strs("endpoints", s.Endpoints).Msg("cluster: all that VMs have passes to etcd and back in the clear; use https")
 	}

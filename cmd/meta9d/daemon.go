@@ -71,6 +71,7 @@ type daemon struct {
 	undo    []func()
 
 	etcd     *etcd.Engine // the fleet's; nil: the VMs are in the data folder
+	memberOf string       // as the function's, of the settings that this program began with
 	member   *fleet.Member
 	fleet    *fleet.Fleet    // nil: this host is in none
 	verbs    context.Context // of the verbs that wait for other hosts; it ends before all else
@@ -204,7 +205,7 @@ func (d *daemon) start(told context.Context, salvage bool) error {
 	if err := d.restore(tree); err != nil {
 		return err
 	}
-	if err := d.startFleet(told); err != nil {
+	if err := d.restoreFleet(told); err != nil {
 		return err
 	}
 	d.atEnd(d.stopFleet)
@@ -217,7 +218,7 @@ func (d *daemon) start(told context.Context, salvage bool) error {
 	if err := d.startQMP(); err != nil {
 		return err
 	}
-	if err := d.beginServing(); err != nil {
+	if err := d.beginServing(told); err != nil {
 		return err
 	}
 	d.follow()

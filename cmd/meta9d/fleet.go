@@ -103,24 +103,46 @@ func (d *daemon) newFleet(tree *fs.Tree) error {
 	return nil
 }
 
-// startFleet takes up what came with VMs, before anybody is served. Once told has ended it
-// waits for no etcd: errEnded.
-func (d *daemon) startFleet(told context.Context) error {
+// restoreFleet takes up what came with VMs, and changes nothing in etcd: where the program before
+// this one goes on, it must find that.
+func (d *daemon) restoreFleet(told context.Context) error {
 	if d.fleet == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(told, fleetVerbTime)
 	defer cancel()
-	switch err := d.fleet.Start(ctx); {
-	case err != nil && told.Err() != nil:
-		return errEnded
-	case err != nil:
-		return fmt.Errorf("cluster: %w", err)
+	if err := d.fleet.Restore(ctx); err != nil {
+		return notStarted(told, err)
 	}
 	if d.fleetBefore != nil {
 		d.fleet.Remember(ctx, *d.fleetBefore)
 	}
 	return nil
+}
+
+// startFleet comes when there is no way back, before anybody is served.
+func (d *daemon) startFleet(told context.Context) error {
+	if d.fleet == nil {
+		return nil
+	}
+	ctx := told
+	if d.from == nil { // else there are connections that wait, and only this program has their sessions
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(told, fleetVerbTime)
+		defer cancel()
+	}
+	if err := d.fleet.Start(ctx); err != nil {
+		return notStarted(told, err)
+	}
+	return nil
+}
+
+// notStarted is the error of a start that has waited for etcd: errEnded once told has ended.
+func notStarted(told context.Context, err error) error {
+	if told.Err() != nil {
+		return errEnded
+	}
+	return fmt.Errorf("cluster: %w", err)
 }
 
 // stopFleet ends claims and hand-overs.

@@ -62,7 +62,7 @@ func (d *daemon) identify() {
 func (d *daemon) restore(tree *fs.Tree) (err error) {
 	switch {
 	case d.fleet != nil:
-		d.keepsSessions = true // beside the VMs, from where startFleet takes them
+		d.keepsSessions = true // beside the VMs, from where restoreFleet takes them
 		if d.from != nil {
 			return d.takeOver(tree)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/gob"
 	"encoding/json"
 	"errors"
@@ -192,20 +193,26 @@ func (d *daemon) adopt(c net.Conn, via string, who tree.Principal, run func(ende
 
 // beginServing lets all be served that waits for it: everything is there. After that there is no
 // way back.
-func (d *daemon) beginServing() error {
+func (d *daemon) beginServing(told context.Context) error {
 	for _, left := range d.inherited.Rest() {
 		d.log.Warn().Str("what", left).Msg("inherited, and not in the settings: closed")
 	}
 	h := d.from
 	if h == nil {
-		close(d.opened)
-		return nil
+		err := d.startFleet(told)
+		if err == nil {
+			close(d.opened)
+		}
+		return err
 	}
 	data := d.cfg.Data
 	if d.fleet != nil {
 		data = ""
 	}
 	if err := h.serves(data); err != nil {
+		return err
+	}
+	if err := d.startFleet(told); err != nil {
 		return err
 	}
 	u := d.upgrades

@@ -58,11 +58,12 @@ type tally struct {
 
 // head is what the other program is asked, on its standard input (--check-upgrade).
 type head struct {
-	Handover int `json:"handover"`
-	Session  int `json:"session"`
+	Handover int     `json:"handover"`
+	Session  int     `json:"session"`
+	Member   *string `json:"member,omitempty"` // memberOf's, "" without a fleet; nil: who asks knows no such question
 }
 
-var ourHead = head{newestHandover, session.StateVersion}
+var ourHead = head{Handover: newestHandover, Session: session.StateVersion}
 
 // canTakeOver is the answer, before the version.
 const canTakeOver = "can take over: "
@@ -90,7 +91,15 @@ func (c command) answerCheck(in *os.File, out io.Writer) error {
 		_, err := fmt.Fprintln(out, onlyRestart)
 		return errors.Join(fmt.Errorf("meta9d %s takes over %+v, not %+v: a restart is needed", version.String(), ourHead, h), err)
 	}
-	_, err := fmt.Fprintf(out, "%s%s\n", canTakeOver, version.String())
+	cluster, err := c.config.Cluster.load()
+	if err != nil {
+		return err
+	}
+	if h.Member != nil && *h.Member != memberOf(cluster) {
+		_, err := fmt.Fprintln(out, onlyRestart)
+		return errors.Join(errors.New("host, prefix or secret in [cluster] are others than those of the meta9d that runs: a restart is needed"), err)
+	}
+	_, err = fmt.Fprintf(out, "%s%s\n", canTakeOver, version.String())
 	return err
 }
 
@@ -242,7 +251,7 @@ func openProgram(path string) (*os.File, error) {
 func (d *daemon) ask(program *os.File) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
 	defer cancel()
-	question, err := json.Marshal(head{d.handoverFormat(), session.StateVersion})
+	question, err := json.Marshal(head{d.handoverFormat(), session.StateVersion, &d.memberOf})
 	if err != nil {
 		return err
 	}

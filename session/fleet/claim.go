@@ -332,33 +332,29 @@ func (a *pursuit) takeOver() (done bool, err error) {
 // until that succeeds: before that the VM must not be served. Busy: Stop was called, or
 // another host has taken the VM.
 func (a *pursuit) clear(uuid string, rev int64) error {
-	for {
-		ctx, cancel := context.WithTimeout(a.ctx, a.cfg.Patience)
-		var err error
+	err := a.insist(a.ctx, func(ctx context.Context) (err error) {
 		if rev != 0 {
 			err = a.cluster.Forget(ctx, uuid, rev)
 		}
 		if err == nil && a.of != "" {
 			err = a.cluster.Unask(ctx, a.of, uuid)
 		}
-		cancel()
-		switch {
-		case err == nil:
-			a.of = ""
-			return nil
-		case errors.Is(err, errs.Moved):
-			if err := a.taken(a.ctx, uuid); err != nil {
-				return err
-			}
-			return errs.New(errs.Busy, "VM %s was taken by another host before it was served here", uuid)
+		if err != nil {
+			a.waits(a.claim, errs.Detail(err))
 		}
-		a.waits(a.claim, errs.Detail(err))
-		select {
-		case <-time.After(pauseLonger):
-		case <-a.ctx.Done():
-			return errs.New(errs.Busy, "meta9d is ending")
+		return err
+	})
+	switch {
+	case err == nil:
+		a.of = ""
+		return nil
+	case errors.Is(err, errs.Moved):
+		if err := a.taken(a.ctx, uuid); err != nil {
+			return err
 		}
+		return errs.New(errs.Busy, "VM %s was taken by another host before it was served here", uuid)
 	}
+	return errs.New(errs.Busy, "meta9d is ending")
 }
 
 // arrived adds the event that the VM is here.

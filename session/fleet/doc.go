@@ -25,7 +25,7 @@
 //
 // The sessions that came with the VM are deleted from the cluster, durably, before anybody
 // is served. So no session is restored twice, or in an old state. If the host dies before
-// that, the next owner finds them, which may be the same host (Start). If the owner is
+// that, the next owner finds them, which may be the same host (Restore). If the owner is
 // dead, or nobody owns the VM, the first two steps are one: a transaction claims the VM if
 // its owner is still the same and not alive.
 //
@@ -41,6 +41,6 @@
 // atomic values.
 //
 // Fleet.mu guards the tables. While it is held the cluster and the server are not called,
-// and of the store only Cell and Count, which take no lock. Fleet.leaseMu, which is taken
+// and of the store only Cell, Count and RefuseNew, which take no lock. Fleet.leaseMu, which is taken
 // before it, orders the events of the lease.
 package fleet

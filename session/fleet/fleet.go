@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -43,7 +42,7 @@ type Config struct {
 	// Running tells that this host's hypervisor says that the VM runs here. Such a VM is not
 	// given to a host that asks for it.
 	Running func(uuid string) bool
-	// Kept is called in Start when all sessions are restored, before those that came with VMs
+	// Kept is called in Start, when all sessions are restored, before those that came with VMs
 	// are deleted from the cluster: from then on they are kept here. nil: nothing.
 	Kept func()
 	// Changed is called when the result of Expected for the VM has changed. It must return
@@ -73,8 +72,9 @@ type Fleet struct {
 	host    string
 	ctx     context.Context // ends with Stop
 	end     context.CancelFunc
-	poke    chan struct{} // there may be new requests of other hosts
-	taking  chan struct{} // one item for each claim in takeOver
+	poke    chan struct{}    // there may be new requests of other hosts
+	taking  chan struct{}    // one item for each claim in takeOver
+	came    map[string]int64 // what Restore has restored, by VM: Residence's rev; nobody's after Start
 	working sync.WaitGroup
 
 	leaseMu sync.Mutex // before mu
@@ -114,7 +114,7 @@ func New(cfg Config) *Fleet {
 	}
 	f := &Fleet{
 		cfg: cfg, cluster: cfg.Member.cfg.Cluster, host: cfg.Member.Host(),
-		poke: make(chan struct{}, 1), taking: make(chan struct{}, atOnce),
+		poke: make(chan struct{}, 1), taking: make(chan struct{}, atOnce), came: make(map[string]int64),
 		claims: make(map[string]*claim), giving: make(map[string]chan struct{}), dropping: make(map[string]chan struct{}),
 		expected: make(map[string]*expectation), waiting: make(map[string]int),
 		events: ring.New(ring.Config[Event]{Items: keptEvents, Position: func(e *Event) uint64 { return e.Position }}, 0),
@@ -154,32 +154,40 @@ func (f *Fleet) letGo(ctx context.Context) error {
 	return nil
 }
 
-// Start restores the sessions of VMs that came to this host before it started, and were
-// not served yet. Then it begins to answer other hosts' requests. Nobody may be served
-// before it returns.
-func (f *Fleet) Start(ctx context.Context) error {
+// Restore restores the sessions of VMs that came to this host before it started, and were
+// not served yet. It leaves them in the cluster, too: if this process ends before Start, the
+// next one restores them.
+func (f *Fleet) Restore(ctx context.Context) error {
 	came, err := f.cluster.Came(ctx)
 	if err != nil {
 		return err
 	}
-	came = slices.DeleteFunc(came, func(uuid string) bool {
-		return f.cfg.Store.Cell(uuid) == nil // it came after the store was opened: takeOver restores its sessions
-	})
-	revs := make([]int64, len(came))
-	for i, uuid := range came {
-		if revs[i], err = f.restoreLeft(ctx, uuid); err != nil {
+	for _, uuid := range came {
+		if f.cfg.Store.Cell(uuid) == nil {
+			continue // it came after the store was opened: takeOver restores its sessions
+		}
+		rev, err := f.restoreLeft(ctx, uuid)
+		if err != nil {
 			return err
 		}
+		f.came[uuid] = rev
 	}
+	return nil
+}
+
+// Start comes after Restore, when this process will serve: it deletes from the cluster what was
+// restored, and begins to answer other hosts' requests. It tries until ctx ends. Nobody may be
+// served before it returns.
+func (f *Fleet) Start(ctx context.Context) error {
 	f.cfg.Kept()
-	if err := f.cluster.Started(ctx); err != nil {
+	if err := f.insist(ctx, f.cluster.Started); err != nil {
 		return err
 	}
-	for i, uuid := range came {
+	for uuid, rev := range f.came {
 		if f.cfg.Store.Cell(uuid) == nil {
 			continue // another host has taken it
 		}
-		err := f.cluster.Forget(ctx, uuid, revs[i])
+		err := f.insist(ctx, func(ctx context.Context) error { return f.cluster.Forget(ctx, uuid, rev) })
 		if errors.Is(err, errs.Moved) { // since, and with it the sessions
 			err = f.taken(ctx, uuid)
 		}
@@ -191,6 +199,24 @@ func (f *Fleet) Start(ctx context.Context) error {
 	f.working.Go(f.look)
 	f.working.Go(f.watchLease)
 	return nil
+}
+
+// insist calls do until it succeeds, or until another host has the VM (Moved), or ctx ends: then
+// it returns the last error.
+func (f *Fleet) insist(ctx context.Context, do func(ctx context.Context) error) error {
+	for {
+		try, cancel := context.WithTimeout(ctx, f.cfg.Patience)
+		err := do(try)
+		cancel()
+		if err == nil || errors.Is(err, errs.Moved) {
+			return err
+		}
+		select {
+		case <-time.After(pauseLonger):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // Stop ends all claims, answers no more requests, and waits for what is under way.

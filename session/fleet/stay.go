@@ -21,7 +21,7 @@ import (
 const leftAtOnce = 128
 
 // Leave writes the sessions of this host's VMs into the cluster, as a hand-over does. The next
-// process of the host restores them (Start), or a host that claims such a VM before that. Call
+// process of the host restores them (Restore), or a host that claims such a VM before that. Call
 // it when Stop has returned, the server was frozen and the store is stopped. It returns how
 // many sessions are kept, how many are lost, and why the first of these is lost. Sessions of
 // the admin have no VM, and are not kept.
@@ -78,7 +78,7 @@ func (f *Fleet) Memory() Memory {
 	return m
 }
 
-// Remember takes over the Memory of the program before. Call it after Start, before anybody is
+// Remember takes over the Memory of the program before. Call it after Restore, before anybody is
 // served. A VM that cannot be read from the cluster is no longer expected.
 func (f *Fleet) Remember(ctx context.Context, m Memory) {
 	f.mu.Lock()

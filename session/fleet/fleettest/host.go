@@ -64,6 +64,9 @@ func Open(t testing.TB, e Engine, name string, change func(*fleet.MemberConfig, 
 	h.Server = session.New(session.Config{Tree: tree, Log: zerolog.Nop(), Lifetime: time.Hour, Budget: h.budget, Silence: 10 * time.Millisecond})
 	cfg.Member, cfg.Store, cfg.Tree, cfg.Server = h.Member, h.Store, tree, h.Server
 	h.Fleet = fleet.New(cfg)
+	if err := h.Fleet.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if err := h.Fleet.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

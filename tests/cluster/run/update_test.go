@@ -1,9 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,6 +31,7 @@ type load struct {
 	ctx     context.Context
 	host    *proc // as it is now
 	other   *proc
+	link    *link.Link // from host to etcd
 	running sync.WaitGroup
 	stop    chan struct{}
 	lines   [4]atomic.Int64
@@ -37,15 +43,17 @@ type load struct {
 // newLoad starts two hosts, of which a has the VM.
 func newLoad(t *testing.T) (w *load, again func() *proc) {
 	dir := folder(t)
-	settings := started(t, dir).settingsOf(t, dir) + "[limits]\nvm_events = 100000\n"
+	e := started(t, dir)
+	const more = "[limits]\nvm_events = 100000\n"
+	k := link.New(t, e.endpoints[0])
 	again = func() *proc {
-		h := begin(t, dir, "a", settings)
+		h := begin(t, dir, "a", (&etcds{endpoints: []string{k.URL()}}).settingsOf(t, dir)+more)
 		h.until("fleet_etcd ok", "cat", "/ctl")
 		return h
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	w = &load{t: t, ctx: ctx, host: again(), other: begin(t, dir, "b", settings), stop: make(chan struct{}), seen: make(chan map[string]int, 1)}
+	w = &load{t: t, ctx: ctx, link: k, host: again(), other: begin(t, dir, "b", e.settingsOf(t, dir)+more), stop: make(chan struct{}), seen: make(chan map[string]int, 1)}
 	w.other.until("fleet_etcd ok", "cat", "/ctl")
 	w.host.create(`{"uuid":"` + vm + `","customer_metadata":{"open":"here","plain":"here"}}`)
 	return w, again
@@ -55,7 +63,12 @@ func (w *load) socket() string { return filepath.Join(w.host.run, vm, "9p.sock")
 
 func (w *load) client() *client.Client {
 	w.t.Helper()
-	c, err := client.Dial(w.ctx, "unix:"+w.socket(), client.Options{Patience: patience, Notify: func(s client.State) {
+	return w.clientAt(w.socket())
+}
+
+func (w *load) clientAt(socket string) *client.Client {
+	w.t.Helper()
+	c, err := client.Dial(w.ctx, "unix:"+socket, client.Options{Patience: patience, Notify: func(s client.State) {
 		if s.Up && !s.Resumed {
 			w.lost.Add(1)
 		}
@@ -230,6 +243,40 @@ func (w *load) figure(name string) int {
 	return n
 }
 
+// lives looks, until the load is stopped, whether the host lives to the other one.
+func (w *load) lives() (looked *atomic.Int64) {
+	looked = new(atomic.Int64)
+	w.running.Go(func() {
+		for {
+			select {
+			case <-w.stop:
+				return
+			default:
+			}
+			out, err := w.other.meta9("cat", "/fleet/hosts")
+			if err != nil || !strings.Contains(out, `{"host":"a","state":"lives"`) {
+				w.t.Errorf("the host that is updated does not live: %v, %s", err, out)
+				return
+			}
+			looked.Add(1)
+		}
+	})
+	return looked
+}
+
+// unmoved wants the VM at its host, and no move since that program's start.
+func (w *load) unmoved() {
+	w.t.Helper()
+	for _, name := range []string{"fleet_given", "fleet_taken", "fleet_claimed", "fleet_lost"} {
+		if n := w.figure(name); n != 0 {
+			w.t.Errorf("%s %d", name, n)
+		}
+	}
+	if out := w.other.must("fleet", "where", vm); !strings.Contains(out, vm+" a ") {
+		w.t.Errorf("it is %s", out)
+	}
+}
+
 // TestLiveUpdate: a host of a fleet is updated while clients of each kind work with its VM. Nobody
 // gets an error or another connection; the host lives all the time, to another one, and
 // stays the owner.
@@ -237,23 +284,7 @@ func TestLiveUpdate(t *testing.T) {
 	w, _ := newLoad(t)
 	w.begin(true)
 	const updates = 4
-	lives := make(chan struct{})
-	var looked int
-	w.running.Go(func() {
-		for {
-			select {
-			case <-lives:
-				return
-			default:
-			}
-			out, err := w.other.meta9("cat", "/fleet/hosts")
-			if err != nil || !strings.Contains(out, `{"host":"a","state":"lives"`) {
-				t.Errorf("the host that is updated does not live: %v, %s", err, out)
-				return
-			}
-			looked++
-		}
-	})
+	looked := w.lives()
 	var pauses []time.Duration
 	for i := range updates {
 		w.progress()
@@ -262,17 +293,9 @@ func TestLiveUpdate(t *testing.T) {
 		pauses = append(pauses, time.Duration(w.figure("upgrade_pause_ms"))*time.Millisecond)
 	}
 	w.progress()
-	close(lives)
 	w.end()
-	t.Logf("%d lines, %d exchanges of a client that cannot connect again, %d looks at the host; pauses %v", w.lines[0].Load()*4, w.plain.Load(), looked, pauses)
-	for _, name := range []string{"fleet_given", "fleet_taken", "fleet_claimed", "fleet_lost"} {
-		if n := w.figure(name); n != 0 {
-			t.Errorf("%s %d", name, n)
-		}
-	}
-	if out := w.other.must("fleet", "where", vm); !strings.Contains(out, vm+" a ") {
-		t.Errorf("it is %s", out)
-	}
+	t.Logf("%d lines, %d exchanges of a client that cannot connect again, %d looks at the host; pauses %v", w.lines[0].Load()*4, w.plain.Load(), looked.Load(), pauses)
+	w.unmoved()
 
 	// What the program before was told, the next one knows.
 	w.host.must("fleet", "drain")
@@ -308,6 +331,152 @@ func TestLiveUpdate(t *testing.T) {
 	if out := w.other.must("fleet", "where", vm); !strings.Contains(out, vm+" b ") {
 		t.Errorf("it is %s", out)
 	}
+}
+
+// TestUpdateGoesBack: the next program of a host passes the check and then fails, before it has
+// reached etcd or when it has all its VMs. The one before goes on: nobody gets an error or another
+// connection, the host lives all the time, and what it owns, expects and was given meanwhile, with
+// its sessions, is there.
+func TestUpdateGoesBack(t *testing.T) {
+	const expected, given = "00000000-0000-4000-8000-0000000000e0", "00000000-0000-4000-8000-0000000000e1"
+	w, _ := newLoad(t)
+	for _, uuid := range []string{expected, given} {
+		w.other.create(`{"uuid":"` + uuid + `","customer_metadata":{"motd":"hello"}}`)
+	}
+	w.host.must("fleet", "expect", expected)
+	waits, err := raw.Dial("unix", filepath.Join(w.host.run, expected, "9p.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waits.Close()
+	settings := filepath.Join(filepath.Dir(w.host.run), "a.toml")
+	was, err := os.ReadFile(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noEtcd := httptest.NewServer(http.NotFoundHandler())
+	defer noEtcd.Close()
+	early := bytes.Replace(was, []byte(w.link.URL()), []byte(noEtcd.URL), 1)
+	late := append([]byte("listen = [\"unix:/proc/nowhere/x.sock\"]\n"), was...)
+	failed := 0
+	update := func(text []byte, why string) {
+		t.Helper()
+		if err := os.WriteFile(settings, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		failed++
+		if out, err := w.host.meta9("upgrade"); err == nil || !strings.Contains(out, "goes on") || !strings.Contains(out, why) {
+			t.Errorf("an update that fails: %v, %q does not say %q", err, out, why)
+		}
+		if n := w.figure("upgrades_failed"); n != failed {
+			t.Errorf("%d updates have failed, want %d", n, failed)
+		}
+		if n := w.figure("fleet_expected"); n != 1 {
+			t.Errorf("%d VMs are expected", n)
+		}
+	}
+	w.begin(true)
+	looked := w.lives()
+	for _, f := range []struct {
+		text []byte
+		why  string
+	}{{early, "that is no etcd"}, {late, "/proc/nowhere"}} {
+		w.progress()
+		update(f.text, f.why)
+		w.unmoved()
+	}
+
+	// A VM is given to the host while its next program starts.
+	guest := filepath.Join(filepath.Dir(w.host.run), "guest")
+	lead := func(to *proc) {
+		t.Helper()
+		if err := os.Symlink(filepath.Join(to.run, given, "9p.sock"), guest+".new"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(guest+".new", guest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lead(w.other)
+	c := w.clientAt(guest)
+	defer c.Close()
+	f, err := c.Open(w.ctx, "keys/motd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := w.link.HoldAt(`"instance":`) // it joins the fleet, and reads its VMs then
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		update(late, "/proc/nowhere")
+	}()
+	select {
+	case <-held:
+	case <-time.After(patience):
+		t.Fatal("the next program never joins the fleet")
+	}
+	lead(w.host)
+	w.other.must("fleet", "release", given, "--to", "a")
+	w.link.Open()
+	<-over
+	text := make([]byte, 5)
+	if _, err := f.ReadAt(w.ctx, text, 0); err != nil || string(text) != "hello" {
+		t.Errorf("by a file that was open at the host before: %q, %v", text, err)
+	}
+	w.progress()
+
+	if err := os.WriteFile(settings, was, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.host.must("upgrade")
+	w.host.until("upgrades 1\n", "cat", "/ctl")
+	w.progress()
+	w.end()
+	w.unmoved()
+	t.Logf("%d lines, %d exchanges of a client that cannot connect again, %d looks at the host", w.lines[0].Load()*4, w.plain.Load(), looked.Load())
+	if _, got, err := waits.Version(8192, "9P2000"); err != nil || got != "9P2000" {
+		t.Errorf("a QEMU that has waited speaks: %q, %v", got, err)
+	}
+	if out := w.other.must("fleet", "where", expected); !strings.Contains(out, expected+" a ") {
+		t.Errorf("it is %s", out)
+	}
+}
+
+// TestUpdateOfAnother: with another name of the host, or another secret, there is no live update,
+// but a restart; nothing has changed.
+func TestUpdateOfAnother(t *testing.T) {
+	dir := folder(t)
+	settings := started(t, dir).settingsOf(t, dir)
+	a := begin(t, dir, "a", settings)
+	a.until("fleet_etcd ok", "cat", "/ctl")
+	file := filepath.Join(dir, "a.toml")
+	was, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, text := range map[string]string{
+		file:                      strings.Replace(string(was), `host = "a"`, `host = "c"`, 1),
+		filepath.Join(dir, "key"): "another secret of this test's\n",
+	} {
+		was, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var exit *exec.ExitError
+		if out, err := a.meta9("upgrade"); !errors.As(err, &exit) || exit.ExitCode() != 6 || !strings.Contains(out, "host, prefix or secret in [cluster] are others") {
+			t.Errorf("%s: %v, %s", path, err, out)
+		}
+		if err := os.WriteFile(path, was, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.must("vm", "create", "web0")
+	a.must("upgrade")
+	a.until("upgrades 1\n", "cat", "/ctl")
+	a.must("cat", "/names/web0/vm.json")
 }
 
 // TestUpdateWithoutEtcd: while etcd does not answer there is no live update, and the host goes on.
