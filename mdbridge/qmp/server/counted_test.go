@@ -18,13 +18,17 @@ func TestCounted(t *testing.T) {
 	if text := c.ask(long); !strings.Contains(text, `"return"`) {
 		t.Errorf("%.100s", text)
 	}
+	short := func() {
+		if text := c.ask(`{"execute":"query-version"}`); !strings.Contains(text, `"return"`) {
+			t.Errorf("%.100s", text)
+		}
+	}
+	short() // the bytes are given back after the answer, and before the next command is read
 	if n := b.Stats().Admin; n != 0 {
 		t.Errorf("%d bytes are held after the answer", n)
 	}
 	b.Admin().Force(2 << 20)
-	if text := c.ask(`{"execute":"query-version"}`); !strings.Contains(text, `"return"`) {
-		t.Errorf("%.100s", text)
-	}
+	short()
 	if text := c.ask(long); !strings.Contains(text, "bytes in flight, 4194304 is its share") {
 		t.Errorf("%.100s", text)
 	}
