@@ -126,8 +126,10 @@ func (d *Disk) Apply(groups []store.Group) []error {
 			next[string(op.Key)] = slices.Concat(op.Value, []byte(op.Tail))
 		}
 	}
-	if n := size(next); d.limit > 0 && n > d.limit {
-		return store.AllFailed(groups, errs.New(errs.NoSpace, "%d bytes are more than %d", n, d.limit))
+	if d.limit > 0 { // size looks at all, and tests put thousands of keys
+		if n := size(next); n > d.limit {
+			return store.AllFailed(groups, errs.New(errs.NoSpace, "%d bytes are more than %d", n, d.limit))
+		}
 	}
 	d.data = next
 	if len(groups) > 0 {
