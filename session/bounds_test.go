@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -153,8 +154,16 @@ func TestParkedShare(t *testing.T) {
 	w.put("color", "blue")
 	for i := range 14 {
 		n := w.numbered(wire.LE, 1+i, nil)
-		for _, m := range walks {
-			n.do(m, wire.Rwalk)
+		for some := range slices.Chunk(walks, 64) {
+			for tag, m := range some {
+				m.Tag = uint16(tag)
+				n.ask(m)
+			}
+			for range some {
+				if r := n.receive(); r.Type != wire.Rwalk {
+					t.Fatal(r)
+				}
+			}
 		}
 		n.nc.Close()
 		w.until("the end of the connection", func() bool { return w.server.Stats().Conns == 0 })

@@ -61,14 +61,14 @@ func TestMissesPrefix(t *testing.T) {
 func TestMissesBounded(t *testing.T) {
 	var ms misses
 	now := time.Unix(1e9, 0)
-	for i := range 2 * missTable {
+	for i := range missTable + 256 {
 		now = now.Add(time.Millisecond)
 		ms.missed(fmt.Sprintf("10.0.%d.%d", i>>8, i&255), now)
 	}
 	if n := len(ms.by); n != missTable {
 		t.Errorf("%d addresses are remembered", n)
 	}
-	if ms.by[prefix("10.0.31.255")] == nil || ms.by[prefix("10.0.0.0")] != nil {
+	if ms.by[prefix("10.0.16.255")] == nil || ms.by[prefix("10.0.0.0")] != nil {
 		t.Error("the wrong ones are remembered")
 	}
 }
