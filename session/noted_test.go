@@ -67,6 +67,10 @@ func journalled(t *testing.T, j *told) *world {
 // TestNotedStaysSmall: of a session that is too large for the journal, or whose journal
 // has failed, nothing is gathered for it.
 func TestNotedStaysSmall(t *testing.T) {
+	walks := uint32(20_000)
+	if testing.Short() {
+		walks = 2000
+	}
 	for _, size := range []int{0, 100} {
 		j := &told{epoch: 1, size: size}
 		w := journalled(t, j)
@@ -75,10 +79,10 @@ func TestNotedStaysSmall(t *testing.T) {
 			j.set(0)
 		}
 		most := 0
-		for i := range uint32(20_000) {
+		for i := range walks {
 			c.walk(1+i%2, "keys")
 			c.clunk(1 + i%2)
-			if i%1000 == 0 {
+			if i%100 == 0 {
 				most = max(most, w.server.Noted())
 			}
 		}

@@ -48,7 +48,10 @@ func whole(data []byte) bool {
 // in which programs read: by its path, by a fid that was walked to it long ago, and
 // by Tsread. Nothing fails, as nothing does on a local disk.
 func TestReplacedAlways(t *testing.T) {
-	const opens = 1250 // of each kind, in each dialect: 10,000 in all
+	opens := 1250 // of each kind, in each dialect: 10,000 in all
+	if testing.Short() {
+		opens = 200
+	}
 	w := newWorld(t, nil)
 	defer w.replaceAlways()()
 	var readers sync.WaitGroup

@@ -131,9 +131,12 @@ func TestAlone(t *testing.T) {
 // TestPart: a VM that floods has its part of the CPUs and no more while another one comes
 // now and then, who never waits for longer than a slice; and all of them once it is alone.
 func TestPart(t *testing.T) {
+	long := 10 * time.Second
+	if testing.Short() {
+		long = 2 * time.Second
+	}
 	for _, cpus := range []int{1, 2, 8} {
 		synctest.Test(t, func(t *testing.T) {
-			const long = 10 * time.Second
 			s := newScheduler(cpus, monotonic())
 			flood := many(s.Share(), 64, 100*time.Microsecond)
 			honest := &worker{share: s.Share(), work: 50 * time.Microsecond, pause: 20 * time.Millisecond}

@@ -608,7 +608,11 @@ func TestJournalEpochs(t *testing.T) {
 	open := make(map[uint32]bool)
 	most := int64(0)
 	rng := rand.New(rand.NewPCG(1, 2))
-	for i := range 6000 {
+	requests := 6000
+	if testing.Short() {
+		requests = 2000
+	}
+	for i := range requests {
 		if fid := 1 + rng.Uint32N(20); open[fid] {
 			c.do(&wire.Msg{Type: wire.Tclunk, Fid: fid})
 			delete(open, fid)
@@ -656,6 +660,10 @@ var epochs = flag.Uint64("epochs", 150, "how many epochs TestJournalHour has; 1,
 // parked, and one reader of events never reads.
 func TestJournalHour(t *testing.T) {
 	residence.SmallSegments(t)
+	last := *epochs
+	if testing.Short() { // more than the segments that it may have
+		last = min(last, 40)
+	}
 	j := newJournal(t)
 	slow := j.dial(wire.E, 1, "glenda")
 	slow.open(1, wire.ORead, "events")
@@ -663,7 +671,7 @@ func TestJournalHour(t *testing.T) {
 	dialect := []wire.Dialect{wire.E, wire.EN2, wire.LE2}
 	var most, mostFiles int64
 	begun := time.Now()
-	for i := 0; j.Epoch() < *epochs; i++ {
+	for i := 0; j.Epoch() < last; i++ {
 		n := i % len(clients)
 		c := clients[n]
 		switch {
@@ -738,8 +746,12 @@ func TestJournalDamage(t *testing.T) {
 		}
 	}
 	used := residence.Used(b)
+	step := 1
+	if testing.Short() { // another bit of each byte
+		step = 8
+	}
 	for at := range used {
-		for bit := range 8 {
+		for bit := at % step; bit < 8; bit += step {
 			b[at] ^= 1 << bit
 			try("a bit", at, b)
 			b[at] ^= 1 << bit
@@ -780,7 +792,11 @@ func FuzzJournalRecord(f *testing.F) {
 func TestChangeJSON(t *testing.T) {
 	texts := []string{"", "color", "a\"b\\c", "é<&>", "\u2028"}
 	rng := rand.New(rand.NewPCG(3, 4))
-	for range 2000 {
+	changes := 2000
+	if testing.Short() {
+		changes = 500
+	}
+	for range changes {
 		ch := session.Change{Count: rng.Uint64()}
 		for range rng.IntN(4) {
 			f := session.FidState{Fid: rng.Uint32(), Node: &fs.NodeState{ID: rng.Uint64(), Top: rng.IntN(3)}}

@@ -176,16 +176,16 @@ func (m *model) check() {
 // behind and come back, each has in the end what the store has; none is told of a VM that
 // it knows as if it were new, nor of one that it does not know as if it did.
 func TestFeedModel(t *testing.T) {
-	seeds := uint64(8)
+	seeds, steps := uint64(8), 500
 	if testing.Short() {
-		seeds = 4 // one of each limits
+		seeds, steps = 4, 250 // one of each limits
 	}
 	for seed := range seeds {
 		limits := []Limits{{Events: 8192, Bytes: 64 << 20}, {Events: 8, Bytes: 64 << 20}, {Events: 8192, Bytes: 1 << 20}, {Events: 64, Bytes: 4 << 20}}[seed%4]
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			m := newModel(t, seed, limits)
 			var all []*modelled
-			for range 500 {
+			for range steps {
 				switch n := m.draw.IntN(100); {
 				case n < 50:
 					m.change()

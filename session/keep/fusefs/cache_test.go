@@ -363,9 +363,13 @@ func TestLost(t *testing.T) {
 // never reads an older value than that event's, while others read all the time, so that
 // answers are under way when the key changes; also where the link is cut.
 func TestFresh(t *testing.T) {
+	const readers = 2
+	writes := 1000
+	if testing.Short() {
+		writes = 200
+	}
 	for name, cuts := range map[string]bool{"quiet": false, "cut": true} {
 		t.Run(name, func(t *testing.T) {
-			const writes, readers = 1000, 2
 			w := newWorld(t, "", true)
 			w.host(store.Put, "k", "0")
 			_, events := w.open(syscall.O_RDONLY, "events")
