@@ -114,14 +114,18 @@ func (d *daemon) restoreKilled(tree *fs.Tree) (err error) {
 	return err
 }
 
-// keepJournal begins the journal of a fleet's host, when all sessions are restored.
+// keepJournal begins a journal of what there is now, when all sessions are restored.
 func (d *daemon) keepJournal(tree *fs.Tree) {
-	switch {
-	case d.journal == nil:
-	case !d.cfg.Session.Journal:
+	if d.journal == nil {
+		return
+	}
+	if !d.cfg.Session.Journal {
 		d.dropJournal("session.journal is off")
-	default:
-		d.newJournal(tree)
+		return
+	}
+	if err := d.journal.Begin(d.place(), d.server, tree); err != nil {
+		d.log.Warn().Err(err).Msg("no session will outlive a kill: the journal cannot be begun")
+		d.dropJournal("it cannot be gone on with")
 	}
 }
 
@@ -130,11 +134,7 @@ func (d *daemon) keepJournal(tree *fs.Tree) {
 func (d *daemon) beginJournal(r *residence.Report, tree *fs.Tree) (err error) {
 	var from residence.Report
 	switch {
-	case d.journal == nil:
-		return nil
-	case !d.cfg.Session.Journal:
-		d.dropJournal("session.journal is off")
-		return nil
+	case d.journal == nil || !d.cfg.Session.Journal:
 	case r.Found && !r.Refused:
 		from, err = d.journal.Spare(d.place())
 	default: // it says by itself whether it is this folder's, as that is now
@@ -149,16 +149,8 @@ func (d *daemon) beginJournal(r *residence.Report, tree *fs.Tree) (err error) {
 		r.Add(from)
 		d.tellRestored(&from)
 	}
-	d.newJournal(tree)
+	d.keepJournal(tree)
 	return nil
-}
-
-// newJournal begins a journal of what there is now.
-func (d *daemon) newJournal(tree *fs.Tree) {
-	if err := d.journal.Begin(d.place(), d.server, tree); err != nil {
-		d.log.Warn().Err(err).Msg("no session will outlive a kill: the journal cannot be begun")
-		d.dropJournal("it cannot be gone on with")
-	}
 }
 
 // dropJournal sets a journal aside that this meta9d will not go on with: the next must not
