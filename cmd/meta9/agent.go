@@ -163,7 +163,7 @@ func (a *app) dialable() error {
 
 // newAgentStatus is `meta9 agent status`.
 func newAgentStatus(g *agentFlags) *cobra.Command {
-	var output string
+	var asJSON jsonFlag
 	cmd := &cobra.Command{
 		Use:     "status [-o json]",
 		Example: "meta9 agent status",
@@ -173,13 +173,10 @@ fails or was not tried yet, and with 3 where the host is not there or no agent r
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			return g.sayStatus(output == outputJSON)
+			return g.sayStatus(bool(asJSON))
 		},
 	}
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &asJSON)
 	return cmd
 }
 

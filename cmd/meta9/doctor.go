@@ -31,7 +31,7 @@ const (
 
 // newDoctor is `meta9 doctor`.
 func newDoctor(a *app) *cobra.Command {
-	var output string
+	var asJSON jsonFlag
 	opt := doctorOptions{data: "/var/lib/meta9"}
 	cmd := &cobra.Command{
 		Use:   "doctor [-o json]",
@@ -59,9 +59,6 @@ Exit status:
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			ctx, cancel := a.withTimeout(cmd.Context())
 			defer cancel()
 			r, err := a.examine(ctx, opt)
@@ -69,7 +66,7 @@ Exit status:
 				return err
 			}
 			r.Well = len(r.Findings)+len(r.Unseen) == 0
-			if output == outputJSON {
+			if asJSON {
 				if err := a.printValue(r); err != nil {
 					return err
 				}
@@ -86,7 +83,7 @@ Exit status:
 		},
 	}
 	f := cmd.Flags()
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &asJSON)
 	f.StringVar(&opt.data, "data", opt.data, "meta9d's data folder is `DIR`; used when meta9d does not answer, and cannot say it")
 	return cmd
 }

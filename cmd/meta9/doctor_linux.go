@@ -123,12 +123,10 @@ func (e *examination) askDaemon(ctx context.Context) {
 		return
 	}
 	defer c.Close()
-	text, err := c.ReadFile(ctx, "/ctl")
-	if err != nil {
+	if e.status, err = readStatus(ctx, c, "/ctl"); err != nil {
 		e.unseen("meta9d's status: %v", err)
 		return
 	}
-	e.status = readStatus(string(text))
 	e.findProcess(listener)
 	if e.apart = apart(e.pid); e.apart {
 		e.data = ""

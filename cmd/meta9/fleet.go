@@ -27,9 +27,7 @@ host; a VM that is given away or claimed goes with its sessions, and its guest n
 nothing but a pause. VM is a UUID, or the alias of a VM at any host of the fleet.`,
 		Example: "meta9 fleet status\nmeta9 fleet claim 550e8400-e29b-41d4-a716-446655440000",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return whichCommand(cmd)
-		},
+		RunE:    whichCommand,
 	}
 	a.elsewhere, a.follow = findElsewhere, a.followVM
 	cmd.AddCommand(newFleetStatus(a), newFleetWhere(a), newFleetExpect(a), newFleetClaim(a), newFleetRelease(a), newFleetDrain(a), newFleetFence(a))
@@ -46,7 +44,7 @@ type fleetHost struct {
 }
 
 func newFleetStatus(a *app) *cobra.Command {
-	var output string
+	var asJSON jsonFlag
 	cmd := &cobra.Command{
 		Use:   "status [-o json]",
 		Short: "say how the fleet is, as this host sees it",
@@ -57,28 +55,24 @@ is fenced. With -o json all of that is one object.`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
-			return a.with(cmd, func(ctx context.Context, c *client.Client) error { return a.fleetStatus(ctx, c, output) })
+			return a.with(cmd, func(ctx context.Context, c *client.Client) error { return a.fleetStatus(ctx, c, asJSON) })
 		},
 	}
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &asJSON)
 	return cmd
 }
 
 // fleetStatus prints what /ctl and /fleet/hosts say.
-func (a *app) fleetStatus(ctx context.Context, c *client.Client, output string) error {
-	text, err := c.ReadFile(ctx, "/ctl")
+func (a *app) fleetStatus(ctx context.Context, c *client.Client, asJSON jsonFlag) error {
+	is, err := readStatus(ctx, c, "/ctl")
 	if err != nil {
 		return err
 	}
-	is := readStatus(string(text))
 	if is.text("fleet_host") == "" {
 		return errNoFleet
 	}
 	hosts, hostsErr := readFleetHosts(ctx, c)
-	if output == outputJSON {
+	if asJSON {
 		own := status{}
 		for _, line := range is {
 			if name, ok := strings.CutPrefix(line[0], "fleet_"); ok {
@@ -154,7 +148,7 @@ func fleetScreen(is status, hosts []fleetHost) string {
 }
 
 func newFleetWhere(a *app) *cobra.Command {
-	var output string
+	var asJSON jsonFlag
 	cmd := &cobra.Command{
 		Use:   "where [-o json] VM...",
 		Short: "say which host has a VM",
@@ -166,27 +160,24 @@ where etcd does not answer at all, the epoch is "-".`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeVMs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				for _, name := range args {
-					a.fail(about(name, a.fleetWhere(ctx, c, name, output)))
+					a.fail(about(name, a.fleetWhere(ctx, c, name, asJSON)))
 				}
 				return nil
 			})
 		},
 	}
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &asJSON)
 	return cmd
 }
 
-func (a *app) fleetWhere(ctx context.Context, c *client.Client, name, output string) error {
+func (a *app) fleetWhere(ctx context.Context, c *client.Client, name string, asJSON jsonFlag) error {
 	is, text, err := findInFleet(ctx, c, name)
 	if err != nil {
 		return noFleet(ctx, c, err)
 	}
-	if output == outputJSON {
+	if asJSON {
 		return a.printJSON(text)
 	}
 	epoch, stale := "-", ""

@@ -21,9 +21,7 @@ func newHost(a *app) *cobra.Command {
 		Long:    "Commands for all VMs that the hypervisor of this host knows.",
 		Example: "meta9 host adopt --libvirt",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return whichCommand(cmd)
-		},
+		RunE:    whichCommand,
 	}
 	cmd.AddCommand(newHostAdopt(a), newHostHook(a))
 	return cmd

@@ -20,7 +20,7 @@ import (
 // from it, as with ls(1); so it is in cat, rm and stat.
 func newLs(a *app) *cobra.Command {
 	var long bool
-	var output string
+	var asJSON jsonFlag
 	cmd := &cobra.Command{
 		Use:               "ls [-l] [-o json] [PATH]...",
 		Short:             "list folders",
@@ -31,11 +31,8 @@ func newLs(a *app) *cobra.Command {
 			if len(args) == 0 {
 				args = []string{"/"}
 			}
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				if output == outputJSON {
+				if asJSON {
 					return a.listJSON(ctx, c, args)
 				}
 				for i, dir := range args {
@@ -50,7 +47,7 @@ func newLs(a *app) *cobra.Command {
 			})
 		},
 	}
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &asJSON)
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "say more than the names")
 	return cmd
 }

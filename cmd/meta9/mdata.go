@@ -44,9 +44,7 @@ func newMdata(a *app) *cobra.Command {
 		Example: "meta9 mdata list\nmeta9 mdata get sdc:uuid\nmeta9 mdata --dev /dev/ttyS1 put state ready",
 		Long:    mdataHelp,
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return whichCommand(cmd)
-		},
+		RunE:    whichCommand,
 	}
 	cmd.PersistentFlags().StringVar(&dev, "dev", "", "the service is at `PATH`, a unix socket or a serial device")
 	for _, add := range []func(*app, *string) *cobra.Command{newMdataGet, newMdataPut, newMdataList, newMdataDelete} {

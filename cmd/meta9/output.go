@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 
 	"github.com/spf13/cobra"
 )
@@ -9,18 +10,33 @@ import (
 // outputJSON is the one other form of what commands print for people.
 const outputJSON = "json"
 
-// outputFlag adds -o.
-func outputFlag(cmd *cobra.Command, output *string) {
-	cmd.Flags().StringVarP(output, "output", "o", "", "print as `FORMAT`: json")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputJSON}, cobra.ShellCompDirectiveNoFileComp))
+// jsonFlag is whether -o json was given.
+type jsonFlag bool
+
+// String is the flag's text; "" where it is not given.
+func (f *jsonFlag) String() string {
+	if *f {
+		return outputJSON
+	}
+	return ""
 }
 
-// checkOutput refuses a format that there is not.
-func checkOutput(output string) error {
-	if output != "" && output != outputJSON {
-		return misused("-o %s: there is json", output)
+// Set refuses a format that there is not.
+func (f *jsonFlag) Set(text string) error {
+	if text != "" && text != outputJSON {
+		return errors.New("there is json")
 	}
+	*f = text == outputJSON
 	return nil
+}
+
+// Type is pflag's.
+func (f *jsonFlag) Type() string { return "string" }
+
+// outputFlag adds -o.
+func outputFlag(cmd *cobra.Command, asJSON *jsonFlag) {
+	cmd.Flags().VarP(asJSON, "output", "o", "print as `FORMAT`: json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputJSON}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // printValue prints v as JSON.

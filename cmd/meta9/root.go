@@ -134,7 +134,7 @@ func saySynopsis(cmd *cobra.Command) {
 }
 
 // whichCommand is the error of cmd without one of the commands below it.
-func whichCommand(cmd *cobra.Command) error {
+func whichCommand(cmd *cobra.Command, _ []string) error {
 	return misused("which %s command? There are %s", cmd.Name(), strings.Join(commandNames(cmd), ", "))
 }
 

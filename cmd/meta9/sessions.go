@@ -17,7 +17,7 @@ import (
 
 // newSessions is `meta9 sessions`.
 func newSessions(a *app) *cobra.Command {
-	var output string
+	var asJSON jsonFlag
 	cmd := &cobra.Command{
 		Use:   "sessions [-o json]",
 		Short: "list who is connected by 9P, or may come back",
@@ -28,22 +28,19 @@ listener it came. With -o json all that is known of each is in an array.`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				all, err := readSessions(ctx, c)
 				if err != nil {
 					return err
 				}
-				if output == outputJSON {
+				if asJSON {
 					return a.printValue(all)
 				}
 				return a.printSessions(all)
 			})
 		},
 	}
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &asJSON)
 	return cmd
 }
 

@@ -12,7 +12,7 @@ import (
 
 // newStat is `meta9 stat`, in lines of a name and a value for scripts.
 func newStat(a *app) *cobra.Command {
-	var output string
+	var asJSON jsonFlag
 	cmd := &cobra.Command{
 		Use:   "stat [-o json] PATH...",
 		Short: "say what is known of files",
@@ -24,9 +24,6 @@ has, and one that changes with every change (the version for put --if-version). 
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completePaths(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				all := []fileJSON{}
 				for _, path := range args {
@@ -34,20 +31,20 @@ has, and one that changes with every change (the version for put --if-version). 
 					a.fail(err)
 					switch {
 					case err != nil:
-					case output == outputJSON:
+					case bool(asJSON):
 						all = append(all, describeJSON(path, &info))
 					default:
 						a.describe(path, &info)
 					}
 				}
-				if output == outputJSON {
+				if asJSON {
 					return a.printValue(all)
 				}
 				return nil
 			})
 		},
 	}
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &asJSON)
 	return cmd
 }
 

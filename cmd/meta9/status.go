@@ -14,7 +14,7 @@ import (
 )
 
 func newStatus(a *app) *cobra.Command {
-	var output string
+	var asJSON jsonFlag
 	cmd := &cobra.Command{
 		Use:   "status [-o json]",
 		Short: "say on one screen how meta9d is",
@@ -26,16 +26,12 @@ With -o json all of the admin's ctl is one object.`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
-				text, err := c.ReadFile(ctx, "/ctl")
+				is, err := readStatus(ctx, c, "/ctl")
 				if err != nil {
 					return err
 				}
-				is := readStatus(string(text))
-				if output == outputJSON {
+				if asJSON {
 					if err := a.printJSON(is.json()); err != nil {
 						return err
 					}
@@ -49,21 +45,22 @@ With -o json all of the admin's ctl is one object.`,
 			})
 		},
 	}
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &asJSON)
 	return cmd
 }
 
-// status is what /ctl says: a name and a value a line, in their order.
+// status is what a ctl says: a name and a value a line, in their order.
 type status [][2]string
 
-func readStatus(text string) (is status) {
-	for line := range strings.Lines(text) {
+func readStatus(ctx context.Context, c *client.Client, ctl string) (is status, err error) {
+	text, err := c.ReadFile(ctx, ctl)
+	for line := range strings.Lines(string(text)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if name != "" {
 			is = append(is, [2]string{name, value})
 		}
 	}
-	return is
+	return is, err
 }
 
 // text is a value; "" where this meta9d does not say it.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,12 +67,12 @@ const upgradeTime = 2 * time.Minute
 const upgradePoll = 20 * time.Millisecond
 
 func (a *app) upgrade(ctx context.Context, c *client.Client, binary string) error {
-	before, err := ctlStatus(ctx, c)
+	before, err := readStatus(ctx, c, "/ctl")
 	if err != nil {
 		return err
 	}
-	if before["upgrades"] == "" {
-		return restartError{errors.New("meta9d " + before["version"] + " knows no live update: restart it")}
+	if before.text("upgrades") == "" {
+		return restartError{errors.New("meta9d " + before.text("version") + " knows no live update: restart it")}
 	}
 	if err := verb(ctx, c, "ctl", "upgrade", []byte(binary)); errors.Is(err, errs.NotPermitted) {
 		return restartError{err}
@@ -82,19 +80,15 @@ func (a *app) upgrade(ctx context.Context, c *client.Client, binary string) erro
 		return err
 	}
 	for {
-		now, err := ctlStatus(ctx, c)
+		now, err := readStatus(ctx, c, "/ctl")
 		switch {
 		case err != nil && !errors.Is(err, errs.Busy):
 			return fmt.Errorf("meta9d was to be upgraded, and what became of it is not known: %w", err)
 		case err != nil:
-		case now["upgrades_failed"] != before["upgrades_failed"]:
-			return fmt.Errorf("not upgraded, meta9d %s goes on: %s", printable(now["version"]), printable(now["upgrade_error"]))
-		case now["upgrades"] != before["upgrades"]:
-			pause, err := strconv.Atoi(now["upgrade_pause_ms"])
-			if err != nil {
-				return fmt.Errorf("ctl: upgrade_pause_ms: %w", err)
-			}
-			_, err = fmt.Fprintf(a.out, "meta9d %s serves, in place of %s; the pause was %d ms\n", printable(now["version"]), printable(before["version"]), pause)
+		case now.text("upgrades_failed") != before.text("upgrades_failed"):
+			return fmt.Errorf("not upgraded, meta9d %s goes on: %s", printable(now.text("version")), printable(now.text("upgrade_error")))
+		case now.text("upgrades") != before.text("upgrades"):
+			_, err := fmt.Fprintf(a.out, "meta9d %s serves, in place of %s; the pause was %d ms\n", printable(now.text("version")), printable(before.text("version")), now.number("upgrade_pause_ms"))
 			return err
 		}
 		select {
@@ -103,18 +97,4 @@ func (a *app) upgrade(ctx context.Context, c *client.Client, binary string) erro
 		case <-time.After(upgradePoll):
 		}
 	}
-}
-
-// ctlStatus are the lines of the root's ctl: a name and a value each.
-func ctlStatus(ctx context.Context, c *client.Client) (map[string]string, error) {
-	b, err := c.ReadFile(ctx, "ctl")
-	if err != nil {
-		return nil, err
-	}
-	status := make(map[string]string)
-	for line := range strings.Lines(string(b)) {
-		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		status[name] = value
-	}
-	return status, nil
 }

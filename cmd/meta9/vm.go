@@ -32,7 +32,7 @@ func newVM(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch names := commandNames(cmd); {
 			case len(args) == 0:
-				return whichCommand(cmd)
+				return whichCommand(cmd, nil)
 			case slices.Contains(vmadmsOwn, args[0]):
 				return misused("%s: vmadm does this to zones and their disks, which meta9d has none of", args[0])
 			default:

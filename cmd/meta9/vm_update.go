@@ -66,15 +66,12 @@ echo '{"set_customer_metadata": {"motd": "hi"}}' | meta9 vm update 550e8400-e29b
 
 // vmRevision is the revision of a VM, which every change moves.
 func vmRevision(ctx context.Context, c *client.Client, uuid string) (string, error) {
-	state, err := c.ReadFile(ctx, vmPath(uuid, "ctl"))
-	if err != nil {
-		return "", err
+	is, err := readStatus(ctx, c, vmPath(uuid, "ctl"))
+	rev := is.text("rev")
+	if err == nil && rev == "" {
+		err = fmt.Errorf("the server says no revision of VM %s", uuid)
 	}
-	_, rev, ok := strings.Cut(string(state), "\nrev ")
-	if !ok {
-		return "", fmt.Errorf("the server says no revision of VM %s", uuid)
-	}
-	return strings.TrimSpace(rev), nil
+	return rev, err
 }
 
 // patch is the update from the arguments or from the payload.

@@ -27,14 +27,11 @@ func newVminfo(a *app) *cobra.Command {
 		Long: `Ask a vminfod by its HTTP API. It is looked for beside meta9d's admin socket, then at
 ` + vminfodAddr + `; --url names another place.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return whichCommand(cmd)
-		},
+		RunE: whichCommand,
 	}
 	cmd.PersistentFlags().StringVar(&addr, "url", "", "the vminfod is at `ADDR`: http://HOST:PORT or unix:PATH")
-	at := func() (string, error) { return a.vminfod(addr) }
-	for _, add := range []func(*app, func() (string, error)) *cobra.Command{newVminfoPing, newVminfoStatus, newVminfoVMs, newVminfoVM, newVminfoEvents} {
-		cmd.AddCommand(add(a, at))
+	for _, add := range []func(*app, *string) *cobra.Command{newVminfoPing, newVminfoStatus, newVminfoVMs, newVminfoVM, newVminfoEvents} {
+		cmd.AddCommand(add(a, &addr))
 	}
 	return cmd
 }
@@ -55,9 +52,9 @@ func (a *app) vminfod(addr string) (string, error) {
 	return vminfodAddr, nil
 }
 
-// ask gets one answer of the vminfod whose address at returns.
-func (a *app) ask(cmd *cobra.Command, at func() (string, error), do func(ctx context.Context, c *vminfo.Client) ([]byte, error)) ([]byte, error) {
-	addr, err := at()
+// ask gets one answer of the vminfod at url, "" for the usual one.
+func (a *app) ask(cmd *cobra.Command, url string, do func(ctx context.Context, c *vminfo.Client) ([]byte, error)) ([]byte, error) {
+	addr, err := a.vminfod(url)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +67,7 @@ func (a *app) ask(cmd *cobra.Command, at func() (string, error), do func(ctx con
 	defer c.Close()
 	a.progress.say("waiting for " + addr)
 	b, err := do(ctx, c)
-	return b, httpError(addr, err)
+	return b, inWords(httpError(addr, err))
 }
 
 // httpError adds to an error of a request by HTTP what the server says, if it has refused the
@@ -102,16 +99,16 @@ func inWords(err error) error {
 	return err
 }
 
-func newVminfoPing(a *app, at func() (string, error)) *cobra.Command {
+func newVminfoPing(a *app, url *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "ping", Short: "tell whether it answers",
 		Long:    "Ask it for a ping, and print what it answers: pong.",
 		Example: "meta9 vminfo ping",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := a.ask(cmd, at, get("/ping"))
+			b, err := a.ask(cmd, *url, get("/ping"))
 			if err != nil {
-				return inWords(err)
+				return err
 			}
 			var answer struct{ Ping string }
 			if err := json.Unmarshal(b, &answer); err != nil {
@@ -128,23 +125,23 @@ func get(path string) func(context.Context, *vminfo.Client) ([]byte, error) {
 	return func(ctx context.Context, c *vminfo.Client) ([]byte, error) { return c.Get(ctx, path) }
 }
 
-func newVminfoVMs(a *app, at func() (string, error)) *cobra.Command {
+func newVminfoVMs(a *app, url *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "vms", Short: "print all VMs as JSON",
 		Long:    "Print all VMs as a JSON array, as the service gives them.",
 		Example: "meta9 vminfo vms | jq length",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := a.ask(cmd, at, get("/vms"))
+			b, err := a.ask(cmd, *url, get("/vms"))
 			if err != nil {
-				return inWords(err)
+				return err
 			}
 			return a.printJSON(b)
 		},
 	}
 }
 
-func newVminfoVM(a *app, at func() (string, error)) *cobra.Command {
+func newVminfoVM(a *app, url *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "vm ZONENAME", Short: "print a VM as JSON",
 		Long:              "Print one VM as JSON. ZONENAME is what the service knows it by: its zonename or UUID.",
@@ -152,16 +149,16 @@ func newVminfoVM(a *app, at func() (string, error)) *cobra.Command {
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeUUID,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := a.ask(cmd, at, func(ctx context.Context, c *vminfo.Client) ([]byte, error) { return c.VM(ctx, args[0]) })
+			b, err := a.ask(cmd, *url, func(ctx context.Context, c *vminfo.Client) ([]byte, error) { return c.VM(ctx, args[0]) })
 			if err != nil {
-				return inWords(err)
+				return err
 			}
 			return a.printJSON(b)
 		},
 	}
 }
 
-func newVminfoEvents(a *app, at func() (string, error)) *cobra.Command {
+func newVminfoEvents(a *app, url *string) *cobra.Command {
 	var opt eventOptions
 	cmd := &cobra.Command{
 		Use: "events [-f] [-j] [-r]", Short: "print what changes in VMs, as it happens",
@@ -169,7 +166,7 @@ func newVminfoEvents(a *app, at func() (string, error)) *cobra.Command {
 		Example: "meta9 vminfo events -j",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			addr, err := at()
+			addr, err := a.vminfod(*url)
 			if err != nil {
 				return err
 			}
@@ -180,7 +177,7 @@ func newVminfoEvents(a *app, at func() (string, error)) *cobra.Command {
 	return cmd
 }
 
-func newVminfoStatus(a *app, at func() (string, error)) *cobra.Command {
+func newVminfoStatus(a *app, url *string) *cobra.Command {
 	var asJSON, full bool
 	cmd := &cobra.Command{
 		Use: "status [-j] [-f]", Short: "print how it is",
@@ -192,10 +189,10 @@ func newVminfoStatus(a *app, at func() (string, error)) *cobra.Command {
 			if full {
 				path += "?full=true"
 			}
-			b, err := a.ask(cmd, at, get(path))
+			b, err := a.ask(cmd, *url, get(path))
 			switch {
 			case err != nil:
-				return inWords(err)
+				return err
 			case asJSON:
 				return a.printJSON(b)
 			}
