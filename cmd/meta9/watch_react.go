@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"meta9/backoff"
+	"meta9/cmd/meta9/debounce"
 )
 
 const (
@@ -37,12 +38,11 @@ type reaction struct {
 	initial  bool
 	debounce time.Duration
 
-	at   place
-	wake chan struct{} // holds one thing while there is something to do
+	at  place
+	due *debounce.Changes
 
 	mu    sync.Mutex
-	lines []byte    // the events since the last run that went well
-	last  time.Time // when something came last
+	lines []byte // the events since the last run that went well
 }
 
 // flags are those that ask for it.
@@ -58,9 +58,9 @@ func (r *reaction) flags(cmd *cobra.Command) {
 // watch reacts to the events of a place until ctx ends or there can be no more. What
 // runs then is waited for.
 func (r *reaction) watch(ctx context.Context, at place) error {
-	r.at, r.wake = at, make(chan struct{}, 1)
+	r.at, r.due = at, debounce.New(r.debounce)
 	if r.initial {
-		r.mark()
+		r.due.Now()
 	}
 	run, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -78,18 +78,9 @@ func (r *reaction) gather(line []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lines = append(append(r.lines, line...), '\n')
-	r.mark()
-	r.last = time.Now()
 	r.clip()
+	r.due.Came()
 	return nil
-}
-
-// mark says that there is something to do.
-func (r *reaction) mark() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
 }
 
 // clip takes the oldest events out where they are too many, and says so in their place.
@@ -108,7 +99,7 @@ func (r *reaction) clip() {
 
 // run runs whenever there is something to do, until ctx ends.
 func (r *reaction) run(ctx context.Context) {
-	for tries := 0; r.due(ctx, tries); {
+	for tries := 0; r.due.Wait(ctx, reactAgain.Pause(tries)); {
 		r.mu.Lock()
 		told := r.lines
 		r.lines = nil
@@ -128,40 +119,6 @@ func (r *reaction) run(ctx context.Context) {
 		r.mu.Unlock()
 		fmt.Fprintf(interruptible{ctx, r.err}, "meta9: %s; it is tried again\n", printable(err.Error()))
 	}
-}
-
-// due waits for something to do, or, after so many tries that failed, for their pause;
-// then until nothing more comes for a moment. false: ctx has ended.
-func (r *reaction) due(ctx context.Context, tries int) bool {
-	var pause <-chan time.Time
-	if tries > 0 {
-		pause = time.After(reactAgain.Pause(tries))
-	}
-	select {
-	case <-r.wake:
-	case <-pause:
-	case <-ctx.Done():
-		return false
-	}
-	for end := time.Now().Add(10 * r.debounce); ; {
-		r.mu.Lock()
-		quiet := r.debounce - time.Since(r.last)
-		r.mu.Unlock()
-		quiet = min(quiet, time.Until(end))
-		if quiet <= 0 {
-			break
-		}
-		select {
-		case <-time.After(quiet):
-		case <-ctx.Done():
-			return false
-		}
-	}
-	select { // what came meanwhile is in this run
-	case <-r.wake:
-	default:
-	}
-	return true
 }
 
 // act does what is to be done about events.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meta9/backoff"
+	"meta9/cmd/meta9/debounce"
 	"meta9/cmd/meta9/trust"
 	"meta9/fs/errs"
 	"meta9/session/client"
@@ -27,7 +28,7 @@ const (
 	// which come together are one run; it is waited for at most ten times as long.
 	quiet = 100 * time.Millisecond
 
-	// rest is how long a recipe rests that has changed something: a host that changes
+	// rest is how long a recipe rests that has changed something or failed: a host that changes
 	// a key all the time makes a run a second.
 	rest = time.Second
 
@@ -91,7 +92,7 @@ func (a *Agent) connection(s client.State) {
 func New(recipes []Recipe, opt Options) *Agent {
 	a := &Agent{opt: opt, health: newHealth(opt, recipes)}
 	for i := range recipes {
-		a.workers = append(a.workers, &worker{agent: a, recipe: &recipes[i], wake: make(chan struct{}, 1)})
+		a.workers = append(a.workers, &worker{agent: a, recipe: &recipes[i], Changes: debounce.New(quiet)})
 	}
 	return a
 }
@@ -275,7 +276,7 @@ func (a *Agent) event(line []byte) {
 		a.health.event()
 		for _, w := range a.workers {
 			if w.recipe.concerns(e.Space, e.Key) {
-				w.mark()
+				w.Came()
 			}
 		}
 	default:
@@ -296,7 +297,7 @@ func (r *Recipe) concerns(space, key string) bool {
 
 func (a *Agent) wakeAll() {
 	for _, w := range a.workers {
-		w.mark()
+		w.Came()
 	}
 }
 
@@ -304,28 +305,14 @@ func (a *Agent) wakeAll() {
 type worker struct {
 	agent  *Agent
 	recipe *Recipe
-	wake   chan struct{} // holds one thing while there is something to do
-
-	mu   sync.Mutex
-	last time.Time // when something came last
-}
-
-// mark says that there is something to do.
-func (w *worker) mark() {
-	w.mu.Lock()
-	w.last = time.Now()
-	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+	*debounce.Changes
 }
 
 // run applies the recipe whenever there is something to do, until ctx ends.
 func (w *worker) run(ctx context.Context) {
 	log := w.agent.opt.Log.With().Logger()
 	failures := 0
-	for w.due(ctx, failures) {
+	for w.Wait(ctx, again.Pause(failures)) {
 		changed, err := w.apply(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -341,7 +328,7 @@ func (w *worker) run(ctx context.Context) {
 		case len(changed) > 0:
 			log.Info().Msgf("recipe %s: changed %d of its files", w.recipe.Name, len(changed))
 		}
-		if len(changed) > 0 && !sleep(ctx, rest) {
+		if (len(changed) > 0 || err != nil) && !sleep(ctx, rest) {
 			return
 		}
 	}
@@ -357,40 +344,6 @@ func (w *worker) apply(ctx context.Context) (changed []string, err error) {
 		w.agent.health.applied(w.recipe.Name, changed, err)
 	}
 	return changed, err
-}
-
-// due waits for something to do, or, after so many failures, for their pause; then until
-// nothing more comes for a moment. false: ctx has ended.
-func (w *worker) due(ctx context.Context, failures int) bool {
-	var pause <-chan time.Time
-	if failures > 0 {
-		if !sleep(ctx, rest) { // or the host would choose the pace by changing something
-			return false
-		}
-		pause = time.After(again.Pause(failures))
-	}
-	select {
-	case <-w.wake:
-	case <-pause:
-	case <-ctx.Done():
-		return false
-	}
-	for end := time.Now().Add(10 * quiet); ; {
-		w.mu.Lock()
-		left := min(quiet-time.Since(w.last), time.Until(end))
-		w.mu.Unlock()
-		if left <= 0 {
-			break
-		}
-		if !sleep(ctx, left) {
-			return false
-		}
-	}
-	select { // what came meanwhile is in this run
-	case <-w.wake:
-	default:
-	}
-	return true
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
