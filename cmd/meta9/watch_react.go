@@ -9,22 +9,17 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"meta9/backoff"
 	"meta9/cmd/meta9/debounce"
+	"meta9/cmd/meta9/group"
 )
 
-const (
-	// maxGathered is how many bytes of events one run is told of.
-	maxGathered = 64 << 10
-
-	// killTime is how long a command may take to end once it was asked to.
-	killTime = 5 * time.Second
-)
+// maxGathered is how many bytes of events one run is told of.
+const maxGathered = 64 << 10
 
 // reactAgain makes the pauses between the runs of what fails.
 var reactAgain = backoff.Backoff{First: time.Second, Last: time.Minute}
@@ -132,14 +127,12 @@ func (r *reaction) act(ctx context.Context, lines []byte) error {
 		return nil
 	}
 	cmd := shellCommand(ctx, r.command)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = killTime
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(lines), r.term, r.err
 	cmd.Env = append(os.Environ(), "META9_PATH="+r.at.String())
 	if r.addr != "" {
 		cmd.Env = append(cmd.Env, "META9_ADDR="+r.addr)
 	}
-	if err := cmd.Run(); err != nil {
+	if err := group.Run(ctx, cmd); err != nil {
 		return fmt.Errorf("%s: %w", r.command, err)
 	}
 	return nil

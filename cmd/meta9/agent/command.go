@@ -9,17 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
+
+	"meta9/cmd/meta9/group"
 )
 
-const (
-	// killTime is how long a command may take to end once it was asked to.
-	killTime = 5 * time.Second
-
-	// maxSaid is how much of what a command printed last is kept, in bytes, for the error.
-	maxSaid = 1 << 10
-)
+// maxSaid is how much of what a command printed last is kept, in bytes, for the error.
+const maxSaid = 1 << 10
 
 // failure is why a check or a command of a recipe did not go well. What it printed may
 // have secrets, which a check complains of, and stands in root's log alone.
@@ -50,16 +46,9 @@ func shell(ctx context.Context, what string, timeout time.Duration, line string,
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", line, "sh"}, args...)...)
 	cmd.Dir, cmd.Env, cmd.ExtraFiles = "/", env, files
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that what it has started ends, too
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = killTime
 	var said tail
 	cmd.Stdout, cmd.Stderr = &said, &said
-	err := cmd.Run()
-	if ctx.Err() != nil && cmd.Process != nil {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		err = context.Cause(ctx)
-	}
+	err := group.Run(ctx, cmd)
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
 	}
