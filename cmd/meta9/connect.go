@@ -143,18 +143,19 @@ func (a *app) with(cmd *cobra.Command, do func(ctx context.Context, c *client.Cl
 	defer c.Close()
 	a.progress.say("waiting for the server")
 	if a.elsewhere != nil {
-		a.explain = func(err error) error { return a.elsewhere(ctx, c, err) }
-		defer func() { a.explain = nil }()
+		explain := func(err error) error { return a.elsewhere(ctx, c, err) }
+		a.explain.Store(&explain)
+		defer a.explain.Store(nil)
 	}
 	return a.explained(do(ctx, c))
 }
 
 // explained adds to an error what a.explain knows of it.
 func (a *app) explained(err error) error {
-	if err == nil || a.explain == nil {
-		return err
+	if explain := a.explain.Load(); explain != nil && err != nil {
+		return (*explain)(err)
 	}
-	return a.explain(err)
+	return err
 }
 
 // message is the MUMBLE message to authenticate with, or "".

@@ -7,6 +7,7 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +30,7 @@ type app struct {
 	// Of hosts of a fleet; nil in a guest's meta9.
 	elsewhere func(ctx context.Context, c *client.Client, err error) error
 	follow    func(ctx context.Context, cmd *cobra.Command, c *client.Client, opt client.Options) (*client.Client, error)
-	explain   func(err error) error // elsewhere, with the connection; nil: there is none
+	explain   atomic.Pointer[func(err error) error] // elsewhere, with the connection; nil: there is none. What inTime does not wait for sets it, too
 
 	checkServer bool // address chose a socket that any user may serve
 

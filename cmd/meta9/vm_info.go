@@ -74,7 +74,7 @@ returns them.`,
 				return err
 			}
 			var o ordjson.Members
-			err = a.inTime(cmd, func(ctx context.Context, c *client.Client) error {
+			err = a.inTime(cmd, func(ctx context.Context, c *client.Client) (err error) {
 				o, err = info(ctx, c, uuid, types)
 				return err
 			})

@@ -116,7 +116,7 @@ func (a *app) newPower(use, success string, do func(*power, context.Context) err
 				return misused("%s takes nothing more, not %q: what a VM boots from is for its QEMU's command line", cmd.Name(), args[1])
 			}
 			said := success + " " + uuid
-			err = a.inTime(cmd, func(ctx context.Context, c *client.Client) error {
+			err = a.inTime(cmd, func(ctx context.Context, c *client.Client) (err error) {
 				p := &power{c: c, uuid: uuid, instead: said}
 				defer func() { said = p.instead }()
 				if p.events, err = c.Open(ctx, vmPath(uuid, "events")); err != nil {
@@ -137,7 +137,8 @@ func (a *app) newPower(use, success string, do func(*power, context.Context) err
 const tellTime = 300 * time.Millisecond
 
 // inTime is with, for what a hypervisor does. When --timeout is over, it does not wait for
-// the outcome: the server cannot cancel what the hypervisor has begun.
+// the outcome: the server cannot cancel what the hypervisor has begun. do may still run then, so
+// that what it sets is looked at only where there is no error.
 func (a *app) inTime(cmd *cobra.Command, do func(ctx context.Context, c *client.Client) error) error {
 	ctx, cancel := a.withTimeout(cmd.Context())
 	defer cancel()
