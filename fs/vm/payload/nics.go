@@ -154,7 +154,7 @@ func legacy(ips []string) (ip, mask string) {
 		}
 		if p, err := netip.ParsePrefix(s); err == nil && p.Addr().Is4() {
 			ip, _, _ = strings.Cut(s, "/")
-			return ip, maskText(p.Bits())
+			return ip, net.IP(net.CIDRMask(p.Bits(), 32)).String()
 		}
 	}
 	return "", ""
@@ -166,20 +166,8 @@ func maskBits(mask string) (bits int, ok bool) {
 	if err != nil || !a.Is4() {
 		return 0, false
 	}
-	for _, b := range a.As4() {
-		for bit := byte(0x80); bit != 0 && b&bit != 0; bit >>= 1 {
-			bits++
-		}
-	}
-	return bits, maskText(bits) == a.String()
-}
-
-func maskText(bits int) string {
-	var b [4]byte
-	for i := range bits {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	return netip.AddrFrom4(b).String()
+	bits, of := net.IPMask(a.AsSlice()).Size() // 0 of 0: a bit is set behind one that is not
+	return bits, of > 0
 }
 
 // set gives the member a value. Like setText and without it changes the object, which
