@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"meta9/session/redial/redialtest"
 	"meta9/session/wire"
 )
 
@@ -79,7 +80,7 @@ const benchValue = 100 // bytes
 // opened is a connection on which fid 1 is an open key of benchValue bytes.
 func (w *world) opened(b testing.TB) net.Conn {
 	w.put("bench", strings.Repeat("x", benchValue))
-	server, nc := unixPair(b)
+	server, nc := redialtest.Pair(b)
 	w.serve(server, peers["vm"])
 	b.Cleanup(func() { nc.Close() })
 	ask := func(m *wire.Msg, size int) {
@@ -101,7 +102,7 @@ func benchRead(b *testing.B, flight int, ours bool) {
 	if ours {
 		nc = newWorld(b, nil).opened(b)
 	} else {
-		server, end := unixPair(b)
+		server, end := redialtest.Pair(b)
 		done := make(chan struct{})
 		go func() { echo(server, benchValue); close(done) }()
 		b.Cleanup(func() { end.Close(); <-done; server.Close() })
@@ -131,7 +132,7 @@ func BenchmarkRead32(b *testing.B) {
 // attached is a connection on which fid 0 is who's root, and keys/bench is there.
 func (w *world) attached(b testing.TB, who string) net.Conn {
 	w.put("bench", strings.Repeat("x", benchValue))
-	server, nc := unixPair(b)
+	server, nc := redialtest.Pair(b)
 	w.serve(server, peers[who])
 	b.Cleanup(func() { nc.Close() })
 	for _, m := range []*wire.Msg{

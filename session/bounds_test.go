@@ -14,6 +14,7 @@ import (
 	"meta9/fs/errs"
 	"meta9/session"
 	"meta9/session/auth"
+	"meta9/session/redial/redialtest"
 	"meta9/session/wire"
 )
 
@@ -248,7 +249,7 @@ func TestCrowdedAddress(t *testing.T) {
 			p.Addr = addr
 			for range most {
 				before := w.server.Stats()
-				server, client := unixPair(t)
+				server, client := redialtest.Pair(t)
 				t.Cleanup(func() { client.Close() })
 				w.serve(server, p)
 				w.until("let in or refused", func() bool {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"meta9/session"
+	"meta9/session/redial/redialtest"
 	"meta9/session/wire"
 )
 
@@ -39,7 +40,7 @@ func TestChurn(t *testing.T) {
 
 // churn is one connection's life.
 func (w *world) churn(r *rand.Rand, keys int) {
-	server, nc := unixPair(w.t)
+	server, nc := redialtest.Pair(w.t)
 	w.serve(server, peers["vm"])
 	defer nc.Close()
 	var frames []byte

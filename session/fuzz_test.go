@@ -15,6 +15,7 @@ import (
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/session"
+	"meta9/session/redial/redialtest"
 	"meta9/session/wire"
 )
 
@@ -51,7 +52,7 @@ func abuse(t *testing.T, piece int, streams ...[]byte) {
 
 // abuse gives bytes to one connection, all at once or in pieces, and hangs up.
 func (w *world) abuse(t *testing.T, input []byte, piece int) {
-	server, nc := unixPair(t)
+	server, nc := redialtest.Pair(t)
 	w.serve(server, peers["vm"])
 	drained := make(chan struct{})
 	go func() {

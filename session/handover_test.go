@@ -18,6 +18,7 @@ import (
 	"meta9/session"
 	"meta9/session/auth"
 	"meta9/session/packet"
+	"meta9/session/redial/redialtest"
 	"meta9/session/wire"
 )
 
@@ -88,7 +89,7 @@ func (w *world) handOver() (next func() *world) {
 // byLink is a client of the world by a link of packets, that does not read yet.
 func (w *world) byLink(p session.Peer) *client {
 	w.t.Helper()
-	server, end := unixPair(w.t)
+	server, end := redialtest.Pair(w.t)
 	w.served.Go(func() { packet.Serve(server, func(l net.Conn) { w.server.Serve(l, p) }) })
 	ctx, cancel := context.WithTimeout(context.Background(), patient)
 	defer cancel()
@@ -221,7 +222,7 @@ func handOverUnder(t *testing.T, by string, d wire.Dialect) {
 func TestHandOverUnsent(t *testing.T) {
 	t.Run("unix", func(t *testing.T) {
 		w := newWorld(t, nil)
-		server, end := unixPair(t)
+		server, end := redialtest.Pair(t)
 		a := w.client(end)
 		w.serve(server, peers["vm"])
 		handOverUnsent(t, w, a)
@@ -339,7 +340,7 @@ func TestAdoptRefuses(t *testing.T) {
 		"a fid without one":   func(h *session.Handed) { h.Session.Fids = []session.FidState{{Fid: 1, Node: &fs.NodeState{}}} },
 	} {
 		w := newWorld(t, nil)
-		server, end := unixPair(t)
+		server, end := redialtest.Pair(t)
 		bad := good
 		change(&bad)
 		if _, err := w.server.Adopt(server, bad); err == nil {
@@ -358,7 +359,7 @@ func TestAdoptRefuses(t *testing.T) {
 // TestHandOverLate: a connection that comes when the others stand still goes after them.
 func TestHandOverLate(t *testing.T) {
 	w := newWorld(t, nil)
-	server, end := unixPair(t)
+	server, end := redialtest.Pair(t)
 	c := w.client(end)
 	c.resume()
 	ctx, cancel := context.WithTimeout(context.Background(), patient)

@@ -11,6 +11,7 @@ import (
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs/store"
+	"meta9/session/redial/redialtest"
 	"meta9/session/wire"
 )
 
@@ -202,7 +203,7 @@ func TestLinuxNoAllocations(t *testing.T) {
 	notUnderRace(t)
 	w := newWorld(t, nil)
 	w.put("bench", strings.Repeat("x", benchValue))
-	server, nc := unixPair(t)
+	server, nc := redialtest.Pair(t)
 	w.serve(server, peers["vm"])
 	t.Cleanup(func() { nc.Close() })
 	ask := func(m *wire.Msg, size int) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"meta9/session/packet"
+	"meta9/session/redial/redialtest"
 	"meta9/session/wire"
 )
 
@@ -121,7 +122,7 @@ func TestPast(t *testing.T) {
 				w := newWorld(t, nil)
 				w.put("color", "blue")
 				w.put("size", "large")
-				server, end := unixPair(t)
+				server, end := redialtest.Pair(t)
 				w.served.Go(func() {
 					packet.Serve(server, func(l net.Conn) { w.server.Serve(l, peers["vm"]) })
 				})

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"meta9/session"
+	"meta9/session/redial/redialtest"
 	"meta9/session/wire"
 )
 
@@ -24,7 +25,7 @@ func (w *world) asleep(n int) {
 // sleeper is a client of the first VM's whose connection sleeps, and the server's end.
 func (w *world) sleeper() (*client, net.Conn) {
 	w.t.Helper()
-	server, end := unixPair(w.t)
+	server, end := redialtest.Pair(w.t)
 	c := w.client(end)
 	c.resume()
 	w.serve(server, peers["vm"])
@@ -70,7 +71,7 @@ func tstat(t *testing.T, tag uint16) []byte {
 func TestSleep(t *testing.T) {
 	w := newWorld(t, nil)
 	w.put("color", "blue")
-	server, end := unixPair(t)
+	server, end := redialtest.Pair(t)
 	c := w.client(end)
 	c.resume()
 	returned, ended := make(chan struct{}), make(chan struct{})

@@ -16,6 +16,7 @@ import (
 
 	"meta9/fs/store"
 	"meta9/session"
+	"meta9/session/redial/redialtest"
 	"meta9/session/wire"
 )
 
@@ -28,7 +29,7 @@ type deaf struct {
 }
 
 func (w *world) deaf(who string) *deaf {
-	server, nc := unixPair(w.t)
+	server, nc := redialtest.Pair(w.t)
 	w.serve(server, peers[who])
 	w.t.Cleanup(func() { nc.Close() })
 	return &deaf{t: w.t, nc: nc, d: wire.None}

@@ -3,10 +3,8 @@ package session_test
 import (
 	"context"
 	"net"
-	"os"
 	"runtime"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 	"meta9/fs/store/storetest"
 	"meta9/session"
 	"meta9/session/auth"
+	"meta9/session/redial/redialtest"
 )
 
 const (
@@ -164,24 +163,7 @@ var peers = map[string]session.Peer{
 // transports are the kinds of connections that every script runs over.
 var transports = map[string]func(testing.TB) (server, client net.Conn){
 	"pipe": func(testing.TB) (net.Conn, net.Conn) { return net.Pipe() },
-	"unix": unixPair,
-}
-
-// unixPair is a pair of connected unix sockets.
-func unixPair(t testing.TB) (server, client net.Conn) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ends [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "pair")
-		if ends[i], err = net.FileConn(f); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-	}
-	return ends[0], ends[1]
+	"unix": redialtest.Pair,
 }
 
 // logBuffer is a log that tests read.

@@ -3,11 +3,9 @@ package client_test
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"os"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hugelgupf/p9/p9"
@@ -151,27 +149,7 @@ func exercise(ctx context.Context, c *client.Client) {
 }
 
 // TestLiar: random lies.
-func TestLiar(t *testing.T) {
-	for seed := range uint64(300) {
-		synctest.Test(t, func(t *testing.T) {
-			random := rand.New(rand.NewPCG(seed, 7))
-			lies := make([]byte, random.IntN(600))
-			for i := range lies {
-				lies[i] = byte(random.Uint32())
-			}
-			tryLies(t, lies)
-			if t.Failed() {
-				t.Logf("seed %d", seed)
-			}
-		})
-	}
-}
+func TestLiar(t *testing.T) { redialtest.RandomLies(t, tryLies) }
 
 // FuzzLiar: any lies.
-func FuzzLiar(f *testing.F) {
-	f.Add([]byte{})
-	f.Add(make([]byte, 100))
-	f.Fuzz(func(t *testing.T, lies []byte) {
-		synctest.Test(t, func(t *testing.T) { tryLies(t, lies) })
-	})
-}
+func FuzzLiar(f *testing.F) { redialtest.FuzzLies(f, tryLies) }

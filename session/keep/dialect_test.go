@@ -17,6 +17,7 @@ import (
 	"meta9/session"
 	"meta9/session/auth"
 	"meta9/session/keep"
+	"meta9/session/redial/redialtest"
 	"meta9/session/wire"
 )
 
@@ -124,7 +125,7 @@ func TestMisuse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			down, end := pair(t)
+			down, end := redialtest.Pair(t)
 			defer end.Close()
 			done := make(chan error, 1)
 			go func() { done <- k.Serve(t.Context(), down) }()
@@ -148,7 +149,7 @@ func TestMisuseUnread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	down, end := pair(t)
+	down, end := redialtest.Pair(t)
 	defer end.Close()
 	done := make(chan error, 1)
 	go func() { done <- k.Serve(t.Context(), down) }()
@@ -181,7 +182,7 @@ func TestEnds(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		down, end := pair(t)
+		down, end := redialtest.Pair(t)
 		done := make(chan error, 1)
 		go func() { done <- k.Serve(ctx, down) }()
 		c := newRaw(t, end)
@@ -222,7 +223,7 @@ func TestDialFails(t *testing.T) {
 	defer cancel()
 	var mute net.Conn
 	_, err := keep.Dial(ctx, keep.Options{Dial: func(context.Context) (net.Conn, error) {
-		ours, theirs := pair(t)
+		ours, theirs := redialtest.Pair(t)
 		mute = ours
 		return theirs, nil
 	}})
@@ -242,7 +243,7 @@ func TestForeign(t *testing.T) {
 	server := p9.NewServer(localfs.Attacher(dir))
 	h := newHost(t)
 	dial := func(context.Context) (net.Conn, error) {
-		ours, theirs := pair(t)
+		ours, theirs := redialtest.Pair(t)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.conns = append(h.conns, ours)

@@ -2,7 +2,6 @@ package keep_test
 
 import (
 	"context"
-	"math/rand/v2"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -114,30 +113,10 @@ func (c *raw) header(pending map[uint16]*wire.Msg) (wire.Type, uint16) {
 }
 
 // TestLiar: random lies.
-func TestLiar(t *testing.T) {
-	for seed := range uint64(300) {
-		synctest.Test(t, func(t *testing.T) {
-			random := rand.New(rand.NewPCG(seed, 5))
-			lies := make([]byte, random.IntN(400))
-			for i := range lies {
-				lies[i] = byte(random.Uint32())
-			}
-			tryLies(t, lies)
-			if t.Failed() {
-				t.Logf("seed %d", seed)
-			}
-		})
-	}
-}
+func TestLiar(t *testing.T) { redialtest.RandomLies(t, tryLies) }
 
 // FuzzLiar: any lies.
-func FuzzLiar(f *testing.F) {
-	f.Add([]byte{})
-	f.Add(make([]byte, 100))
-	f.Fuzz(func(t *testing.T, lies []byte) {
-		synctest.Test(t, func(t *testing.T) { tryLies(t, lies) })
-	})
-}
+func FuzzLiar(f *testing.F) { redialtest.FuzzLies(f, tryLies) }
 
 // scripted is a client of 9P2000.L behind a keeper, and the servers that the keeper comes
 // to, each when greet has greeted it; n counts them from 0 on. It is for a synctest bubble.

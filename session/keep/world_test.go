@@ -6,7 +6,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,6 +20,7 @@ import (
 	"meta9/fs/store/storetest"
 	"meta9/session"
 	"meta9/session/keep"
+	"meta9/session/redial/redialtest"
 )
 
 const (
@@ -29,24 +29,6 @@ const (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// pair is a byte stream with two ends.
-func pair(t testing.TB) (a, b net.Conn) {
-	t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ends [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "pair")
-		if ends[i], err = net.FileConn(f); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-	}
-	return ends[0], ends[1]
-}
 
 // host is meta9d without its channels: a disk with one VM, and stores and servers
 // over it, one after the other.
@@ -143,7 +125,7 @@ func (h *host) Dial(context.Context) (net.Conn, error) {
 	if h.away {
 		return nil, syscall.ECONNREFUSED
 	}
-	ours, theirs := pair(h.t)
+	ours, theirs := redialtest.Pair(h.t)
 	h.conns = append(h.conns, ours)
 	h.served.Add(1)
 	go func(s *session.Server, p session.Peer) {
@@ -260,7 +242,7 @@ func (h *host) keeper(opt keep.Options) net.Conn {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	down, end := pair(h.t)
+	down, end := redialtest.Pair(h.t)
 	done := make(chan error, 1)
 	go func() { done <- k.Serve(context.Background(), down) }()
 	h.t.Cleanup(func() {

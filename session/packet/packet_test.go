@@ -7,37 +7,25 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"meta9/session/redial/redialtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patient = 30 * time.Second
 
-// pair is a byte stream with two ends.
+// pair is a byte stream with two ends, until the test ends.
 func pair(t testing.TB) (a, b net.Conn) {
-	t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ends [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "pair")
-		if ends[i], err = net.FileConn(f); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-		t.Cleanup(func() { ends[i].Close() })
-	}
-	return ends[0], ends[1]
+	a, b = redialtest.Pair(t)
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
 }
 
 // host serves nc with an echo, and tells of each link.

@@ -5,7 +5,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"meta9/fs/store"
 	"meta9/fs/store/bolt"
 	"meta9/session"
+	"meta9/session/redial/redialtest"
 	"meta9/session/residence"
 	"meta9/session/wire"
 )
@@ -63,25 +63,14 @@ func newBencher(b testing.TB, d wire.Dialect, journal bool) *bencher {
 			b.Fatal(err)
 		}
 	}
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		b.Fatal(err)
-	}
-	var ends [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "pair")
-		if ends[i], err = net.FileConn(f); err != nil {
-			b.Fatal(err)
-		}
-		f.Close()
-	}
+	ours, theirs := redialtest.Pair(b)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		srv.Serve(ends[0], session.Peer{Who: fs.Principal{VM: vmUUID}, Via: "pair", Resumes: true})
+		srv.Serve(ours, session.Peer{Who: fs.Principal{VM: vmUUID}, Via: "pair", Resumes: true})
 	}()
-	b.Cleanup(func() { ends[1].Close(); <-served; st.Close() })
-	c := &bencher{TB: b, nc: ends[1]}
+	b.Cleanup(func() { theirs.Close(); <-served; st.Close() })
+	c := &bencher{TB: b, nc: theirs}
 	c.do(wire.Plain, &wire.Msg{Type: wire.Tversion, Tag: wire.NoTag, Msize: 8192, Version: d.String()})
 	c.do(d, &wire.Msg{Type: wire.Tsession, Tag: wire.NoTag, Key: [8]byte{1}})
 	c.do(d, &wire.Msg{Type: wire.Tattach, Afid: wire.NoFid, NUname: wire.NoUID})

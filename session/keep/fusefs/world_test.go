@@ -5,7 +5,6 @@ package fusefs
 import (
 	"context"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,6 +20,7 @@ import (
 	"meta9/fs/store/storetest"
 	"meta9/session"
 	"meta9/session/keep"
+	"meta9/session/redial/redialtest"
 )
 
 const (
@@ -90,23 +90,12 @@ func (w *world) Dial(context.Context) (net.Conn, error) {
 	if w.away {
 		return nil, syscall.ECONNREFUSED
 	}
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	var ends [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "pair")
-		if ends[i], err = net.FileConn(f); err != nil {
-			return nil, err
-		}
-		f.Close()
-	}
-	w.conns = append(w.conns, ends[0])
+	ours, theirs := redialtest.Pair(w.t)
+	w.conns = append(w.conns, ours)
 	w.served.Go(func() {
-		w.server.Serve(ends[0], session.Peer{Who: fs.Principal{VM: vmOne}, Via: "test", Resumes: true})
+		w.server.Serve(ours, session.Peer{Who: fs.Principal{VM: vmOne}, Via: "test", Resumes: true})
 	})
-	return sending{ends[1], w}, nil
+	return sending{theirs, w}, nil
 }
 
 // cut ends the transport, and refuses others while away.

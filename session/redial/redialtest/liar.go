@@ -3,8 +3,11 @@ package redialtest
 import (
 	"context"
 	"encoding/binary"
+	"math/rand/v2"
 	"net"
 	"sync"
+	"testing"
+	"testing/synctest"
 
 	"github.com/hugelgupf/p9/p9"
 
@@ -20,6 +23,32 @@ type Liar struct {
 	mu   sync.Mutex
 	in   []byte
 	conn net.Conn
+}
+
+// RandomLies tries 300 inputs of Liars, each in a synctest bubble.
+func RandomLies(t *testing.T, try func(t *testing.T, lies []byte)) {
+	for seed := range uint64(300) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 7))
+			lies := make([]byte, random.IntN(600))
+			for i := range lies {
+				lies[i] = byte(random.Uint32())
+			}
+			try(t, lies)
+			if t.Failed() {
+				t.Logf("seed %d", seed)
+			}
+		})
+	}
+}
+
+// FuzzLies tries any input of a Liar.
+func FuzzLies(f *testing.F, try func(t *testing.T, lies []byte)) {
+	f.Add([]byte{})
+	f.Add(make([]byte, 100))
+	f.Fuzz(func(t *testing.T, lies []byte) {
+		synctest.Test(t, func(t *testing.T) { try(t, lies) })
+	})
 }
 
 // NewLiar lies as in says, in a dialect that numbers requests.

@@ -1,11 +1,14 @@
 // Package redialtest is what the tests of redial, client and keep have in common: one end
-// of a 9P connection that says what a test tells it to, and a server that lies.
+// of a 9P connection that says what a test tells it to, and a server that lies; and, for
+// all rooms, a byte stream with two ends.
 package redialtest
 
 import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +18,24 @@ import (
 
 // Patience is how long a test waits for what must come.
 const Patience = 20 * time.Second
+
+// Pair is a byte stream with two ends: unix sockets.
+func Pair(t testing.TB) (a, b net.Conn) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		if ends[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	return ends[0], ends[1]
+}
 
 // Peer is one end of a connection, in one goroutine.
 type Peer struct {
