@@ -17,9 +17,6 @@ import (
 // default a server keeps the session parked for longer than that (30 s).
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 8 * time.Second, Interval: 4 * time.Second, Count: 3}
 
-// dialTime is how long dialling may take.
-const dialTime = 10 * time.Second
-
 // dialer makes a transport.
 type dialer = func(ctx context.Context) (net.Conn, error)
 
@@ -37,7 +34,7 @@ type dialer = func(ctx context.Context) (net.Conn, error)
 //
 // A device carries marked packets (session/packet), and can be open once at a time.
 // The transport is as Dial of this package and session/keep want it: it has
-// deadlines. errs.Invalid: addr is none of these.
+// deadlines. ctx bounds the dialling. errs.Invalid: addr is none of these.
 func Dialer(addr string, conf *tls.Config) (func(ctx context.Context) (net.Conn, error), error) {
 	kind, rest := splitAddr(addr)
 	switch {
@@ -104,7 +101,7 @@ func dialTLS(addr string, conf *tls.Config) dialer {
 }
 
 func netDialer(network string) *net.Dialer {
-	d := &net.Dialer{Timeout: dialTime, KeepAliveConfig: keepAlive}
+	d := &net.Dialer{KeepAliveConfig: keepAlive}
 	if network == "tcp" {
 		d.Control = control
 	}

@@ -2,12 +2,10 @@ package client
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"net"
 	"time"
 
-	"meta9/session/mumble"
 	"meta9/session/redial"
 	"meta9/session/wire"
 )
@@ -112,12 +110,7 @@ func (c *Client) config(addr string) (conf redial.Config, err error) {
 			return conf, err
 		}
 	}
-	if conf.Mumble == "" {
-		_, err = rand.Read(conf.Key[:])
-		return conf, err
-	}
-	m, _, err := mumble.Parse([]byte(conf.Mumble))
-	conf.Key = m.Key
+	conf.Key, err = redial.MakeKey(conf.Mumble)
 	return conf, err
 }
 

@@ -164,8 +164,8 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 	return n, wrap("read", f.path, err)
 }
 
-// ReadAtMost reads the whole value of a file, as Client.ReadFile does, but no more than most bytes of it:
-// of a longer one, or of a server that gives more and more, it is errs.TooLarge.
+// ReadAtMost reads the whole value of a file, as Client.ReadFile does, but no more than most
+// bytes of it: of a longer one, or of a server that gives more and more, it is errs.TooLarge.
 func (c *Client) ReadAtMost(ctx context.Context, path string, most int64) (data []byte, err error) {
 	f, err := c.Open(ctx, path)
 	if err != nil {

@@ -43,9 +43,10 @@ func (c *Client) ReadFile(ctx context.Context, path string) (data []byte, err er
 // WriteFile makes data the whole value of a file, and creates it if there is none
 // (0600). With one Tswrite, which is for every value that meta9d takes, a reader
 // sees the old value or the new one. Elsewhere, also in 9P2000.e, whose servers do not
-// agree on what Tswrite does, it is an open with truncation or a create, and a write: a value longer than the server's msize goes in several, between which a
-// reader may see its beginning. When WriteFile returns nil the server has
-// answered for all of it; see ErrUnknown.
+// agree on what Tswrite does, it is an open with truncation or a create, and a write: a
+// value longer than the server's msize goes in several, between which a reader may see its
+// beginning. When WriteFile returns nil the server has answered for all of it; see
+// ErrUnknown.
 func (c *Client) WriteFile(ctx context.Context, path string, data []byte) error {
 	names := splitPath(path)
 	return wrap("write", path, c.do(ctx, func(s *session) error { return s.writeFile(ctx, names, data) }))

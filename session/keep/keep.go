@@ -3,7 +3,6 @@ package keep
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"io"
 	"net"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"meta9/session/mumble"
 	"meta9/session/redial"
 	"meta9/session/wire"
 )
@@ -72,7 +70,7 @@ func Dial(ctx context.Context, opt Options) (*Keeper, error) {
 		FixedMsize: true, NumberedOnly: true, Mumble: opt.Mumble, Owner: owner{k},
 	}
 	var err error
-	if conf.Key, err = makeKey(opt.Mumble); err != nil {
+	if conf.Key, err = redial.MakeKey(opt.Mumble); err != nil {
 		return nil, err
 	}
 	k.conn = redial.New(conf)
@@ -81,17 +79,6 @@ func Dial(ctx context.Context, opt Options) (*Keeper, error) {
 		return nil, err
 	}
 	return k, nil
-}
-
-// makeKey makes the session's key: who knows it may resume the session. A MUMBLE message
-// has one.
-func makeKey(message string) (key [wire.KeyLen]byte, err error) {
-	if message != "" {
-		m, _, err := mumble.Parse([]byte(message))
-		return m.Key, err
-	}
-	_, err = rand.Read(key[:])
-	return key, err
 }
 
 // clientDialect is the dialect between the keeper and a client that asks for a version;

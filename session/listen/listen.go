@@ -4,12 +4,14 @@
 // over with its fs.Principal; what is said on it is not this package's business.
 //
 // A Listener has one goroutine that accepts, one that looks after the file of a unix
-// socket (heal.go), and one for each connection: first it proves the peer, then it is the Handler's. VMs has one goroutine that
-// makes and removes sockets and looks after the devices, and one for each device
-// that is connected. What waits for a peer is bounded in time (ProveTime) and in number (MaxProving).
+// socket (heal.go), and one for each connection: first it proves the peer, then it is the
+// Handler's. VMs has one goroutine that makes and removes sockets and looks after the
+// devices, and one for each device that is connected. What waits for a peer is bounded in
+// time (ProveTime) and in number (MaxProving).
 //
 // Locks: VMs.mu guards what is to be looked at, proving.mu who is being proved, served.mu
-// what was handed over, socket.mu what it listens on, rarelog a time; none is held while another is taken, nor over a system call.
+// what was handed over, socket.mu what it listens on, rarelog a time; none is held while
+// another is taken, nor over a system call.
 package listen
 
 import (

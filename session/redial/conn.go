@@ -2,11 +2,13 @@ package redial
 
 import (
 	"context"
+	"crypto/rand"
 	"net"
 	"sync"
 	"time"
 
 	"meta9/backoff"
+	"meta9/session/mumble"
 	"meta9/session/wire"
 )
 
@@ -55,12 +57,22 @@ type Config struct {
 	// FreshFrames gives each reply storage of its own; otherwise it lives until the
 	// next.
 	FreshFrames bool
-	// Key is the session's key: who knows it may resume the session; all zero: none.
+	// Key is the session's key (MakeKey): who knows it may resume the session; all zero: none.
 	Key [wire.KeyLen]byte
 	// Mumble is a ready-made message to authenticate with, which has the session's key;
 	// "": none. User is the uname that it is shown under.
 	Mumble, User string
 	Owner        Owner
+}
+
+// MakeKey makes a session's key: that of a MUMBLE message, or, for "", a random one.
+func MakeKey(message string) (key [wire.KeyLen]byte, err error) {
+	if message == "" {
+		_, err = rand.Read(key[:])
+		return key, err
+	}
+	m, _, err := mumble.Parse([]byte(message))
+	return m.Key, err
 }
 
 // Owner is the user of a Conn. The runner calls all methods, one at a time. "The lock" is

@@ -98,7 +98,7 @@ func (f *File) Restore(ask Ask, d wire.Dialect, root Root, fid uint32) (opened *
 	return opened, made, err
 }
 
-// openRequest is the request that opens fid as the file was openRequest.
+// openRequest is the request that opens fid as the file was open.
 func (f *File) openRequest(fid uint32) *wire.Msg {
 	if !f.Linux {
 		return &wire.Msg{Type: wire.Topen, Fid: fid, Mode: uint8(f.Flags)}
