@@ -21,39 +21,51 @@ var handlers = [256]handler{
 	wire.Tauth:    tauth,
 	wire.Tattach:  tattach,
 	wire.Tflush:   tflush,
-	wire.Twalk:    twalk,
-	wire.Topen:    topen,
-	wire.Tcreate:  tcreate,
+	wire.Twalk:    ofFile(twalk),
+	wire.Topen:    ofFile(topen),
+	wire.Tcreate:  ofFile(tcreate),
 	wire.Tread:    tread,
 	wire.Twrite:   twrite,
 	wire.Tclunk:   tclunk,
 	wire.Tremove:  tremove,
-	wire.Tstat:    tstat,
-	wire.Twstat:   twstat,
+	wire.Tstat:    ofFile(tstat),
+	wire.Twstat:   ofFile(twstat),
 	wire.Tsession: tsession,
-	wire.Tsread:   tsread,
-	wire.Tswrite:  tswrite,
+	wire.Tsread:   ofFile(tsread),
+	wire.Tswrite:  ofFile(tswrite),
 	wire.Tresume:  tresume,
 
-	wire.Tlopen:       tlopen,
-	wire.Tlcreate:     tlcreate,
-	wire.Tgetattr:     tgetattr,
-	wire.Tsetattr:     tsetattr,
+	wire.Tlopen:       ofFile(tlopen),
+	wire.Tlcreate:     ofFile(tlcreate),
+	wire.Tgetattr:     ofFile(tgetattr),
+	wire.Tsetattr:     ofFile(tsetattr),
 	wire.Treaddir:     treaddir,
-	wire.Tstatfs:      tstatfs,
-	wire.Tfsync:       tfsync,
+	wire.Tstatfs:      ofFile(tstatfs),
+	wire.Tfsync:       ofFile(tfsync),
 	wire.Tlock:        tlock,
 	wire.Tgetlock:     tgetlock,
-	wire.Trename:      trename,
-	wire.Trenameat:    trenameat,
-	wire.Tunlinkat:    tunlinkat,
-	wire.Tmkdir:       tmkdir,
-	wire.Tlink:        tunsupported,
-	wire.Tsymlink:     tunsupported,
-	wire.Tmknod:       tunsupported,
-	wire.Treadlink:    tunsupported,
-	wire.Txattrwalk:   tunsupported,
-	wire.Txattrcreate: tunsupported,
+	wire.Trename:      ofFile(trename),
+	wire.Trenameat:    ofFile(trenameat),
+	wire.Tunlinkat:    ofFile(tunlinkat),
+	wire.Tmkdir:       ofFile(tmkdir),
+	wire.Tlink:        ofFile(tunsupported),
+	wire.Tsymlink:     ofFile(tunsupported),
+	wire.Tmknod:       ofFile(tunsupported),
+	wire.Treadlink:    ofFile(tunsupported),
+	wire.Txattrwalk:   ofFile(tunsupported),
+	wire.Txattrcreate: ofFile(tunsupported),
+}
+
+// ofFile makes a handler of a function that gets the message's fid too, which is a file or
+// folder.
+func ofFile(do func(c *conn, f *fid, m *wire.Msg) error) handler {
+	return func(c *conn, m *wire.Msg) error {
+		f, err := c.sess.file(m.Fid)
+		if err != nil {
+			return err
+		}
+		return do(c, f, m)
+	}
 }
 
 // errTag closes a connection: an error reply under the tag would be its second.

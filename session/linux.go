@@ -10,12 +10,8 @@ import (
 )
 
 // tlopen opens a file or folder.
-func tlopen(c *conn, m *wire.Msg) error {
+func tlopen(c *conn, f *fid, m *wire.Msg) error {
 	flags, err := posix.Flags(m.L.Flags)
-	if err != nil {
-		return err
-	}
-	f, err := c.sess.file(m.Fid)
 	if err != nil {
 		return err
 	}
@@ -28,12 +24,8 @@ func tlopen(c *conn, m *wire.Msg) error {
 // tlcreate makes a file in the folder that the fid is, and opens it as that fid.
 // Rights come from the channel, so mode and gid say nothing. Without O_EXCL a
 // file that another client has made meanwhile is opened.
-func tlcreate(c *conn, m *wire.Msg) error {
+func tlcreate(c *conn, f *fid, m *wire.Msg) error {
 	flags, err := posix.Flags(m.L.Flags)
-	if err != nil {
-		return err
-	}
-	f, err := c.sess.file(m.Fid)
 	if err != nil {
 		return err
 	}
@@ -41,11 +33,7 @@ func tlcreate(c *conn, m *wire.Msg) error {
 }
 
 // tgetattr tells what there is to know of a file, whatever of it was asked for.
-func tgetattr(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+func tgetattr(c *conn, f *fid, m *wire.Msg) error {
 	st := &c.work.st
 	if err := c.sess.stat(f, st); err != nil {
 		return err
@@ -59,11 +47,7 @@ func tgetattr(c *conn, m *wire.Msg) error {
 
 // tsetattr changes attributes, all that are asked for or none. The times of
 // access and of change are the server's to say: asking for them changes nothing.
-func tsetattr(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+func tsetattr(c *conn, f *fid, m *wire.Msg) error {
 	if err := c.keepsOwner(f, &m.L.SetMask, &m.L.SetAttr); err != nil {
 		return err
 	}
@@ -98,11 +82,7 @@ func (c *conn) keepsOwner(f *fid, mask *p9.SetAttrMask, a *p9.SetAttr) error {
 }
 
 // tstatfs tells the limits and the use of the VM.
-func tstatfs(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+func tstatfs(c *conn, f *fid, m *wire.Msg) error {
 	r := wire.Msg{Type: wire.Rstatfs, Tag: m.Tag}
 	r.L.Stat = f.ref.StatFS()
 	c.answer(&r)
@@ -112,12 +92,8 @@ func tstatfs(c *conn, m *wire.Msg) error {
 // tfsync is answered when all that was written through the fid is durable, a
 // held truncation included. With or without datasync it is the same. One that
 // comes right behind a create waits for that, as a write does.
-func tfsync(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	switch {
-	case err != nil:
-		return err
-	case f.handle == nil && !f.making:
+func tfsync(c *conn, f *fid, m *wire.Msg) error {
+	if f.handle == nil && !f.making {
 		return errs.BadUse
 	}
 	if err := c.mayWait(); err != nil {

@@ -45,54 +45,46 @@ func dirents(ref *fs.Ref, after uint64, b []byte) (p page, err error) {
 }
 
 // tunlinkat removes an entry of a folder by its name.
-func tunlinkat(c *conn, m *wire.Msg) error {
+func tunlinkat(c *conn, f *fid, m *wire.Msg) error {
 	name, dir := m.Name, m.L.Flags&posix.RemoveDir != 0
-	return c.alter(m, wire.Runlinkat, func(f *fid, done func(error)) { f.ref.Unlink(name, dir, done) })
+	return c.alter(f, m, wire.Runlinkat, func(done func(error)) { f.ref.Unlink(name, dir, done) })
 }
 
 // trenameat gives an entry of a folder another name, and replaces what has that.
-func trenameat(c *conn, m *wire.Msg) error {
+func trenameat(c *conn, f *fid, m *wire.Msg) error {
 	to, err := c.sess.file(m.Newfid)
 	if err != nil {
 		return err
 	}
 	from, name := m.Name, m.Ext
-	return c.alter(m, wire.Rrenameat, func(f *fid, done func(error)) { f.ref.Rename(from, to.ref, name, done) })
+	return c.alter(f, m, wire.Rrenameat, func(done func(error)) { f.ref.Rename(from, to.ref, name, done) })
 }
 
 // trename gives the file that the fid is another name, in the folder that newfid
 // is.
-func trename(c *conn, m *wire.Msg) error {
+func trename(c *conn, f *fid, m *wire.Msg) error {
 	to, err := c.sess.file(m.Newfid)
 	if err != nil {
 		return err
 	}
 	name := m.Name
-	return c.alter(m, wire.Rrename, func(f *fid, done func(error)) { f.ref.Move(to.ref, name, done) })
+	return c.alter(f, m, wire.Rrename, func(done func(error)) { f.ref.Move(to.ref, name, done) })
 }
 
-// alter enters a change that the fid of m is asked for and that has nothing to
-// say but how it ended. Names that wait count like data: they have not been
-// looked at yet, and may be long.
-func (c *conn) alter(m *wire.Msg, t wire.Type, change func(f *fid, done func(error))) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+// alter enters a change that f is asked for by m and that has nothing to say but how it
+// ended. Names that wait count like data: they have not been looked at yet, and may be
+// long.
+func (c *conn) alter(f *fid, m *wire.Msg, t wire.Type, change func(done func(error))) error {
 	if err := c.mayWait(); err != nil {
 		return err
 	}
 	r := &request{tag: m.Tag, fid: f, size: len(m.Name) + len(m.Ext), reply: replied, answer: t}
-	c.begin(r, true, func() { change(f, r.ended) })
+	c.begin(r, true, func() { change(r.ended) })
 	return nil
 }
 
 // tmkdir is refused: folders come with a VM.
-func tmkdir(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+func tmkdir(c *conn, f *fid, m *wire.Msg) error {
 	switch _, err := f.ref.Walk(m.Name); {
 	case err == nil:
 		return errs.Exists
@@ -100,16 +92,11 @@ func tmkdir(c *conn, m *wire.Msg) error {
 		return err
 	}
 	name := m.Name
-	return c.alter(m, wire.Rmkdir, func(f *fid, done func(error)) {
+	return c.alter(f, m, wire.Rmkdir, func(done func(error)) {
 		f.ref.Create(name, fs.Read, true, func(_ *fs.Ref, _ fs.Handle, err error) { done(err) })
 	})
 }
 
 // tunsupported refuses what no file here has: links, devices, extended
 // attributes. Linux falls back on EOPNOTSUPP, and on no other errno.
-func tunsupported(c *conn, m *wire.Msg) error {
-	if _, err := c.sess.file(m.Fid); err != nil {
-		return err
-	}
-	return errs.Unsupported
-}
+func tunsupported(*conn, *fid, *wire.Msg) error { return errs.Unsupported }

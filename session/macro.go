@@ -9,11 +9,7 @@ import (
 
 // tsread answers with a whole file, or a folder's stat records, and uses up no
 // fid (9P2000.e). Never a part: what does not fit is errs.TooBig.
-func tsread(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+func tsread(c *conn, f *fid, m *wire.Msg) error {
 	room := int(c.msize - wire.ReadLen)
 	for {
 		n, err := c.putWhole(f.ref, m.Names, min(room, c.free()))
@@ -107,11 +103,7 @@ func (c *conn) allRecords(ref *fs.Ref, max int) (page, error) {
 
 // tswrite creates or replaces a whole file (9P2000.e). The reply waits until it
 // is durable.
-func tswrite(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+func tswrite(c *conn, f *fid, m *wire.Msg) error {
 	if err := c.mayWait(); err != nil {
 		return err
 	}

@@ -9,11 +9,7 @@ import (
 )
 
 // topen opens a file or folder (open(5)).
-func topen(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+func topen(c *conn, f *fid, m *wire.Msg) error {
 	flags, err := c.openFlags(m.Mode)
 	if err != nil {
 		return err
@@ -107,11 +103,7 @@ func (c *conn) openFlags(mode uint8) (fs.Flags, error) {
 // tcreate makes a file in the folder that the fid is, and opens it as that fid
 // (create(5)). Rights come from the channel, so of perm only the kind of file
 // counts, and DMAPPEND, for as long as this fid has it open.
-func tcreate(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+func tcreate(c *conn, f *fid, m *wire.Msg) error {
 	if m.Perm&(wire.DMUnix|wire.DMAuth) != 0 {
 		return errs.New(errs.Unsupported, "only files are made here, perm was %#o", m.Perm)
 	}

@@ -19,11 +19,7 @@ func userName(id uint32) string {
 }
 
 // tstat tells what there is to know of a file.
-func tstat(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+func tstat(c *conn, f *fid, m *wire.Msg) error {
 	st := &c.work.st
 	if err := c.sess.stat(f, st); err != nil {
 		return err
@@ -92,11 +88,7 @@ func seconds(ns int64) uint32 {
 // that touches nothing makes durable what the fid holds: it is Linux's fsync. It
 // waits for the fid's earlier writes, as a length that overtakes one would cut
 // other bytes than the client meant.
-func twstat(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+func twstat(c *conn, f *fid, m *wire.Msg) error {
 	st := &c.work.st
 	if err := f.stat(st); err != nil {
 		return err

@@ -11,11 +11,7 @@ import (
 // twalk walks to a new fid, or moves one that is not open (walk(5)). The manual
 // has no walks from an open fid; Linux does them since 5.10 (hugelgupf/p9 #47), so
 // they are allowed where newfid differs.
-func twalk(c *conn, m *wire.Msg) error {
-	f, err := c.sess.file(m.Fid)
-	if err != nil {
-		return err
-	}
+func twalk(c *conn, f *fid, m *wire.Msg) error {
 	if m.Newfid == m.Fid {
 		// A change that still waits means the place that the fid had before.
 		if f.handle != nil || f.running > 0 {
