@@ -38,7 +38,7 @@ func (m *VMs) bind(d Device, v *vm.VM, k *kept) {
 		if b.is == is {
 			return
 		}
-		b.end()
+		b.end((*Listener).End)
 		delete(k.bound, d.Property)
 	}
 	if is.text == "" {
@@ -120,16 +120,9 @@ func (m *VMs) proveBound(uuid string, open bool) prover {
 	}
 }
 
-// close removes the socket.
-func (b *bound) close() {
+// end removes the socket, if there is one, by Listener.Close or Listener.End.
+func (b *bound) end(by func(*Listener) error) {
 	if b.l != nil {
-		_ = b.l.Close()
-	}
-}
-
-// end is close, with the connections that have come by it.
-func (b *bound) end() {
-	if b.l != nil {
-		_ = b.l.End()
+		_ = by(b.l)
 	}
 }

@@ -231,9 +231,9 @@ func (m *VMs) leave() {
 			m.pass(k)
 			continue
 		}
-		k.closeSockets()
+		k.endSockets((*Listener).Close)
 		for _, b := range k.bound {
-			b.close()
+			b.end((*Listener).Close)
 		}
 	}
 	for d := range m.devices {
@@ -256,7 +256,7 @@ func (m *VMs) look(uuid string) {
 	owner := owner(v)
 	other := isNew || owner != k.owner
 	if other {
-		k.endSockets() // connections by the old owner must end
+		k.endSockets((*Listener).End) // connections by the old owner must end
 		k.owner = owner
 	}
 	m.sockets(v, k, other)
@@ -271,12 +271,12 @@ func (m *VMs) look(uuid string) {
 // forget removes what a VM had, or an earlier run has left of it.
 func (m *VMs) forget(uuid string, k *kept) {
 	if k != nil {
-		k.closeSockets()
+		k.endSockets((*Listener).Close)
 		for _, d := range k.devices {
 			m.hangUp(d, errHungUp)
 		}
 		for _, b := range k.bound {
-			b.end()
+			b.end((*Listener).End)
 		}
 		delete(m.kept, uuid)
 	}
@@ -414,17 +414,10 @@ func owner(v *vm.VM) string {
 	return p.Text
 }
 
-func (k *kept) closeSockets() {
+// endSockets ends the sockets by Listener.Close or Listener.End.
+func (k *kept) endSockets(by func(*Listener) error) {
 	for _, l := range k.sockets {
-		l.Close()
-	}
-	k.sockets = nil
-}
-
-// endSockets is closeSockets, and also ends the connections that came by them.
-func (k *kept) endSockets() {
-	for _, l := range k.sockets {
-		_ = l.End()
+		_ = by(l)
 	}
 	k.sockets = nil
 }
