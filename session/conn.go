@@ -231,7 +231,7 @@ var atOnce = [256]bool{
 // tells are the requests whose replies show data of the store.
 var tells = [256]bool{
 	wire.Twalk: true, wire.Topen: true, wire.Tlopen: true, wire.Tread: true, wire.Tstat: true, wire.Tsread: true,
-	wire.Tgetattr: true, wire.Treaddir: true,
+	wire.Tgetattr: true, wire.Treaddir: true, wire.Tstatfs: true,
 }
 
 // mayTell refuses a request whose reply might show old data of a VM. It asks once in a burst:

@@ -47,6 +47,12 @@ func TestFresh(t *testing.T) {
 	old.Store(true)
 	c.do(&wire.Msg{Type: wire.Tclunk, Tag: 1, Fid: 1}, wire.Rclunk)
 
+	linux := w.dial("unix", peers["vm"])
+	linux.hello("9P2000.L")
+	for _, what := range []wire.Type{wire.Tgetattr, wire.Tstatfs} {
+		linux.do(&wire.Msg{Type: what, Tag: 1}, wire.Rlerror)
+	}
+
 	// What the admin reads of the daemon itself is told.
 	admin := w.dial("unix", peers["admin"])
 	admin.hello("9P2000.e")
