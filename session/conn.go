@@ -36,7 +36,7 @@ type conn struct {
 	share   atomic.Pointer[cpu.Share]      // of the session's principal
 	dead    atomic.Bool                    // this side closed the transport
 	halts   atomic.Bool                    // the loop must end: FreezeVM
-	waker   atomic.Pointer[chan struct{}]  // wakes the loop out of await
+	waker   atomic.Pointer[chan struct{}]  // wakes the loop out of awaitRoom
 
 	mu       sync.Mutex // the monitor of everything below, the session included
 	moved    sync.Cond  // on mu: something went out, ended or was closed

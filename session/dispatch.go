@@ -3,7 +3,6 @@ package session
 import (
 	"errors"
 
-	"meta9/fs"
 	"meta9/fs/errs"
 	"meta9/session/wire"
 )
@@ -96,10 +95,8 @@ func (c *conn) handle(frame []byte, refuse error) error {
 	if err == nil {
 		err = c.dispatch(m)
 	}
-	if p, pending := fs.AsPending(err); pending {
-		err = c.awaitAnswer(m, p)
-	} else if err == errShort {
-		err = c.awaitRoomToReply(m)
+	if mayComeAgain(err) {
+		err = c.postpone(m, err)
 	}
 	if err != nil {
 		c.refuse(m.Tag, err)

@@ -40,7 +40,7 @@
 // and what its request may keep of it (input), output buffers (output), what waits
 // (waits), fids and kept replies (session); each has a bill, with which it is given
 // back. Where the account has too little, a large frame waits in awaitRoom, a reply in
-// awaitRoomToReply, and the loop in awaitRelief until its own replies and changes have gone.
+// awaitRoomFor, and the loop in awaitRelief until its own replies and changes have gone.
 //
 // # Lock order
 //

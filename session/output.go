@@ -131,7 +131,7 @@ func sizeFor(n int) int {
 }
 
 // errShort says that there is no room for a reply now: its request has to wait
-// (awaitRoomToReply).
+// (awaitRoomFor).
 var errShort = errors.New("no room for a reply")
 
 // errClosed ends the loop of a connection whose transport was closed here.

@@ -8,50 +8,37 @@ import (
 	"meta9/session/wire"
 )
 
-// awaitAnswer adds a request about a file that another service has to be asked for
-// (fs.Pending). When the answer is there, the request is handled again, as if it had come
-// only then. In a numbered dialect it already has its number, and Tflush cancels it.
-func (c *conn) awaitAnswer(m *wire.Msg, p *fs.Pending) error {
-	r, err := c.postpone(m)
-	if err == nil {
-		c.ask(r, p)
-	}
-	return err
+// mayComeAgain tells whether a request that ended with err can be handled again: the answer
+// of another service was missing (fs.Pending), or room for its reply (errShort).
+func mayComeAgain(err error) bool {
+	_, pending := fs.AsPending(err)
+	return pending || err == errShort
 }
 
-// awaitRoomToReply is awaitAnswer for a request whose reply has no room now (errShort).
-func (c *conn) awaitRoomToReply(m *wire.Msg) error {
-	r, err := c.postpone(m)
-	if err == nil {
-		r.fid = c.sess.fids[m.Fid]
-		c.enterForRoom(r)
-	}
-	return err
-}
-
-// postpone makes a request that will be handled again.
-func (c *conn) postpone(m *wire.Msg) (*request, error) {
+// postpone adds a request that ended with why (mayComeAgain). When what was missing is
+// there, the request is handled again, as if it had come only then. In a numbered dialect
+// it already has its number, and Tflush cancels it.
+func (c *conn) postpone(m *wire.Msg, why error) error {
 	if err := c.mayWait(); err != nil {
-		return nil, err
+		return err
 	}
 	kept := *m // a copy, because m's lists end with the call; requests with Data are changes, and do not come here
 	kept.Names, kept.Data = slices.Clone(m.Names), nil
 	r := &request{tag: m.Tag, again: askAgain, msg: &kept}
-	r.cancel = func() {} // ask finds it gone when the answer comes
-	return r, nil
+	r.cancel = func() {} // when the answer comes, it is not in c.waiting any more
+	c.await(r, why)
+	return nil
 }
 
-// ask lets r wait for an answer. If r is cancelled, it is not in c.waiting any more when
-// the answer comes.
-func (c *conn) ask(r *request, p *fs.Pending) {
-	r.answers = append(r.answers, p)
+// await lets r wait for what was missing.
+func (c *conn) await(r *request, why error) {
 	c.enter(r)
-	p.Start(r.woken)
-}
-
-// enterForRoom adds r, which waits for the memory that its reply needs.
-func (c *conn) enterForRoom(r *request) {
-	c.enter(r)
+	if p, pending := fs.AsPending(why); pending {
+		r.answers = append(r.answers, p)
+		p.Start(r.woken)
+		return
+	}
+	r.fid = c.sess.fids[r.msg.Fid]
 	c.awaitRoomFor(r)
 }
 
@@ -109,10 +96,8 @@ func askAgain(r *request) {
 	}
 	c.granted = 0
 	c.settleOut()
-	if p, pending := fs.AsPending(err); pending {
-		c.ask(r, p)
-	} else if err == errShort {
-		c.enterForRoom(r)
+	if mayComeAgain(err) {
+		c.await(r, err)
 	} else if err != nil {
 		c.refuse(r.tag, err)
 	}

@@ -1,13 +1,16 @@
 package session_test
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hugelgupf/p9/p9"
 
 	"meta9/fs"
 	"meta9/fs/errs"
+	"meta9/fs/store"
 	"meta9/session/wire"
 )
 
@@ -21,6 +24,7 @@ type elsewhere struct {
 func newElsewhere(w *world) *elsewhere {
 	e := &elsewhere{asked: make(chan string, 2000), answers: make(chan string)}
 	w.tree.GraftRoot("slow", func(_ fs.Principal, v *fs.View) fs.Node { return &slowDir{e, v} })
+	w.tree.GraftVM("slow", func(v *fs.View, _ *store.Cell) fs.Node { return &slowDir{e, v} }, false)
 	w.t.Cleanup(func() { close(e.answers) })
 	return e
 }
@@ -78,8 +82,11 @@ func (f *slowFile) Stat(st *fs.Stat) error {
 	return err
 }
 
-func (f *slowFile) AppendValue(b []byte, _ int) ([]byte, error) {
+func (f *slowFile) AppendValue(b []byte, most int) ([]byte, error) {
 	value, err := f.ask(f.v, "value "+f.name)
+	if len(value) > most {
+		return b, errs.Big(len(value), most)
+	}
 	return append(b, value...), err
 }
 
@@ -214,5 +221,26 @@ func TestPendingIsBounded(t *testing.T) {
 	}
 	if r := c.receive(); r.Type != wire.Rerror || r.Ename != errs.Quota.Text() {
 		t.Errorf("%s", r)
+	}
+}
+
+// TestPendingThenRoom: what somebody else has answered may have no room at once. It waits for
+// that, too.
+func TestPendingThenRoom(t *testing.T) {
+	const share = 8 << 20
+	w := shareOf(t, share, time.Minute)
+	e := newElsewhere(w)
+	c := w.wide("vm", "9P2000.e")
+	undo := w.fill(t, share, large/2)
+	value := strings.Repeat("v", large)
+	c.send(sread(10, "slow", "a"))
+	for _, answer := range []string{"there", value} {
+		<-e.asked
+		e.answers <- answer
+	}
+	w.until("a reply that waits for room", func() bool { return w.budget.Stats().Waiting == 1 })
+	undo()
+	if r := c.receive(); r.Type != wire.Rsread || string(r.Data) != value {
+		t.Errorf("%s", r.Type)
 	}
 }
