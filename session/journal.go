@@ -262,9 +262,9 @@ func (c *conn) submit(r *request, run func()) {
 	if r.makes != nil {
 		made = r.makes()
 	}
-	j, id, iounit := c.srv.cfg.Journal, s.id, c.iounit()
+	j, id, d, iounit := c.srv.cfg.Journal, s.id, s.dialect, c.iounit() // as they are now: the session may be resumed meanwhile
 	s.view.Receipt(func(number uint64, res store.Result) {
-		ch := r.changes(s.dialect, res, made, iounit)
+		ch := r.changes(d, res, made, iounit)
 		r.effect.Store(ch)
 		j.Receipt(number, id, ch)
 	})

@@ -2,9 +2,14 @@ package session_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hugelgupf/p9/p9"
 
@@ -223,5 +228,43 @@ func TestNoteWhileStopping(t *testing.T) {
 	j.set(3)
 	if left := w.server.Note(); left != 1 || len(j.wholes) != 2 {
 		t.Errorf("%d are left, %d wholes", left, len(j.wholes))
+	}
+}
+
+// paused is a journal that holds the committer before the receipts of a batch, once armed, until
+// there is the folder: the race detector does not take that for an order.
+type paused struct {
+	*told
+	armed  atomic.Bool
+	folder string
+}
+
+func (j *paused) Begun(uint64, []store.Event) {
+	pause := syscall.NsecToTimespec(int64(time.Millisecond)) // nor a system call, as it may a time.Sleep
+	for end := time.Now().Add(patient); j.armed.Load() && time.Now().Before(end); _ = syscall.Nanosleep(&pause, nil) {
+		if _, err := os.Lstat(j.folder); err == nil {
+			return
+		}
+	}
+}
+
+// TestResumedInReceipt: a session is resumed before the committer says to the journal what a
+// change that it has asked for becomes. Only the race detector sees whether that is well.
+func TestResumedInReceipt(t *testing.T) {
+	for range 5 { // it does not see it each time
+		j := &paused{told: &told{epoch: 1, size: 100}, folder: filepath.Join(t.TempDir(), "go")}
+		w := newWorld(t, func(cfg *session.Config) { cfg.Journal = j })
+		w.put("color", "blue")
+		a := w.numbered(wire.EN2, 1, nil)
+		a.openForWriting(1, "color")
+		j.armed.Store(true)
+		a.ask(&wire.Msg{Type: wire.Twrite, Tag: 7, Fid: 1, Data: []byte("red"), Count: 3})
+		a.settled()
+		a.nc.Close()
+		w.numbered(wire.EN2, 1, a)
+		if err := os.Mkdir(j.folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the change", func() bool { return w.value("color") == "rede" })
 	}
 }
