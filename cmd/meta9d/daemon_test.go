@@ -13,6 +13,7 @@ import (
 
 	"meta9/fs/store"
 	"meta9/fs/store/storetest"
+	"meta9/rarelog/logtest"
 )
 
 // TestStoreFails: a disk that fails is said to the log and to systemd, and the
@@ -30,7 +31,7 @@ func TestStoreFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	log := &logs{}
+	log := &logtest.Log{}
 	d := &daemon{store: st, log: zerolog.New(log), upgrades: newUpgrades()}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"meta9/rarelog/logtest"
 	"meta9/session/wire"
 )
 
@@ -78,26 +79,8 @@ type proc struct {
 	t   *testing.T
 	dir string
 	cmd *exec.Cmd
-	log logs
+	log logtest.Log // what it has logged so far
 	end sync.Once
-}
-
-// logs is what the process has logged so far.
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // listener is the address that is really listened on, from the log's "via".

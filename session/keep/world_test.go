@@ -1,7 +1,6 @@
 package keep_test
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"math/rand/v2"
@@ -18,6 +17,7 @@ import (
 	"meta9/fs"
 	"meta9/fs/store"
 	"meta9/fs/store/storetest"
+	"meta9/rarelog/logtest"
 	"meta9/session"
 	"meta9/session/keep"
 	"meta9/session/redial/redialtest"
@@ -37,7 +37,7 @@ type host struct {
 	disk   *storetest.Disk
 	engine *storetest.Recorder
 	store  *store.Store
-	log    logs
+	log    logtest.Log
 
 	mu     sync.Mutex
 	server *session.Server
@@ -272,22 +272,4 @@ func (h *host) mount() p9.File {
 		h.t.Fatal(err)
 	}
 	return root
-}
-
-// logs is a log that a test can read.
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

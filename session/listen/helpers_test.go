@@ -1,7 +1,6 @@
 package listen_test
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +19,7 @@ import (
 	"meta9/fs/vm"
 	"meta9/fs/vm/ordjson"
 	"meta9/fs/vm/payload"
+	"meta9/rarelog/logtest"
 	"meta9/session/listen"
 )
 
@@ -90,24 +90,9 @@ func (d *desk) none() {
 }
 
 // logs is a log that a test can read.
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
+type logs struct{ logtest.Log }
 
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logs) lines() int             { return strings.Count(l.String(), "\n") }
+func (l *logs) lines() int             { return l.Count("\n") }
 func (l *logs) logger() zerolog.Logger { return zerolog.New(l) }
 
 // vms is a set of VMs that a test changes.

@@ -17,36 +17,19 @@ import (
 	"meta9/fs/store"
 	lv "meta9/mdbridge/libvirt/libvirttest"
 	"meta9/mdbridge/libvirt/server"
+	"meta9/rarelog/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func uuid(n int) string { return fmt.Sprintf("550e8400-e29b-41d4-a716-%012d", n) }
 
-// logText is a log in memory.
-type logText struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logText) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), text)
-}
-
 // world is a Follower of a libvirtd, over a store in memory.
 type world struct {
 	t       *testing.T
 	libvirt *lv.Server
 	store   *store.Store
-	log     logText
+	log     logtest.Log
 	f       *server.Follower
 }
 
@@ -87,7 +70,7 @@ func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			w.t.Fatalf("not so: %s\n%s", what, w.log.b.String())
+			w.t.Fatalf("not so: %s\n%s", what, w.log.String())
 		}
 	}
 }
@@ -171,8 +154,8 @@ func TestAgain(t *testing.T) {
 	if state, words := w.stateNow(3); words != "" || state == "stopped" {
 		t.Errorf("a VM without a domain is %s, %s", state, words)
 	}
-	if n := w.log.count("\n"); n > 3 { // connected, gone, and there again
-		t.Errorf("%d lines for 5 restarts\n%s", n, w.log.b.String())
+	if n := w.log.Count("\n"); n > 3 { // connected, gone, and there again
+		t.Errorf("%d lines for 5 restarts\n%s", n, w.log.String())
 	}
 }
 
@@ -225,8 +208,8 @@ func TestLies(t *testing.T) {
 		return c.Fail(1, "no\x1b[2J\u202e"+strings.Repeat("x", 4000)), c.Proc == lv.DomainState && strings.Contains(string(c.Args), uuid(2))
 	})
 	w.libvirt.Set(uuid(2), 3, 1)
-	w.eventually("it is logged", func() bool { return w.log.count("does not say how the domain is") == 1 })
-	if w.log.count("\x1b")+w.log.count("\u202e")+w.log.count(strings.Repeat("x", 300)) > 0 {
+	w.eventually("it is logged", func() bool { return w.log.Count("does not say how the domain is") == 1 })
+	if w.log.Count("\x1b")+w.log.Count("\u202e")+w.log.Count(strings.Repeat("x", 300)) > 0 {
 		t.Error("the log has libvirtd's bytes")
 	}
 	w.libvirt.Misbehave(nil)
@@ -255,8 +238,8 @@ func TestLies(t *testing.T) {
 	if n := w.libvirt.Calls(lv.DomainState) - before; n > 3 {
 		t.Errorf("%d looks at domains that are no VMs", n)
 	}
-	if n := w.log.count("\n"); n > 4 {
-		t.Errorf("%d lines\n%s", n, w.log.b.String())
+	if n := w.log.Count("\n"); n > 4 {
+		t.Errorf("%d lines\n%s", n, w.log.String())
 	}
 }
 
@@ -266,7 +249,7 @@ func TestAbsent(t *testing.T) {
 	w.f.Start()
 	w.eventually("the error is known", func() bool { return strings.Contains(w.f.State().Error, "no such file") })
 	time.Sleep(300 * time.Millisecond) // some tries more
-	if n := w.log.count("\n"); n != 1 {
+	if n := w.log.Count("\n"); n != 1 {
 		t.Errorf("%d lines", n)
 	}
 	if st := w.f.State(); st.Connected || st.Connects != 0 {
@@ -304,7 +287,7 @@ func TestManyLies(t *testing.T) {
 	}
 	w.f.Start()
 	w.connected(1)
-	if n := w.log.count("libvirt says a state that none has"); n != 1 {
+	if n := w.log.Count("libvirt says a state that none has"); n != 1 {
 		t.Errorf("%d lines for %d VMs", n, len(numbers))
 	}
 }

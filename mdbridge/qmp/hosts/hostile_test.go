@@ -27,7 +27,7 @@ func TestStates(t *testing.T) {
 		q.Set("paused", "STOP")
 		w.state(uuid(1), "paused")
 	}
-	if n := w.log.count("says a state that none has"); n != 1 {
+	if n := w.log.Count("says a state that none has"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
 }
@@ -45,9 +45,7 @@ func TestTexts(t *testing.T) {
 	q.Set("paused", "STOP")
 	w.state(uuid(1), "paused")
 	journal, _, _ := w.hosts.machine(uuid(1)).events.Lines(0, 1<<20)
-	w.log.mu.Lock()
-	log := w.log.b.String()
-	w.log.mu.Unlock()
+	log := w.log.String()
 	for what, text := range map[string]string{"the log": log, "qmp/events": string(journal)} {
 		if text == "" || strings.ContainsAny(text, "\u202e\u009b") {
 			t.Errorf("%s: %.300q", what, text)

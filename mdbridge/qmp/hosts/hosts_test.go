@@ -20,35 +20,18 @@ import (
 	"meta9/fs/store"
 	"meta9/macro"
 	"meta9/mdbridge/qmp/qmptest"
+	"meta9/rarelog/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func uuid(n int) string { return fmt.Sprintf("550e8400-e29b-41d4-a716-%012d", n) }
 
-// logText is a log in memory.
-type logText struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logText) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), text)
-}
-
 // world is Hosts that look for sockets in a folder, over a store in memory.
 type world struct {
 	t     *testing.T
 	dir   string
-	log   logText
+	log   logtest.Log
 	store *store.Store
 	hosts *Hosts
 	view  *fs.View
@@ -105,7 +88,7 @@ func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			w.t.Fatalf("not so: %s\n%s", what, w.log.b.String())
+			w.t.Fatalf("not so: %s\n%s", what, w.log.String())
 		}
 	}
 }
@@ -128,7 +111,7 @@ func (w *world) state(uuid, want string) {
 // logged waits until the log has the text.
 func (w *world) logged(text string) {
 	w.t.Helper()
-	w.eventually("the log says "+text, func() bool { return w.log.count(text) > 0 })
+	w.eventually("the log says "+text, func() bool { return w.log.Count(text) > 0 })
 }
 
 // get reads a file of a VM whole.
@@ -282,7 +265,7 @@ func TestUnresponsive(t *testing.T) {
 	if st := w.hosts.Stats(); st != (Stats{}) {
 		t.Errorf("%+v", st)
 	}
-	if n := w.log.count("the QEMU does not answer"); n != 3 {
+	if n := w.log.Count("the QEMU does not answer"); n != 3 {
 		t.Errorf("said %d times", n)
 	}
 }

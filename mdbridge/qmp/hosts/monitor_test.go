@@ -64,7 +64,7 @@ func TestMonitorsAreRefused(t *testing.T) {
 	if q.Served() {
 		t.Error("connected to")
 	}
-	if n := w.log.count("libvirtd would lose at its next restart"); n != 1 {
+	if n := w.log.Count("libvirtd would lose at its next restart"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
 }
@@ -95,7 +95,7 @@ func TestLeavesQueue(t *testing.T) {
 			t.Fatalf("%v after %v", err, took)
 		}
 	}
-	if n := w.log.count("no greeting yet"); n != 1 {
+	if n := w.log.Count("no greeting yet"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
 	if st := w.hosts.Stats(); st.Unresponsive != 1 {
