@@ -148,7 +148,7 @@ unit: cc runner ## the tests of every package, with the race detector
 	$(GOTEST) -race -count=1 -timeout 20m ./...
 
 blackbox: cc runner ## foreign clients, kill -9, strace, attacks: against the real meta9d
-	cd tests && $(GOTEST) -count=1 -timeout 5m ./apt ./arrow ./bench ./doctor ./fair ./metrics ./p9fs ./raw ./runner ./service ./soak/... ./vminfo ./web
+	cd tests && $(GOTEST) -count=1 -timeout 5m ./apt ./arrow ./bench ./doctor ./fair ./metrics ./p9fs ./raw ./runner ./service ./soak/... ./testenv ./vminfo ./web
 	cd tests && META9_TEST_RACE=1 $(GOTEST) -count=1 -timeout 30m -p 1 ./backup ./crash ./structure ./interop ./libvirt ./linear ./oracle ./hostile ./durability ./mdata ./qmp ./package ./reload ./restart ./txn
 
 test-guest: runner ## a real Linux kernel in QEMU mounts the real meta9d

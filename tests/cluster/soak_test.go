@@ -10,13 +10,14 @@ import (
 
 	"meta9/tests/daemon"
 	"meta9/tests/soak"
+	"meta9/tests/testenv"
 )
 
 // opsOfRound is how many operations a round has at least.
 const opsOfRound = 50_000
 
 // TestSoak is TestLinear for as long as a part is, with a new cluster and another seed every
-// 50,000 operations; every other one has hosts that refuse reads that may be old. Before that come, in the first part, the tests that fail without a compare
+// 50,000 operations; every other one has hosts that refuse reads that may be old, and two of four a meta9d with the race detector. Before that come, in the first part, the tests that fail without a compare
 // in etcd, two claims at once 1,000 times; and in each part a host that stands still for 30 s.
 func TestSoak(t *testing.T) {
 	p := soak.Begin(t)
@@ -42,9 +43,14 @@ func TestSoak(t *testing.T) {
 	p.Figure("members rolled", 9)
 	sum := new(world)
 	var fresh int64 // of the operations
+	raced := 0      // rounds
 	all := p.From(0)
 	for i := uint64(0); p.More(); i++ {
 		t.Run("", func(t *testing.T) {
+			if i%4 >= 2 {
+				t.Setenv(testenv.RaceEnv, "1")
+				raced++
+			}
 			until := time.Now().Add(min(10*time.Minute, p.Left()))
 			w := play(t, p.Seed<<32+i, i%2 == 0, func(w *world) bool {
 				return w.ops.Load() < opsOfRound && time.Now().Before(until)
@@ -61,6 +67,7 @@ func TestSoak(t *testing.T) {
 		}
 		p.Figure("operations", sum.ops.Load())
 		p.Figure("of these with reads refused", fresh)
+		p.Figure("rounds with the race detector", raced)
 		p.Figure("hand-overs", sum.moves.Load())
 		p.Figure("VMs taken", sum.taken.Load())
 		p.Figure("kills of hosts", sum.kills.Load())

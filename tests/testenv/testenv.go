@@ -21,10 +21,21 @@ import (
 // detector; make test sets it.
 const RaceEnv = "META9_TEST_RACE"
 
+// Race tells whether programs are to be built with the race detector.
+func Race() bool { return os.Getenv(RaceEnv) != "" }
+
+// NoRace fails the test if the log of a program that has ended, also by SIGKILL, tells of a race.
+func NoRace(t testing.TB, log string) {
+	t.Helper()
+	if strings.Contains(log, "WARNING: DATA RACE") {
+		t.Errorf("the race detector has found:\n%s", log)
+	}
+}
+
 // A program with the race detector waits for a second when it ends, unless it is told not
 // to: a test that runs a command and measures how long that takes would measure this.
 func init() {
-	if os.Getenv(RaceEnv) != "" && os.Getenv("GORACE") == "" {
+	if Race() && os.Getenv("GORACE") == "" {
 		os.Setenv("GORACE", "atexit_sleep_ms=10")
 	}
 }
@@ -39,7 +50,7 @@ var builds struct {
 // first use.
 func Binary(t testing.TB, command string) string {
 	t.Helper()
-	if os.Getenv(RaceEnv) != "" {
+	if Race() {
 		return build(t, command, "race", "-race")
 	}
 	return Plain(t, command)
@@ -129,8 +140,10 @@ func (s *Server) end() {
 			s.t.Errorf("meta9d at its end: %v", err)
 		}
 	}
+	log := s.Log()
+	NoRace(s.t, log)
 	if s.t.Failed() {
-		s.t.Logf("meta9d's log:\n%s", s.Log())
+		s.t.Logf("meta9d's log:\n%s", log)
 	}
 }
 
@@ -138,6 +151,7 @@ func (s *Server) end() {
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Kill()
+	NoRace(s.t, s.Log())
 	s.start()
 }
 

@@ -22,6 +22,8 @@ import (
 	"google.golang.org/grpc"
 
 	"meta9/tests/cluster/link"
+	"meta9/tests/daemon"
+	"meta9/tests/testenv"
 )
 
 // patience is how long a test waits for what must come, however busy the machine is.
@@ -39,10 +41,16 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		bin = dir
-		build := exec.Command("go", "build", "-o", dir, "./cmd/meta9d", "./cmd/meta9")
-		build.Dir = "../../.."
-		if said, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "%v\n%s", err, said)
+		var flags []string
+		if testenv.Race() { // of meta9d alone: the commands are many, and short
+			flags = append(flags, "-race")
+		}
+		_, err = daemon.Build(dir, "meta9d", flags...)
+		if err == nil {
+			_, err = daemon.Build(dir, "meta9")
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()
@@ -99,6 +107,7 @@ func (p *proc) start(settings, dir string) {
 	p.t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.gone
+		testenv.NoRace(p.t, p.log.String())
 	})
 }
 
