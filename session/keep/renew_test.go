@@ -45,6 +45,7 @@ func TestVersionWhileGreeting(t *testing.T) {
 		server.Reply(server.Want(wire.Tgetattr)) // and no Tattach before it
 		c.Want(wire.Rgetattr)
 		c.NC.Close()
+		synctest.Wait() // the keeper knows that its client is gone, and does not come again
 		server.NC.Close()
 	})
 }
