@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,6 +56,11 @@ func (r *reaction) flags(cmd *cobra.Command) {
 // runs then is waited for.
 func (r *reaction) watch(ctx context.Context, at place) error {
 	r.at, r.due = at, debounce.New(r.debounce)
+	if !signal.Ignored(syscall.SIGHUP) { // of a terminal that goes, only this program is told: the command has a group of its own
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer stop()
+	}
 	if r.initial {
 		r.due.Now()
 	}

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -260,6 +262,46 @@ func TestExecBackoff(t *testing.T) {
 	}
 	if n := strings.Count(errs.String(), "exit status 7; it is tried again"); n < 2 {
 		t.Errorf("it is said %d times: %s", n, errs.String())
+	}
+}
+
+// TestExecHangup: when the terminal goes, what --exec runs ends with the watch.
+func TestExecHangup(t *testing.T) {
+	hangup := make(chan os.Signal, 1) // so that it does not end the test; and it may have been ignored (nohup)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	w := newWorld(t)
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, w.args([]string{"watch", "--initial", "--exec", "cat " + pipe, "vms/" + testVM}), nil, io.Discard, io.Discard)
+	}()
+	held, err := os.OpenFile(pipe, os.O_WRONLY, 0) // waits until the command reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case got := <-code:
+		if got != exitSignal {
+			t.Errorf("exit code %d, want %d", got, exitSignal)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it does not end")
+	}
+	for err = nil; err == nil; { // until nobody reads any more
+		_, err = held.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, syscall.EPIPE) {
+		t.Error(err)
 	}
 }
 
