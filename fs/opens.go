@@ -176,14 +176,20 @@ func (o *opens) committed(c store.Committed) {
 		return
 	}
 	t.refresh(c)
+	o.trim(t, c.After)
+	if t.account.Over() > 0 {
+		t.trimLists(t.account)
+	}
+}
+
+// trim drops old values of the VM m past the limit, and those that its account has no bytes for.
+// t.mu is held.
+func (o *opens) trim(t *openTable, m *vm.VM) {
 	if o.limit > 0 {
-		t.trim(o.limit - c.After.Bytes())
+		t.trim(o.limit - m.Bytes())
 	}
 	if over := t.account.Over(); over > 0 {
 		t.trim(max(0, t.oldBytes.Load()-over))
-	}
-	if t.account.Over() > 0 {
-		t.trimLists(t.account)
 	}
 }
 

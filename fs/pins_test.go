@@ -100,6 +100,36 @@ func TestStateOfAnOldValue(t *testing.T) {
 	w.checkClosed()
 }
 
+// TestManyStatesOfAnOldValue: those who have read a value together have it one by one in another
+// process, where it counts for each of them, but within the limit.
+func TestManyStatesOfAnOldValue(t *testing.T) {
+	const size = 1000
+	w := newWorld(t, store.Config{Limits: vm.Limits{Value: 4096, Keys: 20, Bytes: 4 * (size + fs.PinCost)}})
+	c := w.guest(vmA)
+	w.put(vmA, "k", strings.Repeat("a", size))
+	h := c.open(fs.Read, "keys", "k")
+	w.put(vmA, "k", strings.Repeat("b", size))
+	state := h.State()
+	h.Drop()
+	var handles []fs.Handle
+	for range 5 {
+		h, err := c.walk("keys", "k").RestoreHandle(state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		handles = append(handles, h)
+	}
+	w.checkOld(3, 3*size)
+	want := "bbaaa"
+	for i, h := range handles {
+		if got := c.mustRead(h, 1, 1); got != want[i:i+1] {
+			t.Errorf("handle %d reads %q, want %q", i, got, want[i:i+1])
+		}
+	}
+	c.view.Close()
+	w.checkClosed()
+}
+
 // TestPinsOfDerivedFiles are counted too.
 func TestPinsOfDerivedFiles(t *testing.T) {
 	w := newWorld(t, store.Config{})

@@ -105,13 +105,17 @@ func (r *reader) open(v *View, f *openFile) *vm.Entry {
 	return r.retake(nil)
 }
 
-// restore pins a version that is not the newest any more. It counts as an old one at once.
+// restore pins a version that is not the newest any more. It counts as an old one at once:
+// readers that shared it have one each now, so that there may be too many.
 func (r *reader) restore(e *vm.Entry) {
 	t := r.file.table
 	p := newVersion(t, e)
 	p.state.Store(1)
 	t.mu.Lock()
 	t.retire(p)
+	if m := t.cell.VM(); m != nil {
+		r.view.tree.opens.trim(t, m)
+	}
 	t.mu.Unlock()
 	r.unpin()
 	r.pin = p
