@@ -76,7 +76,7 @@ func appendList(b []byte, begin string, n int, item func(b []byte, i int) []byte
 func appendFid(b []byte, f *session.FidState) []byte {
 	n, h := f.Node, f.Handle
 	if f.Auth || f.Stale || f.Rclose || f.Listing != (session.Listing{}) || f.Pause != nil || len(f.Locks) > 0 ||
-		n == nil || n.Look != nil || h != nil && (h.Refused || h.Skips || h.Offset != 0 || h.Last != nil || h.Rest != nil) {
+		n == nil || n.Look != nil || h != nil && (h.Refused || h.Skips || h.Offset != 0 || h.Last != nil || h.Rest != nil || h.Old != nil) {
 		text, _ := json.Marshal(f) // never fails: all its fields can be marshalled
 		return append(b, text...)
 	}

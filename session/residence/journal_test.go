@@ -808,6 +808,9 @@ func TestChangeJSON(t *testing.T) {
 			}
 			if rng.IntN(2) == 0 {
 				f.Handle = &fs.HandleState{Flags: fs.Flags(rng.Uint32()), Rev: rng.Uint64(), Held: rng.IntN(2) == 0, Refused: rng.IntN(5) == 0}
+				if rng.IntN(9) == 0 {
+					f.Handle.Old = []byte("before")
+				}
 			}
 			f.Rclose = rng.IntN(9) == 0
 			if rng.IntN(9) == 0 {
