@@ -38,6 +38,7 @@ type proxy struct {
 	mu      sync.Mutex
 	plan    plan   // for the next one
 	hold    bool   // those after it are held
+	most    int    // operations that one has that passes; 0: any number
 	version string // that Status tells; "": the member's
 
 	chance func() plan    // for each while plan is pass; nil: it passes. Called with mu held
@@ -223,6 +224,12 @@ func (p *proxy) txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, err
 			_, _ = p.kv.Txn(ctx, r)
 		})
 		return nil, errLost
+	}
+	p.mu.Lock()
+	most := p.most
+	p.mu.Unlock()
+	if most > 0 && len(r.Success) > most {
+		return nil, rpctypes.ErrGRPCTooManyOps
 	}
 	return p.kv.Txn(ctx, r)
 }

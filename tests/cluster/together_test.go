@@ -12,6 +12,7 @@ import (
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/store/etcd"
+	"meta9/tests/cluster/members"
 )
 
 // crowd are many VMs at a host whose transactions go through a proxy.
@@ -89,18 +90,23 @@ func TestTogether(t *testing.T) {
 }
 
 // TestTogetherTaken: changes of several VMs go in one transaction, and another host has taken one
-// of the VMs, or takes it while nobody knows what has become of the transaction. The other VMs'
+// of the VMs, or takes it while nobody knows what has become of the transaction; then
+// etcd may take none of that size any more. The other VMs'
 // changes are made, once each; that VM's only if it was before the VM was taken.
 func TestTogetherTaken(t *testing.T) {
 	const taken = 1
 	for name, tt := range map[string]struct {
 		is   plan
 		made bool
+		most int // operations that etcd takes then
 	}{
-		"before":                     {pass, false},
-		"its answer is lost":         {lose, true},
-		"it comes late":              {withhold, false},
-		"before, and answer is lost": {dropped, false},
+		"before":                            {pass, false, 0},
+		"its answer is lost":                {lose, true, 0},
+		"it comes late":                     {withhold, false, 0},
+		"before, and answer is lost":        {dropped, false, 0},
+		"before, in parts":                  {pass, false, 4},
+		"its answer is lost, then in parts": {lose, true, 4},
+		"it comes late, after parts":        {withhold, false, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := start(t, 1, fast)
@@ -113,6 +119,9 @@ func TestTogetherTaken(t *testing.T) {
 				at = take(t, b, s, crowdUUID(taken))
 			}
 			w.proxy.next(tt.is, meets)
+			w.proxy.mu.Lock()
+			w.proxy.most = tt.most
+			w.proxy.mu.Unlock()
 			all := w.batch(", second")
 			var first *pb.TxnRequest
 			if meets {
@@ -152,6 +161,46 @@ func TestTogetherTaken(t *testing.T) {
 				case cell != nil:
 					t.Error("both hosts have the VM that was taken")
 				}
+			}
+		})
+	}
+}
+
+// TestTogetherSmaller: an etcd that takes less in one transaction than its defaults are gets smaller
+// ones, and is not asked each time.
+func TestTogetherSmaller(t *testing.T) {
+	for name, tt := range map[string]struct {
+		cfg  members.Config
+		text string
+		next int64 // transactions for the next batch; 0: any number
+	}{
+		"operations":     {members.Config{MaxOps: 100}, "second", 3},
+		"bytes":          {members.Config{MaxBytes: 16 << 10}, strings.Repeat("x", 1<<10), 0},
+		"bytes for gRPC": {members.Config{MaxBytes: 64 << 10}, strings.Repeat("x", 12<<10), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := start(t, 1, fast, func(m *members.Config) { m.MaxOps, m.MaxBytes = tt.cfg.MaxOps, tt.cfg.MaxBytes })
+			w := newCrowd(t, c, "/smaller/", 64)
+			batch := func() {
+				t.Helper()
+				for _, done := range w.batch(tt.text) {
+					if r := wait(t, done); r.Err != nil {
+						t.Error(r.Err)
+					}
+				}
+			}
+			batch()
+			var sent atomic.Int64
+			w.proxy.mu.Lock()
+			w.proxy.chance = func() plan { sent.Add(1); return pass }
+			w.proxy.mu.Unlock()
+			batch()
+			if n := sent.Load(); tt.next > 0 && n != tt.next {
+				t.Errorf("%d transactions for %d VMs", n, len(w.cells))
+			}
+			_, s, _ := w.again("a")
+			for i := range w.cells {
+				wantKey(t, s.Cell(crowdUUID(i)), "k", "first"+tt.text+tt.text)
 			}
 		})
 	}

@@ -22,7 +22,9 @@
 //
 // Changes of several VMs that compare nothing else go in one transaction: what one costs is hardly
 // more for many VMs. It is done for all or for none. Where the compares of one VM fail it can never
-// be done, since no revision comes again; then the others' changes are sent anew.
+// be done, since no revision comes again; then the others' changes are sent anew. Where etcd takes no
+// transaction of that size they go in smaller ones. What each VM's part compares and writes is the
+// same in all of them, so one of them is done, also if an earlier one comes late.
 //
 // What is too large for one transaction is written to a new generation of the VM's
 // entries, in several, all fenced; the last one switches q/UUID to it and deletes the old
@@ -88,6 +90,8 @@ type Engine struct {
 	end    context.CancelFunc
 	lease  atomic.Int64 // the host's lease; 0: none
 	leader leader
+
+	mostOps, mostBytes atomic.Int64 // that a transaction of several VMs has
 
 	trouble   atomic.Pointer[error] // the error of the last try; nil: it was answered
 	unsure    atomic.Uint64
@@ -174,6 +178,8 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, cfg.noClient(context.WithoutCancel(ctx), err) // ctx may be over
 	}
 	e := &Engine{cfg: cfg, client: client, kv: clientv3.NewKV(client), vms: make(map[string]*state), before: make(map[string]owner)}
+	e.mostOps.Store(maxOps)
+	e.mostBytes.Store(maxBytes)
 	e.ctx, e.end = context.WithCancel(context.Background())
 	if err := e.look(ctx); err != nil {
 		_ = e.Close()
@@ -337,7 +343,7 @@ func (c *Config) explain(err error) error {
 		return errs.New(errs.Busy, "etcd has no leader: most of its members are down or cut off")
 	case is(rpctypes.ErrCompacted):
 		return errs.New(errs.IO, "etcd has compacted what was to be read")
-	case is(rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge):
+	case tooLarge(err):
 		return errs.New(errs.TooLarge, "etcd takes less in one transaction than its defaults are: %v", err)
 	case strings.Contains(text, "certificate"), strings.Contains(text, "tls:"):
 		return errs.New(errs.IO, "etcd's certificate or ours is refused: %s", text)

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -14,10 +15,11 @@ import (
 
 // txn is a transaction that may be sent several times: once it is done, its compares fail.
 type txn struct {
-	cmps  []clientv3.Cmp
-	ops   []clientv3.Op
-	ask   []string // keys to read if the compares fail
-	again bool     // it was sent before, and its outcome is not known
+	cmps    []clientv3.Cmp
+	ops     []clientv3.Op
+	ask     []string // keys to read if the compares fail
+	again   bool     // it was sent before, and its outcome is not known
+	several bool     // it has changes of several VMs
 }
 
 // asks are the gets of the keys in ask.
@@ -30,7 +32,8 @@ func (t *txn) asks() (gets []clientv3.Op) {
 
 // commit sends a transaction until its outcome is known. Either it was done, at revision
 // rev; or its compares have failed, and found are the values of the keys in ask at that
-// moment.
+// moment. The error of one with changes of several VMs that is too large for this etcd is etcd's
+// own, and together sends the changes in smaller ones.
 func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error) {
 	var asks []clientv3.Op // none until they are needed: all members write to their disks what is sent
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
@@ -55,6 +58,8 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 			continue
 		case err == nil:
 			return 0, firsts(resp), nil
+		case tooLarge(err) && t.several:
+			return 0, nil, err
 		case definite(err) && !t.again && !isAny(err, rpctypes.ErrNoSpace):
 			return 0, nil, store.Unchanged(e.cfg.explain(err))
 		case definite(err):
@@ -125,7 +130,13 @@ var errClosed = errs.New(errs.IO, "the engine is closed: nothing was changed")
 // though it was done.
 func definite(err error) bool {
 	return isAny(err, rpctypes.ErrNoSpace, rpctypes.ErrPermissionDenied, rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty,
-		rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge, rpctypes.ErrDuplicateKey)
+		rpctypes.ErrDuplicateKey) || tooLarge(err)
+}
+
+// tooLarge tells whether the error means that this etcd takes no transaction of that size. gRPC
+// itself refuses, with an error of its own, what is more than 512 KiB past etcd's limit.
+func tooLarge(err error) bool {
+	return err != nil && (isAny(err, rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge) || strings.Contains(err.Error(), "received message larger than max"))
 }
 
 // get reads keys, and tries until it succeeds. It is for callers that cannot go on

@@ -26,6 +26,7 @@ type Config struct {
 	Cluster                 string // all members, as etcd wants them
 	Quota                   int64  // 0: etcd's own
 	TickMS                  uint   // its heartbeat; an election takes ten; 0: etcd's own
+	MaxOps, MaxBytes        uint   // of a transaction; 0: etcd's own
 	NoSync                  bool   // a killed process loses nothing by that
 }
 
@@ -62,6 +63,12 @@ func serve(text string) error {
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*peer}
 	if c.TickMS > 0 {
 		cfg.TickMs, cfg.ElectionMs = c.TickMS, 10*c.TickMS
+	}
+	if c.MaxOps > 0 {
+		cfg.MaxTxnOps = c.MaxOps
+	}
+	if c.MaxBytes > 0 {
+		cfg.MaxRequestBytes = c.MaxBytes
 	}
 	cfg.QuotaBackendBytes, cfg.UnsafeNoFsync = c.Quota, c.NoSync
 	cfg.LogLevel, cfg.Logger, cfg.LogOutputs = "fatal", "zap", []string{"stderr"}
