@@ -87,6 +87,9 @@ var fleetVerbs = map[string]struct {
 	}},
 	"drain": {"drain", 0, 0, false, func(d *daemon, ctx context.Context, _ []string) (any, error) {
 		gone, stay, err := d.fleet.Drain(ctx)
+		if err != nil && gone+stay == 0 {
+			return nil, err
+		}
 		why := ""
 		if err != nil {
 			why = oneLine(err)

@@ -371,6 +371,31 @@ func TestDrainNew(t *testing.T) {
 	}
 }
 
+// TestDrainWithoutAnswer: where nobody knows yet whether a VM is made, a drain does not say that
+// none stays.
+func TestDrainWithoutAnswer(t *testing.T) {
+	f := storetest.NewFleet()
+	a := fleettest.Open(t, f.Host("a"), "a", nil)
+	waits, free := f.Stick()
+	free = sync.OnceFunc(free)
+	defer free()
+	made := make(chan error, 1)
+	a.Store.Submit(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuid + `"}`, Done: func(r store.Result) { made <- r.Err }})
+	await(t, "the creation", waits)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if gone, stay, err := a.Fleet.Drain(ctx); !errors.Is(err, errs.Busy) || gone+stay > 0 {
+		t.Errorf("%d gone, %d stay: %v", gone, stay, err)
+	}
+	free()
+	if err := await(t, "the VM", made); err != nil {
+		t.Error(err)
+	}
+	if gone, stay, err := a.Fleet.Drain(t.Context()); gone != 1 || stay > 0 || err != nil {
+		t.Errorf("again: %d gone, %d stay: %v", gone, stay, err)
+	}
+}
+
 // TestAtOnce: several hosts claim one VM at once. Each has it for a time, and no
 // acknowledged change is lost.
 func TestAtOnce(t *testing.T) {

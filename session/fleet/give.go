@@ -169,12 +169,14 @@ func (f *Fleet) Release(ctx context.Context, uuid, to string) error {
 
 // Drain gives all VMs away to the hosts that claim them, except those that run here, and
 // refuses new claims and new VMs until Undrain. It returns how many have gone and how many
-// stay, and why the first of these stays.
+// stay, and why the first of these stays; or, with none of both, why it has tried none.
 func (f *Fleet) Drain(ctx context.Context) (gone, stay int, err error) {
 	f.mu.Lock()
 	f.drains(true)
 	f.mu.Unlock()
-	_ = f.cfg.Store.Settle(ctx) // VMs that are just made are listed, too
+	if err := f.cfg.Store.Settle(ctx); err != nil { // else VMs that are just made would not be listed
+		return 0, 0, err
+	}
 	var uuids []string
 	f.cfg.Store.Cells(0, func(c *store.Cell) bool {
 		uuids = append(uuids, c.UUID())
