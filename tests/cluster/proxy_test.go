@@ -236,12 +236,14 @@ func (p *proxy) txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, err
 
 var errLost = status.Error(codes.Unavailable, "the answer was lost")
 
-// planFor is the plan, which is over then, if the request is a VM's change.
+// planFor is the plan, which is over then, if the request is a VM's change, or the first one of
+// an engine's. What chance plans is for changes alone.
 func (p *proxy) planFor(r *pb.TxnRequest) plan {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, op := range r.Success {
-		if put := op.GetRequestPut(); put != nil && strings.Contains(string(put.Key), "/q/") {
+		key := string(op.GetRequestPut().GetKey())
+		if strings.Contains(key, "/q/") || p.plan != pass && strings.HasSuffix(key, "/fleet") {
 			is := p.plan
 			if is == pass && p.chance != nil {
 				return p.chance()
@@ -273,14 +275,16 @@ func (p *proxy) deliver(t *testing.T, r *pb.TxnRequest) {
 	}
 }
 
+func configAt(prefix, host string, endpoints ...string) etcd.Config {
+	return etcd.Config{Endpoints: endpoints, Prefix: prefix, Fleet: "test", Host: host, Try: try, Log: zerolog.Nop()}
+}
+
 // try is how long an engine waits for an answer before it asks again.
 const try = 300 * time.Millisecond
 
 func engineAt(t *testing.T, prefix, host string, endpoints ...string) *etcd.Engine {
 	t.Helper()
-	e, err := etcd.Open(context.Background(), etcd.Config{
-		Endpoints: endpoints, Prefix: prefix, Fleet: "test", Host: host, Try: try, Log: zerolog.Nop(),
-	})
+	e, err := etcd.Open(context.Background(), configAt(prefix, host, endpoints...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,6 +423,21 @@ func TestAnswerLost(t *testing.T) {
 		do(t, s, store.Intent{Kind: store.Append, Cell: cell, Name: "k", Data: ", third"})
 		wantKey(t, cell, "k", "first, second, third")
 	}
+}
+
+// TestOpenAnswerLost: a member ends while a host that starts asks it. The host may wait: nothing
+// of its settings is wrong.
+func TestOpenAnswerLost(t *testing.T) {
+	p := start(t, 1, fast).proxy(t, 0)
+	p.next(dropped, false)
+	e, err := etcd.Open(t.Context(), configAt("/open/", "a", p.url))
+	if !errors.Is(err, errs.Busy) {
+		t.Errorf("the answer was lost: %v", err)
+	}
+	if err == nil {
+		e.Close()
+	}
+	engineAt(t, "/open/", "a", p.url).Close()
 }
 
 // TestFullAtTheEdge: etcd makes the transaction that passes its limit, and answers that there is

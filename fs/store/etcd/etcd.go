@@ -62,6 +62,8 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"meta9/fs/errs"
 	"meta9/fs/store"
@@ -355,8 +357,20 @@ func (c *Config) explain(err error) error {
 		return errs.New(errs.Busy, "etcd does not answer: %s", text)
 	case errors.As(err, new(dialError)), errors.As(err, new(*net.OpError)), strings.Contains(text, "connection refused"):
 		return errs.New(errs.Busy, "etcd cannot be reached: %s", text)
+	case unavailable(err):
+		return errs.New(errs.Busy, "etcd has not answered: %s", text)
 	}
 	return errs.New(errs.IO, "etcd: %s", text)
+}
+
+// unavailable tells whether etcd, or the way to it, has failed while it was asked: a member that
+// ends, a connection that is cut.
+func unavailable(err error) bool {
+	var its rpctypes.EtcdError
+	if errors.As(rpctypes.Error(err), &its) {
+		return its.Code() == codes.Unavailable
+	}
+	return status.Code(err) == codes.Unavailable
 }
 
 func isAny(err error, kinds ...error) bool {
