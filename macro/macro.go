@@ -101,7 +101,7 @@ func IsKey(r *fs.Ref, names []string) bool {
 func putIn(dir fs.Node, name string, data []byte, by fs.Author, done func(error)) {
 	n, err := fs.Walk(dir, name)
 	switch {
-	case errs.KindOf(err) == errs.NotFound:
+	case errs.KindOf(err) == errs.NotFound && dir.Stat(new(fs.Stat)) == nil: // else the folder's VM has gone meanwhile
 		done(fs.Missing(dir, fs.OpCreate))
 	case err != nil:
 		done(err)

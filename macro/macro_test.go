@@ -187,6 +187,21 @@ func TestPutOnAFile(t *testing.T) {
 	checkKind(t, "get of what was removed", err, errs.NotFound)
 }
 
+// TestPutInGoneVM: a VM's folder was found, and the VM is deleted, or another host's, before the
+// file is looked for.
+func TestPutInGoneVM(t *testing.T) {
+	admin, _ := open(t)
+	folder, err := macro.Find(admin, []string{"names", "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkKind(t, "delete", await(t, func(done func(error)) { macro.Put(folder, []string{"ctl"}, []byte("delete"), done) }), 0)
+	for _, name := range []string{"txn", "keys", "none"} {
+		err := await(t, func(done func(error)) { macro.Put(folder, []string{name}, []byte("x"), done) })
+		checkKind(t, name, err, errs.NotFound)
+	}
+}
+
 func TestDelete(t *testing.T) {
 	_, guest := open(t)
 	for _, tt := range []struct {
