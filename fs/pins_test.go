@@ -31,6 +31,16 @@ func (w *world) checkClosed() {
 	}
 }
 
+// wantSecond checks the second byte that each handle reads, which is in the value that it has.
+func (c *client) wantSecond(handles []fs.Handle, want string) {
+	c.w.Helper()
+	for i, h := range handles {
+		if got := c.mustRead(h, 1, 1); got != want[i:i+1] {
+			c.w.Errorf("handle %d reads %q, want %q", i, got, want[i:i+1])
+		}
+	}
+}
+
 // TestPinsAreCounted: an old value is counted once, however many read it, until
 // the last of them lets it go.
 func TestPinsAreCounted(t *testing.T) {
@@ -120,12 +130,7 @@ func TestManyStatesOfAnOldValue(t *testing.T) {
 		handles = append(handles, h)
 	}
 	w.checkOld(3, 3*size)
-	want := "bbaaa"
-	for i, h := range handles {
-		if got := c.mustRead(h, 1, 1); got != want[i:i+1] {
-			t.Errorf("handle %d reads %q, want %q", i, got, want[i:i+1])
-		}
-	}
+	c.wantSecond(handles, "bbaaa")
 	c.view.Close()
 	w.checkClosed()
 }
@@ -162,21 +167,11 @@ func TestOldestPinGoes(t *testing.T) {
 	}
 	// The VM itself has one value, so that three old ones of the four have room.
 	w.barrier()
-	want := "ebcde"
-	for i, h := range handles {
-		if got := c.mustRead(h, 1, 1); got != want[i:i+1] {
-			t.Errorf("handle %d reads %q, want %q", i, got, want[i:i+1])
-		}
-	}
+	c.wantSecond(handles, "ebcde")
 	// A larger VM leaves less room.
 	w.put(vmA, "other", value('x'))
 	w.barrier()
-	want = "eecde"
-	for i, h := range handles {
-		if got := c.mustRead(h, 1, 1); got != want[i:i+1] {
-			t.Errorf("handle %d reads %q, want %q", i, got, want[i:i+1])
-		}
-	}
+	c.wantSecond(handles, "eecde")
 	// A removed key's value may go as well: then there is nothing to read.
 	w.st.Do(&store.Intent{Kind: store.Remove, Cell: w.cell(vmA), Name: "k"})
 	for _, k := range []string{"other2", "other3", "other4"} {

@@ -42,12 +42,15 @@ func (r *reader) value(off uint64) *vm.Entry {
 }
 
 // retake pins the newest version. Where there is none any more the reader keeps
-// what it had. room is newest's.
+// what it had, as long as the VM is there. room is newest's.
 func (r *reader) retake(room *int64) *vm.Entry {
 	for {
 		p, err := r.file.newest(room)
 		if r.err = err; err != nil {
 			return nil
+		}
+		if p == nil && r.file.table.cell.VM() == nil {
+			return nil // its owner, if it has another one, may have changed it
 		}
 		if p == nil {
 			return r.pin.content()

@@ -16,9 +16,10 @@ type Cell struct {
 	id     uint64
 	store  *Store
 	vm     atomic.Pointer[vm.VM]
-	work   *work // what the batch under way makes of the VM; the committer's
-	line   line  // its intents that wait; the committer's
-	host   line  // those of them that are the host's own
+	given  *vm.VM // the row while the VM is being given away, and vm is nil; guarded by Store.publish
+	work   *work  // what the batch under way makes of the VM; the committer's
+	line   line   // its intents that wait; the committer's
+	host   line   // those of them that are the host's own
 	cpu    *cpu.Share
 	left   bool // the VM is another host's; the committer's
 	ending bool // an intent of kind elsewhere, which ends the Cell, is queued; the committer's
@@ -42,7 +43,7 @@ func (c *Cell) ID() uint64 { return c.id }
 func (c *Cell) CPU() *cpu.Share { return c.cpu }
 
 // VM is the newest durable row: one atomic load. It is nil once the VM is
-// deleted.
+// deleted, and while it is being given to another host (batch.hideGiven).
 func (c *Cell) VM() *vm.VM { return c.vm.Load() }
 
 // Ring is the VM's events. It is made when first asked for, so that a VM that

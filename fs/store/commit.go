@@ -40,9 +40,13 @@ func (s *Store) run() {
 func (s *Store) commit(b *batch) {
 	b.seal()
 	b.announce()
+	b.hideGiven()
 	err := s.apply(b)
 	for _, w := range b.works {
 		w.cell.work = nil
+		if w.gift != nil && (err != nil || w.failed != nil) {
+			w.cell.keep()
+		}
 	}
 	if err != nil {
 		b.undo()
@@ -150,6 +154,26 @@ func (s *Store) settle(b *batch, failed []error) error {
 	}
 	b.tellFailed()
 	return b.claimAnew()
+}
+
+// hideGiven hides the VMs that the batch gives away. The new owner may change one as soon as its
+// own group is durable, and this host knows that only when those of all VMs are.
+func (b *batch) hideGiven() {
+	for _, w := range b.works {
+		if c := w.cell; w.gift != nil {
+			b.store.publish.Lock()
+			c.given = c.vm.Swap(nil)
+			b.store.publish.Unlock()
+		}
+	}
+}
+
+// keep shows a VM again that could not be given away.
+func (c *Cell) keep() {
+	c.store.publish.Lock()
+	defer c.store.publish.Unlock()
+	c.vm.Store(c.given)
+	c.given = nil
 }
 
 // tellFailed tells the journal of the VMs whose groups have failed alone.
@@ -309,7 +333,7 @@ func (b *batch) show(w *work) {
 		changes = changes[len(changes)-1:] // the only result is that it is elsewhere
 	}
 	s := b.store
-	w.cell.left = w.left
+	w.cell.left, w.cell.given = w.left, nil
 	w.cell.vm.Store(w.after)
 	if w.before == nil {
 		s.count.Add(1)

@@ -287,6 +287,37 @@ func TestGiftRefused(t *testing.T) {
 	do(t, s, store.Intent{Kind: store.Yield, Cell: c, Gift: &store.Gift{}})
 }
 
+// TestGivenIsHidden: while a VM is given away nobody is shown it, since the new owner may have
+// changed it before this host has the answer for all of the batch. One that cannot be given is
+// shown again.
+func TestGivenIsHidden(t *testing.T) {
+	f := storetest.NewFleet()
+	e := &steered{Host: f.Host("a")}
+	s := open(t, e, store.Config{})
+	c, other := create(t, s, `{"uuid":"`+uuidA+`"}`), create(t, s, `{"uuid":"`+uuidB+`"}`)
+	rows := func() (n int) {
+		s.Snapshot(func(all []*vm.VM, _ uint64) { n = len(all) })
+		return n
+	}
+	for _, full := range []string{uuidA, ""} {
+		f.Full(full)
+		entered, release := e.hold()
+		given := submit(s, store.Intent{Kind: store.Yield, Cell: c, Gift: &store.Gift{To: "b"}})
+		wait(t, entered)
+		if c.VM() != nil || other.VM() == nil || rows() != 2 {
+			t.Errorf("%v, %v: while it is given away; %d rows of one moment", c.VM(), other.VM(), rows())
+		}
+		release()
+		r := wait(t, given)
+		if is, want := c.VM() != nil, full != ""; is != want || (r.Err != nil) != want {
+			t.Errorf("is it there: %v, %v", is, r.Err)
+		}
+	}
+	if rows() != 1 {
+		t.Errorf("%d rows at the end", rows())
+	}
+}
+
 // TestAloneRefuses: a store that is in no fleet has nothing to give or take.
 func TestAloneRefuses(t *testing.T) {
 	s, c := withVM(t, store.Config{})

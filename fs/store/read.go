@@ -1,6 +1,10 @@
 package store
 
-import "meta9/fs/vm"
+import (
+	"cmp"
+
+	"meta9/fs/vm"
+)
 
 // Cell is the VM with that uuid (lower case), or nil.
 func (s *Store) Cell(uuid string) *Cell { return s.named(nameKey{nameUUID, uuid}) }
@@ -30,12 +34,15 @@ func (s *Store) Cells(after uint64, fn func(*Cell) bool) {
 }
 
 // Snapshot calls fn with all VMs as they are after one commit, by ID, and the
-// revision of it: the events up to rev are in the rows, those after are not.
+// revision of it: the events up to rev are in the rows, those after are not. A VM that is
+// being given away is among them until the event that says so.
 func (s *Store) Snapshot(fn func(rows []*vm.VM, rev uint64)) {
 	all := make([]*vm.VM, 0, s.Count())
 	s.publish.RLock()
 	s.index.Load().cells(0, func(c *Cell) bool {
-		all = append(all, c.VM())
+		if v := cmp.Or(c.VM(), c.given); v != nil {
+			all = append(all, v)
+		}
 		return true
 	})
 	rev := s.Rev()

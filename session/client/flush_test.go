@@ -25,14 +25,21 @@ func under(t *testing.T, f *fake, seen string, n int, op func(ctx context.Contex
 	return <-ended
 }
 
-func TestCancelledRead(t *testing.T) {
+// openEmpty is a file without a byte at a fake server, open for reading.
+func openEmpty(t *testing.T) (*fake, *client.Client, *client.File) {
+	t.Helper()
 	f := newFake(t)
-	f.put("keys/events", []byte{})
+	f.put("keys/empty", []byte{})
 	c := f.dial(client.Options{})
-	file, err := c.Open(t.Context(), "keys/events")
+	file, err := c.Open(t.Context(), "keys/empty")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return f, c, file
+}
+
+func TestCancelledRead(t *testing.T) {
+	f, _, file := openEmpty(t)
 	defer file.Close()
 	for i := range 3 {
 		f.next(wire.Tread, hang)
@@ -131,13 +138,7 @@ func TestKindOfUnknownText(t *testing.T) {
 // TestCloseAfterClient: a File ends after its Client has, with as many requests as there may be
 // without an answer.
 func TestCloseAfterClient(t *testing.T) {
-	f := newFake(t)
-	f.put("keys/events", []byte{})
-	c := f.dial(client.Options{})
-	file, err := c.Open(t.Context(), "keys/events")
-	if err != nil {
-		t.Fatal(err)
-	}
+	f, c, file := openEmpty(t)
 	f.with(func() {
 		f.fates = append(f.fates, func(m *wire.Msg) (fate, bool) { return hang, m.Type == wire.Tread })
 	})

@@ -341,16 +341,23 @@ func TestDrain(t *testing.T) {
 	a.Do(create)
 }
 
-// TestDrainNew: a VM that is just being made when its host is drained is given away, too.
-func TestDrainNew(t *testing.T) {
+// creating is a host that makes a VM, whose creation waits for free; made gets its error.
+func creating(t *testing.T) (a *fleettest.Host, free func(), made <-chan error) {
+	t.Helper()
 	f := storetest.NewFleet()
-	a := fleettest.Open(t, f.Host("a"), "a", nil)
+	a = fleettest.Open(t, f.Host("a"), "a", nil)
 	waits, free := f.Stick()
 	free = sync.OnceFunc(free)
-	defer free()
-	made := make(chan error, 1)
-	a.Store.Submit(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuid + `"}`, Done: func(r store.Result) { made <- r.Err }})
+	t.Cleanup(free) // before the host is closed
+	ended := make(chan error, 1)
+	a.Store.Submit(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuid + `"}`, Done: func(r store.Result) { ended <- r.Err }})
 	await(t, "the creation", waits)
+	return a, free, ended
+}
+
+// TestDrainNew: a VM that is just being made when its host is drained is given away, too.
+func TestDrainNew(t *testing.T) {
+	a, free, made := creating(t)
 	type drained struct {
 		gone, stay int
 		err        error
@@ -374,14 +381,7 @@ func TestDrainNew(t *testing.T) {
 // TestDrainWithoutAnswer: where nobody knows yet whether a VM is made, a drain does not say that
 // none stays.
 func TestDrainWithoutAnswer(t *testing.T) {
-	f := storetest.NewFleet()
-	a := fleettest.Open(t, f.Host("a"), "a", nil)
-	waits, free := f.Stick()
-	free = sync.OnceFunc(free)
-	defer free()
-	made := make(chan error, 1)
-	a.Store.Submit(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuid + `"}`, Done: func(r store.Result) { made <- r.Err }})
-	await(t, "the creation", waits)
+	a, free, made := creating(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if gone, stay, err := a.Fleet.Drain(ctx); !errors.Is(err, errs.Busy) || gone+stay > 0 {
