@@ -67,6 +67,9 @@ meta9 watch --touch /run/meta9-keys keys    (for the PathChanged= of a systemd u
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completePlaces(&mount),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if r.debounce < 0 {
+				return misused("--debounce %v: a time to wait is not negative", r.debounce)
+			}
 			target := "/"
 			if len(args) > 0 {
 				target = args[0]
