@@ -34,11 +34,11 @@
 //
 // # Concurrency
 //
-// A Fleet has one goroutine that looks for requests, one that watches the cluster for hints,
-// one that watches the lease, one for each claim, and one for each VM that is given away;
-// all are bounded, and Stop waits for them. It does not wait for those that call
-// Config.Drop, one for each VM that has left. Member has one goroutine; its answers are
-// atomic values.
+// A Fleet has one goroutine that looks for requests, one that looks for VMs that this host owns
+// and does not serve, one that watches the cluster for hints, one that watches the lease, one
+// for each claim, and one for each VM that is given away; all are bounded, and Stop waits for
+// them. It does not wait for those that call Config.Drop, one for each VM that has left. Member
+// has one goroutine; its answers are atomic values.
 //
 // Fleet.mu guards the tables. While it is held the cluster and the server are not called,
 // and of the store only Cell, Count and RefuseNew, which take no lock. Fleet.leaseMu, which is taken

@@ -32,6 +32,8 @@ type Config struct {
 	Name string
 	// Patience is how long the connection of a guest waits for its VM; 10 s.
 	Patience time.Duration
+	// LookOwned is how often the Fleet looks for VMs that this host owns and does not serve; 15 s.
+	LookOwned time.Duration
 	// Drop ends all that a VM has on this host after the VM was deleted, given away or lost.
 	// It may wait. The VM is served here again only after Drop has returned. nil: only
 	// Server.DropVM is called.
@@ -97,6 +99,7 @@ type Fleet struct {
 // it before the store's first Submit.
 func New(cfg Config) *Fleet {
 	cfg.Patience = cmp.Or(cfg.Patience, 10*time.Second)
+	cfg.LookOwned = cmp.Or(cfg.LookOwned, 15*time.Second)
 	if cfg.Drop == nil {
 		cfg.Drop = cfg.Server.DropVM
 	}
@@ -198,6 +201,7 @@ func (f *Fleet) Start(ctx context.Context) error {
 	f.working.Go(func() { f.cluster.Watch(f.ctx, f.hint) })
 	f.working.Go(f.look)
 	f.working.Go(f.watchLease)
+	f.working.Go(f.serveOwned)
 	return nil
 }
 
@@ -246,6 +250,39 @@ func (f *Fleet) look() {
 		}
 		f.answerAsks()
 	})
+}
+
+// serveOwned begins claims of the VMs that this host owns and does not serve, until Stop: they were
+// given to a process before this one that had asked for them, when this one had listed its VMs
+// already. A VM is such a one when two looks have found it so: one that is made just now is not.
+func (f *Fleet) serveOwned() {
+	every := time.NewTicker(f.cfg.LookOwned)
+	defer every.Stop()
+	var before map[string]bool
+	for {
+		select {
+		case <-f.ctx.Done():
+			return
+		case <-every.C:
+		}
+		ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Patience)
+		all, err := f.cluster.Mine(ctx)
+		cancel()
+		if err != nil {
+			continue
+		}
+		now := make(map[string]bool)
+		for _, uuid := range all {
+			switch {
+			case f.cfg.Store.Cell(uuid) != nil:
+			case before[uuid]:
+				_, _ = f.claiming(uuid, true) // if it fails, it is begun again
+			default:
+				now[uuid] = true
+			}
+		}
+		before = now
+	}
 }
 
 // watchLease checks once a second, until Stop, whether this host is still sure of its lease. It

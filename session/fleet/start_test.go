@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -64,6 +65,32 @@ func TestRestoredBefore(t *testing.T) {
 		t.Error("the lock of the session was lost")
 	}
 	g.Resume(b, 0, "")
+}
+
+// TestServesOwned: a VM that was given to a host when nobody there waited for it is served there
+// all the same, with its sessions, also while the host is being drained.
+func TestServesOwned(t *testing.T) {
+	f := storetest.NewFleet()
+	a := fleettest.Open(t, f.Host("a"), "a", nil)
+	fleettest.Create(a, uuid)
+	g := fleettest.NewGuest(a, uuid, 1)
+	g.Append("before\n")
+	g.Appended()
+	b := fleettest.Open(t, f.Host("b"), "b", func(_ *fleet.MemberConfig, c *fleet.Config) { c.LookOwned = 10 * time.Millisecond })
+	if _, _, err := b.Fleet.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Fleet.Release(t.Context(), uuid, "b"); err != nil {
+		t.Fatal(err)
+	}
+	g.HungUp()
+	b.Until("the VM", func() bool { return b.Fleet.Status().Sessions == 1 })
+	g.Resume(b, 0, "")
+	g.Append("after\n")
+	g.Appended()
+	if got := fleettest.Log(b, uuid); got != "before\nafter\n" {
+		t.Errorf("the log is %q", got)
+	}
 }
 
 // damagedEngine is an engine that finds each VM damaged that comes.
