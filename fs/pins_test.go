@@ -110,8 +110,8 @@ func TestStateOfAnOldValue(t *testing.T) {
 	w.checkClosed()
 }
 
-// TestManyStatesOfAnOldValue: those who have read a value together have it one by one in another
-// process, where it counts for each of them, but within the limit.
+// TestManyStatesOfAnOldValue: readers that have shared one old value have a copy each in another
+// process. All copies count, and those past the limit are let go.
 func TestManyStatesOfAnOldValue(t *testing.T) {
 	const size = 1000
 	w := newWorld(t, store.Config{Limits: vm.Limits{Value: 4096, Keys: 20, Bytes: 4 * (size + fs.PinCost)}})

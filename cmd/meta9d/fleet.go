@@ -103,8 +103,8 @@ func (d *daemon) newFleet(tree *fs.Tree) error {
 	return nil
 }
 
-// restoreFleet takes up what came with VMs, and changes nothing in etcd: where the program before
-// this one goes on, it must find that.
+// restoreFleet restores the sessions that came with VMs. It changes nothing in etcd: where this is
+// a live update that fails, the process before this one goes on, and needs them there.
 func (d *daemon) restoreFleet(told context.Context) error {
 	if d.fleet == nil {
 		return nil

@@ -157,7 +157,7 @@ func (s *Store) settle(b *batch, failed []error) error {
 }
 
 // hideGiven hides the VMs that the batch gives away. The new owner may change one as soon as its
-// own group is durable, and this host knows that only when those of all VMs are.
+// own group is durable; this host learns that only when the groups of all VMs of the batch are.
 func (b *batch) hideGiven() {
 	for _, w := range b.works {
 		if c := w.cell; w.gift != nil {

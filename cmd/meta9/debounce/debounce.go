@@ -1,6 +1,6 @@
-// Package debounce deals with changes that come together in one run: those that come within a
-// moment of each other, and those that come during the run before. `meta9 watch` and
-// `meta9 agent` do so. Any number of goroutines may say that something came; one waits.
+// Package debounce makes one run of several changes: of those that come within a moment of each
+// other, and of those that come during the run before. `meta9 watch` and `meta9 agent` need it.
+// Any number of goroutines may say that something came; one waits.
 package debounce
 
 import (

@@ -22,12 +22,12 @@ type txn struct {
 	several bool     // it has changes of several VMs
 }
 
-// asks are the gets of the keys in ask.
-func (t *txn) asks() (gets []clientv3.Op) {
+// gets reads the keys in ask.
+func (t *txn) gets() (all []clientv3.Op) {
 	for _, key := range t.ask {
-		gets = append(gets, clientv3.OpGet(key))
+		all = append(all, clientv3.OpGet(key))
 	}
-	return gets
+	return all
 }
 
 // commit sends a transaction until its outcome is known. Either it was done, at revision
@@ -35,7 +35,7 @@ func (t *txn) asks() (gets []clientv3.Op) {
 // moment. The error of one with changes of several VMs that is too large for this etcd is etcd's
 // own, and together sends the changes in smaller ones.
 func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error) {
-	var asks []clientv3.Op // none until they are needed: all members write to their disks what is sent
+	var gets []clientv3.Op // none until they are needed: all members write to their disks what is sent
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		if e.ctx.Err() != nil && !t.again {
 			return 0, nil, store.Unchanged(errClosed)
@@ -44,7 +44,7 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 		if !t.again {
 			ctx = e.leader.prefer(ctx)
 		}
-		resp, err := e.kv.Txn(ctx).If(t.cmps...).Then(t.ops...).Else(asks...).Commit()
+		resp, err := e.kv.Txn(ctx).If(t.cmps...).Then(t.ops...).Else(gets...).Commit()
 		cancel()
 		e.notice(err)
 		if err == nil {
@@ -53,8 +53,8 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 		switch {
 		case err == nil && resp.Succeeded:
 			return resp.Header.Revision, nil, nil
-		case err == nil && len(asks) < len(t.ask):
-			asks = t.asks()
+		case err == nil && len(gets) < len(t.ask):
+			gets = t.gets()
 			continue
 		case err == nil:
 			return 0, firsts(resp), nil
@@ -79,7 +79,7 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 			e.unsure.Add(1)
 		}
 		t.again = true
-		asks = t.asks()
+		gets = t.gets()
 		e.leader.forget()
 		select {
 		case <-time.After(pause):
@@ -106,7 +106,7 @@ func firsts(resp *clientv3.TxnResponse) []*mvccpb.KeyValue {
 func (e *Engine) refused(t *txn) (found []*mvccpb.KeyValue, known bool) {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
 	defer cancel()
-	resp, err := e.kv.Txn(ctx).If(t.cmps...).Else(t.asks()...).Commit()
+	resp, err := e.kv.Txn(ctx).If(t.cmps...).Else(t.gets()...).Commit()
 	if err != nil || resp.Succeeded {
 		return nil, err == nil
 	}
