@@ -21,6 +21,7 @@ type Cell struct {
 	line   line   // its intents that wait; the committer's
 	host   line   // those of them that are the host's own
 	cpu    *cpu.Share
+	came   bool // the VM may come from another host, where its CID was its alone; it never changes
 	left   bool // the VM is another host's; the committer's
 	ending bool // an intent of kind elsewhere, which ends the Cell, is queued; the committer's
 

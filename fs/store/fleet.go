@@ -269,8 +269,12 @@ func (b *batch) adopt(in *Intent) (Result, error) {
 		return Result{}, errs.New(errs.Invalid, "nothing to adopt")
 	}
 	c := b.store.newCell(a.vm)
+	c.came = true
 	if err := b.claim(c, nil, a.vm); err != nil {
 		return Result{}, err
+	}
+	if cid := cidOf(a.vm); cid != (nameKey{}) && b.names.lookup(cid) != c {
+		b.store.warnCID(cid, b.names.lookup(cid).uuid, a.vm.UUID)
 	}
 	if t := a.tail; t != nil {
 		c.ring = newRing(b.store.cfg.VMEvents, t.After)
@@ -286,6 +290,13 @@ func (b *batch) adopt(in *Intent) (Result, error) {
 	w.edit.Note(vm.Change{Type: vm.Arrived, Rev: b.store.numbers.rev()})
 	b.recordChanges(w, in)
 	return Result{Cell: c}, nil
+}
+
+// warnCID logs that two VMs of this host have one CID. Who has had it keeps it when other comes; at
+// a start that is not known, and none has it.
+func (s *Store) warnCID(cid nameKey, one, other string) {
+	s.rare.Warn(other).Str("vm", other).Str("other", one).Str("vsock_cid", cid.text).
+		Msg("two VMs of this host have one vsock_cid, and this one is not reached by it: give it another")
 }
 
 // yield gives the VM away: its Cell ends. Changes of the VM earlier in this batch go with

@@ -357,6 +357,76 @@ func TestFleetDamage(t *testing.T) {
 	}
 }
 
+// TestCIDOfAnother: a VM that comes from a host where it had a CID that another VM has here is served
+// all the same, and does not get the other's CID, also when the host starts anew: who has it then
+// is not known, and nobody is taken for the other.
+func TestCIDOfAnother(t *testing.T) {
+	f := storetest.NewFleet()
+	e := &steered{Host: f.Host("b")}
+	a, b := open(t, f.Host("a"), store.Config{}), open(t, e, store.Config{})
+	c := create(t, a, `{"uuid":"`+uuidA+`","vsock_cid":5}`)
+	other := create(t, b, `{"uuid":"`+uuidB+`","vsock_cid":5}`)
+	do(t, a, store.Intent{Kind: store.Yield, Cell: c, Gift: &store.Gift{To: "b"}})
+	arrival, err := b.Fetch(uuidA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entered, release := e.hold()
+	before := submit(b, store.Intent{Kind: store.Put, Cell: other, Name: "k"})
+	wait(t, entered)
+	failed := submit(b, store.Intent{Kind: store.Put, Cell: other, Name: "k"}) // so that the index of the batch is made twice
+	adopted := submit(b, store.Intent{Kind: store.Adopt, Arrival: arrival})
+	e.steer(func(groups []store.Group) []error {
+		f.Full(uuidB)
+		defer f.Full("")
+		return e.Host.Apply(groups)
+	})
+	release()
+	if r := wait(t, before); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	c = wait(t, adopted).Cell
+	if r := wait(t, failed); errs.KindOf(r.Err) != errs.NoSpace || b.Err() != nil {
+		t.Error(r.Err, b.Err())
+	}
+	e.instead.Store(nil)
+	update := func(c *store.Cell, patch string) { do(t, b, store.Intent{Kind: store.UpdateVM, Cell: c, Data: patch}) }
+	update(c, `{"alias":"web"}`)
+	if b.ByCID(5) != other || b.Cell(uuidA) != c || b.Alias("web") != c {
+		t.Error("the CID is not that of the VM that had it")
+	}
+	refused(t, b, store.Intent{Kind: store.UpdateVM, Cell: other, Data: `{"alias":"web"}`}, errs.Exists)
+	update(c, `{"vsock_cid":6}`)
+	if b.ByCID(5) != other || b.ByCID(6) != c {
+		t.Error("a CID of its own")
+	}
+	refused(t, b, store.Intent{Kind: store.UpdateVM, Cell: c, Data: `{"vsock_cid":5}`}, errs.Exists)
+	do(t, b, store.Intent{Kind: store.Yield, Cell: c, Gift: &store.Gift{}})
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	const uuidD = "00000000-0000-4000-8000-00000000000d"
+	for _, uuid := range []string{uuidC, uuidD} {
+		create(t, a, `{"uuid":"`+uuid+`","vsock_cid":`+map[string]string{uuidC: "5", uuidD: "7"}[uuid]+`}`)
+		f.Take(uuid, "b")
+	}
+	f.Take(uuidA, "b") // it has 6
+	b = open(t, f.Host("b"), store.Config{})
+	if n := len(b.Salvaged()); b.Count() != 4 || n > 0 || b.ByCID(5) != nil || b.ByCID(6) != b.Cell(uuidA) || b.ByCID(7) != b.Cell(uuidD) {
+		t.Errorf("%d VMs, %d damaged, CID 5 is %v", b.Count(), n, b.ByCID(5))
+	}
+	update(b.Cell(uuidC), `{"vsock_cid":8}`)
+	if b.ByCID(5) != nil || b.ByCID(8) != b.Cell(uuidC) {
+		t.Error("one of them has got another")
+	}
+	do(t, b, store.Intent{Kind: store.DeleteVM, Cell: b.Cell(uuidB)})
+	create(t, b, `{"uuid":"`+uuidB+`","vsock_cid":5}`)
+	if b.ByCID(5) != b.Cell(uuidB) {
+		t.Error("nobody else has it")
+	}
+}
+
 // TestLostAtOnce: while a VM is found to be lost, other intents of the same moment
 // get an answer, and none twice.
 func TestLostAtOnce(t *testing.T) {

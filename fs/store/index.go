@@ -207,7 +207,7 @@ func sameNames(was, will *vm.VM) bool {
 // asks has it, until it asks for it no more.
 func (x *index) hint(c *Cell, was, will nameKey) error {
 	if was != (nameKey{}) && was != will && x.lookup(was) == c {
-		if err := x.txn.Delete(tableNames, &nameRow{key: was}); err != nil {
+		if err := x.drop(was); err != nil {
 			return err
 		}
 	}
@@ -220,14 +220,18 @@ func (x *index) hint(c *Cell, was, will nameKey) error {
 // claim makes c a VM of the index (was is nil), or no longer one (will is nil), and
 // gives it the names of its VM as it will be in place of those of the VM as it
 // was. The error is Exists, and names the field and who has it; then nothing has
-// changed.
+// changed. A VM that comes from another host has no CID here while another VM has it.
 func (x *index) claim(c *Cell, was, will *vm.VM) error {
 	for _, f := range uniqueFields {
 		if will == nil {
 			break
 		}
-		if other := x.lookup(f.name(will)); other != nil && other != c {
-			return errs.New(errs.Exists, "%s: %q is VM %s's already", f.field, f.name(will).text, other.uuid)
+		name := f.name(will)
+		if was != nil && f.name(was) == name || was == nil && c.came && name.field == nameCID {
+			continue
+		}
+		if other := x.lookup(name); other != nil && other != c {
+			return errs.New(errs.Exists, "%s: %q is VM %s's already", f.field, name.text, other.uuid)
 		}
 	}
 	for _, f := range uniqueFields {
@@ -265,15 +269,20 @@ func (x *index) rename(c *Cell, was, will nameKey) error {
 		x.uuids.ReplaceOrInsert(uuidRow{c.uuid, c})
 		return nil
 	}
-	if was != (nameKey{}) {
-		if err := x.txn.Delete(tableNames, &nameRow{key: was}); err != nil {
+	if was != (nameKey{}) && x.lookup(was) == c {
+		if err := x.drop(was); err != nil {
 			return err
 		}
 	}
-	if will == (nameKey{}) {
+	if will == (nameKey{}) || x.lookup(will) != nil {
 		return nil
 	}
 	return x.txn.Insert(tableNames, &nameRow{will, c})
+}
+
+// drop lets a name lead to no VM.
+func (x *index) drop(name nameKey) error {
+	return x.txn.Delete(tableNames, &nameRow{key: name})
 }
 
 // cells calls fn for the VMs from that ID on, until it returns false.

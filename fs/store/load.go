@@ -36,6 +36,7 @@ type loader struct {
 	whole  bool // of a Shared engine: a VM of which anything is damaged is none
 	onVM   func(*vm.VM)
 	report func(Damage)
+	shared func(cid nameKey, one, other string) // whole: two VMs have one CID, as each had it at another host; nil: nobody asks
 
 	seen    marks               // one past the greatest numbers in use
 	marks   *marks              // the record of them
@@ -231,11 +232,19 @@ func (l *loader) skipVM(err error) {
 	}
 }
 
-// takeNames notes the VM's unique names; one that another VM has is an error.
+// takeNames notes the VM's unique names; one that another VM has is an error, but for a CID at a
+// fleet's host.
 func (l *loader) takeNames(v *vm.VM) error {
 	for _, f := range uniqueFields {
 		name := f.name(v)
-		if other, ok := l.names[name]; ok {
+		other, ok := l.names[name]
+		switch {
+		case !ok:
+		case l.whole && name.field == nameCID:
+			if l.shared != nil {
+				l.shared(name, other, v.UUID)
+			}
+		default:
 			return errs.New(errs.IO, "%s: %q is VM %s's already", f.field, name.text, other)
 		}
 	}

@@ -133,11 +133,16 @@ func (s *Store) load() error {
 		return err
 	}
 	var failed error
+	var shared []nameKey
 	l := loader{engine: s.engine, whole: s.shared != nil, report: s.found, onVM: func(v *vm.VM) {
 		if err := s.admit(x, v); err != nil && failed == nil {
 			failed = err
 		}
 	}}
+	l.shared = func(cid nameKey, one, other string) {
+		s.warnCID(cid, one, other)
+		shared = append(shared, cid)
+	}
 	if err := l.load(); err != nil {
 		if len(s.damage) > 0 {
 			return errs.New(errs.IO, "damaged data: %s; %v", s.damage[0], err)
@@ -149,6 +154,14 @@ func (s *Store) load() error {
 	}
 	if n := len(s.damage); n > 0 && !s.cfg.Salvage && s.shared == nil {
 		return errs.New(errs.IO, "damaged data: %s (%d damaged in all; salvage skips them)", s.damage[0], n)
+	}
+	for _, cid := range shared { // who has had it until now is not known
+		if x.lookup(cid) == nil {
+			continue // of three VMs
+		}
+		if err := x.drop(cid); err != nil {
+			return errs.New(errs.IO, "index: %v", err)
+		}
 	}
 	s.numbers, s.skipped = afterLoad(&l), l.skipped
 	if s.shared != nil {
@@ -164,6 +177,7 @@ func (s *Store) load() error {
 // admit adds a loaded VM.
 func (s *Store) admit(x *index, v *vm.VM) error {
 	c := s.newCell(v)
+	c.came = s.shared != nil
 	c.vm.Store(v)
 	if err := x.claim(c, nil, v); err != nil {
 		return err
