@@ -109,7 +109,11 @@ func (d *daemon) restoreFleet(told context.Context) error {
 	if d.fleet == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(told, fleetVerbTime)
+	within := fleetVerbTime
+	if d.from != nil { // who is connected waits; before this one, they were served
+		within = time.Duration(d.cfg.Cluster.Patience)
+	}
+	ctx, cancel := context.WithTimeout(told, within)
 	defer cancel()
 	if err := d.fleet.Restore(ctx); err != nil {
 		return notStarted(told, err)

@@ -159,9 +159,13 @@ func (f *Fleet) letGo(ctx context.Context) error {
 
 // Restore restores the sessions of VMs that came to this host before it started, and were
 // not served yet. It leaves them in the cluster, too: if this process ends before Start, the
-// next one restores them.
+// next one restores them. It tries until ctx ends.
 func (f *Fleet) Restore(ctx context.Context) error {
-	came, err := f.cluster.Came(ctx)
+	var came []string
+	err := f.insist(ctx, func(ctx context.Context) (err error) {
+		came, err = f.cluster.Came(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -169,11 +173,13 @@ func (f *Fleet) Restore(ctx context.Context) error {
 		if f.cfg.Store.Cell(uuid) == nil {
 			continue // it came after the store was opened: takeOver restores its sessions
 		}
-		rev, err := f.restoreLeft(ctx, uuid)
+		err := f.insist(ctx, func(ctx context.Context) (err error) {
+			f.came[uuid], err = f.restoreLeft(ctx, uuid)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		f.came[uuid] = rev
 	}
 	return nil
 }

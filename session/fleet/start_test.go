@@ -67,6 +67,59 @@ func TestRestoredBefore(t *testing.T) {
 	g.Resume(b, 0, "")
 }
 
+// falters is an engine of which each question at the start gets no answer the first time.
+type falters struct {
+	fleettest.Engine
+	asked map[string]bool
+}
+
+func (e falters) answer(what string) error {
+	if e.asked[what] {
+		return nil
+	}
+	e.asked[what] = true
+	return errs.New(errs.Busy, "etcd has no leader, as the test says")
+}
+
+func (e falters) Came(ctx context.Context) ([]string, error) {
+	if err := e.answer("came"); err != nil {
+		return nil, err
+	}
+	return e.Engine.Came(ctx)
+}
+
+func (e falters) Residence(ctx context.Context, uuid string) (string, int64, error) {
+	if err := e.answer("residence"); err != nil {
+		return "", 0, err
+	}
+	return e.Engine.Residence(ctx, uuid)
+}
+
+// TestRestoreTries: the cluster is without a leader for a moment when a host starts to which a VM
+// was given. The VM has its sessions all the same.
+func TestRestoreTries(t *testing.T) {
+	f := storetest.NewFleet()
+	a := fleettest.Open(t, f.Host("a"), "a", nil)
+	e := f.Host("b")
+	m, err := fleet.Join(t.Context(), fleet.MemberConfig{Cluster: e, Host: "b", Instance: "b", Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.StopRefresh()
+	fleettest.Create(a, uuid)
+	g := fleettest.NewGuest(a, uuid, 1)
+	if err := a.Fleet.Release(t.Context(), uuid, "b"); err != nil {
+		t.Fatal(err)
+	}
+	g.HungUp()
+	asked := make(map[string]bool)
+	b := fleettest.Open(t, falters{e, asked}, "b", nil)
+	if !asked["came"] || !asked["residence"] {
+		t.Fatalf("it has asked for %v", asked)
+	}
+	g.Resume(b, 0, "")
+}
+
 // TestServesOwned: a VM that was given to a host when nobody there waited for it is served there
 // all the same, with its sessions, also while the host is being drained.
 func TestServesOwned(t *testing.T) {
