@@ -52,6 +52,9 @@ type world struct {
 	begun time.Time
 	over  chan struct{} // closed when clients and faults are to end
 
+	ctx    context.Context // of what clients ask
+	giveUp func()          // ends it: after a failure nobody may be there who answers
+
 	lying atomic.Int64 // odd: a host is fenced and lives, so that it takes old values for new ones
 
 	ops, moves, taken, kills, drops, unknown, fenced, trouble, old atomic.Int64
@@ -93,6 +96,7 @@ func (v *shared) hangUp(host int) {
 func newWorld(t *testing.T, seed uint64, fresh bool) *world {
 	c := start(t, 3, fast)
 	w := &world{t: t, c: c, fresh: fresh, begun: time.Now(), over: make(chan struct{})}
+	w.ctx, w.giveUp = context.WithCancel(t.Context())
 	by := c.proxy(t, 0)
 	chance := rand.New(rand.NewPCG(seed, 3))
 	by.chance = func() plan {
@@ -223,7 +227,7 @@ func (u *user) session(host int) *session {
 		s.names = "vms/" + u.v.uuid + "/"
 	}
 	var err error
-	if s.client, err = client.Dial(context.Background(), "unix", opt); err != nil {
+	if s.client, err = client.Dial(u.ctx, "unix", opt); err != nil {
 		return nil
 	}
 	u.sessions[host] = s
@@ -285,9 +289,9 @@ func (u *user) step(at int) bool {
 	call := u.now()
 	var err error
 	if in.kind == put {
-		err = s.client.WriteFile(context.Background(), s.names+"keys/"+keyName(in.key), []byte(in.value))
+		err = s.client.WriteFile(u.ctx, s.names+"keys/"+keyName(in.key), []byte(in.value))
 	} else {
-		err = s.client.WriteFile(context.Background(), s.names+"txn", transaction(in))
+		err = s.client.WriteFile(u.ctx, s.names+"txn", transaction(in))
 	}
 	return u.note(call, in, err)
 }
@@ -320,6 +324,7 @@ func (u *user) note(call int64, in input, err error) bool {
 	ret := u.now()
 	text := fmt.Sprint(err)
 	switch {
+	case u.ctx.Err() != nil: // the test has failed
 	case err == nil:
 		u.endPending(call, ret)
 		u.add(call, ret, in, output{})
@@ -373,7 +378,7 @@ func (u *user) read(s *session, in input) bool {
 		u.old.Add(1)
 		return false
 	}
-	b, err := s.client.ReadFile(context.Background(), s.names+"keys/"+keyName(in.key))
+	b, err := s.client.ReadFile(u.ctx, s.names+"keys/"+keyName(in.key))
 	ret := u.now()
 	_, now := s.transport()
 	switch {
@@ -650,6 +655,9 @@ func play(t *testing.T, seed uint64, fresh bool, more func(*world) bool) *world 
 	}
 	close(w.over)
 	harming.Wait() // first: what the others wait for may stand still
+	if t.Failed() {
+		w.giveUp()
+	}
 	running.Wait()
 	for _, u := range users {
 		u.close()
