@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"time"
 
 	"meta9/fs/errs"
@@ -211,7 +212,7 @@ func (b *batch) work(c *Cell) *work {
 		return nil
 	}
 	if c.work == nil {
-		v := c.VM()
+		v := cmp.Or(c.VM(), c.given)
 		if v == nil {
 			return nil
 		}

@@ -16,7 +16,7 @@ type Cell struct {
 	id     uint64
 	store  *Store
 	vm     atomic.Pointer[vm.VM]
-	given  *vm.VM // the row while the VM is being given away, and vm is nil; guarded by Store.publish
+	given  *vm.VM // the row while the VM is being given away, and vm is nil; the committer's, under Store.publish
 	work   *work  // what the batch under way makes of the VM; the committer's
 	line   line   // its intents that wait; the committer's
 	host   line   // those of them that are the host's own

@@ -44,8 +44,8 @@ func (s *Store) commit(b *batch) {
 	err := s.apply(b)
 	for _, w := range b.works {
 		w.cell.work = nil
-		if w.gift != nil && (err != nil || w.failed != nil) {
-			w.cell.keep()
+		if w.gift != nil && (err != nil || w.failed != nil) && errs.KindOf(w.failed) != errs.Moved {
+			w.cell.keep() // another host's VM stays hidden, until lose has ended it
 		}
 	}
 	if err != nil {

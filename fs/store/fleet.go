@@ -365,7 +365,7 @@ const endAgain = 100 * time.Millisecond
 // VM that changes there.
 func (s *Store) end(c *Cell) {
 	s.Submit(&Intent{Kind: elsewhere, Cell: c, Done: func(r Result) {
-		if c.VM() != nil && r.Err != errClosed && s.Err() == nil {
+		if r.Err != errClosed && s.Err() == nil && (c.VM() != nil || c.given != nil) {
 			time.AfterFunc(endAgain, func() { s.end(c) })
 		}
 	}})

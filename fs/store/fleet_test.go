@@ -318,6 +318,41 @@ func TestGivenIsHidden(t *testing.T) {
 	}
 }
 
+// TestGivenIsLost: a VM that is found to be another host's while it is given away is not shown again,
+// and ends also where that has to be tried again.
+func TestGivenIsLost(t *testing.T) {
+	f := storetest.NewFleet()
+	e := &steered{Host: f.Host("a")}
+	s := open(t, e, store.Config{})
+	c := create(t, s, `{"uuid":"`+uuidA+`","alias":"web"}`)
+	other := create(t, s, `{"uuid":"`+uuidB+`"}`)
+	tries := make(chan struct{}, 100)
+	e.ownFails(func(uint64) { tries <- struct{}{} }) // the store cannot publish anything
+	for len(tries) == 0 {
+		s.Do(&store.Intent{Kind: store.Put, Cell: other, Name: "k", Data: "v"})
+	}
+	shown := make(chan bool, 1)
+	s.Submit(&store.Intent{Kind: store.Yield, Cell: c, Gift: &store.Gift{To: "c"}, Done: func(r store.Result) {
+		if errs.KindOf(r.Err) != errs.Moved {
+			t.Error(r.Err)
+		}
+		shown <- c.VM() != nil
+	}})
+	if wait(t, shown) {
+		t.Error("what another host may have changed is shown")
+	}
+	for range 4 {
+		wait(t, tries)
+	}
+	e.instead.Store(nil)
+	gone(t, s, uuidA)
+	gone(t, s, uuidB)
+	if c.VM() != nil || s.Count() != 0 || s.Bytes() != 0 || s.Alias("web") != nil {
+		t.Errorf("%d VMs of %d bytes", s.Count(), s.Bytes())
+	}
+	refused(t, s, store.Intent{Kind: store.Put, Cell: c, Name: "k"}, errs.Moved)
+}
+
 // TestAloneRefuses: a store that is in no fleet has nothing to give or take.
 func TestAloneRefuses(t *testing.T) {
 	s, c := withVM(t, store.Config{})
