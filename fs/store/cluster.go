@@ -41,8 +41,9 @@ type Cluster interface {
 	// before it have kept of sessions is old then.
 	Started(ctx context.Context) error
 
-	// Mine lists the VMs of this host.
-	Mine(ctx context.Context) ([]string, error)
+	// Mine lists the VMs of this host. A VM is true if no other host has had it since this engine
+	// has given its records to a store, or has made it.
+	Mine(ctx context.Context) (map[string]bool, error)
 
 	// Ask sends the host of a request for a VM, unless there is one already; the request is
 	// deleted when this host dies. answer is why the other host does not give the VM; "": it

@@ -130,21 +130,17 @@ func New(cfg Config) *Fleet {
 	return f
 }
 
-// letGo ends the Cells of VMs that other hosts own by now. This host has its lease again,
-// so no other host can take one of its VMs meanwhile.
+// letGo ends the Cells of VMs that other hosts own by now, or have owned meanwhile. This host
+// has its lease again, so no other host can take one of its VMs from now on.
 func (f *Fleet) letGo(ctx context.Context) error {
 	var cells []*store.Cell // listed before Mine is asked: a Cell that comes later is this host's
 	f.cfg.Store.Cells(0, func(c *store.Cell) bool {
 		cells = append(cells, c)
 		return true
 	})
-	all, err := f.cluster.Mine(ctx)
+	mine, err := f.cluster.Mine(ctx)
 	if err != nil {
 		return err
-	}
-	mine := make(map[string]bool, len(all))
-	for _, uuid := range all {
-		mine[uuid] = true
 	}
 	for _, c := range cells {
 		if mine[c.UUID()] {
@@ -278,7 +274,7 @@ func (f *Fleet) serveOwned() {
 			continue
 		}
 		now := make(map[string]bool)
-		for _, uuid := range all {
+		for uuid := range all {
 			switch {
 			case f.cfg.Store.Cell(uuid) != nil:
 			case before[uuid]:

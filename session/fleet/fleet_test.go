@@ -268,6 +268,48 @@ func TestTakenMeanwhile(t *testing.T) {
 	}
 }
 
+// backEngine is the engine of a host to which another one gives a VM back before it has the answer
+// which VMs it has.
+type backEngine struct {
+	fleettest.Engine
+	back func()
+}
+
+// Mine is store.Cluster's.
+func (e *backEngine) Mine(ctx context.Context) (map[string]bool, error) {
+	e.back()
+	return e.Engine.Mine(ctx)
+}
+
+// TestBackMeanwhile: a host was cut off, another host has taken its VM and changed it, and gives it
+// back as soon as the host has a lease again. The host does not go on with what it has of the VM.
+func TestBackMeanwhile(t *testing.T) {
+	f := storetest.NewFleet()
+	e := f.Host("a")
+	var b *fleettest.Host
+	a := fleettest.Open(t, &backEngine{e, sync.OnceFunc(func() {
+		if err := b.Fleet.Release(t.Context(), uuid, "a"); err != nil {
+			t.Error(err)
+		}
+	})}, "a", func(m *fleet.MemberConfig, _ *fleet.Config) { m.TTL = 2 * time.Second })
+	b = fleettest.Open(t, f.Host("b"), "b", nil)
+	fleettest.Create(a, uuid)
+	g := fleettest.NewGuest(a, uuid, 1)
+	e.Cut(true)
+	b.Claim(uuid)
+	b.Do(store.Intent{Kind: store.Put, Cell: b.Store.Cell(uuid), Name: "log", Data: "new"})
+	e.Cut(false)
+	a.Until("the lease", a.Member.Sure)
+	if a.Store.Cell(uuid) != nil {
+		t.Error("it is sure, and serves what it had")
+	}
+	g.HungUp() // its session is of the time before
+	a.Claim(uuid)
+	if got := fleettest.Log(a, uuid); got != "new" {
+		t.Errorf("it has %q", got)
+	}
+}
+
 // takenEngine is an engine of which another host takes a VM before Forget.
 type takenEngine struct {
 	fleettest.Engine
@@ -491,7 +533,7 @@ type listed struct {
 	asked chan struct{}
 }
 
-func (e listed) Mine(ctx context.Context) ([]string, error) {
+func (e listed) Mine(ctx context.Context) (map[string]bool, error) {
 	select {
 	case e.asked <- struct{}{}:
 	default:

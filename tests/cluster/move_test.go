@@ -218,7 +218,7 @@ func TestRestartedBefore(t *testing.T) {
 	if got := fleettest.Log(b, uuidA); got != "under way\nend\n" {
 		t.Errorf("the log is %q", got)
 	}
-	if mine, err := b.Engine.Mine(t.Context()); err != nil || len(mine) != 1 || mine[0] != uuidA {
+	if mine, err := b.Engine.Mine(t.Context()); err != nil || len(mine) != 1 || !mine[uuidA] {
 		t.Errorf("its VMs are %v, %v", mine, err)
 	}
 	if came, err := b.Engine.Came(t.Context()); err != nil || len(came) != 0 {

@@ -64,16 +64,19 @@ func (e *Engine) Claim(ctx context.Context, uuid string, from store.Owner) error
 	return errs.New(errs.Busy, "VM %s has another owner by now", uuid)
 }
 
-// Mine is store.Cluster's.
-func (e *Engine) Mine(ctx context.Context) ([]string, error) {
+// Mine is store.Cluster's. by/HOST/UUID is written in each transaction that makes the VM this host's,
+// together with own/UUID, and in no other.
+func (e *Engine) Mine(ctx context.Context) (map[string]bool, error) {
 	by := e.key("by", e.cfg.Host) + "/"
 	resp, err := e.kv.Get(ctx, by, clientv3.WithPrefix(), clientv3.WithKeysOnly())
 	if err != nil {
 		return nil, e.cfg.explain(err)
 	}
-	all := make([]string, 0, len(resp.Kvs))
+	all := make(map[string]bool, len(resp.Kvs))
 	for _, kv := range resp.Kvs {
-		all = append(all, strings.TrimPrefix(string(kv.Key), by))
+		uuid := strings.TrimPrefix(string(kv.Key), by)
+		st := e.known(uuid)
+		all[uuid] = st != nil && kv.ModRevision <= st.own
 	}
 	return all, nil
 }

@@ -197,14 +197,15 @@ func (h *Host) Claim(ctx context.Context, uuid string, from store.Owner) error {
 }
 
 // Mine is store.Cluster's.
-func (h *Host) Mine(ctx context.Context) (all []string, err error) {
+func (h *Host) Mine(ctx context.Context) (map[string]bool, error) {
 	if err := h.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer h.fleet.mu.Unlock()
+	all := make(map[string]bool)
 	for uuid, v := range h.fleet.vms {
 		if v.host == h.name {
-			all = append(all, uuid)
+			all[uuid] = h.known[uuid] == v.rev
 		}
 	}
 	return all, nil

@@ -45,7 +45,7 @@ func NewFleet() *Fleet {
 
 // Host is the engine of one host.
 func (f *Fleet) Host(name string) *Host {
-	return &Host{fleet: f, name: name, ended: make(chan struct{})}
+	return &Host{fleet: f, name: name, known: make(map[string]int64), ended: make(chan struct{})}
 }
 
 // Take makes the VM that host's, without asking its owner.
@@ -108,7 +108,8 @@ type Host struct {
 	fleet *Fleet
 	name  string
 	cut   atomic.Bool
-	life  *life // what Join has begun; Fleet.mu guards it
+	life  *life            // what Join has begun; Fleet.mu guards it
+	known map[string]int64 // fleetVM.rev of the VMs that it has; Fleet.mu guards it
 	end   sync.Once
 	ended chan struct{}
 }
@@ -122,8 +123,9 @@ func (h *Host) Scan(fn func(key, value []byte) error) error {
 	if all == nil {
 		all = make(map[string][]byte)
 	}
-	for _, v := range h.fleet.vms {
+	for uuid, v := range h.fleet.vms {
 		if v.host == h.name {
+			h.known[uuid] = v.rev
 			maps.Copy(all, v.data)
 		}
 	}
@@ -187,7 +189,8 @@ func (h *Host) apply(g *store.Group) error {
 	case g.New:
 		v = &fleetVM{host: h.name, data: make(map[string][]byte)}
 		v.rev = f.next()
-	case v == nil || v.host != h.name:
+		h.known[g.VM] = v.rev
+	case v == nil || v.host != h.name || h.known[g.VM] != v.rev:
 		return store.Unchanged(errs.New(errs.Moved, "VM %s is another host's", g.VM))
 	}
 	if other := f.alias[g.Takes]; g.Takes != "" && other != "" && other != g.VM {
@@ -254,6 +257,7 @@ func (h *Host) Fetch(uuid string, fn func(key, value []byte) error) (mark uint64
 		return 0, errs.New(errs.Moved, "VM %s is another host's", uuid)
 	}
 	data, mark := maps.Clone(v.data), v.mark
+	h.known[uuid] = v.rev
 	h.fleet.mu.Unlock()
 	return mark, inOrder(data, fn)
 }
