@@ -29,7 +29,7 @@ type Shared interface {
 	// Fetch gives the records of one VM, of one moment, in the order of their keys, as Scan
 	// does. mark is at least as high as every revision of the VM that anybody was told. Only
 	// the owner can fetch a VM; others get errs.Moved. Any goroutine may call it, while this
-	// store has no Cell of the VM.
+	// store has no Cell of the VM. Busy: Apply is just making the VM.
 	Fetch(uuid string, fn func(key, value []byte) error) (mark uint64, err error)
 	// Mark is at least as high as every revision that anybody was told of a VM that Scan has
 	// given.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -117,6 +118,52 @@ func TestMove(t *testing.T) {
 			t.Errorf("k%d is %v", i, e)
 		}
 	}
+}
+
+// TestBack: a host learns that a VM of its is another's, or was meanwhile, also where it has not
+// changed the VM since. What it knows of that VM does not keep it from making one anew.
+func TestBack(t *testing.T) {
+	c := start(t, 1, fast)
+	engines := []*etcd.Engine{c.engine(t, "/back/", "a"), c.engine(t, "/back/", "b")}
+	hosts := []*store.Store{opened(t, engines[0]), opened(t, engines[1])}
+	mine := func(when string, want map[string]bool) {
+		t.Helper()
+		if got, err := engines[0].Mine(t.Context()); err != nil || !maps.Equal(got, want) {
+			t.Errorf("%s: %v, %v", when, got, err)
+		}
+	}
+	create := store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}
+	in := create
+	cell := do(t, hosts[0], in).Cell
+	mine("made", map[string]bool{uuidA: true})
+	other := take(t, engines[1], hosts[1], uuidA)
+	mine("taken", map[string]bool{})
+	do(t, hosts[1], store.Intent{Kind: store.Yield, Cell: other, Gift: &store.Gift{To: "a"}})
+	mine("given back", map[string]bool{uuidA: false})
+	if err := hosts[0].Elsewhere(t.Context(), cell); err != nil {
+		t.Fatal(err)
+	}
+	a, err := hosts[0].Fetch(uuidA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cell = do(t, hosts[0], store.Intent{Kind: store.Adopt, Arrival: a}).Cell
+	do(t, hosts[0], store.Intent{Kind: store.Put, Cell: cell, Name: "k"})
+	mine("come", map[string]bool{uuidA: true})
+
+	other = take(t, engines[1], hosts[1], uuidA)
+	if err := hosts[0].Elsewhere(t.Context(), cell); err != nil {
+		t.Fatal(err)
+	}
+	in = create
+	if r := hosts[0].Do(&in); errs.KindOf(r.Err) != errs.Exists || !strings.Contains(r.Err.Error(), `host "b"`) {
+		t.Errorf("made while another host has it: %v", r.Err)
+	}
+	do(t, hosts[1], store.Intent{Kind: store.DeleteVM, Cell: other})
+	in = create
+	cell = do(t, hosts[0], in).Cell
+	do(t, hosts[0], store.Intent{Kind: store.Put, Cell: cell, Name: "k"})
+	mine("made anew", map[string]bool{uuidA: true})
 }
 
 // TestClaimed: two hosts claim a VM at once, again and again, while its owner writes. One

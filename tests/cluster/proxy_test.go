@@ -425,6 +425,49 @@ func TestAnswerLost(t *testing.T) {
 	}
 }
 
+// TestFetchMade: somebody reads a VM while its host makes it, in several transactions. The VM is
+// made all the same.
+func TestFetchMade(t *testing.T) {
+	l := newLate(t, start(t, 1, fast), "/made/")
+	l.proxy.next(lose, true)
+	done := make(chan store.Result, 1)
+	large := strings.Repeat("x", 700_000)
+	l.store.Submit(&store.Intent{
+		Kind: store.CreateVM, Data: `{"uuid":"` + uuidB + `","customer_metadata":{"k":"` + large + `","l":"` + large + `"}}`,
+		Done: func(r store.Result) { done <- r },
+	})
+	wait(t, l.proxy.met)
+	if mine, err := l.engine.Mine(t.Context()); err != nil || len(mine) != 2 {
+		t.Errorf("the host's VMs are %v, %v", mine, err)
+	}
+	if _, err := l.store.Fetch(uuidB); errs.KindOf(err) != errs.Busy {
+		t.Errorf("read: %v", err)
+	}
+	close(l.proxy.free)
+	r := wait(t, done)
+	if r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	do(t, l.store, store.Intent{Kind: store.Put, Cell: r.Cell, Name: "k", Data: "v"})
+	_, s, _ := l.again("a")
+	wantKey(t, s.Cell(uuidB), "l", large)
+}
+
+// TestFetchLate: what was read of a VM before a change of this host's does not count after it.
+func TestFetchLate(t *testing.T) {
+	l := newLate(t, start(t, 1, fast), "/fetchlate/")
+	if _, err := l.engine.Fetch(uuidA, func(_, value []byte) error {
+		l.put("k", "during")
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	l.put("k", "after")
+	if err := l.store.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestOpenAnswerLost: a member ends while a host that starts asks it. The host may wait: nothing
 // of its settings is wrong.
 func TestOpenAnswerLost(t *testing.T) {

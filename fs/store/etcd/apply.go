@@ -178,10 +178,12 @@ func (e *Engine) at(uuid string, gen uint64, rest string) string {
 func (e *Engine) apply(g *store.Group) error {
 	st := e.known(g.VM)
 	switch {
-	case g.New && st == nil:
-		st = &state{owner: owner{Host: e.cfg.Host, Epoch: 1}}
-	case g.New && st.whole():
-		return store.Unchanged(errs.New(errs.Exists, "VM %s is this host's already", g.VM))
+	case g.New:
+		e.makes(g.VM, true)
+		defer e.makes(g.VM, false)
+		if st == nil || st.whole() { // a whole one has gone from here without a change of this host's
+			st = &state{owner: owner{Host: e.cfg.Host, Epoch: 1}}
+		}
 	case st == nil:
 		return moved(g.VM)
 	}

@@ -104,6 +104,7 @@ type Engine struct {
 
 	mu      sync.Mutex
 	vms     map[string]*state
+	making  map[string]bool  // the VMs whose first groups are under way
 	fenced  bool             // the VMs of the host were taken over from the process before
 	before  map[string]owner // their owners until then
 	starts  uint64           // how many processes of this host have served before this one
@@ -179,7 +180,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, cfg.noClient(context.WithoutCancel(ctx), err) // ctx may be over
 	}
-	e := &Engine{cfg: cfg, client: client, kv: clientv3.NewKV(client), vms: make(map[string]*state), before: make(map[string]owner)}
+	e := &Engine{cfg: cfg, client: client, kv: clientv3.NewKV(client), vms: make(map[string]*state), making: make(map[string]bool), before: make(map[string]owner)}
 	e.mostOps.Store(maxOps)
 	e.mostBytes.Store(maxBytes)
 	e.ctx, e.end = context.WithCancel(context.Background())
@@ -451,7 +452,19 @@ func (e *Engine) known(uuid string) *state {
 	return e.vms[uuid]
 }
 
-// learn notes the state of a VM; nil: it is not this host's.
+// makes notes that a VM's first group is under way, or is so no longer.
+func (e *Engine) makes(uuid string, is bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if is {
+		e.making[uuid] = true
+	} else {
+		delete(e.making, uuid)
+	}
+}
+
+// learn notes the state of a VM; nil: it is not this host's. What was read of a VM that has come
+// here meanwhile may be older than what Apply has made of it.
 func (e *Engine) learn(uuid string, st *state) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -459,7 +472,9 @@ func (e *Engine) learn(uuid string, st *state) {
 		delete(e.vms, uuid)
 		return
 	}
-	e.vms[uuid] = st
+	if is := e.vms[uuid]; is == nil || is.q <= st.q {
+		e.vms[uuid] = st
+	}
 	e.highest = max(e.highest, st.seq.Number)
 	e.mark = max(e.mark, st.owner.Mark)
 }

@@ -267,6 +267,12 @@ func (e *Engine) Fetch(uuid string, fn func(key, value []byte) error) (mark uint
 	if err != nil {
 		return 0, err
 	}
+	e.mu.Lock()
+	making := e.making[uuid]
+	e.mu.Unlock()
+	if making { // else sweep would delete the parts that are there
+		return 0, errs.New(errs.Busy, "VM %s is just being made here", uuid)
+	}
 	st, err := e.stateOf(&all[0])
 	if err != nil {
 		return 0, err
