@@ -453,6 +453,27 @@ func TestFetchMade(t *testing.T) {
 	wantKey(t, s.Cell(uuidB), "l", large)
 }
 
+// TestDeleteCreate: a VM is deleted and made anew in one batch, again and again.
+func TestDeleteCreate(t *testing.T) {
+	l := newLate(t, start(t, 1, fast), "/deletecreate/")
+	for range 50 {
+		gone, made := make(chan store.Result, 1), make(chan store.Result, 1)
+		l.store.Submit(&store.Intent{Kind: store.Note, Done: func(store.Result) { // the committer waits for that
+			l.store.Submit(&store.Intent{Kind: store.DeleteVM, Cell: l.cell, Done: func(r store.Result) { gone <- r }})
+			l.store.Submit(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`, Done: func(r store.Result) { made <- r }})
+		}})
+		if r := wait(t, gone); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		r := wait(t, made)
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		l.cell = r.Cell
+		l.put("k", "v")
+	}
+}
+
 // TestFetchLate: what was read of a VM before a change of this host's does not count after it.
 func TestFetchLate(t *testing.T) {
 	l := newLate(t, start(t, 1, fast), "/fetchlate/")

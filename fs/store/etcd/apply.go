@@ -68,21 +68,24 @@ func sideBySide(tasks []func()) {
 
 // inTurn parts the groups, by index, into rounds. The groups of one round are sent side by
 // side, after the round before is done: a group that takes an alias comes after the group
-// that frees it. Groups that wait for each other are all in the last round, and some of
-// them are refused.
+// that frees it, and one that makes a VM after the one that deletes the VM of that UUID. Groups
+// that wait for each other are all in the last round, and some of them are refused.
 func inTurn(groups []store.Group) (all [][]int) {
-	freed := make(map[string]bool) // by a group that is in no round yet
+	freed, ends := make(map[string]bool), make(map[string]bool) // aliases and VMs, by groups that are in no round yet
 	var left []int
 	for i := range groups {
 		left = append(left, i)
 		if f := groups[i].Frees; f != "" {
 			freed[f] = true
 		}
+		if groups[i].Gone {
+			ends[groups[i].VM] = true
+		}
 	}
 	for len(left) > 0 {
 		var now, later []int
 		for _, i := range left {
-			if freed[groups[i].Takes] {
+			if freed[groups[i].Takes] || groups[i].New && ends[groups[i].VM] {
 				later = append(later, i)
 			} else {
 				now = append(now, i)
@@ -93,6 +96,9 @@ func inTurn(groups []store.Group) (all [][]int) {
 		}
 		for _, i := range now {
 			delete(freed, groups[i].Frees)
+			if groups[i].Gone {
+				delete(ends, groups[i].VM)
+			}
 		}
 		all, left = append(all, now), later
 	}
