@@ -72,7 +72,7 @@ func newMigrated(t *testing.T, seed uint64) *migrated {
 		m.told[i], m.moved[i] = h.follow(t, "/events"), h.follow(t, "/fleet/events")
 	}
 	m.is = m.room.start(m.hosts[0]) // meta9d makes a VM of it
-	m.room.port.at(m.is)
+	m.room.port.At(m.is.out)
 	m.Guest = guest.Join(t, m.room.port)
 	m.hosts[0].until(vm+" a ", "fleet", "where", vm)
 	for i := range guestLinks {
@@ -221,7 +221,7 @@ func (m *migrated) move() (p pause) {
 	is := m.is.becomes("completed")
 	before := m.is
 	m.is, m.at = next, 1-m.at
-	m.room.port.at(next)
+	m.room.port.At(next.out)
 	to.until(vm+" "+hosts[m.at]+" ", "fleet", "where", vm)
 	m.progress()
 	m.mark(to)

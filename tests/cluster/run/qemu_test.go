@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -42,13 +39,13 @@ type machineRoom struct {
 	dir           string
 	image, initrd string
 	ports         net.Listener // for the guest's port out
-	port          *port
+	port          *guest.Port
 	n             int
 }
 
 func newMachineRoom(t *testing.T, dir string) *machineRoom {
 	t.Helper()
-	r := &machineRoom{t: t, dir: dir, port: newPort()}
+	r := &machineRoom{t: t, dir: dir, port: guest.NewPort()}
 	r.image, r.initrd = guest.Image(t, r.options(""), dir)
 	var err error
 	if r.ports, err = net.Listen("unix", filepath.Join(dir, "out")); err != nil {
@@ -101,7 +98,7 @@ func (r *machineRoom) start(at *proc, more ...string) *qemu {
 		q.kill()
 		r.t.Fatalf("QEMU does not come: %v\n%s", err, q.log.String())
 	}
-	r.port.from(q.out)
+	r.port.From(q.out)
 	q.eventually("its monitor is there", func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -200,46 +197,6 @@ func (q *qemu) becomes(status string) (is migration) {
 	})
 	return is
 }
-
-// port is the host's end of the guest's port out, over all QEMUs that the guest has one after
-// the other. Nothing is asked of the guest while it moves.
-type port struct {
-	read *io.PipeReader
-	fill *io.PipeWriter
-
-	mu sync.Mutex
-	to net.Conn
-}
-
-func newPort() *port {
-	p := new(port)
-	p.read, p.fill = io.Pipe()
-	return p
-}
-
-// from passes on what comes of a QEMU.
-func (p *port) from(c net.Conn) { go func() { _, _ = io.Copy(p.fill, c) }() }
-
-// at says where the guest is.
-func (p *port) at(q *qemu) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.to = q.out
-}
-
-func (p *port) Read(b []byte) (int, error) { return p.read.Read(b) }
-
-func (p *port) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.to == nil {
-		return 0, errors.New("the guest is nowhere")
-	}
-	return p.to.Write(b)
-}
-
-// Close ends what is read of it.
-func (p *port) Close() error { return p.fill.Close() }
 
 // stream is what a file tells that never ends, from when it was opened on.
 type stream struct {
