@@ -3,7 +3,6 @@ package libvirt
 import (
 	"fmt"
 	"strings"
-	"testing"
 	"time"
 
 	"meta9/tests/daemon"
@@ -15,7 +14,7 @@ import (
 const soon = time.Second
 
 // within measures how long after virsh has returned `meta9 vm list` shows a state.
-func (h *host) within(meta9 func(...string) string, uuid, want string) time.Duration {
+func (h *virt) within(meta9 func(...string) string, uuid, want string) time.Duration {
 	h.t.Helper()
 	began := time.Now()
 	for {
@@ -33,16 +32,17 @@ func (h *host) within(meta9 func(...string) string, uuid, want string) time.Dura
 
 // states: what virsh does with a domain shows in the list of VMs, and so does what was
 // done while libvirtd or meta9d was not there.
-func (h *host) states(t *testing.T) {
+func (h *virt) states() {
+	t := h.t
 	dom, twin, transient := testenv.UUID(11), testenv.UUID(12), testenv.UUID(13)
 	qmp := "/var/lib/libvirt/qemu/twin.meta9-qmp"
 	h.define("dom", dom, "")
 	h.define("nobody", testenv.UUID(14), "")
-	h.virsh("define", h.xml("twin", twin, "", "<qemu:commandline><qemu:arg value='-qmp'/><qemu:arg value='unix:"+qmp+",server=on,wait=off'/></qemu:commandline>"))
-	d := testenv.Start(t, daemon.Options{Args: []string{"--libvirt", "", "--qmp", "unix:" + qmp}})
+	h.Virsh("define", h.xml("twin", twin, "", "<qemu:commandline><qemu:arg value='-qmp'/><qemu:arg value='unix:"+qmp+",server=on,wait=off'/></qemu:commandline>"))
+	d := h.meta9d(daemon.Options{Args: []string{"--libvirt", "", "--qmp", "unix:" + qmp}})
 	meta9 := func(args ...string) string {
 		t.Helper()
-		return h.must(append([]string{h.meta9, "--addr", "unix:" + d.Admin()}, args...)...)
+		return h.Must(append([]string{h.meta9, "--addr", "unix:" + d.Admin()}, args...)...)
 	}
 	for _, uuid := range []string{dom, transient} {
 		d.NewVM(uuid, fmt.Sprintf(`{"uuid":%q}`, uuid))
@@ -53,13 +53,13 @@ func (h *host) states(t *testing.T) {
 	for _, step := range [][2]string{
 		{"start", "running"}, {"suspend", "paused"}, {"resume", "running"}, {"destroy", "stopped"}, {"start", "running"}, {"suspend", "paused"},
 	} {
-		h.virsh(step[0], "dom")
+		h.Virsh(step[0], "dom")
 		took := h.within(meta9, dom, step[1])
 		slowest = max(slowest, took)
 		if took > soon {
 			late = append(late, fmt.Sprintf("%s after %v", step[0], took))
 		}
-		if words, want := h.words(meta9, dom), strings.TrimSpace(h.virsh("domstate", "--reason", "dom")); words != want {
+		if words, want := h.words(meta9, dom), strings.TrimSpace(h.Virsh("domstate", "--reason", "dom")); words != want {
 			t.Errorf("after virsh %s: libvirt_state is %q, and virsh says %q", step[0], words, want)
 		}
 	}
@@ -71,24 +71,24 @@ func (h *host) states(t *testing.T) {
 	}
 
 	// A domain that is gone when it is shut off.
-	h.virsh("create", h.xml("transient", transient, "", ""))
+	h.Virsh("create", h.xml("transient", transient, "", ""))
 	h.within(meta9, transient, "running")
-	h.virsh("destroy", "transient")
+	h.Virsh("destroy", "transient")
 	h.within(meta9, transient, "stopped")
 	if words := h.words(meta9, transient); words != "no domain" {
 		t.Errorf("of a domain that is gone libvirt_state is %q", words)
 	}
 
 	// QMP has the last word as long as it is there.
-	h.virsh("start", "twin")
+	h.Virsh("start", "twin")
 	h.within(meta9, twin, "running")
 	h.eventuallyIn(meta9, twin, "qmp/status", "running")
-	h.virsh("suspend", "twin")
+	h.Virsh("suspend", "twin")
 	h.within(meta9, twin, "paused")
 	if words := h.words(meta9, twin); strings.HasPrefix(words, "paused") {
 		t.Errorf("libvirt_state is %q, though QMP has the VM", words)
 	}
-	h.virsh("destroy", "twin")
+	h.Virsh("destroy", "twin")
 	h.within(meta9, twin, "stopped")
 
 	// libvirtd is restarted: the VM keeps its state, and what was changed after is seen.
@@ -96,23 +96,23 @@ func (h *host) states(t *testing.T) {
 	if s := status(); !strings.Contains(s, "libvirt      connected, since ") {
 		t.Errorf("status:\n%s", s)
 	}
-	h.stop()
+	h.Stop()
 	testenv.Eventually(t, "status says that libvirt is gone", func() bool { return strings.Contains(status(), "libvirt      not connected: ") })
 	h.within(meta9, dom, "paused")
-	h.start()
-	h.virsh("resume", "dom")
+	h.Start()
+	h.Virsh("resume", "dom")
 	h.within(meta9, dom, "running") // after a pause between tries
 	testenv.Eventually(t, "status says that libvirt is there", func() bool { return strings.Contains(status(), "libvirt      connected, since ") })
 
 	// meta9d is restarted: what was done meanwhile is found.
 	d.Kill()
-	h.virsh("suspend", "dom")
+	h.Virsh("suspend", "dom")
 	d.Restart()
 	h.within(meta9, dom, "paused")
-	h.virsh("destroy", "dom")
+	h.Virsh("destroy", "dom")
 	h.within(meta9, dom, "stopped")
 	for _, name := range []string{"dom", "twin", "nobody"} {
-		h.virsh("undefine", name)
+		h.Virsh("undefine", name)
 	}
 	if n := strings.Count(d.Log(), "\n"); n > 12 {
 		t.Errorf("%d lines of log:\n%s", n, d.Log())
@@ -120,7 +120,7 @@ func (h *host) states(t *testing.T) {
 }
 
 // words is the VM's libvirt_state.
-func (h *host) words(meta9 func(...string) string, uuid string) string {
+func (h *virt) words(meta9 func(...string) string, uuid string) string {
 	h.t.Helper()
 	_, text, _ := strings.Cut(meta9("vm", "get", uuid), `"libvirt_state": "`)
 	text, _, _ = strings.Cut(text, `"`)
@@ -128,7 +128,7 @@ func (h *host) words(meta9 func(...string) string, uuid string) string {
 }
 
 // eventuallyIn waits until a file of the VM's has a text.
-func (h *host) eventuallyIn(meta9 func(...string) string, uuid, file, want string) {
+func (h *virt) eventuallyIn(meta9 func(...string) string, uuid, file, want string) {
 	h.t.Helper()
 	testenv.Eventually(h.t, file+" has "+want, func() bool { return strings.Contains(meta9("cat", "vms/"+uuid+"/"+file), want) })
 }
