@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Proc is a running server. Its methods may be called from any goroutine.
@@ -107,8 +109,27 @@ func (p *Proc) Exited() <-chan struct{} { return p.exited }
 // file or for the program that core_pattern names (core(5)).
 func (p *Proc) CoreDumped() bool { return p.cmd.ProcessState.Sys().(syscall.WaitStatus).CoreDump() }
 
-// Signal sends a signal to the process.
-func (p *Proc) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+// Signal sends a signal to the process. After SIGSTOP it stands still.
+func (p *Proc) Signal(s os.Signal) error {
+	if s == syscall.SIGSTOP {
+		return Suspend(p.cmd.Process)
+	}
+	return p.cmd.Process.Signal(s)
+}
+
+// Suspend sends SIGSTOP to a child, and waits until it stands still. On a busy machine its threads
+// run on for a while after the signal was sent, and may answer what comes then.
+func Suspend(p *os.Process) error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		err := unix.Waitid(unix.P_PID, p.Pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
 
 // Kill ends the process by SIGKILL and waits until it is gone.
 func (p *Proc) Kill() {
