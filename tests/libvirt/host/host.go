@@ -237,8 +237,8 @@ func (h *Host) Virsh(args ...string) string {
 	return h.Must(append([]string{"virsh", "-q", "-c", "qemu:///system"}, args...)...)
 }
 
-// hookFile is where libvirt looks for the hook.
-const hookFile = "/etc/libvirt/hooks/qemu.d/meta9"
+// HookFile is where a host's libvirt looks for the hook.
+const HookFile = "/etc/libvirt/hooks/qemu.d/meta9"
 
 // SetHook installs the hook that the documents have, and has libvirtd see it. meta9 is the
 // command that it runs.
@@ -255,7 +255,7 @@ func (h *Host) SetHook(meta9, required string) {
 		}
 		script = strings.Replace(script, from, to, 1)
 	}
-	file := h.File(hookFile)
+	file := h.File(HookFile)
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		h.t.Fatal(err)
 	}
