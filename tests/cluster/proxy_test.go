@@ -398,6 +398,38 @@ func TestLateAfterKill(t *testing.T) {
 	wantKey(t, cell, "k", "first, second")
 }
 
+// TestLateOwnRecord: a host's own record that reaches etcd when its process was killed and the next
+// one has begun does nothing, also where it would be the first.
+func TestLateOwnRecord(t *testing.T) {
+	const prefix = "/lateown/"
+	c := start(t, 1, fast)
+	client, key := c.client(t), prefix+"mark/a"
+	for range 2 {
+		var rev int64
+		value := "a record"
+		resp, err := client.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kv := range resp.Kvs {
+			rev, value = kv.ModRevision, string(kv.Value)
+		}
+		e := engineAt(t, prefix, "a", c.Endpoints()...)
+		s, err := store.Open(e, store.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		late, err := client.Txn(t.Context()).If(clientv3.Compare(clientv3.ModRevision(key), "=", rev)).Then(clientv3.OpPut(key, value)).Commit()
+		if err != nil || late.Succeeded {
+			t.Errorf("a copy that came late was made: %v", err)
+		}
+		do(t, s, store.Intent{Kind: store.Note, Event: store.QMP})
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestAnswerLost: a transaction whose answer is lost is done once, whether its process
 // asks again, or is killed and the next one looks.
 func TestAnswerLost(t *testing.T) {

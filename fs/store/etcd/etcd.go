@@ -11,8 +11,9 @@
 // again until it is known: if a copy was made, the compare fails, and q/UUID holds what
 // this transaction alone writes. "Outcome unknown" never leaves the engine.
 //
-// A process that starts writes own/UUID anew for all that it owns (the epoch grows), before
-// it reads: a transaction that the process before has sent is made by then or never.
+// A process that starts writes own/UUID anew for all that it owns (the epoch grows), and
+// mark/HOST, before it reads: a transaction that the process before has sent is made by then or
+// never.
 //
 // Where the VM has got another owner since, etcd's history tells: what q/UUID held when that
 // one came is what it will have held for ever.

@@ -25,6 +25,11 @@ const (
 
 // Scan is store.Shared's. The first one fences the process before.
 func (e *Engine) Scan(fn func(key, value []byte) error) error {
+	if !e.fenced {
+		if err := e.fenceOwn(); err != nil {
+			return err
+		}
+	}
 	mark, err := e.get(e.key("mark", e.cfg.Host))
 	if err != nil {
 		return err
@@ -36,6 +41,9 @@ func (e *Engine) Scan(fn func(key, value []byte) error) error {
 		e.mu.Lock()
 		e.ownRev, e.highest = kv.ModRevision, max(e.highest, binary.BigEndian.Uint64(kv.Value))
 		e.mu.Unlock()
+		if len(kv.Value) == 8 {
+			continue // it has no marks yet
+		}
 		if err := fn([]byte(markKey), kv.Value[8:]); err != nil {
 			return err
 		}
@@ -78,6 +86,28 @@ func (e *Engine) Scan(fn func(key, value []byte) error) error {
 		}
 	}
 	return nil
+}
+
+// fenceOwn is fence for the host's own record.
+func (e *Engine) fenceOwn() error {
+	key := e.key("mark", e.cfg.Host)
+	for {
+		kvs, err := e.get(key)
+		if err != nil {
+			return err
+		}
+		rev, value := int64(0), string(make([]byte, 8)) // there is none: the number 0, and no marks
+		if len(kvs) > 0 {
+			rev, value = kvs[0].ModRevision, string(kvs[0].Value)
+		}
+		t := txn{
+			cmps: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", rev)},
+			ops:  []clientv3.Op{clientv3.OpPut(key, value)},
+		}
+		if _, missed, err := e.commit(&t); err != nil || missed == nil {
+			return err
+		}
+	}
 }
 
 // fence writes own/UUID of VMs anew. After that, a transaction that the process before has
