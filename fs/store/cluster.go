@@ -51,7 +51,8 @@ type Cluster interface {
 	Ask(ctx context.Context, of, uuid string) (answer string, err error)
 	// Unask deletes this host's request.
 	Unask(ctx context.Context, of, uuid string) error
-	// Asks lists the other hosts' requests to this one that it has not answered.
+	// Asks lists the other hosts' requests to this one that it has not answered. A VM that is
+	// given away takes the request for it along.
 	Asks(ctx context.Context) ([]Ask, error)
 	// Answer refuses a request, if it is still there.
 	Answer(ctx context.Context, a Ask, text string) error

@@ -16,7 +16,8 @@
 //	the host that wants it (claim.go)      its owner (give.go)
 //	asks, if the owner lives               hypervisor says that it runs here: answers no
 //	                                       ends its connections, takes its sessions
-//	                                       one transaction: new owner, sessions, revision
+//	                                       one transaction: new owner, sessions, revision,
+//	                                       without the request
 //	finds that it is the owner             has it no more, and keeps its sockets
 //	reads and adopts it, keeps others out
 //	restores the sessions

@@ -226,6 +226,24 @@ func TestRestartedBefore(t *testing.T) {
 	}
 }
 
+// TestLateAsk: a request for a VM that reaches etcd when its host has got the VM is answered once,
+// when the VM is where it is asked for, and does not bring it away from there again.
+func TestLateAsk(t *testing.T) {
+	c := start(t, 1, fast)
+	a, b := c.host(t, "/lateask/", "a", 0), c.host(t, "/lateask/", "b", 0)
+	fleettest.Create(a, uuidA)
+	b.Claim(uuidA)
+	a.Until("the end of the VM there", func() bool { return a.Store.Cell(uuidA) == nil })
+	if _, err := b.Engine.Ask(t.Context(), "a", uuidA); err != nil {
+		t.Fatal(err)
+	}
+	a.Claim(uuidA)
+	a.Until("the end of the VM there", func() bool { return a.Fleet.Status().Given == 2 })
+	if asks, err := a.Engine.Asks(t.Context()); err != nil || len(asks) != 0 {
+		t.Errorf("it is asked for still: %v, %v", asks, err)
+	}
+}
+
 // TestFencedHost: the VMs of a host that is fenced can be claimed at once, and it stays out
 // until it is started anew; a second process of its name is refused.
 func TestFencedHost(t *testing.T) {

@@ -261,7 +261,8 @@ func (w *writer) group(g *store.Group) error {
 	if g.Gift != nil {
 		to = &owner{Host: g.Gift.To, Epoch: w.st.owner.Epoch + 1, Mark: g.Gift.Mark}
 		if to.Host != e.cfg.Host { // else it is for our next process
-			last = append(last, clientv3.OpDelete(e.key("by", e.cfg.Host, w.uuid)))
+			// A copy of a request that comes late must not take the VM from here again and again.
+			last = append(last, clientv3.OpDelete(e.key("by", e.cfg.Host, w.uuid)), clientv3.OpDelete(e.key("ask", e.cfg.Host, w.uuid)))
 			if to.Host != "" {
 				last = append(last, clientv3.OpPut(e.key("by", to.Host, w.uuid), ""))
 			}

@@ -206,6 +206,9 @@ func (h *Host) apply(g *store.Group) error {
 	change(v.data, g.Ops)
 	v.number = g.Number
 	if g.Gift != nil {
+		if g.Gift.To != h.name {
+			delete(f.asks, askKey{h.name, g.VM})
+		}
 		v.host, v.mark, v.with = g.Gift.To, g.Gift.Mark, g.Gift.With
 		v.rev = f.next()
 		v.withRev = v.rev
