@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"meta9/fs"
 	"meta9/fs/errs"
@@ -58,6 +61,7 @@ const (
 	maxClaims   = 1024             // under way
 	maxGiven    = 16               // requests of other hosts that are answered at once
 	atOnce      = 64               // claims that take over a VM at once
+	startAtOnce = 16               // VMs whose sessions a start restores at once
 	lookEvery   = time.Second      // also without a hint
 	freezeTime  = 10 * time.Second // to end the requests that a VM's connections have begun
 	claimTime   = 30 * time.Second // for a claim that nobody waits for
@@ -165,19 +169,30 @@ func (f *Fleet) Restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, uuid := range came {
+	var mu sync.Mutex // guards f.came
+	return each(ctx, came, func(ctx context.Context, uuid string) error {
 		if f.cfg.Store.Cell(uuid) == nil {
-			continue // it came after the store was opened: takeOver restores its sessions
+			return nil // it came after the store was opened: takeOver restores its sessions
 		}
-		err := f.insist(ctx, func(ctx context.Context) (err error) {
-			f.came[uuid], err = f.restoreLeft(ctx, uuid)
+		return f.insist(ctx, func(ctx context.Context) error {
+			rev, err := f.restoreLeft(ctx, uuid)
+			mu.Lock()
+			defer mu.Unlock()
+			f.came[uuid] = rev
 			return err
 		})
-		if err != nil {
-			return err
-		}
+	})
+}
+
+// each calls do for all VMs, some at once: each call waits for the cluster. It returns the first
+// error, after which the others' contexts have ended.
+func each(ctx context.Context, uuids []string, do func(ctx context.Context, uuid string) error) error {
+	all, ctx := errgroup.WithContext(ctx)
+	all.SetLimit(startAtOnce)
+	for _, uuid := range uuids {
+		all.Go(func() error { return do(ctx, uuid) })
 	}
-	return nil
+	return all.Wait()
 }
 
 // Start comes after Restore, when this process will serve: it deletes from the cluster what was
@@ -188,17 +203,18 @@ func (f *Fleet) Start(ctx context.Context) error {
 	if err := f.insist(ctx, f.cluster.Started); err != nil {
 		return err
 	}
-	for uuid, rev := range f.came {
+	err := each(ctx, slices.Collect(maps.Keys(f.came)), func(ctx context.Context, uuid string) error {
 		if f.cfg.Store.Cell(uuid) == nil {
-			continue // another host has taken it
+			return nil // another host has taken it
 		}
-		err := f.insist(ctx, func(ctx context.Context) error { return f.cluster.Forget(ctx, uuid, rev) })
+		err := f.insist(ctx, func(ctx context.Context) error { return f.cluster.Forget(ctx, uuid, f.came[uuid]) })
 		if errors.Is(err, errs.Moved) { // since, and with it the sessions
 			err = f.taken(ctx, uuid)
 		}
-		if err != nil {
-			return err
-		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	f.working.Go(func() { f.cluster.Watch(f.ctx, f.hint) })
 	f.working.Go(f.look)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -118,6 +119,71 @@ func TestRestoreTries(t *testing.T) {
 		t.Fatalf("it has asked for %v", asked)
 	}
 	g.Resume(b, 0, "")
+}
+
+// pairEngine is an engine that answers for a VM that has come when it is asked about two.
+type pairEngine struct {
+	fleettest.Engine
+	t                 *testing.T
+	residence, forget *meeting
+}
+
+func (e pairEngine) Residence(ctx context.Context, uuid string) (string, int64, error) {
+	e.residence.await(e.t)
+	return e.Engine.Residence(ctx, uuid)
+}
+
+func (e pairEngine) Forget(ctx context.Context, uuid string, rev int64) error {
+	e.forget.await(e.t)
+	return e.Engine.Forget(ctx, uuid, rev)
+}
+
+// meeting is where two calls wait for each other.
+type meeting struct {
+	calls atomic.Int32
+	both  chan struct{}
+}
+
+func newMeeting() *meeting { return &meeting{both: make(chan struct{})} }
+
+func (m *meeting) await(t *testing.T) {
+	if m.calls.Add(1) == 2 {
+		close(m.both)
+	}
+	select {
+	case <-m.both:
+	case <-time.After(fleettest.Patience):
+		t.Error("the cluster is asked about one VM after the other")
+	}
+}
+
+// TestRestoresAtOnce: a host that starts does not wait for the cluster for one VM after the other: a
+// host may have thousands.
+func TestRestoresAtOnce(t *testing.T) {
+	f := storetest.NewFleet()
+	a := fleettest.Open(t, f.Host("a"), "a", nil)
+	e := f.Host("b")
+	m, err := fleet.Join(t.Context(), fleet.MemberConfig{Cluster: e, Host: "b", Instance: "b", Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.StopRefresh()
+	guests := map[string]*fleettest.Guest{uuid: nil, "00000000-0000-4000-8000-00000000000b": nil}
+	for uuid := range guests {
+		fleettest.Create(a, uuid)
+		guests[uuid] = fleettest.NewGuest(a, uuid, 1)
+		if err := a.Fleet.Release(t.Context(), uuid, "b"); err != nil {
+			t.Fatal(err)
+		}
+		guests[uuid].HungUp()
+	}
+	b := fleettest.Open(t, pairEngine{e, t, newMeeting(), newMeeting()}, "b", nil)
+	for _, g := range guests {
+		g.Resume(b, 0, "")
+	}
+	if came, err := e.Came(t.Context()); err != nil || len(came) > 0 {
+		t.Errorf("what came with %v is there still: %v", came, err)
+	}
 }
 
 // TestServesOwned: a VM that was given to a host when nobody there waited for it is served there
