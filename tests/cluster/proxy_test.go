@@ -323,7 +323,9 @@ func (l *late) begin(is plan, hold bool, in store.Intent) (*pb.TxnRequest, <-cha
 	l.t.Helper()
 	l.proxy.next(is, hold)
 	done := make(chan store.Result, 1)
-	in.Cell, in.Done = l.cell, func(r store.Result) { done <- r }
+	if in.Done = func(r store.Result) { done <- r }; in.Kind != store.CreateVM {
+		in.Cell = l.cell
+	}
 	l.store.Submit(&in)
 	return wait(l.t, l.proxy.met), done
 }

@@ -228,6 +228,9 @@ type writer struct {
 	wrote  bool // a transaction of the group was done
 }
 
+// creates tells whether the next transaction is the VM's first.
+func (w *writer) creates() bool { return w.isNew && !w.wrote }
+
 func (w *writer) group(g *store.Group) error {
 	e := w.engine
 	if g.Gone {
@@ -266,6 +269,7 @@ func (w *writer) group(g *store.Group) error {
 			if to.Host != "" {
 				last = append(last, clientv3.OpPut(e.key("by", to.Host, w.uuid), ""))
 			}
+			last = w.final(last)
 		}
 	}
 	return w.write(step{seq: &seq, to: to, ops: w.free(last, g.Frees), takes: g.Takes})
@@ -286,13 +290,21 @@ func (w *writer) changed(ops []clientv3.Op, c *change, gen uint64) []clientv3.Op
 func (w *writer) gone(ops []clientv3.Op) error {
 	e := w.engine
 	return w.write(step{ops: append(
-		ops,
+		w.final(ops),
 		clientv3.OpDelete(e.key("k", w.uuid)+"/", clientv3.WithPrefix()),
 		clientv3.OpDelete(e.key("v", w.uuid)),
 		clientv3.OpDelete(e.key("res", w.uuid)+"/", clientv3.WithPrefix()),
 		clientv3.OpDelete(e.key("by", e.cfg.Host, w.uuid)),
 		clientv3.OpDelete(e.key("q", w.uuid)),
 	)})
+}
+
+// final appends what a transaction has that ends the VM here: nothing that has made it may come later.
+func (w *writer) final(ops []clientv3.Op) []clientv3.Op {
+	if !w.st.late {
+		return ops
+	}
+	return append(ops, clientv3.OpPut(w.engine.key("creations", w.engine.cfg.Host), ""))
 }
 
 // forget deletes the parts of a VM whose first group was never finished.
@@ -439,7 +451,13 @@ func (w *writer) transaction(s *step) *txn {
 		t.ops = append(t.ops, clientv3.OpPut(q, s.text))
 	}
 	s.is = st.owner
-	if w.isNew && !w.wrote {
+	if w.creates() {
+		creations := e.key("creations", e.cfg.Host)
+		t.creations = e.creationsRev()
+		if compareOwner {
+			t.cmps = append(t.cmps, clientv3.Compare(clientv3.ModRevision(creations), "=", t.creations))
+		}
+		t.ask = append(t.ask, creations)
 		t.ops = append(t.ops, clientv3.OpPut(own, s.is.text()), clientv3.OpPut(e.key("by", e.cfg.Host, w.uuid), ""))
 	}
 	if s.to != nil {
@@ -461,7 +479,7 @@ func (w *writer) ended(t *txn, s step, rev int64, found []*mvccpb.KeyValue, err 
 	case err != nil:
 		return err
 	case found == nil:
-		w.took(s.seq, s.is, rev, rev, s.to != nil)
+		w.took(t, s.seq, s.is, rev, rev, s.to != nil)
 		return nil
 	}
 	return w.judge(t, s, found)

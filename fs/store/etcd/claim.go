@@ -49,7 +49,7 @@ func (e *Engine) Claim(ctx context.Context, uuid string, from store.Owner) error
 	if from.Host != "" && from.Host != e.cfg.Host {
 		host := e.key("host", from.Host)
 		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(host), "=", 0))
-		ops = append(ops, clientv3.OpDelete(e.key("by", from.Host, uuid)))
+		ops = append(ops, clientv3.OpDelete(e.key("by", from.Host, uuid)), clientv3.OpPut(e.key("creations", from.Host), ""))
 	}
 	done, err := e.kv.Txn(ctx).If(cmps...).Then(ops...).Else(asks...).Commit()
 	if err != nil {

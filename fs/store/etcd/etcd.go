@@ -18,6 +18,11 @@
 // Where the VM has got another owner since, etcd's history tells: what q/UUID held when that
 // one came is what it will have held for ever.
 //
+// A VM that is made has no revision yet that could be compared, and a deleted one has none either.
+// So what makes a VM compares creations/HOST, and that is written where the VM may be deleted while a copy
+// may still come: with the deletion, or with what gives the VM to another host, if the transaction that made
+// it was sent several times; by who takes VMs of a dead host; and by the host's next process before it reads.
+//
 // A process that ends before it knows (Interrupt) leaves that to the next one, which finds the
 // number of the VM's newest whole group in q/UUID.
 //
@@ -103,15 +108,16 @@ type Engine struct {
 	noBlocks   error // the last error of Block, at noBlocksAt; only the goroutine of Apply uses it
 	noBlocksAt time.Time
 
-	mu      sync.Mutex
-	vms     map[string]*state
-	making  map[string]bool  // the VMs whose first groups are under way
-	fenced  bool             // the VMs of the host were taken over from the process before
-	before  map[string]owner // their owners until then
-	starts  uint64           // how many processes of this host have served before this one
-	mark    uint64           // store.Shared's
-	ownRev  int64            // of mark/HOST
-	highest uint64           // the highest Number of any VM
+	mu        sync.Mutex
+	vms       map[string]*state
+	making    map[string]bool  // the VMs whose first groups are under way
+	fenced    bool             // the VMs of the host were taken over from the process before
+	before    map[string]owner // their owners until then
+	starts    uint64           // how many processes of this host have served before this one
+	mark      uint64           // store.Shared's
+	ownRev    int64            // of mark/HOST
+	creations int64            // the revision of creations/HOST
+	highest   uint64           // the highest Number of any VM
 }
 
 // state is what the engine knows of a VM that its host owns.
@@ -119,6 +125,7 @@ type state struct {
 	owner  owner
 	own, q int64 // the revisions of own/UUID and q/UUID; 0: they are not there
 	seq    sequence
+	late   bool // a copy of the transaction that has made the VM may still come
 }
 
 // whole tells whether the VM's first group is finished; if not, only parts of the VM are
@@ -462,6 +469,12 @@ func (e *Engine) makes(uuid string, is bool) {
 	} else {
 		delete(e.making, uuid)
 	}
+}
+
+func (e *Engine) creationsRev() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.creations
 }
 
 // learn notes the state of a VM; nil: it is not this host's. What was read of a VM that has come

@@ -18,6 +18,7 @@ import (
 //	fleet             which fleet has the prefix
 //	ids               the next block of IDs
 //	mark/HOST         the host's own record
+//	creations/HOST    empty; what makes a VM for the host compares its revision
 //	starts/HOST       how many processes of the host have begun to serve
 //	by/HOST/UUID      empty: what a host loads at its start
 //	own/UUID          owner

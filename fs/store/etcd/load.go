@@ -88,7 +88,7 @@ func (e *Engine) Scan(fn func(key, value []byte) error) error {
 	return nil
 }
 
-// fenceOwn is fence for the host's own record.
+// fenceOwn is fence for the host's own record, and for VMs that the process before has begun to make.
 func (e *Engine) fenceOwn() error {
 	key := e.key("mark", e.cfg.Host)
 	for {
@@ -102,10 +102,17 @@ func (e *Engine) fenceOwn() error {
 		}
 		t := txn{
 			cmps: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", rev)},
-			ops:  []clientv3.Op{clientv3.OpPut(key, value)},
+			ops:  []clientv3.Op{clientv3.OpPut(key, value), clientv3.OpPut(e.key("creations", e.cfg.Host), "")},
 		}
-		if _, missed, err := e.commit(&t); err != nil || missed == nil {
+		rev, missed, err := e.commit(&t)
+		if err != nil {
 			return err
+		}
+		if missed == nil {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.creations = rev
+			return nil
 		}
 	}
 }

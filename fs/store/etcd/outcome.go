@@ -9,8 +9,11 @@ import (
 )
 
 // took notes that a transaction was done.
-func (w *writer) took(seq *sequence, is owner, own, q int64, given bool) {
-	if w.isNew && !w.wrote || given {
+func (w *writer) took(t *txn, seq *sequence, is owner, own, q int64, given bool) {
+	if w.creates() {
+		w.st.late = t.again
+	}
+	if w.creates() || given {
 		w.st.own = own
 	}
 	w.wrote = true
@@ -27,14 +30,16 @@ func (w *writer) judge(t *txn, s step, found []*mvccpb.KeyValue) error {
 	case s.seq == nil && own == nil && t.again:
 		return nil // an earlier copy has deleted it
 	case q != nil && s.text != "" && string(q.Value) == s.text && own != nil && string(own.Value) == s.is.text():
-		w.took(s.seq, s.is, own.ModRevision, q.ModRevision, true)
+		w.took(t, s.seq, s.is, own.ModRevision, q.ModRevision, true)
 		return nil
 	case revision(own) != w.st.own:
 		return w.taken(t, s, own)
+	case revision(q) == w.st.q && w.creates() && revision(found[2]) != t.creations:
+		return w.anew(t, s, found[2].ModRevision)
 	case revision(q) != w.st.q || s.takes == "":
 		return errs.New(errs.IO, "VM %s: another meta9d writes as the host %q", w.uuid, w.engine.cfg.Host)
 	}
-	holder := found[2]
+	holder := found[len(found)-1]
 	if holder == nil || string(holder.Value) != w.uuid {
 		return store.Unchanged(errs.New(errs.Exists, "alias: %q is VM %s's already, at another host", s.takes, value(holder)))
 	}
@@ -63,12 +68,12 @@ func value(kv *mvccpb.KeyValue) string {
 func (w *writer) taken(t *txn, s step, own *mvccpb.KeyValue) error {
 	w.engine.fencedOff.Add(1)
 	if t.again && own != nil && s.text != "" {
-		made, err := w.made(s.text, own.ModRevision)
+		made, err := w.made(s.text, w.engine.key("own", w.uuid), w.st.own, own.ModRevision)
 		if err != nil {
 			return store.Unchanged(errs.New(errs.Moved, "VM %s was taken by another host, and this may or may not be there: %s", w.uuid, errs.Detail(err)))
 		}
 		if made {
-			w.took(s.seq, s.is, w.st.own, w.st.q, false)
+			w.took(t, s.seq, s.is, w.st.own, w.st.q, false)
 			return nil
 		}
 	}
@@ -77,9 +82,9 @@ func (w *writer) taken(t *txn, s step, own *mvccpb.KeyValue) error {
 	}
 	o, err := readOwner(own.Value)
 	switch {
-	case w.isNew && !w.wrote && err != nil:
+	case w.creates() && err != nil:
 		return store.Unchanged(errs.New(errs.Exists, "VM %s is there: %s", w.uuid, errs.Detail(err)))
-	case w.isNew && !w.wrote:
+	case w.creates():
 		return store.Unchanged(errs.New(errs.Exists, "VM %s is host %q's", w.uuid, o.Host))
 	case err == nil && o.Host == w.engine.cfg.Host:
 		return store.Unchanged(errs.New(errs.Moved, "VM %s is now that of another meta9d that runs as the host %q", w.uuid, o.Host))
@@ -88,24 +93,46 @@ func (w *writer) taken(t *txn, s step, own *mvccpb.KeyValue) error {
 }
 
 // made tells whether our transaction, which writes text to q/UUID, was done before another
-// host took the VM. It goes back in etcd's history to the revision at which the first
-// later owner took it, and reads q/UUID there: after that revision none of our
-// transactions is accepted. rev is the revision at which the newest owner was written.
-func (w *writer) made(text string, rev int64) (bool, error) {
+// host took the VM, or before it ended what was to make it. Whoever did that wrote the key, which had
+// the revision was in our compares, and has rev now. made goes back in etcd's history to the first who
+// did, and reads q/UUID there: after that revision none of our transactions is accepted.
+func (w *writer) made(text, key string, was, rev int64) (bool, error) {
 	e := w.engine
 	for {
-		before, err := e.get(e.key("own", w.uuid), clientv3.WithRev(rev-1))
+		before, err := e.get(key, clientv3.WithRev(rev-1))
 		if err != nil {
 			return false, err
 		}
-		if len(before) == 0 && w.st.own != 0 {
+		if len(before) == 0 && was != 0 {
 			return false, errs.New(errs.IO, "it was deleted and made anew")
 		}
-		if len(before) == 0 || before[0].ModRevision == w.st.own {
+		if len(before) == 0 || before[0].ModRevision == was {
 			break
 		}
 		rev = before[0].ModRevision
 	}
 	q, err := e.get(e.key("q", w.uuid), clientv3.WithRev(rev))
 	return err == nil && len(q) == 1 && string(q[0].Value) == text, err
+}
+
+// anew sends what makes a VM once more, since creations/HOST has changed, to rev, and no copy of t can
+// be done any more. The VM is not there: if t was done before that, whoever has taken the VM has deleted
+// it.
+func (w *writer) anew(t *txn, s step, rev int64) error {
+	e := w.engine
+	if t.again {
+		made, err := w.made(s.text, e.key("creations", e.cfg.Host), t.creations, rev)
+		switch {
+		case err != nil:
+			return store.Unchanged(errs.New(errs.Moved, "VMs of this host were taken by another one, and VM %s may or may not be there: %s", w.uuid, errs.Detail(err)))
+		case made:
+			return moved(w.uuid)
+		}
+	}
+	e.mu.Lock()
+	if e.creations == t.creations { // else another VM's transaction has found it already
+		e.creations = rev
+	}
+	e.mu.Unlock()
+	return w.write(s)
 }

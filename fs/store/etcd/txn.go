@@ -15,11 +15,12 @@ import (
 
 // txn is a transaction that may be sent several times: once it is done, its compares fail.
 type txn struct {
-	cmps    []clientv3.Cmp
-	ops     []clientv3.Op
-	ask     []string // keys to read if the compares fail
-	again   bool     // it was sent before, and its outcome is not known
-	several bool     // it has changes of several VMs
+	cmps      []clientv3.Cmp
+	ops       []clientv3.Op
+	ask       []string // keys to read if the compares fail
+	again     bool     // it was sent before, and its outcome is not known
+	several   bool     // it has changes of several VMs
+	creations int64    // the revision of creations/HOST that it compares, if it makes a VM
 }
 
 // gets reads the keys in ask.
