@@ -51,7 +51,12 @@ func opened(t testing.TB, e store.Engine) *store.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.Interrupt() // it may wait for what does not come
+		}
+		_ = s.Close()
+	})
 	return s
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"meta9/fs/errs"
 	"meta9/session/client"
@@ -99,7 +100,7 @@ func newWorld(t *testing.T, seed uint64, fresh bool) *world {
 	w.ctx, w.giveUp = context.WithCancel(t.Context())
 	by := c.proxy(t, 0)
 	chance := rand.New(rand.NewPCG(seed, 3))
-	by.chance = func() plan {
+	by.chance = func(*pb.TxnRequest) plan {
 		switch n := chance.IntN(100); {
 		case n < 2:
 			return dropped

@@ -41,8 +41,8 @@ type proxy struct {
 	most    int    // operations that one has that passes; 0: any number
 	version string // that Status tells; "": the member's
 
-	chance func() plan    // for each while plan is pass; nil: it passes. Called with mu held
-	later  sync.WaitGroup // those that are delayed
+	chance func(*pb.TxnRequest) plan // for each while plan is pass; nil: it passes. Called with mu held
+	later  sync.WaitGroup            // those that are delayed
 
 	met  chan *pb.TxnRequest // the one that withhold or lose was for
 	free chan struct{}       // closed: nothing waits any more
@@ -246,7 +246,7 @@ func (p *proxy) planFor(r *pb.TxnRequest) plan {
 		if strings.Contains(key, "/q/") || p.plan != pass && strings.HasSuffix(key, "/fleet") {
 			is := p.plan
 			if is == pass && p.chance != nil {
-				return p.chance()
+				return p.chance(r)
 			}
 			if p.plan = pass; p.hold {
 				p.plan = held
@@ -266,7 +266,7 @@ func (p *proxy) next(is plan, hold bool) {
 // deliver brings a transaction that was withheld to the member, at last.
 func (p *proxy) deliver(t *testing.T, r *pb.TxnRequest) {
 	t.Helper()
-	resp, err := p.kv.Txn(t.Context(), r)
+	resp, err := p.kv.Txn(t.Context(), r, grpc.WaitForReady(true)) // the member may have been started anew
 	if err != nil {
 		t.Fatal(err)
 	}

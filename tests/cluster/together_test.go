@@ -73,7 +73,7 @@ func TestTogether(t *testing.T) {
 	w := newCrowd(t, start(t, 1, fast), "/together/", 64)
 	var sent atomic.Int64
 	w.proxy.mu.Lock()
-	w.proxy.chance = func() plan { sent.Add(1); return pass }
+	w.proxy.chance = func(*pb.TxnRequest) plan { sent.Add(1); return pass }
 	w.proxy.mu.Unlock()
 	for _, done := range w.batch(", second") {
 		if r := wait(t, done); r.Err != nil {
@@ -192,7 +192,7 @@ func TestTogetherSmaller(t *testing.T) {
 			batch()
 			var sent atomic.Int64
 			w.proxy.mu.Lock()
-			w.proxy.chance = func() plan { sent.Add(1); return pass }
+			w.proxy.chance = func(*pb.TxnRequest) plan { sent.Add(1); return pass }
 			w.proxy.mu.Unlock()
 			batch()
 			if n := sent.Load(); tt.next > 0 && n != tt.next {
@@ -215,7 +215,7 @@ func TestLeaderFirst(t *testing.T) {
 	sent := make([]atomic.Int64, len(c.Configs))
 	for i := range c.Configs {
 		p := c.proxy(t, i)
-		p.chance = func() plan { sent[i].Add(1); return pass }
+		p.chance = func(*pb.TxnRequest) plan { sent[i].Add(1); return pass }
 		proxies, urls = append(proxies, p), append(urls, p.url)
 	}
 	s := opened(t, engineAt(t, "/leader/", "a", urls...))

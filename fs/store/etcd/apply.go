@@ -435,7 +435,7 @@ func (w *writer) write(s step) error {
 func (w *writer) transaction(s *step) *txn {
 	e, st := w.engine, w.st
 	own, q := e.key("own", w.uuid), e.key("q", w.uuid)
-	t := &txn{ops: s.ops, ask: []string{own, q}}
+	t := &txn{ops: s.ops, ask: []string{own, q}, sized: true}
 	if compareOwner {
 		t.cmps = append(t.cmps, clientv3.Compare(clientv3.ModRevision(own), "=", st.own))
 	}
@@ -464,7 +464,7 @@ func (w *writer) transaction(s *step) *txn {
 		s.is = *s.to
 		t.ops = append(t.ops, clientv3.OpPut(own, s.is.text()))
 	}
-	if s.takes != "" {
+	if t.fences = len(t.cmps); s.takes != "" {
 		alias := e.key("alias", s.takes)
 		t.cmps = append(t.cmps, clientv3.Compare(clientv3.CreateRevision(alias), "=", 0))
 		t.ops = append(t.ops, clientv3.OpPut(alias, w.uuid))
@@ -476,6 +476,8 @@ func (w *writer) transaction(s *step) *txn {
 // ended notes what commit has said of a step's transaction.
 func (w *writer) ended(t *txn, s step, rev int64, found []*mvccpb.KeyValue, err error) error {
 	switch {
+	case tooLarge(err):
+		return w.settle(t, s, w.engine.cfg.explain(err))
 	case err != nil:
 		return err
 	case found == nil:

@@ -9,7 +9,9 @@
 // follow on the one before, so that a copy of one that comes late, or again, does nothing.
 // Therefore a transaction whose outcome is not known (a timeout, a member that died) is sent
 // again until it is known: if a copy was made, the compare fails, and q/UUID holds what
-// this transaction alone writes. "Outcome unknown" never leaves the engine.
+// this transaction alone writes. "Outcome unknown" never leaves the engine. Where it is refused
+// meanwhile, because etcd takes none of its size any more, or a VM has its alias, a small transaction with
+// the same compares writes q/UUID: then it was done before that, or never will be (settle).
 //
 // A process that starts writes own/UUID anew for all that it owns (the epoch grows), and
 // mark/HOST, before it reads: a transaction that the process before has sent is made by then or

@@ -41,10 +41,39 @@ func (w *writer) judge(t *txn, s step, found []*mvccpb.KeyValue) error {
 	}
 	holder := found[len(found)-1]
 	if holder == nil || string(holder.Value) != w.uuid {
-		return store.Unchanged(errs.New(errs.Exists, "alias: %q is VM %s's already, at another host", s.takes, value(holder)))
+		return w.settle(t, s, errs.New(errs.Exists, "alias: %q is VM %s's already, at another host", s.takes, value(holder)))
 	}
 	s.takes = "" // the VM has the alias already
 	return w.write(s)
+}
+
+// settle refuses a transaction with why: nothing of it was done, nor will be. Where an earlier copy may
+// still come, a small transaction sees to that: it has the same fences, and after it they fail. If the
+// copy was done before it, that is the outcome.
+func (w *writer) settle(t *txn, s step, why error) error {
+	if !t.again {
+		return store.Unchanged(why)
+	}
+	e, seq := w.engine, w.st.seq
+	seq.Step += 2 // t has the next one
+	text := seq.text(w.uuid)
+	small := &txn{cmps: t.cmps[:t.fences], ops: []clientv3.Op{clientv3.OpPut(e.key("q", w.uuid), text)}, ask: t.ask, again: true}
+	if w.creates() {
+		small.ops[0] = clientv3.OpPut(e.key("creations", e.cfg.Host), "")
+	}
+	rev, found, err := e.commit(small)
+	switch {
+	case err != nil:
+		return err
+	case found == nil && w.creates(): // the next creation finds creations/HOST changed
+		return store.Unchanged(why)
+	case found != nil && (w.creates() || revision(found[0]) != w.st.own || value(found[1]) != text):
+		return w.judge(t, s, found)
+	case found != nil: // an earlier copy of the small one was done
+		rev = found[1].ModRevision
+	}
+	w.took(t, &seq, w.st.owner, w.st.own, rev, false)
+	return store.Unchanged(why)
 }
 
 // revision returns the key's revision; 0: there is no such key, as in a compare.

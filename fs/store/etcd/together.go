@@ -73,14 +73,14 @@ func (e *Engine) partOf(g *store.Group, failed *error) *part {
 func (e *Engine) together(parts []*part) {
 	all := parts[0].t
 	if len(parts) > 1 {
-		all = &txn{several: true}
+		all = &txn{sized: true}
 		for _, p := range parts {
 			all.again = all.again || p.t.again
 			all.cmps, all.ops, all.ask = append(all.cmps, p.t.cmps...), append(all.ops, p.t.ops...), append(all.ask, p.t.ask...)
 		}
 	}
 	rev, found, err := e.commit(all)
-	if all.several && tooLarge(err) {
+	if len(parts) > 1 && tooLarge(err) {
 		e.smaller(parts, err)
 		for _, p := range parts {
 			p.t.again = all.again

@@ -16,10 +16,11 @@ import (
 // txn is a transaction that may be sent several times: once it is done, its compares fail.
 type txn struct {
 	cmps      []clientv3.Cmp
+	fences    int // so many of cmps, the first ones, fail for ever once it is done
 	ops       []clientv3.Op
 	ask       []string // keys to read if the compares fail
 	again     bool     // it was sent before, and its outcome is not known
-	several   bool     // it has changes of several VMs
+	sized     bool     // its caller goes on where etcd takes none of its size
 	creations int64    // the revision of creations/HOST that it compares, if it makes a VM
 }
 
@@ -33,8 +34,8 @@ func (t *txn) gets() (all []clientv3.Op) {
 
 // commit sends a transaction until its outcome is known. Either it was done, at revision
 // rev; or its compares have failed, and found are the values of the keys in ask at that
-// moment. The error of one with changes of several VMs that is too large for this etcd is etcd's
-// own, and together sends the changes in smaller ones.
+// moment. Where etcd takes none of that size, the error of a sized one is etcd's own, and an earlier
+// copy may still be done.
 func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error) {
 	var gets []clientv3.Op // none until they are needed: all members write to their disks what is sent
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
@@ -59,7 +60,7 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 			continue
 		case err == nil:
 			return 0, firsts(resp), nil
-		case tooLarge(err) && t.several:
+		case tooLarge(err) && t.sized:
 			return 0, nil, err
 		case definite(err) && !t.again && !isAny(err, rpctypes.ErrNoSpace):
 			return 0, nil, store.Unchanged(e.cfg.explain(err))
