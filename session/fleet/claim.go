@@ -317,7 +317,10 @@ func (a *pursuit) takeOver() (done bool, err error) {
 			came.Why = err
 		}
 	}
-	if r := a.cfg.Store.Do(&store.Intent{Kind: store.Adopt, Arrival: arrival, By: "fleet"}); r.Err != nil {
+	switch r := a.cfg.Store.Do(&store.Intent{Kind: store.Adopt, Arrival: arrival, By: "fleet"}); {
+	case errors.Is(r.Err, errs.Exists) && a.cfg.Store.Cell(uuid) != nil:
+		return true, nil // it was just being made here
+	case r.Err != nil:
 		return false, r.Err
 	}
 	n := a.restore(uuid, &came)

@@ -186,6 +186,47 @@ func TestRestoresAtOnce(t *testing.T) {
 	}
 }
 
+// madeEngine is the engine of a host that makes a VM, which the store learns when somebody has
+// read the VM.
+type madeEngine struct {
+	fleettest.Engine
+	made, read chan struct{}
+}
+
+func (e madeEngine) Apply(groups []store.Group) []error {
+	failed := e.Engine.Apply(groups)
+	for _, g := range groups {
+		if g.New {
+			close(e.made)
+			<-e.read
+		}
+	}
+	return failed
+}
+
+func (e madeEngine) Fetch(uuid string, fn func(key, value []byte) error) (uint64, error) {
+	defer close(e.read)
+	return e.Engine.Fetch(uuid, fn)
+}
+
+// TestClaimsMade: a VM is claimed where it is just being made. It is there then, and the claim says
+// so.
+func TestClaimsMade(t *testing.T) {
+	f := storetest.NewFleet()
+	e := madeEngine{f.Host("a"), make(chan struct{}), make(chan struct{})}
+	a := fleettest.Open(t, e, "a", nil)
+	made := make(chan error, 1)
+	a.Store.Submit(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuid + `"}`, Done: func(r store.Result) { made <- r.Err }})
+	await(t, "the VM in the cluster", e.made)
+	a.Claim(uuid)
+	if err := await(t, "the VM", made); err != nil || a.Store.Cell(uuid) == nil {
+		t.Error(err)
+	}
+	if err := fleettest.Hello(a, uuid); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestServesOwned: a VM that was given to a host when nobody there waited for it is served there
 // all the same, with its sessions, also while the host is being drained.
 func TestServesOwned(t *testing.T) {
