@@ -43,7 +43,8 @@ func TestSetUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, port, _ := net.SplitHostPort(free[0])
-	here := func(text string) string { return strings.ReplaceAll(text, ":2379", ":"+port) } // that one may be taken
+	// That port may be taken, and the files are in dir, where meta9d is started.
+	here := strings.NewReplacer(":2379", ":"+port, "/etc/meta9/", "").Replace
 	peer := "http://" + free[1]
 	sh := exec.Command("sh", "-ec", here(block(t, "sh"))+"\necho all is set up\nwait")
 	sh.Dir = dir
