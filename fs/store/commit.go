@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -44,8 +45,8 @@ func (s *Store) commit(b *batch) {
 	err := s.apply(b)
 	for _, w := range b.works {
 		w.cell.work = nil
-		if w.gift != nil && (err != nil || w.failed != nil) && errs.KindOf(w.failed) != errs.Moved {
-			w.cell.keep() // another host's VM stays hidden, until lose has ended it
+		if w.gift != nil && (err != nil || w.failed != nil) && !w.cell.ending {
+			w.cell.keep() // what is another host's stays hidden, until lose has ended it
 		}
 	}
 	if err != nil {
@@ -162,7 +163,7 @@ func (b *batch) hideGiven() {
 	for _, w := range b.works {
 		if c := w.cell; w.gift != nil {
 			b.store.publish.Lock()
-			c.given = c.vm.Swap(nil)
+			c.given = cmp.Or(c.vm.Swap(nil), c.given) // it may be hidden already (commit)
 			b.store.publish.Unlock()
 		}
 	}

@@ -341,6 +341,9 @@ func TestGivenIsLost(t *testing.T) {
 	if wait(t, shown) {
 		t.Error("what another host may have changed is shown")
 	}
+	if r := s.Do(&store.Intent{Kind: store.Yield, Cell: c, Gift: &store.Gift{To: "c"}}); errs.KindOf(r.Err) != errs.Moved {
+		t.Errorf("given once more: %v", r.Err)
+	}
 	for range 4 {
 		wait(t, tries)
 	}
