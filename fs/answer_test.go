@@ -1,12 +1,15 @@
 package fs_test
 
 import (
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"meta9/fs"
 	"meta9/fs/errs"
 	"meta9/fs/store"
+	"meta9/fs/store/storetest"
 )
 
 // echo is a verb that answers what it was given, and fails if that is "fail".
@@ -196,5 +199,81 @@ func TestStream(t *testing.T) {
 	}
 	if _, err := c.read(h, 1000, 100); kindName(err) != "Gone" {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestLinesLeaveCommitter: what follows a line that has waited for its commit is not run in
+// the committer, which others wait for.
+func TestLinesLeaveCommitter(t *testing.T) {
+	begun, end := make(chan struct{}), make(chan struct{})
+	w := worldOn(t, store.NewMemory(), store.Config{}, func(tree *fs.Tree) {
+		tree.VMVerb("long", func(_ fs.Call, done func(error)) {
+			close(begun)
+			<-end
+			done(nil)
+		})
+	})
+	c := w.admin()
+	t.Cleanup(c.view.Close)
+	h := c.open(fs.Write, "vms", vmA, "ctl")
+	written := make(chan error, 1)
+	line := `update {"hostname":"other"}` + "\nlong\n" + `update {"ram":9}` + "\n"
+	h.Write([]byte(line), 0, c.root.By(), func(_ int, err error) { written <- err })
+	<-begun
+	put := make(chan error, 1)
+	w.st.Submit(&store.Intent{
+		Kind: store.Put, Cell: w.cell(vmB), Name: "color", Data: "x", By: "other",
+		Done: func(r store.Result) { put <- r.Err },
+	})
+	select {
+	case err := <-put:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(wait):
+		t.Error("another VM's change waits for the line")
+	}
+	close(end)
+	if err := c.settle(written); err != nil {
+		t.Error(err)
+	}
+}
+
+// receipts is a journal that takes nothing.
+type receipts struct{}
+
+func (receipts) Begun(uint64, []store.Event) {}
+func (receipts) Failed(uint64, []string)     {}
+
+// TestReceiptOfKeys: the receipt of a request on a key is not given to a transaction, also not
+// to one that is only sent then, because the line before it had to wait.
+func TestReceiptOfKeys(t *testing.T) {
+	e := &storetest.Recorder{Engine: store.NewMemory()}
+	w := worldOn(t, e, store.Config{Journal: receipts{}}, nil)
+	c := w.guest(vmA)
+	t.Cleanup(c.view.Close)
+	h, key := c.open(fs.Write, "txn"), c.open(fs.Write, "keys", "color")
+	entered, release := e.Block()
+	written := make(chan error, 1)
+	h.Write([]byte(`{"do":[{"put":"a","value":"1"}]}`+"\n"+`{"do":[{"put":"b","value":"2"}]}`+"\n"), 0, c.root.By(),
+		func(_ int, err error) { written <- err })
+	<-entered
+	var of []string
+	c.view.Receipt(func(_ uint64, r store.Result) {
+		name := "a transaction"
+		if r.Entry != nil {
+			name = r.Entry.Name
+		}
+		of = append(of, name)
+	})
+	release()
+	if err := c.settle(written); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.write(key, 0, "red"); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(of, []string{"color"}) {
+		t.Errorf("the receipt is of %q", of)
 	}
 }

@@ -12,7 +12,7 @@
 //
 // Locks, none of which is held while a done function or the store is called:
 // openFile.renewing, then length.measuring and openTable.mu, each by itself; length.measuring,
-// then lengths.mu; lines.mu, then unended.mu; and, each by itself, opens.mu and
+// then lengths.mu; lines.mu, then unended.mu; and, each by itself, opens.mu, later.mu and
 // View.mu. A read takes none of them unless a commit has made a value
 // that nobody has read yet.
 package fs

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -121,16 +122,15 @@ func listNames(t *testing.T, r *fs.Ref) (names []string) {
 // TestVerbs that others add: they get what follows the name, may end at once or
 // later, and are run one after the other.
 func TestVerbs(t *testing.T) {
-	var calls []string
-	var later func(error)
+	calls, later, answers := make(chan string, 16), make(chan func(error), 16), make(chan string, 16)
 	w := worldOn(t, store.NewMemory(), store.Config{}, func(tree *fs.Tree) {
 		tree.VMVerb("now", func(c fs.Call, done func(error)) {
-			calls = append(calls, "now "+c.Arg+" "+c.By.By)
+			calls <- "now " + c.Arg + " " + c.By.By
 			done(nil)
 		})
 		tree.VMVerb("later", func(c fs.Call, done func(error)) {
-			calls = append(calls, "later "+c.Arg+" "+c.Cell.UUID()[:2])
-			later = done
+			calls <- "later " + c.Arg + " " + c.Cell.UUID()[:2]
+			later <- done
 		})
 	})
 	c := w.admin()
@@ -139,37 +139,48 @@ func TestVerbs(t *testing.T) {
 	if _, err := c.write(other, 0, "now  a b \nnow\nnow c\n"); err != nil {
 		t.Fatal(err)
 	}
-	var answers []string
 	write := func(data string) {
 		a.Write([]byte(data), 0, fs.Author{By: "me"}, func(n int, err error) {
-			answers = append(answers, fmt.Sprint(n, " ", kindName(err)))
+			answers <- fmt.Sprint(n, " ", kindName(err))
 		})
 	}
 	write("later 1\nlater 2\n")
 	write("later 3\nlater 4\n")
 	write("la")
 	if len(answers) != 0 || len(calls) != 4 {
-		t.Fatalf("answered %q, called %q", answers, calls)
+		t.Fatalf("%d answers, %d calls", len(answers), len(calls))
 	}
 	for _, err := range []error{nil, nil, errors.New("no")} {
-		if later == nil {
-			t.Fatal("no verb waits")
-		}
-		done := later
-		later = nil
-		done(err)
+		taken(t, later)(err)
 	}
 	write("ter 5\n")
-	later(nil)
-	want := []string{
+	taken(t, later)(nil)
+	for _, want := range []string{
 		"now a b admin", "now  admin", "now c admin", "later 1 11", "later 2 11", "later 3 11", "later 5 11",
+	} {
+		if got := taken(t, calls); got != want {
+			t.Errorf("called %q, want %q", got, want)
+		}
 	}
-	if diff := cmp.Diff(want, calls); diff != "" {
-		t.Error(diff)
+	for _, want := range []string{"16 ok", "0 IO", "2 ok", "6 ok"} {
+		if got := taken(t, answers); got != want {
+			t.Errorf("answered %q, want %q", got, want)
+		}
 	}
-	if diff := cmp.Diff([]string{"16 ok", "0 IO", "2 ok", "6 ok"}, answers); diff != "" {
-		t.Error(diff)
+	if len(calls)+len(answers) > 0 {
+		t.Errorf("%d calls and %d answers more", len(calls), len(answers))
 	}
+}
+
+// taken is what comes.
+func taken[T any](t *testing.T, from <-chan T) (x T) {
+	t.Helper()
+	select {
+	case x = <-from:
+	case <-time.After(wait):
+		t.Fatal("nothing comes")
+	}
+	return x
 }
 
 // TestCtlLineTooLong: a line that no verb can be as long as is refused and skipped

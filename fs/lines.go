@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"meta9/fs/cpu"
 	"meta9/fs/errs"
 )
 
@@ -23,6 +24,10 @@ type lineFile interface {
 	// reserve counts more bytes, or fewer, of a line that is written in several pieces. An
 	// error: they may not be kept.
 	reserve(more int) error
+	// share is whose time it takes to run lines.
+	share() *cpu.Share
+	// later has the goroutines that go on with lines.
+	later() *later
 }
 
 // putLines runs the lines of data; its end ends the last one.
@@ -125,8 +130,9 @@ func (h *lineHandle) restore(hs HandleState) {
 	h.answer, h.base = bytes.Clone(hs.Rest), hs.Offset
 }
 
-// lines runs the lines that are written to one Handle, one after the other. The goroutine
-// that ends a line, such as the committer, begins the next.
+// lines runs the lines that are written to one Handle, one after the other: those that need
+// not wait in the writer's goroutine, and what follows one that had to wait in that of later.
+// The committer, which ends most lines, reads none: one may be a MiB of JSON.
 //
 // A write is cut into lines when its turn comes, not when it arrives: after a line that
 // failed the rest of its write is dropped, and the next write, which may have arrived
@@ -179,28 +185,32 @@ func (l *lines) write(data []byte, by Author, done func(int, error)) {
 	}
 }
 
-// run runs queued lines until one has to wait; the end of that one calls run again.
+// run runs queued lines until one has to wait; the end of that one calls goOn.
 func (l *lines) run() {
-	for {
-		w, line, err := l.next()
-		switch {
-		case w == nil:
-			return
-		case err != nil:
-			if answer := l.file.refused(err); answer != nil {
-				l.setAnswer(answer)
-			}
-			l.end(w, err)
-		case len(line) == 0:
-			l.end(w, nil)
-		case !l.do(w, line):
-			return
-		}
+	for l.step() {
 	}
 }
 
-// do runs one line. It tells whether that is done already; else the line goes on with
-// run when it is.
+// step runs the next line. It tells whether there may be another that can be run now.
+func (l *lines) step() bool {
+	w, line, err := l.next()
+	switch {
+	case w == nil:
+		return false
+	case err != nil:
+		if answer := l.file.refused(err); answer != nil {
+			l.setAnswer(answer)
+		}
+		l.end(w, err)
+	case len(line) == 0:
+		l.end(w, nil)
+	default:
+		return l.do(w, line)
+	}
+	return true
+}
+
+// do runs one line. It tells whether that is done already; else goOn is called when it is.
 func (l *lines) do(w *lineWrite, line []byte) bool {
 	var first atomic.Bool // who of the two is first leaves the rest to the other
 	l.file.run(line, w.by, l.setAnswer, func(err error) {
@@ -208,10 +218,37 @@ func (l *lines) do(w *lineWrite, line []byte) bool {
 			l.end(w, err)
 		}
 		if first.Swap(true) {
-			l.run()
+			l.goOn()
 		}
 	})
 	return first.Swap(true)
+}
+
+// goOn ends the writes of which nothing is left to run, and leaves the others to later.
+func (l *lines) goOn() {
+	for {
+		w, left := l.oldest()
+		switch {
+		case w == nil:
+			return
+		case left:
+			l.file.later().add(l)
+			return
+		}
+		l.end(w, nil)
+	}
+}
+
+// oldest is the oldest write, and whether something of it is left to run; nil: there is none,
+// and the next write runs its lines.
+func (l *lines) oldest() (w *lineWrite, left bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) == 0 {
+		l.running = false
+		return nil, false
+	}
+	return l.queue[0], len(l.queue[0].data) > 0
 }
 
 // next is the next line of the oldest write; none when nothing is left of it to run;

@@ -45,6 +45,7 @@ type Tree struct {
 	opens   opens
 	lengths lengths
 	unended unended
+	later   later
 	mtime   atomic.Int64 // of the newest commit, for the folders of the root
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hugelgupf/p9/p9"
 
+	"meta9/fs/cpu"
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/vm"
@@ -52,6 +53,10 @@ func (n *txnFile) reserve(more int) error {
 	return n.dir.v.tree.unended.add(n.dir.cell, more)
 }
 
+func (n *txnFile) share() *cpu.Share { return n.dir.v.tree.CPU(n.dir.v.who, false) }
+
+func (n *txnFile) later() *later { return &n.dir.v.tree.later }
+
 // run does one transaction.
 func (n *txnFile) run(line []byte, by Author, answer func([]byte), done func(error)) {
 	refuse := func(t *store.Transaction, err error) {
@@ -73,7 +78,7 @@ func (n *txnFile) run(line []byte, by Author, answer func([]byte), done func(err
 		return
 	}
 	in := &store.Intent{Kind: store.Txn, Cell: n.dir.cell, Txn: t, By: by.By, As: by.As}
-	n.dir.v.submit(in, func(r store.Result) {
+	n.dir.v.send(in, func(r store.Result) {
 		if r.Err != nil {
 			refuse(t, r.Err)
 			return

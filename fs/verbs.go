@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"meta9/fs/cpu"
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/vm"
@@ -14,7 +15,7 @@ import (
 
 // Verb does what one line of a ctl asks for. It must return soon and call done
 // once, from any goroutine; done may be called before it returns. A Verb may be
-// called from the store's committer, and must follow its rules.
+// called from any goroutine, too.
 type Verb func(call Call, done func(error))
 
 // Call is one line.
@@ -74,6 +75,10 @@ func (n *ctlFile) refused(error) []byte { return nil }
 
 // reserve has no limit: only the admin has a ctl.
 func (n *ctlFile) reserve(int) error { return nil }
+
+func (n *ctlFile) share() *cpu.Share { return n.v.tree.CPU(n.v.who, false) }
+
+func (n *ctlFile) later() *later { return &n.v.tree.later }
 
 func createVM(call Call, done func(error)) {
 	call.submit(&store.Intent{Kind: store.CreateVM, Data: call.Arg}, done)

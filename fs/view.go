@@ -134,13 +134,18 @@ func (v *View) root(uname string) (*Ref, error) {
 // that is about to ask for one. nil: none.
 func (v *View) Receipt(receipt func(number uint64, r store.Result)) { v.receipt = receipt }
 
-// submit sends an intent on a key, of this View's; done runs in the committer,
-// once the commit is noted for Settle. One that changes nothing (the same name, a
-// create that finds the key) gives an Entry from before.
+// submit is send for an intent on a key, which gets the Receipt.
 func (v *View) submit(in *store.Intent, done func(store.Result)) {
+	in.Receipt, v.receipt = v.receipt, nil
+	v.send(in, done)
+}
+
+// send sends an intent of this View's; done runs in the committer, once the commit is noted
+// for Settle. One that changes nothing (the same name, a create that finds the key) gives an
+// Entry from before. send may be called from any goroutine.
+func (v *View) send(in *store.Intent, done func(store.Result)) {
 	cell, rev := in.Cell, v.tree.store.Rev()
 	in.Guest = v.guest()
-	in.Receipt, v.receipt = v.receipt, nil
 	in.Done = func(res store.Result) {
 		if res.Err == nil && res.Entry != nil && res.Entry.Rev > rev {
 			v.note(commit{cell, res.Entry.ID})

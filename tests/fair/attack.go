@@ -133,6 +133,10 @@ var attacks = []attack{
 		name: "vmjsonkeys", doc: "Tsread of vm.json with 4,000 keys, 250 KB, 8 in flight",
 		keys: 4000, nameLen: 40, value: 10, do: sread(8, "vm.json"),
 	},
+	{
+		name: "lines", doc: "a transaction, and behind it a line of 1 MiB that is none, 4 messages in flight a connection",
+		keys: 1, nameLen: 10, value: 10, do: txnLines,
+	},
 }
 
 func attackNames() (list []string) {
@@ -678,4 +682,22 @@ func sessions(p *peer, ready func()) error {
 	ready()
 	p.done.Add(1)
 	return nil
+}
+
+// txnLines writes to txn a transaction, and then lines that take long to read and are refused.
+func txnLines(p *peer, ready func()) error {
+	c, err := p.hello("9P2000.e")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.Walk(0, 1, "txn"); err != nil {
+		return err
+	}
+	if err := c.Open(1, oWrite); err != nil {
+		return err
+	}
+	ready()
+	data := raw.Data(fmt.Sprintf(`{"if":[{"key":%q}]}`+"\n", p.keyName(0)) + `{"do":[{"put":"x","value":"` + strings.Repeat(`\/`, 1<<19-50) + "\n")
+	return p.repeat(c.Net, 4, wire.Twrite, uint32(1), uint64(0), data)
 }
