@@ -291,7 +291,10 @@ func TestBackMeanwhile(t *testing.T) {
 		if err := b.Fleet.Release(t.Context(), uuid, "a"); err != nil {
 			t.Error(err)
 		}
-	})}, "a", func(m *fleet.MemberConfig, _ *fleet.Config) { m.TTL = 2 * time.Second })
+	})}, "a", func(m *fleet.MemberConfig, c *fleet.Config) {
+		m.TTL = 2 * time.Second
+		c.LookOwned = time.Hour // else that may ask first
+	})
 	b = fleettest.Open(t, f.Host("b"), "b", nil)
 	fleettest.Create(a, uuid)
 	g := fleettest.NewGuest(a, uuid, 1)
