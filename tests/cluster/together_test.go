@@ -12,6 +12,7 @@ import (
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/store/etcd"
+	"meta9/fs/vm"
 	"meta9/tests/cluster/members"
 )
 
@@ -87,6 +88,24 @@ func TestTogether(t *testing.T) {
 	for i := range w.cells {
 		wantKey(t, s.Cell(crowdUUID(i)), "k", "first, second")
 	}
+}
+
+// TestLargestValue: a value of the largest size is one transaction, whatever else the VM has.
+func TestLargestValue(t *testing.T) {
+	l := newLate(t, start(t, 1, fast), "/largest/")
+	largest := strings.Repeat("x", 1<<20)
+	name := strings.Repeat("n", vm.MaxName)
+	l.put("other", largest)
+	var sent atomic.Int64
+	l.proxy.mu.Lock()
+	l.proxy.chance = func(*pb.TxnRequest) plan { sent.Add(1); return pass }
+	l.proxy.mu.Unlock()
+	l.put(name, largest)
+	if n := sent.Load(); n != 1 {
+		t.Errorf("%d transactions", n)
+	}
+	_, _, cell := l.again("a")
+	wantKey(t, cell, name, largest)
 }
 
 // TestTogetherTaken: changes of several VMs go in one transaction, and another host has taken one

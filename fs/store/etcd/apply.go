@@ -13,10 +13,11 @@ import (
 	"meta9/fs/store"
 )
 
-// The most that one transaction has. etcd's own limits are 128 operations and 1.5 MiB.
+// The most that one transaction has. etcd's own limits are 128 operations and 1.5 MiB. A value of
+// 1 MiB, the largest by default, goes in one, with its key and the VM's record.
 const (
 	maxOps   = 120
-	maxBytes = 1 << 20
+	maxBytes = 1<<20 + 128<<10
 	piece    = 512 << 10
 )
 
