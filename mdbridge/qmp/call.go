@@ -16,7 +16,7 @@ func (c *Client) Do(ctx context.Context, cmd Command) (json.RawMessage, error) {
 	if cmd.Arguments != nil {
 		members["arguments"] = cmd.Arguments
 	}
-	a, err := c.call(ctx, members)
+	a, err := c.call(ctx, members, false)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", cmd.Name, err)
@@ -36,7 +36,7 @@ func (c *Client) Pass(ctx context.Context, text []byte) (json.RawMessage, error)
 	}
 	// The caller's id cannot be ours: two callers may use the same.
 	id, _ := members["id"].(json.RawMessage)
-	a, err := c.call(ctx, members)
+	a, err := c.call(ctx, members, true)
 	switch {
 	case err != nil:
 		return nil, err
@@ -77,22 +77,24 @@ func parseCommand(text []byte) (map[string]any, error) {
 }
 
 // call sends a command under an id of its own, and waits for the answer.
-func (c *Client) call(ctx context.Context, members map[string]any) (answer, error) {
+func (c *Client) call(ctx context.Context, members map[string]any, pass bool) (answer, error) {
 	done := make(chan answer, 1)
-	id, err := c.register(done)
+	id, err := c.register(call{done, pass})
 	if err != nil {
 		return answer{}, err
 	}
 	members["id"] = id
 	if err := c.send(ctx, members); err != nil {
-		c.forget(id)
+		c.take(id)
 		return answer{}, err
 	}
 	select {
 	case a := <-done:
 		return a, nil
 	case <-ctx.Done():
-		c.forget(id)
+		if !pass { // its answer may be large, and is still to come
+			c.take(id)
+		}
 		return answer{}, context.Cause(ctx)
 	case <-c.done:
 	}
@@ -104,23 +106,19 @@ func (c *Client) call(ctx context.Context, members map[string]any) (answer, erro
 	}
 }
 
-// register makes a new id; the answer with that id goes to done.
-func (c *Client) register(done chan<- answer) (uint64, error) {
+// register makes a new id for a call.
+func (c *Client) register(made call) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.calls == nil {
 		return 0, fmt.Errorf("not sent: %w", c.err)
 	}
 	c.lastID++
-	c.calls[c.lastID] = done
+	c.calls[c.lastID] = made
+	if made.pass {
+		c.passes.Add(1)
+	}
 	return c.lastID, nil
-}
-
-// forget removes a call whose caller waits no more. Its answer, if it comes, is dropped.
-func (c *Client) forget(id uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.calls, id)
 }
 
 // send writes a command. A write that fails ends the connection: part of the command

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,6 +23,9 @@ type Config struct {
 	GreetTime time.Duration
 	// Limit is how many bytes a message may have that comes in; 64 MiB.
 	Limit int
+	// Unasked is Limit while no answer to a Pass is to come; 0: Limit. Some bytes more may
+	// have been read by then.
+	Unasked int
 	// OnEvent is called for every event, in the order in which they come, maybe
 	// before New returns. It must return soon and must not call the Client.
 	OnEvent func(Event)
@@ -33,13 +37,21 @@ type Client struct {
 	dec      *Decoder
 	onEvent  func(Event)
 	greeting Greeting
+	unasked  int           // Config.Unasked
 	sending  chan struct{} // has a token while a goroutine writes
 	done     chan struct{} // closed when the reading goroutine has ended
+	passes   atomic.Int32  // calls that are Passes
 
 	mu     sync.Mutex
-	calls  map[uint64]chan<- answer // capacity 1; nil: the connection has ended
+	calls  map[uint64]call // nil: the connection has ended
 	lastID uint64
 	err    error // why it has ended
+}
+
+// call is a command that was sent, and has no answer yet.
+type call struct {
+	done chan<- answer // capacity 1
+	pass bool
 }
 
 // answer is the answer to a command: a result or an error.
@@ -71,10 +83,12 @@ func Dial(ctx context.Context, path string, cfg Config) (*Client, error) {
 // offered. It takes conn over, and closes it on an error. The Client lives on when
 // ctx ends, until Close or until the connection does.
 func New(ctx context.Context, conn net.Conn, cfg Config) (*Client, error) {
+	limit := cmp.Or(cfg.Limit, 64<<20)
 	c := &Client{
-		conn: conn, dec: NewDecoder(conn, cmp.Or(cfg.Limit, 64<<20)), onEvent: cfg.OnEvent,
-		sending: make(chan struct{}, 1), done: make(chan struct{}), calls: make(map[uint64]chan<- answer),
+		conn: conn, onEvent: cfg.OnEvent, unasked: cmp.Or(cfg.Unasked, limit),
+		sending: make(chan struct{}, 1), done: make(chan struct{}), calls: make(map[uint64]call),
 	}
+	c.dec = NewDecoder(incoming{c}, limit)
 	if err := c.greet(ctx, cmp.Or(cfg.GreetTime, 10*time.Second)); err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -89,6 +103,17 @@ func New(ctx context.Context, conn net.Conn, cfg Config) (*Client, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// incoming reads the connection for the Decoder. It refuses to go on with a message that
+// nobody has asked for and that is too large.
+type incoming struct{ c *Client }
+
+func (in incoming) Read(b []byte) (int, error) {
+	if in.c.dec.Held() > in.c.unasked && in.c.passes.Load() == 0 {
+		return 0, ErrTooLarge
+	}
+	return in.c.conn.Read(b)
 }
 
 // ErrNoGreeting is what New returns where nothing came in time.
@@ -225,11 +250,19 @@ func (c *Client) answer(id json.RawMessage, a answer) {
 	if err != nil {
 		return
 	}
-	c.mu.Lock()
-	call := c.calls[n]
-	delete(c.calls, n)
-	c.mu.Unlock()
-	if call != nil {
-		call <- a
+	if call, ok := c.take(n); ok {
+		call.done <- a
 	}
+}
+
+// take removes a call; false: it is not there.
+func (c *Client) take(id uint64) (call, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	call, ok := c.calls[id]
+	delete(c.calls, id)
+	if call.pass {
+		c.passes.Add(-1)
+	}
+	return call, ok
 }

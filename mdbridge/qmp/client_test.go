@@ -436,3 +436,42 @@ func withID(t *testing.T, line string, id json.RawMessage) string {
 	}
 	return string(b)
 }
+
+// TestUnasked: only the answer to a Pass may be large, also when its caller waits no more.
+func TestUnasked(t *testing.T) {
+	long := strings.Repeat("a", 20_000)
+	cfg := qmp.Config{Unasked: 1000}
+	c := dial(t, cfg, func(p *peer) {
+		for range 2 {
+			fmt.Fprintf(p.conn, `{"return": %q, "id": %s}`+"\r\n", long, p.next().ID)
+		}
+	})
+	if ret, err := c.Pass(t.Context(), []byte(`{"execute": "long"}`)); err != nil || len(ret) < len(long) {
+		t.Errorf("%d bytes, %v", len(ret), err)
+	}
+	if _, err := c.Do(t.Context(), qmp.Command{Name: "query-status"}); err == nil || !strings.Contains(err.Error(), "larger than the limit") {
+		t.Errorf("a long answer to Do: %v", err)
+	}
+	<-c.Done()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	c = dial(t, cfg, func(p *peer) {
+		asked := p.next()
+		cancel()
+		late := p.next() // Pass has returned
+		p.say(fmt.Sprintf(`{"return": %q, "id": %s}`, long, asked.ID))
+		p.say(fmt.Sprintf(`{"return": {}, "id": %s}`, late.ID))
+	})
+	if _, err := c.Pass(ctx, []byte(`{"execute": "long"}`)); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if _, err := c.Do(t.Context(), qmp.Command{Name: "query-status"}); err != nil {
+		t.Errorf("after a Pass that was given up: %v", err)
+	}
+
+	c = dial(t, cfg, func(p *peer) { io.WriteString(p.conn, `{"event": "`+long) })
+	<-c.Done()
+	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "larger than the limit") {
+		t.Errorf("a long event: %v", err)
+	}
+}

@@ -3,9 +3,11 @@ package hosts
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"meta9/fs"
+	"meta9/fs/cpu"
 	"meta9/fs/store"
 	"meta9/macro"
 	"meta9/mdbridge/qmp/qmptest"
@@ -18,7 +20,7 @@ func TestStates(t *testing.T) {
 	w.hosts.Start()
 	q := qmptest.Start(t, w.path("a.qmp"), uuid(1), "web")
 	w.state(uuid(1), "running")
-	for _, state := range []string{"installed", "\x1b[31mrunning", "run\u202eing", strings.Repeat("x", 1<<20), ""} {
+	for _, state := range []string{"installed", "\x1b[31mrunning", "run\u202eing", strings.Repeat("x", maxUnasked/2), ""} {
 		q.Set(state, "STOP")
 		w.state(uuid(1), "unknown")
 		if got, err := w.get(uuid(1), "qmp", "status"); err != nil || got != `{"status":"unknown","running":false}`+"\n" {
@@ -128,6 +130,46 @@ func TestEventRate(t *testing.T) {
 	if n := journal.Last() - before; n < eventBurst || n > events/2 {
 		t.Errorf("%d of %d events are kept", n, events)
 	}
+}
+
+// TestLongMessage: a QEMU that sends a long message unasked is left, and is met again.
+func TestLongMessage(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.hosts.Start()
+	q := qmptest.Start(t, w.path("a.qmp"), uuid(1), "web")
+	w.state(uuid(1), "running")
+	q.Set("paused", strings.Repeat("x", 2*maxUnasked))
+	w.logged("larger than the limit")
+	w.state(uuid(1), "paused")
+}
+
+// TestReadingCosts: what is read of a QEMU takes the time of its VM.
+func TestReadingCosts(t *testing.T) {
+	w := newWorld(t, Config{}, fmt.Sprintf(`{"uuid":%q}`, uuid(2)))
+	w.hosts.Start()
+	q := qmptest.Start(t, w.path("a.qmp"), uuid(1), "web")
+	w.state(uuid(1), "running")
+	share, other := w.store.Cell(uuid(1)).CPU(), w.store.Cell(uuid(2)).CPU()
+	end := make(chan struct{})
+	var busy sync.WaitGroup
+	busy.Go(func() {
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				q.Set("running", "RESUME")
+			}
+		}
+	})
+	defer busy.Wait()
+	defer close(end)
+	w.eventually("the VM has to rest", func() bool {
+		var place cpu.Place // a VM that is alone never rests
+		place.Take(other)
+		place.Give()
+		return share.Rest() > 0
+	})
 }
 
 // TestAliasGivenUp: the name of a QEMU is its VM's alias while nobody else asks for that.

@@ -5,8 +5,9 @@
 //
 // One goroutine looks for sockets. Each socket has one that connects, again and again,
 // and while it is connected follows the QEMU's state; the client's own goroutine reads
-// the events, and only notes them. A verb that waits for a QEMU has a goroutine as long
-// as it waits.
+// the events, and only notes them. It reads with a place at the CPUs that its VM has, or
+// nobody: a QEMU may say as much as it likes. A verb that waits for a QEMU has a goroutine as
+// long as it waits.
 //
 // Locks: Hosts.mu, then machine.mu, then Ring.mu. None is held while the store
 // or a QEMU is called; the store's committer takes Hosts.mu for a look-up only.
@@ -40,7 +41,7 @@ type Config struct {
 	// VMs bounds how many VMs QEMUs may make: none while so many VMs have or had a QEMU. A
 	// QEMU of a VM that exists is always taken.
 	VMs   int
-	Limit int // bytes of one message from a QEMU; 64 MiB
+	Limit int // bytes of a QEMU's answer to the verb qmp; 64 MiB. Other messages have at most maxUnasked
 	// Elsewhere is told of a QEMU whose VM is not here: when it is found, when its state
 	// has changed, and twice a minute. True: another host has the VM, and none is made.
 	// It may wait until ctx ends. nil: there are no other hosts.
@@ -61,6 +62,10 @@ const (
 	// what it does then may have failed.
 	elsewhereTime = 30 * time.Second
 )
+
+// maxUnasked is how many bytes a message of a QEMU may have that answers no operator: its
+// events and the answers to the queries of this package are short.
+const maxUnasked = 1 << 20
 
 // connectAgain makes the pauses after a connection that failed.
 var connectAgain = backoff.Backoff{First: 100 * time.Millisecond, Last: 5 * time.Second}

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"meta9/descriptors"
+	"meta9/fs"
+	"meta9/fs/cpu"
 	"meta9/fs/vm"
 	"meta9/mdbridge/qmp"
 	"meta9/mdbridge/said"
@@ -25,6 +27,7 @@ type link struct {
 	id      identity
 	renewed chan struct{}           // capacity 1: there is another socket at the path
 	machine atomic.Pointer[machine] // the VM of the QEMU that is connected; for onEvent
+	place   cpu.Place               // held while what the QEMU says is read; the reading goroutine's
 	said    string                  // what was last logged as wrong
 	told    string                  // the state that Config.Elsewhere was told last; "": none
 	toldAt  time.Time
@@ -148,7 +151,10 @@ func (l *link) connect() (met bool, err error) {
 		conn.Close()
 		return false, err
 	}
-	c, err := qmp.New(l.hosts.ctx, conn, qmp.Config{GreetTime: quietTime, Limit: l.hosts.cfg.Limit, OnEvent: l.onEvent})
+	defer l.place.Give() // when nobody reads any more
+	c, err := qmp.New(l.hosts.ctx, incoming{conn, l}, qmp.Config{
+		GreetTime: quietTime, Limit: l.hosts.cfg.Limit, Unasked: maxUnasked, OnEvent: l.onEvent,
+	})
 	if errors.Is(err, qmp.ErrNoGreeting) {
 		return false, l.queued()
 	}
@@ -161,6 +167,24 @@ func (l *link) connect() (met bool, err error) {
 		return false, err
 	}
 	return l.serve(c)
+}
+
+// incoming is a connection of which what comes in is handled with a place.
+type incoming struct {
+	net.Conn
+	link *link
+}
+
+func (in incoming) Read(b []byte) (int, error) {
+	l := in.link
+	l.place.Give()
+	n, err := in.Conn.Read(b)
+	who := fs.Principal{}
+	if m := l.machine.Load(); m != nil {
+		who.VM = m.uuid
+	}
+	l.place.TakeOrForce(l.hosts.cfg.Tree.CPU(who, false))
+	return n, err
 }
 
 // queued says that the QEMU does not answer.
@@ -389,5 +413,6 @@ func (l *link) onEvent(e qmp.Event) {
 		m.dropped = 0
 	}
 	m.events.add(eventLine(&e))
+	l.place.Give() // note may wait
 	l.hosts.note(m, said.Text(e.Name))
 }
