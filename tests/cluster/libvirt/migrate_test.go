@@ -71,6 +71,21 @@ func (n *node) follow(t *testing.T) {
 	n.connected(t)
 }
 
+// fleetStatus is what meta9d counts of its fleet.
+type fleetStatus struct {
+	Expected                     int
+	Taken, Claimed, Lost, Failed int
+	SessionsLost                 int `json:"sessions_lost"`
+}
+
+func (n *node) status(t *testing.T) (is fleetStatus) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(n.run("fleet", "status", "-o", "json")), &is); err != nil {
+		t.Fatal(err)
+	}
+	return is
+}
+
 // connected waits until meta9d has asked libvirtd for all domains.
 func (n *node) connected(t *testing.T) {
 	t.Helper()
@@ -115,6 +130,7 @@ func TestMigrate(t *testing.T) {
 	m.Sh(t, "umount /mnt/* && until ! pidof meta9 >/dev/null; do sleep 0.05; done")
 	m.nodes[m.at].Virsh("detach-device", name, m.nodes[m.at].Write("own.xml", own(m.uuid)), "--live", "--config")
 	m.nodes[1-m.at].Must("rm", host.HookFile)
+	m.cancelled()
 	m.move()
 	m.state("running")
 	m.restarted()
@@ -301,10 +317,12 @@ func (m *migrated) refused() {
 	m.owned()
 }
 
-// cancelled begins to migrate, and cancels that: the guest goes on where it is.
+// cancelled begins to migrate, and cancels that when the VM is expected at the destination: the guest
+// goes on where it is.
 func (m *migrated) cancelled() {
 	m.t.Helper()
-	from := m.nodes[m.at]
+	from, to := m.nodes[m.at], m.nodes[1-m.at]
+	to.run("fleet", "expect", "--undo", m.uuid)                 // as one that was there
 	migrate := from.Command(m.migrating("--bandwidth", "1")...) // MiB/s
 	var said strings.Builder
 	migrate.Stdout, migrate.Stderr = &said, &said
@@ -317,11 +335,15 @@ func (m *migrated) cancelled() {
 	testenv.Eventually(m.t, "the migration runs", func() bool {
 		return strings.Contains(from.Virsh("domjobinfo", name), "Memory processed:")
 	})
+	testenv.Eventually(m.t, "the VM is expected", func() bool { return to.status(m.t).Expected == 1 })
+	m.owned()
 	from.Virsh("domjobabort", name)
 	if err := migrate.Wait(); err == nil || !strings.Contains(said.String(), "canceled by client") {
 		m.t.Errorf("a migration that was cancelled: %v\n%s", err, said.String())
 	}
-	m.progress()
+	if m.pace != nil {
+		m.progress()
+	}
 	m.owned()
 }
 
@@ -381,12 +403,8 @@ func (m *migrated) end() {
 func (m *migrated) counted() {
 	m.t.Helper()
 	for _, n := range m.nodes {
-		var is struct {
-			Taken, Claimed, Lost, Failed int
-			SessionsLost                 int `json:"sessions_lost"`
-		}
-		if err := json.Unmarshal([]byte(n.run("fleet", "status", "-o", "json")), &is); err != nil || is.Taken != n.taken || is.Claimed+is.Lost+is.Failed+is.SessionsLost != 0 {
-			m.t.Errorf("the VM has come to %s %d times: %+v, %v", n.name, n.taken, is, err)
+		if is := n.status(m.t); is.Taken != n.taken || is.Claimed+is.Lost+is.Failed+is.SessionsLost != 0 {
+			m.t.Errorf("the VM has come to %s %d times: %+v", n.name, n.taken, is)
 		}
 	}
 }
