@@ -17,10 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"meta9/tests/daemon"
 	"meta9/tests/guest/agent"
 	"meta9/tests/guest/kernel"
 	"meta9/tests/guest/machine"
+	"meta9/tests/testenv"
 )
 
 // Kernel is the kernel that tests boot which do not name one.
@@ -210,8 +210,7 @@ func (g *Guest) Sh(t testing.TB, shell string) string {
 
 var static struct {
 	sync.Mutex
-	dir   string
-	paths map[string]string
+	paths map[string]string // by the folder
 }
 
 // Static builds the program in a folder of the tree ("cmd/meta9") so that it runs
@@ -223,20 +222,19 @@ func Static(t testing.TB, folder string) string {
 	if path, ok := static.paths[folder]; ok {
 		return path
 	}
-	root, err := daemon.Root()
-	if err == nil && static.dir == "" {
-		static.paths = map[string]string{}
-		static.dir, err = os.MkdirTemp("", "static-")
-	}
+	dir, err := testenv.Folder()
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(static.dir, filepath.Base(folder))
+	path := filepath.Join(dir, "static", filepath.Base(folder))
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, ".")
-	cmd.Dir = filepath.Join(root, folder)
+	cmd.Dir = filepath.Join(testenv.Root(t), folder)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build %s: %v\n%s", folder, err, out)
+	}
+	if static.paths == nil {
+		static.paths = map[string]string{}
 	}
 	static.paths[folder] = path
 	return path

@@ -70,14 +70,11 @@ func build(t testing.TB, command, kind string, flags ...string) string {
 	if bin, ok := builds.bins[name]; ok {
 		return bin
 	}
-	if builds.dir == "" {
-		dir, err := os.MkdirTemp("", "meta9-bin-")
-		if err != nil {
-			t.Fatal(err)
-		}
-		builds.dir, builds.bins = dir, map[string]string{}
+	dir, err := folder()
+	if err != nil {
+		t.Fatal(err)
 	}
-	bin, err := daemon.Build(filepath.Join(builds.dir, kind), command, flags...)
+	bin, err := daemon.Build(filepath.Join(dir, kind), command, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +82,26 @@ func build(t testing.TB, command, kind string, flags ...string) string {
 	return bin
 }
 
-// Main runs a test package and removes what Binary built: TestMain calls it.
+// Folder is one for what a test package builds; Main removes it.
+func Folder() (string, error) {
+	builds.Lock()
+	defer builds.Unlock()
+	return folder()
+}
+
+// folder is Folder where builds is locked.
+func folder() (string, error) {
+	if builds.dir == "" {
+		dir, err := os.MkdirTemp("", "meta9-bin-")
+		if err != nil {
+			return "", err
+		}
+		builds.dir, builds.bins = dir, map[string]string{}
+	}
+	return builds.dir, nil
+}
+
+// Main runs a test package and removes what was built for it: TestMain calls it.
 func Main(m *testing.M) {
 	code := m.Run()
 	if builds.dir != "" {

@@ -33,29 +33,22 @@ const patience = 2 * time.Minute
 var bin string
 
 func TestMain(m *testing.M) {
-	code := func() int {
-		dir, err := os.MkdirTemp("", "meta9-fleet")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		bin = dir
-		var flags []string
-		if testenv.Race() { // of meta9d alone: the commands are many, and short
-			flags = append(flags, "-race")
-		}
-		_, err = daemon.Build(dir, "meta9d", flags...)
-		if err == nil {
-			_, err = daemon.Build(dir, "meta9")
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}()
-	os.Exit(code)
+	var flags []string
+	if testenv.Race() { // of meta9d alone: the commands are many, and short
+		flags = append(flags, "-race")
+	}
+	var err error
+	if bin, err = testenv.Folder(); err == nil {
+		_, err = daemon.Build(bin, "meta9d", flags...)
+	}
+	if err == nil {
+		_, err = daemon.Build(bin, "meta9")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	testenv.Main(m)
 }
 
 // folder is a folder for sockets, whose paths must be short.
