@@ -182,8 +182,15 @@ func (h *Host) launch() {
 
 func (h *Host) answers() {
 	h.t.Helper()
+	var said string
+	var err error
+	defer func() {
+		if err != nil {
+			h.t.Logf("virsh at %s: %v\n%s", h.name, err, said)
+		}
+	}()
 	testenv.Eventually(h.t, "libvirtd answers", func() bool {
-		_, err := h.Run(10*time.Second, "virsh", "-q", "-c", "qemu:///system", "version")
+		said, err = h.Run(10*time.Second, "virsh", "-q", "-c", "qemu:///system", "version")
 		return err == nil
 	})
 }
