@@ -156,6 +156,7 @@ type user struct {
 	last     [nKeys]string // what it has read last
 	ctl      [nHosts]*raw.Conn
 	pending  []porcupine.Operation // changes of unknown outcome that may still be made
+	ends     atomic.Bool           // it asks no more
 }
 
 // session is that of a client.Client. A guest's moves with its VM: its transport leads to whichever
@@ -255,6 +256,7 @@ func (u *user) value() string {
 }
 
 func (u *user) run() {
+	defer u.ends.Store(true)
 	for !u.ended() && !u.t.Failed() {
 		at := int(u.v.owner.Load())
 		if u.IntN(20) == 0 {
@@ -656,10 +658,7 @@ func play(t *testing.T, seed uint64, fresh bool, more func(*world) bool) *world 
 	}
 	close(w.over)
 	harming.Wait() // first: what the others wait for may stand still
-	if t.Failed() {
-		w.giveUp()
-	}
-	running.Wait()
+	w.rest(users, &running)
 	for _, u := range users {
 		u.close()
 	}
@@ -679,6 +678,37 @@ func play(t *testing.T, seed uint64, fresh bool, more func(*world) bool) *world 
 	}
 	w.judge()
 	return w
+}
+
+// rest waits until all clients have ended. They wait for an answer for ever; so it is a failure where
+// one still waits when nothing is harmed any more, and the logs of the hosts show then what each host does.
+func (w *world) rest(users []*user, running *sync.WaitGroup) {
+	ended := make(chan struct{})
+	go func() {
+		running.Wait()
+		close(ended)
+	}()
+	late := time.After(patience)
+	if w.t.Failed() {
+		w.giveUp()
+	}
+	select {
+	case <-ended:
+		return
+	case <-late:
+	}
+	for _, u := range users {
+		if !u.ends.Load() {
+			w.t.Errorf("%s of VM %d still waits, for what it has asked, or for a host that serves the VM", u.name, u.v.n)
+		}
+	}
+	for _, p := range w.all {
+		if err := p.Signal(syscall.SIGQUIT); err != nil {
+			w.t.Errorf("host %s: %v", p.name, err)
+		}
+	}
+	w.giveUp()
+	<-ended
 }
 
 // look reads all keys of a VM at its owner, and writes one: nothing is stuck.
