@@ -174,6 +174,22 @@ func TestTooLargeAfterLost(t *testing.T) {
 	})
 }
 
+// TestStartSmaller: a host of many VMs starts where etcd takes less in one transaction than its
+// defaults are.
+func TestStartSmaller(t *testing.T) {
+	c := start(t, 1, fast)
+	w := newCrowd(t, c, "/start/", 40)
+	c.Kill(0)
+	c.Configs[0].MaxOps, c.Configs[0].MaxBytes = 20, 4<<10
+	c.run(0)
+	_, s, _ := w.again("a")
+	for i := range w.cells {
+		cell := s.Cell(crowdUUID(i))
+		wantKey(t, cell, "k", "first")
+		do(t, s, store.Intent{Kind: store.Put, Cell: cell, Name: "k", Data: "second"})
+	}
+}
+
 // TestAliasAfterLost: a change that gives a VM an alias, or makes one with it, gets no answer, and its
 // next copy finds that a VM of another host has the alias. It is refused, and not done later either, when
 // nobody has the alias.

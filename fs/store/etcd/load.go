@@ -68,24 +68,36 @@ func (e *Engine) Scan(fn func(key, value []byte) error) error {
 			}
 		}
 		for some := range slices.Chunk(uuids, fencedAtOnce) {
-			if err := e.fence(some); err != nil {
+			if err := inHalves(some, e.fence); err != nil {
 				return err
 			}
 		}
 		e.fenced = true
 	}
 	for some := range slices.Chunk(uuids, readAtOnce) {
-		all, err := e.read(some)
+		err := inHalves(some, func(some []string) error {
+			all, err := e.read(some)
+			for i := 0; i < len(all) && err == nil; i++ {
+				err = e.give(all[i], fn)
+			}
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		for _, r := range all {
-			if err := e.give(r, fn); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
+}
+
+// inHalves calls do for the VMs, or for each half of them where etcd takes no transaction of that size.
+func inHalves(uuids []string, do func(some []string) error) error {
+	err := do(uuids)
+	if half := len(uuids) / 2; half > 0 && tooLarge(err) {
+		if err = inHalves(uuids[:half], do); err == nil {
+			err = inHalves(uuids[half:], do)
+		}
+	}
+	return err
 }
 
 // fenceOwn is fence for the host's own record, and for VMs that the process before has begun to make.
@@ -129,7 +141,7 @@ func (e *Engine) fence(uuids []string) error {
 		if err != nil {
 			return err
 		}
-		var t txn
+		t := txn{sized: true}
 		for i, uuid := range uuids {
 			if len(found[i]) == 0 {
 				continue
@@ -150,7 +162,11 @@ func (e *Engine) fence(uuids []string) error {
 		}
 		// If the compares fail, a VM has moved meanwhile, or an earlier copy of this
 		// transaction was done: try again.
-		if _, missed, err := e.commit(&t); err != nil || missed == nil {
+		_, missed, err := e.commit(&t)
+		switch {
+		case tooLarge(err):
+			return e.cfg.explain(err)
+		case err != nil || missed == nil:
 			return err
 		}
 	}
