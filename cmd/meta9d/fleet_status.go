@@ -51,12 +51,17 @@ func (d *daemon) fleetStatus() string {
 		b = fmt.Appendf(b, "fleet_stale_since %s\n", stamp(st.StaleSince))
 	}
 	engine := d.etcd.Stats()
+	damaged, first, _ := d.fleet.Damaged()
+	if damaged > 0 {
+		b = fmt.Appendf(b, "fleet_damaged_vm %s\n", first)
+	}
 	for _, f := range []struct {
 		name string
 		is   int64
 	}{
 		{"fenced", one(st.Fenced)},
 		{"draining", one(st.Draining)},
+		{"damaged", int64(damaged)},
 		{"expected", int64(st.Expected)},
 		{"claiming", int64(st.Claiming)},
 		{"giving", int64(st.Giving)},

@@ -305,6 +305,7 @@ func (a *pursuit) takeOver() (done bool, err error) {
 		with, rev, err = a.cluster.Residence(ctx, uuid)
 	}
 	if store.IsDamaged(err) {
+		a.noteDamaged(uuid, err)
 		return false, err
 	}
 	if err != nil {
@@ -365,6 +366,7 @@ func (a *pursuit) arrived(uuid string, sessions int) {
 	e := Event{Type: Taken, VM: uuid, From: a.owner.Host, To: a.host, Sessions: sessions, Took: time.Since(a.from)}
 	a.mu.Lock()
 	delete(a.expected, uuid)
+	delete(a.damaged, uuid)
 	if a.how == Claimed {
 		e.Type = Claimed
 		a.tally.Claimed++

@@ -93,7 +93,8 @@ type Fleet struct {
 	giving   map[string]chan struct{} // by VM; closed when it was given, or cannot be
 	dropping map[string]chan struct{} // by VM; closed when Drop has returned
 	expected map[string]*expectation
-	waiting  map[string]int // connections that wait, by VM
+	damaged  map[string]string // by VM of this host's that is not served: what is wrong with its records
+	waiting  map[string]int    // connections that wait, by VM
 	events   *ring.Ring[Event]
 	last     uint64 // the newest event's position
 	tally    Status // only the counters
@@ -123,9 +124,10 @@ func New(cfg Config) *Fleet {
 		cfg: cfg, cluster: cfg.Member.cfg.Cluster, host: cfg.Member.Host(),
 		poke: make(chan struct{}, 1), taking: make(chan struct{}, atOnce), came: make(map[string]int64),
 		claims: make(map[string]*claim), giving: make(map[string]chan struct{}), dropping: make(map[string]chan struct{}),
-		expected: make(map[string]*expectation), waiting: make(map[string]int),
+		expected: make(map[string]*expectation), waiting: make(map[string]int), damaged: make(map[string]string),
 		events: ring.New(ring.Config[Event]{Items: keptEvents, Position: func(e *Event) uint64 { return e.Position }}, 0),
 	}
+	f.noteDamagedAtStart()
 	f.ctx, f.end = context.WithCancel(context.Background())
 	cfg.Store.Record(f.committed) // runs before handOver returns from the store
 	lapsed, check := f.lapsed, f.letGo
@@ -283,12 +285,14 @@ func (f *Fleet) serveOwned() {
 			return
 		case <-every.C:
 		}
+		damaged := f.damagedNow()
 		ctx, cancel := context.WithTimeout(f.ctx, f.cfg.Patience)
 		all, err := f.cluster.Mine(ctx)
 		cancel()
 		if err != nil {
 			continue
 		}
+		f.forgetDamaged(damaged, all)
 		now := make(map[string]bool)
 		for uuid := range all {
 			switch {

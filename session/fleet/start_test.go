@@ -253,6 +253,44 @@ func TestServesOwned(t *testing.T) {
 	}
 }
 
+// TestDamaged: a host tells of the VMs that it owns and cannot serve, since they are damaged, from its
+// start on, until they are mended or another host has them; so does one that has claimed such a VM.
+func TestDamaged(t *testing.T) {
+	soon := func(_ *fleet.MemberConfig, c *fleet.Config) { c.LookOwned = 10 * time.Millisecond }
+	f := storetest.NewFleet()
+	a := fleettest.Open(t, f.Host("a"), "a", soon)
+	fleettest.Create(a, uuid)
+	a.Do(store.Intent{Kind: store.Put, Cell: a.Store.Cell(uuid), Name: "log", Data: "kept"})
+	a.Close()
+	f.Harm(uuid, "log")
+	a = fleettest.Open(t, f.Host("a"), "a", soon)
+	if n, first, why := a.Fleet.Damaged(); n != 1 || first != uuid || !strings.Contains(why, "keys/log") {
+		t.Errorf("at the start: %d, %s: %s", n, first, why)
+	}
+	none := func(h *fleettest.Host) func() bool {
+		return func() bool {
+			n, _, _ := h.Fleet.Damaged()
+			return n == 0
+		}
+	}
+	f.Harm(uuid, "log") // which mends it
+	a.Until("no damage", none(a))
+	if got := fleettest.Log(a, uuid); got != "kept" {
+		t.Errorf("the log is %q", got)
+	}
+	a.Close()
+	f.Harm(uuid, "log")
+	b := fleettest.Open(t, f.Host("b"), "b", soon)
+	if err := b.Fleet.Claim(t.Context(), uuid); !store.IsDamaged(err) {
+		t.Errorf("claimed: %v", err)
+	}
+	if n, first, _ := b.Fleet.Damaged(); n != 1 || first != uuid {
+		t.Errorf("after the claim: %d, %s", n, first)
+	}
+	f.Take(uuid, "c")
+	b.Until("that it is another host's", none(b))
+}
+
 // damagedEngine is an engine that finds each VM damaged that comes.
 type damagedEngine struct{ fleettest.Engine }
 
