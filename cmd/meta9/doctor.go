@@ -48,7 +48,8 @@ can write to or read; a full disk, too few file descriptors, a clock that is beh
 of VMs that are missing, that the user of their QEMU may not open, or that a QEMU has not
 connected to; devices of VMs that are not there while they run; two QEMUs of one UUID;
 monitors that another client holds; a certificate that ends, secrets that are too short, a
-mirror that lags, and what an unclean start has set aside.
+mirror that lags, what an unclean start has set aside, and VMs of a fleet that are damaged,
+or that no host serves.
 
 Exit status:
 0  all is well

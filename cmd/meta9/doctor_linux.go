@@ -127,6 +127,9 @@ func (e *examination) askDaemon(ctx context.Context) {
 		e.unseen("meta9d's status: %v", err)
 		return
 	}
+	if e.text("fleet_etcd") == "ok" {
+		e.checkClaimable(ctx, c)
+	}
 	e.findProcess(listener)
 	if e.apart = apart(e.pid); e.apart {
 		e.data = ""
@@ -166,7 +169,9 @@ func (e *examination) checkDaemon(ctx context.Context) {
 	}
 	if health := e.text("health"); health != "ok" {
 		mend := "mend the cause and restart meta9d: until then writes are refused"
-		if strings.HasPrefix(health, "fleet: ") {
+		if e.text("fleet_etcd") == "ok" && e.number("fleet_damaged") > 0 {
+			mend = "put the records back from a snapshot of etcd, or delete the VM's keys there (docs/fleet.md, \"What happens when what fails\"); the log names all such VMs"
+		} else if strings.HasPrefix(health, "fleet: ") {
 			mend = "see what 'meta9 fleet status' says, and whether etcd's members run and can be reached from here; meta9d goes on by itself when etcd answers"
 		}
 		e.found("meta9d is not well: "+health, mend)
@@ -191,6 +196,18 @@ func (e *examination) checkDaemon(ctx context.Context) {
 	e.checkCertificate()
 	e.checkMonitors()
 	e.checkProcess(ctx)
+}
+
+// checkClaimable looks for VMs of the fleet that no living host has.
+func (e *examination) checkClaimable(ctx context.Context, c *client.Client) {
+	is, err := readClaimable(ctx, c)
+	if err != nil {
+		e.unseen("the VMs that no host of the fleet serves: %v", err)
+	}
+	if len(is.vms) > 0 {
+		e.found("VMs of the fleet are served by no host: "+is.String(),
+			"start meta9d on their host, or take them here: 'meta9 fleet where' lists them, and 'meta9 fleet claim VM' takes one")
+	}
 }
 
 // checkCertificate looks how long the one of the tls listeners is still good.

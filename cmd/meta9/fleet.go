@@ -49,8 +49,9 @@ func newFleetStatus(a *app) *cobra.Command {
 		Use:   "status [-o json]",
 		Short: "say how the fleet is, as this host sees it",
 		Long: `Say who this host is in the fleet, how it stands with etcd, how many VMs it has, gave away
-and got, and which hosts live. It exits with 1 where etcd cannot be reached, or this host
-is fenced. With -o json all of that is one object.`,
+and got, which hosts live, and how many VMs no living host has ('meta9 fleet where' lists
+these). It exits with 1 where etcd cannot be reached, or this host is fenced. With -o json
+all of that is one object.`,
 		Example:           "meta9 fleet status\nmeta9 fleet status -o json | jq .hosts",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -72,6 +73,10 @@ func (a *app) fleetStatus(ctx context.Context, c *client.Client, asJSON jsonFlag
 		return errNoFleet
 	}
 	hosts, hostsErr := readFleetHosts(ctx, c)
+	free, freeErr := readClaimable(ctx, c)
+	if hostsErr == nil {
+		hostsErr = freeErr
+	}
 	if asJSON {
 		own := status{}
 		for _, line := range is {
@@ -79,9 +84,9 @@ func (a *app) fleetStatus(ctx context.Context, c *client.Client, asJSON jsonFlag
 				own = append(own, [2]string{name, line[1]})
 			}
 		}
-		err = a.printJSON(own.object(map[string]any{"hosts": hosts, "vms": is.number("vms")}))
+		err = a.printJSON(own.object(map[string]any{"hosts": hosts, "vms": is.number("vms"), "claimable": len(free.vms), "claimable_more": free.more}))
 	} else {
-		_, err = fmt.Fprint(a.out, fleetScreen(is, hosts))
+		_, err = fmt.Fprint(a.out, fleetScreen(is, hosts)+free.row())
 	}
 	how := is.text("fleet_etcd")
 	switch {
@@ -150,17 +155,25 @@ func fleetScreen(is status, hosts []fleetHost) string {
 func newFleetWhere(a *app) *cobra.Command {
 	var asJSON jsonFlag
 	cmd := &cobra.Command{
-		Use:   "where [-o json] VM...",
-		Short: "say which host has a VM",
+		Use:   "where [-o json] [VM...]",
+		Short: "say which host has a VM, or list those that no living host has",
 		Long: `Print a line for each VM: its UUID, the host that has it ("-": none, whoever wants it may
 claim it), and the epoch, a number that grows with each new owner. "stale since TIME" follows
 where the VM is here and may have another owner by now, since this host has no lease in etcd;
-where etcd does not answer at all, the epoch is "-".`,
-		Example:           "meta9 fleet where 550e8400-e29b-41d4-a716-446655440000",
-		Args:              cobra.MinimumNArgs(1),
+where etcd does not answer at all, the epoch is "-".
+
+Without a VM, list the VMs of hosts that do not live (that are lost, or whose meta9d is
+stopped) and those that are nobody's, in the whole fleet: their UUIDs, and the host ("-":
+nobody's). 'meta9 fleet claim' takes them at once. 10,000 are listed at most; where there
+are more, a message says so.`,
+		Example: "meta9 fleet where 550e8400-e29b-41d4-a716-446655440000\n" +
+			"meta9 fleet where | awk '$2 == \"host2\" {print $1}' | xargs -r meta9 fleet claim",
 		ValidArgsFunction: a.completeVMs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
+				if len(args) == 0 {
+					return a.listClaimable(ctx, c, asJSON)
+				}
 				for _, name := range args {
 					a.fail(about(name, a.fleetWhere(ctx, c, name, asJSON)))
 				}

@@ -24,6 +24,7 @@ func (d *daemon) fleetFolder(_ fs.Principal, v *fs.View) fs.Node {
 	return fs.NewFolder(fleetPath(""), func() []fs.NamedNode {
 		return []fs.NamedNode{
 			{Name: "hosts", Node: fs.NewFile(fleetPath("hosts"), 0o400, func() ([]byte, error) { return d.fleetHosts(v) })},
+			{Name: "claimable", Node: fs.NewFile(fleetPath("claimable"), 0o400, func() ([]byte, error) { return d.fleetClaimable(v) })},
 			{Name: "vms", Node: &fleetVMs{d: d, v: v}},
 			{Name: "names", Node: &fleetVMs{d: d, v: v, names: true}},
 			{Name: "events", Node: fs.NewStream(fleetPath("events"), 0o400, fleetEvents{d.fleet.Events()})},
@@ -52,6 +53,31 @@ func (d *daemon) fleetHosts(v *fs.View) ([]byte, error) {
 		}{h.Host, map[bool]string{false: "lives", true: "fenced"}[h.Fenced], h.Host == d.fleet.Status().Host, orEmpty(h.Addresses), h.Version})
 	}
 	return b, nil
+}
+
+// mostClaimable is how many VMs fleet/claimable lists: some 800 KB.
+const mostClaimable = 10_000
+
+// fleetClaimable is fleet/claimable: a line of JSON for each VM that no living host has, and one
+// more where there are more of them.
+func (d *daemon) fleetClaimable(v *fs.View) ([]byte, error) {
+	return fs.Ask(v, "fleet/claimable", func() (b []byte, err error) {
+		ctx, cancel := context.WithTimeout(context.Background(), askTime)
+		defer cancel()
+		all, more, err := d.etcd.Claimable(ctx, mostClaimable)
+		for _, c := range all {
+			b = appendLine(b, struct {
+				UUID string `json:"uuid"`
+				Host string `json:"host"` // "": nobody's
+			}{c.UUID, c.Host})
+		}
+		if more {
+			b = appendLine(b, struct {
+				More bool `json:"more"`
+			}{true})
+		}
+		return b, err
+	})
 }
 
 // orEmpty makes JSON say [] and not null.

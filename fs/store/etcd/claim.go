@@ -2,8 +2,10 @@ package etcd
 
 import (
 	"context"
+	"slices"
 	"strings"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"meta9/fs/errs"
@@ -62,6 +64,83 @@ func (e *Engine) Claim(ctx context.Context, uuid string, from store.Owner) error
 		return errs.New(errs.Busy, "VM %s is host %q's, which lives: it must be asked", uuid, from.Host)
 	}
 	return errs.New(errs.Busy, "VM %s has another owner by now", uuid)
+}
+
+// Claimable is a VM that Claim would take.
+type Claimable struct{ UUID, Host string } // Host "": nobody's
+
+// claimablePage is how many keys one request of Claimable reads.
+const claimablePage = 1000
+
+// Claimable lists the VMs of hosts that are not alive, and nobody's, at most most of them; more tells
+// that there are others. It is as it was while it was asked for: only Claim is sure.
+func (e *Engine) Claimable(ctx context.Context, most int) (all []Claimable, more bool, err error) {
+	add := func(c Claimable) (enough bool) {
+		if more = len(all) == most; !more {
+			all = append(all, c)
+		}
+		return more
+	}
+	hosts, err := e.Hosts(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	by := e.key("by") + "/"
+	var alive []string // the prefixes of the VMs of each
+	for _, h := range hosts {
+		if !h.Fenced {
+			alive = append(alive, by+h.Host+"/")
+		}
+	}
+	slices.Sort(alive)
+	// What is between those is of hosts that are not alive.
+	from := by
+	for _, its := range append(alive, clientv3.GetPrefixRangeEnd(by)) {
+		err := e.eachKey(ctx, from, its, func(kv *mvccpb.KeyValue) bool {
+			host, uuid, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), by), "/")
+			return add(Claimable{uuid, host})
+		}, clientv3.WithKeysOnly())
+		if err != nil || more {
+			return all, more, err
+		}
+		from = clientv3.GetPrefixRangeEnd(its)
+	}
+	// A VM has one key below own/, one below q/, and, if it is somebody's, one below by/: where these are
+	// as many, none is nobody's, and 100,000 owners need not be read. (Several that are damaged could make
+	// them as many by chance.)
+	own := e.key("own") + "/"
+	var counts []clientv3.Op
+	for _, prefix := range []string{own, e.key("q") + "/", by} {
+		counts = append(counts, clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithCountOnly()))
+	}
+	counted, err := e.kv.Txn(ctx).Then(counts...).Commit()
+	if err != nil {
+		return nil, false, e.cfg.explain(err)
+	}
+	n := func(i int) int64 { return counted.Responses[i].GetResponseRange().Count }
+	if n(0) == n(1) && n(1) == n(2) {
+		return all, false, nil
+	}
+	err = e.eachKey(ctx, own, clientv3.GetPrefixRangeEnd(own), func(kv *mvccpb.KeyValue) bool {
+		o, err := readOwner(kv.Value)
+		return err == nil && o.Host == "" && add(Claimable{UUID: strings.TrimPrefix(string(kv.Key), own)})
+	})
+	return all, more, err
+}
+
+// eachKey calls fn for the keys from from up to end, some at a time, until fn says that it is enough.
+func (e *Engine) eachKey(ctx context.Context, from, end string, fn func(kv *mvccpb.KeyValue) (enough bool), opts ...clientv3.OpOption) error {
+	opts = append(opts, clientv3.WithRange(end), clientv3.WithLimit(claimablePage))
+	for {
+		resp, err := e.kv.Get(ctx, from, opts...)
+		if err != nil {
+			return e.cfg.explain(err)
+		}
+		if slices.ContainsFunc(resp.Kvs, fn) || !resp.More {
+			return nil
+		}
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
 }
 
 // Mine is store.Cluster's. by/HOST/UUID is written in each transaction that makes the VM this host's,

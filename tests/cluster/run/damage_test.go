@@ -132,6 +132,20 @@ func TestDamage(t *testing.T) {
 		}
 	}
 	serves(a, whole...)
+	// tells checks what the host's admin is told.
+	tells := func(h *proc, want string) {
+		t.Helper()
+		for _, args := range [][]string{{"status"}, {"doctor"}} {
+			if out, err := h.meta9(args...); err == nil || !strings.Contains(out, want) {
+				t.Errorf("meta9 %s: %v, and no %q in\n%s", args, err, want, out)
+			}
+		}
+		if out := h.must("cat", "/ctl"); !strings.Contains(out, "\nhealth fleet: VM ") || !strings.Contains(out, want) {
+			t.Errorf("ctl says\n%s", out)
+		}
+	}
+	tells(a, "VM "+uuidOf(1)+" is not served, a record of it in etcd is damaged: damaged data: VM "+uuidOf(1)+", keys/k")
+	tells(a, fmt.Sprintf("; and %d more like it", len(kinds)-1))
 	for _, args := range [][]string{{"fleet", "claim"}, {"vm", "get"}} {
 		if out, err := a.meta9(append(args, uuidOf(1), "--timeout=5s")...); err == nil {
 			t.Errorf("%s of a damaged VM: %s", args, out)
@@ -165,6 +179,17 @@ func TestDamage(t *testing.T) {
 		t.Errorf("a damaged VM is claimed: %s", out)
 	}
 	serves(b, whole...)
+	tells(b, "VM "+uuidOf(1)+" is not served, a record of it in etcd is damaged")
+	// It has claimed that one; a, which does not live, has the others.
+	others := fmt.Sprintf("%d of a, which does not live", len(kinds)-1)
+	for _, args := range [][]string{{"fleet", "status"}, {"doctor"}} {
+		if out, _ := b.meta9(args...); !strings.Contains(out, others) {
+			t.Errorf("meta9 %s: no %q in\n%s", args, others, out)
+		}
+	}
+	if out := b.must("fleet", "where"); strings.Count(out, "\n") != len(kinds)-1 || !strings.HasPrefix(out, uuidOf(2)+" a\n") {
+		t.Errorf("fleet where:\n%s", out)
+	}
 	c.put(prefix+"ids", []byte("many"))
 	b.stop()
 	b = begin(t, dir, "b", settings)

@@ -81,6 +81,15 @@ func TestElsewhere(t *testing.T) {
 		t.Errorf("a file that is not there, of a VM that is: %s", out)
 	}
 	a.must("fleet", "release", "web0")
+	if out := b.must("fleet", "where"); out != vm+" -\n" {
+		t.Errorf("fleet where of a VM that is nobody's: %s", out)
+	}
+	if out := b.must("fleet", "where", "-o", "json"); out != "{\n  \"uuid\": \""+vm+"\",\n  \"host\": \"\"\n}\n" {
+		t.Errorf("fleet where -o json of a VM that is nobody's: %s", out)
+	}
+	if out := b.must("fleet", "status"); !strings.Contains(out, "\nclaimable    VMs: 1 that are nobody's (") {
+		t.Errorf("fleet status then:\n%s", out)
+	}
 	if out, err := b.meta9("cat", "/names/web0/keys/motd"); err == nil || !strings.Contains(out, vm+" is no host's") {
 		t.Errorf("of a VM that nobody has: %v\n%s", err, out)
 	}
