@@ -210,6 +210,7 @@ type whereabouts struct {
 	Host      string // "": nobody's
 	Epoch     uint64
 	Here      bool
+	Own       bool     // of the host that was asked
 	Since     string   `json:"stale_since"`
 	Addresses []string // of the host's admin, for other hosts
 }

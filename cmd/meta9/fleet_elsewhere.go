@@ -28,6 +28,8 @@ func (e elsewhereError) where() string {
 	switch {
 	case e.is.Host == "":
 		return fmt.Sprintf("VM %s is no host's: 'meta9 fleet claim %[1]s' takes it here", e.is.UUID)
+	case e.is.Own:
+		return fmt.Sprintf("VM %s is this host's, and not served yet: it comes just now, or 'meta9 fleet claim %[1]s' says why not", e.is.UUID)
 	case len(e.is.Addresses) == 0:
 		return fmt.Sprintf("VM %s is at the host %q, which does not live or has no tls listener for its admin: ask there, or take it here with 'meta9 fleet claim %[1]s'", e.is.UUID, e.is.Host)
 	}

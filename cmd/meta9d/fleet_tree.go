@@ -192,9 +192,10 @@ func (d *daemon) whereIs(v *fs.View, name, alias string) ([]byte, error) {
 		Host      string   `json:"host"`            // "": nobody's
 		Epoch     uint64   `json:"epoch,omitempty"` // 0: etcd does not answer
 		Here      bool     `json:"here"`
+		Own       bool     `json:"own,omitempty"`         // this host's, whether it is here already or not
 		Since     string   `json:"stale_since,omitempty"` // what is here may be old
 		Addresses []string `json:"addresses,omitempty"`   // of the host, where it lives and is reached by others
-	}{is.uuid, is.host, is.epoch, here, stampOrNone(since), is.addresses}), nil
+	}{is.uuid, is.host, is.epoch, here, is.host == d.member.Host(), stampOrNone(since), is.addresses}), nil
 }
 
 // uuidHere is the VM that is here, by its alias where that is not ""; "": it is not.

@@ -71,8 +71,11 @@ type Cluster interface {
 
 	// Watch calls hint when a request to this host, one of this host's VMs, or any host
 	// appears or disappears. Calls come from several goroutines. A hint can be late or
-	// missing, so who waits for one must look by itself, too. Watch returns when ctx ends.
-	Watch(ctx context.Context, hint func())
+	// missing, so who waits for one must look by itself, too. came is called with each VM that
+	// becomes this host's, unless this engine is making it: another host has given it, or this one
+	// has claimed it. It must return soon; a call can be late or missing, as a hint. Watch returns
+	// when ctx ends.
+	Watch(ctx context.Context, hint func(), came func(uuid string))
 }
 
 // HostInfo is what a host says of itself.

@@ -18,10 +18,12 @@ type claim struct {
 	err  error         // nil: the VM is served here
 	why  string        // what it waits for, for the error
 	till time.Time     // when it gives up
+
+	owned bool // nobody wants the VM but who knows it to be this host's: no other host is asked for it
 }
 
-// errLate is the error of a claim that nobody waits for any more: a new caller must begin
-// a new claim.
+// errLate is the error of a claim that nobody waits for any more, or that was of a VM of this
+// host's alone, and it is another's: a new caller must begin a new claim.
 var errLate = errors.New("it took too long")
 
 // Claim makes the VM this host's, and returns when the VM is served here. If another host
@@ -59,7 +61,7 @@ func (f *Fleet) Appears(uuid, why string) {
 
 // claiming returns the VM's claim that is under way, or begins one. nil: the VM is here,
 // or the error says why no claim can begin. owned: this host owns the VM already, so that it
-// may be served also while this host is drained.
+// may be served also while this host is drained; it ends where that is not so.
 func (f *Fleet) claiming(uuid string, owned bool) (*claim, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -69,7 +71,7 @@ func (f *Fleet) claiming(uuid string, owned bool) (*claim, error) {
 	case f.stopped:
 		return nil, errs.New(errs.Busy, "meta9d is ending")
 	case c != nil:
-		c.till = till
+		c.till, c.owned = till, c.owned && owned
 		return c, nil
 	case f.cfg.Store.Cell(uuid) != nil && f.giving[uuid] == nil:
 		return nil, nil
@@ -78,7 +80,7 @@ func (f *Fleet) claiming(uuid string, owned bool) (*claim, error) {
 	case len(f.claims) >= maxClaims:
 		return nil, errs.New(errs.Busy, "%d VMs are being claimed already", len(f.claims))
 	}
-	c = &claim{uuid: uuid, wake: make(chan struct{}, 1), done: make(chan struct{}), till: till, why: "its owner is not known yet"}
+	c = &claim{uuid: uuid, wake: make(chan struct{}, 1), done: make(chan struct{}), till: till, owned: owned, why: "its owner is not known yet"}
 	f.claims[uuid] = c
 	f.working.Go(func() {
 		err := f.pursue(c)
@@ -177,6 +179,8 @@ func (a *pursuit) step() (done bool, err error) {
 		return false, nil
 	case owner.Host == a.host:
 		return a.takeOver()
+	case a.ownedOnly():
+		return false, errLate
 	}
 	lives, err := a.lives(ctx, owner.Host)
 	switch {
@@ -192,6 +196,13 @@ func (a *pursuit) step() (done bool, err error) {
 		return false, nil
 	}
 	return a.takeOver()
+}
+
+// ownedOnly tells whether the claim is one of a VM of this host's alone.
+func (a *pursuit) ownedOnly() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.claim.owned
 }
 
 // pause waits until something may have changed.

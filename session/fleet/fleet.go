@@ -218,7 +218,7 @@ func (f *Fleet) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.working.Go(func() { f.cluster.Watch(f.ctx, f.hint) })
+	f.working.Go(func() { f.cluster.Watch(f.ctx, f.hint, f.comes) })
 	f.working.Go(f.look)
 	f.working.Go(f.watchLease)
 	f.working.Go(f.serveOwned)
@@ -260,6 +260,11 @@ func (f *Fleet) hint() {
 	}
 }
 
+// comes begins a claim of a VM that is this host's by now: another host has given it, unasked.
+func (f *Fleet) comes(uuid string) {
+	_, _ = f.claiming(uuid, true) // if it fails, serveOwned begins it again
+}
+
 // look answers other hosts' requests, once a second and at each hint, until Stop.
 func (f *Fleet) look() {
 	f.repeat(f.poke, func(hinted bool) {
@@ -273,8 +278,8 @@ func (f *Fleet) look() {
 }
 
 // serveOwned begins claims of the VMs that this host owns and does not serve, until Stop: they were
-// given to a process before this one that had asked for them, when this one had listed its VMs
-// already. A VM is such a one when two looks have found it so: one that is made just now is not.
+// given to this host when nobody heard of it (comes), as to a process before this one that had asked
+// for them, when this one had listed its VMs already. A VM is such a one when two looks have found it so: one that is made just now is not.
 func (f *Fleet) serveOwned() {
 	every := time.NewTicker(f.cfg.LookOwned)
 	defer every.Stop()

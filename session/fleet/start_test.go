@@ -227,16 +227,37 @@ func TestClaimsMade(t *testing.T) {
 	}
 }
 
+// silentEngine is an engine that never tells that a VM has come.
+type silentEngine struct{ fleettest.Engine }
+
+// Watch is store.Cluster's.
+func (e silentEngine) Watch(ctx context.Context, hint func(), _ func(string)) {
+	e.Engine.Watch(ctx, hint, func(string) {})
+}
+
 // TestServesOwned: a VM that was given to a host when nobody there waited for it is served there
-// all the same, with its sessions, also while the host is being drained.
+// all the same, with its sessions, also while the host is being drained: at once, and where the
+// host does not hear of it, when it looks.
 func TestServesOwned(t *testing.T) {
+	for name, c := range map[string]struct {
+		of   func(fleettest.Engine) fleettest.Engine
+		look time.Duration
+	}{
+		"told":  {func(e fleettest.Engine) fleettest.Engine { return e }, time.Hour},
+		"looks": {func(e fleettest.Engine) fleettest.Engine { return silentEngine{e} }, 10 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) { servesOwned(t, c.of, c.look) })
+	}
+}
+
+func servesOwned(t *testing.T, of func(fleettest.Engine) fleettest.Engine, look time.Duration) {
 	f := storetest.NewFleet()
 	a := fleettest.Open(t, f.Host("a"), "a", nil)
 	fleettest.Create(a, uuid)
 	g := fleettest.NewGuest(a, uuid, 1)
 	g.Append("before\n")
 	g.Appended()
-	b := fleettest.Open(t, f.Host("b"), "b", func(_ *fleet.MemberConfig, c *fleet.Config) { c.LookOwned = 10 * time.Millisecond })
+	b := fleettest.Open(t, of(f.Host("b")), "b", func(_ *fleet.MemberConfig, c *fleet.Config) { c.LookOwned = look })
 	if _, _, err := b.Fleet.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}

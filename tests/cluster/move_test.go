@@ -35,6 +35,25 @@ func TestSessionsMove(t *testing.T) {
 	}
 }
 
+// TestGivenUnasked: a host that is given a VM for which it has not asked serves it at once; it does
+// not look by itself.
+func TestGivenUnasked(t *testing.T) {
+	c := start(t, 1)
+	var hosts [2]*fleettest.Host
+	for i, name := range []string{"a", "b"} {
+		hosts[i] = fleettest.Open(t, c.engine(t, "/unasked/", name), name, func(_ *fleet.MemberConfig, c *fleet.Config) { c.LookOwned = time.Hour })
+	}
+	fleettest.Create(hosts[0], uuidA)
+	for i := range 4 {
+		from, to := hosts[i%2], hosts[1-i%2]
+		if err := from.Fleet.Release(t.Context(), uuidA, to.Name); err != nil {
+			t.Fatal(err)
+		}
+		to.Until("the VM", func() bool { return to.Store.Cell(uuidA) != nil })
+		to.Until("the end of the claim", func() bool { return to.Fleet.Status().Claiming == 0 })
+	}
+}
+
 // TestStops: the sessions of a host's VMs are beside these in etcd while it is stopped.
 func TestStops(t *testing.T) {
 	c := start(t, 1)

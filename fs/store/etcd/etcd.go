@@ -118,6 +118,7 @@ type Engine struct {
 	starts    uint64           // how many processes of this host have served before this one
 	mark      uint64           // store.Shared's
 	ownRev    int64            // of mark/HOST
+	listed    int64            // the revision at which Scan has listed this host's VMs; 0: it has not
 	creations int64            // the revision of creations/HOST
 	highest   uint64           // the highest Number of any VM
 }

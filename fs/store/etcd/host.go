@@ -265,12 +265,27 @@ func (e *Engine) Answer(ctx context.Context, a store.Ask, text string) error {
 const watchAgain = time.Second
 
 // Watch is store.Cluster's.
-func (e *Engine) Watch(ctx context.Context, hint func()) {
+func (e *Engine) Watch(ctx context.Context, hint func(), came func(uuid string)) {
+	by := e.key("by", e.cfg.Host) + "/"
+	e.mu.Lock()
+	listed := e.listed
+	e.mu.Unlock()
 	var all sync.WaitGroup
-	for _, prefix := range []string{e.key("ask", e.cfg.Host) + "/", e.key("by", e.cfg.Host) + "/", e.key("host") + "/"} {
+	for _, prefix := range []string{e.key("ask", e.cfg.Host) + "/", by, e.key("host") + "/"} {
 		all.Go(func() {
+			var next int64 // the revision after the last that was seen; 0: the present one
+			if prefix == by && listed > 0 {
+				next = listed + 1
+			}
 			for ctx.Err() == nil {
-				e.watch(ctx, prefix, hint)
+				next = e.watch(ctx, prefix, next, func(changes []*clientv3.Event) {
+					for _, c := range changes {
+						if prefix == by && c.Type == clientv3.EventTypePut && !e.made(strings.TrimPrefix(string(c.Kv.Key), by), c.Kv.ModRevision) {
+							came(strings.TrimPrefix(string(c.Kv.Key), by))
+						}
+					}
+					hint()
+				})
 				select {
 				case <-ctx.Done():
 				case <-time.After(watchAgain):
@@ -281,14 +296,31 @@ func (e *Engine) Watch(ctx context.Context, hint func()) {
 	all.Wait()
 }
 
-// watch gives a hint for each change below the prefix, until the watch ends.
-func (e *Engine) watch(ctx context.Context, prefix string, hint func()) {
+// made tells whether this engine has made the VM, or has its records, since that revision, or is
+// just making it.
+func (e *Engine) made(uuid string, rev int64) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	st := e.vms[uuid]
+	return e.making[uuid] || st != nil && rev <= st.own
+}
+
+// watch calls changed with the changes below the prefix from revision next on, until the watch
+// ends. It returns with which revision to go on.
+func (e *Engine) watch(ctx context.Context, prefix string, next int64, changed func([]*clientv3.Event)) int64 {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	for resp := range e.client.Watch(ctx, prefix, clientv3.WithPrefix()) {
-		if resp.Err() != nil {
-			return
+	for resp := range e.client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(next), clientv3.WithCreatedNotify()) {
+		switch {
+		case resp.CompactRevision > 0: // what was missed is not there any more
+			return 0
+		case resp.Err() != nil:
+			return next
 		}
-		hint()
+		if next <= resp.Header.Revision && (next == 0 || !resp.Created) {
+			next = resp.Header.Revision + 1
+		}
+		changed(resp.Events)
 	}
+	return next
 }

@@ -49,10 +49,13 @@ func (e *Engine) Scan(fn func(key, value []byte) error) error {
 		}
 	}
 	by := e.key("by", e.cfg.Host) + "/"
-	kvs, err := e.get(by, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	kvs, listed, err := e.getAt(by, clientv3.WithPrefix(), clientv3.WithKeysOnly())
 	if err != nil {
 		return err
 	}
+	e.mu.Lock()
+	e.listed = listed
+	e.mu.Unlock()
 	uuids := make([]string, 0, len(kvs))
 	for _, kv := range kvs {
 		uuids = append(uuids, strings.TrimPrefix(string(kv.Key), by))

@@ -144,6 +144,12 @@ func tooLarge(err error) bool {
 // get reads keys, and tries until it succeeds. It is for callers that cannot go on
 // without.
 func (e *Engine) get(key string, opts ...clientv3.OpOption) ([]*mvccpb.KeyValue, error) {
+	kvs, _, err := e.getAt(key, opts...)
+	return kvs, err
+}
+
+// getAt is get, and says at which revision that was.
+func (e *Engine) getAt(key string, opts ...clientv3.OpOption) (kvs []*mvccpb.KeyValue, rev int64, err error) {
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
 		resp, err := e.kv.Get(ctx, key, opts...)
@@ -151,14 +157,14 @@ func (e *Engine) get(key string, opts ...clientv3.OpOption) ([]*mvccpb.KeyValue,
 		e.notice(err)
 		switch {
 		case err == nil:
-			return resp.Kvs, nil
+			return resp.Kvs, resp.Header.Revision, nil
 		case definite(err), isAny(err, rpctypes.ErrCompacted):
-			return nil, store.Unchanged(e.cfg.explain(err))
+			return nil, 0, store.Unchanged(e.cfg.explain(err))
 		}
 		select {
 		case <-time.After(pause):
 		case <-e.ctx.Done():
-			return nil, store.Unchanged(errClosed)
+			return nil, 0, store.Unchanged(errClosed)
 		}
 	}
 }

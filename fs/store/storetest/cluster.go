@@ -18,6 +18,7 @@ type cluster struct {
 	fenced map[string]string
 	asks   map[askKey]*asked
 	hints  map[*func()]bool
+	cames  map[*func(string)]string // of which host
 }
 
 // life is a host's lease.
@@ -38,6 +39,7 @@ type asked struct {
 func (c *cluster) init() {
 	c.lives, c.fenced = make(map[string]*life), make(map[string]string)
 	c.asks, c.hints = make(map[askKey]*asked), make(map[*func()]bool)
+	c.cames = make(map[*func(string)]string)
 }
 
 // next is the next revision. Those who watch get a hint.
@@ -338,12 +340,14 @@ func (h *Host) Peek(ctx context.Context, uuid string, fn func(key, value []byte)
 }
 
 // Watch is store.Cluster's.
-func (h *Host) Watch(ctx context.Context, hint func()) {
+func (h *Host) Watch(ctx context.Context, hint func(), came func(uuid string)) {
 	h.fleet.mu.Lock()
 	h.fleet.hints[&hint] = true
+	h.fleet.cames[&came] = h.name
 	h.fleet.mu.Unlock()
 	<-ctx.Done()
 	h.fleet.mu.Lock()
 	defer h.fleet.mu.Unlock()
 	delete(h.fleet.hints, &hint)
+	delete(h.fleet.cames, &came)
 }

@@ -212,6 +212,11 @@ func (h *Host) apply(g *store.Group) error {
 		v.host, v.mark, v.with = g.Gift.To, g.Gift.Mark, g.Gift.With
 		v.rev = f.next()
 		v.withRev = v.rev
+		for came, host := range f.cames {
+			if host == g.Gift.To && host != h.name {
+				go (*came)(g.VM)
+			}
+		}
 	}
 	if g.Gone {
 		delete(f.vms, g.VM)

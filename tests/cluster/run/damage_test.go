@@ -151,6 +151,9 @@ func TestDamage(t *testing.T) {
 			t.Errorf("%s of a damaged VM: %s", args, out)
 		}
 	}
+	if out, _ := a.meta9("vm", "get", uuidOf(1)); !strings.Contains(out, "VM "+uuidOf(1)+" is this host's, and not served yet") {
+		t.Errorf("a VM that this host owns and does not serve: %s", out)
+	}
 	code, log := a.stop()
 	if code != 0 {
 		t.Errorf("exit %d", code)

@@ -81,6 +81,10 @@ func TestMove(t *testing.T) {
 	if out := b.must("fleet", "where", vm); !strings.Contains(out, vm+" - ") {
 		t.Errorf("nobody has it: %s", out)
 	}
+	b.must("fleet", "claim", vm)
+	b.must("fleet", "release", "--to", "a", vm) // nobody there waits for it
+	a.until("hello", "cat", "/vms/"+vm+"/keys/motd")
+	a.must("fleet", "release", vm)
 	b.must("fleet", "expect", vm)
 	lead(b)
 	comes := exec.Command(filepath.Join(bin, "meta9"), "--addr", "unix:"+guest, "cat", "keys/motd")
