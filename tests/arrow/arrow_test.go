@@ -31,7 +31,7 @@ var rooms = []struct {
 	{"fs/vm/vmtest", []string{"fs/errs", "fs/vm"}},
 	{"fs/vm", []string{"fs/errs", "fs/vm/ordjson"}},
 	{"fs/store/bolt", []string{"fs/errs", "fs/vm", "fs/store"}},
-	{"fs/store/etcd", []string{"fs/errs", "fs/store"}},
+	{"fs/store/etcd", []string{"rarelog", "fs/errs", "fs/store"}},
 	{"fs/store/storetest", []string{"fs/errs", "fs/vm", "fs/store"}},
 	{"fs/backup", nil},
 	{"fs/store", []string{"rarelog", "fs/backup", "fs/errs", "fs/cpu", "fs/ring", "fs/vm"}},

@@ -75,6 +75,7 @@ import (
 
 	"meta9/fs/errs"
 	"meta9/fs/store"
+	"meta9/rarelog"
 )
 
 // Config says which etcd, and who is there. Zero durations take the defaults.
@@ -93,13 +94,14 @@ type Config struct {
 
 // Engine is one host's.
 type Engine struct {
-	cfg    Config
-	client *clientv3.Client
-	kv     clientv3.KV
-	ctx    context.Context // ends with the engine
-	end    context.CancelFunc
-	lease  atomic.Int64 // the host's lease; 0: none
-	leader leader
+	cfg      Config
+	client   *clientv3.Client
+	kv       clientv3.KV
+	ctx      context.Context // ends with the engine
+	end      context.CancelFunc
+	lease    atomic.Int64 // the host's lease; 0: none
+	leader   leader
+	identity identity
 
 	mostOps, mostBytes atomic.Int64 // that a transaction of several VMs has
 
@@ -183,15 +185,18 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.Patience)
 	defer cancel()
-	client, err := clientv3.New(clientv3.Config{
+	e := &Engine{cfg: cfg, vms: make(map[string]*state), making: make(map[string]bool), before: make(map[string]owner)}
+	e.identity.rare = &rarelog.Log{Log: cfg.Log}
+	var err error
+	e.client, err = clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.User, Password: cfg.Password,
 		DialTimeout: cfg.Patience, DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
-		DialOptions: []grpc.DialOption{connects, grpc.WithDisableServiceConfig(), grpc.WithDefaultServiceConfig(leaderFirst)}, Logger: zap.NewNop(),
+		DialOptions: append(e.identity.options(), connects, grpc.WithDisableServiceConfig(), grpc.WithDefaultServiceConfig(leaderFirst)), Logger: zap.NewNop(),
 	})
 	if err != nil {
 		return nil, cfg.noClient(context.WithoutCancel(ctx), err) // ctx may be over
 	}
-	e := &Engine{cfg: cfg, client: client, kv: clientv3.NewKV(client), vms: make(map[string]*state), making: make(map[string]bool), before: make(map[string]owner)}
+	e.kv = clientv3.NewKV(e.client)
 	e.mostOps.Store(maxOps)
 	e.mostBytes.Store(maxBytes)
 	e.ctx, e.end = context.WithCancel(context.Background())
@@ -278,6 +283,7 @@ func (e *Engine) lookEach(ctx context.Context) error {
 	if first < 0 {
 		return cmp.Or(append(failed, errs.New(errs.Invalid, "no endpoint of etcd is set"))...)
 	}
+	e.identity.id.Store(all[first].Header.GetClusterId())
 	e.found(all)
 	return nil
 }
@@ -344,6 +350,9 @@ var (
 // explain turns an error of etcd's into words for the operator.
 func (c *Config) explain(err error) error {
 	text := err.Error()
+	if _, its, ok := strings.Cut(text, "desc = "); ok && strings.Contains(its, anotherEtcd) {
+		text = its
+	}
 	switch is := func(kinds ...error) bool { return isAny(err, kinds...) }; {
 	case is(rpctypes.ErrNoSpace):
 		return errs.New(errs.NoSpace, "etcd is full (its NOSPACE alarm): compact and defragment it, or raise its quota, and disarm the alarm")
@@ -369,6 +378,8 @@ func (c *Config) explain(err error) error {
 		return errs.New(errs.Busy, "etcd does not answer: %s", text)
 	case errors.As(err, new(dialError)), errors.As(err, new(*net.OpError)), strings.Contains(text, "connection refused"):
 		return errs.New(errs.Busy, "etcd cannot be reached: %s", text)
+	case strings.Contains(text, anotherEtcd):
+		return errs.New(errs.Busy, "%s", text)
 	case unavailable(err):
 		return errs.New(errs.Busy, "etcd has not answered: %s", text)
 	}

@@ -35,7 +35,7 @@ func (w *writer) judge(t *txn, s step, found []*mvccpb.KeyValue) error {
 	case revision(own) != w.st.own:
 		return w.taken(t, s, own)
 	case revision(q) == w.st.q && w.creates() && revision(found[2]) != t.creations:
-		return w.anew(t, s, found[2].ModRevision)
+		return w.anew(t, s, revision(found[2]))
 	case revision(q) != w.st.q || s.takes == "":
 		return errs.New(errs.IO, "VM %s: another meta9d writes as the host %q", w.uuid, w.engine.cfg.Host)
 	}
