@@ -1,8 +1,12 @@
 package cluster
 
 import (
+	"errors"
 	"testing"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"meta9/fs/errs"
 	"meta9/fs/store"
 )
 
@@ -79,5 +83,23 @@ func TestCreationOvertaken(t *testing.T) {
 				t.Errorf("it is there: %t", !tt.want)
 			}
 		})
+	}
+}
+
+// TestCreationsDeleted: somebody has deleted what etcd has of the fleet while a host runs. It says no to
+// what needs that, and makes VMs.
+func TestCreationsDeleted(t *testing.T) {
+	const prefix = "/deleted/"
+	c := start(t, 1, fast)
+	l := newLate(t, c, prefix)
+	if _, err := c.client(t).Delete(t.Context(), prefix, clientv3.WithPrefix()); err != nil {
+		t.Fatal(err)
+	}
+	do(t, l.store, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidB + `"}`})
+	if r := l.store.Do(&store.Intent{Kind: store.Put, Cell: l.cell, Name: "k", Data: "second"}); !errors.Is(r.Err, errs.Moved) {
+		t.Errorf("a change of a VM that was deleted so: %v", r.Err)
+	}
+	if err := l.store.Err(); err != nil {
+		t.Error(err)
 	}
 }
