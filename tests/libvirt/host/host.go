@@ -89,26 +89,23 @@ func (h *Host) make(uuid string) {
 		h.Must("mount", "-t", "tmpfs", "tmpfs", dbus)
 	}
 	h.Must("mkdir", "-p", "/var/lib/libvirt/qemu")
-	h.Must("cp", "-r", "/etc/libvirt", h.Path("libvirt"))
+	// All of /etc, since a mount on a file goes when a program of the machine replaces that file,
+	// as useradd does with /etc/passwd. A file may also go while it is copied.
+	h.Must("sh", "-c", `cp -a /etc "$0" || [ -e "$0/libvirt/qemu.conf" -a -e "$0/passwd" ]`, h.Path("etc"))
 	h.add("libvirt/qemu.conf", settings)
 	h.add("libvirt/libvirtd.conf", fmt.Sprintf("host_uuid = %q\n", uuid))
-	for _, file := range []string{"passwd", "group", "hosts"} {
-		h.Must("cp", "/etc/"+file, h.Path(file))
-	}
-	if exec.Command("grep", "-q", "^libvirt-qemu:", h.Path("passwd")).Run() != nil {
+	if exec.Command("grep", "-q", "^libvirt-qemu:", h.Path("etc/passwd")).Run() != nil {
 		h.add("passwd", users)
 		h.add("group", groups)
 	}
 	h.add("hosts", "127.0.1.1 "+h.name+"\n")
-	for _, name := range []string{"libvirt", "passwd", "group", "hosts"} {
-		h.Must("mount", "--bind", h.Path(name), "/etc/"+name)
-	}
+	h.Must("mount", "--bind", h.Path("etc"), "/etc")
 }
 
-// add adds to a file that the test has made.
+// add adds to a file of the host's /etc.
 func (h *Host) add(name, text string) {
 	h.t.Helper()
-	f, err := os.OpenFile(h.Path(name), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(h.Path(filepath.Join("etc", name)), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)
 	if err == nil {
 		_, err = f.WriteString(text)
 		f.Close()
