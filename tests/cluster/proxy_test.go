@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,7 @@ type proxy struct {
 	mu      sync.Mutex
 	plan    plan   // for the next one
 	hold    bool   // those after it are held
+	deaf    int    // so many reads of several keys get no answer
 	most    int    // operations that one has that passes; 0: any number
 	version string // that Status tells; "": the member's
 
@@ -241,6 +243,10 @@ var errLost = status.Error(codes.Unavailable, "the answer was lost")
 func (p *proxy) planFor(r *pb.TxnRequest) plan {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.deaf > 0 && !slices.ContainsFunc(r.Success, func(op *pb.RequestOp) bool { return op.GetRequestRange() == nil }) {
+		p.deaf--
+		return dropped
+	}
 	for _, op := range r.Success {
 		key := string(op.GetRequestPut().GetKey())
 		if strings.Contains(key, "/q/") || p.plan != pass && strings.HasSuffix(key, "/fleet") {
@@ -536,6 +542,23 @@ func TestOpenAnswerLost(t *testing.T) {
 		e.Close()
 	}
 	engineAt(t, "/open/", "a", p.url).Close()
+}
+
+// TestScanAnswerLost: answers are lost while a host that starts reads its VMs. It asks again.
+func TestScanAnswerLost(t *testing.T) {
+	l := newLate(t, start(t, 1, fast), "/scan/")
+	e := engineAt(t, "/scan/", "a", l.proxy.url)
+	l.proxy.mu.Lock()
+	l.proxy.deaf = 2
+	l.proxy.mu.Unlock()
+	if s := opened(t, e); s.Cell(uuidA) == nil {
+		t.Error("the VM is not there")
+	}
+	l.proxy.mu.Lock()
+	defer l.proxy.mu.Unlock()
+	if l.proxy.deaf != 0 {
+		t.Errorf("it has not asked for the last %d answers", l.proxy.deaf)
+	}
 }
 
 // TestFullAtTheEdge: etcd makes the transaction that passes its limit, and answers that there is

@@ -225,7 +225,7 @@ func (e *Engine) Came(ctx context.Context) ([]string, error) {
 
 // Peek is store.Cluster's.
 func (e *Engine) Peek(_ context.Context, uuid string, fn func(key, value []byte) error) error {
-	all, err := e.read([]string{uuid})
+	all, err := e.read([]string{uuid}, false)
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func (e *Engine) Scan(fn func(key, value []byte) error) error {
 	}
 	for some := range slices.Chunk(uuids, readAtOnce) {
 		err := inHalves(some, func(some []string) error {
-			all, err := e.read(some)
+			all, err := e.read(some, true)
 			for i := 0; i < len(all) && err == nil; i++ {
 				err = e.give(all[i], fn)
 			}
@@ -140,7 +140,7 @@ func (e *Engine) fence(uuids []string) error {
 		for _, uuid := range uuids {
 			gets = append(gets, clientv3.OpGet(e.key("own", uuid)))
 		}
-		found, err := e.many(gets)
+		found, err := e.many(gets, true)
 		if err != nil {
 			return err
 		}
@@ -192,14 +192,14 @@ type record struct {
 	entries []*mvccpb.KeyValue // of any generation
 }
 
-// read reads VMs, each as it is at one moment.
-func (e *Engine) read(uuids []string) ([]record, error) {
+// read reads VMs, each as it is at one moment. insist: it tries until etcd answers.
+func (e *Engine) read(uuids []string, insist bool) ([]record, error) {
 	var gets []clientv3.Op
 	for _, uuid := range uuids {
 		gets = append(gets, clientv3.OpGet(e.key("own", uuid)), clientv3.OpGet(e.key("q", uuid)),
 			clientv3.OpGet(e.key("v", uuid)), clientv3.OpGet(e.key("k", uuid)+"/", clientv3.WithPrefix()))
 	}
-	found, err := e.many(gets)
+	found, err := e.many(gets, insist)
 	if err != nil {
 		return nil, err
 	}
@@ -217,19 +217,28 @@ func (e *Engine) read(uuids []string) ([]record, error) {
 	return all, nil
 }
 
-// many runs all the gets at one moment.
-func (e *Engine) many(gets []clientv3.Op) ([][]*mvccpb.KeyValue, error) {
-	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Patience)
-	defer cancel()
-	resp, err := e.kv.Txn(ctx).Then(gets...).Commit()
-	if err != nil {
-		return nil, e.cfg.explain(err)
+// many runs all the gets at one moment. insist: it tries until etcd answers.
+func (e *Engine) many(gets []clientv3.Op, insist bool) ([][]*mvccpb.KeyValue, error) {
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Patience)
+		resp, err := e.kv.Txn(ctx).Then(gets...).Commit()
+		cancel()
+		if err == nil {
+			found := make([][]*mvccpb.KeyValue, len(gets))
+			for i, r := range resp.Responses {
+				found[i] = r.GetResponseRange().Kvs
+			}
+			return found, nil
+		}
+		if err = e.cfg.explain(err); !insist || errs.KindOf(err) != errs.Busy {
+			return nil, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-e.ctx.Done():
+			return nil, err
+		}
 	}
-	found := make([][]*mvccpb.KeyValue, len(gets))
-	for i, r := range resp.Responses {
-		found[i] = r.GetResponseRange().Kvs
-	}
-	return found, nil
 }
 
 // stateOf returns the VM's state as the record says it. This host must be the owner.
@@ -319,7 +328,7 @@ func (e *Engine) records(r *record, st *state, fn func(key, value []byte) error)
 
 // Fetch is store.Shared's.
 func (e *Engine) Fetch(uuid string, fn func(key, value []byte) error) (mark uint64, err error) {
-	all, err := e.read([]string{uuid})
+	all, err := e.read([]string{uuid}, false)
 	if err != nil {
 		return 0, err
 	}
