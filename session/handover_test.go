@@ -70,7 +70,7 @@ func (w *world) handOver() (next func() *world) {
 				continue
 			}
 			all = append(all, func() {
-				nc.(*packet.Link).GoOn(func(l net.Conn) {
+				nc.(*packet.Link).GoOn(nil, func(l net.Conn) {
 					if l == nc {
 						serve(nil)
 					} else {
@@ -90,7 +90,7 @@ func (w *world) handOver() (next func() *world) {
 func (w *world) byLink(p session.Peer) *client {
 	w.t.Helper()
 	server, end := redialtest.Pair(w.t)
-	w.served.Go(func() { packet.Serve(server, func(l net.Conn) { w.server.Serve(l, p) }) })
+	w.served.Go(func() { packet.Serve(server, nil, func(l net.Conn) { w.server.Serve(l, p) }) })
 	ctx, cancel := context.WithTimeout(context.Background(), patient)
 	defer cancel()
 	l, err := packet.Dial(ctx, end)

@@ -124,7 +124,7 @@ func TestPast(t *testing.T) {
 				w.put("size", "large")
 				server, end := redialtest.Pair(t)
 				w.served.Go(func() {
-					packet.Serve(server, func(l net.Conn) { w.server.Serve(l, peers["vm"]) })
+					packet.Serve(server, nil, func(l net.Conn) { w.server.Serve(l, peers["vm"]) })
 				})
 				guest, program := &port{Conn: end, held: new(holder)}, new(packet.Guest)
 				a, found := w.link(program, guest, d)

@@ -117,7 +117,7 @@ func (d *daemon) serve(c net.Conn, who tree.Principal, via, addr string, ended f
 // serveLink does the same with each link that a connection carries in packets.
 func (d *daemon) serveLink(c net.Conn, who tree.Principal, via, addr string, ended func()) {
 	defer ended()
-	packet.Serve(c, func(link net.Conn) { d.serve(link, who, via, addr, func() {}) })
+	packet.Serve(c, d.reader(c, who.VM), func(link net.Conn) { d.serve(link, who, via, addr, func() {}) })
 }
 
 // goOnWithLinks is serveLink for a connection that an earlier program has handed over, with
@@ -125,7 +125,7 @@ func (d *daemon) serveLink(c net.Conn, who tree.Principal, via, addr string, end
 func (d *daemon) goOnWithLinks(l *packet.Link, who tree.Principal, via, addr string, run func(ended func())) func(ended func()) {
 	return func(ended func()) {
 		defer ended()
-		l.GoOn(func(link net.Conn) {
+		l.GoOn(d.reader(l.NetConn(), who.VM), func(link net.Conn) {
 			if link == l {
 				run(func() {})
 			} else {
@@ -141,6 +141,11 @@ func (d *daemon) cpu(uuid string) *cpu.Share {
 		return c.CPU()
 	}
 	return nil
+}
+
+// reader reads a connection in the time of its VM.
+func (d *daemon) reader(c net.Conn, uuid string) *cpu.Reader {
+	return cpu.NewReader(c, func() *cpu.Share { return d.cpu(uuid) })
 }
 
 // vms follows what becomes of the VMs, for their own channels.

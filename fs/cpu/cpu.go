@@ -302,6 +302,15 @@ func (s *Share) bill(since, now int64, part float64) {
 // Spend counts time of a CPU that was used for s without a place, if others were at work.
 func (s *Share) Spend(took time.Duration) { s.Charge(took, s.sched.part) }
 
+// Pay is Spend for what is done without a place, as often as a peer likes: who calls it waits
+// while s has to rest, at most longestRest.
+func (s *Share) Pay(took time.Duration) {
+	s.Spend(took)
+	if long := s.Rest(); long > 0 {
+		time.Sleep(min(long, longestRest))
+	}
+}
+
 // Charge counts something else that took time for s while others were at work, of which
 // a VM has that part.
 func (s *Share) Charge(took time.Duration, part float64) {

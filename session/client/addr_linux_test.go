@@ -115,7 +115,7 @@ func TestDevice(t *testing.T) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		packet.Serve(master, func(link net.Conn) { _, _ = io.Copy(link, link); link.Close() })
+		packet.Serve(master, nil, func(link net.Conn) { _, _ = io.Copy(link, link); link.Close() })
 	}()
 	all := make([]byte, 3<<16)
 	for i := range all {

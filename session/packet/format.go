@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"time"
 )
 
 // The sizes of a packet's parts, in bytes.
@@ -106,16 +107,28 @@ func parseControl(b []byte, k kind) (control, bool) {
 
 // find skips to the next packet of kind k, a control's, and takes it. It waits
 // for no more bytes than a control has, whatever the leftovers before it claim to
-// be.
-func find(in *bufio.Reader, k kind) (control, error) {
+// be. pays is told how long it has looked.
+func find(in *bufio.Reader, k kind, pays func(time.Duration)) (control, error) {
 	for {
-		b, err := in.Peek(controlLen)
-		if err != nil {
+		if _, err := in.Peek(controlLen); err != nil {
 			return control{}, err
 		}
-		if c, ok := parseControl(b, k); ok {
-			_, _ = in.Discard(controlLen)
+		from := time.Now()
+		c, ok := findRead(in, k)
+		pays(time.Since(from))
+		if ok {
 			return c, nil
+		}
+	}
+}
+
+// findRead is find in what has been read.
+func findRead(in *bufio.Reader, k kind) (c control, ok bool) {
+	for in.Buffered() >= controlLen {
+		b, _ := in.Peek(controlLen)
+		if c, ok = parseControl(b, k); ok {
+			_, _ = in.Discard(controlLen)
+			return c, true
 		}
 		skip := len(b)
 		if i := bytes.IndexByte(b[1:], mark[0]); i >= 0 {
@@ -123,4 +136,5 @@ func find(in *bufio.Reader, k kind) (control, error) {
 		}
 		_, _ = in.Discard(skip)
 	}
+	return control{}, false
 }

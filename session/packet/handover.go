@@ -58,13 +58,13 @@ func (l *Link) State() State {
 
 // early reads first what another process has read and not used, and then the transport.
 type early struct {
-	b  []byte
-	nc net.Conn
+	b    []byte
+	then transport
 }
 
 func (e *early) Read(p []byte) (n int, err error) {
 	if len(e.b) == 0 {
-		return e.nc.Read(p)
+		return e.then.Read(p)
 	}
 	n = copy(p, e.b)
 	if e.b = e.b[n:]; len(e.b) == 0 {
@@ -79,7 +79,7 @@ func Resume(nc net.Conn, st State) *Link {
 	_ = nc.SetDeadline(time.Time{}) // Leave's
 	s := newStream(nc)
 	if len(st.Input) > 0 {
-		s.early = &early{st.Input, nc}
+		s.early = &early{st.Input, transport{s}}
 		s.in = bufio.NewReaderSize(s.early, readAhead)
 	}
 	s.was = place{program: st.Program, link: st.Link, heard: st.Heard}
@@ -92,7 +92,8 @@ func Resume(nc net.Conn, st State) *Link {
 }
 
 // GoOn is Serve for what Resume has made, which serve gets first.
-func (l *Link) GoOn(serve func(link net.Conn)) {
+func (l *Link) GoOn(from Reader, serve func(link net.Conn)) {
+	l.from = from
 	go l.sendUnsent() // a peer that takes nothing must not keep its own requests from being read
 	l.serve(l, serve)
 }

@@ -90,7 +90,7 @@ func (h *handed) next() {
 	h.link = other
 	h.links--
 	h.mu.Unlock()
-	h.run(other.GoOn)
+	h.run(func(serve func(net.Conn)) { other.GoOn(nil, serve) })
 }
 
 // TestHandOver: a stream goes from program to program at moments that nobody has chosen, in
@@ -99,7 +99,7 @@ func (h *handed) next() {
 func TestHandOver(t *testing.T) {
 	a, b := pair(t)
 	h := &handed{t: t, nc: a}
-	h.run(func(serve func(net.Conn)) { Serve(a, serve) })
+	h.run(func(serve func(net.Conn)) { Serve(a, nil, serve) })
 	defer func() {
 		a.Close()
 		<-h.done
@@ -247,7 +247,7 @@ func TestHandOverTorn(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			other.GoOn(func(nc net.Conn) {
+			other.GoOn(nil, func(nc net.Conn) {
 				if nc != net.Conn(other) {
 					nc.Close()
 					return
@@ -288,9 +288,9 @@ func TestHandOverSilent(t *testing.T) {
 			t.Fatalf("%+v", st)
 		}
 		h := &handed{t: t, nc: a}
-		h.run(Resume(a, st).GoOn)
+		h.run(func(serve func(net.Conn)) { Resume(a, st).GoOn(nil, serve) })
 		if asked != 0 {
-			c, err := find(newStream(b).in, hello)
+			c, err := find(newStream(b).in, hello, func(time.Duration) {})
 			if err != nil || c.nonce != asked || c.link == 0 {
 				t.Errorf("%+v, %v", c, err)
 			}

@@ -80,6 +80,7 @@ func (l *Link) advance() error {
 		return err
 	}
 	l.fault = l.packet()
+	l.paysPacket()
 	return l.fault
 }
 
@@ -102,7 +103,7 @@ func (l *Link) Await() error {
 	if err := l.signal(hello, control{}); err != nil {
 		return err
 	}
-	c, err := find(l.in, ask)
+	c, err := find(l.in, ask, l.pays)
 	if err != nil {
 		return err
 	}
@@ -115,6 +116,7 @@ func (l *Link) Await() error {
 
 // accept begins the link for the guest that asked.
 func (l *Link) accept(nonce uint64) error {
+	l.pays(linkTime)
 	number, err := random()
 	if err != nil {
 		return err

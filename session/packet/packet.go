@@ -14,9 +14,12 @@ import (
 // until nc ends, and closes nc. serve must close its link. The first Read of a
 // link waits until a guest asks for it. A link that serve closes of its own accord
 // takes nc with it; one that the guest has ended, or that was damaged, does not. After
-// Link.Leave it returns without closing anything, once serve has returned.
-func Serve(nc net.Conn, serve func(link net.Conn)) {
-	newStream(nc).serve(nil, serve)
+// Link.Leave it returns without closing anything, once serve has returned. from reads
+// nc; nil: nc does.
+func Serve(nc net.Conn, from Reader, serve func(link net.Conn)) {
+	s := newStream(nc)
+	s.from = from
+	s.serve(nil, serve)
 }
 
 // serve does what Serve says. l is the first link; nil: a new one.
@@ -103,7 +106,7 @@ func (l *Link) hear() (control, error) {
 	if err := l.nc.SetReadDeadline(time.Now().Add(askAgain)); err != nil {
 		return control{}, err
 	}
-	return find(l.in, hello)
+	return find(l.in, hello, l.pays)
 }
 
 // random is a number that no earlier link had, not 0.

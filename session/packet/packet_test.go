@@ -33,7 +33,7 @@ func host(t testing.TB, nc net.Conn) <-chan net.Conn {
 	links, done := make(chan net.Conn, 100), make(chan struct{})
 	go func() {
 		defer close(done)
-		Serve(nc, func(l net.Conn) {
+		Serve(nc, nil, func(l net.Conn) {
 			links <- l
 			_, _ = io.Copy(l, l)
 			l.Close()
@@ -215,7 +215,7 @@ func TestHostAgain(t *testing.T) {
 	quiet := make(chan struct{})
 	go func() {
 		defer close(quiet)
-		Serve(&device{Conn: a}, func(l net.Conn) { _, _ = l.Read(make([]byte, 10)) })
+		Serve(&device{Conn: a}, nil, func(l net.Conn) { _, _ = l.Read(make([]byte, 10)) })
 	}()
 	l := dial(t, &device{Conn: b})
 	if _, err := l.Write([]byte("x")); err != nil {
@@ -291,7 +291,7 @@ func TestImpatient(t *testing.T) {
 	var c control
 	for c.nonce != 5 {
 		var err error
-		if c, err = find(l.in, hello); err != nil {
+		if c, err = find(l.in, hello, l.pays); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -344,7 +344,7 @@ func TestLateHost(t *testing.T) {
 func TestStuckWrite(t *testing.T) {
 	a, b := pair(t)
 	ended := make(chan error, 9)
-	go Serve(a, func(l net.Conn) {
+	go Serve(a, nil, func(l net.Conn) {
 		_, _ = l.Read(make([]byte, 1))
 		go func() {
 			_, err := l.Write(make([]byte, 64<<20))
@@ -476,7 +476,7 @@ func FuzzHandshake(f *testing.F) {
 		asked := appendControl(nil, ask, control{nonce: nonce})
 		s := newStream(readOnly{bytes.NewReader(append(left, asked...))})
 		for {
-			c, err := find(s.in, ask)
+			c, err := find(s.in, ask, s.pays)
 			if err != nil {
 				t.Fatalf("not found: %v", err)
 			}
@@ -560,7 +560,7 @@ func TestAwait(t *testing.T) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		Serve(near, func(nc net.Conn) {
+		Serve(near, nil, func(nc net.Conn) {
 			l := nc.(*Link)
 			for range 2 { // the second time there is nothing to wait for
 				if err := l.Await(); err != nil {
@@ -581,4 +581,50 @@ func TestAwait(t *testing.T) {
 	echo(t, l, []byte("after all"))
 	l.Close()
 	<-served
+}
+
+// counting reads a transport, and counts what it is told.
+type counting struct {
+	net.Conn
+	read, took atomic.Int64
+}
+
+func (c *counting) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+func (c *counting) Pay(took time.Duration) { c.took.Add(int64(took)) }
+
+// TestPaid: what comes is read by the Reader, which is told of leftovers that are looked
+// through, of links and of packets.
+func TestPaid(t *testing.T) {
+	a, b := pair(t)
+	in := &counting{Conn: a}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		Serve(a, in, func(l net.Conn) {
+			_, _ = io.Copy(l, l)
+			l.Close()
+		})
+	}()
+	junk := bytes.Repeat([]byte{mark[0], 0xff}, 64<<10)
+	if _, err := b.Write(junk); err != nil {
+		t.Fatal(err)
+	}
+	l := dial(t, b)
+	leftovers := in.took.Load()
+	if leftovers < int64(linkTime) || in.read.Load() < int64(len(junk)) {
+		t.Errorf("%v for a link, and %d bytes before it", time.Duration(leftovers), in.read.Load())
+	}
+	for range 2 * payPackets {
+		echo(t, l, []byte("x"))
+	}
+	if took := in.took.Load() - leftovers; took < int64(2*payPackets*packetTime) {
+		t.Errorf("%v for %d packets", time.Duration(took), 2*payPackets)
+	}
+	l.Close()
+	<-done
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -32,6 +33,8 @@ type stream struct {
 	in    *bufio.Reader // the reader's
 	early *early        // the reader's: what in reads before nc; nil: nothing
 	asked uint64        // the reader's: the Ask that ended the last link; 0: none did
+	from  Reader        // the reader's; nil: nc
+	read  int           // the reader's: packets that were not paid for
 
 	writing sync.Mutex // held over a write
 	unsent  []byte     // to be written before anything else; writing guards it
@@ -41,8 +44,49 @@ type stream struct {
 	leaving bool // nothing is read or written any more: see handover.go
 }
 
+// Reader reads a transport in place of the transport. Pay is told how much of a CPU's time was
+// used for what came; both may wait until more may be used.
+type Reader interface {
+	io.Reader
+	Pay(took time.Duration)
+}
+
+// A packet takes about packetTime, beside what is done with its payload, and so many are paid
+// for at once. A link takes linkTime.
+const (
+	packetTime = time.Microsecond
+	payPackets = 64
+	linkTime   = 100 * time.Microsecond
+)
+
+// paysPacket counts a packet.
+func (s *stream) paysPacket() {
+	if s.read++; s.read == payPackets {
+		s.read = 0
+		s.pays(payPackets * packetTime)
+	}
+}
+
+func (s *stream) pays(took time.Duration) {
+	if s.from != nil {
+		s.from.Pay(took)
+	}
+}
+
+// transport is what comes in.
+type transport struct{ s *stream }
+
+func (t transport) Read(b []byte) (int, error) {
+	if t.s.from != nil {
+		return t.s.from.Read(b)
+	}
+	return t.s.nc.Read(b)
+}
+
 func newStream(nc net.Conn) *stream {
-	return &stream{nc: nc, in: bufio.NewReaderSize(nc, readAhead)}
+	s := &stream{nc: nc}
+	s.in = bufio.NewReaderSize(transport{s}, readAhead)
+	return s
 }
 
 func (s *stream) alive() bool {

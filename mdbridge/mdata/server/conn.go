@@ -39,6 +39,7 @@ type conn struct {
 	err    error           // of the first write that failed; the loop then ends
 	ahead  []byte          // what another process has read
 	ended  bool            // the peer has
+	in     *cpu.Reader
 }
 
 // newConn makes a connection with a View of the tree of its own, as each 9P client has
@@ -49,6 +50,7 @@ func (s *Server) newConn(nc net.Conn, who fs.Principal, g *guest) *conn {
 		c.bytes.Close()
 		return nil
 	}
+	c.in = cpu.NewReader(nc, c.keys.cell.CPU)
 	c.lines = mdata.NewLines(c, narrowSize)
 	return c
 }
@@ -126,7 +128,8 @@ func (c *conn) drop(to io.Writer) {
 	c.lines.Skip(to)
 }
 
-// Read reads for Lines. While the connection is wide, each Read has WideTime: a serial
+// Read reads for Lines, which then looks through what came with a place: a line may have no
+// end. While the connection is wide, each Read has WideTime: a serial
 // line takes minutes for the largest value, but a peer that sends nothing may not keep
 // the slot.
 func (c *conn) Read(p []byte) (int, error) {
@@ -139,7 +142,11 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.wide {
 		c.limit(c.SetReadDeadline, time.Now().Add(c.server.limits.WideTime))
 	}
-	return c.Conn.Read(p)
+	n, err := c.in.Read(p)
+	if n > 0 {
+		c.takePlace()
+	}
+	return n, err
 }
 
 // limit sets a deadline, but for a connection that is handed over: that has one.

@@ -8,7 +8,8 @@
 //
 // Each connection is a goroutine of net/http's, which never has more than one request of
 // it at work. What a connection and its answer hold is counted for the VM, before it is
-// made; an answer is made in the VM's turn at the CPUs.
+// made; an answer is made in the VM's turn at the CPUs, and what net/http does is counted
+// there as well.
 //
 // Server.mu guards the table of connections, and is held over nothing that waits.
 package server
@@ -65,6 +66,12 @@ const (
 	maxHead   = 8 << 10  // bytes of a request
 	connBytes = 24 << 10 // about what net/http takes for a connection
 	piece     = 64 << 10 // bytes of an answer that are written at a time
+)
+
+// What net/http takes of the CPUs, about, without a place: for a connection and for a request.
+const (
+	connTime    = 100 * time.Microsecond
+	requestTime = 40 * time.Microsecond
 )
 
 // Server serves any number of connections.
@@ -124,6 +131,7 @@ func (s *Server) Conns() int {
 // over a limit is closed at once.
 func (s *Server) Serve(nc net.Conn, uuid string) {
 	c := &conn{Conn: nc, server: s, vm: uuid, gone: make(chan struct{})}
+	c.in = cpu.NewReader(nc, c.share)
 	if !s.add(c) {
 		_ = nc.Close()
 		return
@@ -195,6 +203,7 @@ type conn struct {
 	gone   chan struct{} // closed with it
 	once   sync.Once
 	first  []byte // what came first and was not read yet
+	in     *cpu.Reader
 }
 
 // begins waits for the first byte, for as long as it takes: net/http gives a new connection
@@ -205,10 +214,19 @@ func (c *conn) begins() bool {
 		return false
 	}
 	c.first = first
+	c.in.Pay(connTime)
 	c.server.mu.Lock()
 	defer c.server.mu.Unlock()
 	delete(c.server.quiet, c)
 	return !c.server.closed
+}
+
+// share is the VM's of the CPUs; nil: it is gone.
+func (c *conn) share() *cpu.Share {
+	if cell := c.server.cfg.Store.Cell(c.vm); cell != nil {
+		return cell.CPU()
+	}
+	return nil
 }
 
 func (c *conn) Read(b []byte) (int, error) {
@@ -217,7 +235,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		c.first = c.first[n:]
 		return n, nil
 	}
-	return c.Conn.Read(b)
+	return c.in.Read(b)
 }
 
 func (c *conn) Close() error {
@@ -254,6 +272,7 @@ func (f *feed) Addr() net.Addr { return &net.UnixAddr{Net: "unix"} }
 // ServeHTTP answers a request for /NAME, where NAME is a file of nocloud/.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(guest{}).(*conn)
+	c.in.Pay(requestTime)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")

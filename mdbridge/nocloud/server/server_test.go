@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"meta9/fs/cpu"
 	"meta9/fs/store"
 	"meta9/mdbridge/nocloud/server"
 )
@@ -85,6 +86,50 @@ func TestWaits(t *testing.T) {
 		ended(connect())
 		if n := s.Conns(); n != 0 {
 			t.Errorf("%d connections at the end", n)
+		}
+	})
+}
+
+// TestRequestsCost: requests that get nothing are answered in the VM's part of the CPUs all the
+// same.
+func TestRequestsCost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st, err := store.Open(store.NewMemory(), store.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		const other = "550e8400-e29b-41d4-a716-446655440001"
+		for _, uuid := range []string{uuid, other} {
+			if r := st.Do(&store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuid + `"}`}); r.Err != nil {
+				t.Fatal(r.Err)
+			}
+		}
+		s := server.New(server.Config{Store: st})
+		defer s.Close()
+		ours, theirs := net.Pipe()
+		go s.Serve(theirs, uuid)
+		defer ours.Close()
+		in := bufio.NewReader(ours)
+		time.Sleep(time.Second) // the daemon's clock begins at 0, which stands for long ago
+		from := time.Now()
+		for range 1000 {
+			var place cpu.Place // a VM that is alone need not rest
+			place.Take(st.Cell(other).CPU())
+			place.Give()
+			if _, err := ours.Write([]byte("GET /x HTTP/1.1\r\nHost: 10.0.2.99\r\n\r\n")); err != nil {
+				t.Fatal(err)
+			}
+			r, err := http.ReadResponse(in, nil)
+			if err != nil || r.StatusCode != http.StatusNotFound {
+				t.Fatal(r, err)
+			}
+			if _, err := in.Discard(int(r.ContentLength)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(from); took < 10*time.Millisecond {
+			t.Errorf("1,000 requests took %v beside another VM", took)
 		}
 	})
 }
