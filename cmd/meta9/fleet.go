@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -241,8 +242,8 @@ func fleetUUID(ctx context.Context, c *client.Client, name string) (string, erro
 }
 
 // newFleetVMs makes a subcommand that has VMs as arguments. For each it runs the root's verb
-// fleet with words(uuid), and prints done.
-func (a *app) newFleetVMs(use, short, long, example, done string, words func(uuid string) []string) *cobra.Command {
+// fleet with what words gives, and prints done.
+func (a *app) newFleetVMs(use, short, long, example string, words func(ctx context.Context, uuid string) (verb []string, done string)) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: long, Example: example,
 		Args:              cobra.MinimumNArgs(1),
@@ -251,8 +252,9 @@ func (a *app) newFleetVMs(use, short, long, example, done string, words func(uui
 			return a.with(cmd, func(ctx context.Context, c *client.Client) error {
 				for _, name := range args {
 					uuid, err := fleetUUID(ctx, c, name)
+					verb, done := words(ctx, uuid)
 					if err == nil {
-						_, err = fleetDo(ctx, c, words(uuid)...)
+						_, err = fleetDo(ctx, c, verb...)
 					}
 					if err != nil {
 						a.fail(about(name, err))
@@ -272,10 +274,22 @@ func newFleetClaim(a *app) *cobra.Command {
 	return a.newFleetVMs("claim VM...", "make VMs this host's",
 		`Make each VM this host's, with its sessions. The host that has it is asked, and gives it
 away unless its own hypervisor says that the VM runs there. The VM of a host that does not
-live any more is taken without asking. Done when the VM is served here.`,
-		"meta9 fleet claim 550e8400-e29b-41d4-a716-446655440000", "here now",
-		func(uuid string) []string { return []string{"claim", uuid} })
+live any more is taken without asking. Done when the VM is served here. A claim that takes
+too long (--timeout) fails, and says what it waits for.`,
+		"meta9 fleet claim 550e8400-e29b-41d4-a716-446655440000",
+		func(ctx context.Context, uuid string) ([]string, string) {
+			words := []string{"claim", uuid}
+			if end, ok := ctx.Deadline(); ok {
+				if left := (time.Until(end) - claimSays).Truncate(time.Second); left > 0 {
+					words = append(words, strconv.Itoa(int(left/time.Second)))
+				}
+			}
+			return words, "here now"
+		})
 }
+
+// claimSays is how long before the command gives up meta9d says what a claim waits for.
+const claimSays = 2 * time.Second
 
 func newFleetExpect(a *app) *cobra.Command {
 	var undo bool
@@ -284,12 +298,12 @@ func newFleetExpect(a *app) *cobra.Command {
 destination of a migration, which does not start without them. The first byte that the
 guest sends here claims the VM. If none comes within an hour, the sockets go again; with
 --undo they go now.`,
-		"meta9 fleet expect 550e8400-e29b-41d4-a716-446655440000", "expected",
-		func(uuid string) []string {
+		"meta9 fleet expect 550e8400-e29b-41d4-a716-446655440000",
+		func(_ context.Context, uuid string) ([]string, string) {
 			if undo {
-				return []string{"unexpect", uuid}
+				return []string{"unexpect", uuid}, "expected no longer"
 			}
-			return []string{"expect", uuid}
+			return []string{"expect", uuid}, "expected"
 		})
 	cmd.Flags().BoolVar(&undo, "undo", false, "expect it no longer")
 	return cmd
@@ -300,12 +314,12 @@ func newFleetRelease(a *app) *cobra.Command {
 	cmd := a.newFleetVMs("release [--to HOST] VM...", "give VMs of this host away",
 		`Give each VM, with its sessions, to HOST, or, without --to, to nobody: whoever claims it has
 it then, without asking this host.`,
-		"meta9 fleet release --to host2 web0", "given away",
-		func(uuid string) []string {
+		"meta9 fleet release --to host2 web0",
+		func(_ context.Context, uuid string) ([]string, string) {
 			if to == "" {
-				return []string{"release", uuid}
+				return []string{"release", uuid}, "given away"
 			}
-			return []string{"release", uuid, to}
+			return []string{"release", uuid, to}, "given away"
 		})
 	cmd.Flags().StringVar(&to, "to", "", "give it to `HOST`")
 	_ = cmd.RegisterFlagCompletionFunc("to", a.completeFleetHost)

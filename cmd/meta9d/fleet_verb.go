@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ func (d *daemon) fleetVerb(c fs.Call, done func(error)) {
 	v, known := fleetVerbs[what]
 	switch {
 	case !known:
-		done(errs.New(errs.Invalid, "fleet %.32q: there is claim UUID, release UUID [HOST], expect UUID, unexpect UUID, drain, undrain, fence HOST", what))
+		done(errs.New(errs.Invalid, "fleet %.32q: there is claim UUID [SECONDS], release UUID [HOST], expect UUID, unexpect UUID, drain, undrain, fence HOST", what))
 		return
 	case len(words) < v.least || len(words) > v.most:
 		done(errs.New(errs.Invalid, "it is fleet %s", v.usage))
@@ -58,7 +59,17 @@ var fleetVerbs = map[string]struct {
 	ofVM        bool
 	do          func(d *daemon, ctx context.Context, words []string) (said any, err error)
 }{
-	"claim": {"claim UUID", 1, 1, true, func(d *daemon, ctx context.Context, w []string) (any, error) {
+	// After SECONDS a claim says what it waits for. Its caller would else give up first, and not know.
+	"claim": {"claim UUID [SECONDS]", 1, 2, true, func(d *daemon, ctx context.Context, w []string) (any, error) {
+		if len(w) > 1 {
+			n, err := strconv.ParseUint(w[1], 10, 16)
+			if err != nil {
+				return nil, errs.New(errs.Invalid, "%q is no number of seconds", w[1])
+			}
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, time.Duration(n)*time.Second)
+			defer cancel()
+		}
 		return nil, d.fleet.Claim(ctx, w[0])
 	}},
 	"release": {"release UUID [HOST]", 1, 2, true, func(d *daemon, ctx context.Context, w []string) (any, error) {

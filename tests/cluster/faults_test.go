@@ -357,6 +357,9 @@ func TestFull(t *testing.T) {
 	if err := keys.Swrite(0, []byte("x"), "small"); err == nil || !strings.HasPrefix(err.Error(), "No space left on device") {
 		t.Errorf("a small change: %v", err)
 	}
+	if err := b.try("fleet claim "+uuid+" 2", patience); err == nil || !strings.Contains(err.Error(), "NOSPACE alarm") {
+		t.Errorf("a claim says %v", err)
+	}
 	claim := make(chan error, 1)
 	go func() { claim <- b.try("fleet claim "+uuid, patience) }()
 	starting := make(chan struct{})

@@ -3,10 +3,14 @@ package main
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"meta9/session/listen/certtest"
@@ -26,7 +30,7 @@ func certificate(t *testing.T, dir, name string) (file string) {
 func TestElsewhere(t *testing.T) {
 	dir := folder(t)
 	e := started(t, dir)
-	settings := e.settingsOf(t, dir)
+	settings := e.settingsOf(t, dir) + "ttl = \"1m\"\n"
 	pem := certificate(t, dir, "fleet-admin")
 	addrs, err := daemon.FreeAddrs(1)
 	if err != nil {
@@ -70,6 +74,14 @@ func TestElsewhere(t *testing.T) {
 	if out := b.must("fleet", "where", "web0"); !strings.HasPrefix(out, vm+" a ") {
 		t.Errorf("fleet where by the alias: %s", out)
 	}
+	for _, c := range []struct {
+		args []string
+		says string
+	}{{[]string{"expect"}, ": expected\n"}, {[]string{"expect", "--undo"}, ": expected no longer\n"}} {
+		if out := b.must(slices.Concat([]string{"fleet"}, c.args, []string{"web0"})...); out != vm+c.says {
+			t.Errorf("fleet %s says %s", c.args, out)
+		}
+	}
 	with := []string{"--cert", pem, "--ca", pem}
 	b.must(append(with, "put", "names/web0/keys/motd", "from b")...)
 	for _, args := range [][]string{{"cat", "/names/web0/keys/motd"}, {"vm", "get", "web0"}, {"cat", "/vms/" + vm + "/keys/motd"}} {
@@ -96,5 +108,12 @@ func TestElsewhere(t *testing.T) {
 	b.must("fleet", "claim", "web0")
 	if out := b.must("cat", "/names/web0/keys/motd"); out != "from b" {
 		t.Errorf("after the claim: %s", out)
+	}
+	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	out, err := a.meta9("fleet", "claim", vm, "--timeout=5s")
+	if failed := (*exec.ExitError)(nil); !errors.As(err, &failed) || failed.ExitCode() != 1 || !strings.Contains(out, "the host b was asked for it and has not answered") {
+		t.Errorf("a claim of a VM whose host stands still: %v\n%s", err, out)
 	}
 }
