@@ -26,9 +26,12 @@ const (
 	// leaveTime is how long the kernel may take to end a mount that is unmounted.
 	leaveTime = 5 * time.Second
 
-	// keeperMemory is what a keeper's heap is kept below, in bytes, as long as that
-	// goes. A request that waits may be as long as msize.
-	keeperMemory = 10 << 20
+	// keeperMemory is what Go's part of a keeper's memory is kept below, in bytes, as long
+	// as that goes; fuseMemory the same by FUSE, where what the host has told is kept. 7 MiB
+	// of either are not heap. The rest must be well above what is in use, or Go collects
+	// garbage at each request: 10 MiB cost a mount by FUSE 20 times the CPU. A request that
+	// waits may be as long as msize.
+	keeperMemory, fuseMemory = 10 << 20, 15 << 20
 )
 
 // serve mounts, and carries the mount until somebody unmounts it or ctx ends.
@@ -40,7 +43,11 @@ func (m *mounting) serve(ctx context.Context) error {
 	} else {
 		signal.Ignore(syscall.SIGHUP)
 	}
-	debug.SetMemoryLimit(keeperMemory)
+	memory := int64(keeperMemory)
+	if m.fuse {
+		memory = fuseMemory
+	}
+	debug.SetMemoryLimit(memory)
 	links := new(transports)
 	k, err := m.dial(ctx, links)
 	if err != nil {

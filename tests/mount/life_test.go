@@ -2,6 +2,7 @@ package mount
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,7 @@ func TestLife(t *testing.T) {
 			via  string // "": every way
 		}{
 			{"big values", bigValues, ""},
+			{"many values", manyValues, "fuse"},
 			{"two mounts", twoMounts, "tcp fuse"},
 			{"one port, one mount", onePort, "virtio"},
 			{"mount helper", mountHelper, "tcp virtio"},
@@ -106,6 +108,21 @@ func bigValues(t *testing.T, w *world) {
 		cd `+keys+`; for i in 1 2 3 4 5 6 7 8; do { cp /tmp/big big$i && cmp /tmp/big big$i || touch /tmp/bad; } & done; wait
 		for i in 1 2 3 4 5 6 7 8; do { dd if=big$i bs=1M 2>/dev/null | cmp - /tmp/big || touch /tmp/bad; } & done; wait
 		[ ! -e /tmp/bad ] && rm big*`)
+	w.modest(t)
+	w.unmount(t)
+}
+
+// manyValues: where what is kept fills the room that it has, the keeper collects garbage a few
+// times, and not with each request.
+func manyValues(t *testing.T, w *world) {
+	const many = 800 // of 4 KiB: more than are kept at once
+	w.Sh(t, "{ GODEBUG=gctrace=1 exec "+w.mountCommand()+" --foreground "+w.addr+" "+dir+"; } >/dev/null 2>/tmp/collections </dev/null & until grep -q "+dir+" /proc/mounts; do sleep 0.1; done")
+	w.Sh(t, fmt.Sprintf(`dd if=/dev/urandom of=/tmp/value bs=4k count=1 2>/dev/null
+		cd %s; for i in $(seq %d); do cp /tmp/value many$i; done; for i in $(seq %[2]d); do cmp /tmp/value many$i || exit 1; done; rm many*`, keys, many))
+	n, err := strconv.Atoi(strings.TrimSpace(w.Sh(t, "grep -c ^gc /tmp/collections")))
+	if t.Logf("%d collections", n); err != nil || n == 0 || n > many/2 {
+		t.Errorf("%d collections (%v)", n, err)
+	}
 	w.modest(t)
 	w.unmount(t)
 }
