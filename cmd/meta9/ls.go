@@ -92,9 +92,16 @@ func (a *app) list(list []client.Info, long bool) {
 		if long {
 			fmt.Fprintf(a.out, "%s  %-*s  %*d  %s  ", i.Mode, who, printable(orDash(i.Muid)), size, i.Length, i.Mtime.Format(time.DateTime))
 		}
-		fmt.Fprintln(a.out, i.Name)
+		name := i.Name
+		if a.tty {
+			name = onOneLine.Replace(name) // an old name, or a liar's, may have them
+		}
+		fmt.Fprintln(a.out, name)
 	}
 }
+
+// onOneLine escapes what a terminal does not.
+var onOneLine = strings.NewReplacer("\n", `\u000a`, "\t", `\u0009`)
 
 // orDash is s, or what stands in tables for nothing.
 func orDash(s string) string {

@@ -45,6 +45,9 @@ func TestLies(t *testing.T) {
 				r.Data = []byte("nonsense")
 			}
 		}, list, errs.Protocol},
+		{"a name that leads elsewhere", "9P2000.e", lists("../../etc/passwd"), list, errs.Protocol},
+		{"the folder above", "9P2000", lists(".."), list, errs.Protocol},
+		{"no name", "9P2000.e", lists(""), list, errs.Protocol},
 	} {
 		f := newFake(t)
 		f.put("keys/a", []byte("value"))
@@ -57,6 +60,15 @@ func TestLies(t *testing.T) {
 		f.with(func() { f.twist = nil })
 		if got, err := c.ReadFile(t.Context(), "keys/a"); err != nil {
 			t.Errorf("%s: afterwards %q, %v", tt.name, got, err)
+		}
+	}
+}
+
+// lists makes a listing one of a file of that name.
+func lists(name string) func(r *wire.Msg) {
+	return func(r *wire.Msg) {
+		if (r.Type == wire.Rsread || r.Type == wire.Rread) && len(r.Data) > 0 {
+			r.Data = wire.AppendDir(nil, &wire.Dir{Name: name}, wire.Plain)
 		}
 	}
 }

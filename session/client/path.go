@@ -170,7 +170,22 @@ func (s *session) readDir(ctx context.Context, names []string) ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseDirs(data, s.dialect)
+	list, err := parseDirs(data, s.dialect)
+	for i := range list {
+		if err := checkName(list[i].Name); err != nil {
+			return nil, err
+		}
+	}
+	return list, err
+}
+
+// checkName refuses what no entry of a folder is called: a caller may make files of these
+// names, and they must not lead it elsewhere.
+func checkName(name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		return errs.New(errs.Protocol, "the server lists a file that is called %.64q", name)
+	}
+	return nil
 }
 
 // readFolder reads a folder's stat records, and releases fid.
