@@ -40,6 +40,7 @@ type fleetHost struct {
 	Host      string   `json:"host"`
 	State     string   `json:"state"`
 	Here      bool     `json:"here"`
+	Draining  bool     `json:"draining,omitempty"`
 	Addresses []string `json:"addresses"`
 	Version   string   `json:"version"`
 }
@@ -143,6 +144,9 @@ func fleetScreen(is status, hosts []fleetHost) string {
 		here := ""
 		if h.Here {
 			here = ", this one"
+		}
+		if h.Draining {
+			here += ", is being drained and takes no VM"
 		}
 		at := "reached on itself only"
 		if len(h.Addresses) > 0 {
@@ -313,7 +317,8 @@ func newFleetRelease(a *app) *cobra.Command {
 	var to string
 	cmd := a.newFleetVMs("release [--to HOST] VM...", "give VMs of this host away",
 		`Give each VM, with its sessions, to HOST, or, without --to, to nobody: whoever claims it has
-it then, without asking this host.`,
+it then, without asking this host. HOST serves it at once; one that does not live, or is
+being drained, is given none.`,
 		"meta9 fleet release --to host2 web0",
 		func(_ context.Context, uuid string) ([]string, string) {
 			if to == "" {
@@ -332,8 +337,9 @@ func newFleetDrain(a *app) *cobra.Command {
 		Use:   "drain [--undo]",
 		Short: "give all VMs of this host away",
 		Long: `Give all VMs of this host to nobody, so that other hosts can claim them, but those that
-its own hypervisor says run here. From then on this host takes none and makes none, until
---undo: 'meta9 vm create' fails and says so. It exits with 1 where VMs stay.`,
+its own hypervisor says run here. From then on this host takes, expects and makes none, until
+--undo: 'meta9 vm create' fails and says so. It exits with 1 where VMs stay, as while etcd
+does not answer; the host is being drained all the same.`,
 		Example:           "meta9 fleet drain\nmeta9 fleet drain --undo",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -358,7 +364,7 @@ its own hypervisor says run here. From then on this host takes none and makes no
 					return err
 				}
 				if is.Stay > 0 {
-					return fmt.Errorf("%d VMs stay: %s", is.Stay, is.Why)
+					return fmt.Errorf("%d VMs stay, and this host is being drained all the same: of the first, %s", is.Stay, is.Why)
 				}
 				return nil
 			})

@@ -48,9 +48,10 @@ func (d *daemon) fleetHosts(v *fs.View) ([]byte, error) {
 			Host      string   `json:"host"`
 			State     string   `json:"state"` // "lives" or "fenced"
 			Here      bool     `json:"here,omitempty"`
+			Draining  bool     `json:"draining,omitempty"`
 			Addresses []string `json:"addresses"`
 			Version   string   `json:"version,omitempty"`
-		}{h.Host, map[bool]string{false: "lives", true: "fenced"}[h.Fenced], h.Host == d.fleet.Status().Host, orEmpty(h.Addresses), h.Version})
+		}{h.Host, map[bool]string{false: "lives", true: "fenced"}[h.Fenced], h.Host == d.fleet.Status().Host, h.Draining, orEmpty(h.Addresses), h.Version})
 	}
 	return b, nil
 }

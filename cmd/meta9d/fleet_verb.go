@@ -111,8 +111,8 @@ var fleetVerbs = map[string]struct {
 			Why  string `json:"why,omitempty"` // of the first that stays
 		}{gone, stay, why}, nil
 	}},
-	"undrain": {"undrain", 0, 0, false, func(d *daemon, _ context.Context, _ []string) (any, error) {
-		d.fleet.Undrain()
+	"undrain": {"undrain", 0, 0, false, func(d *daemon, ctx context.Context, _ []string) (any, error) {
+		d.fleet.Undrain(ctx)
 		return nil, nil
 	}},
 	"fence": {"fence HOST", 1, 1, false, func(d *daemon, ctx context.Context, w []string) (any, error) {

@@ -20,6 +20,8 @@ type Cluster interface {
 	// Refresh makes the host alive for the time of ttl from now on. NotFound: it is no
 	// longer alive, and its requests are gone: Join again.
 	Refresh(ctx context.Context) (ttl time.Duration, err error)
+	// Tell replaces what this host has said of itself since Join. NotFound: it is not alive.
+	Tell(ctx context.Context, h HostInfo) error
 	// Leave ends what Join began.
 	Leave(ctx context.Context) error
 	// Hosts lists the hosts that are alive or fenced, by name.
@@ -85,7 +87,8 @@ type HostInfo struct {
 	Version   string   `json:"version,omitempty"`
 	Instance  string   `json:"instance"` // stays the same over a restart; no two running processes have the same
 	Boot      string   `json:"boot"`     // each process has its own
-	Fenced    bool     `json:"-"`        // it is dead, and this Boot may not join again
+	Draining  bool     `json:"draining,omitempty"`
+	Fenced    bool     `json:"-"` // it is dead, and this Boot may not join again
 }
 
 // Owner is a VM's owner, as it was at one moment.

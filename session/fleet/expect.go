@@ -31,7 +31,7 @@ const (
 
 // Expect makes the VM's sockets on this host, for an hour or until the VM comes: the first
 // byte from its guest starts a claim. Errors: NotFound: no host has it; Quota: too many
-// VMs are expected; and the cluster's.
+// VMs are expected; Busy: this host is being drained; and the cluster's.
 func (f *Fleet) Expect(ctx context.Context, uuid string) error {
 	if f.cfg.Store.Cell(uuid) != nil {
 		return nil
@@ -40,14 +40,23 @@ func (f *Fleet) Expect(ctx context.Context, uuid string) error {
 	if err != nil {
 		return err
 	}
+	if err := f.expectNew(uuid, v); err != nil {
+		return err
+	}
+	f.cfg.Changed(uuid)
+	return nil
+}
+
+func (f *Fleet) expectNew(uuid string, v *vm.VM) error {
 	f.mu.Lock()
-	if f.expected[uuid] == nil && len(f.expected) >= maxExpected {
-		f.mu.Unlock()
+	defer f.mu.Unlock()
+	switch {
+	case f.draining:
+		return f.drained()
+	case f.expected[uuid] == nil && len(f.expected) >= maxExpected:
 		return errs.New(errs.Quota, "%d VMs are expected here already", maxExpected)
 	}
 	f.expect(uuid, v, expectFor)
-	f.mu.Unlock()
-	f.cfg.Changed(uuid)
 	return nil
 }
 

@@ -61,7 +61,7 @@ func TestMemory(t *testing.T) {
 	}
 	m := b.Fleet.Memory()
 	m.Expected["00000000-0000-4000-8000-0000000000ff"] = m.Expected[uuid] // deleted meanwhile
-	b.Fleet.Undrain()
+	b.Fleet.Undrain(t.Context())
 	b.Fleet.Unexpect(uuid)
 	b.Fleet.Remember(t.Context(), m)
 	var all []string
@@ -375,15 +375,53 @@ func TestDrain(t *testing.T) {
 		}
 	}
 	drained("a claim", a.Fleet.Claim(t.Context(), uuid))
+	drained("an expectation", a.Fleet.Expect(t.Context(), uuid))
 	create := store.Intent{Kind: store.CreateVM, Data: `{"uuid":"00000000-0000-4000-8000-00000000000b"}`}
 	again := create
 	drained("a new VM", a.Store.Do(&again).Err)
 	g.HungUp()
 	b.Claim(uuid)
 	g.Resume(b, 0, "")
-	a.Fleet.Undrain()
+	if err := b.Fleet.Release(t.Context(), uuid, "a"); !errors.Is(err, errs.Busy) || !strings.Contains(err.Error(), `the host "a" is being drained`) {
+		t.Errorf("it is given to a host that is drained: %v", err)
+	}
+	a.Fleet.Undrain(t.Context())
+	if err := b.Fleet.Release(t.Context(), uuid, "a"); err != nil {
+		t.Error(err)
+	}
 	a.Claim(uuid)
 	a.Do(create)
+}
+
+// TestDrainAway: a host that is drained while its cluster does not answer is so from then on, says
+// so, and tells the others when the cluster answers.
+func TestDrainAway(t *testing.T) {
+	f := storetest.NewFleet()
+	e := f.Host("a")
+	soon := func(m *fleet.MemberConfig, _ *fleet.Config) { m.TTL = 2 * time.Second }
+	a, b := fleettest.Open(t, e, "a", soon), fleettest.Open(t, f.Host("b"), "b", soon)
+	fleettest.Create(a, uuid)
+	e.Cut(true)
+	defer e.Cut(false)
+	gone, stay, err := a.Fleet.Drain(t.Context())
+	if gone+stay > 0 || !errors.Is(err, errs.Busy) || !strings.Contains(err.Error(), `the host "a" is being drained from now on`) || strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("%d gone, %d stay: %v", gone, stay, err)
+	}
+	if !a.Fleet.Status().Draining {
+		t.Error("it is not drained")
+	}
+	e.Cut(false)
+	told := func(is bool) func() bool {
+		return func() bool {
+			hosts, err := b.Fleet.Hosts(t.Context())
+			return err == nil && len(hosts) == 2 && hosts[0].Draining == is
+		}
+	}
+	b.Until("that the host is drained", told(true))
+	e.Cut(true)
+	a.Fleet.Undrain(t.Context())
+	e.Cut(false)
+	b.Until("that it is no longer", told(false))
 }
 
 // creating is a host that makes a VM, whose creation waits for free; made gets its error.

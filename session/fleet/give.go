@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -141,19 +142,22 @@ func (f *Fleet) handOver(ctx context.Context, uuid, to string) error {
 }
 
 // Release gives the VM and its sessions to a host, or with "" to whichever host claims it.
-// Errors: NotFound: the VM is not here; Busy: it is just coming or going; others say why
-// it could not be given.
+// Errors: NotFound: the VM is not here, or that host does not live; Busy: it is just coming or
+// going, or that host is being drained; others say why it could not be given.
 func (f *Fleet) Release(ctx context.Context, uuid, to string) error {
 	if to == f.host {
 		return errs.New(errs.Invalid, "VM %s would be given to its own host", uuid)
 	}
 	if to != "" {
-		lives, err := f.lives(ctx, to)
+		hosts, err := f.cluster.Hosts(ctx)
 		if err != nil {
 			return err
 		}
-		if !lives {
+		switch i := slices.IndexFunc(hosts, func(h store.HostInfo) bool { return h.Host == to && !h.Fenced }); {
+		case i < 0:
 			return errs.New(errs.NotFound, "no host %q lives", to)
+		case hosts[i].Draining:
+			return errs.New(errs.Busy, "the host %q is being drained, and takes no VM: end that there by 'meta9 fleet drain --undo', or give it to another host", to)
 		}
 	}
 	if f.cfg.Store.Cell(uuid) == nil {
@@ -169,13 +173,17 @@ func (f *Fleet) Release(ctx context.Context, uuid, to string) error {
 
 // Drain gives all VMs away to the hosts that claim them, except those that run here, and
 // refuses new claims and new VMs until Undrain. It returns how many have gone and how many
-// stay, and why the first of these stays; or, with none of both, why it has tried none.
+// stay, and why the first of these stays; or, with none of both, why it has tried none. The host
+// is being drained in any case.
 func (f *Fleet) Drain(ctx context.Context) (gone, stay int, err error) {
 	f.mu.Lock()
 	f.drains(true)
 	f.mu.Unlock()
+	if err := f.tellDrains(ctx, true); err != nil {
+		return 0, 0, errs.New(errs.Busy, "the host %q is being drained from now on, and takes no VM and makes none, but its VMs stay here, and the other hosts do not know it yet: %s; drain it again when that is over, or end it by 'meta9 fleet drain --undo'", f.host, errs.Detail(err))
+	}
 	if err := f.cfg.Store.Settle(ctx); err != nil { // else VMs that are just made would not be listed
-		return 0, 0, err
+		return 0, 0, errs.New(errs.Busy, "the host %q is being drained from now on, and takes no VM and makes none, but its VMs stay here, since some are just being made: drain it again, or end it by 'meta9 fleet drain --undo'", f.host)
 	}
 	var uuids []string
 	f.cfg.Store.Cells(0, func(c *store.Cell) bool {
@@ -210,11 +218,20 @@ func (f *Fleet) Drain(ctx context.Context) (gone, stay int, err error) {
 	return gone, stay, err
 }
 
-// Undrain allows claims and new VMs again.
-func (f *Fleet) Undrain() {
+// Undrain allows claims and new VMs again. Other hosts hear of it before it returns, or when the
+// cluster answers.
+func (f *Fleet) Undrain(ctx context.Context) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.drains(false)
+	f.mu.Unlock()
+	_ = f.tellDrains(ctx, false)
+}
+
+// tellDrains tells the other hosts whether this one is being drained.
+func (f *Fleet) tellDrains(ctx context.Context, is bool) error {
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.Patience)
+	defer cancel()
+	return f.cfg.Member.drains(ctx, is)
 }
 
 // drains notes whether this host is being drained. Fleet.mu is held.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,8 +40,10 @@ const (
 // Member is this host's place in the fleet. Its methods may be called from any goroutine.
 type Member struct {
 	cfg    MemberConfig
-	info   store.HostInfo
-	until  atomic.Int64 // machineTime up to which the lease is sure, in nanoseconds
+	mu     sync.Mutex
+	info   store.HostInfo // mu guards it
+	untold atomic.Bool    // the cluster may not have info yet
+	until  atomic.Int64   // machineTime up to which the lease is sure, in nanoseconds
 	fenced atomic.Bool
 	why    atomic.Pointer[error] // of the last refresh; nil: it was answered
 	lapsed atomic.Pointer[func(since time.Time)]
@@ -93,7 +96,7 @@ func machineTime() int64 {
 
 func (m *Member) join(ctx context.Context) error {
 	from := machineTime()
-	if err := m.cfg.Cluster.Join(ctx, m.info, m.cfg.TTL); err != nil {
+	if err := m.cfg.Cluster.Join(ctx, m.says(), m.cfg.TTL); err != nil {
 		return err
 	}
 	if !m.lost {
@@ -109,6 +112,42 @@ func (m *Member) lives(from int64, ttl time.Duration) {
 	over := machineTime() - was
 	if tell := m.lapsed.Load(); tell != nil && over >= 0 {
 		(*tell)(time.Now().Add(-time.Duration(over)))
+	}
+}
+
+// says is what this host says of itself.
+func (m *Member) says() store.HostInfo {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.info
+}
+
+// drains tells the other hosts whether this one is being drained. After an error they are told
+// when the cluster answers.
+func (m *Member) drains(ctx context.Context, is bool) error {
+	m.mu.Lock()
+	m.info.Draining = is
+	m.untold.Store(true)
+	m.mu.Unlock()
+	return m.tell(ctx)
+}
+
+// tell has the cluster know what this host says of itself now.
+func (m *Member) tell(ctx context.Context) error {
+	for {
+		said := m.says()
+		if err := m.cfg.Cluster.Tell(ctx, said); err != nil {
+			return err
+		}
+		m.mu.Lock()
+		same := said.Draining == m.info.Draining
+		if same {
+			m.untold.Store(false)
+		}
+		m.mu.Unlock()
+		if same {
+			return nil
+		}
 	}
 }
 
@@ -155,6 +194,9 @@ func (m *Member) refresh(ctx context.Context) {
 	if err == nil {
 		m.lost = false
 		m.lives(from, ttl)
+	}
+	if err == nil && m.untold.Load() {
+		_ = m.tell(try) // else the next refresh does it
 	}
 }
 

@@ -84,6 +84,9 @@ func (f *Fleet) Remember(ctx context.Context, m Memory) {
 	f.mu.Lock()
 	f.drains(m.Draining)
 	f.mu.Unlock()
+	if m.Draining {
+		_ = f.tellDrains(ctx, true) // else the member does it when the cluster answers
+	}
 	var all sync.WaitGroup
 	slots := make(chan struct{}, atOnce)
 	for uuid, until := range m.Expected {

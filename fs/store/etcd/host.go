@@ -118,6 +118,31 @@ func (e *Engine) Refresh(ctx context.Context) (ttl time.Duration, err error) {
 	return time.Duration(resp.TTL) * time.Second, nil
 }
 
+// Tell is store.Cluster's. A late copy of an earlier one does nothing: the record has changed since.
+func (e *Engine) Tell(ctx context.Context, h store.HostInfo) error {
+	value, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	key, lease := e.key("host", e.cfg.Host), clientv3.LeaseID(e.lease.Load())
+	resp, err := e.kv.Get(ctx, key)
+	if err != nil {
+		return e.cfg.explain(err)
+	}
+	if len(resp.Kvs) == 0 || lease == clientv3.NoLease || clientv3.LeaseID(resp.Kvs[0].Lease) != lease {
+		return errNoLease
+	}
+	done, err := e.kv.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", resp.Kvs[0].ModRevision)).
+		Then(clientv3.OpPut(key, string(value), clientv3.WithIgnoreLease())).Commit()
+	switch {
+	case err != nil:
+		return e.cfg.explain(err)
+	case !done.Succeeded:
+		return errs.New(errs.Busy, "the record of the host %q has just changed", e.cfg.Host)
+	}
+	return nil
+}
+
 // Leave is store.Cluster's.
 func (e *Engine) Leave(ctx context.Context) error {
 	lease := clientv3.LeaseID(e.lease.Swap(int64(clientv3.NoLease)))

@@ -107,6 +107,21 @@ func (h *Host) Refresh(ctx context.Context) (time.Duration, error) {
 	return h.life.ttl, nil
 }
 
+// Tell is store.Cluster's.
+func (h *Host) Tell(ctx context.Context, info store.HostInfo) error {
+	if err := h.enter(ctx); err != nil {
+		return err
+	}
+	defer h.fleet.mu.Unlock()
+	if !h.fleet.living(h.life) {
+		return errs.New(errs.NotFound, "this host has no lease")
+	}
+	info.Host = h.name
+	h.life.info = info
+	h.fleet.next()
+	return nil
+}
+
 // Leave is store.Cluster's.
 func (h *Host) Leave(ctx context.Context) error {
 	if err := h.enter(ctx); err != nil {

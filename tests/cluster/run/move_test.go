@@ -98,6 +98,15 @@ func TestMove(t *testing.T) {
 		t.Errorf("a new VM at a host that is drained: %v, %s", err, out)
 	}
 	a.must("fleet", "claim", vm)
+	if out, err := a.meta9("fleet", "release", "--to", "b", vm); err == nil || !strings.Contains(out, `the host "b" is being drained, and takes no VM`) {
+		t.Errorf("a VM is given to a host that is drained: %v, %s", err, out)
+	}
+	if out := a.must("fleet", "status"); !strings.Contains(out, "b lives, is being drained and takes no VM") {
+		t.Errorf("of another host that is drained: %s", out)
+	}
+	if out, err := b.meta9("fleet", "expect", vm); err == nil || !strings.Contains(out, `the host "b" is being drained`) {
+		t.Errorf("a host that is drained expects a VM: %v, %s", err, out)
+	}
 	var is struct {
 		Host  string
 		Hosts []struct{ Host, State string }
