@@ -125,7 +125,7 @@ func (s *cluster) load() (*etcd.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &etcd.Config{Endpoints: s.Endpoints, Prefix: s.Prefix, Fleet: fleetOf(key), Host: host, User: s.User}
+	c := &etcd.Config{Endpoints: s.Endpoints, Prefix: s.Prefix, Fleet: fleetOf(key), Host: host, User: s.User, CA: s.CA, Cert: s.Cert}
 	if s.PasswordFile != "" {
 		password, err := os.ReadFile(s.PasswordFile)
 		if err != nil {
@@ -180,7 +180,7 @@ func (s *cluster) tls() (*tls.Config, error) {
 		return &c, err
 	}
 	if _, err := pair(nil); err != nil {
-		return nil, misused("cluster.cert and cluster.key: %w", err)
+		return nil, misused("cluster.cert and cluster.key: %s and %s: %w", cert, key, err)
 	}
 	conf.GetClientCertificate = pair
 	return conf, nil

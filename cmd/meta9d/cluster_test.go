@@ -32,7 +32,7 @@ func TestClusterSettings(t *testing.T) {
 		good + `cert = "host.crt"`:                                                   "cluster.cert and cluster.key go together",
 		good + `ca = "nowhere"`:                                                      "cluster.ca: open nowhere",
 		good + `ca = "secret"`:                                                       "no certificate is in secret",
-		good + "cert = \"" + cert + "\"\nkey = \"secret\"":                           "cluster.cert and cluster.key: ",
+		good + "cert = \"" + cert + "\"\nkey = \"secret\"":                           "cluster.cert and cluster.key: " + cert + " and secret: ",
 		good + "user = \"meta9\"\npassword_file = \"nowhere\"":                       "cluster.password_file: open nowhere",
 		good + "user = \"meta9\"\npassword_file = \"empty\"":                         "empty is empty",
 		strings.Replace(good, `"secret"`, `"short"`, 1):                              "cluster.key_file: short: 4 bytes; at least 16",

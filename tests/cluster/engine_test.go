@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -332,6 +333,9 @@ func TestRefused(t *testing.T) {
 	}{
 		{"another fleet", func(c *etcd.Config) { c.Fleet = "other" }, `the prefix /refused/ is in use by the fleet "test", and this is "other"`},
 		{"no etcd", func(c *etcd.Config) { c.Endpoints = []string{"http://" + l.Addr().String()} }, "that is no etcd"},
+		{"no TLS", func(c *etcd.Config) {
+			c.Endpoints, c.TLS = []string{strings.Replace(c.Endpoints[0], "http:", "https:", 1)}, new(tls.Config)
+		}, "it speaks no TLS: write http://"},
 		{"nobody", func(c *etcd.Config) { c.Endpoints = []string{"http://127.0.0.1:1"} }, "127.0.0.1:1"},
 		{"name", func(c *etcd.Config) { c.Host = "a/b" }, "a host's name"},
 	} {

@@ -47,16 +47,10 @@
 package etcd
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,6 +79,7 @@ type Config struct {
 	Fleet     string   // the fleet's name; a prefix that another fleet uses is refused
 	Host      string   // this host's name, which no other host of the fleet has
 	TLS       *tls.Config
+	CA, Cert  string // the files that TLS is of, for errors; "": there is none
 	User      string
 	Password  string
 	Try       time.Duration // for one try of a transaction; 2 s
@@ -187,14 +182,24 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	defer cancel()
 	e := &Engine{cfg: cfg, vms: make(map[string]*state), making: make(map[string]bool), before: make(map[string]owner)}
 	e.identity.rare = &rarelog.Log{Log: cfg.Log}
+	if err := cfg.probe(ctx); err != nil {
+		return nil, err
+	}
+	// With a user, clientv3.New waits for etcd, and has no other context than the client's own.
+	life, end := context.WithCancel(context.Background())
+	opened := context.AfterFunc(ctx, end)
 	var err error
 	e.client, err = clientv3.New(clientv3.Config{
-		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.User, Password: cfg.Password,
-		DialTimeout: cfg.Patience, DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
+		Context: life, Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.User, Password: cfg.Password,
+		DialTimeout: cfg.Patience / 3, DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
 		DialOptions: append(e.identity.options(), connects, grpc.WithDisableServiceConfig(), grpc.WithDefaultServiceConfig(leaderFirst)), Logger: zap.NewNop(),
 	})
+	if err == nil && !opened() {
+		err = errors.Join(ctx.Err(), e.client.Close())
+	}
 	if err != nil {
-		return nil, cfg.noClient(context.WithoutCancel(ctx), err) // ctx may be over
+		end()
+		return nil, cfg.noClient(ctx, err)
 	}
 	e.kv = clientv3.NewKV(e.client)
 	e.mostOps.Store(maxOps)
@@ -205,20 +210,6 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	return e, nil
-}
-
-// noClient says why there is no client. (With a user, clientv3.New asks etcd for a token,
-// which can fail.)
-func (c *Config) noClient(ctx context.Context, err error) error {
-	if !isAny(err, context.DeadlineExceeded) {
-		return c.explain(err)
-	}
-	for _, ep := range c.Endpoints {
-		if why := c.why(ctx, ep, err); why != err {
-			return c.explain(fmt.Errorf("%s: %w", ep, why))
-		}
-	}
-	return c.explain(err)
 }
 
 func validHost(name string) bool {
@@ -272,16 +263,12 @@ func (e *Engine) lookEach(ctx context.Context) error {
 		}
 	}
 	for _, err := range failed {
-		switch {
-		case err == nil || errs.KindOf(err) == errs.Busy:
-		case first < 0:
-			return err // waiting does not help
-		default:
+		if first >= 0 && err != nil && errs.KindOf(err) != errs.Busy {
 			e.cfg.Log.Warn().Str("error", errs.Detail(err)).Msg("an endpoint of etcd cannot be used; others can")
 		}
 	}
 	if first < 0 {
-		return cmp.Or(append(failed, errs.New(errs.Invalid, "no endpoint of etcd is set"))...)
+		return worst(append(failed, errs.New(errs.Invalid, "no endpoint of etcd is set")))
 	}
 	e.identity.id.Store(all[first].Header.GetClusterId())
 	e.found(all)
@@ -295,95 +282,6 @@ func (e *Engine) eachEndpoint(fn func(i int, ep string)) {
 		asking.Go(func() { fn(i, ep) })
 	}
 	asking.Wait()
-}
-
-// why asks the endpoint by HTTP for a better error: when gRPC cannot connect, it only says
-// that the time is over. It returns err if HTTP says no more.
-func (c *Config) why(ctx context.Context, ep string, err error) error {
-	if !isAny(err, context.DeadlineExceeded) {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.Patience/3)
-	defer cancel()
-	req, httpErr := http.NewRequestWithContext(ctx, http.MethodGet, ep+"/version", nil)
-	if httpErr != nil {
-		return httpErr
-	}
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: c.TLS, DisableKeepAlives: true}}
-	resp, httpErr := client.Do(req)
-	if httpErr != nil {
-		return withoutAddress(httpErr)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-	switch {
-	case strings.Contains(string(body), "HTTPS server"):
-		return errTLS
-	case resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "etcdserver"):
-		return errNoEtcd
-	}
-	return err
-}
-
-// withoutAddress is an error of HTTP without the address, which its reader knows.
-func withoutAddress(err error) error {
-	if of := (*url.Error)(nil); errors.As(err, &of) {
-		err = of.Err
-	}
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
-		if call := (*os.SyscallError)(nil); errors.As(op.Err, &call) {
-			return dialError{call.Err}
-		}
-		return dialError{op.Err}
-	}
-	return err
-}
-
-// dialError is why there is no connection.
-type dialError struct{ error }
-
-var (
-	errNoEtcd = errors.New("that is no etcd")
-	errTLS    = errors.New("it speaks TLS: write https://")
-)
-
-// explain turns an error of etcd's into words for the operator.
-func (c *Config) explain(err error) error {
-	text := err.Error()
-	if _, its, ok := strings.Cut(text, "desc = "); ok && strings.Contains(its, anotherEtcd) {
-		text = its
-	}
-	switch is := func(kinds ...error) bool { return isAny(err, kinds...) }; {
-	case is(rpctypes.ErrNoSpace):
-		return errs.New(errs.NoSpace, "etcd is full (its NOSPACE alarm): compact and defragment it, or raise its quota, and disarm the alarm")
-	case is(rpctypes.ErrPermissionDenied):
-		return errs.New(errs.IO, "etcd lets the user %q not read and write below %s: grant that to its role", c.User, c.Prefix)
-	case is(rpctypes.ErrAuthFailed):
-		return errs.New(errs.IO, "etcd refuses the user %q: the name or the password is wrong", c.User)
-	case is(rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken):
-		return errs.New(errs.IO, "etcd wants a user and a password")
-	case is(rpctypes.ErrNoLeader, rpctypes.ErrLeaderChanged, rpctypes.ErrTimeoutDueToLeaderFail):
-		return errs.New(errs.Busy, "etcd has no leader: most of its members are down or cut off")
-	case is(rpctypes.ErrCompacted):
-		return errs.New(errs.IO, "etcd has compacted what was to be read")
-	case tooLarge(err):
-		return errs.New(errs.TooLarge, "etcd takes less in one transaction than its defaults are: %v", err)
-	case strings.Contains(text, "certificate"), strings.Contains(text, "tls:"):
-		return errs.New(errs.IO, "etcd's certificate or ours is refused: %s", text)
-	case errors.Is(err, errNoEtcd), errors.Is(err, errTLS):
-		return errs.New(errs.IO, "%s", text)
-	case strings.Contains(text, "HTTP response to HTTPS client"):
-		return errs.New(errs.IO, "it speaks no TLS: write http:// (%s)", text)
-	case errors.Is(err, context.DeadlineExceeded), strings.Contains(text, "DeadlineExceeded"), strings.Contains(text, "deadline"):
-		return errs.New(errs.Busy, "etcd does not answer: %s", text)
-	case errors.As(err, new(dialError)), errors.As(err, new(*net.OpError)), strings.Contains(text, "connection refused"):
-		return errs.New(errs.Busy, "etcd cannot be reached: %s", text)
-	case strings.Contains(text, anotherEtcd):
-		return errs.New(errs.Busy, "%s", text)
-	case unavailable(err):
-		return errs.New(errs.Busy, "etcd has not answered: %s", text)
-	}
-	return errs.New(errs.IO, "etcd: %s", text)
 }
 
 // unavailable tells whether etcd, or the way to it, has failed while it was asked: a member that

@@ -108,16 +108,21 @@ func TestSetUp(t *testing.T) {
 	for name, c := range map[string]struct{ was, is, why string }{
 		"password":  {`"etcd.password"`, `"wrong.password"`, "the name or the password is wrong"},
 		"nobody":    {"user = \"meta9\"\npassword_file = \"etcd.password\"\n", "", "etcd wants a user and a password"},
-		"clear":     {"https://127.0.0.1:" + port + "\"]", "http://127.0.0.1:" + port + "\"]", "cluster: etcd: http://"},
+		"clear":     {"https://127.0.0.1:" + port + "\"]", "http://127.0.0.1:" + port + "\"]", "it speaks TLS: write https://"},
 		"prefix":    {"", "prefix = \"/others/\"\n", "not read and write below /others/"},
-		"authority": {"ca = \"ca.crt\"\n", "", "certificate"},
+		"authority": {"ca = \"ca.crt\"\n", "", "cluster.ca is not set"},
+		"another":   {`"ca.crt"`, `"` + certificate(t, dir, "another") + `"`, "of no authority of cluster.ca, " + dir},
 		"secret":    {`"fleet.key"`, `"wrong.key"`, "is in use by the fleet"},
 	} {
 		text := strings.Replace(settings, c.was, c.is, 1)
 		if name == "clear" {
 			text = strings.Replace(text, "ca = \"ca.crt\"\n", "", 1)
 		}
+		from := time.Now()
 		code, log := begin(t, dir, name, text).end()
+		if took := time.Since(from); (name == "authority" || name == "another" || name == "clear") && took > 5*time.Second {
+			t.Errorf("%s: known after %s", name, took)
+		}
 		all := strings.Split(strings.TrimSpace(log), "\n")
 		if last := all[len(all)-1]; code != 2 || !strings.HasPrefix(last, "meta9d: ") || !strings.Contains(last, c.why) {
 			t.Errorf("%s: exit %d, want 2; the last line is %q, want %q in it", name, code, last, c.why)
