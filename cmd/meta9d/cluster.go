@@ -36,9 +36,10 @@ type cluster struct {
 	Key          string   `toml:"key"`
 	User         string   `toml:"user"` // "": etcd knows this host by its certificate, or asks nobody
 	PasswordFile string   `toml:"password_file"`
-	TTL          span     `toml:"ttl"`      // of this host's lease
-	Patience     span     `toml:"patience"` // of what waits for etcd or for another host
-	Reads        string   `toml:"reads"`    // what is done with those whose answer may be old
+	TTL          span     `toml:"ttl"`        // of this host's lease
+	Patience     span     `toml:"patience"`   // of what waits for etcd or for another host
+	Reads        string   `toml:"reads"`      // what is done with those whose answer may be old
+	WriteRate    size     `toml:"write_rate"` // bytes a second of a VM's guest; 0: no bound
 }
 
 // What cluster.reads can be.
@@ -46,6 +47,9 @@ const (
 	readsStale  = "stale"  // they are answered, and it is told that they may be old
 	readsRefuse = "refuse" // they get an error
 )
+
+// leastRate is the least write_rate: below it a guest's one large value would take minutes.
+const leastRate = 64 << 10
 
 // off says that this host is in no fleet.
 func (s *cluster) off() bool { return len(s.Endpoints) == 0 }
@@ -84,6 +88,8 @@ func checkCluster(c *config) error {
 		return fmt.Errorf("cluster.patience: %s is not from 1s to 10m", time.Duration(s.Patience))
 	case s.Reads != readsStale && s.Reads != readsRefuse:
 		return fmt.Errorf("cluster.reads: %q is neither %q nor %q", s.Reads, readsStale, readsRefuse)
+	case s.WriteRate != 0 && s.WriteRate < leastRate:
+		return fmt.Errorf("cluster.write_rate: %d bytes a second is neither 0, for no bound, nor at least 64KiB", s.WriteRate)
 	case s.KeyFile == "":
 		return errors.New("cluster.key_file is not set: every fleet has a secret of its own, which its hosts share: openssl rand -hex 32 makes one")
 	case !validPrefix(s.Prefix):

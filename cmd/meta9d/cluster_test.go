@@ -28,6 +28,8 @@ func TestClusterSettings(t *testing.T) {
 		`endpoints = ["http://127.0.0.1:2379"]`:                                      "cluster.key_file is not set: every fleet has a secret of its own",
 		good + `prefix = "meta9"`:                                                    `"meta9" is not as /meta9/v1/`,
 		good + `prefix = "/a b/"`:                                                    `"/a b/" is not as /meta9/v1/`,
+		good + `write_rate = "1KiB"`:                                                 "cluster.write_rate: 1024 bytes a second is neither 0, for no bound, nor at least 64KiB",
+		good + `write_rate = "fast"`:                                                 `"fast" is no number with or without KiB`,
 		good + `user = "meta9"`:                                                      "user and cluster.password_file go together",
 		good + `cert = "host.crt"`:                                                   "cluster.cert and cluster.key go together",
 		good + `ca = "nowhere"`:                                                      "cluster.ca: open nowhere",

@@ -114,7 +114,7 @@ func defaults() config {
 		Sockets: sockets{Enabled: true, Mode: 0o660},
 		Session: sessions{Lifetime: span(30 * time.Second), Journal: true},
 		QMP:     defaultQMP(),
-		Cluster: cluster{Prefix: "/meta9/v1/", TTL: span(5 * time.Second), Patience: span(10 * time.Second), Reads: readsStale},
+		Cluster: cluster{Prefix: "/meta9/v1/", TTL: span(5 * time.Second), Patience: span(10 * time.Second), Reads: readsStale, WriteRate: 1 << 20},
 		Limits: limits{
 			Value: size(v.Value), VMKeys: size(v.Keys), VMBytes: size(v.Bytes),
 			VMBatch: 1 << 20, VMEvents: 256, VMConns: size(s.VMConns), VMSessions: size(s.VMSessions), VMMemory: size(b.VM),

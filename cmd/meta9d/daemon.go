@@ -318,6 +318,7 @@ func (d *daemon) wait(ctx context.Context) {
 func (d *daemon) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
+	d.store.Hurry()
 	end := d.endConns
 	if d.leaves() {
 		end = d.handConns
@@ -347,7 +348,10 @@ func (d *daemon) storeConfig(salvage bool) store.Config {
 		VMEvents: int(l.VMEvents), RootEvents: int(l.Events),
 		FirstRev: uint64(time.Now().UnixMicro()), // no store has commits faster
 		Salvage:  salvage, ReadOnly: d.readOnly(), Log: d.log,
-		Patience: time.Duration(d.cfg.Cluster.Patience),
+		Patience: time.Duration(d.cfg.Cluster.Patience), WriteRate: int64(d.cfg.Cluster.WriteRate),
+	}
+	if cfg.WriteRate == 0 {
+		cfg.WriteRate = -1
 	}
 	if d.journal != nil {
 		cfg.Journal = d.journal

@@ -105,13 +105,15 @@ func emptied[T any](s []T) []T {
 // how long the first of them still rests, if there is one. saved says that a line has
 // saved its share for a later batch, which must not wait for VMs that rest.
 func (b *batch) fill(t *turns, hurry bool) (rest time.Duration, saved bool) {
-	b.stamp.Now, b.first, b.bytes = b.store.cfg.Now().UnixNano(), b.store.numbers.next.rev, b.store.Bytes()
+	now := b.store.cfg.Now()
+	t.now = now.Sub(b.store.opened)
+	b.stamp.Now, b.first, b.bytes = now.UnixNano(), b.store.numbers.next.rev, b.store.Bytes()
 	s := t.share(b.store.cfg.BatchBytes)
 	t.each(func(l *line) bool {
 		if len(b.intents) >= maxBatchIntents || b.cost >= maxBatchBytes {
 			return false
 		}
-		if long := l.pause(); long > 0 && !hurry {
+		if long := t.pause(l); long > 0 && !hurry {
 			if rest == 0 || long < rest {
 				rest = long
 			}
@@ -124,16 +126,31 @@ func (b *batch) fill(t *turns, hurry bool) (rest time.Duration, saved bool) {
 	return rest, saved
 }
 
-// charge counts for each guest its part of a batch that took so long. Of the disk's time
-// it counts at most what a healthy disk takes.
-func (b *batch) charge(took time.Duration) {
+// charge counts for each guest its part of a batch that took so long, and of what was
+// written of its VM. Of the disk's time it counts at most what a healthy disk takes.
+func (b *batch) charge(took, now time.Duration) {
 	took -= max(0, b.disk-diskTime-time.Duration(b.cost)*diskByte)
 	for _, w := range b.works {
-		if w.cost > 0 {
-			part := time.Duration(float64(took) * float64(w.cost) / float64(batchCost+b.cost))
-			w.cell.cpu.Charge(min(part, maxCharge), commitPart)
+		if w.cost == 0 {
+			continue
+		}
+		part := time.Duration(float64(took) * float64(w.cost) / float64(batchCost+b.cost))
+		w.cell.cpu.Charge(min(part, maxCharge), commitPart)
+		if rate := b.store.rate; rate > 0 && w.group >= 0 && w.failed == nil {
+			bytes := float64(b.groups[w.group].bytes()) * float64(w.cost) / float64(w.cost+w.hosts)
+			w.cell.wrote(int64(bytes), rate, now)
 		}
 	}
+}
+
+// bytes is what a Shared engine has to keep for the group, roughly: it notes the group's number
+// as well.
+func (g *Group) bytes() int {
+	n := opCost
+	for _, op := range g.Ops {
+		n += opCost + len(op.Key) + len(op.Value) + len(op.Tail)
+	}
+	return n
 }
 
 // take computes the intents of one line that fit its share.
@@ -152,10 +169,16 @@ func (b *batch) take(l *line, s share) {
 		}
 		room -= cost
 		b.cost += cost
-		if w != nil && in.Guest {
+		switch {
+		case w == nil:
+		case in.Guest:
 			w.cost += cost
+		default:
+			w.hosts += cost
 		}
-		l.pop()
+		if l.pop(); in.Kind == dropHold && in.Cell != nil && l == &in.Cell.line && in.Cell.drops > 0 {
+			in.Cell.drops -= int(in.Hold.count())
+		}
 		b.stamp.By, b.limits = in.By, b.store.limitsOf(in)
 		r := b.run(w, in)
 		if in.Kind == CreateVM && r.Cell != nil {

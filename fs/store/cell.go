@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"meta9/fs/cpu"
 	"meta9/fs/vm"
@@ -20,7 +21,13 @@ type Cell struct {
 	work   *work  // what the batch under way makes of the VM; the committer's
 	line   line   // its intents that wait; the committer's
 	host   line   // those of them that are the host's own
+	beside line   // of a Shared: those that add nothing to it
+	drops  int    // Holds that the Drops in line are of; the committer's
 	cpu    *cpu.Share
+
+	owesUntil time.Duration // the time since the store's opening at which WriteRate has paid for all that the guest has written; the committer's
+	hurries   atomic.Bool   // Hurry
+
 	came   bool // the VM may come from another host, where its CID was its alone; it never changes
 	left   bool // the VM is another host's; the committer's
 	ending bool // an intent of kind elsewhere, which ends the Cell, is queued; the committer's

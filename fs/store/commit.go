@@ -24,13 +24,13 @@ func (s *Store) run() {
 			continue
 		}
 		from := time.Now()
-		rest, saved := b.fill(&s.turns, s.queue.ended())
+		rest, saved := b.fill(&s.turns, s.hurries.Load() || s.queue.ended())
 		if len(b.intents) == 0 && rest > 0 && !saved {
 			s.queue.wait(rest)
 			continue
 		}
 		s.commit(b)
-		b.charge(time.Since(from))
+		b.charge(time.Since(from), s.turns.now)
 		b.reset()
 	}
 }

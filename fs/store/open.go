@@ -18,6 +18,7 @@ const (
 	defaultRootEvents = 8192
 	defaultLookEvery  = 2 * time.Second
 	defaultPatience   = 10 * time.Second
+	defaultWriteRate  = 1 << 20
 )
 
 // maxReported is how many damaged records Open logs one by one.
@@ -28,6 +29,8 @@ type Store struct {
 	cfg    Config
 	engine Engine
 	shared Shared // the engine, if it is one
+	rate   int64  // Config.WriteRate of a Shared; 0 or less: no bound
+	opened time.Time
 	index  atomic.Pointer[index]
 	ring   *Ring
 	queue  queue
@@ -51,6 +54,7 @@ type Store struct {
 
 	noNew   atomic.Pointer[error] // why no VM is created; nil: they are
 	failure atomic.Pointer[error]
+	hurries atomic.Bool    // Hurry
 	failed  chan struct{}  // closed after failure is set
 	stopped chan struct{}  // closed when the committer has returned
 	looking sync.WaitGroup // lookAround
@@ -70,7 +74,10 @@ func Open(e Engine, cfg Config) (*Store, error) {
 		cfg: cfg.withDefaults(), engine: e, cpu: cpu.New(),
 		failed: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	s.shared, _ = e.(Shared)
+	if s.shared, _ = e.(Shared); s.shared != nil {
+		s.rate = s.cfg.WriteRate
+	}
+	s.opened = s.cfg.Now()
 	s.rare.Log, s.rare.Now = s.cfg.Log, s.cfg.Now
 	s.queue.some.L = &s.queue.mu
 	if err := s.load(); err != nil {
@@ -119,6 +126,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Patience <= 0 {
 		c.Patience = defaultPatience
+	}
+	if c.WriteRate == 0 {
+		c.WriteRate = defaultWriteRate
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -85,12 +85,7 @@ func (q *queue) ended() bool {
 
 // wait waits until there is something, or the queue is closed, but no longer than long.
 func (q *queue) wait(long time.Duration) {
-	timer := time.AfterFunc(long, func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.rested = true
-		q.some.Signal()
-	})
+	timer := time.AfterFunc(long, q.wake)
 	defer timer.Stop()
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -98,6 +93,14 @@ func (q *queue) wait(long time.Duration) {
 		q.some.Wait()
 	}
 	q.rested = false
+}
+
+// wake ends wait, or the next one.
+func (q *queue) wake() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rested = true
+	q.some.Signal()
 }
 
 // fail refuses what comes from now on.

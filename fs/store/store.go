@@ -93,6 +93,7 @@ type Config struct {
 	Salvage    bool             // skip damaged records instead of failing
 	LookEvery  time.Duration    // how often a Looker looks; 2 s
 	Patience   time.Duration    // of a Shared: how long an intent waits for a cluster that does not answer; 10 s
+	WriteRate  int64            // of a Shared: bytes a second that one VM's guest writes in the long run; 1 MiB; below 0: no bound
 	ReadOnly   string           // why only intents of the mirror change VMs; "": all may
 	Now        func() time.Time // time.Now
 	Log        zerolog.Logger

@@ -28,9 +28,19 @@ const (
 	maxCharge  = 50 * time.Millisecond // of one batch for one VM
 )
 
+// A Shared engine keeps also what was replaced, until its cluster forgets it, and what one VM
+// fills of it no VM of any host has. So a guest has Config.WriteRate there, and writes what it
+// has saved in writeBurst at once. Each op costs opCost beside its bytes, for what the engine
+// adds to it.
+const (
+	writeBurst = 64 * time.Second
+	opCost     = 128
+)
+
 // line is where the intents of one VM wait, in the order of Submit. Those of the host
 // have another one than those of the guest: an operator does not wait behind all that a
-// guest has sent.
+// guest has sent. What adds nothing to a Shared engine has a third one (lineOf): it would
+// wait, and pile up, behind a guest that has written too much.
 type line struct {
 	chain
 	listed bool  // it is in turns.order
@@ -45,14 +55,84 @@ type turns struct {
 	root     line    // intents of no VM: those that create one, and the root's notes
 	newest   *Cell   // the VM that the last intent came for
 	shared   time.Time
+	now      time.Duration // of the batch's fill, since the store was opened
 }
 
 // pause is how long the guest of the line's VM is to wait; 0: it need not.
-func (l *line) pause() time.Duration {
-	if in := l.first; in.Cell != nil && l == &in.Cell.line {
-		return in.Cell.cpu.Rest()
+func (t *turns) pause(l *line) time.Duration {
+	switch c := l.first.Cell; {
+	case c == nil || l == &c.host:
+		return 0
+	case l == &c.beside:
+		return c.cpu.Rest()
+	default:
+		return max(c.cpu.Rest(), c.writePause(t.now))
 	}
-	return 0
+}
+
+// writePause is how long the guest is to wait for what it has written. Who waits for its end
+// (Hurry), or finds no VM any more, need not.
+func (c *Cell) writePause(now time.Duration) time.Duration {
+	long := c.owesUntil - now - writeBurst
+	if long <= 0 || c.hurries.Load() || c.VM() == nil {
+		return 0
+	}
+	return long
+}
+
+// wrote counts what the guest has written.
+func (c *Cell) wrote(bytes, rate int64, now time.Duration) {
+	c.owesUntil = max(c.owesUntil, now) + time.Duration(float64(bytes)/float64(rate)*float64(time.Second))
+}
+
+// Hurry says whether somebody waits for the end of what the VM's guest has begun: then that no
+// longer waits for what the guest has written before. See to it that the guest begins nothing
+// more, or hardly anything.
+func (c *Cell) Hurry(on bool) {
+	c.hurries.Store(on)
+	if on {
+		c.store.queue.wake()
+	}
+}
+
+// Hurry is Cell.Hurry of all VMs, for a store that is about to be stopped.
+func (s *Store) Hurry() {
+	s.hurries.Store(true)
+	s.queue.wake()
+}
+
+// maxDrops is how many Holds the Drops in a guest's line may be of.
+const maxDrops = 4096
+
+// lineOf is the line of an intent that is about a VM. A guest may cause any number of notes and
+// Drops, and QEMU's are the host's. So where writes may have to wait for long, notes do not wait
+// with them, nor does a Drop that none of those that wait can tell from a later one. Past maxDrops
+// none does: then a guest's write may find what its lost connection had truncated.
+func (c *Cell) lineOf(in *Intent) *line {
+	guests := in.Kind != dropHold || in.Hold == nil || in.Hold.guest
+	switch {
+	case !guests || in.Kind == elsewhere || !in.Guest && in.Kind.changes():
+		return &c.host
+	case c.store.rate <= 0:
+	case in.Kind == Note:
+		return &c.beside
+	case in.Kind == dropHold && in.Hold != nil:
+		if c.drops >= maxDrops || !c.line.uses(in.Hold) {
+			return &c.beside
+		}
+		c.drops += int(in.Hold.count())
+	}
+	return &c.line
+}
+
+// uses says whether an intent in the line may find one of the Holds that are dropped with h.
+func (l *line) uses(h *Hold) bool {
+	for ; h != nil && l.first != nil; h = h.next {
+		if l.last.seq > h.seq {
+			return true
+		}
+	}
+	return false
 }
 
 // add puts fresh intents into their lines. A line that was empty is the last to
@@ -62,10 +142,7 @@ func (t *turns) add(fresh chain) {
 		in := fresh.pop()
 		l := &t.root
 		if in.Cell != nil {
-			l = &in.Cell.line
-			if !in.Guest && in.Kind.changes() || in.Kind == elsewhere || in.Kind == dropHold && in.Hold != nil && !in.Hold.guest {
-				l = &in.Cell.host
-			}
+			l = in.Cell.lineOf(in)
 		}
 		l.push(in)
 		if !l.listed {
@@ -91,7 +168,7 @@ func (t *turns) share(batchBytes int64) share {
 	}
 	n := 0 // of the lines that are to have their turn
 	for _, l := range t.order {
-		if l.pause() == 0 {
+		if t.pause(l) == 0 {
 			n++
 		}
 	}

@@ -17,6 +17,7 @@ type work struct {
 	seen    int    // how many of edit's changes are events
 	by      string // who made the last of them
 	cost    int64  // of its guest's intents
+	hosts   int64  // cost of the others
 	deleted bool
 	arrived bool   // the engine has it already
 	left    bool   // its Cell ends, and the VM does not

@@ -107,6 +107,8 @@ func (f *Fleet) handOver(ctx context.Context, uuid, to string) error {
 	if cell == nil {
 		return errs.New(errs.NotFound, "VM %s is not here", uuid)
 	}
+	cell.Hurry(true) // what the guest has begun is awaited
+	defer cell.Hurry(false)
 	again := f.cfg.Quiet(uuid)
 	defer again()
 	freezing, cancel := context.WithTimeout(ctx, freezeTime)
