@@ -105,7 +105,7 @@ func (c *conn) openFlags(mode uint8) (fs.Flags, error) {
 // counts, and DMAPPEND, for as long as this fid has it open.
 func tcreate(c *conn, f *fid, m *wire.Msg) error {
 	if m.Perm&(wire.DMUnix|wire.DMAuth) != 0 {
-		return errs.New(errs.Unsupported, "only files are made here, perm was %#o", m.Perm)
+		return errs.New(errs.NotPermitted, "only files are made here, perm was %#o", m.Perm)
 	}
 	flags, err := c.openFlags(m.Mode)
 	if err != nil {

@@ -383,17 +383,16 @@ func (f *file) Readdir(offset uint64, count uint32) (p9.Dirents, error) {
 }
 
 // Symlink, Link, Mknod and Readlink are refused: no file here is a link or a device.
-// Linux falls back on EOPNOTSUPP, and on no other errno.
 func (*file) Symlink(string, string, p9.UID, p9.GID) (p9.QID, error) {
-	return p9.QID{}, linux.EOPNOTSUPP
+	return p9.QID{}, linux.EPERM
 }
 
 // Link is refused, as Symlink is.
-func (*file) Link(p9.File, string) error { return linux.EOPNOTSUPP }
+func (*file) Link(p9.File, string) error { return linux.EPERM }
 
 // Mknod is refused, as Symlink is.
 func (*file) Mknod(string, p9.FileMode, uint32, uint32, p9.UID, p9.GID) (p9.QID, error) {
-	return p9.QID{}, linux.EOPNOTSUPP
+	return p9.QID{}, linux.EPERM
 }
 
 // Readlink is refused, as Symlink is.

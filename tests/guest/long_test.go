@@ -35,9 +35,9 @@ var long = []step{
 		m.fails(t, "echo x > ../sdc/new", "Read-only file system")
 		m.fails(t, "echo x > ../new", "Operation not permitted")
 		m.fails(t, "echo x > root_pw", "Operation not permitted")
-		m.fails(t, "ln -s motd l", "Operation not supported")
-		m.fails(t, "mkfifo p", "Operation not supported")
-		m.fails(t, "ln motd l", "Operation not supported")
+		m.fails(t, "ln -s motd l", "Operation not permitted")
+		m.fails(t, "mkfifo p", "Operation not permitted")
+		m.fails(t, "ln motd l", "Operation not permitted")
 		m.fails(t, "echo x > "+strings.Repeat("n", 256), "File name too long")
 		m.fails(t, "cat ../ctl", "No such file")
 	}},
