@@ -66,6 +66,9 @@ const (
 	block     = 512
 )
 
+// lastSecond is the latest time that a file can have, in the year 2242.
+const lastSecond = 1 << 33
+
 // SetAttrs fills a from st. A folder has one link, which tells find(1) that
 // links do not count folders here; an open file that is gone has none, as in any
 // Unix.
@@ -98,7 +101,8 @@ func KeepsOwner(mask *p9.SetAttrMask, a *p9.SetAttr, st *fs.Stat) error {
 
 // Change is the change that a Tsetattr asks for; owners are KeepsOwner's. The times of
 // access and of change are the server's to say. A commit stamps the time of the last
-// write anyway, so that a new length needs no time beside it. errs.Invalid: a time
+// write anyway, so that a new length needs no time beside it. A time that no file here can
+// have becomes the nearest, as Linux does it for its own file systems. errs.Invalid: a time
 // that is none.
 func Change(mask *p9.SetAttrMask, a *p9.SetAttr, now func() time.Time) (ch fs.Change, err error) {
 	if mask.Permissions {
@@ -111,10 +115,10 @@ func Change(mask *p9.SetAttrMask, a *p9.SetAttr, now func() time.Time) (ch fs.Ch
 	}
 	switch {
 	case mask.MTime && mask.MTimeNotSystemTime:
-		if a.MTimeSeconds > 1<<33 || a.MTimeNanoSeconds >= 1e9 {
+		if a.MTimeNanoSeconds >= 1e9 {
 			return ch, errs.New(errs.Invalid, "a time of %d s %d ns", a.MTimeSeconds, a.MTimeNanoSeconds)
 		}
-		at := time.Unix(int64(a.MTimeSeconds), int64(a.MTimeNanoSeconds)).UnixNano()
+		at := min(max(int64(a.MTimeSeconds), 0), lastSecond)*1e9 + int64(a.MTimeNanoSeconds)
 		ch.Mtime = &at
 	case mask.MTime && !mask.Size:
 		at := now().UnixNano()
