@@ -53,7 +53,7 @@ func unmount(dir string, lazy bool) error {
 	case errors.Is(err, unix.EPERM):
 		return errNotRoot
 	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("%s is busy: a program has a file of it open, or works in it; with -l it is taken away all the same", dir)
+		return fmt.Errorf("%s is busy: a program has a file of it open, or works in it, or something else is mounted below; with -l it is taken away all the same", dir)
 	default:
 		return fmt.Errorf("%s: %w", dir, err)
 	}

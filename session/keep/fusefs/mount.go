@@ -3,7 +3,9 @@
 package fusefs
 
 import (
+	"errors"
 	"log"
+	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/rs/zerolog"
@@ -25,6 +27,10 @@ type Options struct {
 	Log  zerolog.Logger
 }
 
+// errFusermount is when fusermount3 or fusermount did not mount: it says why on the standard error,
+// which is this process's.
+var errFusermount = errors.New("fusermount has refused, as it says above")
+
 // background is how many requests the kernel may have that no program waits for.
 const background = 12
 
@@ -38,6 +44,9 @@ func (f *FS) Mount(o Options) (done <-chan struct{}, err error) {
 		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC, Logger: log.New(o.Log, "", 0),
 	})
 	if err != nil {
+		if strings.HasPrefix(err.Error(), "fusermount exited") {
+			err = errFusermount
+		}
 		return nil, err
 	}
 	f.begin(server)
