@@ -150,6 +150,21 @@ func (a *app) with(cmd *cobra.Command, do func(ctx context.Context, c *client.Cl
 	return a.explained(do(ctx, c))
 }
 
+// elsewhereOf is explained for a command that keeps no connection of with: it connects once more.
+func (a *app) elsewhereOf(ctx context.Context, err error) error {
+	if a.elsewhere == nil || err == nil {
+		return err
+	}
+	ctx, cancel := a.withTimeout(ctx)
+	defer cancel()
+	c, none := a.connect(ctx, client.Options{})
+	if none != nil {
+		return err
+	}
+	defer c.Close()
+	return a.elsewhere(ctx, c, err)
+}
+
 // explained adds to an error what a.explain knows of it.
 func (a *app) explained(err error) error {
 	if explain := a.explain.Load(); explain != nil && err != nil {

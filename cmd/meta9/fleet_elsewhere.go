@@ -54,11 +54,14 @@ func findElsewhere(ctx context.Context, c *client.Client, err error) error {
 // error has another cause.
 func missingVM(err error) string {
 	var none noVMError
+	var file noFileError
 	var said vmadmError
 	var e *client.Error
 	switch {
 	case errors.As(err, &none):
 		return string(none)
+	case errors.As(err, &file):
+		return vmOf(string(file))
 	case errors.As(err, &said):
 		return said.about
 	case errors.Is(err, errs.NotFound) && errors.As(err, &e):

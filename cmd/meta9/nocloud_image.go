@@ -47,12 +47,12 @@ qemu-system-x86_64 ... -drive file=web0-seed.iso,format=raw,if=virtio,readonly=o
 			var seed map[string][]byte
 			err := a.with(cmd, func(ctx context.Context, c *client.Client) (err error) {
 				seed, err = readSeed(ctx, c, vmFile(args[0], "nocloud"))
+				if errors.Is(err, errs.NotFound) {
+					err = noVMError(args[0])
+				}
 				return err
 			})
-			switch {
-			case errors.Is(err, errs.NotFound):
-				return fmt.Errorf("there is no VM %s", args[0])
-			case err != nil:
+			if err != nil {
 				return err
 			}
 			return writeSeed(args[1], seed)

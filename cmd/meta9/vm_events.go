@@ -54,7 +54,7 @@ UUID or an alias.`,
 					return err
 				}
 			}
-			return a.events(cmd.Context(), "unix:"+socket, opt, only)
+			return a.elsewhereOf(cmd.Context(), a.events(cmd.Context(), "unix:"+socket, opt, only))
 		},
 	}
 	opt.flags(cmd)
@@ -121,7 +121,7 @@ func (a *app) checkVM(ctx context.Context, c *vminfo.Client, name string) error 
 	defer cancel()
 	_, err := c.VM(ctx, name)
 	if notFound(err) {
-		return vmadmError{code: exitFailed, text: "VM " + name + " not found"}
+		return vmadmError{code: exitFailed, text: "VM " + name + " not found", about: name}
 	}
 	return err
 }

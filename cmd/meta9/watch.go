@@ -82,9 +82,9 @@ meta9 watch --touch /run/meta9-keys keys    (for the PathChanged= of a systemd u
 				if r.initial || cmd.Flags().Changed("debounce") {
 					return misused("--initial and --debounce go with --exec or --touch")
 				}
-				return a.watch(cmd.Context(), at, &watcher{tell: a.printEvent})
+				return a.elsewhereOf(cmd.Context(), a.watch(cmd.Context(), at, &watcher{tell: a.printEvent}))
 			}
-			return r.watch(cmd.Context(), at)
+			return a.elsewhereOf(cmd.Context(), r.watch(cmd.Context(), at))
 		},
 	}
 	placeFlag(cmd, &mount)
@@ -225,7 +225,7 @@ func (w *watcher) filter(target, dir string, below []string) (err error) {
 	case len(below) == 0, dir == "/" && len(below) == 1 && (below[0] == "vms" || below[0] == "names"):
 		return nil
 	case len(below) > 2, below[0] != "keys" && below[0] != "internal":
-		return fmt.Errorf("%s: %w", target, errs.NotFound)
+		return noFileError(target)
 	case len(below) == 2:
 		if w.key, err = vm.KeyName(below[1]); err != nil {
 			return fmt.Errorf("%s: %w", target, err)
@@ -234,6 +234,13 @@ func (w *watcher) filter(target, dir string, below []string) (err error) {
 	w.space = below[0]
 	return nil
 }
+
+// noFileError is that there is no such file or folder.
+type noFileError string
+
+func (e noFileError) Error() string { return string(e) + ": " + errs.NotFound.Error() }
+
+func (e noFileError) Unwrap() error { return errs.NotFound }
 
 // open opens the events at file. The stream begins there and then.
 func (w *watcher) open(ctx context.Context, file string) (err error) {

@@ -60,6 +60,11 @@ func TestElsewhere(t *testing.T) {
 		{"vm", "get", "web0"},
 		{"vm", "update", "web0", "alias=x"},
 		{"export", "web0"},
+		{"watch", "names/web0"},
+		{"watch", "vms/" + vm + "/events"},
+		{"vm", "events", "web0"},
+		{"vm", "events", vm},
+		{"nocloud-image", "web0", filepath.Join(dir, "seed")},
 	} {
 		out, err := b.meta9(args...)
 		if err == nil || !strings.Contains(out, `VM `+vm+` is at the host "a"`) || !strings.Contains(out, addr) {
@@ -108,6 +113,12 @@ func TestElsewhere(t *testing.T) {
 	b.must("fleet", "claim", "web0")
 	if out := b.must("cat", "/names/web0/keys/motd"); out != "from b" {
 		t.Errorf("after the claim: %s", out)
+	}
+	c := begin(t, dir, "c", settings)
+	c.until("fleet_etcd ok", "cat", "/ctl")
+	c.stop()
+	if out, err := c.meta9("backup", filepath.Join(dir, "copy")); err == nil || !strings.Contains(out, "admin.sock") || strings.Contains(out, "vminfo.sock") {
+		t.Errorf("a backup of a meta9d that does not run: %v\n%s", err, out)
 	}
 	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
