@@ -244,6 +244,11 @@ func (d *daemon) reachCluster(ctx context.Context) error {
 	if s.inTheClear() {
 		d.log.Warn().Strs("endpoints", s.Endpoints).Msg("cluster: all that VMs have passes to etcd and back in the clear; use https")
 	}
+	for setting, file := range map[string]string{"key_file": s.KeyFile, "password_file": s.PasswordFile, "key": s.Key} {
+		if st, err := os.Stat(file); err == nil && st.Mode().Perm()&0o007 != 0 {
+			d.log.Warn().Str("file", file).Str("mode", fmt.Sprintf("%04o", st.Mode().Perm())).Msg("cluster." + setting + ": every user of this system has access to it; give it to meta9d's user alone (chmod 600)")
+		}
+	}
 	if d.cfg.Data != "" && usable(d.cfg.Data, os.O_RDONLY) == nil {
 		d.log.Warn().Str("data", d.cfg.Data).Msg("the data folder has VMs, and none of them is served: this host is one of a fleet, whose VMs are in etcd (docs/fleet.md)")
 	}

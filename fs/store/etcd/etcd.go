@@ -209,6 +209,11 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 		_ = e.Close()
 		return nil, err
 	}
+	if cfg.User != "" { // where etcd asks for users, this one is refused, as anybody who is not root
+		if st, err := e.client.AuthStatus(ctx); err == nil && !st.Enabled {
+			cfg.Log.Warn().Str("user", cfg.User).Msg("etcd asks nobody for a password, though cluster.user is set: whoever reaches it reads and writes all (etcdctl auth enable)")
+		}
+	}
 	return e, nil
 }
 

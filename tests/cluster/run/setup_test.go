@@ -67,7 +67,7 @@ func TestSetUp(t *testing.T) {
 	a := begin(t, dir, "host1", settings)
 	a.until("fleet_etcd ok", "cat", "/ctl")
 	a.must("vm", "create", "web0", "-m", "motd=hello")
-	if code, log := a.stop(); code != 0 {
+	if code, log := a.stop(); code != 0 || strings.Contains(log, "asks nobody") || strings.Contains(log, "every user") {
 		t.Fatalf("exit %d\n%s", code, log)
 	}
 	a = begin(t, dir, "host1", settings)
@@ -126,6 +126,34 @@ func TestSetUp(t *testing.T) {
 		all := strings.Split(strings.TrimSpace(log), "\n")
 		if last := all[len(all)-1]; code != 2 || !strings.HasPrefix(last, "meta9d: ") || !strings.Contains(last, c.why) {
 			t.Errorf("%s: exit %d, want 2; the last line is %q, want %q in it", name, code, last, c.why)
+		}
+	}
+}
+
+// TestOpenToAll: the log warns where a secret can be read by every user, and where etcd asks for no password.
+func TestOpenToAll(t *testing.T) {
+	dir := folder(t)
+	settings := started(t, dir).settingsOf(t, dir)
+	password := filepath.Join(dir, "password")
+	if err := os.WriteFile(password, []byte("not asked for\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	settings += "user = \"meta9\"\npassword_file = \"password\"\n"
+	for _, c := range []struct {
+		mode os.FileMode
+		want int
+	}{{0o640, 0}, {0o644, 1}} {
+		if err := os.Chmod(filepath.Join(dir, "key"), c.mode); err != nil {
+			t.Fatal(err)
+		}
+		a := begin(t, dir, "a", settings)
+		a.until("fleet_etcd ok", "cat", "/ctl")
+		_, log := a.stop()
+		if n := strings.Count(log, "cluster.key_file: every user of this system"); n != c.want {
+			t.Errorf("mode %o: %d warnings, want %d:\n%s", c.mode, n, c.want, log)
+		}
+		if n := strings.Count(log, "etcd asks nobody for a password"); n != 1 || strings.Contains(log, "cluster.password_file: ") {
+			t.Errorf("%d warnings of an etcd that asks nobody:\n%s", n, log)
 		}
 	}
 }
