@@ -310,7 +310,7 @@ func detail(err error) string { return oneLine(errors.New(errs.Detail(err))) }
 // withoutVMs serves the admin's socket and the metrics from a daemon that has no VM.
 func (d *daemon) withoutVMs(ctx context.Context, e *noCluster) (*daemon, error) {
 	idle := &daemon{
-		cfg: d.cfg, command: d.command, log: d.log.Level(zerolog.ErrorLevel), quit: d.quit, without: e,
+		cfg: d.cfg, command: d.command, log: d.log.Level(zerolog.ErrorLevel), quit: d.quit, without: e, memberOf: d.memberOf,
 		opened: make(chan struct{}), failed: make(chan struct{}), upgrades: newUpgrades(),
 	}
 	cfg, none := &idle.cfg, defaults()
@@ -342,6 +342,14 @@ func (e *noCluster) Apply(groups []store.Group) []error {
 func (e *noCluster) Number(string) uint64 { return 0 }
 
 func (e *noCluster) Close() error { return nil }
+
+// away is the error of all that wants the fleet while etcd is away at the start; nil: it is not.
+func (d *daemon) away() error {
+	if d.without == nil {
+		return nil
+	}
+	return errs.New(errs.Busy, "%s", d.without)
+}
 
 // String says why there is no VM.
 func (e *noCluster) String() string {

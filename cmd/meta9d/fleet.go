@@ -76,6 +76,10 @@ func (d *daemon) adminAddresses() (all []string) {
 // newFleet makes what moves VMs between this host and others. It comes before the store's
 // first change.
 func (d *daemon) newFleet(tree *fs.Tree) error {
+	if d.member != nil || d.without != nil {
+		tree.GraftRoot("fleet", d.fleetFolder)
+		tree.RootVerb("fleet", d.fleetVerb)
+	}
 	if d.member == nil {
 		return nil
 	}
@@ -98,8 +102,6 @@ func (d *daemon) newFleet(tree *fs.Tree) error {
 		},
 	})
 	d.verbs, d.endVerbs = context.WithCancel(context.Background())
-	tree.GraftRoot("fleet", d.fleetFolder)
-	tree.RootVerb("fleet", d.fleetVerb)
 	return nil
 }
 

@@ -21,13 +21,25 @@ func fleetPath(name string) uint64 { return fs.DerivedPath(0, "fleet", name) }
 
 // fleetFolder is fleet/ of the admin's root.
 func (d *daemon) fleetFolder(_ fs.Principal, v *fs.View) fs.Node {
+	file := func(name string, content func() ([]byte, error)) fs.NamedNode {
+		return fs.NamedNode{Name: name, Node: fs.NewFile(fleetPath(name), 0o400, func() ([]byte, error) {
+			if err := d.away(); err != nil {
+				return nil, err
+			}
+			return content()
+		})}
+	}
 	return fs.NewFolder(fleetPath(""), func() []fs.NamedNode {
+		events := file("events", nil) // where d.away is an error
+		if d.fleet != nil {
+			events.Node = fs.NewStream(fleetPath("events"), 0o400, fleetEvents{d.fleet.Events()})
+		}
 		return []fs.NamedNode{
-			{Name: "hosts", Node: fs.NewFile(fleetPath("hosts"), 0o400, func() ([]byte, error) { return d.fleetHosts(v) })},
-			{Name: "claimable", Node: fs.NewFile(fleetPath("claimable"), 0o400, func() ([]byte, error) { return d.fleetClaimable(v) })},
+			file("hosts", func() ([]byte, error) { return d.fleetHosts(v) }),
+			file("claimable", func() ([]byte, error) { return d.fleetClaimable(v) }),
 			{Name: "vms", Node: &fleetVMs{d: d, v: v}},
 			{Name: "names", Node: &fleetVMs{d: d, v: v, names: true}},
-			{Name: "events", Node: fs.NewStream(fleetPath("events"), 0o400, fleetEvents{d.fleet.Events()})},
+			events,
 		}
 	})
 }
@@ -169,6 +181,9 @@ func (d *daemon) find(ctx context.Context, uuid, alias string) (is whereAbouts, 
 
 // whereIs is a VM's file in fleet/vms or fleet/names.
 func (d *daemon) whereIs(v *fs.View, name, alias string) ([]byte, error) {
+	if err := d.away(); err != nil {
+		return nil, err
+	}
 	is, err := fs.Ask(v, "fleet/"+alias+"/"+name, func() (whereAbouts, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), askTime)
 		defer cancel()

@@ -32,6 +32,10 @@ func (d *daemon) fleetVerb(c fs.Call, done func(error)) {
 		done(errs.New(errs.Invalid, "it is fleet %s", v.usage))
 		return
 	}
+	if err := d.away(); err != nil {
+		done(err)
+		return
+	}
 	if v.ofVM {
 		uuid, err := vm.ParseUUID(words[0])
 		if err != nil {

@@ -212,6 +212,25 @@ func TestEtcdAway(t *testing.T) {
 	if err == nil || !strings.Contains(out, "no VM is here until etcd is back") {
 		t.Errorf("a VM is made without etcd: %v, %s", err, out)
 	}
+	for _, args := range [][]string{
+		{"fleet", "status"},
+		{"fleet", "where", vm},
+		{"fleet", "where", "web0"},
+		{"fleet", "claim", vm},
+		{"fleet", "expect", vm},
+		{"fleet", "drain"},
+		{"fleet", "drain", "--undo"},
+		{"fleet", "fence", "b"},
+		{"cat", "/fleet/hosts"},
+		{"cat", "/fleet/claimable"},
+		{"cat", "/fleet/events"},
+		{"upgrade"},
+	} {
+		var code *exec.ExitError
+		if out, err := a.meta9(args...); !errors.As(err, &code) || code.ExitCode() != 1 || !strings.Contains(out, "no VM is here until etcd is back, which cannot be used since ") {
+			t.Errorf("meta9 %s without etcd: %v, %s", args, err, out)
+		}
+	}
 	if err := e.start(); err != nil {
 		t.Fatal(err)
 	}
