@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -170,13 +171,20 @@ func (p *proc) until(want string, args ...string) {
 	}
 }
 
-// started is a cluster that runs until the test ends.
-func started(t *testing.T, dir string) *etcds {
+// freeCluster is a cluster that is not started, at ports that are free now: tests run side by side.
+func freeCluster(t *testing.T, dir string) *etcds {
 	t.Helper()
-	e, err := cluster(dir)
+	addrs, err := daemon.FreeAddrs(6)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return cluster(dir, addrs)
+}
+
+// started is a cluster that runs until the test ends.
+func started(t *testing.T, dir string) *etcds {
+	t.Helper()
+	e := freeCluster(t, dir)
 	if err := e.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -198,10 +206,7 @@ func (e *etcds) settingsOf(t *testing.T, dir string) string {
 // a restart. When etcd is away again the host ends all the same, though a change waits for it.
 func TestEtcdAway(t *testing.T) {
 	dir := folder(t)
-	e, err := cluster(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := freeCluster(t, dir)
 	settings := e.settingsOf(t, dir) + "ttl = \"2s\"\n"
 	a := begin(t, dir, "a", settings)
 	a.until("fleet_etcd no VM is here until etcd is back", "cat", "/ctl")
@@ -319,10 +324,7 @@ func TestRefused(t *testing.T) {
 	if code, log := twin.end(); code != 2 || !strings.Contains(log, `another meta9d is the host "a"`) {
 		t.Errorf("a second host a: exit %d\n%s", code, log)
 	}
-	another, err := cluster(folder(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	another := freeCluster(t, folder(t))
 	another.configs = another.configs[:1] // one member, which is a cluster of its own
 	another.configs[0].InitialCluster, _, _ = strings.Cut(another.configs[0].InitialCluster, ",")
 	if err := another.start(); err != nil {
@@ -402,6 +404,9 @@ func TestRunFleet(t *testing.T) {
 		says("done: " + line + "\n")
 	}
 	says("Ctrl-C here ends it")
+	if err := run(ctx, bin, dir, strings.NewReader(""), io.Discard); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("one runs already, in %s (process %d)", dir, os.Getpid())) {
+		t.Errorf("a second one: %v", err)
+	}
 	a, b := &proc{t: t, run: filepath.Join(dir, "a")}, &proc{t: t, run: filepath.Join(dir, "b")}
 	_, rest, _ := strings.Cut(a.must("cat", "/ctl"), "\npid ")
 	pid, err := strconv.Atoi(strings.Fields(rest)[0])
@@ -438,5 +443,64 @@ func TestRunFleet(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is still there: %v", dir, err)
+	}
+}
+
+// TestRunFleetKilled: a run-fleet that is killed leaves no meta9d; the next one says that the folder is left.
+func TestRunFleetKilled(t *testing.T) {
+	dir := folder(t)
+	program := filepath.Join(dir, "run-fleet")
+	if said, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	of := filepath.Join(dir, "fleet")
+	c := exec.Command(program, "-bin", bin, "-dir", of)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out := new(lines)
+	c.Stdout, c.Stderr = out, out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	killed := sync.OnceFunc(func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	})
+	t.Cleanup(killed)
+	out.until(t, "Ctrl-C here ends it")
+	killed()
+	for _, host := range hosts {
+		testenv.Eventually(t, "the meta9d of "+host+" has ended", func() bool {
+			conn, err := net.Dial("unix", filepath.Join(of, host, "admin.sock"))
+			if err == nil {
+				conn.Close()
+			}
+			return err != nil
+		})
+	}
+	if said, err := exec.Command(program, "-bin", bin, "-dir", of).CombinedOutput(); err == nil || !strings.Contains(string(said), of+" is there already, and none runs in it") {
+		t.Errorf("the next one: %v\n%s", err, said)
+	}
+}
+
+// TestQuietAddrs: no port of a member is one that another program is given, or has.
+func TestQuietAddrs(t *testing.T) {
+	first, err := quietAddrs(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", first[0])
+	if err != nil {
+		t.Skip("another program has just taken ", first[0])
+	}
+	defer l.Close()
+	all, err := quietAddrs(6)
+	if err != nil || len(all) != 6 {
+		t.Fatal(all, err)
+	}
+	for _, addr := range all {
+		_, port, _ := net.SplitHostPort(addr)
+		if n, err := strconv.Atoi(port); err != nil || n >= 32768 || addr == first[0] {
+			t.Errorf("%s, beside %s which is taken", addr, first[0])
+		}
 	}
 }

@@ -11,19 +11,20 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
-
-	"meta9/tests/daemon"
 )
 
 // vm is the VM that is made.
@@ -52,14 +53,17 @@ func run(ctx context.Context, bin, dir string, in io.Reader, out io.Writer) erro
 		return err
 	}
 	// Another run would find other members than those that have made the folder.
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	members, err := cluster(dir)
+	mine, err := own(dir)
 	if err != nil {
 		return err
 	}
+	defer mine.Close()
+	defer os.RemoveAll(dir)
+	addrs, err := quietAddrs(6)
+	if err != nil {
+		return err
+	}
+	members := cluster(dir, addrs)
 	if err := members.start(); err != nil {
 		return err
 	}
@@ -108,6 +112,86 @@ func run(ctx context.Context, bin, dir string, in io.Reader, out io.Writer) erro
 		}
 	}
 }
+
+// ownFile is the file in the folder by which another run sees that this one runs: it is locked, and
+// holds the process' number.
+const ownFile = "process"
+
+// own makes the folder this run's, until the file is closed: also by SIGKILL.
+func own(dir string) (*os.File, error) {
+	at, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	switch err := os.Mkdir(dir, 0o700); {
+	case errors.Is(err, os.ErrExist):
+		if process, is := runs(filepath.Join(dir, ownFile)); is {
+			return nil, fmt.Errorf("one runs already, in %s (process %s): end that with Ctrl-C, or name another folder with -dir", at, process)
+		}
+		return nil, fmt.Errorf("%s is there already, and none runs in it: remove it, if one that was killed has left it, or name another folder with -dir", at)
+	case err != nil:
+		return nil, err
+	}
+	f, err := os.Create(filepath.Join(dir, ownFile))
+	if err != nil {
+		return nil, err
+	}
+	if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err == nil {
+		_, err = fmt.Fprint(f, os.Getpid())
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// runs tells whether a process has the file locked, and which.
+func runs(file string) (process string, is bool) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", false
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err == nil {
+		return "", false
+	}
+	text, _ := io.ReadAll(f)
+	return string(text), true
+}
+
+// quietAddrs are so many addresses of the loopback that nobody listens at now. Their ports are lower than
+// those that the kernel gives to whoever asks for any, so that no other program takes that of a member
+// that is stopped.
+func quietAddrs(n int) (all []string, err error) {
+	const first, end = 23790, 32768
+	for port := first; len(all) < n && port < end; port++ {
+		l, listenErr := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if listenErr != nil {
+			err = listenErr
+			continue
+		}
+		defer l.Close()
+		all = append(all, l.Addr().String())
+	}
+	if len(all) < n {
+		return nil, err
+	}
+	return all, nil
+}
+
+// starting runs what starts processes that are to end with this one, also by SIGKILL. Linux sends
+// Pdeathsig when the thread that has started them ends: this one ends with the process.
+var starting = sync.OnceValue(func() chan<- func() {
+	do := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range do {
+			f()
+		}
+	}()
+	return do
+})
 
 // help is what is printed when all is there.
 const help = `
@@ -200,13 +284,9 @@ type etcds struct {
 	endpoints []string
 }
 
-// cluster makes three members in dir, on ports that are free now. None is started.
-func cluster(dir string) (*etcds, error) {
+// cluster makes three members in dir, at six addresses. None is started.
+func cluster(dir string, addrs []string) *etcds {
 	e := new(etcds)
-	addrs, err := daemon.FreeAddrs(6)
-	if err != nil {
-		return nil, err
-	}
 	var peers []string
 	for i := range 3 {
 		urls := []url.URL{{Scheme: "http", Host: addrs[2*i]}, {Scheme: "http", Host: addrs[2*i+1]}}
@@ -223,7 +303,7 @@ func cluster(dir string) (*etcds, error) {
 	for _, cfg := range e.configs {
 		cfg.InitialCluster = strings.Join(peers, ",")
 	}
-	return e, nil
+	return e
 }
 
 // start starts the members, and waits until they serve.
@@ -300,12 +380,17 @@ func startDaemon(ctx context.Context, bin, dir, host string, endpoints []string)
 	d := &process{host: host, gone: make(chan struct{})}
 	d.cmd = exec.Command(filepath.Join(bin, "meta9d"), "--config", settings, "--log-level", "warn")
 	d.cmd.Stderr = os.Stderr
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for this program, which ends them in order
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:   true,            // Ctrl-C is for this program, which ends them in order
+		Pdeathsig: syscall.SIGKILL, // without the members here meta9d would wait for ever
+	}
 	said, err := d.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	if err := d.cmd.Start(); err != nil {
+	started := make(chan error, 1)
+	starting() <- func() { started <- d.cmd.Start() }
+	if err := <-started; err != nil {
 		return nil, err
 	}
 	ready := make(chan struct{})
