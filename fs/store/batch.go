@@ -146,7 +146,7 @@ func (b *batch) charge(took, now time.Duration) {
 // bytes is what a Shared engine has to keep for the group, roughly: it notes the group's number
 // as well.
 func (g *Group) bytes() int {
-	n := opCost
+	n := opCost + g.Rewrote
 	for _, op := range g.Ops {
 		n += opCost + len(op.Key) + len(op.Value) + len(op.Tail)
 	}

@@ -97,6 +97,33 @@ func TestWriteRate(t *testing.T) {
 	})
 }
 
+// rewriter is an engine that writes 16 MiB beside each change.
+type rewriter struct{ *storetest.Host }
+
+func (e rewriter) Apply(groups []store.Group) []error {
+	for i := range groups {
+		groups[i].Rewrote = 16 * mib
+	}
+	return e.Host.Apply(groups)
+}
+
+// TestWriteRateOfTheRewritten: a guest pays also for what the engine writes beside its change.
+func TestWriteRateOfTheRewritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, rewriter{storetest.NewFleet().Host("a")}, store.Config{})
+		small := store.Intent{Kind: store.Put, Guest: true, Cell: create(t, s, `{"uuid":"`+uuidA+`"}`), Name: "k", Data: "v"}
+		for range 5 { // 64 MiB, and what has just been paid for
+			took(t, s, small)
+		}
+		if d := took(t, s, small); d < 15*time.Second || d > 17*time.Second {
+			t.Errorf("it waited %v for 16 MiB", d)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestWriteRateOfTheSmall: who writes little never waits, however long; nor does one who is
 // refused, nor whoever writes where no host shares what is kept, or without a bound.
 func TestWriteRateOfTheSmall(t *testing.T) {

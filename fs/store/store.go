@@ -44,6 +44,9 @@ type Group struct {
 	Frees  string // of a Shared: the alias that the VM has no longer
 	Number uint64 // of the batch; greater than that of any Apply before, also of one that failed
 	Ops    []Op
+
+	// Rewrote is set by Apply of a Shared: so many bytes it has written beside those of Ops.
+	Rewrote int
 }
 
 // Engine keeps keys and values durably, in the order of the keys' bytes. The

@@ -388,3 +388,41 @@ func TestStartThatFails(t *testing.T) {
 	began(true, 5)
 	began(true, 6)
 }
+
+// told is an engine of which the test sees what it says of the groups that it has applied.
+type told struct {
+	*etcd.Engine
+	rewrote int
+}
+
+func (e *told) Apply(groups []store.Group) []error {
+	failed := e.Engine.Apply(groups)
+	e.rewrote = 0
+	for _, g := range groups {
+		e.rewrote += g.Rewrote
+	}
+	return failed
+}
+
+// TestRewroteIsTold: a change of too many keys has the whole VM written anew, and the engine says how
+// much that was: the guest pays for it.
+func TestRewroteIsTold(t *testing.T) {
+	const keys, size = 60, 10 << 10
+	e := &told{Engine: engineAt(t, "/rewrote/", "a", start(t, 1, fast).Endpoints()...)}
+	s := opened(t, e)
+	cell := do(t, s, store.Intent{Kind: store.CreateVM, Data: `{"uuid":"` + uuidA + `"}`}).Cell
+	var puts, renames store.Transaction
+	for i := range keys {
+		name := fmt.Sprint("k", i)
+		puts.Do = append(puts.Do, store.Intent{Kind: store.Put, Name: name, Data: strings.Repeat("x", size)})
+		renames.Do = append(renames.Do, store.Intent{Kind: store.Set, Name: name, NewName: "to-" + name})
+	}
+	do(t, s, store.Intent{Kind: store.Txn, Cell: cell, Txn: &puts})
+	if e.rewrote != 0 {
+		t.Errorf("%d bytes were written anew for %d keys", e.rewrote, keys)
+	}
+	do(t, s, store.Intent{Kind: store.Txn, Cell: cell, Txn: &renames})
+	if e.rewrote < keys*size || e.rewrote > 2*keys*size {
+		t.Errorf("%d bytes were written anew, the VM has %d", e.rewrote, keys*size)
+	}
+}

@@ -255,7 +255,7 @@ func (w *writer) group(g *store.Group) error {
 	}
 	if c.tooLarge(len(last)) {
 		seq.Gen++
-		if c, err = w.generation(c, seq.Gen); err != nil {
+		if c, g.Rewrote, err = w.generation(c, seq.Gen); err != nil {
 			return err
 		}
 		last = append(last, clientv3.OpDelete(e.entries(w.uuid, seq.Gen-1), clientv3.WithPrefix()))
@@ -356,14 +356,14 @@ func (w *writer) residence(with []byte) error {
 }
 
 // generation writes all entries, as they will be, into a new generation, and returns what
-// is left for the transaction that switches to it.
-func (w *writer) generation(c *change, gen uint64) (rest *change, err error) {
+// is left for the transaction that switches to it, and how many bytes it has written.
+func (w *writer) generation(c *change, gen uint64) (rest *change, wrote int, err error) {
 	e := w.engine
 	head := e.entries(w.uuid, w.st.seq.Gen)
 	var all []*mvccpb.KeyValue
 	if !w.isNew {
 		if all, err = e.get(head, clientv3.WithPrefix()); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	rest = &change{puts: make(map[string]string), gone: make(map[string]bool)}
@@ -392,25 +392,26 @@ func (w *writer) generation(c *change, gen uint64) (rest *change, err error) {
 		return err
 	}
 	if err := flush(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	size := 0
 	for key, v := range whole {
 		if n := len(key) + len(v) + 128; len(ops) > 0 && (len(ops) >= maxOps-8 || size+n > maxBytes) {
 			if err := flush(); err != nil {
-				return nil, err
+				return nil, 0, err
 			}
 			size = 0
 		}
 		size += len(key) + len(v) + 128
+		wrote += len(key) + len(v) + 128
 		ops = append(ops, clientv3.OpPut(e.at(w.uuid, gen, key), v))
 	}
 	if len(ops) > 0 {
 		if err := flush(); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return rest, nil
+	return rest, wrote, nil
 }
 
 // step is one transaction of the VM.
