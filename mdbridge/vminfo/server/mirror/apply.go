@@ -39,7 +39,7 @@ func (m *Mirror) intent(c *change) *store.Intent {
 	in := &store.Intent{Cell: m.st.Cell(c.uuid), Data: string(c.text), By: author, Mirror: true}
 	switch {
 	case c.text == nil && in.Cell == nil:
-		delete(m.clashes, c.uuid)
+		m.clash(c.uuid, nil)
 		return nil
 	case c.text == nil:
 		in.Kind = store.DeleteVM
@@ -59,7 +59,7 @@ func (m *Mirror) flush() {
 	m.window, m.bytes = nil, 0
 	clear(m.inside)
 	for _, c := range window {
-		delete(m.clashes, c.uuid) // c is newer
+		m.clash(c.uuid, nil) // c is newer
 		if err := <-c.done; err != nil {
 			m.failed(c, err)
 			continue
@@ -75,7 +75,7 @@ func (m *Mirror) flush() {
 // put without names; other refusals are logged once, and the VM stays as it was.
 func (m *Mirror) failed(c *change, err error) {
 	if errors.Is(err, errs.Exists) && c.text != nil { // another VM has the name
-		m.clashes[c.uuid] = c.text
+		m.clash(c.uuid, c.text)
 		if bare, ok := withoutNames(c.text); ok {
 			err = m.apply(&change{uuid: c.uuid, text: bare})
 		}
@@ -86,14 +86,30 @@ func (m *Mirror) failed(c *change, err error) {
 	m.refuse(c.uuid, err)
 }
 
-// refuse says once that a VM is not taken.
+// clash keeps a VM that waits for its names; nil: none of it waits any more. One of too many
+// has its names with the next list.
+func (m *Mirror) clash(uuid string, text []byte) {
+	m.waiting += len(text) - len(m.clashes[uuid])
+	delete(m.clashes, uuid)
+	switch {
+	case text == nil:
+	case len(m.clashes) >= maxClashes || m.waiting > maxClashBytes:
+		m.waiting -= len(text)
+	default:
+		m.clashes[uuid] = text
+	}
+}
+
+// refuse says once that a VM is not taken, but for those past maxRefused.
 func (m *Mirror) refuse(uuid string, err error) {
-	if _, said := m.refused[uuid]; said {
+	if _, said := m.refused[uuid]; said || len(m.refused) >= maxRefused {
 		return
 	}
 	m.refused[uuid] = struct{}{}
 	m.addError("VM " + uuid + " is not taken: " + err.Error())
-	m.log.Warn().Err(err).Str("vm", uuid).Msg("the mirror cannot take a VM")
+	if m.complaints.Allow() {
+		m.log.Warn().Err(err).Str("vm", uuid).Msg("the mirror cannot take a VM")
+	}
 }
 
 // apply applies one change and waits for it.
@@ -110,10 +126,10 @@ func (m *Mirror) retry() {
 	for uuid, text := range m.clashes {
 		err := m.apply(&change{uuid: uuid, text: text})
 		if err == nil {
-			delete(m.clashes, uuid)
+			m.clash(uuid, nil)
 			continue
 		}
-		if _, said := m.refused[uuid]; !said {
+		if _, said := m.refused[uuid]; !said && len(m.refused) < maxRefused {
 			m.refused[uuid] = struct{}{}
 			m.addError("VM " + uuid + " is without its names: " + errs.Detail(err))
 		}

@@ -2,11 +2,16 @@ package mirror_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/rs/zerolog"
+
 	"meta9/fs/vm"
+	"meta9/mdbridge/vminfo/server/mirror"
+	"meta9/rarelog/logtest"
 )
 
 // TestLongLines has an upstream send VMs, and members that no VM needs, that are far larger
@@ -53,5 +58,88 @@ func TestLongLines(t *testing.T) {
 	// Each line was more than three times itself before.
 	if n := after.TotalAlloc - before.TotalAlloc; n > 4*large {
 		t.Errorf("%d MiB were allocated for four lines of %d MiB", n>>20, large>>20)
+	}
+}
+
+// TestTooMany: of an upstream's VMs the mirror takes as many as it may, from lists and from
+// events.
+func TestTooMany(t *testing.T) {
+	const most = 10
+	w := newFor(t, vm.Limits{}, zerolog.Nop(), func(m *mirror.Mirror) { m.SetMost(most) })
+	said := func(what string) {
+		t.Helper()
+		w.until(what, func() string {
+			for _, e := range w.m.State().Errors {
+				if strings.Contains(e.Text, what) {
+					return ""
+				}
+			}
+			return fmt.Sprint(w.m.State().Errors)
+		})
+		if n := w.st.Count(); n > most {
+			t.Errorf("%s: %d VMs", what, n)
+		}
+	}
+	var list []string
+	for n := range 3 * most {
+		list = append(list, small(n, ""))
+	}
+	s := w.stream()
+	s <- ready(list...)
+	close(s)
+	said("the list has more than 10 VMs")
+	s = w.stream()
+	defer close(s)
+	s <- ready(list[:most]...)
+	w.awaitStale(false)
+	s <- event("create", 20, small(20, ""))
+	said("10 VMs is the most")
+	s <- event("delete", 0, "") + event("create", 21, small(21, ""))
+	w.until("another in place of one", func() string {
+		if w.st.Cell(uuid(21)) != nil {
+			return ""
+		}
+		return fmt.Sprint(w.vms())
+	})
+}
+
+// TestRefusalsInLog: VMs that cannot be taken have a line of the log each only while they are
+// few.
+func TestRefusalsInLog(t *testing.T) {
+	var log logtest.Log
+	w := newFor(t, vm.Limits{}, zerolog.New(&log), func(*mirror.Mirror) {})
+	list := []string{small(9999, "")}
+	for n := range 2000 {
+		list = append(list, small(n, `"ram":"much"`))
+	}
+	s := w.stream()
+	defer close(s)
+	s <- ready(list...)
+	w.awaitStale(false)
+	if n := log.Count("cannot take a VM"); n < 10 || n > 70 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// TestClashes: what waits for a name is bounded, by number and by bytes.
+func TestClashes(t *testing.T) {
+	m, err := mirror.New("http://127.0.0.1:1", nil, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size, want := range map[int]int{10: mirror.MaxClashes, mirror.MaxClashBytes / 8: 8} {
+		text := make([]byte, size)
+		for n := range 2 * mirror.MaxClashes {
+			m.Clash(uuid(n), text)
+		}
+		if vms, bytes := m.Waiting(); vms != want || bytes != want*size {
+			t.Errorf("of %d bytes: %d VMs, %d bytes", size, vms, bytes)
+		}
+		for n := range 2 * mirror.MaxClashes {
+			m.Clash(uuid(n), nil)
+		}
+		if vms, bytes := m.Waiting(); vms != 0 || bytes != 0 {
+			t.Errorf("at the end %d VMs, %d bytes", vms, bytes)
+		}
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 
 	"meta9/backoff"
 	"meta9/fs/store"
@@ -51,6 +52,16 @@ const (
 	maxWindowBytes = 16 << 20
 )
 
+// What an upstream may have a mirror keep: VMs; those that wait for a name of another VM's, and
+// bytes of them; refusals that are remembered. An upstream that was taken over may list VMs
+// without end.
+const (
+	maxVMs        = 1 << 17
+	maxClashes    = 1024
+	maxClashBytes = 64 << 20
+	maxRefused    = 1024
+)
+
 // author is the "by" of what the mirror changes.
 const author = "mirror"
 
@@ -64,7 +75,11 @@ type Mirror struct {
 	bytes   int                 // Run's: of the window
 	inside  map[string]bool     // Run's: the VMs of the window
 	clashes map[string][]byte   // Run's: VMs, whole, that have a name which another VM has
+	waiting int                 // Run's: bytes of clashes
 	refused map[string]struct{} // Run's: VMs whose refusal was logged
+
+	complaints *rate.Limiter // a few at once, then one in ten seconds: each VM may be refused
+	most       int           // maxVMs
 
 	every, patience time.Duration // of pings
 
@@ -80,7 +95,7 @@ func New(addr string, st *store.Store, log zerolog.Logger) (*Mirror, error) {
 	}
 	return &Mirror{
 		st: st, client: c, log: log, inside: map[string]bool{}, clashes: map[string][]byte{}, refused: map[string]struct{}{},
-		every: pingEvery, patience: pingTime,
+		complaints: rate.NewLimiter(0.1, 64), most: maxVMs, every: pingEvery, patience: pingTime,
 		state: server.Mirror{From: addr, Stale: true, Why: "not connected yet"},
 	}, nil
 }
@@ -246,13 +261,16 @@ func (m *Mirror) maxVMBytes() int {
 func (m *Mirror) relist(s *vminfo.Stream) error {
 	there := make(map[string]bool)
 	clear(m.clashes)
+	m.waiting = 0
 	clear(m.refused)
 	_, _, err := s.NextOf(m.maxVMBytes(), func(text []byte, over bool) error {
 		uuid, err := vm.ParseUUID(vminfo.UUIDOf(text))
 		if err != nil {
 			return fmt.Errorf("%w: a VM of the list: %w", vminfo.ErrNoEvent, err)
 		}
-		there[uuid] = true
+		if there[uuid] = true; len(there) > m.most {
+			return fmt.Errorf("%w: the list has more than %d VMs, the most that a mirror takes", vminfo.ErrNoEvent, m.most)
+		}
 		m.putOr(&change{uuid: uuid, text: text}, over)
 		return nil
 	})
@@ -270,8 +288,17 @@ func (m *Mirror) relist(s *vminfo.Stream) error {
 	return nil
 }
 
-// putOr is put, but for a VM that is larger than any that the store takes.
+// putOr is put, but for a VM that is larger than any that the store takes, and for a new one
+// of too many.
 func (m *Mirror) putOr(c *change, over bool) {
+	fresh := c.text != nil && m.st.Cell(c.uuid) == nil
+	if fresh && m.st.Count()+len(m.window) >= m.most {
+		m.flush() // there may be deletions in the window
+	}
+	if fresh && m.st.Count() >= m.most {
+		m.refuse(c.uuid, fmt.Errorf("%d VMs is the most that a mirror takes", m.most))
+		return
+	}
 	if over {
 		m.refuse(c.uuid, fmt.Errorf("it has more than %d bytes of JSON", m.maxVMBytes()))
 		return

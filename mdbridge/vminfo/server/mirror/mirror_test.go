@@ -86,12 +86,17 @@ type world struct {
 func newWorld(t *testing.T) *world { return newLimited(t, vm.Limits{}) }
 
 func newLimited(t *testing.T, limits vm.Limits) *world {
+	return newFor(t, limits, zerolog.Nop(), func(*mirror.Mirror) {})
+}
+
+// newFor is a world whose mirror has a log, and is prepared before it runs.
+func newFor(t *testing.T, limits vm.Limits, log zerolog.Logger, prepare func(m *mirror.Mirror)) *world {
 	w := &world{T: t, up: newUpstream(t)}
 	var err error
 	if w.st, err = store.Open(store.NewMemory(), store.Config{ReadOnly: "a mirror", Limits: limits}); err != nil {
 		t.Fatal(err)
 	}
-	if w.m, err = mirror.New(w.up.URL, w.st, zerolog.Nop()); err != nil {
+	if w.m, err = mirror.New(w.up.URL, w.st, log); err != nil {
 		t.Fatal(err)
 	}
 	w.st.Record(func(c store.Committed) {
@@ -107,6 +112,7 @@ func newLimited(t *testing.T, limits vm.Limits) *world {
 		w.told = append(w.told, what+" "+c.Cell.UUID()[35:])
 	})
 	w.m.SetPings(20*time.Millisecond, patience)
+	prepare(w.m)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
