@@ -171,6 +171,8 @@ func (e *examination) checkDaemon(ctx context.Context) {
 		mend := "mend the cause and restart meta9d: until then writes are refused"
 		if e.text("fleet_etcd") == "ok" && e.number("fleet_damaged") > 0 {
 			mend = "put the records back from a snapshot of etcd, or delete the VM's keys there (docs/fleet.md, \"What happens when what fails\"); the log names all such VMs"
+		} else if e.number("fleet_fenced") > 0 {
+			mend = "start meta9d anew (systemctl restart meta9d): somebody has fenced this host ('meta9 fleet fence'), and until then it is out of the fleet"
 		} else if strings.HasPrefix(health, "fleet: ") {
 			mend = "see what 'meta9 fleet status' says, and whether etcd's members run and can be reached from here; meta9d goes on by itself when etcd answers"
 		}

@@ -75,8 +75,8 @@ func (f *Fleet) claiming(uuid string, owned bool) (*claim, error) {
 		return c, nil
 	case f.cfg.Store.Cell(uuid) != nil && f.giving[uuid] == nil:
 		return nil, nil
-	case f.draining && !owned:
-		return nil, f.drained()
+	case f.takesNone() != nil && !owned:
+		return nil, f.takesNone()
 	case len(f.claims) >= maxClaims:
 		return nil, errs.New(errs.Busy, "%d VMs are being claimed already", len(f.claims))
 	}

@@ -50,9 +50,10 @@ func (f *Fleet) Expect(ctx context.Context, uuid string) error {
 func (f *Fleet) expectNew(uuid string, v *vm.VM) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	none := f.takesNone()
 	switch {
-	case f.draining:
-		return f.drained()
+	case none != nil:
+		return none
 	case f.expected[uuid] == nil && len(f.expected) >= maxExpected:
 		return errs.New(errs.Quota, "%d VMs are expected here already", maxExpected)
 	}

@@ -312,10 +312,15 @@ func (f *Fleet) serveOwned() {
 	}
 }
 
-// watchLease checks once a second, until Stop, whether this host is still sure of its lease. It
-// has a goroutine of its own, because look may wait for the cluster.
+// watchLease checks once a second, until Stop, whether this host is still sure of its lease, and
+// whether it is fenced. It has a goroutine of its own, because look may wait for the cluster.
 func (f *Fleet) watchLease() {
-	f.repeat(nil, func(bool) { f.tellStale() })
+	f.repeat(nil, func(bool) {
+		f.tellStale()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.refuseNew()
+	})
 }
 
 // repeat calls do once a second, and at each of hints, until Stop.
@@ -375,7 +380,7 @@ func (f *Fleet) committed(c store.Committed) {
 	before := f.dropping[uuid] // the earlier VM with this UUID may still be ending
 	f.dropping[uuid] = done
 	_, given := f.giving[uuid]
-	if left {
+	if left && !f.cfg.Member.Fenced() { // else its guest could not bring it back, and would wait in vain
 		f.expect(uuid, c.Before, leftFor)
 	} else {
 		delete(f.expected, uuid)

@@ -117,17 +117,30 @@ func TestFence(t *testing.T) {
 	if err := b.Fleet.Fence(t.Context(), "b"); !errors.Is(err, errs.Invalid) {
 		t.Error(err)
 	}
+	cell := a.Store.Cell(uuid)
 	if err := b.Fleet.Fence(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
 	b.Claim(uuid)
 	a.Until("the fence", func() bool { return a.Fleet.Status().Fenced })
+	a.Until("the end of the VM there", func() bool { return a.Store.Cell(uuid) == nil })
+	if a.Fleet.Expected(uuid) != nil {
+		t.Error("it is expected where it cannot come")
+	}
+	if err := a.Fleet.Claim(t.Context(), uuid); !errors.Is(err, errs.Busy) || !strings.Contains(err.Error(), `the host "a" is fenced`) {
+		t.Errorf("a claim: %v", err)
+	}
+	n := 0
+	a.Until("that it makes no VM", func() bool {
+		n++
+		r := a.Store.Do(&store.Intent{Kind: store.CreateVM, Data: fmt.Sprintf(`{"uuid":"00000000-0000-4000-8000-%012d"}`, n)})
+		return errors.Is(r.Err, errs.Busy) && strings.Contains(r.Err.Error(), `the host "a" is fenced`)
+	})
 	if a.Member.Sure() {
 		t.Error("a fenced host is sure")
 	}
-	r := a.Store.Do(&store.Intent{Kind: store.Put, Cell: a.Store.Cell(uuid), Name: "log"})
-	if a.Store.Cell(uuid) != nil && !errors.Is(r.Err, errs.Moved) {
-		t.Error(r.Err)
+	if r := a.Store.Do(&store.Intent{Kind: store.Put, Cell: cell, Name: "log"}); r.Err == nil {
+		t.Error("a change of a VM that another host has")
 	}
 	if err := b.Fleet.Fence(t.Context(), "a"); !errors.Is(err, errs.NotFound) {
 		t.Error(err)

@@ -239,11 +239,22 @@ func (f *Fleet) tellDrains(ctx context.Context, is bool) error {
 // drains notes whether this host is being drained. Fleet.mu is held.
 func (f *Fleet) drains(is bool) {
 	f.draining = is
-	if is {
-		f.cfg.Store.RefuseNew(f.drained())
-	} else {
-		f.cfg.Store.RefuseNew(nil)
+	f.refuseNew()
+}
+
+// refuseNew has the store make no VM where this host is to have none. Fleet.mu is held.
+func (f *Fleet) refuseNew() { f.cfg.Store.RefuseNew(f.takesNone()) }
+
+// takesNone is the error of a claim, and of a new VM, where this host is to have none more.
+// Fleet.mu is held.
+func (f *Fleet) takesNone() error {
+	switch {
+	case f.cfg.Member.Fenced():
+		return errs.New(errs.Busy, "the host %q is fenced ('meta9 fleet fence'), and takes no VM and makes none: start its meta9d anew", f.host)
+	case f.draining:
+		return f.drained()
 	}
+	return nil
 }
 
 // drained is the error of a claim, and of a new VM, while this host is drained.

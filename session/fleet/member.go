@@ -221,13 +221,21 @@ func (m *Member) Why() error {
 func (m *Member) joinAnew(ctx context.Context) {
 	err := m.join(ctx)
 	m.notice(err)
-	switch fenced := errors.Is(err, errs.Moved); {
+	const out = "this host is out of its fleet: it serves what it has from memory until another host claims the VM, and every change is refused from then on"
+	switch {
 	case err == nil:
 		m.fenced.Store(false)
 		m.cfg.Log.Warn().Str("host", m.cfg.Host).Msg("this host's lease was lost, and it has a new one: others may have taken its VMs")
 		m.refresh(ctx)
-	case fenced && !m.fenced.Swap(true), errors.Is(err, errs.Exists):
-		m.cfg.Log.Error().Err(err).Msg("this host is out of its fleet: it serves what it has from memory, and every change is refused once its VM is another host's")
+	case errors.Is(err, errs.Exists):
+		m.cfg.Log.Error().Err(err).Msg(out)
+	case errors.Is(err, errs.Moved):
+		if !m.fenced.Swap(true) {
+			m.cfg.Log.Error().Err(err).Msg(out)
+		}
+		if check := m.check.Load(); check != nil {
+			_ = (*check)(ctx) // else the next refresh does it
+		}
 	}
 }
 
