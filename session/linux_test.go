@@ -115,6 +115,34 @@ func TestReaddir(t *testing.T) {
 	}
 }
 
+// TestReaddirMidReply: a client that has room for a part of each second reply only, and goes on
+// after that, as the kernel does with FUSE's larger entries, gets each entry once.
+func TestReaddirMidReply(t *testing.T) {
+	w := newWorld(t, nil)
+	for i := range 200 {
+		w.put(fmt.Sprintf("key%03d", i), "v")
+	}
+	c := w.linuxClient()
+	c.walk(1, "keys")
+	c.lopen(1, p9.ReadOnly)
+	whole := c.readdir(1, 0, 1<<20)
+	var list []p9.Dirent
+	for after, turn := uint64(0), 0; turn < 200; turn++ {
+		more := c.readdir(1, after, 1000)
+		if len(more) == 0 {
+			break
+		}
+		if turn%2 == 0 {
+			more = more[:len(more)/2+1]
+		}
+		list = append(list, more...)
+		after = list[len(list)-1].Offset
+	}
+	if diff := cmp.Diff(whole, list); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestReaddirTypes: d_type and the inode, which v9fs passes on, are those of stat.
 func TestReaddirTypes(t *testing.T) {
 	w := newWorld(t, nil)

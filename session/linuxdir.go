@@ -16,7 +16,7 @@ func treaddir(c *conn, m *wire.Msg) error {
 		return err
 	}
 	from := f.progress().after(m.Offset)
-	p, err := c.list(f, from, int(min(m.Count, c.msize-wire.ReadLen, listSize)))
+	p, err := c.list(f, &from, int(min(m.Count, c.msize-wire.ReadLen, listSize)))
 	switch {
 	case err != nil:
 		return err

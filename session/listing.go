@@ -149,7 +149,7 @@ func (c *conn) readFolder(tag uint16, f *fid, off uint64, count int) error {
 	if err != nil {
 		return err
 	}
-	p, err := c.list(f, from, min(count, listSize))
+	p, err := c.list(f, &from, min(count, listSize))
 	if err != nil {
 		return err
 	}
@@ -193,18 +193,18 @@ func (f *fid) listed(from Place, p page) {
 }
 
 // list writes entries of a folder, from that place on, into the room of an Rread of at
-// most max bytes. At the beginning of a listing, or where nothing was read before, it
+// most max bytes; from gets the offset, if it had only a cookie. At the beginning of a listing, or where nothing was read before, it
 // writes the folder's entries of now; elsewhere those of the listing's beginning.
 // errShort: there is no memory for it. errs.Again: the entries of the beginning are not
 // known any more.
-func (c *conn) list(f *fid, from Place, max int) (page, error) {
+func (c *conn) list(f *fid, from *Place, max int) (page, error) {
 	h, ok := f.handle.(fs.Lister)
 	l, form := f.progress(), c.form()
-	begun := from != Place{}
+	begun := *from != Place{}
 	switch {
 	case !ok: // such as vms/: no change is of two of its entries
 		return c.entries(f.ref, from.Cookie, max)
-	case begun && l.End && from == l.Next:
+	case begun && l.End && *from == l.Next:
 		_, err := c.reserve(0)
 		return page{cookie: from.Cookie}, err
 	case begun && l.Rev != 0:
@@ -215,7 +215,7 @@ func (c *conn) list(f *fid, from Place, max int) (page, error) {
 		if from.Offset == 0 {
 			from.Offset = form.find(text, from.Cookie)
 		}
-		return c.cut(text, form, from, l.Rev, max)
+		return c.cut(text, form, *from, l.Rev, max)
 	case begun && !c.dialect.IsL(): // an older meta9d has begun it
 		return c.entries(f.ref, from.Cookie, max)
 	case !h.Large(&form.Form, max):
@@ -235,7 +235,7 @@ func (c *conn) list(f *fid, from Place, max int) (page, error) {
 	if begun { // a Treaddir at a cookie that this fid has not reached
 		from.Offset = form.find(text, from.Cookie)
 	}
-	return c.cut(text, form, from, rev, max)
+	return c.cut(text, form, *from, rev, max)
 }
 
 // kept makes the text of a folder, in memory that is taken from the VM's account: what
