@@ -2,11 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestMove claims a VM to and fro with `meta9 fleet claim`, while `meta9 watch` is attached as
@@ -129,5 +131,37 @@ func TestMove(t *testing.T) {
 	b.must("fleet", "claim", vm)
 	if out := b.must("cat", "/vms/"+vm+"/keys/motd"); out != "hello" {
 		t.Errorf("got %q", out)
+	}
+}
+
+// TestFenced: a host that is fenced though it lives makes no VM, lets go of those that another host
+// claims, and doctor says what to do.
+func TestFenced(t *testing.T) {
+	dir := folder(t)
+	settings := started(t, dir).settingsOf(t, dir) + "ttl = \"2s\"\n"
+	a, b := begin(t, dir, "a", settings), begin(t, dir, "b", settings)
+	for _, h := range []*proc{a, b} {
+		h.until("fleet_etcd ok", "cat", "/ctl")
+	}
+	a.create(`{"uuid":"` + vm + `"}`)
+	b.must("fleet", "fence", "a")
+	b.must("fleet", "claim", vm)
+	// It hears of it with its next request.
+	var out string
+	var err error
+	for i, end := 0, time.Now().Add(patience); err == nil || !strings.Contains(out, "is fenced"); i++ {
+		if time.Now().After(end) {
+			t.Fatalf("vm create at a host that is fenced: %v\n%s", err, out)
+		}
+		out, err = a.meta9("vm", "create", fmt.Sprint("web", i))
+	}
+	for end := time.Now().Add(patience); err == nil || !strings.Contains(out, "no VM"); {
+		if time.Now().After(end) {
+			t.Fatalf("the VM at a host that is fenced: %v\n%s", err, out)
+		}
+		out, err = a.meta9("vm", "get", vm)
+	}
+	if out, _ := a.meta9("doctor"); !strings.Contains(out, "start meta9d anew") || strings.Contains(out, "goes on by itself") {
+		t.Errorf("doctor at a host that is fenced:\n%s", out)
 	}
 }
