@@ -161,7 +161,7 @@ func newFleetWhere(a *app) *cobra.Command {
 	var asJSON jsonFlag
 	cmd := &cobra.Command{
 		Use:   "where [-o json] [VM...]",
-		Short: "say which host has a VM, or list those that no living host has",
+		Short: "say where a VM is, or list those without a living host",
 		Long: `Print a line for each VM: its UUID, the host that has it ("-": none, whoever wants it may
 claim it), and the epoch, a number that grows with each new owner. "stale since TIME" follows
 where the VM is here and may have another owner by now, since this host has no lease in etcd;
