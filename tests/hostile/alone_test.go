@@ -17,17 +17,25 @@ func TestAlone(t *testing.T) {
 	srv := testenv.Start(t, daemon.Options{})
 	srv.NewVM(testenv.UUID(0), fmt.Sprintf(`{"uuid":%q,"customer_metadata":{"key":"value"}}`, testenv.UUID(0)))
 	g := &target{Server: srv, t: t}
-	time.Sleep(200 * time.Millisecond) // the admin was at work until now
+	before := make(map[string]int)
 	waited := func(names ...string) {
 		t.Helper()
 		for _, name := range names {
-			if n, err := g.metric("meta9_" + name); n != 0 || err != nil {
-				t.Errorf("%s is %d, %v", name, n, err)
+			n, err := g.metric("meta9_" + name)
+			if more := n - before[name]; more != 0 || err != nil {
+				t.Errorf("%s is %d more, %v", name, more, err)
 			}
 		}
 	}
 	c := g.attached(0)
 	defer c.Close()
+	for _, name := range []string{"cpu_waits_total", "cpu_rests_total", "cpu_late_total"} { // at the start others were at work
+		var err error
+		if before[name], err = g.metric("meta9_" + name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(200 * time.Millisecond) // the admin was at work until now
 	for range 5000 {
 		if _, err := c.Sread(0, "keys", "key"); err != nil {
 			t.Fatal(err)
