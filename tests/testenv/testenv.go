@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -103,6 +105,9 @@ func folder() (string, error) {
 
 // Main runs a test package and removes what was built for it: TestMain calls it.
 func Main(m *testing.M) {
+	if signal.Ignored(syscall.SIGHUP) { // by nohup, and so would be what tests start
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 	code := m.Run()
 	if builds.dir != "" {
 		os.RemoveAll(builds.dir)
