@@ -279,6 +279,7 @@ func TestEtcdAway(t *testing.T) {
 // once: before it has read anything, when it takes its VMs over, and when it has loaded them. The
 // next start serves them.
 func TestEndInStart(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	dir := folder(t)
 	e := started(t, dir)
 	settings := e.settingsOf(t, dir)
@@ -310,6 +311,7 @@ func TestEndInStart(t *testing.T) {
 
 // TestRefused: settings that cannot be used are one line that says why, and exit status 2.
 func TestRefused(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	dir := folder(t)
 	e := started(t, dir)
 	web := httptest.NewServer(http.NotFoundHandler())

@@ -507,6 +507,7 @@ func TestUpdateWithoutEtcd(t *testing.T) {
 // etcd answers soon, the sessions are left beside their VMs; where it does not, the host ends all
 // the same, and they are in the journal. The next start resumes them.
 func TestEndInUpdate(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	for _, answers := range []bool{true, false} {
 		dir := folder(t)
 		e := started(t, dir)
