@@ -36,6 +36,7 @@ func FuzzNextOf(f *testing.F) {
 	for _, line := range []string{
 		`{"type":"ready",` + date + `,"vms":"[]"}`, `{"type":"ready","vms":" [ {\"a\":\"\\u00e9\ud834\udd1e\\n\"} ,\n7 ] ",` + date + `}`,
 		`{ "type" : "modify" , "vm" : {"a":[1,{"b":"]}"}]} , "changes":[{"x":["]"]}],` + date + `}`, `{"type":"modify","vm":7,` + date + `}`,
+		`{"type":"ready",` + date + `,"vms":"[{\"\":{\"\":\"\n\"}}]"}`, // no JSON: a line's end within a string
 		`{"type":"delete",` + date + `,"uuid":"\ud800"}`, `{"vm":{},"vm":{"a":1},"type":"create",` + date + `}`, `{}`, `{`, `{"`, `{"a":}`, `{,}`, `{"vms":"`, `{"vms":"["}`,
 	} {
 		f.Add([]byte(line + "\n"))
