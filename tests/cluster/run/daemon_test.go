@@ -166,7 +166,7 @@ func (p *proc) until(want string, args ...string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			p.t.Fatalf("meta9 %s never says %q, but: %v\n%s", strings.Join(args, " "), want, err, out)
+			p.t.Fatalf("meta9 %s never says %q, but: %v\n%s\nmeta9d:\n%s", strings.Join(args, " "), want, err, out, p.log.String())
 		}
 	}
 }
