@@ -186,6 +186,8 @@ func (c *Config) explain(err error) error {
 		return errs.New(errs.IO, "etcd wants a user and a password")
 	case is(rpctypes.ErrNoLeader, rpctypes.ErrLeaderChanged, rpctypes.ErrTimeoutDueToLeaderFail):
 		return errs.New(errs.Busy, "etcd has no leader: most of its members are down or cut off")
+	case is(rpctypes.ErrNotCapable):
+		return errs.New(errs.Busy, "etcd has just begun, and takes no requests yet")
 	case is(rpctypes.ErrCompacted):
 		return errs.New(errs.IO, "etcd has compacted what was to be read")
 	case tooLarge(err):

@@ -80,3 +80,10 @@ func TestNoUser(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestExplainNew: a cluster that has just begun refuses all requests for a moment. The host waits.
+func TestExplainNew(t *testing.T) {
+	if err := new(Config).explain(rpctypes.ErrGRPCNotCapable); errs.KindOf(err) != errs.Busy {
+		t.Errorf("%v", err)
+	}
+}
