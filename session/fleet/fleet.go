@@ -3,14 +3,10 @@ package fleet
 import (
 	"cmp"
 	"context"
-	"errors"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
 
 	"meta9/fs"
 	"meta9/fs/errs"
@@ -157,90 +153,6 @@ func (f *Fleet) letGo(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// Restore restores the sessions of VMs that came to this host before it started, and were
-// not served yet. It leaves them in the cluster, too: if this process ends before Start, the
-// next one restores them. It tries until ctx ends.
-func (f *Fleet) Restore(ctx context.Context) error {
-	var came []string
-	err := f.insist(ctx, func(ctx context.Context) (err error) {
-		came, err = f.cluster.Came(ctx)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	var mu sync.Mutex // guards f.came
-	return each(ctx, came, func(ctx context.Context, uuid string) error {
-		if f.cfg.Store.Cell(uuid) == nil {
-			return nil // it came after the store was opened: takeOver restores its sessions
-		}
-		return f.insist(ctx, func(ctx context.Context) error {
-			rev, err := f.restoreLeft(ctx, uuid)
-			mu.Lock()
-			defer mu.Unlock()
-			f.came[uuid] = rev
-			return err
-		})
-	})
-}
-
-// each calls do for all VMs, some at once: each call waits for the cluster. It returns the first
-// error, after which the others' contexts have ended.
-func each(ctx context.Context, uuids []string, do func(ctx context.Context, uuid string) error) error {
-	all, ctx := errgroup.WithContext(ctx)
-	all.SetLimit(startAtOnce)
-	for _, uuid := range uuids {
-		all.Go(func() error { return do(ctx, uuid) })
-	}
-	return all.Wait()
-}
-
-// Start comes after Restore, when this process will serve: it deletes from the cluster what was
-// restored, and begins to answer other hosts' requests. It tries until ctx ends. Nobody may be
-// served before it returns.
-func (f *Fleet) Start(ctx context.Context) error {
-	f.cfg.Kept()
-	if err := f.insist(ctx, f.cluster.Started); err != nil {
-		return err
-	}
-	err := each(ctx, slices.Collect(maps.Keys(f.came)), func(ctx context.Context, uuid string) error {
-		if f.cfg.Store.Cell(uuid) == nil {
-			return nil // another host has taken it
-		}
-		err := f.insist(ctx, func(ctx context.Context) error { return f.cluster.Forget(ctx, uuid, f.came[uuid]) })
-		if errors.Is(err, errs.Moved) { // since, and with it the sessions
-			err = f.taken(ctx, uuid)
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	f.working.Go(func() { f.cluster.Watch(f.ctx, f.hint, f.comes) })
-	f.working.Go(f.look)
-	f.working.Go(f.watchLease)
-	f.working.Go(f.serveOwned)
-	return nil
-}
-
-// insist calls do until it succeeds, or until another host has the VM (Moved), or ctx ends: then
-// it returns the last error.
-func (f *Fleet) insist(ctx context.Context, do func(ctx context.Context) error) error {
-	for {
-		try, cancel := context.WithTimeout(ctx, f.cfg.Patience)
-		err := do(try)
-		cancel()
-		if err == nil || errors.Is(err, errs.Moved) {
-			return err
-		}
-		select {
-		case <-time.After(pauseLonger):
-		case <-ctx.Done():
-			return err
-		}
-	}
 }
 
 // Stop ends all claims, answers no more requests, and waits for what is under way.
@@ -472,64 +384,4 @@ func (f *Fleet) count(change func(*Status)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change(&f.tally)
-}
-
-// The types of events.
-const (
-	Taken    = "vm-taken"    // by its living owner
-	Claimed  = "vm-claimed"  // from a dead owner, or from nobody
-	Given    = "vm-given"    // to another host
-	Lost     = "vm-lost"     // another host has taken it
-	Refused  = "ask-refused" // a request of another host
-	Failed   = "failed"      // a hand-over to another host
-	Fenced   = "fenced"
-	Stale    = "stale"             // the lease is not sure: reads may be old from Since on
-	Current  = "current"           // it is again, after all that time
-	Sessions = "sessions-restored" // at the start, of a VM that came before
-)
-
-// Event is one thing that happened to this host in its fleet.
-type Event struct {
-	Position uint64 // grows, also over restarts: Unix microseconds
-	Date     time.Time
-	Type     string
-	VM       string // UUID
-	From, To string // hosts
-	What     string
-	Sessions int           // that went with the VM
-	Took     time.Duration // until the VM was served, or had left
-	Since    time.Time     // of Stale and Current
-}
-
-// Events returns the newest events.
-func (f *Fleet) Events() *ring.Ring[Event] { return f.events }
-
-// tell adds an event and logs it.
-func (f *Fleet) tell(e Event) {
-	f.mu.Lock()
-	e.Date = time.Now()
-	f.last = max(f.last+1, uint64(e.Date.UnixMicro()))
-	e.Position = f.last
-	woken := f.events.Add(e, nil)
-	f.mu.Unlock()
-	for _, w := range woken {
-		w.Wake()
-	}
-	line := f.cfg.Log.Info()
-	if e.Type == Failed || e.Type == Lost || e.Type == Stale {
-		line = f.cfg.Log.Warn()
-	}
-	if e.VM != "" {
-		line = line.Str("vm", e.VM)
-	}
-	if e.From != "" || e.To != "" {
-		line = line.Str("from", e.From).Str("to", e.To)
-	}
-	if e.Took > 0 {
-		line = line.Int("sessions", e.Sessions).Dur("took", e.Took)
-	}
-	if e.What != "" {
-		line = line.Str("what", e.What)
-	}
-	line.Msg("fleet: " + e.Type)
 }

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
 	"meta9/fs/errs"
@@ -344,18 +343,14 @@ func (e *takenEngine) Forget(ctx context.Context, uuid string, rev int64) error 
 func TestTakenAtStart(t *testing.T) {
 	f := storetest.NewFleet()
 	a, c := fleettest.Open(t, f.Host("a"), "a", nil), fleettest.Open(t, f.Host("c"), "c", nil)
-	m, err := fleet.Join(t.Context(), fleet.MemberConfig{Cluster: f.Host("b"), Host: "b", Instance: "b", Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := lives(t, f, "b")
 	fleettest.Create(a, uuid)
 	g := fleettest.NewGuest(a, uuid, 1)
 	if err := a.Fleet.Release(t.Context(), uuid, "b"); err != nil {
 		t.Fatal(err)
 	}
 	g.HungUp()
-	m.StopRefresh()
-	b := fleettest.Open(t, &takenEngine{f.Host("b"), func() {
+	b := fleettest.Open(t, &takenEngine{e, func() {
 		if err := c.Fleet.Fence(t.Context(), "b"); err != nil {
 			t.Error(err)
 		}

@@ -19,16 +19,24 @@ import (
 	"meta9/session/residence"
 )
 
+// lives has a host live that has not started, so that others can give it something.
+func lives(t *testing.T, f *storetest.Fleet, name string) *storetest.Host {
+	t.Helper()
+	e := f.Host(name)
+	m, err := fleet.Join(t.Context(), fleet.MemberConfig{Cluster: e, Host: name, Instance: name, TTL: time.Minute, Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.StopRefresh()
+	return e
+}
+
 // TestRestoredBefore: the process before was killed between Kept and Forget, so its journal has
 // the sessions that came with a VM, too. Each is there once, and has its lock.
 func TestRestoredBefore(t *testing.T) {
 	f := storetest.NewFleet()
 	a := fleettest.Open(t, f.Host("a"), "a", nil)
-	e := f.Host("b")
-	m, err := fleet.Join(t.Context(), fleet.MemberConfig{Cluster: e, Host: "b", Instance: "b", Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := lives(t, f, "b")
 	fleettest.Create(a, uuid)
 	g := fleettest.NewGuest(a, uuid, 1)
 	if !g.Lock() {
@@ -38,7 +46,6 @@ func TestRestoredBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.HungUp()
-	m.StopRefresh()
 	var cfg *fleet.Config
 	b := fleettest.Open(t, givenLate{e, func() {
 		owner, err := e.Owner(t.Context(), uuid)
@@ -101,12 +108,7 @@ func (e falters) Residence(ctx context.Context, uuid string) (string, int64, err
 func TestRestoreTries(t *testing.T) {
 	f := storetest.NewFleet()
 	a := fleettest.Open(t, f.Host("a"), "a", nil)
-	e := f.Host("b")
-	m, err := fleet.Join(t.Context(), fleet.MemberConfig{Cluster: e, Host: "b", Instance: "b", Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.StopRefresh()
+	e := lives(t, f, "b")
 	fleettest.Create(a, uuid)
 	g := fleettest.NewGuest(a, uuid, 1)
 	if err := a.Fleet.Release(t.Context(), uuid, "b"); err != nil {
@@ -162,12 +164,7 @@ func (m *meeting) await(t *testing.T) {
 func TestRestoresAtOnce(t *testing.T) {
 	f := storetest.NewFleet()
 	a := fleettest.Open(t, f.Host("a"), "a", nil)
-	e := f.Host("b")
-	m, err := fleet.Join(t.Context(), fleet.MemberConfig{Cluster: e, Host: "b", Instance: "b", Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.StopRefresh()
+	e := lives(t, f, "b")
 	guests := map[string]*fleettest.Guest{uuid: nil, "00000000-0000-4000-8000-00000000000b": nil}
 	for uuid := range guests {
 		fleettest.Create(a, uuid)
@@ -338,22 +335,13 @@ func TestAskedInVain(t *testing.T) {
 			}
 		}}, name, nil)
 	}
-	lives := func(name string) *storetest.Host { // so that a can give it something before it has started
-		e := f.Host(name)
-		m, err := fleet.Join(t.Context(), fleet.MemberConfig{Cluster: e, Host: name, Instance: name, Log: zerolog.Nop()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.StopRefresh()
-		return e
-	}
 	fleettest.Create(a, uuid)
-	b := come("b", lives("b"))
+	b := come("b", lives(t, f, "b"))
 	if _, _, err := b.Fleet.Drain(t.Context()); err != nil || b.Store.Cell(uuid) != nil {
 		t.Fatal("it is served", err)
 	}
 	a.Claim(uuid)
-	come("c", damagedEngine{lives("c")})
+	come("c", damagedEngine{lives(t, f, "c")})
 	ctx, cancel := context.WithTimeout(t.Context(), fleettest.Patience)
 	defer cancel()
 	if err := a.Fleet.Claim(ctx, uuid); !errors.Is(err, errs.Busy) || !strings.Contains(err.Error(), "damaged, as the test says") {
