@@ -30,6 +30,44 @@ func (e *Engine) Scan(fn func(key, value []byte) error) error {
 			return err
 		}
 	}
+	if err := e.ownRecord(fn); err != nil {
+		return err
+	}
+	by := e.key("by", e.cfg.Host) + "/"
+	kvs, listed, err := e.getAt(by, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.listed = listed
+	e.mu.Unlock()
+	uuids := make([]string, 0, len(kvs))
+	for _, kv := range kvs {
+		uuids = append(uuids, strings.TrimPrefix(string(kv.Key), by))
+	}
+	if !e.fenced {
+		if err := e.fenceAll(uuids); err != nil {
+			return err
+		}
+		e.fenced = true
+	}
+	for some := range slices.Chunk(uuids, readAtOnce) {
+		err := inHalves(some, func(some []string) error {
+			all, err := e.read(some, true)
+			for i := 0; i < len(all) && err == nil; i++ {
+				err = e.give(all[i], fn)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ownRecord gives the marks of the host's own record, and notes its Number.
+func (e *Engine) ownRecord(fn func(key, value []byte) error) error {
 	mark, err := e.get(e.key("mark", e.cfg.Host))
 	if err != nil {
 		return err
@@ -48,44 +86,22 @@ func (e *Engine) Scan(fn func(key, value []byte) error) error {
 			return err
 		}
 	}
-	by := e.key("by", e.cfg.Host) + "/"
-	kvs, listed, err := e.getAt(by, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	return nil
+}
+
+// fenceAll fences the process before, at all VMs of the host.
+func (e *Engine) fenceAll(uuids []string) error {
+	starts, err := e.get(e.key("starts", e.cfg.Host))
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	e.listed = listed
-	e.mu.Unlock()
-	uuids := make([]string, 0, len(kvs))
-	for _, kv := range kvs {
-		uuids = append(uuids, strings.TrimPrefix(string(kv.Key), by))
+	for _, kv := range starts {
+		if n, err := strconv.ParseUint(string(kv.Value), 10, 62); err == nil { // else sessions are lost
+			e.starts = n
+		}
 	}
-	if !e.fenced {
-		starts, err := e.get(e.key("starts", e.cfg.Host))
-		if err != nil {
-			return err
-		}
-		for _, kv := range starts {
-			if n, err := strconv.ParseUint(string(kv.Value), 10, 62); err == nil { // else sessions are lost
-				e.starts = n
-			}
-		}
-		for some := range slices.Chunk(uuids, fencedAtOnce) {
-			if err := inHalves(some, e.fence); err != nil {
-				return err
-			}
-		}
-		e.fenced = true
-	}
-	for some := range slices.Chunk(uuids, readAtOnce) {
-		err := inHalves(some, func(some []string) error {
-			all, err := e.read(some, true)
-			for i := 0; i < len(all) && err == nil; i++ {
-				err = e.give(all[i], fn)
-			}
-			return err
-		})
-		if err != nil {
+	for some := range slices.Chunk(uuids, fencedAtOnce) {
+		if err := inHalves(some, e.fence); err != nil {
 			return err
 		}
 	}
