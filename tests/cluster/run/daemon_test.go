@@ -486,15 +486,18 @@ func TestRunFleetKilled(t *testing.T) {
 
 // TestQuietAddrs: no port of a member is one that another program is given, or has.
 func TestQuietAddrs(t *testing.T) {
-	first, err := quietAddrs(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", first[0])
-	if err != nil {
-		t.Skip("another program has just taken ", first[0])
-	}
-	defer l.Close()
+	var first []string
+	testenv.Eventually(t, "a port that no other program has just taken", func() bool {
+		var err error
+		if first, err = quietAddrs(2); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", first[0])
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+		return err == nil
+	})
 	all, err := quietAddrs(6)
 	if err != nil || len(all) != 6 {
 		t.Fatal(all, err)
