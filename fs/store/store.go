@@ -7,9 +7,10 @@
 // recorders, acknowledge (Intent.Done), wake (observers, then ring waiters). Reads
 // take no lock: Cell.VM is one atomic load.
 //
-// Intents wait in one line a VM, and VMs take turns (see turns): a batch has a
-// share of each VM that waits, so that a VM that submits more than its share
-// waits longer itself and nobody else does.
+// Intents wait in lines: a VM has one for its guest and one for the host, in a fleet a
+// third one (lineOf). VMs take turns (turns): a batch has a share of each line that
+// waits, so that a VM that submits more than its share waits longer itself and nobody
+// else does.
 //
 // Lock order: the queue, then Store.publish, then a Cell's holds, then a Ring. Done, recorders,
 // observers and wake functions run in the committer's goroutine with no lock held;

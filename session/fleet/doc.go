@@ -30,6 +30,10 @@
 // dead, or nobody owns the VM, the first two steps are one: a transaction claims the VM if
 // its owner is still the same and not alive.
 //
+// An owner may also give a VM to a host that has not asked for it (Release). That host claims the VM
+// as soon as the cluster tells it (comes), or when it looks for what it owns and does not serve
+// (serveOwned).
+//
 // A request stays until it was done, was refused, or its host is dead. Every step may be
 // repeated. Everything that waits checks once a second, and at each hint from the cluster.
 //
@@ -39,7 +43,8 @@
 // and does not serve, one that watches the cluster for hints, one that watches the lease, one
 // for each claim, and one for each VM that is given away; all are bounded, and Stop waits for
 // them. It does not wait for those that call Config.Drop, one for each VM that has left. Member
-// has one goroutine; its answers are atomic values.
+// has one goroutine; its answers are atomic values. Member.mu guards what this host says of itself,
+// and is held over nothing.
 //
 // Fleet.mu guards the tables. While it is held the cluster and the server are not called,
 // and of the store only Cell, Count and RefuseNew, which take no lock. Fleet.leaseMu, which is taken

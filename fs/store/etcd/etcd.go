@@ -42,8 +42,12 @@
 // An alias is one VM's in all the fleet: the transaction that gives it to a VM makes
 // alias/NAME, and fails where that is there.
 //
-// Apply is called from one goroutine, the rest from any. Engine.mu guards the table of VMs
-// and is held over no call of etcd's.
+// An endpoint may lead to another etcd after the start, or to older data. No answer from there is
+// taken (identity.go).
+//
+// Apply is called from one goroutine, the rest from any. Watch has a goroutine for each of its three
+// watches, and they end before it returns. Engine.mu guards the table of VMs and the revisions of the
+// host's own records, and is held over no call of etcd's.
 package etcd
 
 import (
