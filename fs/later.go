@@ -37,7 +37,7 @@ func (t *later) run(share *cpu.Share) {
 			place.Give()
 		}
 		if !place.Held() {
-			place.Take(share) // after some seconds also without: what was begun goes on
+			place.Take(share) // it gives up after cpu.Longest; then the line runs without a place, since it must be done
 		}
 		again := l
 		if !l.step() {

@@ -97,9 +97,9 @@ func tmkdir(c *conn, f *fid, m *wire.Msg) error {
 	})
 }
 
-// trefused refuses to make links and devices, with link(2)'s, symlink(2)'s and mknod(2)'s
+// refuseLink refuses to make links and devices, with link(2)'s, symlink(2)'s and mknod(2)'s
 // errno for a file system that has none: programs do without then (Python's mailbox renames).
-func trefused(*conn, *fid, *wire.Msg) error { return errs.NotPermitted }
+func refuseLink(*conn, *fid, *wire.Msg) error { return errs.NotPermitted }
 
 // tunsupported refuses to read links, and extended attributes, of which Linux falls back
 // on EOPNOTSUPP, and on no other errno.

@@ -150,7 +150,8 @@ func (a *app) with(cmd *cobra.Command, do func(ctx context.Context, c *client.Cl
 	return a.explained(do(ctx, c))
 }
 
-// elsewhereOf is explained for a command that keeps no connection of with: it connects once more.
+// elsewhereOf adds to err which host has the VM, as explained does, for commands that do not run in
+// with. It makes a connection of its own.
 func (a *app) elsewhereOf(ctx context.Context, err error) error {
 	if a.elsewhere == nil || err == nil {
 		return err

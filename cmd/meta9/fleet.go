@@ -284,7 +284,7 @@ too long (--timeout) fails, and says what it waits for.`,
 		func(ctx context.Context, uuid string) ([]string, string) {
 			words := []string{"claim", uuid}
 			if end, ok := ctx.Deadline(); ok {
-				if left := (time.Until(end) - claimSays).Truncate(time.Second); left > 0 {
+				if left := (time.Until(end) - claimMargin).Truncate(time.Second); left > 0 {
 					words = append(words, strconv.Itoa(int(left/time.Second)))
 				}
 			}
@@ -292,8 +292,9 @@ too long (--timeout) fails, and says what it waits for.`,
 		})
 }
 
-// claimSays is how long before the command gives up meta9d says what a claim waits for.
-const claimSays = 2 * time.Second
+// claimMargin is the time that is left to the command when meta9d ends a claim, and says what it has
+// waited for.
+const claimMargin = 2 * time.Second
 
 func newFleetExpect(a *app) *cobra.Command {
 	var undo bool

@@ -25,7 +25,7 @@ type claimableVM struct {
 	Host string `json:"host"` // "": nobody's
 }
 
-// readClaimable reads them; a meta9d of before this file has none.
+// readClaimable reads /fleet/claimable. An older meta9d has no such file: nothing is claimable then.
 func readClaimable(ctx context.Context, c *client.Client) (is claimable, err error) {
 	text, err := c.ReadFile(ctx, "/fleet/claimable")
 	if errors.Is(err, errs.NotFound) {
@@ -66,7 +66,7 @@ func (is claimable) String() string {
 	return strings.Join(whose, "; ")
 }
 
-// row is the row of `meta9 fleet status`.
+// row is the line of `meta9 fleet status`; "": no VM is claimable.
 func (is claimable) row() string {
 	if len(is.vms) == 0 {
 		return ""
@@ -74,7 +74,7 @@ func (is claimable) row() string {
 	return fmt.Sprintf("%-12s VMs: %s ('meta9 fleet where' lists them)\n", "claimable", is)
 }
 
-// listClaimable prints them.
+// listClaimable is `meta9 fleet where` without a VM.
 func (a *app) listClaimable(ctx context.Context, c *client.Client, asJSON jsonFlag) error {
 	if _, err := c.Stat(ctx, "/fleet"); err != nil {
 		return noFleet(ctx, c, err)

@@ -26,9 +26,9 @@ const (
 	// leaveTime is how long the kernel may take to end a mount that is unmounted.
 	leaveTime = 5 * time.Second
 
-	// keeperMemory is what Go's part of a keeper's memory is kept below, in bytes, as long
-	// as that goes; fuseMemory the same by FUSE, where what the host has told is kept. 7 MiB
-	// of either are not heap. The rest must be well above what is in use, or Go collects
+	// keeperMemory is the memory limit of Go in a keeper, in bytes: Go collects garbage to stay
+	// below it, and may use more. fuseMemory is that with FUSE, where the keeper also keeps
+	// what the host has told. 7 MiB of either are not heap. The rest must be well above what is in use, or Go collects
 	// garbage at each request: 10 MiB cost a mount by FUSE 20 times the CPU. A request that
 	// waits may be as long as msize.
 	keeperMemory, fuseMemory = 10 << 20, 15 << 20

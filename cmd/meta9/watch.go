@@ -235,7 +235,7 @@ func (w *watcher) filter(target, dir string, below []string) (err error) {
 	return nil
 }
 
-// noFileError is that there is no such file or folder.
+// noFileError is a path that leads to no file or folder; errors.Is finds errs.NotFound.
 type noFileError string
 
 func (e noFileError) Error() string { return string(e) + ": " + errs.NotFound.Error() }

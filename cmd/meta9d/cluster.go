@@ -38,7 +38,7 @@ type cluster struct {
 	PasswordFile string   `toml:"password_file"`
 	TTL          span     `toml:"ttl"`        // of this host's lease
 	Patience     span     `toml:"patience"`   // of what waits for etcd or for another host
-	Reads        string   `toml:"reads"`      // what is done with those whose answer may be old
+	Reads        string   `toml:"reads"`      // what a read gets whose answer may be old
 	WriteRate    size     `toml:"write_rate"` // bytes a second of a VM's guest; 0: no bound
 }
 

@@ -112,7 +112,7 @@ func (d *daemon) restoreFleet(told context.Context) error {
 		return nil
 	}
 	within := fleetVerbTime
-	if d.from != nil { // who is connected waits; before this one, they were served
+	if d.from != nil { // in a live update connected guests wait; the old process has served them
 		within = time.Duration(d.cfg.Cluster.Patience)
 	}
 	ctx, cancel := context.WithTimeout(told, within)

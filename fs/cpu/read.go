@@ -22,8 +22,8 @@ type Reader struct {
 	took time.Duration
 }
 
-// A read takes readTime beside what is measured, for the goroutine that it wakes. What is
-// measured counts up to Slice: others may have had the CPU meanwhile.
+// A read takes readTime beside what is measured, for the goroutine that it wakes. At
+// most Slice of the measured time counts: other goroutines may have had the CPU meanwhile.
 const readTime = 3 * time.Microsecond
 
 // NewReader makes a Reader of c. share gives the VM's.

@@ -137,7 +137,7 @@ func (b *batch) charge(took, now time.Duration) {
 		part := time.Duration(float64(took) * float64(w.cost) / float64(batchCost+b.cost))
 		w.cell.cpu.Charge(min(part, maxCharge), commitPart)
 		if rate := b.store.rate; rate > 0 && w.group >= 0 && w.failed == nil {
-			bytes := float64(b.groups[w.group].bytes()) * float64(w.cost) / float64(w.cost+w.hosts)
+			bytes := float64(b.groups[w.group].bytes()) * float64(w.cost) / float64(w.cost+w.hostCost)
 			w.cell.wrote(int64(bytes), rate, now)
 		}
 	}
@@ -174,7 +174,7 @@ func (b *batch) take(l *line, s share) {
 		case in.Guest:
 			w.cost += cost
 		default:
-			w.hosts += cost
+			w.hostCost += cost
 		}
 		if l.pop(); in.Kind == dropHold && in.Cell != nil && l == &in.Cell.line && in.Cell.drops > 0 {
 			in.Cell.drops -= int(in.Hold.count())

@@ -26,7 +26,7 @@ type Cell struct {
 	cpu    *cpu.Share
 
 	owesUntil time.Duration // the time since the store's opening at which WriteRate has paid for all that the guest has written; the committer's
-	hurries   atomic.Bool   // Hurry
+	hurries   atomic.Bool   // somebody waits for the end of what the guest has begun (Hurry)
 
 	came   bool // the VM may come from another host, where its CID was its alone; it never changes
 	left   bool // the VM is another host's; the committer's

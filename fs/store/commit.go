@@ -46,7 +46,7 @@ func (s *Store) commit(b *batch) {
 	for _, w := range b.works {
 		w.cell.work = nil
 		if w.gift != nil && (err != nil || w.failed != nil) && !w.cell.ending {
-			w.cell.keep() // what is another host's stays hidden, until lose has ended it
+			w.cell.keep() // if ending, another host has the VM: it stays hidden until lose ends the Cell
 		}
 	}
 	if err != nil {

@@ -54,7 +54,7 @@ type Store struct {
 
 	noNew   atomic.Pointer[error] // why no VM is created; nil: they are
 	failure atomic.Pointer[error]
-	hurries atomic.Bool    // Hurry
+	hurries atomic.Bool    // the same of all VMs (Cell.hurries)
 	failed  chan struct{}  // closed after failure is set
 	stopped chan struct{}  // closed when the committer has returned
 	looking sync.WaitGroup // lookAround

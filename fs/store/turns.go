@@ -28,9 +28,9 @@ const (
 	maxCharge  = 50 * time.Millisecond // of one batch for one VM
 )
 
-// A Shared engine keeps also what was replaced, until its cluster forgets it, and what one VM
-// fills of it no VM of any host has. So a guest has Config.WriteRate there, and writes what it
-// has saved in writeBurst at once. Each op costs opCost beside its bytes, for what the engine
+// A Shared engine keeps also what was replaced, until its cluster forgets it, and all VMs of all
+// hosts share its space. So a guest may write Config.WriteRate bytes a second, and at once what it
+// has not used in the last writeBurst. Each op costs opCost beside its bytes, for what the engine
 // adds to it.
 const (
 	writeBurst = 64 * time.Second
@@ -80,7 +80,7 @@ func (c *Cell) writePause(now time.Duration) time.Duration {
 	return long
 }
 
-// wrote counts what the guest has written.
+// wrote makes the guest wait longer for so many bytes that it has written.
 func (c *Cell) wrote(bytes, rate int64, now time.Duration) {
 	c.owesUntil = max(c.owesUntil, now) + time.Duration(float64(bytes)/float64(rate)*float64(time.Second))
 }
@@ -106,8 +106,9 @@ const maxDrops = 4096
 
 // lineOf is the line of an intent that is about a VM. A guest may cause any number of notes and
 // Drops, and QEMU's are the host's. So where writes may have to wait for long, notes do not wait
-// with them, nor does a Drop that none of those that wait can tell from a later one. Past maxDrops
-// none does: then a guest's write may find what its lost connection had truncated.
+// with them, nor does a Drop, unless an intent that waits needs one of its Holds. Where Drops of
+// maxDrops Holds wait, no other Drop does: then an earlier write of the guest may find what its lost
+// connection had truncated.
 func (c *Cell) lineOf(in *Intent) *line {
 	guests := in.Kind != dropHold || in.Hold == nil || in.Hold.guest
 	switch {

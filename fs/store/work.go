@@ -11,21 +11,21 @@ import (
 // work is what a batch makes of one VM. It never both creates and deletes one:
 // nobody has a new VM's Cell before the batch is published.
 type work struct {
-	cell    *Cell
-	before  *vm.VM // durable; nil: created in this batch
-	edit    *vm.Edit
-	seen    int    // how many of edit's changes are events
-	by      string // who made the last of them
-	cost    int64  // of its guest's intents
-	hosts   int64  // cost of the others
-	deleted bool
-	arrived bool   // the engine has it already
-	left    bool   // its Cell ends, and the VM does not
-	gift    *Gift  // of left: what the engine is told; nil: it knows
-	after   *vm.VM // after seal; nil: deleted
-	group   int    // its place in the batch's groups; -1: nothing to make durable
-	failed  error  // of its group alone
-	taken   []*Hold
+	cell     *Cell
+	before   *vm.VM // durable; nil: created in this batch
+	edit     *vm.Edit
+	seen     int    // how many of edit's changes are events
+	by       string // who made the last of them
+	cost     int64  // of its guest's intents
+	hostCost int64  // cost of the others
+	deleted  bool
+	arrived  bool   // the engine has it already
+	left     bool   // its Cell ends, and the VM does not
+	gift     *Gift  // of left: what the engine is told; nil: it knows
+	after    *vm.VM // after seal; nil: deleted
+	group    int    // its place in the batch's groups; -1: nothing to make durable
+	failed   error  // of its group alone
+	taken    []*Hold
 
 	asked *Intent // lookUp's last
 	found *vm.Entry

@@ -105,8 +105,8 @@ func New(ctx context.Context, conn net.Conn, cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// incoming reads the connection for the Decoder. It refuses to go on with a message that
-// nobody has asked for and that is too large.
+// incoming reads the connection for the Decoder. It ends the connection where a message has more
+// than Config.Unasked bytes and no Pass waits for an answer.
 type incoming struct{ c *Client }
 
 func (in incoming) Read(b []byte) (int, error) {

@@ -132,7 +132,7 @@ func (in *eventScanner) member(name string, c byte) (err error) {
 
 // list gives each the VMs of an array that is the inside of a string.
 func (in *eventScanner) list() error {
-	inside := &scanner{read: (&unescaper{in: &in.scanner}).read, lines: true}
+	inside := &scanner{read: (&unescaper{in: &in.scanner}).read, newlineIsBlank: true}
 	c, err := inside.skip()
 	if err == nil && c != '[' {
 		return errNoArray
@@ -167,10 +167,10 @@ func (in *eventScanner) list() error {
 // scanner takes the text of JSON apart without keeping it. It looks only at strings and
 // brackets, so what it returns need not be valid JSON.
 type scanner struct {
-	read  func() (byte, error)
-	lines bool // a line's end is a blank; else it ends the text
-	held  bool // back is to be read again
-	back  byte
+	read           func() (byte, error)
+	newlineIsBlank bool // else it ends the text
+	held           bool // back is to be read again
+	back           byte
 }
 
 func (in *scanner) next() (byte, error) {
@@ -185,7 +185,7 @@ func (in *scanner) next() (byte, error) {
 func (in *scanner) skip() (byte, error) {
 	for {
 		c, err := in.next()
-		if err != nil || c != ' ' && c != '\t' && c != '\r' && (c != '\n' || !in.lines) {
+		if err != nil || c != ' ' && c != '\t' && c != '\r' && (c != '\n' || !in.newlineIsBlank) {
 			return c, err
 		}
 	}
@@ -219,7 +219,7 @@ func (in *scanner) elements(end byte, fn func(c byte) error) error {
 func (in *scanner) value(c byte, b []byte, most int) (_ []byte, over bool, err error) {
 	depth, quoted, escaped := 0, false, false
 	for {
-		if c == '\n' && !in.lines {
+		if c == '\n' && !in.newlineIsBlank {
 			return nil, false, errNotJSON
 		}
 		if depth == 0 && !quoted && (c == ',' || c == '}' || c == ']' || c == ':') {

@@ -19,11 +19,11 @@ type claim struct {
 	why  string        // what it waits for, for the error
 	till time.Time     // when it gives up
 
-	owned bool // nobody wants the VM but who knows it to be this host's: no other host is asked for it
+	owned bool // all who want the VM know that this host owns it: no other host is asked for it
 }
 
-// errLate is the error of a claim that nobody waits for any more, or that was of a VM of this
-// host's alone, and it is another's: a new caller must begin a new claim.
+// errLate is the error of a claim that nobody waits for any more, or that was to ask no other host
+// (owned), and another host owns the VM: a new caller must begin a new claim.
 var errLate = errors.New("it took too long")
 
 // Claim makes the VM this host's, and returns when the VM is served here. If another host

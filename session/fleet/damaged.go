@@ -24,7 +24,7 @@ func (f *Fleet) noteDamagedAtStart() {
 	}
 }
 
-// damagedNow are the VMs that are noted.
+// damagedNow lists the VMs of this host that are damaged as far as it knows.
 func (f *Fleet) damagedNow() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

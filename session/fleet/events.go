@@ -8,15 +8,15 @@ import (
 
 // The types of events.
 const (
-	Taken    = "vm-taken"    // by its living owner
-	Claimed  = "vm-claimed"  // from a dead owner, or from nobody
+	Taken    = "vm-taken"    // this host got it from its living owner
+	Claimed  = "vm-claimed"  // this host took it from a dead owner, or from nobody
 	Given    = "vm-given"    // to another host
 	Lost     = "vm-lost"     // another host has taken it
 	Refused  = "ask-refused" // a request of another host
 	Failed   = "failed"      // a hand-over to another host
 	Fenced   = "fenced"
 	Stale    = "stale"             // the lease is not sure: reads may be old from Since on
-	Current  = "current"           // it is again, after all that time
+	Current  = "current"           // the lease is sure again
 	Sessions = "sessions-restored" // at the start, of a VM that came before
 )
 

@@ -189,9 +189,10 @@ func (f *Fleet) look() {
 	})
 }
 
-// serveOwned begins claims of the VMs that this host owns and does not serve, until Stop: they were
-// given to this host when nobody heard of it (comes), as to a process before this one that had asked
-// for them, when this one had listed its VMs already. A VM is such a one when two looks have found it so: one that is made just now is not.
+// serveOwned begins claims of the VMs that this host owns and does not serve, until Stop. Such a VM
+// was given to this host while nothing watched (comes): the process before had asked for it, and it
+// came after this process had listed its VMs. Two looks must find it so: a VM that is just being made
+// is not one of them.
 func (f *Fleet) serveOwned() {
 	every := time.NewTicker(f.cfg.LookOwned)
 	defer every.Stop()

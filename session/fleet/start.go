@@ -64,7 +64,7 @@ func (f *Fleet) Start(ctx context.Context) error {
 			return nil // another host has taken it
 		}
 		err := f.insist(ctx, func(ctx context.Context) error { return f.cluster.Forget(ctx, uuid, f.came[uuid]) })
-		if errors.Is(err, errs.Moved) { // since, and with it the sessions
+		if errors.Is(err, errs.Moved) { // another host has taken the VM meanwhile, with its sessions
 			err = f.taken(ctx, uuid)
 		}
 		return err

@@ -15,7 +15,7 @@ import (
 // link waits until a guest asks for it. A link that serve closes of its own accord
 // takes nc with it; one that the guest has ended, or that was damaged, does not. After
 // Link.Leave it returns without closing anything, once serve has returned. from reads
-// nc; nil: nc does.
+// nc, and has its time paid for; nil: nc is read itself.
 func Serve(nc net.Conn, from Reader, serve func(link net.Conn)) {
 	s := newStream(nc)
 	s.from = from

@@ -28,13 +28,13 @@ const (
 
 // stream is what the links of one transport have in common, one after the other.
 type stream struct {
-	was   place // of the host: the newest link that was begun; the reader's
-	nc    net.Conn
-	in    *bufio.Reader // the reader's
-	early *early        // the reader's: what in reads before nc; nil: nothing
-	asked uint64        // the reader's: the Ask that ended the last link; 0: none did
-	from  Reader        // the reader's; nil: nc
-	read  int           // the reader's: packets that were not paid for
+	was    place // of the host: the newest link that was begun; the reader's
+	nc     net.Conn
+	in     *bufio.Reader // the reader's
+	early  *early        // the reader's: what in reads before nc; nil: nothing
+	asked  uint64        // the reader's: the Ask that ended the last link; 0: none did
+	from   Reader        // the reader's; nil: nc
+	unpaid int           // the reader's: packets that were not paid for
 
 	writing sync.Mutex // held over a write
 	unsent  []byte     // to be written before anything else; writing guards it
@@ -51,18 +51,18 @@ type Reader interface {
 	Pay(took time.Duration)
 }
 
-// A packet takes about packetTime, beside what is done with its payload, and so many are paid
-// for at once. A link takes linkTime.
+// A packet takes about packetTime, beside what is done with its payload; Pay is called once for
+// payPackets of them. A link takes linkTime.
 const (
 	packetTime = time.Microsecond
 	payPackets = 64
 	linkTime   = 100 * time.Microsecond
 )
 
-// paysPacket counts a packet.
+// paysPacket counts a packet, and pays for each payPackets of them.
 func (s *stream) paysPacket() {
-	if s.read++; s.read == payPackets {
-		s.read = 0
+	if s.unpaid++; s.unpaid == payPackets {
+		s.unpaid = 0
 		s.pays(payPackets * packetTime)
 	}
 }

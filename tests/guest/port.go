@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// Port is the host's end of the port out of a guest that migrates, over all QEMUs that it has one
-// after the other, for Join. Nothing is asked of the guest while it moves.
+// Port is the host's end of the port out of a guest that migrates: it stays while the guest goes
+// from one QEMU to another. Join uses it. Nothing is asked of the guest while it moves.
 type Port struct {
 	read *io.PipeReader
 	fill *io.PipeWriter

@@ -186,9 +186,9 @@ func (e *Engine) apply(g *store.Group) error {
 	st := e.known(g.VM)
 	switch {
 	case g.New:
-		e.makes(g.VM, true)
-		defer e.makes(g.VM, false)
-		if st == nil || st.whole() { // a whole one has gone from here without a change of this host's
+		e.setMaking(g.VM, true)
+		defer e.setMaking(g.VM, false)
+		if st == nil || st.whole() { // whole: another host took the VM, and it was deleted there
 			st = &state{owner: owner{Host: e.cfg.Host, Epoch: 1}}
 		}
 	case st == nil:
@@ -437,7 +437,7 @@ func (w *writer) write(s step) error {
 func (w *writer) transaction(s *step) *txn {
 	e, st := w.engine, w.st
 	own, q := e.key("own", w.uuid), e.key("q", w.uuid)
-	t := &txn{ops: s.ops, ask: []string{own, q}, sized: true}
+	t := &txn{ops: s.ops, ask: []string{own, q}, splits: true}
 	if compareOwner {
 		t.cmps = append(t.cmps, clientv3.Compare(clientv3.ModRevision(own), "=", st.own))
 	}

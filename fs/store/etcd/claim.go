@@ -72,11 +72,11 @@ type Claimable struct{ UUID, Host string } // Host "": nobody's
 // claimablePage is how many keys one request of Claimable reads.
 const claimablePage = 1000
 
-// Claimable lists the VMs of hosts that are not alive, and nobody's, at most most of them; more tells
+// Claimable lists the VMs of hosts that are not alive, and nobody's, up to limit VMs; more tells
 // that there are others. It is as it was while it was asked for: only Claim is sure.
-func (e *Engine) Claimable(ctx context.Context, most int) (all []Claimable, more bool, err error) {
+func (e *Engine) Claimable(ctx context.Context, limit int) (all []Claimable, more bool, err error) {
 	add := func(c Claimable) (enough bool) {
-		if more = len(all) == most; !more {
+		if more = len(all) == limit; !more {
 			all = append(all, c)
 		}
 		return more
@@ -128,18 +128,18 @@ func (e *Engine) Claimable(ctx context.Context, most int) (all []Claimable, more
 	return all, more, err
 }
 
-// eachKey calls fn for the keys from from up to end, some at a time, until fn says that it is enough.
-func (e *Engine) eachKey(ctx context.Context, from, end string, fn func(kv *mvccpb.KeyValue) (enough bool), opts ...clientv3.OpOption) error {
+// eachKey calls fn for the keys from first up to, and without, end, until fn says that it is enough.
+func (e *Engine) eachKey(ctx context.Context, first, end string, fn func(kv *mvccpb.KeyValue) (enough bool), opts ...clientv3.OpOption) error {
 	opts = append(opts, clientv3.WithRange(end), clientv3.WithLimit(claimablePage))
 	for {
-		resp, err := e.kv.Get(ctx, from, opts...)
+		resp, err := e.kv.Get(ctx, first, opts...)
 		if err != nil {
 			return e.cfg.explain(err)
 		}
 		if slices.ContainsFunc(resp.Kvs, fn) || !resp.More {
 			return nil
 		}
-		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+		first = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
 }
 

@@ -115,7 +115,7 @@ type Engine struct {
 	vms       map[string]*state
 	making    map[string]bool  // the VMs whose first groups are under way
 	fenced    bool             // the VMs of the host were taken over from the process before
-	before    map[string]owner // their owners until then
+	before    map[string]owner // what own/UUID held of each VM before that
 	starts    uint64           // how many processes of this host have served before this one
 	mark      uint64           // store.Shared's
 	ownRev    int64            // of mark/HOST
@@ -381,8 +381,8 @@ func (e *Engine) known(uuid string) *state {
 	return e.vms[uuid]
 }
 
-// makes notes that a VM's first group is under way, or is so no longer.
-func (e *Engine) makes(uuid string, is bool) {
+// setMaking notes that a VM's first group is under way, or is so no longer.
+func (e *Engine) setMaking(uuid string, is bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if is {

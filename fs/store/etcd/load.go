@@ -160,7 +160,7 @@ func (e *Engine) fence(uuids []string) error {
 		if err != nil {
 			return err
 		}
-		t := txn{sized: true}
+		t := txn{splits: true}
 		for i, uuid := range uuids {
 			if len(found[i]) == 0 {
 				continue

@@ -55,7 +55,7 @@ func (w *writer) settle(t *txn, s step, why error) error {
 		return store.Unchanged(why)
 	}
 	e, seq := w.engine, w.st.seq
-	seq.Step += 2 // t has the next one
+	seq.Step += 2 // t has the Step between
 	text := seq.text(w.uuid)
 	small := &txn{cmps: t.cmps[:t.fences], ops: []clientv3.Op{clientv3.OpPut(e.key("q", w.uuid), text)}, ask: t.ask, again: true}
 	if w.creates() {

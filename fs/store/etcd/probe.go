@@ -43,14 +43,14 @@ func worst(all []error) error {
 	return cmp.Or(all...)
 }
 
-// probeTime is how much of the patience probe takes at most.
-const probeTime = 10
+// probeParts: probe takes at most one of so many parts of Patience.
+const probeParts = 10
 
 // probe asks all endpoints at once by HTTP. It returns an error if none of them can be used, for reasons
 // that are known at once: gRPC would try for seconds, and then only say that the time is over. nil: one of
 // them may be good.
 func (c *Config) probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, c.Patience/probeTime)
+	ctx, cancel := context.WithTimeout(ctx, c.Patience/probeParts)
 	defer cancel()
 	answers := make(chan error, len(c.Endpoints))
 	for _, ep := range c.Endpoints {

@@ -73,7 +73,7 @@ func (e *Engine) partOf(g *store.Group, failed *error) *part {
 func (e *Engine) together(parts []*part) {
 	all := parts[0].t
 	if len(parts) > 1 {
-		all = &txn{sized: true}
+		all = &txn{splits: true}
 		for _, p := range parts {
 			all.again = all.again || p.t.again
 			all.cmps, all.ops, all.ask = append(all.cmps, p.t.cmps...), append(all.ops, p.t.ops...), append(all.ask, p.t.ask...)

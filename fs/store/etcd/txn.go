@@ -20,11 +20,11 @@ type txn struct {
 	ops       []clientv3.Op
 	ask       []string // keys to read if the compares fail
 	again     bool     // it was sent before, and its outcome is not known
-	sized     bool     // its caller goes on where etcd takes none of its size
+	splits    bool     // its caller sends smaller ones where etcd takes none of its size
 	creations int64    // the revision of creations/HOST that it compares, if it makes a VM
 }
 
-// gets reads the keys in ask.
+// gets are operations that read the keys in ask.
 func (t *txn) gets() (all []clientv3.Op) {
 	for _, key := range t.ask {
 		all = append(all, clientv3.OpGet(key))
@@ -34,7 +34,7 @@ func (t *txn) gets() (all []clientv3.Op) {
 
 // commit sends a transaction until its outcome is known. Either it was done, at revision
 // rev; or its compares have failed, and found are the values of the keys in ask at that
-// moment. Where etcd takes none of that size, the error of a sized one is etcd's own, and an earlier
+// moment. Where etcd takes none of that size, the error of one that splits is etcd's own, and an earlier
 // copy may still be done.
 func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error) {
 	var gets []clientv3.Op // none until they are needed: all members write to their disks what is sent
@@ -60,7 +60,7 @@ func (e *Engine) commit(t *txn) (rev int64, found []*mvccpb.KeyValue, err error)
 			continue
 		case err == nil:
 			return 0, firsts(resp), nil
-		case tooLarge(err) && t.sized:
+		case tooLarge(err) && t.splits:
 			return 0, nil, err
 		case definite(err) && !t.again && !isAny(err, rpctypes.ErrNoSpace):
 			return 0, nil, store.Unchanged(e.cfg.explain(err))

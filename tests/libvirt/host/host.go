@@ -78,7 +78,7 @@ func (h *Host) make(uuid string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	t := h.t // of all parts
+	t := h.t // the whole test; In sets others
 	t.Cleanup(func() { h.end(t, in) })
 	h.Must("hostname", h.name)
 	for _, dir := range places {
@@ -148,7 +148,7 @@ func (h *Host) Wrap() []string {
 	return []string{"nsenter", "--target", fmt.Sprint(h.keeper.Process.Pid), "--mount", "--uts", "--"}
 }
 
-// Command is one that runs at the host.
+// Command is a command line at the host, with its messages in English.
 func (h *Host) Command(argv ...string) *exec.Cmd {
 	argv = slices.Concat(h.Wrap(), argv)
 	cmd := exec.Command(argv[0], argv[1:]...)

@@ -86,8 +86,8 @@ func (m *Mirror) failed(c *change, err error) {
 	m.refuse(c.uuid, err)
 }
 
-// clash keeps a VM that waits for its names; nil: none of it waits any more. One of too many
-// has its names with the next list.
+// clash keeps the text of a VM that waits for its names. nil: the VM waits no longer. Where too
+// many wait, the VM is not kept: it gets its names with the next list.
 func (m *Mirror) clash(uuid string, text []byte) {
 	m.waiting += len(text) - len(m.clashes[uuid])
 	delete(m.clashes, uuid)
