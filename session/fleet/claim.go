@@ -66,7 +66,7 @@ func (f *Fleet) claiming(uuid string, owned bool) (*claim, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	till := time.Now().Add(claimTime)
-	c := f.claims[uuid]
+	c, none := f.claims[uuid], f.takesNone()
 	switch {
 	case f.stopped:
 		return nil, errs.New(errs.Busy, "meta9d is ending")
@@ -75,8 +75,8 @@ func (f *Fleet) claiming(uuid string, owned bool) (*claim, error) {
 		return c, nil
 	case f.cfg.Store.Cell(uuid) != nil && f.giving[uuid] == nil:
 		return nil, nil
-	case f.takesNone() != nil && !owned:
-		return nil, f.takesNone()
+	case none != nil && !owned:
+		return nil, none
 	case len(f.claims) >= maxClaims:
 		return nil, errs.New(errs.Busy, "%d VMs are being claimed already", len(f.claims))
 	}
@@ -198,7 +198,7 @@ func (a *pursuit) step() (done bool, err error) {
 	return a.takeOver()
 }
 
-// ownedOnly tells whether the claim is one of a VM of this host's alone.
+// ownedOnly tells whether the claim is to ask no other host (claim.owned).
 func (a *pursuit) ownedOnly() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

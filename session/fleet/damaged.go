@@ -31,8 +31,8 @@ func (f *Fleet) damagedNow() []string {
 	return slices.Collect(maps.Keys(f.damaged))
 }
 
-// forgetDamaged forgets those of noted that are not mine, or are served by now. noted was listed before mine was asked for:
-// what is noted later is this host's.
+// forgetDamaged forgets those of noted that are not mine, or are served by now. noted must be listed before
+// mine is asked for: a VM that is noted later may be missing in mine, and is this host's all the same.
 func (f *Fleet) forgetDamaged(noted []string, mine map[string]bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

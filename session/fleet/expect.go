@@ -31,7 +31,7 @@ const (
 
 // Expect makes the VM's sockets on this host, for an hour or until the VM comes: the first
 // byte from its guest starts a claim. Errors: NotFound: no host has it; Quota: too many
-// VMs are expected; Busy: this host is being drained; and the cluster's.
+// VMs are expected; Busy: this host is being drained, or is fenced; and the cluster's.
 func (f *Fleet) Expect(ctx context.Context, uuid string) error {
 	if f.cfg.Store.Cell(uuid) != nil {
 		return nil

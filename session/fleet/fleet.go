@@ -174,7 +174,7 @@ func (f *Fleet) hint() {
 
 // comes begins a claim of a VM that is this host's by now: another host has given it, unasked.
 func (f *Fleet) comes(uuid string) {
-	_, _ = f.claiming(uuid, true) // if it fails, serveOwned begins it again
+	_, _ = f.claiming(uuid, true) // if it fails, the next look of serveOwned begins it again
 }
 
 // look answers other hosts' requests, once a second and at each hint, until Stop.
@@ -216,7 +216,7 @@ func (f *Fleet) serveOwned() {
 			switch {
 			case f.cfg.Store.Cell(uuid) != nil:
 			case before[uuid]:
-				_, _ = f.claiming(uuid, true) // if it fails, it is begun again
+				f.comes(uuid)
 			default:
 				now[uuid] = true
 			}

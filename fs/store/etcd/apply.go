@@ -396,14 +396,15 @@ func (w *writer) generation(c *change, gen uint64) (rest *change, wrote int, err
 	}
 	size := 0
 	for key, v := range whole {
-		if n := len(key) + len(v) + 128; len(ops) > 0 && (len(ops) >= maxOps-8 || size+n > maxBytes) {
+		n := len(key) + len(v) + 128
+		if len(ops) > 0 && (len(ops) >= maxOps-8 || size+n > maxBytes) {
 			if err := flush(); err != nil {
 				return nil, 0, err
 			}
 			size = 0
 		}
-		size += len(key) + len(v) + 128
-		wrote += len(key) + len(v) + 128
+		size += n
+		wrote += n
 		ops = append(ops, clientv3.OpPut(e.at(w.uuid, gen, key), v))
 	}
 	if len(ops) > 0 {

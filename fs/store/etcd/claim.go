@@ -105,22 +105,13 @@ func (e *Engine) Claimable(ctx context.Context, limit int) (all []Claimable, mor
 		}
 		from = clientv3.GetPrefixRangeEnd(its)
 	}
-	// A VM has one key below own/, one below q/, and, if it is somebody's, one below by/: where these are
-	// as many, none is nobody's, and 100,000 owners need not be read. (Several that are damaged could make
-	// them as many by chance.)
-	own := e.key("own") + "/"
-	var counts []clientv3.Op
-	for _, prefix := range []string{own, e.key("q") + "/", by} {
-		counts = append(counts, clientv3.OpGet(prefix, clientv3.WithPrefix(), clientv3.WithCountOnly()))
-	}
-	counted, err := e.kv.Txn(ctx).Then(counts...).Commit()
-	if err != nil {
-		return nil, false, e.cfg.explain(err)
-	}
-	n := func(i int) int64 { return counted.Responses[i].GetResponseRange().Count }
-	if n(0) == n(1) && n(1) == n(2) {
+	switch owned, err := e.allOwned(ctx); {
+	case err != nil:
+		return nil, false, err
+	case owned:
 		return all, false, nil
 	}
+	own := e.key("own") + "/"
 	err = e.eachKey(ctx, own, clientv3.GetPrefixRangeEnd(own), func(kv *mvccpb.KeyValue) bool {
 		o, err := readOwner(kv.Value)
 		return err == nil && o.Host == "" && add(Claimable{UUID: strings.TrimPrefix(string(kv.Key), own)})
@@ -141,6 +132,22 @@ func (e *Engine) eachKey(ctx context.Context, first, end string, fn func(kv *mvc
 		}
 		first = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
+}
+
+// allOwned tells whether each VM has an owner. It only counts, since 100,000 owners take long to read: a
+// VM has one key below own/, one below q/, and, if it is somebody's, one below by/. (Several VMs that are
+// damaged could make the numbers the same by chance.)
+func (e *Engine) allOwned(ctx context.Context) (bool, error) {
+	var counts []clientv3.Op
+	for _, name := range []string{"own", "q", "by"} {
+		counts = append(counts, clientv3.OpGet(e.key(name)+"/", clientv3.WithPrefix(), clientv3.WithCountOnly()))
+	}
+	counted, err := e.kv.Txn(ctx).Then(counts...).Commit()
+	if err != nil {
+		return false, e.cfg.explain(err)
+	}
+	n := func(i int) int64 { return counted.Responses[i].GetResponseRange().Count }
+	return n(0) == n(1) && n(1) == n(2), nil
 }
 
 // Mine is store.Cluster's. by/HOST/UUID is written in each transaction that makes the VM this host's,

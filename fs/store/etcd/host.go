@@ -305,8 +305,9 @@ func (e *Engine) Watch(ctx context.Context, hint func(), came func(uuid string))
 			for ctx.Err() == nil {
 				next = e.watch(ctx, prefix, next, func(changes []*clientv3.Event) {
 					for _, c := range changes {
-						if prefix == by && c.Type == clientv3.EventTypePut && !e.made(strings.TrimPrefix(string(c.Kv.Key), by), c.Kv.ModRevision) {
-							came(strings.TrimPrefix(string(c.Kv.Key), by))
+						uuid, mine := strings.CutPrefix(string(c.Kv.Key), by)
+						if mine && c.Type == clientv3.EventTypePut && !e.made(uuid, c.Kv.ModRevision) {
+							came(uuid)
 						}
 					}
 					hint()

@@ -24,8 +24,8 @@ type identity struct {
 	rare *rarelog.Log  // of other etcds, by address
 }
 
-// check is the error of an answer that is another etcd's. To etcd's client it is that of a member
-// that is not there: it asks the next. rev was the highest revision when that was asked.
+// check returns an error if an answer is another etcd's. The error looks as if a member were not there,
+// so etcd's client asks the next one. rev was the highest revision when the question was sent.
 func (i *identity) check(answer any, rev int64, by *peer.Peer) error {
 	a, ok := answer.(interface{ GetHeader() *pb.ResponseHeader })
 	if !ok {
@@ -55,8 +55,8 @@ func (i *identity) check(answer any, rev int64, by *peer.Peer) error {
 	return status.Error(codes.Unavailable, at+" "+why)
 }
 
-// linearizable tells whether no answer of this kind has a revision below that of one that came before
-// it was asked for. Leases and watches are answered by members that may be behind.
+// linearizable tells whether an answer of this kind is never older than an answer that came before the
+// question was sent. Those of leases and watches may be: a member that is behind gives them, too.
 func linearizable(answer any) bool {
 	switch answer.(type) {
 	case *pb.RangeResponse, *pb.TxnResponse, *pb.PutResponse, *pb.DeleteRangeResponse:

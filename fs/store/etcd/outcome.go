@@ -47,9 +47,9 @@ func (w *writer) judge(t *txn, s step, found []*mvccpb.KeyValue) error {
 	return w.write(s)
 }
 
-// settle refuses a transaction with why: nothing of it was done, nor will be. Where an earlier copy may
-// still come, a small transaction sees to that: it has the same fences, and after it they fail. If the
-// copy was done before it, that is the outcome.
+// settle refuses a transaction with why: nothing of it was done, nor will be. An earlier copy may still
+// come. So a small transaction with the same fences is sent: once it is done, the fences fail, and the copy
+// does nothing. If the copy was done first, the small one fails, and the copy's outcome counts.
 func (w *writer) settle(t *txn, s step, why error) error {
 	if !t.again {
 		return store.Unchanged(why)

@@ -33,7 +33,7 @@ func (c *Config) noClient(ctx context.Context, err error) error {
 	return c.explain(err)
 }
 
-// worst is the first of the errors where waiting does not help; else the first.
+// worst is the first error that does not end by waiting. If there is none, it is the first of all.
 func worst(all []error) error {
 	for _, err := range all {
 		if err != nil && errs.KindOf(err) != errs.Busy {
@@ -76,9 +76,8 @@ func (c *Config) probe(ctx context.Context) error {
 	return worst(failed)
 }
 
-// unusable tells whether gRPC cannot do better than HTTP, which had this error. (A member may have
-// another address for HTTP: an answer in another protocol tells nothing. A time that is over tells nothing
-// either.)
+// unusable tells whether gRPC would fail as well, where HTTP had this error. An answer in another protocol
+// does not say so, since a member may have another address for HTTP; nor does a time that is over.
 func unusable(err error) bool {
 	var none dialError
 	if errors.As(err, &none) {

@@ -103,8 +103,8 @@ func firsts(resp *clientv3.TxnResponse) []*mvccpb.KeyValue {
 	return found
 }
 
-// refused asks whether the compares of a transaction fail, which etcd has refused. found is what
-// asks find then. nil: the compares hold, if known; else etcd has not answered.
+// refused asks etcd, which has refused a transaction, whether its compares fail. found is what
+// gets find then. nil: the compares hold, if known; else etcd has not answered.
 func (e *Engine) refused(t *txn) (found []*mvccpb.KeyValue, known bool) {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.Try)
 	defer cancel()
