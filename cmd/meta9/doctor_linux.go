@@ -168,15 +168,7 @@ func (e *examination) checkDaemon(ctx context.Context) {
 		return
 	}
 	if health := e.text("health"); health != "ok" {
-		mend := "mend the cause and restart meta9d: until then writes are refused"
-		if e.text("fleet_etcd") == "ok" && e.number("fleet_damaged") > 0 {
-			mend = "put the records back from a snapshot of etcd, or delete the VM's keys there (docs/fleet.md, \"What happens when what fails\"); the log names all such VMs"
-		} else if e.number("fleet_fenced") > 0 {
-			mend = "start meta9d anew (systemctl restart meta9d): somebody has fenced this host ('meta9 fleet fence'), and until then it is out of the fleet"
-		} else if strings.HasPrefix(health, "fleet: ") {
-			mend = "see what 'meta9 fleet status' says, and whether etcd's members run and can be reached from here; meta9d goes on by itself when etcd answers"
-		}
-		e.found("meta9d is not well: "+health, mend)
+		e.found("meta9d is not well: "+health, e.mends(health))
 	}
 	if here, there := version.String(), e.text("version"); here != there {
 		e.found(fmt.Sprintf("meta9d is %s, and this meta9 is %s", there, here), "'meta9 upgrade' takes the meta9d that is installed, without a restart; else install both of one version")
@@ -198,6 +190,19 @@ func (e *examination) checkDaemon(ctx context.Context) {
 	e.checkCertificate()
 	e.checkMonitors()
 	e.checkProcess(ctx)
+}
+
+// mends is what mends what the health of ctl says.
+func (e *examination) mends(health string) string {
+	switch {
+	case e.number("fleet_fenced") > 0:
+		return "start meta9d anew (systemctl restart meta9d): somebody has fenced this host ('meta9 fleet fence'), and until then it is out of the fleet"
+	case !strings.HasPrefix(health, "fleet: "):
+		return "mend the cause and restart meta9d: until then writes are refused"
+	case e.text("fleet_etcd") == "ok" && e.number("fleet_damaged") > 0:
+		return "put the records back from a snapshot of etcd, or delete the VM's keys there (docs/fleet.md, \"What happens when what fails\"); the log names all such VMs"
+	}
+	return "see what 'meta9 fleet status' says, and whether etcd's members run and can be reached from here; meta9d goes on by itself when etcd answers"
 }
 
 // checkClaimable looks for VMs of the fleet that no living host has.

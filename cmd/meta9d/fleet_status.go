@@ -30,6 +30,24 @@ func (d *daemon) fleetTrouble() error {
 	return nil
 }
 
+// trouble is what is wrong beside the store, for ctl's health; nil: nothing is.
+func (d *daemon) trouble() error {
+	if err := d.fleetTrouble(); err != nil {
+		return fmt.Errorf("fleet: %w", err)
+	}
+	if d.fleet == nil {
+		return nil
+	}
+	if n, first, why := d.fleet.Damaged(); n > 0 {
+		more := ""
+		if n > 1 {
+			more = fmt.Sprintf("; and %d more like it", n-1)
+		}
+		return fmt.Errorf("fleet: VM %s is not served, a record of it in etcd is damaged: %s%s", first, why, more)
+	}
+	return nil
+}
+
 // fleetStatus is what ctl says of the fleet.
 func (d *daemon) fleetStatus() string {
 	s := &d.cfg.Cluster

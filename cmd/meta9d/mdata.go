@@ -55,24 +55,6 @@ func (d *daemon) status() string {
 			m.Conns, m.Refused, m.Requests, m.Damaged, m.Dropped)
 }
 
-// trouble is what is wrong beside the store, for ctl's health; nil: nothing is.
-func (d *daemon) trouble() error {
-	if err := d.fleetTrouble(); err != nil {
-		return fmt.Errorf("fleet: %w", err)
-	}
-	if d.fleet == nil {
-		return nil
-	}
-	if n, first, why := d.fleet.Damaged(); n > 0 {
-		more := ""
-		if n > 1 {
-			more = fmt.Sprintf("; and %d more like it", n-1)
-		}
-		return fmt.Errorf("fleet: VM %s is not served, a record of it in etcd is damaged: %s%s", first, why, more)
-	}
-	return nil
-}
-
 // vmStatus is what a VM's ctl shows after the tree's own lines.
 func (d *daemon) vmStatus(uuid string) string {
 	conns, sessions, parked := d.server.VMStats(uuid)
