@@ -15,7 +15,8 @@ type later struct {
 
 // add gives l its turn after those that wait.
 func (t *later) add(l *lines) {
-	share := l.file.share()
+	v := l.file.view()
+	share := v.tree.CPU(v.who, false)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	waiting, there := t.of[share]

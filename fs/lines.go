@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"meta9/fs/cpu"
 	"meta9/fs/errs"
 )
 
@@ -24,10 +23,8 @@ type lineFile interface {
 	// reserve counts more bytes, or fewer, of a line that is written in several pieces. An
 	// error: they may not be kept.
 	reserve(more int) error
-	// share is whose time it takes to run lines.
-	share() *cpu.Share
-	// later has the goroutines that go on with lines.
-	later() *later
+	// view is whose lines they are.
+	view() *View
 }
 
 // putLines runs the lines of data; its end ends the last one.
@@ -232,7 +229,7 @@ func (l *lines) goOn() {
 		case w == nil:
 			return
 		case left:
-			l.file.later().add(l)
+			l.file.view().tree.later.add(l)
 			return
 		}
 		l.end(w, nil)

@@ -6,7 +6,6 @@ import (
 
 	"github.com/hugelgupf/p9/p9"
 
-	"meta9/fs/cpu"
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/vm"
@@ -53,9 +52,7 @@ func (n *txnFile) reserve(more int) error {
 	return n.dir.v.tree.unended.add(n.dir.cell, more)
 }
 
-func (n *txnFile) share() *cpu.Share { return n.dir.v.tree.CPU(n.dir.v.who, false) }
-
-func (n *txnFile) later() *later { return &n.dir.v.tree.later }
+func (n *txnFile) view() *View { return n.dir.v }
 
 // run does one transaction.
 func (n *txnFile) run(line []byte, by Author, answer func([]byte), done func(error)) {

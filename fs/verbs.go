@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"meta9/fs/cpu"
 	"meta9/fs/errs"
 	"meta9/fs/store"
 	"meta9/fs/vm"
@@ -76,9 +75,7 @@ func (n *ctlFile) refused(error) []byte { return nil }
 // reserve has no limit: only the admin has a ctl.
 func (n *ctlFile) reserve(int) error { return nil }
 
-func (n *ctlFile) share() *cpu.Share { return n.v.tree.CPU(n.v.who, false) }
-
-func (n *ctlFile) later() *later { return &n.v.tree.later }
+func (n *ctlFile) view() *View { return n.v }
 
 func createVM(call Call, done func(error)) {
 	call.submit(&store.Intent{Kind: store.CreateVM, Data: call.Arg}, done)

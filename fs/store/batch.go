@@ -176,8 +176,9 @@ func (b *batch) take(l *line, s share) {
 		default:
 			w.hostCost += cost
 		}
-		if l.pop(); in.Kind == dropHold && in.Cell != nil && l == &in.Cell.line && in.Cell.drops > 0 {
-			in.Cell.drops -= int(in.Hold.count())
+		l.pop()
+		if c := in.Cell; in.Kind == dropHold && c != nil && l == &c.line && c.store.rate > 0 {
+			c.drops -= int(in.Hold.count()) // lineOf has counted them
 		}
 		b.stamp.By, b.limits = in.By, b.store.limitsOf(in)
 		r := b.run(w, in)
